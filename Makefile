@@ -1,0 +1,101 @@
+# Everything a person types. `make help` lists it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+PY := $(VENV)/bin/python
+BUF := tools/buf/node_modules/.bin/buf
+# A Python 3.11; looked for as python3.11, then python3, when not given.
+export PYTHON ?=
+
+.PHONY: help setup core demo run test lint lint-python lint-types lint-protos docs docs-check protos protos-check protos-baseline bench bench-accuracy lock clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# ---- installing: tools/install.sh; the two files below say when it last finished
+
+$(VENV)/.core: requirements/build.lock requirements/core.lock pyproject.toml tools/install.sh
+	@tools/install.sh core
+
+$(VENV)/.all: requirements/build.lock requirements/core.lock requirements/all.lock pyproject.toml tools/install.sh
+	@tools/install.sh all
+
+setup: $(VENV)/.all ## .venv with everything: extras, torch, the tests' tools
+
+core: $(VENV)/.core ## .venv with what the service needs, without torch (demo and run do this by themselves)
+
+# ---- using it
+
+demo: $(VENV)/.core ## start a server, align the sample recording through it, print the words
+	@$(PY) samples/demo.py
+
+run: $(VENV)/.core ## serve on 127.0.0.1:50051 until Ctrl-C; other flags: make run ARGS="--listen 127.0.0.1:6000"
+	@exec $(VENV)/bin/aligner serve --profile dev $(ARGS)
+
+# ---- checking it
+
+# Two at a time: the tests start servers, and a server uses every core by itself.
+PYTEST_WORKERS ?= 2
+test: $(VENV)/.all ## the tests; a part of them: make test PYTEST_ARGS="tests/unit -k text"
+	$(PY) -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+lint: lint-python lint-types protos-check docs-check lint-protos ## ruff, mypy, generated stubs and tables, buf
+
+lint-python: $(VENV)/.all
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+lint-types: $(VENV)/.all
+	$(PY) -m mypy --strict aligner_svc interceptors
+
+# buf comes from npm. Without npm a laptop goes on, saying so; CI does not.
+lint-protos:
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory buf-checks; \
+	elif [ "$$CI" = true ]; then echo "lint-protos: npm is needed for buf" >&2; exit 1; \
+	else echo "lint-protos: NOT CHECKED: buf needs node and npm, which are not here" >&2; fi
+
+.PHONY: buf-checks
+buf-checks: $(BUF)
+	$(BUF) lint
+	$(BUF) breaking --against protos/baseline.txtpb
+
+$(BUF): tools/buf/package-lock.json
+	cd tools/buf && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+# ---- generated files; protoc finds its mypy plugins on PATH
+
+protos: $(VENV)/.all ## generate the stubs in aligner_svc/api from protos/
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) tools/gen_protos.py
+
+protos-check: $(VENV)/.all ## are the stubs those of protos/?
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) tools/gen_protos.py --check
+
+# What callers may rely on: `make lint` refuses a proto that breaks it, and so does this.
+protos-baseline: $(BUF) ## after adding to the API: take protos/ as the new baseline of `buf breaking`
+	@[ ! -e protos/baseline.txtpb ] || $(BUF) breaking --against protos/baseline.txtpb
+	$(BUF) build --exclude-source-info --output protos/baseline.txtpb
+
+docs: $(VENV)/.core ## write README's settings table from aligner_svc/config.py
+	$(PY) tools/settings_table.py
+
+docs-check: $(VENV)/.core
+	$(PY) tools/settings_table.py --check
+	$(PY) tools/error_reasons.py
+
+lock: ## write requirements/*.lock from pyproject.toml; newer versions: make lock ARGS=--upgrade
+	@tools/lock.sh "$(or $(PYTHON),python3.11)" $(ARGS)
+
+# ---- measuring
+
+bench: $(VENV)/.core ## throughput and latency of a server on this machine
+	$(PY) -m bench.speed $(ARGS)
+
+bench-accuracy: $(VENV)/.core ## word boundaries against hand-marked recordings
+	$(PY) -m bench.accuracy $(ARGS)
+
+clean: ## remove .venv, caches and everything else that make made
+	rm -rf $(VENV) .venv.lock .uv tools/buf/node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,229 @@
+"""Decoding a container with libav, in the decoder child: one demuxer, audio codecs from a list, no other files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final, NoReturn
+
+import av
+import av.error
+import numpy as np
+import numpy.typing as npt
+from av.audio.stream import AudioStream
+
+from aligner_svc.audio.mixdown import Mixdown
+from aligner_svc.audio.mpeg import skip_id3
+from aligner_svc.audio.refused import RefusedError, check_shape
+from aligner_svc.audio.wave import read_wave_header
+
+# What speech comes in. libav has two hundred more decoders, most of them for games of the nineties and seldom looked at.
+# fmt: off
+_CODECS: Final = frozenset({
+    "pcm_alaw", "pcm_mulaw", "pcm_s8", "pcm_u8", "pcm_s16be", "pcm_s16le", "pcm_s24be", "pcm_s24le", "pcm_s32be", "pcm_s32le",
+    "pcm_f32be", "pcm_f32le", "pcm_f64be", "pcm_f64le", "adpcm_ima_qt", "adpcm_ima_wav", "adpcm_ms", "gsm", "gsm_ms",
+    "mp2", "mp2float", "mp3", "mp3float", "aac", "ac3", "eac3", "alac", "flac", "wavpack", "vorbis", "opus", "libopus", "speex",
+    "libspeex", "amrnb", "amrwb", "libopencore_amrnb", "libopencore_amrwb", "wmav1", "wmav2", "wmapro", "wmavoice", "wmalossless",
+})
+# fmt: on
+
+# Demuxers whose durations come from a header; the others estimate it from the bit rate.
+_DECLARES: Final = frozenset({"aiff", "au", "caf", "flac", "matroska", "mov", "w64", "wv"})
+
+# Containers that may hold a pause as a jump of their time stamps; in the others a jump is a loss.
+_MAY_PAUSE: Final = frozenset({"asf", "matroska", "mov"})
+
+_OVERSHOOT: Final = 2.0
+"""Peak that a lossy codec makes of full-scale audio, at most; a broken frame makes 1000, which must not silence the rest."""
+
+_SLACK: Final = 0.1
+"""Seconds a file may be shorter than its header says: encoder padding and rounding stay below."""
+
+_LONGEST_GAP: Final = 600.0
+"""Seconds that time stamps may skip; beyond that the stamp is what is broken, not the audio."""
+
+_JITTER: Final = 0.1
+"""Seconds a time stamp may be off before it counts as a gap: live recordings in ASF and WebM wobble by less."""
+
+
+@dataclass
+class Found:
+    """What went wrong, without being fatal."""
+
+    damaged: bool = False
+    truncated: bool = False
+
+
+class _Bytes:
+    """A file for libav over memory that is already here; `io.BytesIO` would copy all of it."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+        self._at = 0
+
+    def read(self, size: int) -> bytes:
+        piece = bytes(self._data[self._at : self._at + size])
+        self._at += len(piece)
+        return piece
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        at = offset + (0, self._at, len(self._data))[whence]
+        if at < 0:
+            raise ValueError("before the start")
+        self._at = at
+        return at
+
+    def tell(self) -> int:
+        return self._at
+
+
+def decode_container(data: memoryview, demuxer: str, max_seconds: float) -> tuple[npt.NDArray[np.int16], Found]:
+    """The first audio stream as int16 of shape [n], 16 kHz mono.
+
+    Raises RefusedError: AUDIO_UNREADABLE, AUDIO_NO_STREAM, AUDIO_EMPTY, CODEC_UNSUPPORTED, and those of `Mixdown`.
+    """
+    wave = read_wave_header(data) if demuxer == "wav" else None
+    if wave:
+        check_shape(wave.channels, wave.rate)
+    try:
+        container = av.open(
+            _Bytes(data),
+            "r",
+            format=demuxer,
+            # codec_whitelist keeps probing from opening video decoders for a film's pictures; protocol_whitelist and io_open
+            # keep every demuxer from opening anything but the bytes at hand.
+            container_options={"codec_whitelist": ",".join(sorted(_CODECS)), "protocol_whitelist": "none"},
+            metadata_errors="ignore",
+            io_open=_open_nothing,
+        )
+    except (av.error.FFmpegError, ValueError):
+        raise RefusedError("AUDIO_UNREADABLE") from None
+    with container:
+        if not container.streams.audio:
+            raise RefusedError("AUDIO_NO_STREAM" if len(container.streams) else "AUDIO_EMPTY")
+        reader = _Reader(container, demuxer, max_seconds)
+        if reader.codec not in _CODECS:
+            raise RefusedError("CODEC_UNSUPPORTED")
+        samples = reader.read()
+        if not len(samples):
+            raise RefusedError("AUDIO_UNREADABLE" if reader.found.damaged or reader.found.truncated else "AUDIO_EMPTY")
+        missing = wave.missing if wave else reader.declared_seconds - reader.seconds * 1.001 if _declares(data, demuxer) else 0.0
+        reader.found.truncated |= missing > _SLACK
+        return samples, reader.found
+
+
+@dataclass
+class _Reader:
+    """One pass over one stream: packets to frames to the mixdown, with an eye on the clock."""
+
+    container: av.container.InputContainer
+    demuxer: str
+    max_seconds: float
+    found: Found = field(default_factory=Found)
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._stream = self.container.streams.audio[0]
+        # Some streams have no decoder at all, and then no context.
+        self._context = getattr(self._stream, "codec_context", None)
+        self._anchor: float | None = None  # time stamp of the audio's beginning (s)
+        self._failed = False  # the packet before this one could not be decoded
+        self._packed = av.AudioResampler(format="flt")
+        self.codec = self._context.codec.name if self._context else ""
+        self._mixdown = Mixdown(self.max_seconds, math.inf if self.codec.startswith("pcm_f") else _OVERSHOOT)
+
+    @property
+    def declared_seconds(self) -> float:
+        """How long the file says it is; 0 if it does not say."""
+        if self._stream.duration and self._stream.time_base:
+            return float(self._stream.duration * self._stream.time_base)
+        if self.container.duration and len(self.container.streams) == 1:
+            return self.container.duration / av.time_base
+        return 0.0
+
+    def read(self) -> npt.NDArray[np.int16]:
+        assert self._context
+        self._context.thread_count = 1  # a child is one core's worth; more threads only add memory
+        for packet in self._packets():
+            try:
+                frames = packet.decode()
+            except (av.error.FFmpegError, ValueError):
+                self.found.damaged |= self._failed  # the one before was not the last
+                self._failed = True
+                continue
+            for frame in frames:
+                self._add(frame)
+        if self._failed:
+            self.found.truncated = True  # nothing decodable came after: a cut, rather than a hole
+        return self._mixdown.finish()
+
+    def _packets(self) -> Iterator[av.Packet[AudioStream]]:
+        try:
+            yield from self.container.demux(self._stream)  # ends with the packet that flushes the decoder
+        except (av.error.FFmpegError, ValueError):
+            self.found.truncated = True
+            flush: av.Packet[AudioStream] = av.Packet()  # type: ignore[assignment]
+            flush.stream = self._stream
+            yield flush
+
+    def _add(self, frame: av.AudioFrame) -> None:
+        check_shape(frame.layout.nb_channels, frame.sample_rate)
+        if not frame.samples:
+            return
+        self._close_gap(frame)
+        self.seconds += frame.samples / frame.sample_rate
+        channels = frame.layout.nb_channels
+        for packed in self._to_packed(frame):
+            self._mixdown.add(
+                np.frombuffer(bytes(packed.planes[0]), np.float32, packed.samples * channels).reshape(-1, channels),
+                frame.sample_rate,
+            )
+
+    def _to_packed(self, frame: av.AudioFrame) -> list[av.AudioFrame]:
+        """To interleaved float32, whatever it was.
+
+        Not by `frame.to_ndarray`: in av 18.1.0 that reads past the frame's plane pointers for eight planar channels.
+        """
+        if frame.layout.nb_channels == 1 and frame.format.name == "fltp":
+            return [frame]  # one plane is interleaved already, and speech is mono as a rule
+        try:
+            return self._packed.resample(frame)
+        except ValueError:  # rate, format or layout changed in the stream; a converter is for one of each
+            self._packed = av.AudioResampler(format="flt")
+            return self._packed.resample(frame)
+
+    def _close_gap(self, frame: av.AudioFrame) -> None:
+        """Put silence where time stamps say something is missing: lost packets, a paused recorder."""
+        failed, self._failed = self._failed, False
+        self.found.damaged |= failed
+        at = frame.time
+        if at is None:
+            return
+        if self._anchor is None:
+            self._anchor = at
+        gap = at - self._anchor - self.seconds
+        if gap > _LONGEST_GAP:
+            self.found.damaged = True
+            self._anchor = at - self.seconds
+        elif gap > (0.001 if failed else _JITTER):
+            self.found.damaged |= self.demuxer not in _MAY_PAUSE  # frames dropped without a word: a wrong checksum, no sync word
+            self._mixdown.silence(gap)
+            self.seconds += gap
+        elif gap < -_JITTER:  # the clock began anew, as in chained Ogg streams
+            self._anchor = at - self.seconds
+
+
+def _open_nothing(url: str, flags: int, options: dict[str, str]) -> NoReturn:
+    """Stands in for libav's file and network access."""
+    del url, flags, options
+    raise PermissionError("this decoder opens nothing")
+
+
+def _declares(data: memoryview, demuxer: str) -> bool:
+    """Whether the duration libav tells was written by whoever made the file, rather than estimated by libav."""
+    if demuxer == "mp3":
+        start = skip_id3(data)
+        head = bytes(data[start : start + 512])
+        return b"Xing" in head or b"Info" in head or b"VBRI" in head
+    return demuxer in _DECLARES

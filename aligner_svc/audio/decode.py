@@ -1,0 +1,154 @@
+"""The decoder as the pipeline sees it: bytes of any kind in, a clip or a reason out, never on the event loop."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from aligner_svc.audio.encoding import Encoding
+from aligner_svc.audio.refused import MAX_CHANNELS, MAX_RATE, MIN_RATE
+from aligner_svc.audio.sniff import ACCEPTED, sniff
+from aligner_svc.config import MIB, DecodeSettings, Limits
+from aligner_svc.domain import SAMPLE_RATE, Clip
+from aligner_svc.domain import Warning as AudioWarning
+from aligner_svc.errors import InvalidArgumentError, UnavailableError
+from aligner_svc.workers import (
+    Buffer,
+    JsonValue,
+    Reply,
+    WorkerDiedError,
+    WorkerFailedError,
+    WorkerPool,
+    WorkerTimeoutError,
+    WorkerUnavailableError,
+)
+
+_WORKING_MEMORY: Final = 512 * MIB
+"""Bytes of address space a child has beyond one input and one output; decoders need a few MB."""
+
+# The child's codes and what a caller is told. Codes that are not here do not pass.
+_MESSAGES: Final[dict[str, str]] = {
+    "AUDIO_EMPTY": "the audio holds no samples",
+    "AUDIO_NO_STREAM": "the file holds no audio stream",
+    "AUDIO_NOT_FINITE": "the audio holds NaN or infinite samples",
+    "AUDIO_TOO_LONG": "the audio is longer than the {limit:g} seconds accepted here",
+    "AUDIO_UNREADABLE": "the audio could not be decoded: it is broken, or not what its first bytes say",
+    "CHANNELS_OUT_OF_RANGE": f"the audio has {{value}} channels; 1 to {MAX_CHANNELS} are accepted",
+    "CODEC_UNSUPPORTED": f"the audio is in a codec that is not supported: send {ACCEPTED}",
+    "SAMPLE_RATE_OUT_OF_RANGE": f"the audio has a sample rate of {{value}} Hz; {MIN_RATE} to {MAX_RATE} are accepted",
+}
+
+_TRUNCATED: Final = AudioWarning(
+    "AUDIO_TRUNCATED", "the audio ends before its header says, or in the middle of a frame; the rest is missing"
+)
+_DAMAGED: Final = AudioWarning(
+    "AUDIO_DAMAGED", "parts of the audio could not be decoded; words there may be wrong, and times after them off"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A clip and how it came about. `queued` and `busy` in seconds; `container` is the demuxer or the encoding, in lower case."""
+
+    clip: Clip
+    warnings: tuple[AudioWarning, ...]
+    container: str
+    queued: float
+    busy: float
+
+
+class Decoder:
+    """Decoder processes behind an asyncio front. `start` before, `close` after; both on the event loop that decodes."""
+
+    def __init__(self, settings: DecodeSettings, limits: Limits) -> None:
+        self._timeout = settings.timeout
+        self._seconds = limits.audio_seconds
+        output = math.ceil(limits.audio_seconds * SAMPLE_RATE) * 2
+        # The input is mapped before the output, and the reply is sent from where it lies.
+        memory = max(limits.stream_audio_bytes, limits.unary_audio_bytes) + output + _WORKING_MEMORY
+        self.pool = WorkerPool(
+            "aligner_svc.audio.decode_worker",
+            settings.workers,
+            args=(str(memory), str(math.ceil(settings.timeout))),
+            name="decoder",
+            max_reply=output,
+        )
+        """The processes; its `waiting`, `restarts` and `size` are for metrics."""
+
+    async def start(self) -> None:
+        """Start the processes. Raises WorkerDiedError if they do not come up."""
+        await self.pool.start()
+
+    async def close(self) -> None:
+        """End the processes. Idempotent."""
+        await self.pool.close()
+
+    async def decode(self, audio: Buffer, encoding: Encoding, sample_rate_hz: int = 0, channels: int = 0) -> Decoded:
+        """Decode `audio` to 16 kHz mono int16.
+
+        `sample_rate_hz` (4000..192000) and `channels` (1..8; 0 means 1) are for headerless encodings alone;
+        a container's own header counts. Times in the clip begin at the first sample of its first audio stream,
+        encoder delay removed where the container tells it.
+
+        Raises InvalidArgumentError: AUDIO_EMPTY, AUDIO_UNSUPPORTED, AUDIO_NO_STREAM, AUDIO_NOT_FINITE, AUDIO_TOO_LONG,
+        AUDIO_UNREADABLE, CODEC_UNSUPPORTED, CHANNELS_OUT_OF_RANGE, SAMPLE_RATE_OUT_OF_RANGE, SAMPLE_RATE_REQUIRED;
+        UnavailableError(DECODER_UNAVAILABLE) when there is no process to do it.
+        """
+        header: dict[str, JsonValue] = {"encoding": encoding.value, "max_seconds": self._seconds}
+        if encoding is Encoding.CONTAINER:
+            container = sniff(audio)
+            header["demuxer"] = container
+        else:
+            container = encoding.value.lower()
+            channels = channels or 1
+            self._check_headerless(memoryview(audio).nbytes, encoding, sample_rate_hz, channels)
+            header |= {"rate": sample_rate_hz, "channels": channels}
+        reply = await self._ask(header, audio)
+        refused = reply.header.get("refused")
+        if refused is not None:
+            raise self._refusal(refused, reply.header.get("value"))
+        warnings = tuple(
+            warning for key, warning in (("damaged", _DAMAGED), ("truncated", _TRUNCATED)) if reply.header.get(key) is True
+        )
+        return Decoded(Clip(_samples(reply.payload)), warnings, container, reply.queued, reply.busy)
+
+    async def _ask(self, header: dict[str, JsonValue], audio: Buffer) -> Reply:
+        try:
+            return await self.pool.call(header, audio, timeout=self._timeout)
+        except WorkerUnavailableError:
+            raise UnavailableError("DECODER_UNAVAILABLE", "no decoder is available, try again", retry_after=1.0) from None
+        except WorkerTimeoutError:
+            raise InvalidArgumentError("AUDIO_UNREADABLE", "the audio could not be decoded in time", field="audio") from None
+        except (WorkerDiedError, WorkerFailedError):  # logged by the pool; a file that does this to a decoder is to blame
+            raise InvalidArgumentError("AUDIO_UNREADABLE", _MESSAGES["AUDIO_UNREADABLE"], field="audio") from None
+
+    def _check_headerless(self, size: int, encoding: Encoding, rate: int, channels: int) -> None:
+        if not size:
+            raise InvalidArgumentError("AUDIO_EMPTY", "no audio was sent", field="audio")
+        if not rate:
+            message = f"{encoding.value} audio has no header: config.sample_rate_hz is needed"
+            raise InvalidArgumentError("SAMPLE_RATE_REQUIRED", message, field="config.sample_rate_hz")
+        if not MIN_RATE <= rate <= MAX_RATE:
+            raise self._refusal("SAMPLE_RATE_OUT_OF_RANGE", rate, "config.sample_rate_hz")
+        if not 1 <= channels <= MAX_CHANNELS:
+            raise self._refusal("CHANNELS_OUT_OF_RANGE", channels, "config.channels")
+        if size / (encoding.sample_bytes * channels * rate) > self._seconds:
+            raise self._refusal("AUDIO_TOO_LONG", 0)
+
+    def _refusal(self, code: JsonValue, value: JsonValue, field: str = "audio") -> InvalidArgumentError:
+        """The error for a child's code. Nothing of what the child sent is passed on but a number."""
+        if not isinstance(code, str) or code not in _MESSAGES:
+            code = "AUDIO_UNREADABLE"
+        number = value if isinstance(value, int) and 0 <= value < 1 << 32 else 0
+        return InvalidArgumentError(code, _MESSAGES[code].format(limit=self._seconds, value=number), field=field)
+
+
+def _samples(payload: memoryview) -> npt.NDArray[np.int16]:
+    """The reply's int16 samples, where they are. Raises InvalidArgumentError for half a sample or none."""
+    if payload.nbytes == 0 or payload.nbytes % 2:
+        raise InvalidArgumentError("AUDIO_UNREADABLE", _MESSAGES["AUDIO_UNREADABLE"], field="audio")
+    return np.frombuffer(payload, np.int16)

@@ -1,0 +1,111 @@
+"""From samples of any rate and channel count to one 16 kHz mono int16 array, in one pass and bounded memory."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from aligner_svc.audio.refused import RefusedError, check_shape
+from aligner_svc.domain import SAMPLE_RATE
+
+_BATCH: Final = 1 << 15
+"""Samples mixed and resampled at a time: frames of 1024 one by one cost twice the time."""
+
+
+class Mixdown:
+    """Collects audio. `add` and `silence` in the order of time, then `finish`.
+
+    Raises RefusedError: AUDIO_NOT_FINITE, AUDIO_TOO_LONG, CHANNELS_OUT_OF_RANGE, SAMPLE_RATE_OUT_OF_RANGE.
+    """
+
+    def __init__(self, max_seconds: float, max_peak: float = math.inf) -> None:
+        """`max_peak`: what the audio may be scaled down for, 1.0 being full scale; anything louder is clipped."""
+        self._max_peak = max_peak
+        # Address space for the longest clip; the kernel gives memory for the part that is written.
+        self._samples = np.empty(int(max_seconds * SAMPLE_RATE), np.int16)
+        self._length = 0
+        self._scale = 1.0
+        self._scaled: list[tuple[int, float]] = []  # (end of a run of samples, what it was divided by)
+        self._rate = 0
+        self._pending: list[npt.NDArray[np.float32]] = []
+        self._pending_length = 0
+        self._resampler: av.AudioResampler | None = None
+
+    def add(self, samples: npt.NDArray[np.float32], rate: int) -> None:
+        """Samples of shape [n, channels] at `rate` Hz; the mean of the channels is kept."""
+        check_shape(samples.shape[1], rate)
+        if rate != self._rate:  # chained Ogg streams, and AAC that turns out to be HE-AAC, change it midway
+            self._drain()
+            self._rate = rate
+        self._pending.append(samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32))
+        self._pending_length += len(samples)
+        if self._pending_length >= _BATCH:
+            self._mix()
+
+    def silence(self, seconds: float) -> None:
+        """Stand-in for audio that is missing, so that what follows keeps its time."""
+        self._drain()
+        count = round(seconds * SAMPLE_RATE)
+        self._make_room(count)
+        self._samples[self._length : self._length + count] = 0
+        self._length += count
+
+    def finish(self) -> npt.NDArray[np.int16]:
+        """Everything so far: int16 of shape [n], 16 kHz. Scaled to the peak if that was above full scale."""
+        self._drain()
+        start = 0
+        for end, scale in self._scaled:
+            if scale < self._scale:
+                part = self._samples[start:end]
+                np.rint(part * (scale / self._scale), out=part, casting="unsafe")
+            start = end
+        return self._samples[: self._length]
+
+    def _drain(self) -> None:
+        """Mix what is pending and get the last samples out of the resampler."""
+        self._mix()
+        if self._resampler:
+            self._resample(None)
+            self._resampler = None
+
+    def _mix(self) -> None:
+        if not self._pending:
+            return
+        mono = np.concatenate(self._pending)
+        self._pending, self._pending_length = [], 0
+        if not np.isfinite(mono).all():
+            raise RefusedError("AUDIO_NOT_FINITE")
+        if self._rate == SAMPLE_RATE:
+            self._store(mono)
+            return
+        frame = av.AudioFrame.from_ndarray(mono[np.newaxis], format="flt", layout="mono")
+        frame.sample_rate = self._rate
+        self._resampler = self._resampler or av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+        self._resample(frame)
+
+    def _resample(self, frame: av.AudioFrame | None) -> None:
+        assert self._resampler
+        for out in self._resampler.resample(frame):
+            self._store(np.frombuffer(bytes(out.planes[0]), np.float32, out.samples))
+
+    def _store(self, mono: npt.NDArray[np.float32]) -> None:
+        """Quantise with the peak so far; `finish` brings the earlier, louder runs in line.
+
+        A second decoding pass that knows the peak would double the work for one int16 step of accuracy.
+        """
+        if not len(mono):
+            return
+        self._make_room(len(mono))
+        self._scale = max(self._scale, min(float(np.abs(mono).max()), self._max_peak))
+        quantised = np.clip(np.rint(mono * np.float32(32768 / self._scale)), -32768, 32767)
+        self._samples[self._length : self._length + len(mono)] = quantised
+        self._length += len(mono)
+        self._scaled.append((self._length, self._scale))
+
+    def _make_room(self, count: int) -> None:
+        if self._length + count > len(self._samples):
+            raise RefusedError("AUDIO_TOO_LONG")

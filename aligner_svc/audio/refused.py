@@ -1,0 +1,28 @@
+"""The decoder child's way to say no: a short code and a number. The words are the parent's (see decode.py)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MIN_RATE: Final = 4_000
+MAX_RATE: Final = 192_000
+"""Hz."""
+
+MAX_CHANNELS: Final = 8
+
+
+class RefusedError(Exception):
+    """`code` is one of the reasons in decode.py; `value` the number that was out of range, if one was."""
+
+    def __init__(self, code: str, value: int = 0) -> None:
+        super().__init__(code)
+        self.code = code
+        self.value = value
+
+
+def check_shape(channels: int, rate: int) -> None:
+    """Raises RefusedError unless both are in range (rate in Hz)."""
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise RefusedError("CHANNELS_OUT_OF_RANGE", channels)
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise RefusedError("SAMPLE_RATE_OUT_OF_RANGE", rate)

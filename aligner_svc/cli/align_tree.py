@@ -1,0 +1,109 @@
+"""`aligner align DIR`: many files over one connection; a bad one never stops the rest."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from aligner_svc.cli import output, progress
+from aligner_svc.cli.corpus import Job, Plan, read_text
+from aligner_svc.cli.failures import FAILED, Failure, from_client, warn
+from aligner_svc.cli.options import OutputFormat, Request
+from aligner_svc.cli.table import printable
+from aligner_svc.client import AlignerClientError, AsyncAligner
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A file that was not aligned: the file, a word for programs, a sentence for people."""
+
+    path: Path
+    reason: str
+    message: str
+
+
+def run(plan: Plan, root: Path, out: Path, chosen: OutputFormat, request: Request, *, jobs: int) -> None:
+    """Align what is planned, `jobs` at a time, and report.
+
+    Raises Failure when there is nothing to do or no server, typer.Exit(1) when a file failed.
+    """
+    for path in plan.audio_without_text:
+        warn(f"skipped {path}: no .txt or .lab beside it")
+    for path in plan.text_without_audio:
+        warn(f"skipped {path}: no audio beside it")
+    if not plan.jobs:
+        raise Failure(f"nothing to align in {root}", why="no audio file has a .txt or .lab of its name beside it")
+    try:
+        failed = asyncio.run(_align_all(plan.jobs, chosen, request, jobs))
+    except AlignerClientError as error:
+        raise from_client(error, f"{root} could not be aligned", request.target) from error
+    skipped = len(plan.audio_without_text)
+    _report(sorted(failed, key=lambda one: one.path), len(plan.jobs), skipped, root, out)
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+async def _align_all(jobs: list[Job], chosen: OutputFormat, request: Request, width: int) -> list[Failed]:
+    async with AsyncAligner(request.target) as aligner:
+        # First of all: a server that is not there should be said once and not for every file.
+        limit = (await aligner.server_info()).limits.unary_audio_bytes
+        failed: list[Failed] = []
+        queue = iter(jobs)
+        with progress.files_bar(len(jobs)) as advance:
+
+            async def work() -> None:
+                for job in queue:
+                    failure = await _try(aligner, limit, job, chosen, request)
+                    if failure is not None:
+                        failed.append(failure)
+                    advance()
+
+            async with asyncio.TaskGroup() as workers:
+                for _ in range(min(width, len(jobs))):
+                    workers.create_task(work())
+        return failed
+
+
+async def _try(aligner: AsyncAligner, limit: int, job: Job, chosen: OutputFormat, request: Request) -> Failed | None:
+    try:
+        await _align_one(aligner, limit, job, chosen, request)
+    except AlignerClientError as error:
+        return Failed(job.audio, error.reason, error.message)
+    except Failure as error:
+        return Failed(job.audio, "BAD_TEXT", f"{error.what}: {error.why}")
+    except OSError as error:
+        return Failed(job.audio, "FILE_ERROR", f"{error.filename}: {error.strerror}")
+    except Exception as error:  # a bug met by one file is no reason to lose the others
+        return Failed(job.audio, "BUG", f"{type(error).__name__}: {error}")
+    return None
+
+
+async def _align_one(aligner: AsyncAligner, limit: int, job: Job, chosen: OutputFormat, request: Request) -> None:
+    transcript = read_text(job.text)
+    if job.audio.stat().st_size > limit:
+        alignment = await aligner.stream_align(job.audio, transcript, **request.keywords())
+    else:
+        alignment = await aligner.align(job.audio, transcript, **request.keywords())
+    output.write_file(job.out, output.render(alignment, chosen, transcript, job.audio.stem))
+
+
+def _report(failed: list[Failed], total: int, skipped: int, root: Path, out: Path) -> None:
+    console = Console(stderr=True, highlight=False)
+    if failed:
+        table = Table(box=None, pad_edge=False, header_style="bold", title="not aligned", title_justify="left")
+        for name in ("file", "reason", "why"):
+            table.add_column(name, overflow="fold")
+        for one in failed:
+            table.add_row(printable(str(one.path.relative_to(root))), printable(one.reason), printable(one.message), style="red")
+        console.print(table)
+    line = f"{total - len(failed)} of {total} files aligned into {out}"
+    if failed:
+        line += f", {len(failed)} failed"
+    if skipped:
+        line += f", {skipped} skipped for want of a text"
+    console.print(printable(line), soft_wrap=True)

@@ -1,0 +1,100 @@
+"""Failures as a person reads them - what, why, what to do - and as a script does: the exit code."""
+
+# ruff: noqa: PLC0415 - `aligner --help` must not wait for grpc, numpy and pydantic
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from aligner_svc.client import AlignerClientError
+    from aligner_svc.settings_report import SettingsProblem
+
+FAILED = 1
+USAGE = 2
+INTERRUPTED = 130
+"""What shells report for SIGINT."""
+UNAVAILABLE = 69
+"""EX_UNAVAILABLE of sysexits.h."""
+
+
+class Failure(Exception):  # noqa: N818 - an outcome, shown and turned into an exit code
+    """A failure to tell the person about. `what` failed, `why`, and a `hint` at what to do."""
+
+    def __init__(self, what: str, *, why: str = "", hint: str = "", exit_code: int = FAILED) -> None:
+        super().__init__(what)
+        self.what = what
+        self.why = why
+        self.hint = hint
+        self.exit_code = exit_code
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Around a command: a Failure or an OSError becomes a message on stderr and an exit code."""
+    try:
+        yield
+    except Failure as failure:
+        _show(failure)
+        raise typer.Exit(failure.exit_code) from None
+    except BrokenPipeError:
+        # The reader of our stdout left, as `head` does: nobody to tell, typer exits quietly.
+        raise
+    except OSError as error:
+        _show(Failure(str(error.filename or "input/output"), why=error.strerror or str(error)))
+        raise typer.Exit(FAILED) from None
+
+
+def from_client(error: AlignerClientError, what: str, target: str) -> Failure:
+    """The failure for what a call raised."""
+    from aligner_svc.client import UnavailableError
+
+    if isinstance(error, UnavailableError):
+        # grpc's own message lists resolved addresses and errno; keep it for a reason that says nothing.
+        why = f"no answer from {target}" if error.reason == "UNAVAILABLE" else str(error)
+        return Failure(what, why=why, hint=_hint(error), exit_code=UNAVAILABLE)
+    why = str(error)
+    for violation in error.violations:
+        if violation.description != error.message:
+            why += f"\n       {violation.field}: {violation.description}"
+    return Failure(what, why=why, hint=_hint(error))
+
+
+def from_settings(problem: SettingsProblem) -> Failure:
+    """The failure for settings that cannot be used."""
+    return Failure("the settings cannot be used", why="\n       ".join(problem.lines), exit_code=USAGE)
+
+
+def _hint(error: AlignerClientError) -> str:
+    from aligner_svc import client
+
+    if isinstance(error, client.ResourceExhaustedError) and error.retry_after is not None:
+        return f"try again in {error.retry_after:.0f} s"
+    hints: dict[type[AlignerClientError], str] = {
+        client.UnavailableError: "start one with `aligner serve --profile dev`, or name a running one with --target HOST:PORT",
+        client.DeadlineExceededError: "allow more time with --timeout SECONDS",
+        client.ResourceExhaustedError: "`aligner info` shows what the server takes",
+        client.FailedPreconditionError: "`aligner info` shows what the server serves",
+        client.UnimplementedError: "is this an aligner server, and as new as this client?",
+    }
+    return hints.get(type(error), "")
+
+
+def _show(failure: Failure) -> None:
+    label = typer.style("error:", fg="red", bold=True)
+    lines = [f"{label} {failure.what}"]
+    if failure.why:
+        lines.append(f"  why: {failure.why}")
+    if failure.hint:
+        lines.append(f"  try: {failure.hint}")
+    # echo drops the colour where stderr is no terminal.
+    typer.echo("\n".join(lines), err=True)
+
+
+def warn(message: str) -> None:
+    """One yellow line on stderr."""
+    typer.echo(f"{typer.style('warning:', fg='yellow')} {message}", err=True)

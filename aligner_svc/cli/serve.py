@@ -1,0 +1,52 @@
+"""`aligner serve`."""
+
+# ruff: noqa: PLC0415 - `aligner --help` must not wait for grpc, numpy and pydantic
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aligner_svc.cli.failures import from_settings, reported, warn
+
+
+def serve(
+    profile: Annotated[str | None, typer.Option(metavar="NAME", help="dev: loopback only, plaintext, no authentication.")] = None,
+    listen: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Port 0 takes a free one.")] = None,
+    engine: Annotated[str | None, typer.Option(metavar="NAME", help="Which aligner.")] = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", help="Aligner processes.")] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML settings; default aligner.toml, if there.")] = None,
+) -> None:
+    """Run the server in the foreground until SIGTERM or ctrl-C.
+
+    Flags win over ALIGNER_* variables, those over the settings file. `aligner config` shows all that can be set.
+
+    Exit codes: 0 stopped in order; 1 failed; 2 wrong usage or settings.
+    """
+    if config is not None:
+        # A variable and not an argument, so that worker processes see the same file.
+        os.environ["ALIGNER_CONFIG"] = str(config)
+    import asyncio
+
+    from aligner_svc.config import Settings
+    from aligner_svc.settings_report import Override, SettingsProblem, load, unknown_variables
+
+    flags = [
+        Override("--profile", ("server", "profile"), profile),
+        Override("--listen", ("server", "listen"), listen),
+        Override("--engine", ("engine", "name"), engine),
+        Override("--workers", ("engine", "workers"), workers),
+    ]
+    with reported():
+        try:
+            settings = load(Settings, [flag for flag in flags if flag.value is not None]).settings
+        except SettingsProblem as problem:
+            raise from_settings(problem) from None
+        for unknown in unknown_variables(Settings):
+            warn(str(unknown))
+        from aligner_svc.server import serve as run
+
+        raise typer.Exit(asyncio.run(run(settings)))

@@ -1,0 +1,65 @@
+"""The alignment as a table for a person."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from aligner_svc.domain import Alignment, Word, WordStatus
+
+_BAR = 8
+_STATUS_COLOUR = {WordStatus.ALIGNED: "green", WordStatus.REPAIRED: "yellow", WordStatus.NOT_FOUND: "red"}
+
+
+def print_table(alignment: Alignment, out: Path | None) -> None:
+    """To stdout, or to a file without colour. Raises OSError."""
+    if out is None:
+        _print(Console(highlight=False), alignment)
+        return
+    with out.open("w", encoding="utf-8") as file:
+        _print(Console(file=file, highlight=False, width=120), alignment)
+
+
+def printable(text: str) -> Text:
+    """Text of others for a terminal: no markup, and no escape sequences that could drive it."""
+    return Text("".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text))
+
+
+def _print(console: Console, alignment: Alignment) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("word", overflow="fold")
+    for name in ("start", "end", "duration"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("confidence", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    for word in alignment.words:
+        table.add_row(
+            printable(word.text),
+            f"{word.start:.3f}",
+            f"{word.end:.3f}",
+            f"{word.end - word.start:.3f}",
+            _confidence(word),
+            Text(word.status.value.lower().replace("_", " "), style=_STATUS_COLOUR[word.status]),
+        )
+    console.print(table)
+    summary = (
+        f"{alignment.audio_seconds:.2f} s of audio, {len(alignment.words)} words, {alignment.engine} ({alignment.language}), "
+        f"match {alignment.match_score:.2f}"
+    )
+    console.print()
+    console.print(printable(summary), style="bold", soft_wrap=True)
+    for warning in alignment.warnings:
+        console.print(printable(f"warning: {warning.message} ({warning.code})"), style="yellow", soft_wrap=True)
+
+
+def _confidence(word: Word) -> Text:
+    confidence = word.confidence if math.isfinite(word.confidence) else 0.0
+    filled = round(min(1.0, max(0.0, confidence)) * _BAR)
+    colour = "green" if confidence >= 0.8 else "yellow" if confidence >= 0.5 else "red"
+    bar = Text("█" * filled, style=colour)
+    bar.append("░" * (_BAR - filled), style="dim")
+    return bar.append(f" {confidence:.2f}")

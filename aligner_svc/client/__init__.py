@@ -1,0 +1,46 @@
+"""The client of aligner.v1: `Aligner` blocks, `AsyncAligner` is for asyncio. Both return `domain.Alignment`, in seconds."""
+
+from aligner_svc.client.aio import AsyncAligner, AsyncWordStream
+from aligner_svc.client.blocking import Aligner, WordStream
+from aligner_svc.client.errors import (
+    AlignerClientError,
+    CallCancelledError,
+    DeadlineExceededError,
+    FailedPreconditionError,
+    IncompleteAnswerError,
+    InternalError,
+    InvalidArgumentError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnimplementedError,
+)
+from aligner_svc.client.messages import AudioEncoding, Progress, ProgressCallback, ServerInfo, ServerLimits, Stage
+from aligner_svc.client.retry import RetryPolicy
+
+__all__ = [
+    "Aligner",
+    "AlignerClientError",
+    "AsyncAligner",
+    "AsyncWordStream",
+    "AudioEncoding",
+    "CallCancelledError",
+    "DeadlineExceededError",
+    "FailedPreconditionError",
+    "IncompleteAnswerError",
+    "InternalError",
+    "InvalidArgumentError",
+    "PermissionDeniedError",
+    "Progress",
+    "ProgressCallback",
+    "ResourceExhaustedError",
+    "RetryPolicy",
+    "ServerInfo",
+    "ServerLimits",
+    "Stage",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "UnimplementedError",
+    "WordStream",
+]

@@ -1,0 +1,76 @@
+"""The status a server really sent, where grpc.aio overwrites it with its own.
+
+When a server ends a stream before the client has half-closed - it refuses the call, or
+drains - the client's next write fails, and grpcio (1.85.1 and before) then sets the call to
+INTERNAL "Internal error from Core", over the status it has already received or is about to.
+Measured on loopback: 160 of 400 refused uploads. The blocking API does not do this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import grpc
+
+from aligner_svc.api.v1 import aligner_pb2 as pb
+
+_T = TypeVar("_T")
+
+_Call = grpc.aio.StreamStreamCall[pb.StreamAlignRequest, pb.StreamAlignResponse]
+
+_OVERWRITTEN = "Internal error from Core"
+
+# The server's status is on its way when the write fails: it is why the write failed.
+_WAIT_SECONDS = 1.0
+_POLL_SECONDS = 0.005
+
+
+class ServerStatus:
+    """Watches one call. Make it right after the call, before the event loop runs again."""
+
+    def __init__(self, call: _Call) -> None:
+        self._call = call
+        self._first: grpc.aio.AioRpcError | None = None
+        call.add_done_callback(self._keep_first)
+
+    async def behind(self, error: grpc.RpcError) -> grpc.RpcError:
+        """What the server said, where `error` hides it; else `error`."""
+        if not _is_overwritten(error):
+            return error
+        if self._first is not None and not _is_overwritten(self._first):
+            return self._first
+        for _ in range(int(_WAIT_SECONDS / _POLL_SECONDS)):
+            late = self._status()
+            if not _is_overwritten(late):
+                return late
+            await asyncio.sleep(_POLL_SECONDS)
+        return error
+
+    def _keep_first(self, _: Any) -> None:
+        self._first = self._status()
+
+    def _status(self) -> grpc.aio.AioRpcError:
+        call = self._call
+        return grpc.aio.AioRpcError(
+            _now(call.code()),
+            _now(call.initial_metadata()),
+            _now(call.trailing_metadata()),
+            _now(call.details()),
+        )
+
+
+def _is_overwritten(error: grpc.RpcError) -> bool:
+    return error.code() is grpc.StatusCode.INTERNAL and error.details() == _OVERWRITTEN
+
+
+def _now(coroutine: Coroutine[Any, Any, _T]) -> _T:
+    """The result of a coroutine that has nothing to wait for, as a finished call's have; a task would look too late."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        result: _T = done.value
+        return result
+    coroutine.close()
+    raise RuntimeError("the call is not finished")

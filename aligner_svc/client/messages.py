@@ -1,0 +1,187 @@
+"""Requests built and answers read, shared by the blocking and the asyncio client. Seconds here, milliseconds on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from aligner_svc import domain
+from aligner_svc.api.v1 import aligner_pb2 as pb
+from aligner_svc.client.errors import IncompleteAnswerError
+from aligner_svc.domain import Alignment, Timing, Word, WordStatus
+
+
+class AudioEncoding(Enum):
+    """How the audio bytes are to be read."""
+
+    CONTAINER = "container"
+    """A file (wav, flac, mp3, ogg, m4a, ...); the server finds out which from its first bytes."""
+    LINEAR16 = "linear16"
+    """Headerless signed 16-bit little-endian PCM. Needs a sample rate."""
+    FLOAT32 = "float32"
+    """Headerless 32-bit little-endian IEEE float PCM in -1..1. Needs a sample rate."""
+    MULAW = "mulaw"
+    """Headerless 8-bit G.711 mu-law. Needs a sample rate."""
+
+
+class Stage(Enum):
+    """What the server is doing with a stream."""
+
+    RECEIVING = "receiving"
+    DECODING = "decoding"
+    ALIGNING = "aligning"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a stream is. `received_bytes` of audio have arrived, `aligned_seconds` of `audio_seconds` are done."""
+
+    stage: Stage
+    received_bytes: int
+    aligned_seconds: float
+    audio_seconds: float | None
+    """None until the server knows how long the audio is."""
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """The most a server takes: bytes of audio in a call and in a message, seconds of audio, code points of transcript."""
+
+    unary_audio_bytes: int
+    stream_audio_bytes: int
+    stream_chunk_bytes: int
+    audio_seconds: float
+    transcript_chars: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """What a server runs and accepts. `languages` are BCP-47 tags, sorted."""
+
+    version: str
+    engine: str
+    languages: tuple[str, ...]
+    limits: ServerLimits
+
+
+_ENCODINGS = {
+    AudioEncoding.CONTAINER: pb.AUDIO_ENCODING_UNSPECIFIED,
+    AudioEncoding.LINEAR16: pb.AUDIO_ENCODING_LINEAR16,
+    AudioEncoding.FLOAT32: pb.AUDIO_ENCODING_FLOAT32,
+    AudioEncoding.MULAW: pb.AUDIO_ENCODING_MULAW,
+}
+
+# A status from a later version of the API is read as REPAIRED: there is a time, and it
+# cannot be claimed here that the model found it.
+_STATUSES = {pb.WORD_STATUS_ALIGNED: WordStatus.ALIGNED, pb.WORD_STATUS_NOT_FOUND: WordStatus.NOT_FOUND}
+
+_STAGES = {
+    pb.Progress.STAGE_RECEIVING: Stage.RECEIVING,
+    pb.Progress.STAGE_DECODING: Stage.DECODING,
+    pb.Progress.STAGE_ALIGNING: Stage.ALIGNING,
+}
+
+
+def build_config(transcript: str, language: str, encoding: AudioEncoding, sample_rate_hz: int, channels: int) -> pb.AlignConfig:
+    """The config of either call. Raises ValueError for a negative or absurd rate or channel count."""
+    return pb.AlignConfig(
+        transcript=transcript,
+        language=language,
+        encoding=_ENCODINGS[encoding],
+        sample_rate_hz=sample_rate_hz,
+        channels=channels,
+    )
+
+
+def read_response(response: pb.AlignResponse) -> Alignment:
+    """The answer of `Align`."""
+    return _alignment([_word(word) for word in response.words], response.summary)
+
+
+def read_server_info(response: pb.GetServerInfoResponse) -> ServerInfo:
+    """The answer of `GetServerInfo`."""
+    limits = response.limits
+    return ServerInfo(
+        version=response.version,
+        engine=response.engine,
+        languages=tuple(sorted(response.languages)),
+        limits=ServerLimits(
+            unary_audio_bytes=limits.unary_audio_bytes,
+            stream_audio_bytes=limits.stream_audio_bytes,
+            stream_chunk_bytes=limits.stream_chunk_bytes,
+            audio_seconds=limits.audio_seconds,
+            transcript_chars=limits.transcript_chars,
+        ),
+    )
+
+
+class StreamAnswer:
+    """The answer of `StreamAlign` as it comes in."""
+
+    def __init__(self, on_progress: ProgressCallback | None) -> None:
+        self._on_progress = on_progress
+        self._words: list[Word] = []
+        self._summary: pb.Summary | None = None
+
+    def reset(self) -> None:
+        """Forget what a failed attempt brought."""
+        self._words.clear()
+        self._summary = None
+
+    def feed(self, response: pb.StreamAlignResponse) -> Sequence[Word]:
+        """Take in one message; the words that came with it."""
+        match response.WhichOneof("payload"):
+            case "progress":
+                if self._on_progress is not None:
+                    self._on_progress(_progress(response.progress))
+            case "words":
+                words = [_word(word) for word in response.words.words]
+                self._words += words
+                return words
+            case "summary":
+                self._summary = response.summary
+        return ()
+
+    def alignment(self) -> Alignment:
+        """The whole answer, once the stream has ended. Raises IncompleteAnswerError when no summary came."""
+        if self._summary is None:
+            raise IncompleteAnswerError
+        return _alignment(self._words, self._summary)
+
+
+def _word(word: pb.Word) -> Word:
+    return Word(
+        text=word.text,
+        start=word.start_ms / 1000,
+        end=word.end_ms / 1000,
+        confidence=word.confidence,
+        status=_STATUSES.get(word.status, WordStatus.REPAIRED),
+        char_start=word.char_start,
+        char_end=word.char_end,
+    )
+
+
+def _progress(progress: pb.Progress) -> Progress:
+    return Progress(
+        stage=_STAGES.get(progress.stage, Stage.RECEIVING),
+        received_bytes=progress.received_bytes,
+        aligned_seconds=progress.aligned_ms / 1000,
+        audio_seconds=progress.audio_ms / 1000 if progress.audio_ms else None,
+    )
+
+
+def _alignment(words: Sequence[Word], summary: pb.Summary) -> Alignment:
+    timing = summary.timing
+    return Alignment(
+        words=tuple(words),
+        audio_seconds=summary.audio_ms / 1000,
+        engine=summary.engine,
+        language=summary.language,
+        match_score=summary.match_score,
+        warnings=tuple(domain.Warning(warning.code, warning.message) for warning in summary.warnings),
+        timing=Timing(timing.queue_ms / 1000, timing.decode_ms / 1000, timing.align_ms / 1000, timing.total_ms / 1000),
+    )

@@ -1,0 +1,96 @@
+"""Settings: ALIGNER_* variables over a TOML file over the defaults below.
+
+Nested fields are joined by two underscores: `ALIGNER_LIMITS__AUDIO_SECONDS=600`. The TOML
+file is `aligner.toml` in the working directory, or the one `ALIGNER_CONFIG` names.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+MIB = 1 << 20
+
+
+def _cores() -> int:
+    """Processors this process may use; a container's cpuset counts, the machine's size does not."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def toml_file() -> Path:
+    """The settings file, there or not."""
+    return Path(os.environ.get("ALIGNER_CONFIG", "aligner.toml"))
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerSettings(_Section):
+    """Where the service listens and how it leaves."""
+
+    profile: Literal["dev"] = Field("dev", description="dev: loopback only, plaintext, no authentication, reflection on")
+    listen: str = Field("127.0.0.1:50051", description="HOST:PORT; port 0 takes a free one")
+    drain_delay: float = Field(1.0, ge=0, description="seconds between NOT_SERVING and refusing new calls")
+    drain_grace: float = Field(30.0, ge=0, description="seconds calls in flight may take to finish after that")
+
+
+class Limits(_Section):
+    """What a caller may send."""
+
+    unary_audio_bytes: int = Field(10 * MIB, gt=0, description="audio bytes of one Align call")
+    stream_audio_bytes: int = Field(512 * MIB, gt=0, description="audio bytes of one StreamAlign call")
+    stream_chunk_bytes: int = Field(1 * MIB, gt=0, description="audio bytes of one StreamAlign message")
+    audio_seconds: float = Field(4 * 3600, gt=0, description="longest audio")
+    transcript_chars: int = Field(200_000, gt=0, description="longest transcript, code points")
+
+
+class DecodeSettings(_Section):
+    """The decoder's worker processes."""
+
+    workers: int = Field(default_factory=lambda: max(1, _cores() // 2), ge=1, description="decoder processes")
+    timeout: float = Field(120.0, gt=0, description="wall-clock seconds one decode may take")
+
+
+class EngineSettings(_Section):
+    """The aligner behind the service."""
+
+    name: Literal["pocketsphinx"] = Field("pocketsphinx", description="which engine")
+    workers: int = Field(default_factory=_cores, ge=1, description="aligner processes")
+    queue: int = Field(64, ge=1, description="calls that may wait for the engine; one more is refused")
+
+
+class StreamSettings(_Section):
+    """StreamAlign uploads."""
+
+    concurrent: int = Field(8, ge=1, description="uploads read at a time; the others wait, their senders held by flow control")
+    idle_timeout: float = Field(60.0, gt=0, description="seconds a sender may be silent")
+
+
+class Settings(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ALIGNER_", env_nested_delimiter="__", extra="forbid", frozen=True, toml_file="aligner.toml"
+    )
+
+    server: ServerSettings = Field(default_factory=ServerSettings)
+    limits: Limits = Field(default_factory=Limits)
+    decode: DecodeSettings = Field(default_factory=DecodeSettings)
+    engine: EngineSettings = Field(default_factory=EngineSettings)
+    stream: StreamSettings = Field(default_factory=StreamSettings)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file())

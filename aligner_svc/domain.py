@@ -1,0 +1,98 @@
+"""The values that travel between rooms: plain, frozen, free of gRPC and of any engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # clients and the command line need no numpy, and it takes a tenth of a second to import
+    import numpy as np
+    import numpy.typing as npt
+
+SAMPLE_RATE = 16_000
+"""Samples a second of every decoded clip (Hz)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """Decoded audio: int16 samples of shape [n], 16 kHz, mono.
+
+    int16 and not float32: it is what the acoustic models were trained on, and four
+    hours of it are 461 MB instead of 922 MB. Louder-than-full-scale float input is
+    scaled to its peak before it is quantised.
+    """
+
+    samples: npt.NDArray[np.int16]
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / SAMPLE_RATE
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One word of the caller and what a speaker says for it.
+
+    `text` is `transcript[char_start:char_end]` (code points), without surrounding
+    punctuation. `spoken` holds lower-case words ("five", "dollars"), never empty.
+    """
+
+    text: str
+    char_start: int
+    char_end: int
+    spoken: tuple[str, ...]
+
+
+class WordStatus(Enum):
+    ALIGNED = "ALIGNED"
+    """Found in the audio by the acoustic model."""
+    REPAIRED = "REPAIRED"
+    """Time inferred from the neighbours."""
+    NOT_FOUND = "NOT_FOUND"
+    """Not in the audio, as far as the model can tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word of the transcript in time. Seconds from the first sample; confidence 0..1."""
+
+    text: str
+    start: float
+    end: float
+    confidence: float
+    status: WordStatus
+    char_start: int
+    char_end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Warning:
+    """Something the caller should know although the call succeeded."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where the service's time went, in seconds."""
+
+    queue: float = 0.0
+    decode: float = 0.0
+    align: float = 0.0
+    total: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """The answer: every word of the transcript, and how far it can be trusted."""
+
+    words: Sequence[Word]
+    audio_seconds: float
+    engine: str
+    language: str
+    match_score: float
+    warnings: Sequence[Warning] = ()
+    timing: Timing = field(default_factory=Timing)

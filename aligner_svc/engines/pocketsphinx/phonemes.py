@@ -1,0 +1,85 @@
+"""The second opinion: a CTC phoneme recogniser (hama).
+
+Slower and coarser than PocketSphinx, but hard to fool: it stays right in noise and tells words
+that are there from words that are not.
+
+It is the only place that touches hama's private names; the version is pinned for that.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import hama
+import numpy as np
+import numpy.typing as npt
+
+from aligner_svc.domain import SAMPLE_RATE
+
+FRAME_SECONDS = 0.02
+_HOP = 320
+_CHUNK_SECONDS = 10
+"""Audio a run: the model's cost a second grows with it (0.059 of real time at 10 s, 0.089 at 30 s),
+and past 1,500 frames it cuts off without a word."""
+_CONTEXT_SECONDS = 1
+_SHORTEST_SAMPLES = 1600
+
+FloatArray = npt.NDArray[np.float32]
+
+
+class PhonemeModel:
+    """Phoneme log-probabilities of audio, and words spelled in the same phonemes."""
+
+    def __init__(self) -> None:
+        self._asr = hama.ASRModel()
+        self._g2p = hama.G2PModel()
+        self.blank: int = self._asr.blank_id
+        self._pieces = {piece: index for index, piece in enumerate(self._asr.decoder_tokens)}
+        self._longest = max(map(len, self._pieces))
+        self.spell = lru_cache(maxsize=20_000)(self._spell)
+
+    def _spell(self, word: str) -> tuple[int, ...]:
+        """Label ids of a word; empty if nothing in it can be spelled."""
+        ipa: str = self._g2p.predict(word).ipa
+        labels: list[int] = []
+        position = 0
+        while position < len(ipa):
+            for length in range(min(self._longest, len(ipa) - position), 0, -1):
+                piece = self._pieces.get(ipa[position : position + length])
+                if piece is not None:
+                    labels.append(piece)
+                    position += length
+                    break
+            else:
+                position += 1  # a stress mark or a sound the recogniser has no label for
+        return tuple(labels)
+
+    def log_probabilities(self, samples: npt.NDArray[np.int16]) -> FloatArray:
+        """Shape [frames, labels], 20 ms a frame, from int16 samples at 16 kHz."""
+        audio = samples.astype(np.float32) / np.float32(32768)
+        chunk, context = _CHUNK_SECONDS * SAMPLE_RATE, _CONTEXT_SECONDS * SAMPLE_RATE
+        parts = []
+        for begin in range(0, max(len(audio), 1), chunk):
+            end = min(len(audio), begin + chunk)
+            low, high = max(0, begin - context), min(len(audio), end + context)
+            run = self._run(audio[low:high])
+            skip = (begin - low) // _HOP
+            keep = len(run) if end == len(audio) else skip + chunk // _HOP
+            parts.append(run[skip:keep])
+        return np.concatenate(parts)
+
+    def _run(self, audio: FloatArray) -> FloatArray:
+        if len(audio) < _SHORTEST_SAMPLES:
+            audio = np.pad(audio, (0, _SHORTEST_SAMPLES - len(audio)))
+        asr = self._asr
+        feeds = {
+            asr._waveform_input_name: audio[np.newaxis],  # noqa: SLF001
+            asr._waveform_lengths_input_name: np.array([len(audio)], dtype=np.int64),  # noqa: SLF001
+        }
+        names = [asr._log_probs_output_name, asr._out_lengths_output_name]  # noqa: SLF001
+        log_probabilities, lengths = asr.session.run(names, feeds)
+        frames = int(lengths[0])
+        if frames < len(audio) // _HOP:
+            raise RuntimeError(f"hama returned {frames} frames for {len(audio)} samples")
+        result: FloatArray = log_probabilities[0, :frames]
+        return result

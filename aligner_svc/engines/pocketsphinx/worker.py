@@ -1,0 +1,32 @@
+"""The child process: `python -m aligner_svc.engines.pocketsphinx.worker`, started by the engine's pool."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from aligner_svc.engines.boundaries import BoundaryRefiner
+from aligner_svc.engines.pocketsphinx.ladder import Ladder
+from aligner_svc.engines.pocketsphinx.lexicon import Speller
+from aligner_svc.engines.pocketsphinx.phonemes import PhonemeModel
+from aligner_svc.engines.pocketsphinx.recogniser import Recogniser
+from aligner_svc.engines.pocketsphinx.window import WindowAligner
+from aligner_svc.engines.pocketsphinx.wire import decode_request, encode_answer
+from aligner_svc.workers import JsonValue, serve
+
+_WARM_UP_SECONDS = 1
+
+
+def main() -> None:
+    speller = Speller()
+    aligner = WindowAligner(Ladder(Recogniser(speller), PhonemeModel()), speller, BoundaryRefiner())
+    aligner.align(np.zeros(16_000 * _WARM_UP_SECONDS, dtype=np.int16), [["warm"], ["up"]], final=True)
+
+    def handle(header: dict[str, JsonValue], payload: memoryview) -> tuple[dict[str, JsonValue], bytes]:
+        tokens, final = decode_request(header)
+        return encode_answer(aligner.align(np.frombuffer(payload, dtype=np.int16), tokens, final)), b""
+
+    serve(handle)
+
+
+if __name__ == "__main__":
+    main()

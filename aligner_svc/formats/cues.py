@@ -1,0 +1,175 @@
+"""Words grouped into subtitles: what fits on a screen, and is one breath or one sentence.
+
+The limits are those of broadcasters' timed-text guides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from textwrap import wrap
+
+from aligner_svc.domain import Alignment, Word, WordStatus
+
+LINE = 42
+"""Characters a line."""
+LINES = 2
+LONGEST = 7_000
+"""Milliseconds a cue stays at most."""
+PAUSE = 600
+"""A silence longer than this many milliseconds ends a cue."""
+_SETTLED = 1_000
+"""A sentence's end closes a cue that has run this many milliseconds; "No. Yes. Why?" stays together."""
+
+_SENTENCE_END = re.compile("[.!?…。！？]")  # noqa: RUF001  full-width ends are meant
+_BLANKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
+_OPENING = "([{¿¡\u201c\u2018«"
+
+
+@dataclass(frozen=True, slots=True)
+class Cue:
+    """One subtitle: whole milliseconds, start < end, and one or two lines, none empty."""
+
+    start: int
+    end: int
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A word with the punctuation that touches it, at most LINE characters. `times` is None when it was not found."""
+
+    text: str
+    times: tuple[int, int] | None
+    glued: bool
+    """No blank before it: "word—word"."""
+    ends_sentence: bool
+
+
+def cues(alignment: Alignment, transcript: str | None = None) -> list[Cue]:
+    """Cues in order, never overlapping; none when no word was found.
+
+    With the `transcript` that the words' offsets point into, punctuation is shown and a
+    sentence's end is preferred as a cue's. Words that were not found are shown where they
+    stand and set no time: a cue of nothing else shares the time of its neighbour.
+    """
+    groups: list[list[_Shown]] = []
+    for word in _shown(alignment.words, transcript):
+        if groups and _fits(groups[-1], word):
+            groups[-1].append(word)
+        else:
+            groups.append([word])
+    return _in_order(_share_time([(_span(group), _lines(group)) for group in groups]))
+
+
+def _shown(words: Sequence[Word], transcript: str | None) -> Iterator[_Shown]:
+    """Each word as it appears; one too long for a line in pieces, between which its time is divided."""
+    lead, glued = "", False
+    for place, word in enumerate(words):
+        tail, next_lead, next_glued = "", "", False
+        if transcript is not None:
+            behind = words[place + 1].char_start if place + 1 < len(words) else len(transcript)
+            lead = lead if place else transcript[: word.char_start]
+            tail, next_lead, next_glued = _divide(transcript[word.char_end : behind], last=place + 1 == len(words))
+        text = _BLANKS.sub(" ", lead + word.text + tail).strip()
+        ends = _SENTENCE_END.search(tail) is not None
+        pieces = wrap(text, LINE, break_on_hyphens=False)
+        times = _milliseconds(word)
+        for number, piece in enumerate(pieces):
+            part = times and _part(times, number, len(pieces))
+            yield _Shown(piece, part, glued and not number, ends and number == len(pieces) - 1)
+        lead, glued = next_lead, next_glued
+
+
+def _divide(between: str, *, last: bool) -> tuple[str, str, bool]:
+    """What lies between two words as (what the first ends with, what the second starts with, no blank between)."""
+    if last:
+        return between, "", False
+    blanks = list(_BLANKS.finditer(between))
+    if blanks:
+        return between[: blanks[-1].start()], between[blanks[-1].end() :], False
+    cut = next((place for place, char in enumerate(between) if char in _OPENING), len(between))
+    return between[:cut], between[cut:], True
+
+
+def _milliseconds(word: Word) -> tuple[int, int] | None:
+    if word.status is WordStatus.NOT_FOUND:
+        return None
+    start = max(0, round(word.start * 1000))
+    return start, max(start, round(word.end * 1000))
+
+
+def _part(times: tuple[int, int], number: int, count: int) -> tuple[int, int]:
+    start, end = times
+    return start + (end - start) * number // count, start + (end - start) * (number + 1) // count
+
+
+def _span(group: Sequence[_Shown]) -> tuple[int, int] | None:
+    times = [word.times for word in group if word.times]
+    return (times[0][0], max(end for _, end in times)) if times else None
+
+
+def _fits(group: Sequence[_Shown], word: _Shown) -> bool:
+    """Whether `word` still belongs to the cue that `group` is."""
+    if not _lines([*group, word]):
+        return False
+    span = _span(group)
+    if span is None:
+        return True
+    start, end = span
+    if group[-1].ends_sentence and (end - start >= _SETTLED or len(_joined(group)) > LINE):
+        return False
+    return word.times is None or (word.times[0] - end <= PAUSE and word.times[1] - start <= LONGEST)
+
+
+def _joined(group: Sequence[_Shown]) -> str:
+    return "".join(word.text if word.glued else " " + word.text for word in group).lstrip()
+
+
+def _lines(group: Sequence[_Shown]) -> tuple[str, ...]:
+    """The text on as few lines as it fits, two of them as even as can be; empty: it does not fit."""
+    text = _joined(group)
+    if len(text) <= LINE:
+        return (text,)
+    if len(text) > LINES * LINE + 1:
+        return ()
+    best: tuple[str, ...] = ()
+    uneven = LINE + 1
+    at = len(group[0].text)
+    for word in group[1:]:
+        second = at if word.glued else at + 1
+        rest = len(text) - second
+        if at <= LINE and rest <= LINE and abs(at - rest) < uneven:
+            best, uneven = (text[:at], text[second:]), abs(at - rest)
+        at = second + len(word.text)
+    return best
+
+
+def _share_time(groups: Sequence[tuple[tuple[int, int] | None, tuple[str, ...]]]) -> Iterator[Cue]:
+    """Give the groups without times a part, by length, of the cue before them, or behind them at the very start."""
+    timed = [place for place, (span, _) in enumerate(groups) if span]
+    if not timed:
+        return
+    firsts = [0, *timed[1:], len(groups)]
+    for place, (first, behind) in zip(timed, pairwise(firsts), strict=True):
+        start, end = groups[place][0] or (0, 0)
+        lines = [text for _, text in groups[first:behind]]
+        weights = [sum(map(len, text)) for text in lines]
+        at = 0
+        for text, weight in zip(lines, weights, strict=True):
+            whole = sum(weights)
+            yield Cue(start + (end - start) * at // whole, start + (end - start) * (at + weight) // whole, text)
+            at += weight
+
+
+def _in_order(timed: Iterator[Cue]) -> list[Cue]:
+    """No overlap, nothing without length, which players drop, and nothing that stays too long."""
+    ordered: list[Cue] = []
+    reached = 0
+    for cue in timed:
+        start = max(cue.start, reached)
+        reached = min(max(cue.end, start + 1), start + LONGEST)
+        ordered.append(replace(cue, start=start, end=reached))
+    return ordered

@@ -1,0 +1,1 @@
+"""Recordings longer than an engine takes at once."""

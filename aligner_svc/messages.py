@@ -1,0 +1,83 @@
+"""Between the messages of aligner.v1 and the domain, on the server's side."""
+
+from __future__ import annotations
+
+from aligner_svc.api.v1 import aligner_pb2 as pb
+from aligner_svc.audio.encoding import Encoding
+from aligner_svc.domain import Alignment, Word, WordStatus
+from aligner_svc.errors import InvalidArgumentError
+from aligner_svc.pipeline import Job, Stage
+
+_ENCODINGS = {
+    pb.AUDIO_ENCODING_UNSPECIFIED: Encoding.CONTAINER,
+    pb.AUDIO_ENCODING_LINEAR16: Encoding.LINEAR16,
+    pb.AUDIO_ENCODING_FLOAT32: Encoding.FLOAT32,
+    pb.AUDIO_ENCODING_MULAW: Encoding.MULAW,
+}
+_STATUSES = {
+    WordStatus.ALIGNED: pb.WORD_STATUS_ALIGNED,
+    WordStatus.REPAIRED: pb.WORD_STATUS_REPAIRED,
+    WordStatus.NOT_FOUND: pb.WORD_STATUS_NOT_FOUND,
+}
+_STAGES = {Stage.DECODING: pb.Progress.STAGE_DECODING, Stage.ALIGNING: pb.Progress.STAGE_ALIGNING}
+
+
+def job(config: pb.AlignConfig | None) -> Job:
+    """Raises InvalidArgumentError if there is no config or an encoding from a later version of the API."""
+    if config is None:
+        raise InvalidArgumentError("CONFIG_MISSING", "the request has no config", field="config")
+    encoding = _ENCODINGS.get(config.encoding)
+    if encoding is None:
+        message = f"audio encoding {config.encoding} is not known here"
+        raise InvalidArgumentError("ENCODING_UNKNOWN", message, field="config.encoding")
+    return Job(config.transcript, config.language, encoding, config.sample_rate_hz, config.channels)
+
+
+def milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def word(value: Word) -> pb.Word:
+    return pb.Word(
+        text=value.text,
+        start_ms=milliseconds(value.start),
+        end_ms=milliseconds(value.end),
+        confidence=value.confidence,
+        status=_STATUSES[value.status],
+        char_start=value.char_start,
+        char_end=value.char_end,
+    )
+
+
+def summary(alignment: Alignment) -> pb.Summary:
+    timing = alignment.timing
+    return pb.Summary(
+        audio_ms=milliseconds(alignment.audio_seconds),
+        engine=alignment.engine,
+        language=alignment.language,
+        match_score=alignment.match_score,
+        warnings=[pb.Warning(code=warning.code, message=warning.message) for warning in alignment.warnings],
+        timing=pb.Timing(
+            queue_ms=milliseconds(timing.queue),
+            decode_ms=milliseconds(timing.decode),
+            align_ms=milliseconds(timing.align),
+            total_ms=milliseconds(timing.total),
+        ),
+    )
+
+
+def response(alignment: Alignment) -> pb.AlignResponse:
+    return pb.AlignResponse(words=[word(value) for value in alignment.words], summary=summary(alignment))
+
+
+def receiving(received: int) -> pb.StreamAlignResponse:
+    """Progress of an upload; `received` in bytes."""
+    return pb.StreamAlignResponse(progress=pb.Progress(stage=pb.Progress.STAGE_RECEIVING, received_bytes=received))
+
+
+def working(stage: Stage, received: int, aligned: float, total: float) -> pb.StreamAlignResponse:
+    """Progress after the upload; `aligned` and `total` in seconds, `total` 0 while unknown."""
+    progress = pb.Progress(
+        stage=_STAGES[stage], received_bytes=received, aligned_ms=milliseconds(aligned), audio_ms=milliseconds(total)
+    )
+    return pb.StreamAlignResponse(progress=progress)

@@ -1,0 +1,191 @@
+"""The composition root: builds every part once, wires them, starts, drains. Nothing else knows the whole."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from ipaddress import ip_address
+
+from google.rpc import status_pb2
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+
+from aligner_svc.api.v1 import aligner_pb2, aligner_pb2_grpc
+from aligner_svc.audio.decode import Decoder
+from aligner_svc.config import MIB, Settings
+from aligner_svc.engines.base import Engine
+from aligner_svc.engines.pocketsphinx import PocketSphinxEngine
+from aligner_svc.errors import AlignerError
+from aligner_svc.pipeline import Pipeline
+from aligner_svc.servicer import AlignerServicer
+from aligner_svc.status import internal_status, to_status
+from aligner_svc.workers import WorkerDiedError
+from interceptors import chain
+
+log = logging.getLogger(__name__)
+
+SERVICE_NAME = aligner_pb2.DESCRIPTOR.services_by_name["Aligner"].full_name
+_TRY = f".venv/bin/python samples/request.py | grpcurl -plaintext -d @ {{}} {SERVICE_NAME}/Align"
+"""A first call by hand, from the checkout; `make demo` ends with the same line."""
+_TEXT_ROOM = 4
+"""Bytes UTF-8 needs for a code point at most."""
+
+
+class StartError(Exception):
+    """The service cannot start; the message says why and what to do."""
+
+
+class Service:
+    """One running service. `start`, then `drain` once; both on the same event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.decoder = Decoder(settings.decode, settings.limits)
+        self.engine: Engine = PocketSphinxEngine(settings.engine)
+        self._health = health_aio.HealthServicer()
+        self._server: aio.Server | None = None
+        self.address = ""
+        """HOST:PORT in use, once started."""
+
+    async def start(self) -> None:
+        """Listen, load, warm up, report ready. Raises StartError."""
+        host, port = _split(self._settings.server.listen)
+        _check_loopback(host)
+        await self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
+        # The port first: a mistake there should not cost the seconds the models take to load.
+        server = self._build_server()
+        bound = _bind(server, host, port)
+        self.address = f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}"
+        await server.start()
+        self._server = server
+        try:
+            await asyncio.gather(self.decoder.start(), self.engine.start())
+        except WorkerDiedError as error:
+            await self._close(grace=0)
+            raise StartError(f"a worker process does not come up: {error}") from None
+        except BaseException:
+            await self._close(grace=0)
+            raise
+        await self._report(health_pb2.HealthCheckResponse.SERVING)
+
+    async def drain(self) -> None:
+        """NOT_SERVING, a moment for load balancers to notice, then let calls in flight finish."""
+        await self._health.enter_graceful_shutdown()
+        await asyncio.sleep(self._settings.server.drain_delay)
+        await self._close(self._settings.server.drain_grace)
+
+    async def _close(self, grace: float) -> None:
+        if self._server is not None:
+            await self._server.stop(grace)
+        await asyncio.gather(self.decoder.close(), self.engine.close())
+
+    async def _report(self, status: int) -> None:
+        for name in ("", SERVICE_NAME):
+            await self._health.set(name, status)
+
+    def _build_server(self) -> aio.Server:
+        limits = self._settings.limits
+        pipeline = Pipeline(self.decoder, self.engine, limits)
+        # Twice the limit is let in, so that a file somewhat over it gets our answer and not the transport's.
+        most = max(2 * limits.unary_audio_bytes, limits.stream_chunk_bytes) + _TEXT_ROOM * limits.transcript_chars + MIB
+        options = (
+            ("grpc.so_reuseport", 0),  # on by default: a second server on the port would start and take half of the calls
+            ("grpc.max_receive_message_length", most),
+            ("grpc.http2.min_ping_interval_without_data_ms", 20_000),  # the default, 5 min, calls a client's keepalive abuse
+            (
+                "grpc.max_send_message_length",
+                -1,
+            ),  # 200,000 characters of words make 3 MB; what we send is bounded by what we take
+        )
+        server = aio.server(interceptors=chain(_describe), options=options)
+        servicer = AlignerServicer(pipeline, self.engine, limits, self._settings.stream)
+        aligner_pb2_grpc.add_AlignerServicer_to_server(servicer, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if self._settings.server.profile == "dev":
+            reflection.enable_server_reflection(
+                (SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name), server
+            )
+        return server
+
+
+async def serve(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT, drain, return the exit status. A second signal does not wait."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    loop = asyncio.get_running_loop()
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    service = Service(settings)
+    try:
+        starting = asyncio.create_task(service.start())
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+        await asyncio.gather(starting)
+    except asyncio.CancelledError:
+        return 0
+    except StartError as error:
+        log.error("%s", error)
+        return 1
+    print(f"aligner-svc ready on {service.address}", flush=True)
+    if settings.server.profile == "dev":
+        print(f"try it: {_TRY.format(service.address)}", flush=True)
+    await stopping
+    log.info("draining")
+    draining, hurrying = asyncio.create_task(service.drain()), asyncio.create_task(hurry.wait())
+    await asyncio.wait((draining, hurrying), return_when=asyncio.FIRST_COMPLETED)
+    if not draining.done():
+        draining.cancel()
+    hurrying.cancel()
+    return 0
+
+
+def _describe(error: Exception) -> status_pb2.Status:
+    return to_status(error) if isinstance(error, AlignerError) else internal_status()
+
+
+def _split(listen: str) -> tuple[str, int]:
+    host, colon, port = listen.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise StartError(f"cannot listen on '{listen}': HOST:PORT is needed, e.g. 127.0.0.1:50051")
+    return host, int(port)
+
+
+def _check_loopback(host: str) -> None:
+    """Plaintext without authentication stays on this machine."""
+    try:
+        addresses = [ip_address(host)]
+    except ValueError:
+        try:
+            addresses = [ip_address(info[4][0]) for info in socket.getaddrinfo(host, None)]
+        except OSError:
+            raise StartError(f"cannot listen on '{host}': the name does not resolve") from None
+    if not all(address.is_loopback for address in addresses):
+        raise StartError(
+            f"refusing to listen on {host}: it can be reached from other machines, which needs TLS and at least one "
+            "authentication method, and neither is configured; listen on 127.0.0.1 instead"
+        )
+
+
+def _bind(server: aio.Server, host: str, port: int) -> int:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:  # gRPC's own error does not tell a taken port from a forbidden one
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise StartError(f"cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}") from None
+    try:
+        return server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    except RuntimeError:
+        raise StartError(f"cannot listen on {host}:{port}: the address is already in use") from None

@@ -1,0 +1,91 @@
+"""proto <-> domain, nothing more: the messages of aligner.v1 in and out of the pipeline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, TypeAlias
+
+from grpc import aio
+
+from aligner_svc import __version__, messages
+from aligner_svc.api.v1 import aligner_pb2, aligner_pb2_grpc
+from aligner_svc.config import Limits, StreamSettings
+from aligner_svc.engines.base import Engine
+from aligner_svc.errors import LimitExceededError
+from aligner_svc.pipeline import Pipeline, Stage
+from aligner_svc.upload import Upload
+
+Context: TypeAlias = "aio.ServicerContext[Any, Any]"
+_BATCH_WORDS = 256
+
+
+class AlignerServicer(aligner_pb2_grpc.AlignerServicer):
+    def __init__(self, pipeline: Pipeline, engine: Engine, limits: Limits, stream: StreamSettings) -> None:
+        self._pipeline = pipeline
+        self._engine = engine
+        self._limits = limits
+        self._stream = stream
+        self._uploads = asyncio.Semaphore(stream.concurrent)
+
+    async def Align(self, request: aligner_pb2.AlignRequest, context: Context) -> aligner_pb2.AlignResponse:  # noqa: N802
+        most = self._limits.unary_audio_bytes
+        if len(request.audio) > most:
+            message = f"the audio has {len(request.audio)} bytes; Align takes at most {most}, send more with StreamAlign"
+            raise LimitExceededError("AUDIO_TOO_LARGE", message, field="audio")
+        job = messages.job(request.config if request.HasField("config") else None)
+        return messages.response(await self._pipeline.align(job, request.audio))
+
+    async def StreamAlign(  # noqa: N802
+        self, requests: AsyncIterator[aligner_pb2.StreamAlignRequest], context: Context
+    ) -> AsyncIterator[aligner_pb2.StreamAlignResponse]:
+        upload = Upload(requests, self._pipeline, self._limits, self._stream.idle_timeout)
+        await upload.begin()
+        # A slot before the first chunk is read: what a sender may have in our memory is bounded by slots x limits, and
+        # while the engine is behind, HTTP/2 flow control holds the others.
+        async with self._uploads:
+            async for received in upload.receive():
+                yield messages.receiving(received)
+            if context.cancelled() or context.done():
+                return  # a dropped client looks like the end of its upload
+            latest: asyncio.Queue[tuple[Stage, float, float]] = asyncio.Queue(maxsize=1)
+
+            def observe(stage: Stage, aligned: float, total: float) -> None:
+                if latest.full():
+                    latest.get_nowait()
+                latest.put_nowait((stage, aligned, total))
+
+            work = asyncio.create_task(self._pipeline.align(*upload.finish(), observe))
+            try:
+                while not work.done():
+                    told = asyncio.create_task(latest.get())
+                    await asyncio.wait((work, told), return_when=asyncio.FIRST_COMPLETED)
+                    if told.done():
+                        stage, aligned, total = told.result()
+                        yield messages.working(stage, upload.received, aligned, total)
+                    else:
+                        told.cancel()
+                alignment = await work
+            finally:
+                work.cancel()
+        for first in range(0, len(alignment.words), _BATCH_WORDS):
+            words = [messages.word(word) for word in alignment.words[first : first + _BATCH_WORDS]]
+            yield aligner_pb2.StreamAlignResponse(words=aligner_pb2.WordBatch(words=words))
+        yield aligner_pb2.StreamAlignResponse(summary=messages.summary(alignment))
+
+    async def GetServerInfo(  # noqa: N802
+        self, request: aligner_pb2.GetServerInfoRequest, context: Context
+    ) -> aligner_pb2.GetServerInfoResponse:
+        limits = self._limits
+        return aligner_pb2.GetServerInfoResponse(
+            version=__version__,
+            engine=self._engine.name,
+            languages=sorted(self._engine.languages),
+            limits=aligner_pb2.Limits(
+                unary_audio_bytes=limits.unary_audio_bytes,
+                stream_audio_bytes=limits.stream_audio_bytes,
+                stream_chunk_bytes=limits.stream_chunk_bytes,
+                audio_seconds=int(limits.audio_seconds),
+                transcript_chars=limits.transcript_chars,
+            ),
+        )

@@ -1,0 +1,103 @@
+"""English: what a speaker says for each word of a transcript."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+from aligner_svc.text.english.abbreviations import ELISIONS, UNDOTTED, expand, owns_dot
+from aligner_svc.text.english.acronyms import capitals
+from aligner_svc.text.english.context import ALONE, Context
+from aligner_svc.text.english.dates import calendar, day_or_year, decade, half_of_day, time_of_day
+from aligner_svc.text.english.numbers import Words
+from aligner_svc.text.english.quantities import measure, money, scale_of_money, unit
+from aligner_svc.text.english.roman import numeral
+from aligner_svc.text.english.symbols import address, compound, counted, last_of_phone, mixture, phone
+from aligner_svc.text.folding import MINUS, fold
+from aligner_svc.text.tokens import Piece
+
+__all__ = ["ELISIONS", "owns_dot", "read"]
+
+_SIGNS = frozenset({"-", "+", MINUS})
+_PLAIN = re.compile(r"'?[A-Za-z]+(?:'[A-Za-z]+)*")
+_SAID_WITH_APOSTROPHE = frozenset({"'em", "'n", "'cause"})
+"""Elisions that sound unlike the word without its apostrophe: dictionaries list them so."""
+_PLURAL_IN_BRACKETS = re.compile(r"\((e?s)\)$")
+# In this order: an earlier one sees more of the word, or more of what stands around it.
+_OF_WORDS = (expand, scale_of_money, unit, half_of_day, numeral)
+_OF_DIGITS = (phone, last_of_phone, day_or_year, counted)
+_OF_FIGURES = (calendar, phone, time_of_day, money, decade, measure, unit, counted)
+
+
+def read(pieces: Sequence[Piece], transcript: str) -> list[Words]:
+    """The spoken words of each piece; empty: nobody says it.
+
+    Letters a-z, with apostrophes between them only ("don't"), but for 'em, 'n and 'cause.
+    """
+    words = [fold(piece.text) for piece in pieces]
+    ends = [0, *(piece.end for piece in pieces)]
+    starts = [*(piece.start for piece in pieces), len(transcript)]
+    gaps = [transcript[end:start] for end, start in zip(ends, starts, strict=True)]
+    shouted = _shouted(words)
+    return [
+        (word,) if _is_everyday(word, words[index - 1]) else _speak(word, Context(words, gaps, index, shouted))
+        for index, word in enumerate(words)
+    ]
+
+
+def _is_everyday(word: str, before: str) -> bool:
+    """The nine words in ten that no rule could touch; it spares them the rules."""
+    return word.isalpha() and word.isascii() and word.islower() and word not in UNDOTTED and not before[-1:].isdigit()
+
+
+def _shouted(words: Sequence[str]) -> bool:
+    """More words in capitals than not: they carry no meaning. Under three words nobody can tell."""
+    capital = sum(len(word) > 1 and word.isupper() for word in words)
+    return capital > 2 and capital > sum(word != word.upper() for word in words)
+
+
+def _speak(word: str, context: Context) -> Words:
+    if _PLAIN.fullmatch(word):
+        return _speak_word(word, context)
+    if any(char.isdigit() for char in word):
+        return _speak_figure(word, context)
+    if (found := expand(word, context) or unit(word, context)) is not None:
+        return found
+    word = _PLURAL_IN_BRACKETS.sub(r"\1", word)
+    found = address(word, context) or compound(word, _speak_part)
+    return found if found is not None else mixture(word, context)
+
+
+@lru_cache(maxsize=4096)
+def _speak_part(word: str) -> Words:
+    """A part of a compound, which has no neighbours; the cache makes 1-2-1-2-... cheap."""
+    return _speak(word, ALONE)
+
+
+def _speak_word(word: str, context: Context) -> Words:
+    for rule in _OF_WORDS:
+        if (found := rule(word, context)) is not None:
+            return found
+    lower = word.lower()
+    if word != lower and (found := capitals(word, context.shouted)) is not None:
+        return found
+    return (lower if lower[0] != "'" or lower in _SAID_WITH_APOSTROPHE else lower[1:],)
+
+
+def _speak_figure(word: str, context: Context) -> Words:
+    if word.endswith("'s") and not word[-3].isdecimal():
+        found = _read_figure(word[:-2], context)
+        return (*found[:-1], found[-1] + "'s") if found else ()
+    return _read_figure(word, context)
+
+
+def _read_figure(word: str, context: Context) -> Words:
+    sign: Words = ()
+    if word[0] in _SIGNS and phone(word, context) is None:
+        sign, word = ("plus" if word[0] == "+" else "minus",), word[1:]
+    for rule in _OF_DIGITS if word.isdecimal() else _OF_FIGURES:
+        if (found := rule(word, context)) is not None:
+            return sign + found
+    found = address(word, context) or compound(word, _speak_part)
+    return sign + (found if found is not None else mixture(word, context))

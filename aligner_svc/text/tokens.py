@@ -1,0 +1,83 @@
+"""Where the caller's words begin and end. Knows signs, no language."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from aligner_svc.text.folding import EN_DASH, INVISIBLE, MARK, shadow
+
+
+class Piece(NamedTuple):
+    """`text == transcript[start:end]`, in code points."""
+
+    text: str
+    start: int
+    end: int
+
+
+OwnsDot = Callable[[str, str], bool]
+"""(word, the two characters after its dot) -> whether the dot belongs to the word."""
+
+# Written on the shadow. Every join is one character between two letters or digits, the
+# classes are disjoint and the runs possessive, so that no input makes it backtrack.
+_TOKEN = re.compile(
+    rf"""
+    (?P<url> \b (?:https?|ftp|file):// [^ ]++ )
+    | (?P<alone> (?<![^ ]) [&+=@%$] (?![^ ]) | °[CF]\b )            # Tom & Jerry, 2 + 2 = 4, 5 €, 20 °C
+    | (?: (?<![^ |(]) [-+] (?= \$?\.?\d ) )?                        # a sign only where a number starts
+      (?: \$ (?= \.?\d ) )?
+      (?: (?<![.\w]) \. (?= \d ) | (?<![\w&]) [#@] (?= \w ) | (?P<elision> (?<!\w)' (?= \w ) ) )?
+      [^\W_] (?: [^\W_] | [{MARK}{INVISIBLE}] )*+
+      (?:
+        (?:
+          ' (?= [^\W_] )
+          | [%$]? - \$? (?= [^\W_] )
+          | (?<= \d ) [%$]? {EN_DASH} \$? (?= \d )                          # 2010-2012 set with an en dash
+          | \. (?! (?<= [a-z0-9]\. ) [A-Z][a-z] ) (?= [^\W_] )      # "the end.Then" lacks a space
+          | (?<= \d ) , (?= \d{{3}}(?!\d) | \d\d (?: ,\d\d ){{0,4}} ,\d{{3}}(?!\d) )   # thousands, lakhs
+          | (?<= \.[A-Z] ) \.- (?= [^\W_] )                           # U.S.-based
+          | (?<= \d ) : (?= \d )
+          | [/&_+=*@] (?= [^\W_] )
+          | (?<= [A-Z] ) \$ (?= \.?\d )                             # US$5
+        )
+        [^\W_] (?: [^\W_] | [{MARK}{INVISIBLE}] )*+
+      )*+
+      (?:
+        % | ° (?: [CFK]\b )? | \+\+ | \+ (?! [\w+] ) | (?<= \b[A-Za-z] ) \# (?! \w ) | (?<= \d ) \$ (?! \w )
+        | (?<= \bw ) / (?= [ ] ) | \( (?: s | es ) \)               # C++, A+, C#, 5€, w/, word(s)
+      )?
+    """,
+    re.VERBOSE,
+)
+_URL = re.compile(r"[^\s<>\"\u201c\u201d«»]+")
+_URL_EDGE = ".,;:!?'\u2019)]}*_~|/"
+_DECADE = re.compile(r"'\d\d(?:s|\b)")
+
+
+def split(transcript: str, owns_dot: OwnsDot, elisions: frozenset[str]) -> list[Piece]:
+    """The words in order, without the punctuation around them. Linear in the length.
+
+    `elisions` are lower-case words that a leading apostrophe belongs to ("tis").
+    """
+    shade = shadow(transcript)
+    pieces: list[Piece] = []
+    for match in _TOKEN.finditer(shade):
+        start, end = match.span()
+        kind = match.lastgroup
+        if kind == "url":
+            raw = _URL.match(transcript, start, end)
+            end = start + len(raw[0].rstrip(_URL_EDGE)) if raw else end
+        elif kind == "elision" and not _elided(shade[start:end], elisions):
+            start = match.start("elision") + 1
+        while shade[end - 1] == INVISIBLE:
+            end -= 1
+        if shade[end : end + 1] == "." != shade[end + 1 : end + 2]:
+            end += owns_dot(transcript[start:end], transcript[end + 1 : end + 3])
+        pieces.append(Piece(transcript[start:end], start, end))
+    return pieces
+
+
+def _elided(word: str, elisions: frozenset[str]) -> bool:
+    return word[1:].lower() in elisions or _DECADE.match(word) is not None

@@ -1,0 +1,91 @@
+"""One StreamAlign upload: config first, then audio and transcript, all of it under the limits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+from aligner_svc import messages
+from aligner_svc.api.v1 import aligner_pb2 as pb
+from aligner_svc.config import Limits
+from aligner_svc.errors import InvalidArgumentError, LimitExceededError
+from aligner_svc.pipeline import Job, Pipeline
+
+_REPORT_BYTES = 1 << 20
+"""Audio between two progress messages. A client that reads nothing until its upload is done must not stall on them:
+the 512 of the largest upload stay far below the 64 KiB HTTP/2 lets us send ahead."""
+
+
+class Upload:
+    """Memory: the audio received so far, `limits.stream_audio_bytes` at most, and the transcript."""
+
+    def __init__(
+        self, requests: AsyncIterator[pb.StreamAlignRequest], pipeline: Pipeline, limits: Limits, idle_timeout: float
+    ) -> None:
+        self.received = 0
+        """Bytes of audio so far."""
+        self._requests = aiter(requests)
+        self._pipeline = pipeline
+        self._limits = limits
+        self._idle = idle_timeout
+        self._job: Job | None = None
+        self._audio = bytearray()
+        self._text: list[str] = []
+        self._characters = 0
+
+    async def begin(self) -> None:
+        """Take the config; refuse before any audio is read what can be refused by it."""
+        first = await self._next()
+        if first is None or first.WhichOneof("payload") != "config":
+            raise InvalidArgumentError("CONFIG_MISSING", "the first message must be the config", field="config")
+        self._job = messages.job(first.config)
+        self._pipeline.language(self._job.language)
+        self._add_text(self._job.transcript)
+
+    async def receive(self) -> AsyncIterator[int]:
+        """Take in everything up to the half-close; yields the bytes received now and then."""
+        reported = -_REPORT_BYTES
+        while (request := await self._next()) is not None:
+            match request.WhichOneof("payload"):
+                case "audio":
+                    self._add_audio(request.audio)
+                case "transcript":
+                    self._add_text(request.transcript)
+                case "config":
+                    raise InvalidArgumentError("CONFIG_REPEATED", "the config may be sent once, first", field="config")
+                case _:
+                    raise InvalidArgumentError("MESSAGE_EMPTY", "a message holds neither audio nor transcript", field="payload")
+            if self.received - reported >= _REPORT_BYTES:
+                reported = self.received
+                yield self.received
+
+    def finish(self) -> tuple[Job, bytearray]:
+        """The job and its audio, which the upload lets go of."""
+        assert self._job is not None
+        audio, self._audio = self._audio, bytearray()
+        return replace(self._job, transcript="".join(self._text)), audio
+
+    async def _next(self) -> pb.StreamAlignRequest | None:
+        try:
+            async with asyncio.timeout(self._idle):
+                return await anext(self._requests, None)
+        except TimeoutError:
+            message = f"nothing was received for {self._idle:g} seconds"
+            raise InvalidArgumentError("STREAM_IDLE", message, field="payload") from None
+
+    def _add_audio(self, chunk: bytes) -> None:
+        most = self._limits.stream_chunk_bytes
+        if len(chunk) > most:
+            message = f"a message holds {len(chunk)} bytes of audio; at most {most} are accepted"
+            raise InvalidArgumentError("CHUNK_TOO_LARGE", message, field="audio")
+        self.received += len(chunk)
+        if self.received > self._limits.stream_audio_bytes:
+            message = f"the upload holds more than the {self._limits.stream_audio_bytes} bytes of audio accepted"
+            raise LimitExceededError("AUDIO_TOO_LARGE", message, field="audio")
+        self._audio += chunk
+
+    def _add_text(self, text: str) -> None:
+        self._characters += len(text)
+        self._pipeline.check_transcript(self._characters)
+        self._text.append(text)

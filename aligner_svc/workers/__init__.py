@@ -1,0 +1,24 @@
+"""Killable child processes behind asyncio: for work that blocks, holds the GIL or reads hostile bytes.
+
+`WorkerPool` is the parent's side, `serve` the child's. They talk through a socketpair in
+length-prefixed JSON headers and raw payloads, never pickle: a child that was taken over by a
+hostile file can lie to the parent, and that is all it can do.
+"""
+
+from aligner_svc.workers.child import Handler, serve
+from aligner_svc.workers.errors import WorkerDiedError, WorkerFailedError, WorkerTimeoutError, WorkerUnavailableError
+from aligner_svc.workers.frames import Buffer, JsonValue
+from aligner_svc.workers.pool import Reply, WorkerPool
+
+__all__ = [
+    "Buffer",
+    "Handler",
+    "JsonValue",
+    "Reply",
+    "WorkerDiedError",
+    "WorkerFailedError",
+    "WorkerPool",
+    "WorkerTimeoutError",
+    "WorkerUnavailableError",
+    "serve",
+]

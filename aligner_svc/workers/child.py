@@ -1,0 +1,94 @@
+"""The child's side: announce ready, answer calls one at a time, leave when the parent does."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Final, TypeAlias
+
+from aligner_svc.workers.frames import PREFIX, SOCKET_BUFFER, Buffer, JsonValue, Kind, allocate, pack, parse_header, parse_prefix
+
+FD_VARIABLE: Final = "WORKER_SOCKET_FD"
+"""The environment variable that tells a child which descriptor is its end of the socketpair."""
+
+Handler: TypeAlias = Callable[[dict[str, JsonValue], memoryview], tuple[Mapping[str, JsonValue], Buffer]]
+
+
+class _ParentGoneError(Exception):
+    """The parent closed its end."""
+
+
+def serve(handler: Handler) -> None:
+    """Answer the parent's calls until it goes; call it when everything is loaded, sandbox included.
+
+    `handler(header, payload)` returns a header (JSON) and a payload. Its payload view is valid
+    during the call. If it raises, the traceback goes to stderr (the parent's log) and the
+    class name alone to the caller.
+
+    Raises RuntimeError in a process that no `WorkerPool` started.
+    """
+    number = os.environ.pop(FD_VARIABLE, "")
+    if not number:
+        raise RuntimeError("this module is started by aligner_svc.workers.WorkerPool, not by hand")
+    # The parent decides when its children leave: ctrl-C reaches a whole process group, and systemd
+    # sends SIGTERM to a whole cgroup, whatever the session, while the parent still drains calls.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with socket.socket(fileno=int(number)) as sock:
+        sock.set_inheritable(False)
+        enlarge_buffers(sock)
+        threading.Thread(target=_exit_with_parent, args=(sock.fileno(),), name="parent-watch", daemon=True).start()
+        try:
+            sock.sendall(pack(Kind.READY, {}, b""))
+            while True:
+                _answer(sock, handler)
+        except (_ParentGoneError, ConnectionError):
+            return
+
+
+def _answer(sock: socket.socket, handler: Handler) -> None:
+    """One call. A function of its own so that the buffers of one call are gone before the next."""
+    _, header_bytes, payload_bytes = parse_prefix(_receive(sock, PREFIX.size))
+    header = parse_header(_receive(sock, header_bytes))
+    payload = _receive(sock, payload_bytes)
+    try:
+        reply_header, reply_payload = handler(header, payload)
+        head = pack(Kind.REPLY, reply_header, reply_payload)
+    except Exception as error:  # any exception is a bug of the handler; the parent logs and reports it
+        traceback.print_exc()
+        sys.stderr.flush()
+        sock.sendall(pack(Kind.FAILED, {"error": type(error).__name__}, b""))
+        return
+    sock.sendall(head)
+    sock.sendall(memoryview(reply_payload).cast("B"))
+
+
+def _receive(sock: socket.socket, size: int) -> memoryview:
+    view = allocate(size)
+    filled = 0
+    while filled < size:
+        count = sock.recv_into(view[filled:])
+        if count == 0:
+            raise _ParentGoneError
+        filled += count
+    return view
+
+
+def _exit_with_parent(fd: int) -> None:
+    """End the process when the parent hangs up, also in the middle of a long call nobody waits for any more."""
+    poll = select.poll()
+    poll.register(fd, 0)  # no events asked for: only a hang-up or an error wakes it
+    poll.poll()
+    os._exit(0)
+
+
+def enlarge_buffers(sock: socket.socket) -> None:
+    """Ask for big kernel buffers: fewer wake-ups for a large payload."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER)

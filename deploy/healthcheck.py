@@ -1,0 +1,26 @@
+"""Is the server here SERVING? Exit status 0 if so. Argument: HOST:PORT; default: ALIGNER_SERVER__LISTEN."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+
+def main() -> int:
+    address = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("ALIGNER_SERVER__LISTEN", "127.0.0.1:50051")
+    try:
+        with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+            request = health_pb2.HealthCheckRequest(service="aligner.v1.Aligner")
+            reply = health_pb2_grpc.HealthStub(channel).Check(request, timeout=3)
+    except grpc.RpcError as error:
+        print(f"{address}: {error.code().name}", file=sys.stderr)
+        return 1
+    print(health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status))
+    return 0 if reply.status == health_pb2.HealthCheckResponse.SERVING else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

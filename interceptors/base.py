@@ -1,0 +1,52 @@
+"""One wrapper for all four kinds of RPC, so that no interceptor forgets streams.
+
+A subclass says what happens around a call as one async context manager. The core tells
+response-streaming handlers by `isasyncgenfunction`; handlers here are coroutines
+or async generators, and so are their wrappers.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
+from typing import Any, TypeAlias
+
+import grpc
+from grpc import aio
+
+Context: TypeAlias = "aio.ServicerContext[Any, Any]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+
+class CallInterceptor(aio.ServerInterceptor, ABC):
+    @abstractmethod
+    def around(self, method: str, context: Context) -> AbstractAsyncContextManager[None]:
+        """Entered before the handler runs, left when it is done, with its exception if it raised one."""
+
+    async def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]], details: grpc.HandlerCallDetails
+    ) -> Handler | None:
+        """Wrap the handler of one call; a method nobody serves has none."""
+        handler = await continuation(details)
+        return None if handler is None else self._wrap(details.method, handler)
+
+    def _wrap(self, method: str, handler: Handler) -> Handler:
+        if handler.response_streaming:
+            inner: Any = handler.stream_stream if handler.request_streaming else handler.unary_stream
+            make = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
+
+            async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+                async with self.around(method, context), aclosing(inner(request, context)) as responses:
+                    async for response in responses:
+                        yield response
+
+            return make(stream, handler.request_deserializer, handler.response_serializer)
+        answer: Any = handler.stream_unary if handler.request_streaming else handler.unary_unary
+        make = grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
+
+        async def unary(request: Any, context: Context) -> Any:
+            async with self.around(method, context):
+                return await answer(request, context)
+
+        return make(unary, handler.request_deserializer, handler.response_serializer)

@@ -1,0 +1,179 @@
+# ruff: noqa: RUF001  look-alikes are the point
+"""Every word keeps its place in the caller's text."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aligner_svc.domain import Token
+from aligner_svc.text import supported_languages, tokenise
+
+# Letters that rules start from, so that arbitrary text meets them more than once in a lifetime.
+_AWKWARD = st.text(st.sampled_from(" aAbIVXsdtnr015'.,-:/$%&@#+=*_()°½²€–—’é\u0301\u00ad\u200b\x00世😀µ−"), max_size=60)
+_PHRASES = st.lists(
+    st.sampled_from(
+        [
+            "$5",
+            "million",
+            "Dr.",
+            "St.",
+            "3/4",
+            "1",
+            "10:30",
+            "am",
+            "555",
+            "123-4567",
+            "2021",
+            "March",
+            "U.S.",
+            "FBI's",
+            "5km",
+            "km",
+            "'90s",
+            "VIII",
+            "Henry",
+            "a@b.co",
+            "http://x.y/z",
+            "-",
+            "...",
+            "C++",
+            "1,234.5",
+            "½",
+            "%",
+            "co",
+            "goin'",
+            "5's's's",
+        ]
+    ),
+    max_size=12,
+).map(" ".join)
+_TEXT = st.one_of(st.text(max_size=200), st.text(st.characters(exclude_categories=()), max_size=60), _AWKWARD, _PHRASES)
+
+
+def check_offsets(text: str, tokens: tuple[Token, ...]) -> None:
+    reached = 0
+    for token in tokens:
+        assert reached <= token.char_start < token.char_end <= len(text)
+        assert token.text == text[token.char_start : token.char_end]
+        assert token.spoken
+        reached = token.char_end
+
+
+@settings(derandomize=True, max_examples=1_500, deadline=None)
+@given(_TEXT)
+def test_any_text_in_english(text: str) -> None:
+    tokens = tokenise(text, "en")
+    check_offsets(text, tokens)
+    for token in tokens:
+        for word in token.spoken:
+            assert re.fullmatch("[a-z]+(?:'[a-z]+)*|'(?:em|n|cause)", word)
+
+
+@settings(derandomize=True, max_examples=500, deadline=None)
+@given(_TEXT, st.sampled_from(["de", "zh", "ko", "xx"]))
+def test_any_text_in_another_language(text: str, language: str) -> None:
+    tokens = tokenise(text, language)
+    check_offsets(text, tokens)
+    assert all(len(token.spoken) == 1 for token in tokens)
+
+
+@settings(derandomize=True, max_examples=300, deadline=None)
+@given(st.text(st.sampled_from("abc XYZ,.!?"), max_size=60))
+def test_no_plain_letter_is_lost(text: str) -> None:
+    letters = "".join(char for token in tokenise(text, "en") for char in token.text if char.isalpha())
+    assert letters == "".join(char for char in text if char.isalpha())
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\t", "...", "\u2014", "\U0001f600", "\x00", "!?", "\u0301", "''", "$", "\u00a0"])
+def test_nothing_to_say(text: str) -> None:
+    assert tokenise(text, "en") == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('"Hello," (she) said.', ["Hello", "she", "said"]),
+        ("word\u2014word, word--word", ["word", "word", "word", "word"]),
+        ("wait...what\u2026 the end.Then", ["wait", "what", "the", "end", "Then"]),
+        ("[laughs] *sighs* <i>x</i>", ["laughs", "sighs", "i", "x", "i"]),
+        ("\u2018quoted\u2019 'single' \u201cdouble\u201d \u00abla\u00bb", ["quoted", "single", "double", "la"]),
+        ("$5.20, 50%! C++; #1.", ["$5.20", "50%", "C++", "#1"]),
+        ("state-of-the-art pre- and post-war", ["state-of-the-art", "pre", "and", "post-war"]),
+        ("U.S.-based", ["U.S.-based"]),
+        ("cafe\u0301. soft\u00adhyphen\u00ad", ["cafe\u0301", "soft\u00adhyphen"]),
+        ("dogs' goin' '90s 'tis", ["dogs", "goin", "'90s", "'tis"]),
+        ("1,2,3 and 1,234", ["1", "2", "3", "and", "1,234"]),
+        ("see (http://a.io/b(c)).", ["see", "http://a.io/b(c"]),
+        ("word(s) f(x)", ["word(s)", "f", "x"]),
+        ("\ufeffbom\r\nline", ["bom", "line"]),
+        ("- item one\n- item two", ["item", "one", "item", "two"]),
+        ("A\u0301b\U0001f1e9\U0001f1eac", ["A\u0301b", "c"]),
+    ],
+)
+def test_where_words_end(text: str, words: list[str]) -> None:
+    tokens = tokenise(text, "en")
+    check_offsets(text, tokens)
+    assert [token.text for token in tokens] == words
+
+
+def test_offsets_count_code_points() -> None:
+    (first, second) = tokenise("\U0001f600 a\U0001f600b", "en")
+    assert (first.char_start, first.char_end, second.char_start, second.char_end) == (2, 3, 4, 5)
+
+
+def test_another_language_keeps_its_letters() -> None:
+    tokens = tokenise("Größe: 3 Äpfel; мир,", "de")
+    assert [token.spoken for token in tokens] == [("größe",), ("3",), ("äpfel",), ("мир",)]
+    assert supported_languages() == {"en"}
+
+
+_RANDOM = random.Random(7)
+_HARD = {
+    "prose": "Dr. Smith went to St. Louis in 1984, and paid $5.20 (or 50%) for state-of-the-art gear -- didn't he? ",
+    "numbers": "".join(
+        f"{_RANDOM.randrange(10**7)} ${_RANDOM.randrange(10**4)}.{_RANDOM.randrange(10, 100)} " for _ in range(400)
+    ),
+    "letter": "a",
+    "digit": "1",
+    "hyphen": "-",
+    "a-": "a-",
+    "a.": "a.",
+    "1,": "1,",
+    "10,": "10,",
+    "1:": "1:",
+    "a@": "a@",
+    "http": "http://",
+    "'s": "5's",
+    "mark": "\u0301a\u0301",
+    "invisible": "a\u00ad",
+    "half": "½",
+    "ligature": "\ufdfa",
+    "capital": "BA",
+    "vowelless": "BCD",
+    "dotted": "U.S.-",
+    "foreign": "я ",
+    "mixed": "A1",
+    "paren": "s(s)",
+    "money": "$1",
+}
+
+
+@pytest.mark.parametrize("name", _HARD)
+def test_time_is_linear(name: str) -> None:
+    def cost(size: int) -> float:
+        text = (_HARD[name] * (size // len(_HARD[name]) + 1))[:size]
+        times = []
+        for _ in range(2):
+            start = time.thread_time()
+            tokenise(text, "en")
+            times.append(time.thread_time() - start)
+        return min(times)
+
+    # A quadratic rule makes the ratio 10 where it should be 1, and takes minutes at this size.
+    assert cost(100_000) < 10 * cost(10_000) * 4 + 0.05

@@ -1,0 +1,410 @@
+"""Children die, hang and lie; callers get their answer or a clear error, and nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+import aligner_svc
+from aligner_svc.workers import WorkerDiedError, WorkerFailedError, WorkerPool, WorkerTimeoutError, pool
+
+CHILD = """
+import os, signal, sys, time
+from pathlib import Path
+from aligner_svc.workers import serve
+
+
+def handle(header, payload):
+    op = header.get("op", "echo")
+    if op == "pid":
+        return {"pid": os.getpid()}, b""
+    if op == "env":
+        return {"names": sorted(os.environ), "threads": os.environ["OMP_NUM_THREADS"]}, b""
+    if op == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if op == "die_once":
+        flag = Path(header["flag"])
+        if not flag.exists():
+            flag.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+    if op == "raise":
+        raise LookupError("text of the payload: secret")
+    if op == "hold":  # says that it began, waits until it may go on
+        gate = Path(header["gate"])
+        gate.with_suffix(".began").write_text(str(os.getpid()))
+        while not gate.exists():
+            time.sleep(0.002)
+    if op == "babble":
+        os.write(SOCKET, bytes(header["bytes"]))
+        time.sleep(60)
+    return {"echo": header}, payload
+
+
+SOCKET = int(os.environ["WORKER_SOCKET_FD"])
+serve(handle)
+"""
+
+
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder children import from; `child` is there."""
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "child.py").write_text(CHILD)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.syspath_prepend(Path(aligner_svc.__file__).parents[1])
+    return folder
+
+
+class Gate:
+    """Holds a call until it is opened; `flag` is a file for a child to leave a mark in."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        self.flag = str(path.with_suffix(".flag"))
+        self._path = path
+
+    def open(self) -> None:
+        self._path.touch()
+
+    async def begun(self) -> int:
+        """Wait for the held call to be running; the pid of its child."""
+        mark = self._path.with_suffix(".began")
+        await until(lambda: mark.exists() and mark.read_text() != "")
+        return int(mark.read_text())
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    return Gate(tmp_path / "gate")
+
+
+@pytest.fixture
+def other_gate(tmp_path: Path) -> Gate:
+    return Gate(tmp_path / "other")
+
+
+@asynccontextmanager
+async def running(size: int, module: str = "child") -> AsyncIterator[WorkerPool]:
+    workers = WorkerPool(module, size, name="test")
+    await workers.start()
+    try:
+        yield workers
+    finally:
+        await workers.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - other processes set it
+        await asyncio.sleep(0.002)
+
+
+def kill_unseen(pid: int) -> None:
+    """Kill a child so that it is dead before the event loop can notice."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
+def state(pid: int) -> str:
+    """The letter of the process's state, "" when there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+@pytest.mark.usefixtures("modules")
+class TestCalls:
+    async def test_header_and_payload_come_back_whole(self) -> None:
+        payload = os.urandom(1 << 20) * 8
+        async with running(1) as workers:
+            reply = await workers.call({"text": "größe", "list": [1, 2.5, None, True]}, payload)
+            assert reply.header == {"echo": {"text": "größe", "list": [1, 2.5, None, True]}}
+            assert reply.payload == payload
+            assert (await workers.call({})).payload == b""
+            assert reply.queued >= 0
+            assert reply.busy > 0
+
+    async def test_items_wider_than_a_byte_are_sent_as_bytes(self) -> None:
+        samples = memoryview(os.urandom(3 << 20)).cast("h")
+        async with running(1) as workers:
+            assert (await workers.call({}, samples)).payload == samples.cast("B")
+
+    async def test_calls_are_served_in_the_order_they_came(self, gate: Gate) -> None:
+        async with running(1) as workers:
+            order: list[int] = []
+
+            async def call(number: int) -> None:
+                await workers.call({"n": number})
+                order.append(number)
+
+            held = asyncio.create_task(workers.call({"op": "hold", "gate": gate.path}))
+            await gate.begun()
+            queued = [asyncio.create_task(call(n)) for n in range(5)]
+            await until(lambda: workers.waiting == 5)
+            gate.open()
+            await asyncio.gather(held, *queued)
+            assert order == [0, 1, 2, 3, 4]
+            assert workers.waiting == 0
+
+    async def test_a_handler_that_raises_tells_its_class_and_lives_on(self) -> None:
+        async with running(1) as workers:
+            before = workers.pids
+            with pytest.raises(WorkerFailedError) as caught:
+                await workers.call({"op": "raise"})
+            assert caught.value.class_name == "LookupError"
+            assert "secret" not in str(caught.value)
+            assert (await workers.call({})).header == {"echo": {}}
+            assert workers.pids == before
+            assert workers.restarts == 0
+
+    async def test_a_header_that_is_no_json_costs_nothing(self) -> None:
+        async with running(1) as workers:
+            with pytest.raises(ValueError, match="JSON"):
+                await workers.call({"x": float("nan")})
+            assert (await workers.call({})).header == {"echo": {}}
+            assert workers.restarts == 0
+
+    async def test_the_environment_stays_with_the_parent(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("ALIGNER_AUTH__PEPPER", "secret")
+        async with running(1) as workers:
+            reply = await workers.call({"op": "env"})
+            names = reply.header["names"]
+            assert isinstance(names, list)
+            assert "ALIGNER_AUTH__PEPPER" not in names
+            assert reply.header["threads"] == "1"
+
+
+@pytest.mark.usefixtures("modules")
+class TestDeath:
+    async def test_a_killed_childs_call_is_answered_by_another(self, gate: Gate, other_gate: Gate) -> None:
+        async with running(2) as workers:
+            victim = asyncio.create_task(workers.call({"op": "hold", "gate": gate.path, "who": "victim"}))
+            bystander = asyncio.create_task(workers.call({"op": "hold", "gate": other_gate.path, "who": "bystander"}))
+            pid, other_pid = await gate.begun(), await other_gate.begun()
+            gate.open()  # for the second try; the first is past looking
+            os.kill(pid, signal.SIGKILL)
+            other_gate.open()
+            assert (await victim).payload == b""
+            assert (await bystander).header["echo"]["who"] == "bystander"  # type: ignore[index,call-overload]
+            await until(lambda: len(workers.pids) == 2)
+            assert other_pid in workers.pids
+            assert pid not in workers.pids
+
+    async def test_one_death_is_retried(self, gate: Gate) -> None:
+        async with running(1) as workers:
+            reply = await workers.call({"op": "die_once", "flag": gate.flag}, b"payload")
+            assert reply.payload == b"payload"
+            assert workers.restarts == 1
+
+    async def test_two_deaths_are_an_error_and_the_pool_recovers(self) -> None:
+        async with running(2) as workers:
+            with pytest.raises(WorkerDiedError):
+                await workers.call({"op": "die"})
+            assert workers.restarts == 2
+            await until(lambda: len(workers.pids) == 2)
+            assert (await workers.call({})).header == {"echo": {}}
+
+    async def test_a_retry_goes_before_those_who_came_later(self, gate: Gate) -> None:
+        async with running(1) as workers:
+            order: list[str] = []
+
+            async def call(who: str, **header: str) -> None:
+                await workers.call(header)
+                order.append(who)
+
+            held = asyncio.create_task(workers.call({"op": "hold", "gate": gate.path}))
+            await gate.begun()
+            first = asyncio.create_task(call("first", op="die_once", flag=gate.flag))
+            second = asyncio.create_task(call("second"))
+            await until(lambda: workers.waiting == 2)
+            gate.open()
+            await asyncio.gather(held, first, second)
+            assert order == ["first", "second"]
+
+    async def test_a_child_that_dies_idle_is_replaced(self) -> None:
+        async with running(1) as workers:
+            (pid,) = workers.pids
+            os.kill(pid, signal.SIGKILL)
+            await until(lambda: workers.restarts == 1 and len(workers.pids) == 1)
+            assert workers.pids != [pid]
+            assert state(pid) in {"", "Z"}
+
+    async def test_a_call_right_after_an_idle_death_does_not_spend_its_retry(self, gate: Gate) -> None:
+        async with running(1) as workers:
+            (pid,) = workers.pids
+            kill_unseen(pid)
+            assert (await workers.call({"op": "die_once", "flag": gate.flag})).header
+            assert workers.restarts == 2
+
+    @pytest.mark.parametrize(
+        "bytes_",
+        [
+            b"\xff" * 13,  # no such kind
+            b"\x03\xff\xff\xff\xff" + b"\x00" * 8,  # a header of 4 GiB
+            b"\x03\x00\x00\x00\x02" + b"\x7f" * 8 + b"{}",  # a payload of 8 EiB
+            b"\x03\x00\x00\x00\x02" + b"\x00" * 8 + b"[]",  # not an object
+            b"\x03\x00\x00\x00\x07" + b"\x00" * 8 + b'{"a":x}',  # not JSON
+            b"\x03\x00\x01\x00\x00" + b"\x00" * 8 + b"[" * 65536,  # nested beyond the parser
+            b"\x01\x00\x00\x00\x02" + b"\x00" * 8 + b"{}",  # READY is no answer
+        ],
+    )
+    async def test_a_child_that_speaks_nonsense_counts_as_dead(self, bytes_: bytes) -> None:
+        async with running(1) as workers:
+            with pytest.raises(WorkerDiedError):
+                await workers.call({"op": "babble", "bytes": list(bytes_)})
+            assert workers.restarts == 2
+
+
+@pytest.mark.usefixtures("modules")
+class TestTimeoutAndCancel:
+    async def test_a_timeout_kills_the_child_and_is_not_retried(self, gate: Gate) -> None:
+        async with running(1) as workers:
+            call = asyncio.create_task(workers.call({"op": "hold", "gate": gate.path}, timeout=0.2))
+            with pytest.raises(WorkerTimeoutError):
+                await call
+            assert workers.restarts == 1
+            assert (await workers.call({})).header == {"echo": {}}
+
+    async def test_cancelled_while_waiting_leaves_the_queue(self, gate: Gate) -> None:
+        async with running(1) as workers:
+            held = asyncio.create_task(workers.call({"op": "hold", "gate": gate.path}))
+            await gate.begun()
+            waiting = asyncio.create_task(workers.call({}))
+            await until(lambda: workers.waiting == 1)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            assert workers.waiting == 0
+            gate.open()
+            await held
+            assert (await workers.call({})).header == {"echo": {}}
+
+    async def test_cancelled_in_the_moment_of_its_turn_gives_the_child_on(self, gate: Gate) -> None:
+        async with running(1) as workers:
+            held = asyncio.create_task(workers.call({"op": "hold", "gate": gate.path}))
+            await gate.begun()
+            waiting = asyncio.create_task(workers.call({}))
+            await until(lambda: workers.waiting == 1)
+            held.add_done_callback(lambda _: waiting.cancel())
+            gate.open()
+            await held
+            await asyncio.gather(waiting, return_exceptions=True)
+            assert (await workers.call({})).header == {"echo": {}}
+            assert workers.restarts == 0
+
+    async def test_cancelled_while_running_the_child_finishes_and_comes_back(self, gate: Gate) -> None:
+        async with running(1) as workers:
+            running_call = asyncio.create_task(workers.call({"op": "hold", "gate": gate.path}))
+            await gate.begun()
+            running_call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running_call
+            following = asyncio.create_task(workers.call({"op": "pid"}))
+            await until(lambda: workers.waiting == 1)
+            gate.open()
+            assert (await following).header["pid"] in workers.pids
+            assert workers.restarts == 0
+
+    async def test_cancelled_while_running_for_long_the_child_is_replaced(
+        self, gate: Gate, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pool, "_ABANDONED", 0.05)
+        async with running(1) as workers:
+            running_call = asyncio.create_task(workers.call({"op": "hold", "gate": gate.path}))
+            await gate.begun()
+            running_call.cancel()
+            assert (await workers.call({})).header == {"echo": {}}
+            assert workers.restarts == 1
+
+
+class TestStartAndClose:
+    async def test_a_child_that_crashes_at_start_is_reported_with_its_stderr(self, modules: Path) -> None:
+        (modules / "broken.py").write_text("raise SystemExit('no model in sight')")
+        workers = WorkerPool("broken", 2, name="broken")
+        with pytest.raises(WorkerDiedError, match="no model in sight"):
+            await workers.start()
+        assert workers.pids == []
+
+    async def test_a_child_that_is_never_ready_is_given_up(self, modules: Path) -> None:
+        (modules / "slow.py").write_text("import time; time.sleep(60)")
+        with pytest.raises(WorkerDiedError, match="not ready"):
+            await WorkerPool("slow", 1, name="slow", start_timeout=0.2).start()
+
+    async def test_children_that_no_longer_come_up_are_tried_with_pauses_and_callers_told(self, modules: Path) -> None:
+        async with running(1) as workers:
+            tries = modules / "tries"
+            (modules / "child.py").write_text(f"open({str(tries)!r}, 'a').write('x'); raise SystemExit(1)")
+            with pytest.raises(WorkerDiedError):
+                await workers.call({"op": "die"})
+            (modules / "child.py").write_text(CHILD)
+            await until(lambda: bool(workers.pids))
+            assert len(tries.read_text()) < 10  # a tight loop makes hundreds
+
+    @pytest.mark.usefixtures("modules")
+    async def test_close_leaves_no_process_no_zombie_no_descriptor(self, gate: Gate) -> None:
+        before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208
+        workers = WorkerPool("child", 3, name="test")
+        await workers.start()
+        with pytest.raises(WorkerDiedError):
+            await workers.call({"op": "die"})
+        await until(lambda: len(workers.pids) == 3)
+        pids = workers.pids
+        in_flight = asyncio.create_task(workers.call({"op": "hold", "gate": gate.path}))
+        await gate.begun()
+        await asyncio.gather(workers.close(), workers.close())
+        await workers.close()
+        with pytest.raises(WorkerDiedError):
+            await in_flight
+        with pytest.raises(WorkerDiedError):
+            await workers.call({})
+        assert [state(pid) for pid in pids] == ["", "", ""]
+        assert workers.pids == []
+        assert set(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+    @pytest.mark.usefixtures("modules")
+    async def test_close_kills_a_child_that_does_not_answer(self, gate: Gate) -> None:
+        workers = WorkerPool("child", 1, name="test")
+        await workers.start()
+        (pid,) = workers.pids
+        os.kill(pid, signal.SIGSTOP)
+        await workers.close()
+        assert state(pid) == ""
+
+    @pytest.mark.usefixtures("modules")
+    async def test_ctrl_c_and_sigterm_are_for_the_parent(self) -> None:
+        async with running(1) as workers:
+            (pid,) = workers.pids
+            assert os.getpgid(pid) != os.getpgid(0)
+            os.kill(pid, signal.SIGINT)
+            os.kill(pid, signal.SIGTERM)
+            assert (await workers.call({"op": "pid"})).header["pid"] == pid
+
+    async def test_children_follow_a_killed_parent_even_when_busy(self, modules: Path, gate: Gate) -> None:
+        script = (
+            "import asyncio, sys\n"
+            "from aligner_svc.workers import WorkerPool\n"
+            "async def main():\n"
+            "    pool = WorkerPool('child', 2, name='orphans')\n"
+            "    await pool.start()\n"
+            "    print(*pool.pids, flush=True)\n"
+            f"    await pool.call({{'op': 'hold', 'gate': {gate.path!r}}})\n"
+            "asyncio.run(main())\n"
+        )
+        path = os.pathsep.join(sys.path)
+        with subprocess.Popen(  # noqa: ASYNC220 - returns at once
+            [sys.executable, "-c", script], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}
+        ) as parent:
+            assert parent.stdout
+            pids = [int(word) for word in parent.stdout.readline().split()]
+            await gate.begun()
+            parent.kill()
+        await until(lambda: all(state(pid) in {"", "Z"} for pid in pids))

@@ -1,0 +1,52 @@
+"""Write the settings table of README.md from aligner_svc/config.py. `--check` only compares."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from aligner_svc.config import MIB, Settings
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+BEGIN = "<!-- settings: tools/settings_table.py writes this table -->\n"
+END = "<!-- /settings -->\n"
+
+
+def default_of(field: FieldInfo) -> str:
+    if field.default_factory is not None:
+        return "by the cores"
+    value = field.default
+    if isinstance(value, int) and not isinstance(value, bool) and value % MIB == 0 and value:
+        return f"{value} ({value // MIB} MiB)"
+    return f"`{value}`" if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def table() -> str:
+    lines = ["| variable | default | what |", "|---|---|---|"]
+    for section, outer in Settings.model_fields.items():
+        model = outer.annotation
+        assert isinstance(model, type)
+        assert issubclass(model, BaseModel)
+        for name, field in model.model_fields.items():
+            lines.append(f"| `ALIGNER_{section}__{name}`".upper() + f" | {default_of(field)} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    text = README.read_text(encoding="utf-8")
+    head, rest = text.split(BEGIN)
+    _, tail = rest.split(END)
+    fresh = f"{head}{BEGIN}\n{table()}\n{END}{tail}"
+    if "--check" in sys.argv[1:]:
+        if fresh != text:
+            print("README.md: the settings table is stale; run `make docs`", file=sys.stderr)
+        return int(fresh != text)
+    README.write_text(fresh, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -28,7 +28,7 @@ SNR_DB = 10.0
 SEED = 20_000
 UNARY_BYTES = 8 << 20
 AT_ONCE = 4
-TOLERANCE = 0.1
+TOLERANCE = 0.05
 """Seconds: what the confidence promises."""
 
 

@@ -1,6 +1,6 @@
 """Makes aligner_svc/engines/data/boundaries.npz from scratch.
 
-    python tools/train_boundaries.py --hand-labelled DIR... [--sentences 2200] [--work build/boundaries]
+    python tools/train_boundaries.py --hand-labelled DIR... [--sentences 1500] [--work build/boundaries]
 
 Speech is synthesised, so that every phone boundary is known exactly and no recording's licence is
 involved. Debian packages: flite (voices rms, slt, awb), festival, festvox-kallpc16k,
@@ -250,7 +250,7 @@ def left_over(refiner, decoder, folders):
         found = align(decoder, samples, [re.sub("[^a-z']", "", m["text"].lower()) for m in marks])
         if found:
             _, at, pairs, truth = lesson(samples, found[0], [(m["start"], m["end"]) for m in marks])
-            rest = truth - at - refiner.shifts(samples, bd.edges_of(found[0]))
+            rest = truth - at - refiner.estimate(samples, bd.edges_of(found[0]))[0]
             rows += [(int(a), int(b), float(r)) for (a, b), r in zip(pairs, rest, strict=True) if abs(r) < 0.1]
     return rows
 
@@ -270,7 +270,7 @@ def offsets(left):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--hand-labelled", type=Path, nargs="*")
-    parser.add_argument("--sentences", type=int, default=2200)
+    parser.add_argument("--sentences", type=int, default=1500)
     parser.add_argument("--work", type=Path, default=Path("build/boundaries"))
     parser.add_argument("--out", type=Path, default=Path(bd.__file__).parent / "data" / "boundaries.npz")
     args = parser.parse_args()

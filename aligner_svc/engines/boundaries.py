@@ -73,6 +73,15 @@ class WordSpan:
 
 
 @dataclass(frozen=True, slots=True)
+class Refined:
+    """A word where it belongs."""
+
+    start: float  # seconds
+    end: float  # seconds
+    spread: float  # seconds: standard deviation of the network's answer at the less certain of the two edges
+
+
+@dataclass(frozen=True, slots=True)
 class Edge:
     """A place where two phones, or a phone and silence, meet."""
 
@@ -159,7 +168,7 @@ def look(bands: Floats, times: Times, classes: npt.NDArray[np.intp]) -> Floats:
     """Network input for edges at `times` (s) between `classes` [edges, 2]."""
     frame = np.rint(times * (SAMPLE_RATE / HOP)).astype(np.intp)[:, None] + FRAME_OFFSETS
     # past either end of the file the outermost frame is repeated
-    around = bands[np.clip(frame, 0, len(bands) - 1)].reshape(len(times), -1)
+    around = bands[np.clip(frame, 0, len(bands) - 1)].reshape(len(times), len(FRAME_OFFSETS) * BANDS)
     hot = np.zeros((len(times), 2 * N_CLASSES), np.float32)
     rows = np.arange(len(times))
     hot[rows, classes[:, 0]] = 1
@@ -178,16 +187,23 @@ def median_of(weights: Floats) -> Floats:
     return median
 
 
+def spread_of(weights: Floats) -> Floats:
+    """Standard deviation (s) of distributions over BINS, [n, bins]."""
+    mean = weights @ BINS
+    spread: Floats = np.sqrt(np.maximum(weights @ BINS**2 - mean**2, 0))
+    return spread
+
+
 def class_pairs(edges: Sequence[Edge]) -> npt.NDArray[np.intp]:
     """[edges, 2] classes of the phones left and right; unknown symbols count as silence."""
     pairs = [(CLASS_OF.get(e.left, 0), CLASS_OF.get(e.right, 0)) for e in edges]
     return np.array(pairs, np.intp).reshape(-1, 2)
 
 
-def in_order(times: Times, least: Times) -> Times:
-    """The nearest (in the largest change) times with times[i+1] - times[i] >= least[i]."""
+def in_order(times: Times, least: Times, length: float) -> Times:
+    """The nearest (in the largest change) times in 0..length with times[i+1] - times[i] >= least[i]."""
     base = np.concatenate([[0.0], np.cumsum(least)])
-    free = times - base
+    free = np.clip(times - base, 0, max(length - base[-1], 0))
     up = np.maximum.accumulate(free)
     down = np.minimum.accumulate(free[::-1])[::-1]
     ordered: Times = (up + down) / 2 + base
@@ -220,8 +236,8 @@ class BoundaryRefiner:
         ):
             raise ValueError("boundaries.npz does not fit this version of the code")
 
-    def refine(self, samples: npt.NDArray[np.int16], words: Sequence[WordSpan]) -> list[tuple[float, float]]:
-        """Corrected (start, end) of each word, in seconds.
+    def refine(self, samples: npt.NDArray[np.int16], words: Sequence[WordSpan]) -> list[Refined]:
+        """Corrected edges of each word.
 
         `words` are in time order and do not overlap. No edge moves by more than MAX_SHIFT; words
         stay in order, within the audio, and at least MIN_WORD long unless they were shorter.
@@ -230,31 +246,36 @@ class BoundaryRefiner:
             return []
         edges = edges_of(words)
         raw = np.array([e.time for e in edges], np.float64)
-        moved = raw
+        moved: Times = raw
+        spreads: Times = np.full(len(raw), BINS[-1], np.float64)
         if len(samples) and np.any(samples):  # digital silence has nothing to go by
-            moved = raw + np.clip(self.shifts(samples, edges), -MAX_SHIFT, MAX_SHIFT)
+            shifts, spreads = self.estimate(samples, edges)
+            moved = raw + np.clip(shifts, -MAX_SHIFT, MAX_SHIFT)
         least = np.array([MIN_WORD if right.ends is not None else 0.0 for right in edges[1:]], np.float64)
-        moved = in_order(moved, np.minimum(least, np.maximum(np.diff(raw), 0)))
-        moved = np.clip(moved, 0, max(len(samples) / SAMPLE_RATE, 0.0))
-        starts, ends = [0.0] * len(words), [0.0] * len(words)
-        for edge, time in zip(edges, moved.tolist(), strict=True):
+        length = len(samples) / SAMPLE_RATE
+        moved = in_order(moved, np.minimum(least, np.maximum(np.diff(raw), 0)), length)
+        moved = np.minimum(moved, length)  # only words placed past the end of the audio are left to cut
+        starts, ends, unsure = [0.0] * len(words), [0.0] * len(words), [0.0] * len(words)
+        for edge, time, spread in zip(edges, moved.tolist(), spreads.tolist(), strict=True):
             if edge.ends is not None:
-                ends[edge.ends] = time
+                ends[edge.ends], unsure[edge.ends] = time, max(unsure[edge.ends], spread)
             if edge.starts is not None:
-                starts[edge.starts] = time
-        return list(zip(starts, ends, strict=True))
+                starts[edge.starts], unsure[edge.starts] = time, max(unsure[edge.starts], spread)
+        return [Refined(*word) for word in zip(starts, ends, unsure, strict=True)]
 
-    def shifts(self, samples: npt.NDArray[np.int16], edges: Sequence[Edge]) -> Times:
-        """Proposed move of every edge, in seconds, before limits and order are imposed."""
+    def estimate(self, samples: npt.NDArray[np.int16], edges: Sequence[Edge]) -> tuple[Times, Times]:
+        """Proposed move of every edge before limits and order are imposed, and how unsure it is: both in seconds."""
         bands, pairs = spectrum(samples), class_pairs(edges)
         raw = np.array([e.time for e in edges], np.float64)
         times = (raw[None] + PROBES[:, None]).ravel()
         seen = look(bands, times, np.tile(pairs, (len(PROBES), 1)))
-        total = np.zeros(len(times))
+        total, spread = np.zeros(len(times)), np.zeros(len(times))
         for w0, b0, w1, b1 in zip(self._w0, self._b0, self._w1, self._b1, strict=True):
             score = np.maximum(seen @ w0 + b0, 0) @ w1 + b1
             weight = np.exp(score - score.max(1, keepdims=True))
-            total += median_of(weight / weight.sum(1, keepdims=True))
+            weight /= weight.sum(1, keepdims=True)
+            total += median_of(weight)
+            spread += spread_of(weight)
         mean = (total / len(self._w0)).reshape(len(PROBES), -1) + PROBES[:, None]
         shifts: Times = mean.mean(0) + self._offsets[pairs[:, 0], pairs[:, 1]]
-        return shifts
+        return shifts, (spread / len(self._w0)).reshape(len(PROBES), -1).mean(0)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from aligner_svc.engines import boundaries as bd
-from aligner_svc.engines.boundaries import MAX_SHIFT, SAMPLE_RATE, BoundaryRefiner, WordSpan, edges_of, in_order
+from aligner_svc.engines.boundaries import MAX_SHIFT, SAMPLE_RATE, BoundaryRefiner, Refined, WordSpan, edges_of, in_order
 
 Samples = npt.NDArray[np.int16]
 
@@ -17,6 +17,10 @@ Samples = npt.NDArray[np.int16]
 @pytest.fixture(scope="module")
 def refiner() -> BoundaryRefiner:
     return BoundaryRefiner()
+
+
+def times(words: list[Refined]) -> list[tuple[float, float]]:
+    return [(word.start, word.end) for word in words]
 
 
 def hiss(seconds: float, level: float, seed: int = 1) -> npt.NDArray[np.float64]:
@@ -53,7 +57,7 @@ TRUE = (0.5, 0.9, 1.4)
 def test_edges_move_towards_the_change_of_sound(refiner: BoundaryRefiner, off: float, gain: float) -> None:
     samples = np.rint(HISS_THEN_HUM * gain).astype(np.int16)
     a, b, c = (t + off for t in TRUE)
-    (start, middle), (again, _) = refiner.refine(samples, [WordSpan(a, b, "S", "S"), WordSpan(b, c, "AA", "AA")])
+    (start, middle), (again, _) = times(refiner.refine(samples, [WordSpan(a, b, "S", "S"), WordSpan(b, c, "AA", "AA")]))
     assert middle == again
     assert abs(start - TRUE[0]) < 0.018
     assert abs(middle - TRUE[1]) < 0.018
@@ -61,8 +65,8 @@ def test_edges_move_towards_the_change_of_sound(refiner: BoundaryRefiner, off: f
 
 def test_gain_hardly_matters(refiner: BoundaryRefiner) -> None:
     words = [WordSpan(0.47, 0.93, "S", "S"), WordSpan(0.93, 1.43, "AA", "AA")]
-    loud = refiner.refine(HISS_THEN_HUM, words)
-    quiet = refiner.refine((HISS_THEN_HUM // 4).astype(np.int16), words)
+    loud = times(refiner.refine(HISS_THEN_HUM, words))
+    quiet = times(refiner.refine((HISS_THEN_HUM // 4).astype(np.int16), words))
     np.testing.assert_allclose(loud, quiet, atol=0.003)
 
 
@@ -81,11 +85,11 @@ def test_gain_hardly_matters(refiner: BoundaryRefiner) -> None:
 def test_odd_audio(refiner: BoundaryRefiner, samples: Samples) -> None:
     length = len(samples) / SAMPLE_RATE
     words = [WordSpan(0.0, length / 2, "S", "T"), WordSpan(length / 2, length, "AA", "N")]
-    times = np.array(refiner.refine(samples, words)).ravel()
-    assert np.isfinite(times).all()
-    assert (np.diff(times) >= 0).all()
-    assert times[0] >= 0
-    assert times[-1] <= length
+    edges = np.array(times(refiner.refine(samples, words))).ravel()
+    assert np.isfinite(edges).all()
+    assert (np.diff(edges) >= 0).all()
+    assert edges[0] >= 0
+    assert edges[-1] <= length
 
 
 def test_no_words(refiner: BoundaryRefiner) -> None:
@@ -107,12 +111,18 @@ def test_order_bounds_and_least_length(refiner: BoundaryRefiner) -> None:
             end = ticks[i + 2] if rng.random() < 0.5 else ticks[i + 1]  # half of the words touch the next
             words.append(WordSpan(float(ticks[i]), float(end), str(rng.choice(phones)), str(rng.choice(phones))))
         raw = np.array([(w.start, w.end) for w in words])
-        new = np.array(refiner.refine(samples, words))
+        new = np.array(times(refiner.refine(samples, words)))
         assert (np.abs(new - raw) <= MAX_SHIFT + 1e-9).all()
         assert (np.diff(new.ravel()) >= -1e-9).all()
         assert (new[:, 1] - new[:, 0] >= np.minimum(bd.MIN_WORD, raw[:, 1] - raw[:, 0]) - 1e-9).all()
         touching = raw[1:, 0] == raw[:-1, 1]
         assert (new[1:, 0][touching] == new[:-1, 1][touching]).all()
+
+
+def test_an_edge_that_can_be_heard_is_surer_than_one_that_cannot(refiner: BoundaryRefiner) -> None:
+    (heard,) = refiner.refine(HISS_THEN_HUM, [WordSpan(0.5, 0.9, "S", "S")])
+    (lost,) = refiner.refine(pcm(hiss(1.4, 3000)), [WordSpan(0.5, 0.9, "S", "S")])
+    assert 0 < heard.spread < lost.spread
 
 
 def test_same_input_same_answer(refiner: BoundaryRefiner) -> None:
@@ -136,8 +146,13 @@ def test_edges_between_words_and_pauses() -> None:
 
 
 def test_in_order_moves_as_little_as_possible() -> None:
-    times = in_order(np.array([0.0, 0.2, 0.1, 0.3]), np.array([0.0, 0.02, 0.0]))
+    times = in_order(np.array([0.0, 0.2, 0.1, 0.3]), np.array([0.0, 0.02, 0.0]), 1.0)
     np.testing.assert_allclose(times, [0.0, 0.14, 0.16, 0.3])
+
+
+def test_in_order_keeps_room_at_both_ends() -> None:
+    times = in_order(np.array([-0.02, -0.01, 1.0, 1.1]), np.array([0.01, 0.0, 0.01]), 1.0)
+    np.testing.assert_allclose(times, [0.0, 0.01, 0.99, 1.0])
 
 
 def test_parameters_of_another_shape_are_refused() -> None:

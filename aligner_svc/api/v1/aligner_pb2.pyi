@@ -210,7 +210,7 @@ class Word(_message.Message):
     end_ms: _builtins.int
     confidence: _builtins.float
     """How likely the times are right (calibrated: of words at 0.9, about nine in ten
-    have both ends within 100 ms of where a person would mark them).
+    have both ends within 50 ms of where a person would mark them).
     """
     status: Global___WordStatus.ValueType
     char_start: _builtins.int

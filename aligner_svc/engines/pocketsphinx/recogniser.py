@@ -1,7 +1,9 @@
 """PocketSphinx as an aligner: one pass at 200 frames a second over a chain of words.
 
 The recipe and its figures: frate=200 and silprob=0.5 instead of the defaults take the
-mean boundary error on hand-marked speech from 27.3 to 22.4 ms in one pass.
+mean boundary error on hand-marked speech from 27.3 to 22.4 ms in one pass. ds=2 scores the
+acoustic model on every other frame: 0.0125 of real time instead of 0.0208, at no loss
+(19.7 against 20.0 ms, offsets removed). The lattice pass (bestpath) changes nothing in a chain.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ class Recogniser:
 
     @staticmethod
     def _build() -> Decoder:
-        return Decoder(lm=None, loglevel="FATAL", samprate=SAMPLE_RATE, frate=FRAME_RATE, silprob=0.5, bestpath=False)
+        return Decoder(lm=None, loglevel="FATAL", samprate=SAMPLE_RATE, frate=FRAME_RATE, silprob=0.5, ds=2, bestpath=False)
 
     def align(self, samples: npt.NDArray[np.int16], words: Sequence[str], exits: Sequence[int] = ()) -> list[Segment] | None:
         """Segments of `words`, or of a prefix of them.

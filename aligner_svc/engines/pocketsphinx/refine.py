@@ -14,6 +14,6 @@ def refine(samples: Samples, placements: Sequence[Placement | None], refiner: Bo
     chosen = [(index, placement) for index, placement in enumerate(placements) if placement is not None and placement.phones]
     words = [WordSpan(placement.start, placement.end, placement.phones[0], placement.phones[-1]) for _, placement in chosen]
     refined = list(placements)
-    for (index, placement), (start, end) in zip(chosen, refiner.refine(samples, words), strict=True):
-        refined[index] = replace(placement, start=start, end=end)
+    for (index, placement), word in zip(chosen, refiner.refine(samples, words), strict=True):
+        refined[index] = replace(placement, start=word.start, end=word.end, spread=word.spread)
     return refined

@@ -43,21 +43,21 @@ class WindowAligner:
         spans = []
         for first, last in zip([0, *ends], ends, strict=False):
             indices = range(first, last)
-            spans.append(_fold([placements[i] for i in indices], [repaired[i] for i in indices if i in repaired], window.noisy))
+            spans.append(_fold([placements[i] for i in indices], [repaired[i] for i in indices if i in repaired]))
         if final:
             return WindowAnswer(_place_absent(spans), len(samples) / SAMPLE_RATE)
         count, resume = _cut(spans, len(samples) / SAMPLE_RATE)
         return WindowAnswer(_place_absent(spans[:count]), resume)
 
 
-def _fold(placements: Sequence[Placement | None], repaired: Sequence[tuple[float, float]], noisy: bool) -> TokenSpan:
+def _fold(placements: Sequence[Placement | None], repaired: Sequence[tuple[float, float]]) -> TokenSpan:
     """The spoken words of one token as one span."""
     found = [placement for placement in placements if placement is not None]
     worth = float(np.mean([calibration.evidence(placement) for placement in placements]))
     if found:
         starts = [placement.start for placement in found] + [start for start, _ in repaired]
         ends = [placement.end for placement in found] + [end for _, end in repaired]
-        sure = float(np.mean([calibration.confidence(placement, noisy) for placement in found])) * len(found) / len(placements)
+        sure = float(np.mean([calibration.confidence(placement) for placement in found])) * len(found) / len(placements)
         return TokenSpan(min(starts), max(ends), sure, worth, WordStatus.ALIGNED)
     if len(repaired) == len(placements):
         return TokenSpan(repaired[0][0], repaired[-1][1], calibration.REPAIRED_CONFIDENCE, worth, WordStatus.REPAIRED)

@@ -1,0 +1,60 @@
+"""Every word has a pronunciation, and none has an endless one."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aligner_svc.engines.boundaries import CLASS_OF, SILENCE
+from aligner_svc.engines.pocketsphinx.lexicon import Speller
+
+PHONES = frozenset(CLASS_OF) - {SILENCE}
+MOST = 64 * 7
+"""Phones: every letter that is heard out, said as "double u"."""
+
+
+@pytest.fixture(scope="module")
+def speller() -> Speller:
+    return Speller()
+
+
+@pytest.mark.parametrize(("word", "begins"), [("wizard", "W"), ("kubernetes", "K"), ("zigzaggy", "Z"), ("o'malley", "OW")])
+def test_words_no_dictionary_needs(speller: Speller, word: str, begins: str) -> None:
+    phones = speller.phones(word)
+    assert phones[0] == begins
+    assert 4 <= len(phones) <= 10
+
+
+@pytest.mark.parametrize(
+    "word", ["", "'", "''''", "'em", "brrrrrr", "brrr" * 10, "x", "qqqq", "z" * 33, "a" * 200, "a'b" * 60, "'" * 70 + "a", "hm"]
+)
+def test_it_never_fails(speller: Speller, word: str) -> None:
+    phones = speller.phones(word)
+    assert 0 < len(phones) <= MOST
+    assert set(phones) <= PHONES
+
+
+def test_a_word_that_cannot_be_read_is_spelled_out(speller: Speller) -> None:
+    assert speller.phones("x") == ("EH", "K", "S")
+
+
+def test_stress_is_not_part_of_a_phone(speller: Speller) -> None:
+    assert not any(re.search(r"\d", phone) for phone in speller.phones("extraordinary"))
+
+
+def test_the_same_word_sounds_the_same(speller: Speller) -> None:
+    assert speller.phones("kubernetes") == Speller().phones("kubernetes")
+
+
+@settings(derandomize=True, max_examples=40, deadline=None)
+@given(st.text("abcdefghijklmnopqrstuvwxyz'", max_size=80))
+def test_any_word(word: str) -> None:
+    phones = _SPELLER.phones(word)
+    assert 0 < len(phones) <= MOST
+    assert set(phones) <= PHONES
+
+
+_SPELLER = Speller()

@@ -1,0 +1,154 @@
+"""The engine around its workers: a bounded queue, spans in order inside the clip, words of warning."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aligner_svc.config import EngineSettings
+from aligner_svc.domain import SAMPLE_RATE, Clip, Token, WordStatus
+from aligner_svc.engines.pocketsphinx import PocketSphinxEngine
+from aligner_svc.engines.pocketsphinx.wire import TokenSpan, WindowAnswer, decode_request, encode_answer
+from aligner_svc.errors import LimitExceededError, UnavailableError
+from aligner_svc.workers import Reply, WorkerDiedError, WorkerTimeoutError
+
+CLIP = Clip(np.zeros(4 * SAMPLE_RATE, np.int16))
+
+
+class FakePool:
+    """Answers windows with `answer(tokens, final)`, once `open` is set."""
+
+    def __init__(self, answer: Callable[[list[list[str]], bool], WindowAnswer]) -> None:
+        self.answer = answer
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def call(self, header: Mapping[str, Any], payload: memoryview, *, timeout: float) -> Reply:  # noqa: ASYNC109 - as WorkerPool's
+        await self.open.wait()
+        assert payload.nbytes % 2 == 0
+        return Reply(encode_answer(self.answer(*decode_request(dict(header)))), memoryview(b""), queued=0.25, busy=0.5)
+
+
+def engine(pool: object, *, workers: int = 1, queue: int = 1) -> PocketSphinxEngine:
+    made = PocketSphinxEngine(EngineSettings(workers=workers, queue=queue))
+    made.pool = pool  # type: ignore[assignment]
+    return made
+
+
+def words(count: int) -> list[Token]:
+    return [Token("w", index, index + 1, ("w",)) for index in range(count)]
+
+
+def aligned(start: float, end: float, evidence: float = 1.0) -> TokenSpan:
+    return TokenSpan(start, end, 0.9, evidence, WordStatus.ALIGNED)
+
+
+ABSENT = TokenSpan(0.0, 0.0, 0.0, 0.0, WordStatus.NOT_FOUND)
+
+
+def always(spans: Sequence[TokenSpan]) -> Callable[[list[list[str]], bool], WindowAnswer]:
+    return lambda tokens, final: WindowAnswer(spans, 4.0)
+
+
+async def blocked(pool: FakePool, made: PocketSphinxEngine, calls: int) -> list[asyncio.Task[Any]]:
+    pool.open.clear()
+    tasks = [asyncio.create_task(made.align(CLIP, words(1), "en")) for _ in range(calls)]
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def test_one_call_more_than_may_wait_is_refused() -> None:
+    pool = FakePool(always([aligned(0, 1)]))
+    made = engine(pool, workers=2, queue=3)
+    tasks = await blocked(pool, made, 5)
+    with pytest.raises(LimitExceededError) as refused:
+        await made.align(CLIP, words(1), "en")
+    assert refused.value.reason == "ENGINE_QUEUE_FULL"
+    assert refused.value.retry_after
+    pool.open.set()
+    await asyncio.gather(*tasks)
+    await made.align(CLIP, words(1), "en")
+
+
+async def test_a_cancelled_call_gives_its_place_back() -> None:
+    pool = FakePool(always([aligned(0, 1)]))
+    made = engine(pool)
+    tasks = await blocked(pool, made, 2)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    pool.open.set()
+    await made.align(CLIP, words(1), "en")
+
+
+@pytest.mark.parametrize("error", [WorkerDiedError("x"), WorkerTimeoutError("x")])
+async def test_a_call_whose_workers_died_may_be_tried_again(error: Exception) -> None:
+    def fail(tokens: list[list[str]], final: bool) -> WindowAnswer:
+        raise error
+
+    made = engine(FakePool(fail))
+    for _ in range(3):  # and none of them keeps its place in the queue
+        with pytest.raises(UnavailableError) as refused:
+            await made.align(CLIP, words(1), "en")
+        assert refused.value.reason == "ENGINE_UNAVAILABLE"
+        assert refused.value.retry_after
+
+
+_SPAN = st.builds(aligned, st.floats(-1, 6), st.floats(-1, 6)) | st.just(ABSENT)
+
+
+@settings(derandomize=True, max_examples=100, deadline=None)
+@given(st.lists(_SPAN, min_size=1, max_size=8), st.integers(0, 3))
+async def test_spans_are_in_order_inside_the_clip_one_for_every_token(spans: list[TokenSpan], missing: int) -> None:
+    count = len(spans) + missing
+    result = await engine(FakePool(always(spans))).align(CLIP, words(count), "en")
+    assert len(result.spans) == count
+    at = 0.0
+    for span in result.spans:
+        assert at <= span.start <= span.end <= CLIP.seconds
+        at = span.end
+    assert all(span.status is WordStatus.NOT_FOUND for span in result.spans[len(spans) :])
+
+
+async def test_times_of_later_windows_count_from_the_beginning_of_the_clip() -> None:
+    def one_word(tokens: list[list[str]], final: bool) -> WindowAnswer:
+        return WindowAnswer([aligned(1.0, 2.0)], 15.0)
+
+    result = await engine(FakePool(one_word)).align(Clip(np.zeros(60 * SAMPLE_RATE, np.int16)), words(3), "en")
+    assert [span.start for span in result.spans] == pytest.approx([1.0, 16.0, 31.0])
+    assert result.queued == pytest.approx(0.75)
+    assert result.busy == pytest.approx(1.5)
+
+
+async def test_what_does_not_fit_is_told() -> None:
+    async def codes(spans: list[TokenSpan]) -> list[str]:
+        result = await engine(FakePool(always(spans))).align(CLIP, words(len(spans)), "en")
+        return [warning.code for warning in result.warnings]
+
+    good, bad = aligned(0, 1), aligned(0, 1, evidence=0.1)
+    assert await codes([good, good]) == []
+    assert await codes([good, good, good, ABSENT]) == ["WORDS_NOT_FOUND"]
+    assert await codes([bad, bad]) == ["TRANSCRIPT_MISMATCH"]
+    assert await codes([ABSENT, ABSENT]) == ["TRANSCRIPT_MISMATCH", "WORDS_NOT_FOUND"]
+
+
+async def test_words_the_audio_ended_before_count_against_the_match() -> None:
+    half = await engine(FakePool(always([aligned(0, 1)]))).align(CLIP, words(2), "en")
+    assert half.match_score == pytest.approx(0.5)
+
+
+async def test_a_token_with_thousands_of_spoken_words_is_sent_in_part() -> None:
+    sent: list[int] = []
+
+    def count(tokens: list[list[str]], final: bool) -> WindowAnswer:
+        sent.extend(len(token) for token in tokens)
+        return WindowAnswer([ABSENT] * len(tokens), 4.0)
+
+    await engine(FakePool(count)).align(CLIP, [Token("w", 0, 1, ("one",) * 4000)], "en")
+    assert max(sent) < 1000

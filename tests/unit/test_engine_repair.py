@@ -1,0 +1,56 @@
+"""Words nobody heard get a time where there is room for them, and only there."""
+
+from __future__ import annotations
+
+import pytest
+
+from aligner_svc.engines.pocketsphinx.ladder import Placement
+from aligner_svc.engines.pocketsphinx.repair import Gap, repair
+
+
+def at(start: float, end: float) -> Placement:
+    return Placement(start, end, -1.0, None, ())
+
+
+def whole(gap: Gap) -> Gap:
+    return gap
+
+
+def test_a_gap_of_speech_is_shared_out_by_phones() -> None:
+    found = repair([at(0, 1), None, None, at(1.3, 2)], [3, 2, 1, 3], whole)
+    assert found == {1: pytest.approx((1.0, 1.2)), 2: pytest.approx((1.2, 1.3))}
+
+
+def test_neighbours_that_touch_leave_no_room() -> None:
+    assert repair([at(0, 1), None, at(1, 2)], [3, 2, 3], whole) == {}
+
+
+def test_a_gap_too_short_for_the_word_is_left_alone() -> None:
+    assert repair([at(0, 1), None, at(1.1, 2)], [3, 9, 3], whole) == {}
+    assert 1 in repair([at(0, 1), None, at(1.1, 2)], [3, 2, 3], whole)
+
+
+def test_a_pause_is_no_room() -> None:
+    assert repair([at(0, 1), None, at(2, 3)], [3, 2, 3], lambda gap: Gap(gap.start, gap.start)) == {}
+
+
+def test_the_word_stands_in_the_loud_part_of_the_gap() -> None:
+    assert repair([at(0, 1), None, at(2, 3)], [3, 2, 3], lambda _: Gap(1.4, 1.7)) == {1: (1.4, 1.7)}
+
+
+def test_a_passage_left_out_is_not_repaired() -> None:
+    placements = [at(0, 1), None, None, None, None, at(4, 5), at(5, 6), at(6, 7)]
+    assert repair(placements, [2] * 8, whole) == {}
+
+
+def test_words_before_the_first_and_after_the_last_heard_have_no_place() -> None:
+    assert repair([None, at(1, 2), at(2, 3), None], [2] * 4, whole) == {}
+
+
+def test_chance_hits_of_a_wrong_transcript_repair_nothing() -> None:
+    assert repair([at(0, 1), None, at(2, 3), *[None] * 10], [2] * 13, whole) == {}
+
+
+def test_nothing_heard_and_nothing_asked() -> None:
+    assert repair([None, None], [2, 2], whole) == {}
+    assert repair([], [], whole) == {}

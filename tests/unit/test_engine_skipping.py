@@ -1,0 +1,154 @@
+"""CTC alignment with words left out, on log-probabilities whose truth is known by construction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aligner_svc.engines.pocketsphinx.phonemes import FRAME_SECONDS
+from aligner_svc.engines.pocketsphinx.skipping import align_skipping
+
+BLANK = 0
+LABELS = 10
+HELD = 4
+"""Frames a label lasts."""
+LAG = 0.1
+"""Seconds a word may begin before its first frame: CTC fires late, which the times make up for."""
+
+
+def heard(labels: Sequence[int]) -> npt.NDArray[np.float32]:
+    """What a sure recogniser says, `labels[i]` being the label of frame i."""
+    probabilities = np.full((len(labels), LABELS), 0.01 / (LABELS - 1), np.float32)
+    probabilities[np.arange(len(labels)), labels] = 0.99
+    return np.log(probabilities)
+
+
+def said(*words: Sequence[int], pause: int = 10) -> list[int]:
+    """Frames of words, `pause` blanks before, between and after them."""
+    frames = [BLANK] * pause
+    for word in words:
+        for label in word:
+            frames += [label] * HELD
+        frames += [BLANK] * pause
+    return frames
+
+
+ONE, TWO, THREE, FOREIGN = [1, 2], [3, 4, 5], [6, 7], [8, 9, 8]
+
+
+def test_words_are_found_where_they_were_said() -> None:
+    found = align_skipping(heard(said(ONE, TWO, THREE)), [ONE, TWO, THREE], BLANK)
+    assert found.reached == 3
+    first = 10
+    for word, sighting in zip([ONE, TWO, THREE], found.words, strict=True):
+        assert sighting is not None
+        assert first * FRAME_SECONDS - LAG <= sighting.start <= first * FRAME_SECONDS
+        assert sighting.end == pytest.approx((first + HELD * len(word)) * FRAME_SECONDS)
+        assert sighting.gap == pytest.approx(0, abs=1e-3)
+        first += HELD * len(word) + 10
+
+
+def test_words_without_pauses() -> None:
+    found = align_skipping(heard(said(ONE, TWO, THREE, pause=0)), [ONE, TWO, THREE], BLANK)
+    ends = [sighting.end for sighting in found.words if sighting is not None]
+    assert ends == pytest.approx([8 * FRAME_SECONDS, 20 * FRAME_SECONDS, 28 * FRAME_SECONDS])
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_word_that_was_not_said_is_left_out(place: int) -> None:
+    words = [ONE, TWO]
+    words.insert(place, FOREIGN)
+    found = align_skipping(heard(said(ONE, TWO)), words, BLANK)
+    assert [sighting is None for sighting in found.words] == [index == place for index in range(3)]
+
+
+def test_several_words_in_a_row_are_left_out() -> None:
+    found = align_skipping(heard(said(ONE, THREE)), [ONE, TWO, FOREIGN, TWO, THREE], BLANK)
+    assert [sighting is not None for sighting in found.words] == [True, False, False, False, True]
+
+
+def test_speech_nobody_wrote_down_does_not_move_the_words() -> None:
+    found = align_skipping(heard(said(ONE, FOREIGN, FOREIGN, TWO)), [ONE, TWO], BLANK)
+    one, two = found.words
+    assert one is not None
+    assert two is not None
+    assert one.end == pytest.approx(18 * FRAME_SECONDS)
+    assert two.start >= (len(said(ONE, FOREIGN, FOREIGN))) * FRAME_SECONDS - LAG
+
+
+def test_nothing_of_it_was_said() -> None:
+    found = align_skipping(heard(said(FOREIGN, FOREIGN)), [ONE, TWO, THREE], BLANK)
+    assert list(found.words) == [None, None, None]
+
+
+def test_an_open_end_is_as_far_as_the_audio_goes() -> None:
+    words = [ONE, TWO, THREE, ONE, TWO]
+    found = align_skipping(heard(said(ONE, TWO)), words, BLANK, exits=range(len(words)))
+    assert found.reached == 2
+    assert [sighting is not None for sighting in found.words] == [True, True, False, False, False]
+
+
+def test_an_open_end_may_be_everything_or_nothing() -> None:
+    words = [ONE, TWO]
+    assert align_skipping(heard(said(ONE, TWO)), words, BLANK, exits=(0, 1)).reached == 2
+    assert align_skipping(heard(said()), words, BLANK, exits=(0, 1)).reached == 0
+
+
+def test_an_open_end_is_one_of_the_exits() -> None:
+    found = align_skipping(heard(said(ONE)), [ONE, TWO, THREE], BLANK, exits=(0, 2))
+    assert found.reached in {0, 2, 3}
+
+
+def test_a_closed_end_consumes_all_words() -> None:
+    assert align_skipping(heard(said(ONE)), [ONE, TWO, THREE], BLANK).reached == 3
+
+
+def test_a_label_said_twice_needs_a_blank_between() -> None:
+    apart = align_skipping(heard([0] * 5 + [1] * 4 + [0] * 2 + [1] * 4 + [0] * 5), [[1, 1]], BLANK).words[0]
+    merged = align_skipping(heard([0] * 5 + [1] * 8 + [0] * 5), [[1, 1]], BLANK).words[0]
+    assert apart is not None
+    assert apart.gap == pytest.approx(0, abs=1e-3)
+    assert merged is None or merged.gap > 1
+
+
+def test_no_words_and_no_audio() -> None:
+    assert list(align_skipping(heard(said(ONE)), [], BLANK).words) == []
+    assert list(align_skipping(heard([]), [ONE, TWO], BLANK).words) == [None, None]
+
+
+@pytest.mark.parametrize("label", [BLANK, 1, 9])
+def test_one_frame(label: int) -> None:
+    found = align_skipping(heard([label]), [[1], TWO], BLANK, exits=(0, 1))
+    assert (found.words[0] is not None) == (label == 1)
+    assert found.words[1] is None
+
+
+def test_more_words_than_frames() -> None:
+    found = align_skipping(heard([1, 1]), [ONE] * 50, BLANK)
+    assert len(found.words) == 50
+
+
+_WORDS = st.lists(st.lists(st.integers(1, LABELS - 1), min_size=1, max_size=5), min_size=1, max_size=6)
+
+
+@settings(derandomize=True, max_examples=60, deadline=None)
+@given(_WORDS, st.integers(1, 40), st.integers(0, 1000), st.booleans())
+def test_any_audio_gives_words_in_order_inside_it(words: list[list[int]], frames: int, seed: int, is_open: bool) -> None:
+    noise = np.random.default_rng(seed).normal(0, 3, (frames, LABELS)).astype(np.float32)
+    log_probabilities = noise - np.log(np.exp(noise).sum(axis=1, keepdims=True))
+    found = align_skipping(log_probabilities, words, BLANK, exits=range(len(words)) if is_open else None)
+    assert len(found.words) == len(words)
+    assert 0 <= found.reached <= len(words)
+    assert all(sighting is None for sighting in found.words[found.reached :])
+    at = 0.0
+    for sighting in found.words:
+        if sighting is not None:
+            assert at - LAG <= sighting.start < sighting.end <= frames * FRAME_SECONDS + 1e-9
+            assert sighting.end > at
+            assert sighting.gap >= -1e-4
+            at = sighting.end

@@ -1,0 +1,208 @@
+"""What a window answers: tokens made of words, words that are not there, and how much of it is final."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aligner_svc.domain import SAMPLE_RATE, WordStatus
+from aligner_svc.engines.boundaries import BoundaryRefiner
+from aligner_svc.engines.pocketsphinx.ladder import Placement, Samples, Window
+from aligner_svc.engines.pocketsphinx.window import WindowAligner
+from aligner_svc.engines.pocketsphinx.wire import WindowAnswer
+
+Times = tuple[float, float] | None
+ALIGNED, REPAIRED, NOT_FOUND = WordStatus.ALIGNED, WordStatus.REPAIRED, WordStatus.NOT_FOUND
+
+
+class FakeLadder:
+    """Places the words where it was told to."""
+
+    def __init__(self, times: Sequence[Times], reached: int | None = None) -> None:
+        self.times = times
+        self.reached = len(times) if reached is None else reached
+        self.exits: Sequence[int] = ()
+
+    def align(self, samples: Samples, words: Sequence[str], exits: Sequence[int] = ()) -> Window:
+        self.exits = exits
+        assert len(words) == len(self.times)
+        return Window([time and Placement(*time, -0.5, None, ()) for time in self.times], self.reached, noisy=False)
+
+
+class FakeSpeller:
+    def phones(self, word: str) -> tuple[str, ...]:
+        return ("AH",) * max(1, len(word))
+
+
+@pytest.fixture(scope="module")
+def refiner() -> BoundaryRefiner:
+    return BoundaryRefiner()
+
+
+def answer(
+    refiner: BoundaryRefiner,
+    times: Sequence[Times],
+    *,
+    seconds: float = 20.0,
+    final: bool = False,
+    tokens: Sequence[Sequence[str]] | None = None,
+    samples: Samples | None = None,
+) -> WindowAnswer:
+    """Every word is a token unless `tokens` says otherwise; silence unless there are `samples`."""
+    audio = np.zeros(int(seconds * SAMPLE_RATE), np.int16) if samples is None else samples
+    aligner = WindowAligner(FakeLadder(times), FakeSpeller(), refiner)  # type: ignore[arg-type]
+    return aligner.align(audio, tokens or [["w"]] * len(times), final)
+
+
+def spans(given: WindowAnswer) -> list[tuple[float, float, WordStatus]]:
+    return [(span.start, span.end, span.status) for span in given.spans]
+
+
+def running(first: int, last: int) -> list[Times]:
+    """Words of a second each, without pauses."""
+    return [(float(second), float(second + 1)) for second in range(first, last)]
+
+
+# ---- tokens
+
+
+def test_the_words_of_a_token_are_one_span(refiner: BoundaryRefiner) -> None:
+    found = answer(refiner, [(0.1, 0.4), (0.4, 0.9), (1.0, 1.2)], final=True, tokens=[["twenty", "one"], ["cats"]])
+    assert spans(found) == [(0.1, 0.9, ALIGNED), (1.0, 1.2, ALIGNED)]
+
+
+def test_a_token_half_of_which_was_heard_is_believed_half(refiner: BoundaryRefiner) -> None:
+    whole = answer(refiner, [(0.1, 0.4), (0.4, 0.9)], final=True, tokens=[["twenty", "one"]]).spans[0]
+    half = answer(refiner, [(0.1, 0.4), None], final=True, tokens=[["twenty", "one"]]).spans[0]
+    assert half.status is ALIGNED
+    assert (half.start, half.end) == (0.1, 0.4)
+    assert half.confidence == pytest.approx(whole.confidence / 2)
+    assert half.evidence == pytest.approx(whole.evidence / 2)
+
+
+def test_a_word_that_is_not_there_stands_at_the_end_of_the_one_before(refiner: BoundaryRefiner) -> None:
+    found = answer(refiner, [None, (0.5, 1.0), None, None, None, None, (1.0, 1.5), None], final=True)
+    assert spans(found) == [
+        (0.0, 0.0, NOT_FOUND),
+        (0.5, 1.0, ALIGNED),
+        *[(1.0, 1.0, NOT_FOUND)] * 4,
+        (1.0, 1.5, ALIGNED),
+        (1.5, 1.5, NOT_FOUND),
+    ]
+    assert all(span.confidence == span.evidence == 0 for span in found.spans if span.status is NOT_FOUND)
+
+
+def test_nothing_was_found(refiner: BoundaryRefiner) -> None:
+    assert spans(answer(refiner, [None] * 3, final=True)) == [(0.0, 0.0, NOT_FOUND)] * 3
+
+
+def test_an_unheard_word_with_speech_in_its_place_is_repaired(refiner: BoundaryRefiner) -> None:
+    samples = np.zeros(4 * SAMPLE_RATE, np.int16)
+    samples[:SAMPLE_RATE] = samples[2 * SAMPLE_RATE : 3 * SAMPLE_RATE] = 5000
+    samples[int(1.2 * SAMPLE_RATE) : int(1.8 * SAMPLE_RATE)] = 5000
+    found = answer(refiner, [(0.0, 1.0), None, (2.0, 3.0)], final=True, samples=samples)
+    start, end, status = spans(found)[1]
+    assert status is REPAIRED
+    assert (start, end) == pytest.approx((1.2, 1.8), abs=0.01)
+    assert 0 < found.spans[1].confidence < found.spans[0].confidence
+
+
+# ---- how much of an open window is final
+
+
+def test_a_final_window_answers_for_every_token(refiner: BoundaryRefiner) -> None:
+    found = answer(refiner, running(0, 20), final=True)
+    assert len(found.spans) == 20
+    assert found.resume == pytest.approx(20)
+
+
+def test_the_audio_of_a_final_window_may_not_end_early_and_that_of_an_open_one_after_any_token(refiner: BoundaryRefiner) -> None:
+    ladder = FakeLadder([(0.1, 0.4), (0.4, 0.9), (1.0, 1.2)])
+    aligner = WindowAligner(ladder, FakeSpeller(), refiner)  # type: ignore[arg-type]
+    samples = np.zeros(20 * SAMPLE_RATE, np.int16)
+    aligner.align(samples, [["twenty", "one"], ["cats"]], final=True)
+    assert list(ladder.exits) == []
+    aligner.align(samples, [["twenty", "one"], ["cats"]], final=False)
+    assert set(ladder.exits) == {0, 2, 3}
+
+
+def test_words_at_the_end_of_an_open_window_are_left_to_the_next(refiner: BoundaryRefiner) -> None:
+    found = answer(refiner, running(0, 20))
+    assert len(found.spans) == 18
+    assert found.resume == pytest.approx(18)
+
+
+def test_a_pause_is_where_windows_meet(refiner: BoundaryRefiner) -> None:
+    times = [*running(0, 16), (16.4, 17.0), *running(17, 20)]
+    found = answer(refiner, times)
+    assert len(found.spans) == 16
+    assert 16.0 < found.resume < 16.4
+
+
+def test_the_next_window_begins_near_the_next_word_after_a_long_pause(refiner: BoundaryRefiner) -> None:
+    found = answer(refiner, [*running(0, 16), (17.9, 18.2)])
+    assert len(found.spans) == 17 or 16.0 < found.resume <= 16.5
+
+
+def test_a_pause_far_back_is_not_worth_hearing_everything_twice(refiner: BoundaryRefiner) -> None:
+    found = answer(refiner, [(0.0, 1.0), *running(2, 20)])
+    assert found.resume > 10
+
+
+def test_absent_words_between_final_ones_are_final_too(refiner: BoundaryRefiner) -> None:
+    found = answer(refiner, [*running(0, 5), *[None] * 5, *running(5, 20)])
+    assert len(found.spans) == 5 + 5 + 13
+    assert [span.status for span in found.spans[5:10]] == [NOT_FOUND] * 5
+
+
+def test_absent_words_after_the_last_one_may_come_later(refiner: BoundaryRefiner) -> None:
+    found = answer(refiner, [*running(0, 5), *[None] * 50])
+    assert len(found.spans) == 5
+
+
+def test_an_open_window_without_a_word_is_passed_over(refiner: BoundaryRefiner) -> None:
+    found = answer(refiner, [None] * 30)
+    assert list(found.spans) == []
+    assert 17 < found.resume <= 20
+
+
+@pytest.mark.parametrize("start", [0.1, 5.0, 18.7])
+def test_a_first_word_that_may_be_cut_is_heard_again_whole(refiner: BoundaryRefiner, start: float) -> None:
+    found = answer(refiner, [(start, 19.5), None])
+    assert list(found.spans) == []
+    assert found.resume >= 1, "a window that begins where this one did finds the same"
+    assert start < 1 or found.resume <= start
+
+
+_WORD = st.tuples(st.floats(0.0, 1.0), st.floats(0.02, 2.0), st.booleans())
+
+
+@settings(derandomize=True, max_examples=150, deadline=None)
+@given(st.lists(_WORD, min_size=1, max_size=40), st.floats(0.06, 25.0))
+def test_any_open_window_goes_forward_and_commits_in_order(words: list[tuple[float, float, bool]], seconds: float) -> None:
+    times: list[Times] = []
+    at = 0.0
+    for pause, length, there in words:
+        start, end = at + pause, at + pause + length
+        if not there or end > seconds:
+            times.append(None)
+        else:
+            times.append((start, end))
+            at = end
+    found = answer(_REFINER, times, seconds=seconds)
+    assert len(found.spans) <= len(times)
+    assert 0 < found.resume <= seconds
+    reached = 0.0
+    for span in found.spans:
+        assert reached <= span.start <= span.end <= found.resume + 1e-9
+        reached = span.end
+    coming = [time for time in times[len(found.spans) :] if time is not None]
+    if coming and found.spans:
+        assert found.resume <= coming[0][0] + 1e-9, "the next window begins in the middle of a word"
+
+
+_REFINER = BoundaryRefiner()

@@ -7,6 +7,7 @@ import logging
 import signal
 import socket
 from ipaddress import ip_address
+from typing import Any
 
 from google.rpc import status_pb2
 from grpc import aio
@@ -18,7 +19,7 @@ from aligner_svc.api.v1 import aligner_pb2, aligner_pb2_grpc
 from aligner_svc.audio.decode import Decoder
 from aligner_svc.config import MIB, Settings
 from aligner_svc.engines.base import Engine
-from aligner_svc.engines.pocketsphinx import PocketSphinxEngine
+from aligner_svc.engines.pocketsphinx.engine import PocketSphinxEngine
 from aligner_svc.errors import AlignerError
 from aligner_svc.pipeline import Pipeline
 from aligner_svc.servicer import AlignerServicer
@@ -39,14 +40,34 @@ class StartError(Exception):
     """The service cannot start; the message says why and what to do."""
 
 
+class _Health(health_aio.HealthServicer):
+    """A watcher never hangs up by itself; it must not hold the drain for all of its grace."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.leaving = asyncio.Event()
+
+    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802
+        watching = asyncio.create_task(super().Watch(request, context))
+        leaving = asyncio.create_task(self.leaving.wait())
+        try:
+            await asyncio.wait((watching, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():
+                await watching
+        finally:
+            watching.cancel()
+            leaving.cancel()
+
+
 class Service:
     """One running service. `start`, then `drain` once; both on the same event loop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, engine: Engine | None = None) -> None:
+        """`engine`: instead of the one the settings name."""
         self._settings = settings
         self.decoder = Decoder(settings.decode, settings.limits)
-        self.engine: Engine = PocketSphinxEngine(settings.engine)
-        self._health = health_aio.HealthServicer()
+        self.engine: Engine = engine or PocketSphinxEngine(settings.engine)
+        self._health = _Health()
         self._server: aio.Server | None = None
         self.address = ""
         """HOST:PORT in use, once started."""
@@ -76,6 +97,7 @@ class Service:
         """NOT_SERVING, a moment for load balancers to notice, then let calls in flight finish."""
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(self._settings.server.drain_delay)
+        self._health.leaving.set()
         await self._close(self._settings.server.drain_grace)
 
     async def _close(self, grace: float) -> None:
@@ -95,6 +117,9 @@ class Service:
         options = (
             ("grpc.so_reuseport", 0),  # on by default: a second server on the port would start and take half of the calls
             ("grpc.max_receive_message_length", most),
+            # A held sender may write this much ahead of us; left to its bandwidth probing HTTP/2 lets in 4-6 MiB a stream.
+            ("grpc.http2.bdp_probe", 0),
+            ("grpc.http2.lookahead_bytes", MIB),
             ("grpc.http2.min_ping_interval_without_data_ms", 20_000),  # the default, 5 min, calls a client's keepalive abuse
             (
                 "grpc.max_send_message_length",
@@ -155,6 +180,8 @@ def _describe(error: Exception) -> status_pb2.Status:
 
 def _split(listen: str) -> tuple[str, int]:
     host, colon, port = listen.rpartition(":")
+    if ":" in host and not host.startswith("["):
+        colon = ""  # "::1" is an address without a port
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
         raise StartError(f"cannot listen on '{listen}': HOST:PORT is needed, e.g. 127.0.0.1:50051")

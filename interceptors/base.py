@@ -1,12 +1,12 @@
 """One wrapper for all four kinds of RPC, so that no interceptor forgets streams.
 
-A subclass says what happens around a call as one async context manager. The core tells
-response-streaming handlers by `isasyncgenfunction`; handlers here are coroutines
-or async generators, and so are their wrappers.
+A subclass says what happens around a call as one async context manager. The core tells the two
+styles of response-streaming handlers apart by `isasyncgenfunction`, so each is wrapped in its own style.
 """
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
@@ -35,6 +35,13 @@ class CallInterceptor(aio.ServerInterceptor, ABC):
         if handler.response_streaming:
             inner: Any = handler.stream_stream if handler.request_streaming else handler.unary_stream
             make = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
+            if not inspect.isasyncgenfunction(inner):  # grpc_health's Watch, for one: a coroutine that writes by itself
+
+                async def write(request: Any, context: Context) -> None:
+                    async with self.around(method, context):
+                        await inner(request, context)
+
+                return make(write, handler.request_deserializer, handler.response_serializer)
 
             async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
                 async with self.around(method, context), aclosing(inner(request, context)) as responses:

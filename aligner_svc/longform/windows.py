@@ -44,8 +44,10 @@ class Prefix(Generic[S]):
     resume: float
 
 
-AlignWindow = Callable[["npt.NDArray[np.int16]", Sequence[Token], bool], Awaitable[Prefix[S]]]
-"""(int16 samples, coming tokens, whether all of them must be in it) -> what was found."""
+AlignWindow = Callable[["npt.NDArray[np.int16]", Sequence[Token], bool, bool], Awaitable[Prefix[S]]]
+"""(int16 samples, coming tokens, whether the audio ends here, whether the tokens do) -> what was found."""
+_LEAST_ADVANCE = 1.0
+"""Seconds the next window begins later when no word was found: an aligner that hears nothing must not hold us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +70,14 @@ async def align_in_windows(
         last = left <= _LAST_SECONDS
         seconds = left if last else WINDOW_SECONDS
         offered = _offer(tokens, len(placed), seconds)
-        final = last and len(placed) + len(offered) == len(tokens)
-        window = samples[begin : begin + int(seconds * SAMPLE_RATE)]
-        prefix = await align(window, offered, final)
+        complete = len(placed) + len(offered) == len(tokens)
+        window = samples[begin:] if last else samples[begin : begin + int(seconds * SAMPLE_RATE)]
+        prefix = await align(window, offered, last, complete)
         placed += [Placed(begin / SAMPLE_RATE, span) for span in prefix.spans]
+        advance = prefix.resume if prefix.spans else max(prefix.resume, _LEAST_ADVANCE)
+        begin = len(samples) if last else begin + max(1, round(advance * SAMPLE_RATE))
         if progress is not None:
-            progress(begin / SAMPLE_RATE + (left if last else prefix.resume))
-        if last and (final or not prefix.spans):
-            break
-        begin += max(1, int(prefix.resume * SAMPLE_RATE))
+            progress(min(begin, len(samples)) / SAMPLE_RATE)
     return placed
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from aligner_svc.config import EngineSettings
 from aligner_svc.domain import SAMPLE_RATE, Clip, Token, WordStatus
-from aligner_svc.engines.pocketsphinx import PocketSphinxEngine
+from aligner_svc.engines.pocketsphinx.engine import PocketSphinxEngine
 from aligner_svc.engines.pocketsphinx.wire import TokenSpan, WindowAnswer, decode_request, encode_answer
 from aligner_svc.errors import LimitExceededError, UnavailableError
 from aligner_svc.workers import Reply, WorkerDiedError, WorkerTimeoutError
@@ -21,10 +21,13 @@ from aligner_svc.workers import Reply, WorkerDiedError, WorkerTimeoutError
 CLIP = Clip(np.zeros(4 * SAMPLE_RATE, np.int16))
 
 
-class FakePool:
-    """Answers windows with `answer(tokens, final)`, once `open` is set."""
+Answer = Callable[[list[list[str]], bool, bool], WindowAnswer]
 
-    def __init__(self, answer: Callable[[list[list[str]], bool], WindowAnswer]) -> None:
+
+class FakePool:
+    """Answers windows with `answer(tokens, last, complete)`, once `open` is set."""
+
+    def __init__(self, answer: Answer) -> None:
         self.answer = answer
         self.open = asyncio.Event()
         self.open.set()
@@ -52,8 +55,8 @@ def aligned(start: float, end: float, evidence: float = 1.0) -> TokenSpan:
 ABSENT = TokenSpan(0.0, 0.0, 0.0, 0.0, WordStatus.NOT_FOUND)
 
 
-def always(spans: Sequence[TokenSpan]) -> Callable[[list[list[str]], bool], WindowAnswer]:
-    return lambda tokens, final: WindowAnswer(spans, 4.0)
+def always(spans: Sequence[TokenSpan]) -> Answer:
+    return lambda tokens, last, complete: WindowAnswer(spans, 4.0)
 
 
 async def blocked(pool: FakePool, made: PocketSphinxEngine, calls: int) -> list[asyncio.Task[Any]]:
@@ -89,7 +92,7 @@ async def test_a_cancelled_call_gives_its_place_back() -> None:
 
 @pytest.mark.parametrize("error", [WorkerDiedError("x"), WorkerTimeoutError("x")])
 async def test_a_call_whose_workers_died_may_be_tried_again(error: Exception) -> None:
-    def fail(tokens: list[list[str]], final: bool) -> WindowAnswer:
+    def fail(tokens: list[list[str]], last: bool, complete: bool) -> WindowAnswer:
         raise error
 
     made = engine(FakePool(fail))
@@ -117,7 +120,7 @@ async def test_spans_are_in_order_inside_the_clip_one_for_every_token(spans: lis
 
 
 async def test_times_of_later_windows_count_from_the_beginning_of_the_clip() -> None:
-    def one_word(tokens: list[list[str]], final: bool) -> WindowAnswer:
+    def one_word(tokens: list[list[str]], last: bool, complete: bool) -> WindowAnswer:
         return WindowAnswer([aligned(1.0, 2.0)], 15.0)
 
     result = await engine(FakePool(one_word)).align(Clip(np.zeros(60 * SAMPLE_RATE, np.int16)), words(3), "en")
@@ -146,9 +149,48 @@ async def test_words_the_audio_ended_before_count_against_the_match() -> None:
 async def test_a_token_with_thousands_of_spoken_words_is_sent_in_part() -> None:
     sent: list[int] = []
 
-    def count(tokens: list[list[str]], final: bool) -> WindowAnswer:
+    def count(tokens: list[list[str]], last: bool, complete: bool) -> WindowAnswer:
         sent.extend(len(token) for token in tokens)
         return WindowAnswer([ABSENT] * len(tokens), 4.0)
 
     await engine(FakePool(count)).align(CLIP, [Token("w", 0, 1, ("one",) * 4000)], "en")
     assert max(sent) < 1000
+
+
+async def test_a_transcript_eight_times_as_long_as_the_audio_is_placed_to_the_end_of_the_audio() -> None:
+    asked: list[tuple[int, bool, bool]] = []
+
+    def a_word_every_half_second(tokens: list[list[str]], last: bool, complete: bool) -> WindowAnswer:
+        asked.append((len(tokens), last, complete))
+        return WindowAnswer([aligned(index / 2, index / 2 + 0.4) for index in range(8)], 4.0)
+
+    result = await engine(FakePool(a_word_every_half_second)).align(CLIP, words(64), "en")
+    assert asked == [(28, True, False)], "all of the audio, not all of the words"
+    assert [span.start for span in result.spans[:8]] == [index / 2 for index in range(8)]
+    assert [span.status for span in result.spans] == [WordStatus.ALIGNED] * 8 + [WordStatus.NOT_FOUND] * 56
+    assert result.match_score == pytest.approx(1 / 8)
+    assert [warning.code for warning in result.warnings] == ["TRANSCRIPT_MISMATCH", "WORDS_NOT_FOUND"]
+
+
+async def test_only_the_window_that_holds_all_that_is_left_is_told_so() -> None:
+    asked: list[tuple[bool, bool]] = []
+
+    def two_words(tokens: list[list[str]], last: bool, complete: bool) -> WindowAnswer:
+        asked.append((last, complete))
+        return WindowAnswer([aligned(1.0, 2.0), aligned(2.0, 3.0)], 10.0)
+
+    await engine(FakePool(two_words)).align(Clip(np.zeros(45 * SAMPLE_RATE, np.int16)), words(127), "en")
+    assert asked == [(False, False), (False, False), (True, True)]
+
+
+async def test_a_worker_that_never_gets_anywhere_is_not_asked_for_ever() -> None:
+    calls = 0
+
+    def nothing(tokens: list[list[str]], last: bool, complete: bool) -> WindowAnswer:
+        nonlocal calls
+        calls += 1
+        return WindowAnswer([], 0.0)
+
+    result = await engine(FakePool(nothing)).align(Clip(np.zeros(60 * SAMPLE_RATE, np.int16)), words(30), "en")
+    assert calls <= 60
+    assert [span.status for span in result.spans] == [WordStatus.NOT_FOUND] * 30

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from aligner_svc.domain import SAMPLE_RATE, WordStatus
 from aligner_svc.engines.boundaries import BoundaryRefiner
-from aligner_svc.engines.pocketsphinx.ladder import Placement, Samples, Window
+from aligner_svc.engines.pocketsphinx.ladder import Placement, Window
+from aligner_svc.engines.pocketsphinx.listening import Samples
 from aligner_svc.engines.pocketsphinx.window import WindowAligner
 from aligner_svc.engines.pocketsphinx.wire import WindowAnswer
 
@@ -48,14 +49,16 @@ def answer(
     times: Sequence[Times],
     *,
     seconds: float = 20.0,
-    final: bool = False,
+    last: bool = False,
+    complete: bool = False,
+    reached: int | None = None,
     tokens: Sequence[Sequence[str]] | None = None,
     samples: Samples | None = None,
 ) -> WindowAnswer:
-    """Every word is a token unless `tokens` says otherwise; silence unless there are `samples`."""
+    """Every word is a token unless `tokens` says otherwise, and was reached unless `reached` does; silence if no `samples`."""
     audio = np.zeros(int(seconds * SAMPLE_RATE), np.int16) if samples is None else samples
-    aligner = WindowAligner(FakeLadder(times), FakeSpeller(), refiner)  # type: ignore[arg-type]
-    return aligner.align(audio, tokens or [["w"]] * len(times), final)
+    aligner = WindowAligner(FakeLadder(times, reached), FakeSpeller(), refiner)  # type: ignore[arg-type]
+    return aligner.align(audio, tokens or [["w"]] * len(times), last, complete)
 
 
 def spans(given: WindowAnswer) -> list[tuple[float, float, WordStatus]]:
@@ -71,13 +74,13 @@ def running(first: int, last: int) -> list[Times]:
 
 
 def test_the_words_of_a_token_are_one_span(refiner: BoundaryRefiner) -> None:
-    found = answer(refiner, [(0.1, 0.4), (0.4, 0.9), (1.0, 1.2)], final=True, tokens=[["twenty", "one"], ["cats"]])
+    found = answer(refiner, [(0.1, 0.4), (0.4, 0.9), (1.0, 1.2)], last=True, complete=True, tokens=[["twenty", "one"], ["cats"]])
     assert spans(found) == [(0.1, 0.9, ALIGNED), (1.0, 1.2, ALIGNED)]
 
 
 def test_a_token_half_of_which_was_heard_is_believed_half(refiner: BoundaryRefiner) -> None:
-    whole = answer(refiner, [(0.1, 0.4), (0.4, 0.9)], final=True, tokens=[["twenty", "one"]]).spans[0]
-    half = answer(refiner, [(0.1, 0.4), None], final=True, tokens=[["twenty", "one"]]).spans[0]
+    whole = answer(refiner, [(0.1, 0.4), (0.4, 0.9)], last=True, complete=True, tokens=[["twenty", "one"]]).spans[0]
+    half = answer(refiner, [(0.1, 0.4), None], last=True, complete=True, tokens=[["twenty", "one"]]).spans[0]
     assert half.status is ALIGNED
     assert (half.start, half.end) == (0.1, 0.4)
     assert half.confidence == pytest.approx(whole.confidence / 2)
@@ -85,7 +88,7 @@ def test_a_token_half_of_which_was_heard_is_believed_half(refiner: BoundaryRefin
 
 
 def test_a_word_that_is_not_there_stands_at_the_end_of_the_one_before(refiner: BoundaryRefiner) -> None:
-    found = answer(refiner, [None, (0.5, 1.0), None, None, None, None, (1.0, 1.5), None], final=True)
+    found = answer(refiner, [None, (0.5, 1.0), None, None, None, None, (1.0, 1.5), None], last=True, complete=True)
     assert spans(found) == [
         (0.0, 0.0, NOT_FOUND),
         (0.5, 1.0, ALIGNED),
@@ -97,82 +100,93 @@ def test_a_word_that_is_not_there_stands_at_the_end_of_the_one_before(refiner: B
 
 
 def test_nothing_was_found(refiner: BoundaryRefiner) -> None:
-    assert spans(answer(refiner, [None] * 3, final=True)) == [(0.0, 0.0, NOT_FOUND)] * 3
+    assert spans(answer(refiner, [None] * 3, last=True, complete=True)) == [(0.0, 0.0, NOT_FOUND)] * 3
 
 
 def test_an_unheard_word_with_speech_in_its_place_is_repaired(refiner: BoundaryRefiner) -> None:
     samples = np.zeros(4 * SAMPLE_RATE, np.int16)
     samples[:SAMPLE_RATE] = samples[2 * SAMPLE_RATE : 3 * SAMPLE_RATE] = 5000
     samples[int(1.2 * SAMPLE_RATE) : int(1.8 * SAMPLE_RATE)] = 5000
-    found = answer(refiner, [(0.0, 1.0), None, (2.0, 3.0)], final=True, samples=samples)
+    found = answer(refiner, [(0.0, 1.0), None, (2.0, 3.0)], last=True, complete=True, samples=samples)
     start, end, status = spans(found)[1]
     assert status is REPAIRED
     assert (start, end) == pytest.approx((1.2, 1.8), abs=0.01)
     assert 0 < found.spans[1].confidence < found.spans[0].confidence
 
 
-# ---- how much of an open window is final
+# ---- how much of a window is final
 
 
 def test_a_final_window_answers_for_every_token(refiner: BoundaryRefiner) -> None:
-    found = answer(refiner, running(0, 20), final=True)
+    found = answer(refiner, running(0, 20), last=True, complete=True)
     assert len(found.spans) == 20
     assert found.resume == pytest.approx(20)
 
 
 def test_the_audio_of_a_final_window_may_not_end_early_and_that_of_an_open_one_after_any_token(refiner: BoundaryRefiner) -> None:
+    """Open: the audio goes on, or the tokens do, or both."""
     ladder = FakeLadder([(0.1, 0.4), (0.4, 0.9), (1.0, 1.2)])
     aligner = WindowAligner(ladder, FakeSpeller(), refiner)  # type: ignore[arg-type]
     samples = np.zeros(20 * SAMPLE_RATE, np.int16)
-    aligner.align(samples, [["twenty", "one"], ["cats"]], final=True)
+    aligner.align(samples, [["twenty", "one"], ["cats"]], last=True, complete=True)
     assert list(ladder.exits) == []
-    aligner.align(samples, [["twenty", "one"], ["cats"]], final=False)
-    assert set(ladder.exits) == {0, 2, 3}
+    for last, complete in ((True, False), (False, True), (False, False)):
+        ladder.exits = ()
+        aligner.align(samples, [["twenty", "one"], ["cats"]], last=last, complete=complete)
+        assert set(ladder.exits) == {0, 2, 3}
 
 
-def test_words_at_the_end_of_an_open_window_are_left_to_the_next(refiner: BoundaryRefiner) -> None:
-    found = answer(refiner, running(0, 20))
+@pytest.mark.parametrize("complete", [True, False])
+def test_words_at_the_end_of_an_open_window_are_left_to_the_next(refiner: BoundaryRefiner, complete: bool) -> None:
+    found = answer(refiner, running(0, 20), complete=complete)
     assert len(found.spans) == 18
     assert found.resume == pytest.approx(18)
 
 
-def test_a_pause_is_where_windows_meet(refiner: BoundaryRefiner) -> None:
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_pause_is_where_windows_meet(refiner: BoundaryRefiner, complete: bool) -> None:
     times = [*running(0, 16), (16.4, 17.0), *running(17, 20)]
-    found = answer(refiner, times)
+    found = answer(refiner, times, complete=complete)
     assert len(found.spans) == 16
     assert 16.0 < found.resume < 16.4
 
 
-def test_the_next_window_begins_near_the_next_word_after_a_long_pause(refiner: BoundaryRefiner) -> None:
-    found = answer(refiner, [*running(0, 16), (17.9, 18.2)])
+@pytest.mark.parametrize("complete", [True, False])
+def test_the_next_window_begins_near_the_next_word_after_a_long_pause(refiner: BoundaryRefiner, complete: bool) -> None:
+    found = answer(refiner, [*running(0, 16), (17.9, 18.2)], complete=complete)
     assert len(found.spans) == 17 or 16.0 < found.resume <= 16.5
 
 
-def test_a_pause_far_back_is_not_worth_hearing_everything_twice(refiner: BoundaryRefiner) -> None:
-    found = answer(refiner, [(0.0, 1.0), *running(2, 20)])
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_pause_far_back_is_not_worth_hearing_everything_twice(refiner: BoundaryRefiner, complete: bool) -> None:
+    found = answer(refiner, [(0.0, 1.0), *running(2, 20)], complete=complete)
     assert found.resume > 10
 
 
-def test_absent_words_between_final_ones_are_final_too(refiner: BoundaryRefiner) -> None:
-    found = answer(refiner, [*running(0, 5), *[None] * 5, *running(5, 20)])
+@pytest.mark.parametrize("complete", [True, False])
+def test_absent_words_between_final_ones_are_final_too(refiner: BoundaryRefiner, complete: bool) -> None:
+    found = answer(refiner, [*running(0, 5), *[None] * 5, *running(5, 20)], complete=complete)
     assert len(found.spans) == 5 + 5 + 13
     assert [span.status for span in found.spans[5:10]] == [NOT_FOUND] * 5
 
 
-def test_absent_words_after_the_last_one_may_come_later(refiner: BoundaryRefiner) -> None:
-    found = answer(refiner, [*running(0, 5), *[None] * 50])
+@pytest.mark.parametrize("complete", [True, False])
+def test_absent_words_after_the_last_one_may_come_later(refiner: BoundaryRefiner, complete: bool) -> None:
+    found = answer(refiner, [*running(0, 5), *[None] * 50], complete=complete)
     assert len(found.spans) == 5
 
 
-def test_an_open_window_without_a_word_is_passed_over(refiner: BoundaryRefiner) -> None:
-    found = answer(refiner, [None] * 30)
+@pytest.mark.parametrize("complete", [True, False])
+def test_an_open_window_without_a_word_is_passed_over(refiner: BoundaryRefiner, complete: bool) -> None:
+    found = answer(refiner, [None] * 30, complete=complete)
     assert list(found.spans) == []
     assert 17 < found.resume <= 20
 
 
 @pytest.mark.parametrize("start", [0.1, 5.0, 18.7])
-def test_a_first_word_that_may_be_cut_is_heard_again_whole(refiner: BoundaryRefiner, start: float) -> None:
-    found = answer(refiner, [(start, 19.5), None])
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_first_word_that_may_be_cut_is_heard_again_whole(refiner: BoundaryRefiner, complete: bool, start: float) -> None:
+    found = answer(refiner, [(start, 19.5), None], complete=complete)
     assert list(found.spans) == []
     assert found.resume >= 1, "a window that begins where this one did finds the same"
     assert start < 1 or found.resume <= start
@@ -181,9 +195,8 @@ def test_a_first_word_that_may_be_cut_is_heard_again_whole(refiner: BoundaryRefi
 _WORD = st.tuples(st.floats(0.0, 1.0), st.floats(0.02, 2.0), st.booleans())
 
 
-@settings(derandomize=True, max_examples=150, deadline=None)
-@given(st.lists(_WORD, min_size=1, max_size=40), st.floats(0.06, 25.0))
-def test_any_open_window_goes_forward_and_commits_in_order(words: list[tuple[float, float, bool]], seconds: float) -> None:
+def inside(words: list[tuple[float, float, bool]], seconds: float) -> list[Times]:
+    """Times of words given as (pause before, length, whether it was found), as far as the audio goes."""
     times: list[Times] = []
     at = 0.0
     for pause, length, there in words:
@@ -193,7 +206,16 @@ def test_any_open_window_goes_forward_and_commits_in_order(words: list[tuple[flo
         else:
             times.append((start, end))
             at = end
-    found = answer(_REFINER, times, seconds=seconds)
+    return times
+
+
+@settings(derandomize=True, max_examples=150, deadline=None)
+@given(st.lists(_WORD, min_size=1, max_size=40), st.floats(0.06, 25.0), st.booleans())
+def test_any_open_window_goes_forward_and_commits_in_order(
+    words: list[tuple[float, float, bool]], seconds: float, complete: bool
+) -> None:
+    times = inside(words, seconds)
+    found = answer(_REFINER, times, seconds=seconds, complete=complete)
     assert len(found.spans) <= len(times)
     assert 0 < found.resume <= seconds
     reached = 0.0
@@ -203,6 +225,70 @@ def test_any_open_window_goes_forward_and_commits_in_order(words: list[tuple[flo
     coming = [time for time in times[len(found.spans) :] if time is not None]
     if coming and found.spans:
         assert found.resume <= coming[0][0] + 1e-9, "the next window begins in the middle of a word"
+
+
+# ---- the audio ends, the tokens go on
+
+
+def test_the_last_audio_is_answered_to_its_end_and_no_further(refiner: BoundaryRefiner) -> None:
+    found = answer(refiner, [*running(0, 20), *[None] * 100], last=True, reached=20)
+    assert spans(found) == [(float(second), float(second + 1), ALIGNED) for second in range(20)]
+    assert found.resume == pytest.approx(20)
+
+
+def test_absent_words_before_the_end_of_the_last_audio_are_final(refiner: BoundaryRefiner) -> None:
+    found = answer(refiner, [*running(0, 5), *[None] * 4, (5.0, 6.0), None, None], last=True, reached=11)
+    assert [span.status for span in found.spans] == [ALIGNED] * 5 + [NOT_FOUND] * 4 + [ALIGNED, NOT_FOUND]
+
+
+@pytest.mark.parametrize(("reached", "count"), [(0, 0), (1, 0), (2, 1), (3, 2), (5, 2), (6, 3)])
+def test_a_token_is_reached_with_its_last_word(refiner: BoundaryRefiner, reached: int, count: int) -> None:
+    times: list[Times] = [(second, second + 1) if second < reached else None for second in range(6)]
+    tokens = [["twenty", "one"], ["cats"], ["nineteen", "eighty", "four"]]
+    assert len(answer(refiner, times, last=True, reached=reached, tokens=tokens).spans) == count
+
+
+def test_if_the_tokens_end_too_those_the_audio_does_not_reach_are_not_found(refiner: BoundaryRefiner) -> None:
+    found = answer(refiner, [*running(0, 20), *[None] * 100], last=True, complete=True, reached=20)
+    assert [span.status for span in found.spans] == [ALIGNED] * 20 + [NOT_FOUND] * 100
+    assert {(span.start, span.end) for span in found.spans[20:]} == {(20.0, 20.0)}
+
+
+@pytest.mark.parametrize(("last", "complete"), [(False, False), (False, True), (True, False), (True, True)])
+def test_words_that_may_come_later_do_not_keep_a_slurred_one_from_its_place(
+    refiner: BoundaryRefiner, last: bool, complete: bool
+) -> None:
+    samples = np.zeros(20 * SAMPLE_RATE, np.int16)
+    samples[: 4 * SAMPLE_RATE] = 5000
+    times: list[Times] = [(0.0, 1.0), None, (2.0, 3.0), (3.0, 4.0), *[None] * 60]
+    found = answer(refiner, times, last=last, complete=complete, reached=4, samples=samples)
+    assert spans(found)[:4] == [(0.0, 1.0, ALIGNED), (1.0, 2.0, REPAIRED), (2.0, 3.0, ALIGNED), (3.0, 4.0, ALIGNED)]
+    assert all(span.status is NOT_FOUND for span in found.spans[4:])
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_chance_hits_are_no_neighbours_for_a_slurred_word(refiner: BoundaryRefiner, last: bool) -> None:
+    samples = np.full(20 * SAMPLE_RATE, 5000, np.int16)
+    samples[: SAMPLE_RATE * 2] = 0
+    times: list[Times] = [(2.0, 3.0), None, (4.0, 5.0), *[None] * 6]
+    found = answer(refiner, times, last=last, reached=9, samples=samples)
+    assert found.spans[1].status is NOT_FOUND
+
+
+@settings(derandomize=True, max_examples=100, deadline=None)
+@given(st.lists(_WORD, min_size=1, max_size=40), st.floats(0.06, 25.0), st.integers(0, 40), st.booleans())
+def test_any_last_window_answers_what_it_reached_in_order(
+    words: list[tuple[float, float, bool]], seconds: float, later: int, complete: bool
+) -> None:
+    times = inside(words, seconds)
+    found = answer(_REFINER, [*times, *[None] * later], seconds=seconds, last=True, complete=complete, reached=len(times))
+    assert len(found.spans) == len(times) + (later if complete else 0)
+    assert found.resume == pytest.approx(seconds, abs=1 / SAMPLE_RATE)
+    reached = 0.0
+    for span, time in zip(found.spans, [*times, *[None] * later], strict=False):
+        assert reached <= span.start <= span.end <= seconds
+        assert (span.status is NOT_FOUND) == (time is None)
+        reached = span.end
 
 
 _REFINER = BoundaryRefiner()

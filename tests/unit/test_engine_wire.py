@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from aligner_svc.domain import WordStatus
 from aligner_svc.engines.pocketsphinx.wire import (
+    MalformedError,
     TokenSpan,
     WindowAnswer,
     decode_answer,
@@ -31,10 +32,10 @@ def test_an_answer_survives_json(spans: list[TokenSpan], resume: float) -> None:
 
 
 @settings(derandomize=True, max_examples=50, deadline=None)
-@given(st.lists(st.lists(st.text("ab'", min_size=1), min_size=1, max_size=3), max_size=4), st.booleans())
-def test_a_request_survives_json(tokens: list[list[str]], final: bool) -> None:
-    header = json.loads(json.dumps(encode_request([tuple(token) for token in tokens], final)))
-    assert decode_request(header) == (tokens, final)
+@given(st.lists(st.lists(st.text("ab'", min_size=1), min_size=1, max_size=3), max_size=4), st.booleans(), st.booleans())
+def test_a_request_survives_json(tokens: list[list[str]], last: bool, complete: bool) -> None:
+    header = json.loads(json.dumps(encode_request([tuple(token) for token in tokens], last, complete)))
+    assert decode_request(header) == (tokens, last, complete)
 
 
 ROW = [0.1, 0.2, 0.9, 0.9, "ALIGNED"]
@@ -55,14 +56,38 @@ ROW = [0.1, 0.2, 0.9, 0.9, "ALIGNED"]
         {"spans": [["soon", *ROW[1:]]], "resume": 1.0},
         {"spans": [{"start": 0.1}], "resume": 1.0},
         {"spans": "ALIGNED", "resume": 1.0},
+        {"spans": [[*ROW[:4], ["ALIGNED"]]], "resume": 1.0},
+        {"spans": [[True, *ROW[1:]]], "resume": 1.0},
+        {"spans": [ROW], "resume": math.nan},
+        {"spans": [ROW], "resume": math.inf},
+        *[
+            {"spans": [[*ROW[:place], bad, *ROW[place + 1 :]]], "resume": 1.0}
+            for place in range(4)
+            for bad in (math.nan, -math.inf)
+        ],
     ],
 )
 def test_a_malformed_answer_is_refused(header: dict[str, Any]) -> None:
-    with pytest.raises((ValidationError, KeyError)):
-        decode_answer(header)
+    with pytest.raises(MalformedError):
+        decode_answer(json.loads(json.dumps(header)))
 
 
 @pytest.mark.parametrize("tokens", [None, "word", ["word"], [[1]], [None]])
 def test_a_malformed_request_is_refused(tokens: Any) -> None:
-    with pytest.raises(ValidationError):
-        decode_request({"tokens": tokens, "final": True})
+    with pytest.raises(MalformedError):
+        decode_request({"tokens": tokens, "last": True, "complete": True})
+
+
+@pytest.mark.parametrize("key", ["tokens", "last", "complete"])
+def test_a_request_with_a_part_missing_is_refused(key: str) -> None:
+    header = encode_request([["a"]], last=False, complete=False)
+    del header[key]
+    with pytest.raises(MalformedError):
+        decode_request(header)
+
+
+@pytest.mark.parametrize("key", ["last", "complete"])
+@pytest.mark.parametrize("value", [None, "perhaps", 2, math.nan, []])
+def test_a_request_that_does_not_say_yes_or_no_is_refused(key: str, value: Any) -> None:
+    with pytest.raises(MalformedError):
+        decode_request({**encode_request([["a"]], last=True, complete=True), key: value})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,8 @@ class Asked:
     first: int
     samples: int
     tokens: Sequence[Token]
-    final: bool
+    last: bool
+    complete: bool
 
     @property
     def seconds(self) -> float:
@@ -40,6 +42,11 @@ class Asked:
     def begin(self) -> float:
         return self.first / SAMPLE_RATE
 
+    @property
+    def after(self) -> int:
+        """The first sample after it."""
+        return self.first + self.samples
+
 
 @dataclass
 class Aligner:
@@ -48,8 +55,9 @@ class Aligner:
     answer: Callable[[Asked], Prefix[Span]]
     asked: list[Asked] = field(default_factory=list)
 
-    async def __call__(self, samples: npt.NDArray[np.int16], tokens: Sequence[Token], final: bool) -> Prefix[Span]:
-        window = Asked(int(samples[0]) if len(samples) else -1, len(samples), tokens, final)
+    async def __call__(self, samples: npt.NDArray[np.int16], tokens: Sequence[Token], last: bool, complete: bool) -> Prefix[Span]:
+        window = Asked(int(samples[0]) if len(samples) else -1, len(samples), tokens, last, complete)
+        assert not len(samples) or samples[-1] == window.after - 1
         self.asked.append(window)
         return self.answer(window)
 
@@ -67,7 +75,7 @@ def knowing(truth: Sequence[tuple[float, float]]) -> Aligner:
     """Knows when every word is said; sure of all but the last second and a half of an open window."""
 
     def answer(window: Asked) -> Prefix[Span]:
-        limit = window.begin + window.seconds + (1e-3 if window.final else -UNSURE)
+        limit = window.begin + window.seconds + (1e-3 if window.last else -UNSURE)
         spans = []
         for token in window.tokens:
             start, end = truth[token.char_start]
@@ -100,7 +108,7 @@ async def test_all_words_are_placed_when_they_are_said(seconds: float) -> None:
 async def test_a_short_clip_is_one_window_that_must_hold_all() -> None:
     aligner = knowing(every(0.5, 20))
     await align_in_windows(numbered(12), words(20), aligner)
-    assert [(window.samples, window.final) for window in aligner.asked] == [(12 * SAMPLE_RATE, True)]
+    assert [(window.samples, window.last, window.complete) for window in aligner.asked] == [(12 * SAMPLE_RATE, True, True)]
 
 
 async def test_a_pause_longer_than_a_window() -> None:
@@ -122,14 +130,33 @@ async def test_nothing_is_ever_found() -> None:
     aligner = knowing([(1e9, 1e9)] * 500)
     assert await align_in_windows(numbered(200), words(500), aligner) == []
     assert len(aligner.asked) < 20
-    assert aligner.asked[-1].begin + aligner.asked[-1].seconds == pytest.approx(200, abs=1e-3)
+    assert aligner.asked[-1].after == 200 * SAMPLE_RATE
 
 
 async def test_the_audio_ends_before_the_transcript() -> None:
     truth = every(0.4, 400) + [(1e9, 1e9)] * 600
     placed = await align_in_windows(numbered(165), words(1000), knowing(truth))
-    assert len(placed) >= 390
-    assert times(placed) == pytest.approx([start for start, _ in truth[: len(placed)]], abs=1e-3)
+    assert times(placed) == pytest.approx([start for start, _ in truth[:400]], abs=1e-3)
+
+
+@pytest.mark.parametrize("seconds", [5.0, 20.0, 25.0, 25.01, 61.3])
+async def test_a_transcript_eight_times_as_long_as_the_audio_is_placed_to_the_end_of_the_audio(seconds: float) -> None:
+    said = every(0.4, int((seconds - 0.3) / 0.4) + 1)
+    aligner = knowing(said + [(1e9, 1e9)] * (7 * len(said)))
+    placed = await align_in_windows(numbered(seconds), words(8 * len(said)), aligner)
+    assert times(placed) == pytest.approx([start for start, _ in said], abs=1e-3)
+    assert [(window.last, window.complete) for window in aligner.asked[:-1]] == [(False, False)] * (len(aligner.asked) - 1)
+    assert (aligner.asked[-1].last, aligner.asked[-1].complete) == (True, False)
+
+
+async def test_a_window_is_complete_when_it_is_offered_all_that_is_left_and_last_when_the_audio_ends_with_it() -> None:
+    aligner = knowing(every(0.4, 150))
+    await align_in_windows(numbered(100), words(150), aligner)
+    for window in aligner.asked:
+        assert window.complete == (window.tokens[-1].char_start == 149)
+        assert window.last == (window.after == 100 * SAMPLE_RATE)
+    assert {window.complete for window in aligner.asked} == {False, True}
+    assert not any(window.last for window in aligner.asked), "the words end long before the audio"
 
 
 async def test_the_transcript_ends_before_the_audio() -> None:
@@ -139,9 +166,28 @@ async def test_the_transcript_ends_before_the_audio() -> None:
     assert aligner.asked[-1].begin < 60, "audio after the last word need not be looked at"
 
 
-async def test_an_aligner_that_never_commits() -> None:
+@pytest.mark.parametrize("seconds", [25.05, 100.0, 900.0])
+async def test_an_aligner_that_never_commits_is_asked_once_a_second(seconds: float) -> None:
     aligner = Aligner(lambda _: Prefix([], 0.0))
-    assert await align_in_windows(numbered(25.05), words(5), aligner) == []
+    clip = numbered(seconds)
+    assert await align_in_windows(clip, words(5), aligner) == []
+    assert [window.first for window in aligner.asked] == [second * SAMPLE_RATE for second in range(len(aligner.asked))]
+    assert len(aligner.asked) <= seconds
+    assert aligner.asked[-1].after == len(clip.samples)
+
+
+@pytest.mark.parametrize("resume", [0.0, 0.3, 1.0, 1.7, 2.01, 8.03])
+async def test_a_window_without_a_word_is_left_behind_by_a_second_at_least(resume: float) -> None:
+    aligner = Aligner(lambda _: Prefix([], resume))
+    await align_in_windows(numbered(60), words(5), aligner)
+    steps = np.diff([window.first for window in aligner.asked])
+    assert set(steps.tolist()) == {round(max(1.0, resume) * SAMPLE_RATE)}
+
+
+async def test_a_word_is_committed_where_it_ends_even_if_that_is_less_than_a_second_on() -> None:
+    aligner = Aligner(lambda window: Prefix([Span(0.0, 0.3)], 0.3))
+    await align_in_windows(numbered(60), words(5), aligner)
+    assert [window.first for window in aligner.asked] == [round(0.3 * index * SAMPLE_RATE) for index in range(5)]
 
 
 async def test_an_aligner_that_commits_words_but_no_time() -> None:
@@ -167,7 +213,36 @@ async def test_progress_grows_and_ends_with_the_audio() -> None:
     told: list[float] = []
     await align_in_windows(numbered(100), words(240), knowing(every(0.4, 240)), told.append)
     assert told == sorted(told)
-    assert told[-1] == pytest.approx(100)
+    assert told[-1] == pytest.approx(100, abs=1e-9)
+
+
+_SECOND = SAMPLE_RATE
+
+
+@settings(derandomize=True, max_examples=100, deadline=None)
+@given(
+    st.integers(1, 120 * _SECOND) | st.sampled_from([1, 20 * _SECOND - 1, 25 * _SECOND - 1, 25 * _SECOND, 25 * _SECOND + 1]),
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 20 * _SECOND)), max_size=20),
+)
+async def test_every_sample_is_heard_and_windows_meet_at_the_sample(count: int, commits: list[tuple[int, int]]) -> None:
+    left = iter(commits)
+
+    def answer(window: Asked) -> Prefix[Span]:
+        chosen, resume = next(left, (0, 18 * _SECOND))
+        return Prefix([Span(0.0, resume / _SECOND)] * chosen, resume / _SECOND)
+
+    aligner = Aligner(answer)
+    placed = await align_in_windows(Clip(np.arange(count)), words(1000), aligner)  # type: ignore[arg-type]
+    asked = aligner.asked
+    assert asked[0].first == 0
+    assert asked[-1].after == count
+    assert [window.last for window in asked] == [False] * (len(asked) - 1) + [True]
+    answered = [*commits, *[(0, 18 * _SECOND)] * len(asked)]
+    for (window, following), (chosen, resume) in zip(pairwise(asked), answered, strict=False):
+        assert window.samples == 20 * _SECOND
+        assert following.first == window.first + max(resume, 1 if chosen else _SECOND)
+    assert asked[-1].samples <= 25 * _SECOND
+    assert {item.offset for item in placed} <= {window.begin for window in asked}
 
 
 @settings(derandomize=True, max_examples=200, deadline=None)
@@ -194,8 +269,9 @@ async def test_whatever_is_committed_it_goes_forward(
     assert len(placed) <= count
     offsets = [item.offset for item in placed]
     assert offsets == sorted(offsets)
-    assert (np.diff(told) >= -1 / SAMPLE_RATE).all()
-    assert told[-1] <= clip.seconds + 1e-3
+    assert (np.diff(told) >= -0.5 / SAMPLE_RATE - 1e-9).all()  # windows begin at whole samples
+    assert told[-1] <= clip.seconds + 1e-9
+    assert len(asked) <= count + seconds + 1
     assert asked[0].first == 0
     offered = 0
     for window, following in zip(asked, [*asked[1:], None], strict=True):
@@ -204,6 +280,8 @@ async def test_whatever_is_committed_it_goes_forward(
         assert window.tokens[0].char_start >= offered, "a committed token is offered again"
         offered = window.tokens[0].char_start
         if following is not None:
-            assert window.first < following.first <= window.first + window.samples, "audio was passed over unseen"
+            assert window.first < following.first <= window.after, "audio was passed over unseen"
+        assert window.last == (window.after == len(clip.samples) and following is None)
     if len(placed) < count:
-        assert asked[-1].first + asked[-1].samples >= len(clip.samples) - 1, "it stopped early"
+        assert asked[-1].after == len(clip.samples), "it stopped early"
+        assert told[-1] == pytest.approx(clip.seconds, abs=1e-9)

@@ -1,5 +1,1 @@
-"""The embedded acoustic engine."""
-
-from aligner_svc.engines.pocketsphinx.engine import PocketSphinxEngine
-
-__all__ = ["PocketSphinxEngine"]
+"""The embedded acoustic engine. Nothing is imported here: worker processes load this package too, and need no engine."""

@@ -11,13 +11,15 @@ import numpy.typing as npt
 from aligner_svc.config import EngineSettings
 from aligner_svc.domain import Clip, Token, Warning, WordStatus
 from aligner_svc.engines.base import EngineResult, ProgressSink, Span
-from aligner_svc.engines.pocketsphinx.wire import TokenSpan, decode_answer, encode_request
+from aligner_svc.engines.pocketsphinx.wire import MalformedError, TokenSpan, decode_answer, encode_request
 from aligner_svc.errors import LimitExceededError, UnavailableError
 from aligner_svc.longform.windows import Placed, Prefix, align_in_windows
 from aligner_svc.workers import WorkerDiedError, WorkerPool, WorkerTimeoutError
 
 MATCH_THRESHOLD = 0.5
 """Match score below which transcript and audio are said not to belong together."""
+_MATCHED = 0.75
+"""Match score above which words are believed as they are: the lowest of 80 clips with their own transcript."""
 _MOST_SPOKEN = 100
 """Spoken words one token may have: what is said in a window. A 4,000-digit number has more, and no window holds it."""
 _WINDOW_TIMEOUT = 60.0
@@ -51,9 +53,11 @@ class PocketSphinxEngine:
         self._calls += 1
         queued = busy = 0.0
 
-        async def align_window(samples: npt.NDArray[np.int16], coming: Sequence[Token], final: bool) -> Prefix[TokenSpan]:
+        async def align_window(
+            samples: npt.NDArray[np.int16], coming: Sequence[Token], last: bool, complete: bool
+        ) -> Prefix[TokenSpan]:
             nonlocal queued, busy
-            request = encode_request([token.spoken[:_MOST_SPOKEN] for token in coming], final)
+            request = encode_request([token.spoken[:_MOST_SPOKEN] for token in coming], last, complete)
             reply = await self.pool.call(request, samples.data.cast("B"), timeout=_WINDOW_TIMEOUT)
             queued, busy = queued + reply.queued, busy + reply.busy
             answer = decode_answer(reply.header)
@@ -61,19 +65,21 @@ class PocketSphinxEngine:
 
         try:
             placed = await align_in_windows(clip, tokens, align_window, progress)
-        except (WorkerDiedError, WorkerTimeoutError):
-            raise UnavailableError(
-                "ENGINE_UNAVAILABLE", "the aligner failed on this call twice, try again", retry_after=1.0
-            ) from None
+        except (WorkerDiedError, WorkerTimeoutError, MalformedError):
+            raise UnavailableError("ENGINE_UNAVAILABLE", "the aligner failed on this call, try again", retry_after=1.0) from None
         finally:
             self._calls -= 1
-        spans = _spans(placed, len(tokens), clip.seconds)
         score = float(np.sum([item.span.evidence for item in placed]) / len(tokens))
+        spans = _spans(placed, len(tokens), clip.seconds, faith=min(1.0, score / _MATCHED))
         return EngineResult(spans, score, _warnings(spans, score), queued, busy)
 
 
-def _spans(placed: Sequence[Placed[TokenSpan]], count: int, seconds: float) -> list[Span]:
-    """In order, inside the clip, one for every token: windows meet at a word's end, where two estimates may cross."""
+def _spans(placed: Sequence[Placed[TokenSpan]], count: int, seconds: float, faith: float) -> list[Span]:
+    """In order, inside the clip, one for every token.
+
+    Windows meet at a word's end, where two estimates may cross. `faith` scales the confidences: the
+    few words of another transcript that seem to be there are there by chance.
+    """
     spans: list[Span] = []
     at = 0.0
     for item in placed:
@@ -83,7 +89,7 @@ def _spans(placed: Sequence[Placed[TokenSpan]], count: int, seconds: float) -> l
             continue
         start = min(max(item.offset + span.start, at), seconds)
         end = min(max(item.offset + span.end, start), seconds)
-        spans.append(Span(start, end, span.confidence, span.status))
+        spans.append(Span(start, end, span.confidence * faith, span.status))
         at = end
     spans += [Span(at, at, 0.0, WordStatus.NOT_FOUND)] * (count - len(spans))
     return spans

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from aligner_svc.engines.boundaries import BoundaryRefiner, WordSpan
-from aligner_svc.engines.pocketsphinx.ladder import Placement, Samples
+from aligner_svc.engines.pocketsphinx.ladder import Placement
+from aligner_svc.engines.pocketsphinx.listening import Samples
 
 
 def refine(samples: Samples, placements: Sequence[Placement | None], refiner: BoundaryRefiner) -> list[Placement | None]:

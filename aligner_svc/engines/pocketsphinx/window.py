@@ -10,8 +10,9 @@ import numpy as np
 from aligner_svc.domain import SAMPLE_RATE, WordStatus
 from aligner_svc.engines.boundaries import BoundaryRefiner
 from aligner_svc.engines.pocketsphinx import calibration
-from aligner_svc.engines.pocketsphinx.ladder import Ladder, Placement, Samples, loudness
+from aligner_svc.engines.pocketsphinx.ladder import Ladder, Placement, loudness
 from aligner_svc.engines.pocketsphinx.lexicon import Speller
+from aligner_svc.engines.pocketsphinx.listening import Samples
 from aligner_svc.engines.pocketsphinx.refine import refine
 from aligner_svc.engines.pocketsphinx.repair import Gap, repair
 from aligner_svc.engines.pocketsphinx.wire import TokenSpan, WindowAnswer
@@ -32,22 +33,33 @@ class WindowAligner:
         self._speller = speller
         self._refiner = refiner
 
-    def align(self, samples: Samples, tokens: Sequence[Sequence[str]], final: bool) -> WindowAnswer:
-        """`tokens[i]` are the spoken words of token i. Not `final`: the audio goes on, tokens may reach past it."""
+    def align(self, samples: Samples, tokens: Sequence[Sequence[str]], last: bool, complete: bool) -> WindowAnswer:
+        """`tokens[i]` are the spoken words of token i.
+
+        Not `last`: the audio goes on after the window. Not `complete`: tokens go on after these.
+        """
         words = [word for token in tokens for word in token]
         ends = np.cumsum([len(token) for token in tokens]).tolist()
-        window = self._ladder.align(samples, words, () if final else (0, *ends))
+        window = self._ladder.align(samples, words, () if last and complete else (0, *ends))
         placements = refine(samples, window.placements, self._refiner)
-        phones = [len(self._speller.phones(word)) for word in words]
-        repaired = repair(placements, phones, lambda gap: _speech(samples, gap, window.noisy))
+        repaired = self._repair(samples, words, placements[: window.reached], window.noisy)
         spans = []
-        for first, last in zip([0, *ends], ends, strict=False):
-            indices = range(first, last)
+        for begin, end in zip([0, *ends], ends, strict=False):
+            indices = range(begin, end)
             spans.append(_fold([placements[i] for i in indices], [repaired[i] for i in indices if i in repaired]))
-        if final:
-            return WindowAnswer(_place_absent(spans), len(samples) / SAMPLE_RATE)
+        if last:
+            count = len(tokens) if complete else sum(end <= window.reached for end in ends)
+            return WindowAnswer(_place_absent(spans[:count]), len(samples) / SAMPLE_RATE)
         count, resume = _cut(spans, len(samples) / SAMPLE_RATE)
         return WindowAnswer(_place_absent(spans[:count]), resume)
+
+    def _repair(
+        self, samples: Samples, words: Sequence[str], placements: Sequence[Placement | None], noisy: bool
+    ) -> dict[int, tuple[float, float]]:
+        if None not in placements:
+            return {}
+        phones = [len(self._speller.phones(word)) for word in words[: len(placements)]]
+        return repair(placements, phones, lambda gap: _speech(samples, gap, noisy))
 
 
 def _fold(placements: Sequence[Placement | None], repaired: Sequence[tuple[float, float]]) -> TokenSpan:

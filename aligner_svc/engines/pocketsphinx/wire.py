@@ -1,17 +1,16 @@
 """What travels between the engine and its workers: JSON headers, samples as raw int16.
 
-Light on purpose: the parent imports it and must not load the models with it.
+Light on purpose: the parent must not load the models with it, nor a worker 15 MB of pydantic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pydantic import TypeAdapter
-
 from aligner_svc.domain import WordStatus
-from aligner_svc.workers import JsonValue
+from aligner_svc.workers.frames import JsonValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +32,20 @@ class WindowAnswer:
     resume: float
 
 
-_Row = tuple[float, float, float, float, WordStatus]
-_ROWS = TypeAdapter(list[_Row])
-_TOKENS = TypeAdapter(list[list[str]])
-_SECONDS = TypeAdapter(float)
+class MalformedError(Exception):
+    """What the other side sent is not what an honest one would send."""
 
 
-def encode_request(tokens: Sequence[Sequence[str]], final: bool) -> dict[str, JsonValue]:
-    return {"tokens": [list(token) for token in tokens], "final": final}
+def encode_request(tokens: Sequence[Sequence[str]], last: bool, complete: bool) -> dict[str, JsonValue]:
+    return {"tokens": [list(token) for token in tokens], "last": last, "complete": complete}
 
 
-def decode_request(header: dict[str, JsonValue]) -> tuple[list[list[str]], bool]:
-    return _TOKENS.validate_python(header["tokens"]), header["final"] is True
+def decode_request(header: Mapping[str, JsonValue]) -> tuple[list[list[str]], bool, bool]:
+    """Raises MalformedError."""
+    tokens, last, complete = header.get("tokens"), header.get("last"), header.get("complete")
+    if not isinstance(last, bool) or not isinstance(complete, bool):
+        raise MalformedError("last, complete")
+    return [[_word(word) for word in _list(token)] for token in _list(tokens)], last, complete
 
 
 def encode_answer(answer: WindowAnswer) -> dict[str, JsonValue]:
@@ -52,8 +53,41 @@ def encode_answer(answer: WindowAnswer) -> dict[str, JsonValue]:
     return {"spans": rows, "resume": answer.resume}
 
 
-def decode_answer(header: dict[str, JsonValue]) -> WindowAnswer:
-    """Raises pydantic.ValidationError for anything an honest worker would not send."""
-    return WindowAnswer(
-        [TokenSpan(*row) for row in _ROWS.validate_python(header["spans"])], _SECONDS.validate_python(header["resume"])
-    )
+def decode_answer(header: Mapping[str, JsonValue]) -> WindowAnswer:
+    """Raises MalformedError."""
+    return WindowAnswer([_span(_list(row)) for row in _list(header.get("spans"))], _number(header.get("resume")))
+
+
+def _span(row: Sequence[JsonValue]) -> TokenSpan:
+    if len(row) != 5:
+        raise MalformedError("span")
+    start, end, confidence, evidence, status = row
+    try:
+        found = WordStatus(status)
+    except ValueError:
+        raise MalformedError("status") from None
+    return TokenSpan(_number(start), _number(end), _number(confidence), _number(evidence), found)
+
+
+def _list(value: JsonValue) -> Sequence[JsonValue]:
+    if not isinstance(value, list):
+        raise MalformedError("list")
+    return value
+
+
+def _word(value: JsonValue) -> str:
+    if not isinstance(value, str):
+        raise MalformedError("word")
+    return value
+
+
+def _number(value: JsonValue) -> float:
+    if not isinstance(value, float | int) or isinstance(value, bool):
+        raise MalformedError("number")
+    try:
+        number = float(value)
+    except OverflowError:
+        raise MalformedError("number") from None
+    if not math.isfinite(number):
+        raise MalformedError("number")
+    return number

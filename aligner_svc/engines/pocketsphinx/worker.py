@@ -19,11 +19,11 @@ _WARM_UP_SECONDS = 1
 def main() -> None:
     speller = Speller()
     aligner = WindowAligner(Ladder(Recogniser(speller), PhonemeModel()), speller, BoundaryRefiner())
-    aligner.align(np.zeros(16_000 * _WARM_UP_SECONDS, dtype=np.int16), [["warm"], ["up"]], final=True)
+    aligner.align(np.zeros(16_000 * _WARM_UP_SECONDS, dtype=np.int16), [["warm"], ["up"]], last=True, complete=True)
 
     def handle(header: dict[str, JsonValue], payload: memoryview) -> tuple[dict[str, JsonValue], bytes]:
-        tokens, final = decode_request(header)
-        return encode_answer(aligner.align(np.frombuffer(payload, dtype=np.int16), tokens, final)), b""
+        tokens, last, complete = decode_request(header)
+        return encode_answer(aligner.align(np.frombuffer(payload, dtype=np.int16), tokens, last, complete)), b""
 
     serve(handle)
 

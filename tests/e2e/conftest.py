@@ -1,0 +1,33 @@
+"""One event loop and one server for each file: a server takes a second to load its models."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
+from aligner_svc.server import Service
+from tests.e2e.servers import calling, serving
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent) and pytest_asyncio.is_async_test(item):
+            item.add_marker(pytest.mark.asyncio(loop_scope="module"), append=False)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server() -> AsyncIterator[Service]:
+    """The whole service with two aligner processes."""
+    async with serving(workers=2) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def stub(server: Service) -> AsyncIterator[AlignerStub]:
+    """A caller with a connection of its own."""
+    async with calling(server.address) as caller:
+        yield caller

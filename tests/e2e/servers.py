@@ -1,0 +1,181 @@
+"""Servers on free loopback ports: in this process, or as the command a person runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
+from aligner_svc.config import DecodeSettings, EngineSettings, Limits, ServerSettings, Settings, StreamSettings
+from aligner_svc.engines.base import Engine
+from aligner_svc.server import Service
+
+ALIGNER = Path(sys.executable).with_name("aligner")
+PATIENCE = 60.0
+"""Seconds anything may take before a test gives up: far more than it needs."""
+
+_READY = re.compile(rb"aligner-svc ready on (\S+:\d+)")
+# A proxy from the environment has no business on loopback; every channel has a connection of its own.
+_OPTIONS = (
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+)
+
+
+def connect(target: str) -> grpc.aio.Channel:
+    return grpc.aio.insecure_channel(target, _OPTIONS)
+
+
+@asynccontextmanager
+async def calling(target: str) -> AsyncIterator[AlignerStub]:
+    """The generated stub over a connection of its own."""
+    async with connect(target) as channel:
+        yield AlignerStub(channel)
+
+
+async def until(condition: Callable[[], bool | Awaitable[bool]], what: str) -> None:
+    """Wait for what is about to happen; fails, and says for what, when it does not."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                met = condition()
+                if met if isinstance(met, bool) else await met:
+                    return
+                await asyncio.sleep(0.005)
+    except TimeoutError:
+        raise AssertionError(f"waited {PATIENCE:g} s in vain: {what}") from None
+
+
+def service(
+    *,
+    workers: int = 1,
+    decoders: int = 1,
+    engine: Engine | None = None,
+    limits: Limits | None = None,
+    stream: StreamSettings | None = None,
+    listen: str = "127.0.0.1:0",
+) -> Service:
+    """Not started. Every section is given, so that no variable and no settings file of the machine has a say."""
+    built = Service(
+        Settings(
+            server=ServerSettings(listen=listen, drain_delay=0.0, drain_grace=PATIENCE),
+            limits=limits or Limits(),
+            decode=DecodeSettings(workers=decoders),
+            engine=EngineSettings(workers=workers),
+            stream=stream or StreamSettings(),
+        )
+    )
+    if engine is not None:
+        built.engine = engine
+    return built
+
+
+@asynccontextmanager
+async def serving(**parts: Any) -> AsyncIterator[Service]:
+    """`service(**parts)`, running."""
+    running = service(**parts)
+    await running.start()
+    try:
+        yield running
+    finally:
+        await running.drain()
+
+
+def listening(target: str) -> bool:
+    """Whether a new connection to HOST:PORT is taken; one that is reset came while the door was being closed."""
+    host, _, port = target.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+    except (ConnectionRefusedError, ConnectionResetError):
+        return False
+    return True
+
+
+class Command:
+    """`aligner serve`, started by `launched`; stdout and stderr are in `log`."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+        self.process = process
+        self._log = log
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+    async def ready(self) -> str:
+        """HOST:PORT, once the server says that it is ready."""
+        await until(lambda: self._target() is not None or self.process.returncode is not None, "the server to be ready")
+        target = self._target()
+        assert target is not None, f"the server ended with {self.process.returncode}:\n{self.log}"
+        return target
+
+    async def exit_code(self) -> int:
+        async with asyncio.timeout(PATIENCE):
+            return await self.process.wait()
+
+    def children(self) -> list[int]:
+        """Its worker processes."""
+        return [pid for pid in _processes() if _parent(pid) == self.process.pid]
+
+    def _target(self) -> str | None:
+        found = _READY.search(self._log.read_bytes())
+        return found[1].decode() if found else None
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """The environment without the settings and proxies of whoever runs the tests."""
+    ours = {name: value for name, value in os.environ.items() if not re.match(r"ALIGNER_|.*_proxy$", name, re.IGNORECASE)}
+    return ours | variables
+
+
+@asynccontextmanager
+async def launched(folder: Path, *arguments: str, **variables: str) -> AsyncIterator[Command]:
+    """`aligner serve *arguments` in `folder`. What is still there at the end is killed."""
+    log = folder / "server.log"
+    with log.open("wb") as sink:
+        process = await asyncio.create_subprocess_exec(
+            ALIGNER, "serve", "--workers", "1", *arguments, cwd=folder, stdout=sink, stderr=sink, env=environment(**variables)
+        )
+    command = Command(process, log)
+    try:
+        yield command
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def gone(pids: Sequence[int]) -> None:
+    """Wait until none of the processes runs any more."""
+    await until(lambda: not any(_state(pid) not in "ZX" for pid in pids), f"processes {pids} to end")
+
+
+def _processes() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat after the command's name: state, parent, ..."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return ["X", "0"]
+
+
+def _state(pid: int) -> str:
+    return _stat(pid)[0]
+
+
+def _parent(pid: int) -> int:
+    return int(_stat(pid)[1])

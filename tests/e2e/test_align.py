@@ -1,0 +1,138 @@
+"""Align: one message in, every word of the transcript out, whatever the recording is wrapped in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from aligner_svc.api.v1 import aligner_pb2 as pb
+from tests.e2e import recordings
+from tests.e2e.recordings import SPEECH, TRANSCRIPT, WORDS, encode, mulaw, samples
+
+AUDIO_MS = round(len(samples()) / 16)
+TOLERANCE_MS = 40
+
+FILES: dict[str, Callable[[], bytes]] = {
+    "wav": lambda: encode("wav", "pcm_s16le"),
+    "wav 24 bit, 48 kHz, stereo": lambda: encode("wav", "pcm_s24le", rate=48_000, layout="stereo"),
+    "wav mu-law": lambda: encode("wav", "pcm_mulaw"),
+    "flac 44.1 kHz": lambda: encode("flac", "flac", rate=44_100),
+    "mp3": lambda: encode("mp3", "libmp3lame", rate=44_100),
+    "ogg opus": lambda: encode("ogg", "libopus", rate=48_000),
+    "m4a": lambda: encode("ipod", "aac", rate=44_100),
+    "webm": lambda: encode("webm", "libopus", rate=48_000),
+    "aiff": lambda: encode("aiff", "pcm_s16be", rate=22_050),
+}
+
+HEADERLESS: dict[str, tuple[pb.AudioEncoding, int, int, Callable[[], bytes]]] = {
+    "LINEAR16": (pb.AUDIO_ENCODING_LINEAR16, 16_000, 0, lambda: samples().tobytes()),
+    "LINEAR16 44.1 kHz, 2 channels": (
+        pb.AUDIO_ENCODING_LINEAR16, 44_100, 2, lambda: np.repeat(samples(44_100), 2).tobytes(),
+    ),
+    "FLOAT32": (pb.AUDIO_ENCODING_FLOAT32, 16_000, 1, lambda: (samples() / np.float32(32768)).astype("<f4").tobytes()),
+    "MULAW": (pb.AUDIO_ENCODING_MULAW, 16_000, 1, lambda: mulaw(samples())),
+}  # fmt: skip
+
+
+def config(transcript: str = TRANSCRIPT, **rest: int) -> pb.AlignConfig:
+    return pb.AlignConfig(transcript=transcript, language="en", **rest)
+
+
+@pytest.fixture(scope="module")
+def answers() -> dict[str, pb.AlignResponse]:
+    """Kept from one test to the next: the sample alone takes most of a second."""
+    return {}
+
+
+async def the_answer(stub, answers) -> pb.AlignResponse:
+    """Of the recording as it is shipped."""
+    if "sample" not in answers:
+        answers["sample"] = await stub.Align(pb.AlignRequest(config=config(), audio=SPEECH))
+    return answers["sample"]
+
+
+def check_order(response: pb.AlignResponse) -> None:
+    """Starts and ends never go back, no word is turned around, nothing lies outside the audio."""
+    at = 0
+    for word in response.words:
+        assert at <= word.start_ms <= word.end_ms <= response.summary.audio_ms
+        at = word.end_ms
+
+
+async def test_every_word_comes_back_in_the_callers_spelling(stub, answers):
+    words = (await the_answer(stub, answers)).words
+    assert [word.text for word in words] == list(WORDS)
+    assert [TRANSCRIPT[word.char_start : word.char_end] for word in words] == list(WORDS)
+    assert all(word.status == pb.WORD_STATUS_ALIGNED for word in words)
+    assert all(0 < word.confidence <= 1 for word in words)
+    assert all(word.start_ms < word.end_ms for word in words)
+
+
+async def test_times_are_in_order_and_inside_the_audio(stub, answers):
+    check_order(await the_answer(stub, answers))
+
+
+async def test_the_summary_says_what_was_done(stub, answers):
+    summary = (await the_answer(stub, answers)).summary
+    assert summary.audio_ms == AUDIO_MS
+    assert summary.engine.startswith("pocketsphinx-")
+    assert summary.language == "en"
+    assert 0.5 < summary.match_score <= 1
+    assert not summary.warnings
+    timing = summary.timing
+    assert timing.align_ms > 0
+    assert timing.total_ms >= max(timing.queue_ms, timing.decode_ms, timing.align_ms)
+
+
+async def test_offsets_count_code_points_of_the_text_as_it_was_sent(stub):
+    text = (
+        f"  \N{FACE WITH TEARS OF JOY}\N{FACE WITH TEARS OF JOY} “{TRANSCRIPT.replace(' ', chr(10) + chr(9))}” \N{THUMBS UP SIGN}"
+    )
+    response = await stub.Align(pb.AlignRequest(config=config(text), audio=SPEECH))
+    assert [word.text for word in response.words] == list(WORDS)
+    assert [text[word.char_start : word.char_end] for word in response.words] == list(WORDS)
+
+
+async def test_a_region_is_accepted(stub, answers):
+    tagged = pb.AlignConfig(transcript=TRANSCRIPT, language="en-GB")
+    response = await stub.Align(pb.AlignRequest(config=tagged, audio=SPEECH))
+    assert response.words == (await the_answer(stub, answers)).words
+    assert response.summary.language == "en"
+
+
+def check_same(response: pb.AlignResponse, expected: pb.AlignResponse) -> None:
+    assert [word.text for word in response.words] == list(WORDS)
+    check_order(response)
+    pairs = zip(response.words, expected.words, strict=True)
+    apart = [max(abs(one.start_ms - two.start_ms), abs(one.end_ms - two.end_ms)) for one, two in pairs]
+    assert max(apart) <= TOLERANCE_MS, dict(zip(WORDS, apart, strict=False))
+    assert abs(response.summary.audio_ms - AUDIO_MS) <= TOLERANCE_MS
+    assert not response.summary.warnings
+
+
+@pytest.mark.parametrize("name", FILES)
+async def test_the_answer_does_not_depend_on_the_container(stub, answers, name):
+    response = await stub.Align(pb.AlignRequest(config=config(), audio=FILES[name]()))
+    check_same(response, await the_answer(stub, answers))
+
+
+@pytest.mark.parametrize("name", HEADERLESS)
+async def test_nor_on_there_being_none(stub, answers, name):
+    encoding, rate, channels, audio = HEADERLESS[name]
+    asked = config(encoding=encoding, sample_rate_hz=rate, channels=channels)
+    check_same(await stub.Align(pb.AlignRequest(config=asked, audio=audio())), await the_answer(stub, answers))
+
+
+async def test_six_calls_at_once_get_what_each_gets_alone(stub, answers):
+    half = " ".join(TRANSCRIPT.split()[:9])
+    requests = [
+        pb.AlignRequest(config=config(), audio=SPEECH),
+        pb.AlignRequest(config=config(half), audio=recordings.wav(samples()[: len(samples()) // 2])),
+        pb.AlignRequest(config=config("something else entirely"), audio=SPEECH),
+    ]
+    alone = [(await stub.Align(request)).words for request in requests]
+    together = await asyncio.gather(*(stub.Align(request) for request in requests * 2))
+    assert [response.words for response in together] == alone * 2

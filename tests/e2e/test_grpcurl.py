@@ -1,0 +1,102 @@
+"""grpcurl, a client nobody here wrote, with nothing but what reflection tells it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.recordings import PROJECT, TRANSCRIPT, WORDS
+from tests.e2e.servers import environment
+
+_BESIDE = Path(sys.executable).with_name("grpcurl")
+GRPCURL = str(_BESIDE) if _BESIDE.exists() else shutil.which("grpcurl")
+
+pytestmark = pytest.mark.skipif(GRPCURL is None, reason="needs grpcurl")
+
+
+async def run(*command: object, stdin: bytes = b"") -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        *map(str, command),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(),
+    )
+    out, err = await process.communicate(stdin)
+    return process.returncode, out.decode(), err.decode()
+
+
+async def grpcurl(*arguments: object, stdin: bytes = b"") -> str:
+    status, out, err = await run(GRPCURL, "-plaintext", *arguments, stdin=stdin)
+    assert status == 0, err
+    return out
+
+
+async def test_list(server):
+    assert {"aligner.v1.Aligner", "grpc.health.v1.Health"} <= set((await grpcurl(server.address, "list")).split())
+    methods = (await grpcurl(server.address, "list", "aligner.v1.Aligner")).split()
+    assert methods == [f"aligner.v1.Aligner.{name}" for name in ("Align", "GetServerInfo", "StreamAlign")]
+
+
+async def test_describe(server):
+    described = await grpcurl(server.address, "describe", "aligner.v1.Aligner")
+    assert (
+        "rpc StreamAlign ( stream .aligner.v1.StreamAlignRequest ) returns ( stream .aligner.v1.StreamAlignResponse );"
+        in described
+    )
+    assert "uint32 char_start = 6;" in await grpcurl(server.address, "describe", "aligner.v1.Word")
+
+
+async def test_server_info_and_health(server):
+    info = json.loads(await grpcurl(server.address, "aligner.v1.Aligner/GetServerInfo"))
+    assert info["languages"] == ["en"]
+    limits = {name.replace("_", "").lower(): int(value) for name, value in info["limits"].items()}  # 1.8 has no camel case
+    assert limits["unaryaudiobytes"] == 10 << 20
+    assert json.loads(await grpcurl(server.address, "grpc.health.v1.Health/Check")) == {"status": "SERVING"}
+
+
+async def test_the_sample_as_the_readme_has_it(server):
+    status, request, err = await run(sys.executable, PROJECT / "samples" / "request.py")
+    assert status == 0, err
+    out = await grpcurl("-d", "@", server.address, "aligner.v1.Aligner/Align", stdin=request.encode())
+    answer = json.loads(out)
+    assert [word["text"] for word in answer["words"]] == list(WORDS)
+    assert {word["status"] for word in answer["words"]} == {"WORD_STATUS_ALIGNED"}
+    assert answer["summary"]["language"] == "en"
+
+
+async def test_a_stream(server):
+    _, request, _ = await run(sys.executable, PROJECT / "samples" / "request.py")
+    whole = json.loads(request)
+    half = len(whole["audio"]) // 8 * 4  # base64: cut between groups of four characters
+    messages = [
+        {"config": whole["config"] | {"transcript": ""}},
+        {"audio": whole["audio"][:half]},
+        {"transcript": TRANSCRIPT},
+        {"audio": whole["audio"][half:]},
+    ]
+    out = await grpcurl(
+        "-d", "@", server.address, "aligner.v1.Aligner/StreamAlign", stdin="\n".join(map(json.dumps, messages)).encode()
+    )
+    answers = json.loads("[" + out.replace("}\n{", "},{") + "]")
+    assert [word["text"] for answer in answers for word in answer.get("words", {}).get("words", [])] == list(WORDS)
+    assert list(answers[-1]) == ["summary"]
+
+
+async def test_a_refusal_with_its_details(server):
+    status, _, err = await run(
+        GRPCURL,
+        "-plaintext",
+        "-d",
+        '{"config": {"transcript": "a", "language": "fr"}}',
+        server.address,
+        "aligner.v1.Aligner/Align",
+    )
+    assert status != 0
+    assert "FailedPrecondition" in err
+    assert "LANGUAGE_UNSUPPORTED" in err

@@ -1,0 +1,144 @@
+"""The process behind `aligner serve`: what it does on signals, what it leaves behind, how it says that it cannot start."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+import pytest_asyncio
+
+from aligner_svc.api.v1 import aligner_pb2 as pb
+from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
+from tests.e2e import recordings
+from tests.e2e.recordings import WORDS
+from tests.e2e.servers import Command, connect, gone, launched, listening, until
+from tests.e2e.uploads import chunks, config, finish, reached, send
+
+LOOPBACK = ("--profile", "dev", "--listen", "127.0.0.1:0")
+QUICK = {"ALIGNER_SERVER__DRAIN_DELAY": "0"}
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def command(tmp_path) -> AsyncIterator[Command]:
+    async with launched(tmp_path, *LOOPBACK, **QUICK) as command:
+        yield command
+
+
+async def check_left_in_order(command: Command, workers: list[int]) -> None:
+    assert await command.exit_code() == 0, command.log
+    assert "Traceback" not in command.log, command.log
+    await gone(workers)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+async def test_a_signal_lets_everything_in_flight_finish(command, number):
+    """A call being aligned, and a stream in the middle of its upload whose sender goes on after the signal."""
+    target = await command.ready()
+    workers = command.children()
+    assert len(workers) >= 2, "an aligner and a decoder at least"
+    async with connect(target) as channel:
+        stub = AlignerStub(channel)
+        data, transcript = recordings.repeated(3)
+        aligning, uploading = stub.StreamAlign(), stub.StreamAlign()
+        parts = list(chunks())
+        await send(uploading, [config(), *parts[:1]])
+        await reached(uploading, pb.Progress.STAGE_RECEIVING)
+        await send(aligning, [config(transcript), *chunks(data)])
+        await aligning.done_writing()
+        await reached(aligning, pb.Progress.STAGE_ALIGNING)
+        command.process.send_signal(number)
+        await until(lambda: not listening(target), "new connections to be refused")
+        assert command.process.returncode is None
+        await send(uploading, parts[1:])
+        answers = await asyncio.gather(finish(uploading), _rest(aligning))
+    assert [word.text for word in answers[0].words] == list(WORDS)
+    assert [word.text for word in answers[1]] == list(WORDS) * 3
+    await check_left_in_order(command, workers)
+
+
+async def _rest(call: grpc.aio.StreamStreamCall) -> list[pb.Word]:
+    return [word async for message in call for word in message.words.words]
+
+
+async def test_an_idle_server_leaves_at_once(command):
+    await command.ready()
+    workers = command.children()
+    command.process.terminate()
+    await check_left_in_order(command, workers)
+
+
+async def test_a_second_signal_does_not_wait(tmp_path):
+    async with launched(tmp_path, *LOOPBACK, ALIGNER_SERVER__DRAIN_DELAY="0", ALIGNER_SERVER__DRAIN_GRACE="3600") as command:
+        target = await command.ready()
+        workers = command.children()
+        async with connect(target) as channel:
+            call = AlignerStub(channel).StreamAlign()
+            await send(call, [config(), *chunks()])
+            await reached(call, pb.Progress.STAGE_RECEIVING)
+            command.process.terminate()
+            await until(lambda: not listening(target), "the first signal to be heard")
+            assert command.process.returncode is None
+            command.process.terminate()
+            await check_left_in_order(command, workers)
+            assert await call.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_the_grace_ends(tmp_path):
+    async with launched(tmp_path, *LOOPBACK, ALIGNER_SERVER__DRAIN_DELAY="0", ALIGNER_SERVER__DRAIN_GRACE="0.2") as command:
+        target = await command.ready()
+        workers = command.children()
+        async with connect(target) as channel:
+            call = AlignerStub(channel).StreamAlign()
+            await send(call, [config(), *chunks()])
+            await reached(call, pb.Progress.STAGE_RECEIVING)
+            command.process.terminate()
+            assert await call.code() is grpc.StatusCode.UNAVAILABLE
+        await check_left_in_order(command, workers)
+
+
+async def test_a_signal_while_the_models_load(command):
+    await until(lambda: bool(command.children()), "the workers to be started")
+    workers = command.children()
+    command.process.terminate()
+    await check_left_in_order(command, workers)
+    assert "aligner-svc ready" not in command.log
+
+
+async def test_a_killed_server_leaves_no_workers(command):
+    await command.ready()
+    workers = command.children()
+    command.process.kill()
+    assert await command.exit_code() == -signal.SIGKILL
+    await gone(workers)
+
+
+async def failed(command: Command) -> str:
+    """The log of a server that does not start: one clear line, and no traceback."""
+    assert await command.exit_code() == 1
+    assert "aligner-svc ready" not in command.log
+    assert "Traceback" not in command.log
+    assert len(command.log.strip().splitlines()) == 1, command.log
+    return command.log
+
+
+async def test_a_port_in_use(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        async with launched(tmp_path, "--listen", listen) as command:
+            assert f"cannot listen on {listen}: address already in use" in await failed(command)
+
+
+async def test_an_address_others_can_reach(tmp_path):
+    async with launched(tmp_path, "--listen", "0.0.0.0:0") as command:
+        log = await failed(command)
+    assert "refusing to listen on 0.0.0.0" in log
+    assert "TLS" in log
+
+
+async def test_a_listen_string_that_is_none(tmp_path):
+    async with launched(tmp_path, "--listen", "everywhere") as command:
+        assert "HOST:PORT is needed" in await failed(command)

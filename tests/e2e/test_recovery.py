@@ -1,0 +1,85 @@
+"""Faults inside the server: a bug is told as INTERNAL without a word of it, an expected failure keeps its details."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import grpc
+import pytest
+import pytest_asyncio
+
+from aligner_svc.api.v1 import aligner_pb2 as pb
+from aligner_svc.config import StreamSettings
+from aligner_svc.errors import LimitExceededError, UnavailableError
+from aligner_svc.server import Service
+from tests.e2e.recordings import SPEECH
+from tests.e2e.refusals import check, refusal
+from tests.e2e.scripted_engine import ScriptedEngine
+from tests.e2e.servers import calling, serving
+from tests.e2e.uploads import chunks, config, refused
+
+SECRET = "password of the database: hunter2"
+
+Call = Callable[..., Awaitable[grpc.RpcError]]
+
+
+async def unary(stub) -> grpc.RpcError:
+    with pytest.raises(grpc.RpcError) as error:
+        await stub.Align(pb.AlignRequest(config=config().config, audio=SPEECH))
+    return error.value
+
+
+async def streamed(stub) -> grpc.RpcError:
+    return await refused(stub, [config(), *chunks()], half_close=True)
+
+
+CALLS = pytest.mark.parametrize("call", [unary, streamed])
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server() -> AsyncIterator[Service]:
+    async with serving(engine=ScriptedEngine(), stream=StreamSettings(concurrent=1)) as running:
+        yield running
+
+
+@pytest.fixture
+def engine(server):
+    yield server.engine
+    server.engine.error = None
+
+
+@CALLS
+@pytest.mark.parametrize(
+    "bug", [ValueError(SECRET), KeyError(SECRET), TimeoutError(SECRET), ExceptionGroup(SECRET, [OSError(SECRET)])]
+)
+async def test_a_bug_is_told_without_its_text(stub, engine, caplog, call: Call, bug):
+    engine.error = bug
+    error = await call(stub)
+    assert (error.code(), error.details()) == (grpc.StatusCode.INTERNAL, "internal error")
+    assert not any("hunter2" in str(value) for _, value in error.trailing_metadata())
+    logged = [record for record in caplog.records if record.exc_info]
+    assert len(logged) == 1
+    assert logged[0].exc_info[1] is bug
+    engine.error = None
+    assert (await stub.Align(pb.AlignRequest(config=config().config, audio=SPEECH))).words
+
+
+@CALLS
+async def test_an_expected_failure_keeps_its_details(stub, engine, caplog, call: Call):
+    engine.error = LimitExceededError("ENGINE_QUEUE_FULL", "too many calls are waiting", retry_after=2.5)
+    told = refusal(await call(stub))
+    check(told, grpc.StatusCode.RESOURCE_EXHAUSTED, "ENGINE_QUEUE_FULL", None)
+    assert told.retry_seconds == 2.5
+    engine.error = UnavailableError("ENGINE_UNAVAILABLE", "the aligner is not there", field="audio")
+    check(refusal(await call(stub)), grpc.StatusCode.UNAVAILABLE, "ENGINE_UNAVAILABLE", "audio")
+    assert not [record for record in caplog.records if record.exc_info], "what is expected is no error of the server"
+
+
+async def test_a_queue_that_is_full_says_when_to_come_back():
+    """The engine that is shipped, whose queue is made as long as no setting allows: empty."""
+    async with serving(workers=1) as server, calling(server.address) as stub:
+        server.engine._most = 0
+        for call in (unary, streamed):
+            told = refusal(await call(stub))
+            check(told, grpc.StatusCode.RESOURCE_EXHAUSTED, "ENGINE_QUEUE_FULL", None)
+            assert told.retry_seconds == 1.0

@@ -93,8 +93,20 @@ async def noise(target: str) -> dict[str, Alignment]:
     print("words that have a time:")
     print(gold.score({"timit": {key: rows(value, found_only=True) for key, value in answers.items()}}), end="")
     whole = sum(all(word.status is WordStatus.NOT_FOUND for word in answer.words) for answer in answers.values())
-    print(f"clips that failed whole: {whole} of {len(answers)}")
+    warned = sum(any(w.code == "TRANSCRIPT_MISMATCH" for w in answer.warnings) for answer in answers.values())
+    print(f"clips that failed whole: {whole} of {len(answers)}; warned of as another transcript: {warned}")
     return answers
+
+
+def _threshold(good: Sequence[float], bad: Sequence[float]) -> float:
+    """The middle of the widest gap between scores where fewest are on the wrong side."""
+
+    def cost(gap: tuple[float, float]) -> tuple[float, float]:
+        middle = sum(gap) / 2
+        wrong = sum(s < middle for s in good) / len(good) + sum(s >= middle for s in bad) / len(bad)
+        return wrong, gap[0] - gap[1]
+
+    return sum(min(pairwise(sorted({*good, *bad})), key=cost)) / 2
 
 
 async def swapped(target: str, right: Mapping[str, Alignment]) -> None:
@@ -110,10 +122,7 @@ async def swapped(target: str, right: Mapping[str, Alignment]) -> None:
     for chosen, reported in (halves, reversed(halves)):
         good = [answer.match_score for name, answer in right.items() if name.split("_")[0] in chosen]
         bad = [answer.match_score for name, answer in wrong.items() if name.split("_")[0] in chosen]
-        candidates = sorted({*good, *bad})
-        errors = {t: sum(s < t for s in good) / len(good) + sum(s >= t for s in bad) / len(bad) for t in candidates}
-        least = min(errors.values())
-        threshold = float(np.mean([t for t, value in errors.items() if value == least]))
+        threshold = _threshold(good, bad)
         good = [answer.match_score for name, answer in right.items() if name.split("_")[0] in reported]
         bad = [answer.match_score for name, answer in wrong.items() if name.split("_")[0] in reported]
         print(

@@ -79,7 +79,7 @@ async def _align(recordings: Recordings) -> Counter[str]:
 
         async def window(samples: listening.Samples, tokens: Sequence[Token], last: bool, complete: bool) -> Prefix[TokenSpan]:
             answer = aligner.align(samples, [token.spoken for token in tokens], last, complete)
-            return Prefix(answer.spans, answer.resume)
+            return Prefix(answer.spans, answer.resume, answer.coherence)
 
         for clip, tokens in recordings:
             await align_in_windows(clip, tokens, window)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -184,7 +186,29 @@ async def workers(data: Material, one: Running, two: Running, rounds: int) -> No
         slow, fast = await _alternate(_caller(first), _caller(second), data.clips, rounds)
     tell("1 worker", median(slow), "audio s/s")
     tell("2 workers", median(fast), "audio s/s")
-    _tell_ratio("2 workers over 1", fast, slow, 1.8)
+    _tell_ratio("2 workers over 1, all of it on the same cores", fast, slow, 1.8)
+    tokens = {speech.text: tokenise(speech.text, "en") for speech in data.clips}
+    async with bare(1) as single, bare(2) as double:
+        decoded = {clip.text: await single.decode(clip) for clip in data.clips}
+        slow, fast = await _alternate(
+            lambda clip: single.engine.align(decoded[clip.text], tokens[clip.text], "en"),
+            lambda clip: double.engine.align(decoded[clip.text], tokens[clip.text], "en"),
+            data.clips,
+            rounds,
+        )
+    _tell_ratio("engine alone, without decoding, server and client", fast, slow, 1.8)
+    ceilings = [_spin(2) / _spin(1) for _ in range(rounds)]
+    tell("two busy processes over one: what this machine gives", median(ceilings), "x")
+
+
+def _spin(processes: int) -> float:
+    """Passes of a loop a second, over all of `processes` that do nothing else."""
+    code = "for _ in range(30_000_000): pass"
+    began = time.perf_counter()
+    running = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(processes)]
+    for process in running:
+        process.wait()
+    return processes / (time.perf_counter() - began)
 
 
 async def overhead(data: Material, two: Running, rounds: int) -> None:

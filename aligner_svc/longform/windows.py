@@ -24,6 +24,10 @@ _LAST_SECONDS = 25.0
 """What is left is taken whole if it is not longer than this: no stub of a window at the end."""
 _WORDS_A_SECOND = 6.0
 """Spoken words offered for a second of audio; nobody reads faster for twenty seconds."""
+_WORDS_TO_SEARCH = 600
+"""Spoken words offered where the place in the text was lost: a passage was left out, or something else is heard."""
+_LEAST_COHERENCE = 0.4
+"""Right windows have more than 0.9, in noise 0.8; words of another text fit by chance with 0.1 to 0.2."""
 
 
 class _Span(Protocol):
@@ -38,10 +42,15 @@ S = TypeVar("S", bound=_Span)
 
 @dataclass(frozen=True, slots=True)
 class Prefix(Generic[S]):
-    """Spans of the first tokens, final; the next window begins at `resume` (seconds in this one)."""
+    """Spans of the first tokens, final; the next window begins at `resume` (seconds in this one).
+
+    `coherence`: share of those tokens that were heard, the longest omission aside. What fits by
+    chance is scattered over the text; what was said is not.
+    """
 
     spans: Sequence[S]
     resume: float
+    coherence: float = 1.0
 
 
 AlignWindow = Callable[["npt.NDArray[np.int16]", Sequence[Token], bool, bool], Awaitable[Prefix[S]]]
@@ -64,16 +73,23 @@ async def align_in_windows(
     """Spans of the leading tokens; tokens the audio ended before are missing at the end."""
     placed: list[Placed[S]] = []
     begin = 0
+    lost = False
     samples = clip.samples
     while begin < len(samples) and len(placed) < len(tokens):
         left = (len(samples) - begin) / SAMPLE_RATE
         last = left <= _LAST_SECONDS
         seconds = left if last else WINDOW_SECONDS
-        offered = _offer(tokens, len(placed), seconds)
+        offered = _offer(tokens, len(placed), _WORDS_TO_SEARCH if lost else int(seconds * _WORDS_A_SECOND) + 4)
         complete = len(placed) + len(offered) == len(tokens)
         window = samples[begin:] if last else samples[begin : begin + int(seconds * SAMPLE_RATE)]
         prefix = await align(window, offered, last, complete)
-        placed += [Placed(begin / SAMPLE_RATE, span) for span in prefix.spans]
+        coherent = prefix.coherence >= _LEAST_COHERENCE
+        if not coherent and not lost and not complete:
+            lost = True  # the same audio again, with more of the text
+            continue
+        lost = not coherent
+        if coherent or last:
+            placed += [Placed(begin / SAMPLE_RATE, span) for span in prefix.spans]
         advance = prefix.resume if prefix.spans else max(prefix.resume, _LEAST_ADVANCE)
         begin = len(samples) if last else begin + max(1, round(advance * SAMPLE_RATE))
         if progress is not None:
@@ -81,9 +97,8 @@ async def align_in_windows(
     return placed
 
 
-def _offer(tokens: Sequence[Token], first: int, seconds: float) -> Sequence[Token]:
-    """The coming tokens that could be said in `seconds`, at least one."""
-    room = int(seconds * _WORDS_A_SECOND) + 4
+def _offer(tokens: Sequence[Token], first: int, room: int) -> Sequence[Token]:
+    """The coming tokens of `room` spoken words, at least one."""
     last = first
     while last < len(tokens) and room > 0:
         room -= len(tokens[last].spoken)

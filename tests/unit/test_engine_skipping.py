@@ -152,3 +152,14 @@ def test_any_audio_gives_words_in_order_inside_it(words: list[list[int]], frames
             assert sighting.end > at
             assert sighting.gap >= -1e-4
             at = sighting.end
+
+
+def test_a_passage_nobody_read_is_leapt_over() -> None:
+    read = [ONE, TWO, THREE] * 4
+    found = align_skipping(heard(said(ONE, TWO, *read)), [ONE, TWO, *[FOREIGN] * 100, *read], BLANK)
+    assert [sighting is not None for sighting in found.words] == [True, True, *[False] * 100, *[True] * len(read)]
+
+
+def test_a_few_sounds_alike_are_no_reason_to_leap() -> None:
+    found = align_skipping(heard(said(ONE, TWO)), [ONE, *[FOREIGN] * 100, TWO], BLANK, [0, 1, 102])
+    assert found.reached == 1

@@ -285,3 +285,36 @@ async def test_whatever_is_committed_it_goes_forward(
     if len(placed) < count:
         assert asked[-1].after == len(clip.samples), "it stopped early"
         assert told[-1] == pytest.approx(clip.seconds, abs=1e-9)
+
+
+async def test_a_passage_nobody_read_is_searched_beyond_and_chance_is_not_final() -> None:
+    """Tokens 50 to 349 were never said: more than a window is offered, so the place in the text is lost and found again."""
+    said = {index: (0.4 * order, 0.4 * order + 0.3) for order, index in enumerate([*range(50), *range(350, 500)])}
+    chance = Span(0.0, 0.001)
+
+    def answer(window: Asked) -> Prefix[Span]:
+        offered = [token.char_start for token in window.tokens]
+        until = window.begin + window.seconds - (0.0 if window.last else UNSURE)
+        here = [index for index in offered if index in said and window.begin - 1e-3 <= said[index][0] and said[index][1] <= until]
+        if not here:
+            return Prefix([chance] * 3, window.seconds / 2, 0.1)
+        spans = [
+            Span(said[index][0] - window.begin, said[index][1] - window.begin) if index in said else Span(0.0, 0.0)
+            for index in range(offered[0], here[-1] + 1)
+        ]
+        return Prefix(spans, spans[-1].end, 1.0)
+
+    aligner = Aligner(answer)
+    placed = await align_in_windows(numbered(80.5), words(500), aligner)
+    assert len(placed) == 500
+    assert all(item.span is not chance for item in placed)
+    found = {index: item.offset + item.span.start for index, item in enumerate(placed) if index in said}
+    assert found == pytest.approx({index: start for index, (start, _) in said.items()}, abs=1e-3)
+    assert max(len(window.tokens) for window in aligner.asked) <= 601
+
+
+async def test_text_that_fits_by_chance_alone_ends_and_is_asked_at_most_once_more_a_window() -> None:
+    aligner = Aligner(lambda window: Prefix([Span(0.0, 0.1)], 18.5, 0.1))
+    placed = await align_in_windows(numbered(200), words(2000), aligner)
+    assert len(aligner.asked) <= 13
+    assert len(placed) <= 1

@@ -61,7 +61,7 @@ class PocketSphinxEngine:
             reply = await self.pool.call(request, samples.data.cast("B"), timeout=_WINDOW_TIMEOUT)
             queued, busy = queued + reply.queued, busy + reply.busy
             answer = decode_answer(reply.header)
-            return Prefix(answer.spans, answer.resume)
+            return Prefix(answer.spans, answer.resume, answer.coherence)
 
         try:
             placed = await align_in_windows(clip, tokens, align_window, progress)

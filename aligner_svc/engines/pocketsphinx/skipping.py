@@ -22,6 +22,8 @@ WILDCARD_COST = 1.2
 """Nats a frame below the best label."""
 SKIP_COST = 4.0
 """Nats a word. Together with the wildcard's: the knee between real words lost and foreign words kept."""
+LEAP_COST = np.float32(60.0)
+"""Nats for leaving out any number of words at once: a passage of the text that was not read."""
 _START_LAG = 0.080
 """CTC fires late: word starts are this many seconds after the marked ones, ends are on time (medians over TIMIT)."""
 _NEVER = np.float32(-1e9)
@@ -108,10 +110,15 @@ def align_skipping(
         finished = np.full(count + 1, _NEVER, dtype=np.float32)
         finished[1:] = score[chain.lasts]
         source = np.where(finished > value, np.concatenate([[0], chain.lasts]), source)
-        lifted = np.maximum(value, finished) + skip_offsets
+        value = np.maximum(value, finished)
+        lifted = value + skip_offsets
         highest = np.maximum.accumulate(lifted)
         origin = np.maximum.accumulate(np.where(lifted >= highest, boundaries, 0))
-        return highest - skip_offsets, source[origin]
+        best_here = highest - skip_offsets
+        leaps = np.maximum.accumulate(value)
+        leap_origin = np.maximum.accumulate(np.where(value >= leaps, boundaries, 0))
+        leap = leaps - LEAP_COST > best_here
+        return np.where(leap, leaps - LEAP_COST, best_here), source[np.where(leap, leap_origin, origin)]
 
     def emissions(frame: int) -> FloatArray:
         result: FloatArray = np.where(chain.wildcard, best[frame] - WILDCARD_COST, log_probabilities[frame, chain.emitted])
@@ -119,8 +126,9 @@ def align_skipping(
 
     came_from = np.zeros((frames, len(states)), dtype=np.int32)
     score = np.full(len(states), _NEVER, dtype=np.float32)
-    score[chain.gaps] = score[chain.wildcards] = -skip_offsets
-    score[chain.firsts] = -skip_offsets[:-1]
+    opening = np.maximum(-skip_offsets, np.where(boundaries > 0, -LEAP_COST, 0)).astype(np.float32)
+    score[chain.gaps] = score[chain.wildcards] = opening
+    score[chain.firsts] = opening[:-1]
     score += emissions(0)
     for frame in range(1, frames):
         stand, stand_from = entries(score)

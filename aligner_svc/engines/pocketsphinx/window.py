@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import numpy as np
 
@@ -49,9 +49,9 @@ class WindowAligner:
             spans.append(_fold([placements[i] for i in indices], [repaired[i] for i in indices if i in repaired]))
         if last:
             count = len(tokens) if complete else sum(end <= window.reached for end in ends)
-            return WindowAnswer(_place_absent(spans[:count]), len(samples) / SAMPLE_RATE)
+            return WindowAnswer(_place_absent(spans[:count]), len(samples) / SAMPLE_RATE, _coherence(spans[:count]))
         count, resume = _cut(spans, len(samples) / SAMPLE_RATE)
-        return WindowAnswer(_place_absent(spans[:count]), resume)
+        return WindowAnswer(_place_absent(spans[:count]), resume, _coherence(spans[:count]))
 
     def _repair(
         self, samples: Samples, words: Sequence[str], placements: Sequence[Placement | None], noisy: bool
@@ -74,6 +74,13 @@ def _fold(placements: Sequence[Placement | None], repaired: Sequence[tuple[float
     if len(repaired) == len(placements):
         return TokenSpan(repaired[0][0], repaired[-1][1], calibration.REPAIRED_CONFIDENCE, worth, WordStatus.REPAIRED)
     return TokenSpan(0.0, 0.0, 0.0, 0.0, WordStatus.NOT_FOUND)
+
+
+def _coherence(spans: Sequence[TokenSpan]) -> float:
+    """Share of the tokens that were heard, the longest omission aside; 0 without any."""
+    absent = [len(list(run)) for status, run in groupby(span.status for span in spans) if status is WordStatus.NOT_FOUND]
+    considered = len(spans) - max(absent, default=0)
+    return (len(spans) - sum(absent)) / considered if considered else 0.0
 
 
 def _place_absent(spans: Sequence[TokenSpan]) -> list[TokenSpan]:

@@ -26,10 +26,14 @@ class TokenSpan:
 
 @dataclass(frozen=True, slots=True)
 class WindowAnswer:
-    """`spans` are the tokens that are final; the next window begins at `resume` seconds of this one."""
+    """`spans` are the tokens that are final; the next window begins at `resume` seconds of this one.
+
+    `coherence` as in longform.windows.Prefix.
+    """
 
     spans: Sequence[TokenSpan]
     resume: float
+    coherence: float = 1.0
 
 
 class MalformedError(Exception):
@@ -50,12 +54,13 @@ def decode_request(header: Mapping[str, JsonValue]) -> tuple[list[list[str]], bo
 
 def encode_answer(answer: WindowAnswer) -> dict[str, JsonValue]:
     rows: list[JsonValue] = [[span.start, span.end, span.confidence, span.evidence, span.status.value] for span in answer.spans]
-    return {"spans": rows, "resume": answer.resume}
+    return {"spans": rows, "resume": answer.resume, "coherence": answer.coherence}
 
 
 def decode_answer(header: Mapping[str, JsonValue]) -> WindowAnswer:
     """Raises MalformedError."""
-    return WindowAnswer([_span(_list(row)) for row in _list(header.get("spans"))], _number(header.get("resume")))
+    spans = [_span(_list(row)) for row in _list(header.get("spans"))]
+    return WindowAnswer(spans, _number(header.get("resume")), _number(header.get("coherence")))
 
 
 def _span(row: Sequence[JsonValue]) -> TokenSpan:

@@ -46,6 +46,8 @@ class Limits(_Section):
     stream_audio_bytes: int = Field(512 * MIB, gt=0, description="audio bytes of one StreamAlign call")
     stream_chunk_bytes: int = Field(1 * MIB, gt=0, description="audio bytes of one StreamAlign message")
     audio_seconds: float = Field(4 * 3600, gt=0, description="longest audio")
+    metadata_entries: int = Field(64, gt=0, description="metadata entries of one call")
+    metadata_bytes: int = Field(8 * 1024, gt=0, description="bytes of the metadata of one call, names included")
     transcript_chars: int = Field(200_000, gt=0, description="longest transcript, code points")
 
 

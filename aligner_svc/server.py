@@ -23,7 +23,7 @@ from aligner_svc.engines.pocketsphinx.engine import PocketSphinxEngine
 from aligner_svc.errors import AlignerError
 from aligner_svc.pipeline import Pipeline
 from aligner_svc.servicer import AlignerServicer
-from aligner_svc.status import internal_status, to_status
+from aligner_svc.status import DOMAIN, internal_status, to_status
 from aligner_svc.workers import WorkerDiedError
 from interceptors import chain
 
@@ -117,6 +117,7 @@ class Service:
         options = (
             ("grpc.so_reuseport", 0),  # on by default: a second server on the port would start and take half of the calls
             ("grpc.max_receive_message_length", most),
+            ("grpc.max_metadata_size", 2 * limits.metadata_bytes),  # over the limit by less: our answer, not the transport's
             # A held sender may write this much ahead of us; left to its bandwidth probing HTTP/2 lets in 4-6 MiB a stream.
             ("grpc.http2.bdp_probe", 0),
             ("grpc.http2.lookahead_bytes", MIB),
@@ -126,7 +127,10 @@ class Service:
                 -1,
             ),  # 200,000 characters of words make 3 MB; what we send is bounded by what we take
         )
-        server = aio.server(interceptors=chain(_describe), options=options)
+        guards = chain(
+            _describe, DOMAIN, most_metadata_entries=limits.metadata_entries, most_metadata_bytes=limits.metadata_bytes
+        )
+        server = aio.server(interceptors=guards, options=options)
         servicer = AlignerServicer(pipeline, self.engine, limits, self._settings.stream)
         aligner_pb2_grpc.add_AlignerServicer_to_server(servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)

@@ -15,6 +15,8 @@ from google.rpc import code_pb2, status_pb2
 from grpc import aio
 
 from interceptors.base import CallInterceptor, Context
+from interceptors.call import current_call
+from interceptors.refusal import RefusedError
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +26,11 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class Recovery(CallInterceptor):
-    def __init__(self, describe: Describe) -> None:
+    """`domain`: of the ErrorInfo in what the chain itself refuses."""
+
+    def __init__(self, describe: Describe, domain: str) -> None:
         self._describe = describe
+        self._domain = domain
 
     @asynccontextmanager
     async def around(self, method: str, context: Context) -> AsyncIterator[None]:
@@ -33,9 +38,17 @@ class Recovery(CallInterceptor):
             yield
         except (aio.AbortError, aio.BaseError):  # the status is set already
             raise
+        except RefusedError as refused:
+            await _abort(context, refused.status(self._domain))
         except Exception as error:
             status = self._describe(error)
             if status.code == code_pb2.INTERNAL:
-                log.exception("%s failed", method)
-            metadata = (("grpc-status-details-bin", status.SerializeToString()),)
-            await context.abort(_CODES[status.code], status.message, metadata)
+                call = current_call()
+                log.exception("%s failed, request %s", method, call.request_id if call else "unknown")
+            await _abort(context, status)
+
+
+async def _abort(context: Context, status: status_pb2.Status) -> None:
+    """Metadata that is set already (the request id) goes out as well: gRPC would drop it for what abort is given."""
+    details = ("grpc-status-details-bin", status.SerializeToString())
+    await context.abort(_CODES[status.code], status.message, (*(context.trailing_metadata() or ()), details))

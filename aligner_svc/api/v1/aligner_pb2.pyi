@@ -24,6 +24,9 @@ violations where a field is at fault. The message is for people.
   FAILED_PRECONDITION  this server cannot serve it (e.g. the language); another may
   RESOURCE_EXHAUSTED   over a size limit, or the server is over its queue limit
   UNAVAILABLE          the server drains or lost a worker twice: retry with backoff
+
+Send x-request-id in the metadata to name a call; it, or one made for the call, comes
+back in the trailing metadata, whatever the outcome.
 """
 
 from collections import abc as _abc

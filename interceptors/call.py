@@ -1,0 +1,54 @@
+"""What is known of the call that is being served: one value, filled on the way in, read by servicer and logs."""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from grpc import aio
+
+
+@dataclass(slots=True)
+class Call:
+    """One call. `principal` is whoever was authenticated, None before and where nobody has to be."""
+
+    method: str
+    """"/package.Service/Method"."""
+    peer: str
+    """Address as gRPC writes it, e.g. "ipv4:127.0.0.1:49534"."""
+    request_id: str = ""
+    principal: str | None = None
+
+
+_current: ContextVar[Call | None] = ContextVar("call", default=None)
+
+
+def current_call() -> Call | None:
+    """The call this task serves; None outside of one."""
+    return _current.get()
+
+
+def enter_call(call: Call) -> None:
+    """For the rest of this call. gRPC gives every call a task, and so a context, of its own: there is nothing to undo."""
+    _current.set(call)
+
+
+def outcome(context: aio.ServicerContext[Any, Any], error: BaseException | None) -> grpc.StatusCode:
+    """How a call ended, as what it is.
+
+    A handler sees a client that cancelled, one whose deadline passed and one that vanished alike: as
+    CancelledError, or, where it was reading a stream, as the stream's end. Only an expired deadline leaves its mark.
+    """
+    left = context.time_remaining()
+    gone = isinstance(error, asyncio.CancelledError) or (error is None and context.done())
+    if gone:
+        return grpc.StatusCode.DEADLINE_EXCEEDED if left is not None and left <= 0 else grpc.StatusCode.CANCELLED
+    code = context.code()
+    if isinstance(code, int):
+        code = next((known for known in grpc.StatusCode if known.value[0] == code), grpc.StatusCode.UNKNOWN)
+    if error is None:
+        return code or grpc.StatusCode.OK
+    return code or grpc.StatusCode.UNKNOWN

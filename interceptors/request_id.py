@@ -1,0 +1,28 @@
+"""Every call has an id that caller, logs and support can name: the caller's own, or one made here."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from interceptors.base import CallInterceptor, Context
+from interceptors.call import Call, enter_call
+
+HEADER = "x-request-id"
+_WELL_FORMED = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+"""Short and harmless in a log line; anything else is replaced, not cleaned: a half id misleads."""
+
+
+class RequestId(CallInterceptor):
+    """Begins the Call (see interceptors.call) and returns its id in the trailing metadata, whatever the outcome."""
+
+    @asynccontextmanager
+    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
+        given = next((value for name, value in context.invocation_metadata() or () if name == HEADER), "")
+        request_id = given if isinstance(given, str) and _WELL_FORMED.fullmatch(given) else uuid.uuid4().hex
+        call = Call(method, context.peer(), request_id)
+        enter_call(call)
+        context.set_trailing_metadata((*(context.trailing_metadata() or ()), (HEADER, call.request_id)))
+        yield

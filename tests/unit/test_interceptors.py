@@ -1,0 +1,262 @@
+"""The guard chain around all four kinds of RPC, on a real server with handlers of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import grpc
+import pytest
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc import aio
+
+from interceptors import CallInterceptor, HeaderLimits, Recovery, RefusedError, RequestId, chain, current_call, outcome
+
+SERVICE = "test.Kinds"
+KINDS = ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream")
+ENTRIES, BYTES = 20, 2000
+
+
+def describe(error: Exception) -> status_pb2.Status:
+    return status_pb2.Status(code=code_pb2.INTERNAL, message="internal error")
+
+
+@dataclass
+class Script:
+    """What the handlers do, and what was seen."""
+
+    deed: str = "answer"
+    seen: list[str] = field(default_factory=list)
+    outcomes: list[grpc.StatusCode] = field(default_factory=list)
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    read: int = 0
+
+    async def act(self, context) -> bytes:
+        match self.deed:
+            case "abort":
+                await context.abort(grpc.StatusCode.NOT_FOUND, "not here")
+            case "refuse":
+                raise RefusedError(grpc.StatusCode.PERMISSION_DENIED, "NOT_ALLOWED", "not you")
+            case "fail":
+                raise ValueError("the password is hunter2")
+            case "hang":
+                await asyncio.sleep(60)
+        call = current_call()
+        assert call is not None
+        return f"{call.request_id} {call.method} {call.peer}".encode()
+
+
+def handlers(script: Script) -> grpc.GenericRpcHandler:
+    async def unary_unary(request, context):
+        script.read += len(request)
+        return await script.act(context)
+
+    async def unary_stream(request, context):
+        yield await script.act(context)
+
+    async def stream_unary(requests, context):
+        async for request in requests:
+            script.read += len(request)
+        return await script.act(context)
+
+    async def stream_stream(requests, context):
+        async for _ in requests:
+            pass
+        yield await script.act(context)
+
+    return grpc.method_handlers_generic_handler(
+        SERVICE,
+        {
+            "UnaryUnary": grpc.unary_unary_rpc_method_handler(unary_unary),
+            "UnaryStream": grpc.unary_stream_rpc_method_handler(unary_stream),
+            "StreamUnary": grpc.stream_unary_rpc_method_handler(stream_unary),
+            "StreamStream": grpc.stream_stream_rpc_method_handler(stream_stream),
+        },
+    )
+
+
+class Witness(CallInterceptor):
+    """Counts how calls end, just inside the recovery, where metrics and audit will stand."""
+
+    def __init__(self, script: Script, name: str) -> None:
+        self._script = script
+        self._name = name
+
+    @asynccontextmanager
+    async def around(self, method, context) -> AsyncIterator[None]:
+        self._script.seen.append(f"> {self._name}")
+        self._script.begun.set()
+        error: BaseException | None = None
+        try:
+            yield
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            self._script.seen.append(f"< {self._name}")
+            self._script.outcomes.append(outcome(context, error))
+            self._script.ended.set()
+
+
+@asynccontextmanager
+async def serving(*interceptors: aio.ServerInterceptor, script: Script) -> AsyncIterator[aio.Channel]:
+    server = aio.server(interceptors=interceptors, options=[("grpc.max_receive_message_length", -1)])
+    server.add_generic_rpc_handlers((handlers(script),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with aio.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.max_send_message_length", -1)]) as channel:
+            yield channel
+    finally:
+        await server.stop(0)
+
+
+def start(channel: aio.Channel, kind: str, body: bytes = b"body", **named):
+    """The call object of any kind, its request sent."""
+    path = f"/{SERVICE}/{kind}"
+    match kind:
+        case "UnaryUnary":
+            return channel.unary_unary(path)(body, **named)
+        case "UnaryStream":
+            return channel.unary_stream(path)(body, **named)
+        case "StreamUnary":
+            return channel.stream_unary(path)(iter([body]), **named)
+        case _:
+            return channel.stream_stream(path)(iter([body]), **named)
+
+
+async def answer(call) -> bytes:
+    if isinstance(call, aio.UnaryUnaryCall | aio.StreamUnaryCall):
+        return await call
+    return b"".join([response async for response in call])
+
+
+def ours() -> tuple[aio.ServerInterceptor, ...]:
+    return tuple(chain(describe, "test", most_metadata_entries=ENTRIES, most_metadata_bytes=BYTES))
+
+
+@pytest.fixture
+def script() -> Script:
+    return Script()
+
+
+def test_the_order_is_written_down() -> None:
+    assert [type(interceptor) for interceptor in ours()] == [Recovery, RequestId, HeaderLimits]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_interceptors_are_passed_in_order_and_left_in_reverse(script, kind) -> None:
+    names = ["first", "second", "third"]
+    async with serving(*(Witness(script, name) for name in names), RequestId(), script=script) as channel:
+        await answer(start(channel, kind))
+    assert script.seen == [*(f"> {name}" for name in names), *(f"< {name}" for name in reversed(names))]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_recovery_is_outside_of_the_rest(script, kind) -> None:
+    """A guard that fails is told like any other bug; a refusal of the header limits carries the request id."""
+
+    class Broken(CallInterceptor):
+        @asynccontextmanager
+        async def around(self, method, context) -> AsyncIterator[None]:
+            raise RuntimeError("hunter2")
+            yield
+
+    async with serving(*ours(), Broken(), script=script) as channel:
+        with pytest.raises(aio.AioRpcError) as error:
+            await answer(start(channel, kind, metadata=[("x-request-id", "mine")]))
+    assert (error.value.code(), error.value.details()) == (grpc.StatusCode.INTERNAL, "internal error")
+    assert dict(error.value.trailing_metadata())["x-request-id"] == "mine"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_call_is_known_inside_and_its_id_returned(script, kind) -> None:
+    async with serving(*ours(), script=script) as channel:
+        call = start(channel, kind, metadata=[("x-request-id", "abc-1")])
+        request_id, method, peer = (await answer(call)).decode().split()
+        assert dict(await call.trailing_metadata())["x-request-id"] == "abc-1"
+    assert (request_id, method) == ("abc-1", f"/{SERVICE}/{kind}")
+    assert peer.startswith("ipv4:127.0.0.1:")
+
+
+@pytest.mark.parametrize("given", [None, "", "a b", "x" * 129, "line%0abreak", "<script>"])
+async def test_an_id_that_is_not_well_formed_is_replaced(script, given) -> None:
+    async with serving(*ours(), script=script) as channel:
+        metadata = [] if given is None else [("x-request-id", given)]
+        made = [(await answer(start(channel, "UnaryUnary", metadata=metadata))).decode().split()[0] for _ in range(2)]
+    assert len(set(made)) == 2
+    assert all(len(value) == 32 and value.isalnum() for value in made)
+
+
+async def test_calls_at_a_time_keep_their_own_id(script) -> None:
+    async with serving(*ours(), script=script) as channel:
+        calls = [start(channel, KINDS[n % 4], metadata=[("x-request-id", f"id-{n}")]) for n in range(40)]
+        answers = await asyncio.gather(*map(answer, calls))
+    assert [value.split()[0].decode() for value in answers] == [f"id-{n}" for n in range(40)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("metadata", [[("x", "1")] * (ENTRIES + 1), [("x", "1" * (BYTES + 1))]], ids=["many", "large"])
+async def test_headers_over_the_limit_are_refused_before_the_body_is_read(script, kind, metadata) -> None:
+    async with serving(*ours(), script=script) as channel:
+        with pytest.raises(aio.AioRpcError) as error:
+            await answer(start(channel, kind, bytes(4 << 20), metadata=metadata))
+        assert await answer(start(channel, kind))
+    assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    trailing = dict(error.value.trailing_metadata())
+    status = status_pb2.Status.FromString(trailing["grpc-status-details-bin"])
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    assert (info.reason, info.domain) == ("HEADERS_TOO_LARGE", "test")
+    assert len(trailing["x-request-id"]) == 32
+    assert script.read in {0, len(b"body")}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("deed", "code"),
+    [
+        ("answer", grpc.StatusCode.OK),
+        ("abort", grpc.StatusCode.NOT_FOUND),
+        ("refuse", grpc.StatusCode.PERMISSION_DENIED),
+        ("fail", grpc.StatusCode.INTERNAL),
+    ],
+)
+async def test_an_end_is_counted_as_what_the_client_sees(script, kind, deed, code) -> None:
+    script.deed = deed
+    recovery, *others = ours()
+    async with serving(Witness(script, "outside"), recovery, *others, script=script) as channel:
+        call = start(channel, kind)
+        if code is grpc.StatusCode.OK:
+            await answer(call)
+        else:
+            with pytest.raises(aio.AioRpcError):
+                await answer(call)
+        assert await call.code() == code
+    assert script.outcomes == [code]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_cancelled_call_is_counted_as_cancelled(script, kind) -> None:
+    script.deed = "hang"
+    async with serving(Witness(script, "outside"), *ours(), script=script) as channel:
+        call = start(channel, kind)
+        await asyncio.wait_for(script.begun.wait(), 30)
+        call.cancel()
+        await asyncio.wait_for(script.ended.wait(), 30)
+    assert script.outcomes == [grpc.StatusCode.CANCELLED]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_expired_deadline_is_counted_as_one(script, kind) -> None:
+    script.deed = "hang"
+    async with serving(Witness(script, "outside"), *ours(), script=script) as channel:
+        call = start(channel, kind, timeout=0.3)
+        with pytest.raises(aio.AioRpcError):
+            await answer(call)
+        assert await call.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        await asyncio.wait_for(script.ended.wait(), 30)
+    assert script.outcomes == [grpc.StatusCode.DEADLINE_EXCEEDED]

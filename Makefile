@@ -32,6 +32,7 @@ demo: $(VENV)/.core ## start a server, align the sample recording through it, pr
 	@$(PY) samples/demo.py
 
 run: $(VENV)/.core ## serve on 127.0.0.1:50051 until Ctrl-C; other flags: make run ARGS="--listen 127.0.0.1:6000"
+	@$(PY) samples/demo.py --next
 	@exec $(VENV)/bin/aligner serve --profile dev $(ARGS)
 
 # ---- checking it

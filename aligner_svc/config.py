@@ -13,7 +13,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from aligner_svc.domain import SAMPLE_RATE
+
 MIB = 1 << 20
+MAX_PAYLOAD = 1 << 30
+"""Bytes one message to or from a worker process may carry, as in workers.frames; not imported, this file stays light."""
 
 
 def _cores() -> int:
@@ -27,7 +31,7 @@ def toml_file() -> Path:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ServerSettings(_Section):
@@ -35,42 +39,47 @@ class ServerSettings(_Section):
 
     profile: Literal["dev"] = Field("dev", description="dev: loopback only, plaintext, no authentication, reflection on")
     listen: str = Field("127.0.0.1:50051", description="HOST:PORT; port 0 takes a free one")
-    drain_delay: float = Field(1.0, ge=0, description="seconds between NOT_SERVING and refusing new calls")
-    drain_grace: float = Field(30.0, ge=0, description="seconds calls in flight may take to finish after that")
+    drain_delay: float = Field(1.0, ge=0, le=3600, description="seconds between NOT_SERVING and refusing new calls")
+    drain_grace: float = Field(30.0, ge=0, le=24 * 3600, description="seconds calls in flight may take to finish after that")
 
 
 class Limits(_Section):
     """What a caller may send."""
 
-    unary_audio_bytes: int = Field(10 * MIB, gt=0, description="audio bytes of one Align call")
-    stream_audio_bytes: int = Field(512 * MIB, gt=0, description="audio bytes of one StreamAlign call")
-    stream_chunk_bytes: int = Field(1 * MIB, gt=0, description="audio bytes of one StreamAlign message")
-    audio_seconds: float = Field(4 * 3600, gt=0, description="longest audio")
-    metadata_entries: int = Field(64, gt=0, description="metadata entries of one call")
-    metadata_bytes: int = Field(8 * 1024, gt=0, description="bytes of the metadata of one call, names included")
-    transcript_chars: int = Field(200_000, gt=0, description="longest transcript, code points")
+    unary_audio_bytes: int = Field(10 * MIB, gt=0, le=512 * MIB, description="audio bytes of one Align call")
+    stream_audio_bytes: int = Field(512 * MIB, gt=0, le=MAX_PAYLOAD, description="audio bytes of one StreamAlign call")
+    stream_chunk_bytes: int = Field(1 * MIB, gt=0, le=64 * MIB, description="audio bytes of one StreamAlign message")
+    audio_seconds: float = Field(4 * 3600, gt=0, le=MAX_PAYLOAD // (2 * SAMPLE_RATE), description="longest audio")
+    metadata_entries: int = Field(64, gt=0, le=10_000, description="metadata entries of one call")
+    metadata_bytes: int = Field(8 * 1024, gt=0, le=MIB, description="bytes of the metadata of one call, names included")
+    transcript_chars: int = Field(200_000, gt=0, le=10_000_000, description="longest transcript, code points")
 
 
 class DecodeSettings(_Section):
     """The decoder's worker processes."""
 
-    workers: int = Field(default_factory=lambda: max(1, _cores() // 2), ge=1, description="decoder processes")
-    timeout: float = Field(120.0, gt=0, description="wall-clock seconds one decode may take")
+    workers: int = Field(default_factory=lambda: max(1, _cores() // 2), ge=1, le=1024, description="decoder processes")
+    timeout: float = Field(120.0, gt=0, le=24 * 3600, description="wall-clock seconds one decode may take")
 
 
 class EngineSettings(_Section):
     """The aligner behind the service."""
 
     name: Literal["pocketsphinx"] = Field("pocketsphinx", description="which engine")
-    workers: int = Field(default_factory=_cores, ge=1, description="aligner processes")
-    queue: int = Field(64, ge=1, description="calls that may wait for the engine; one more is refused")
+    workers: int = Field(default_factory=_cores, ge=1, le=1024, description="aligner processes")
+    queue: int = Field(64, ge=1, le=1_000_000, description="calls that may wait for the engine; one more is refused")
 
 
 class StreamSettings(_Section):
     """StreamAlign uploads."""
 
-    concurrent: int = Field(8, ge=1, description="uploads read at a time; the others wait, their senders held by flow control")
-    idle_timeout: float = Field(60.0, gt=0, description="seconds a sender may be silent")
+    concurrent: int = Field(
+        8,
+        ge=1,
+        le=100_000,
+        description="streams served at a time, upload to summary; the others wait, their senders held by flow control",
+    )
+    idle_timeout: float = Field(60.0, gt=0, le=24 * 3600, description="seconds a sender may be silent")
 
 
 class Settings(BaseSettings):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ class Clip:
 
     @property
     def seconds(self) -> float:
+        """Length."""
         return len(self.samples) / SAMPLE_RATE
 
 
@@ -36,7 +37,8 @@ class Token:
     """One word of the caller and what a speaker says for it.
 
     `text` is `transcript[char_start:char_end]` (code points), without surrounding
-    punctuation. `spoken` holds lower-case words ("five", "dollars"), never empty.
+    punctuation. `spoken` holds lower-case words ("five", "dollars"); it is empty for a word that the
+    language cannot pronounce, one in another script.
     """
 
     text: str
@@ -46,6 +48,8 @@ class Token:
 
 
 class WordStatus(Enum):
+    """How a word's time came about."""
+
     ALIGNED = "ALIGNED"
     """Found in the audio by the acoustic model."""
     REPAIRED = "REPAIRED"
@@ -73,6 +77,10 @@ class Warning:
 
     code: str
     message: str
+
+
+ProgressSink = Callable[[float], None]
+"""Told the seconds of audio aligned so far; called on the event loop, must not block."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,22 +7,27 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import ParamSpec, TypeVar
 
 from aligner_svc.audio.decode import Decoder
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.config import Limits
-from aligner_svc.domain import Alignment, Timing, Token, Word
-from aligner_svc.engines.base import Engine, EngineResult
+from aligner_svc.domain import Alignment, Timing, Token, Warning, Word, WordStatus
+from aligner_svc.engines.base import Engine, EngineResult, Span
 from aligner_svc.errors import InvalidArgumentError, UnsupportedError
 from aligner_svc.text import normalise_language, tokenise
 from aligner_svc.workers import Buffer
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 QWEN_LANGUAGES = frozenset({"zh", "en", "yue", "fr", "de", "it", "ja", "ko", "pt", "ru", "es"})
 """What Qwen3-ForcedAligner aligns: the widest set any engine of this service has."""
 _SHORTEST_SECONDS = 0.06
 """The shortest words ("a", "I") last this long in fluent speech; less audio holds none."""
-_INLINE_CHARS = 4_000
-"""Longer transcripts are cut into words in a thread, so that the event loop is never held for more than a few ms."""
+_INLINE_WORDS = 500
+"""Work on more words goes to a thread: 500 hold the event loop for some 5 ms, 40,000 held it for a quarter of a second."""
+_CHARS_A_WORD = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,8 @@ class Job:
 
 
 class Stage(Enum):
+    """What is being done with a recording."""
+
     DECODING = "DECODING"
     ALIGNING = "ALIGNING"
 
@@ -49,6 +56,8 @@ def _ignore(stage: Stage, aligned: float, total: float) -> None: ...
 
 
 class Pipeline:
+    """One for all calls; it holds nothing of any."""
+
     def __init__(self, decoder: Decoder, engine: Engine, limits: Limits) -> None:
         self._decoder = decoder
         self._engine = engine
@@ -90,7 +99,8 @@ class Pipeline:
             message = f"the audio lasts {seconds * 1000:.0f} ms; a word needs {_SHORTEST_SECONDS * 1000:.0f} ms at least"
             raise InvalidArgumentError("AUDIO_TOO_SHORT", message, field="audio")
         observe(Stage.ALIGNING, 0.0, seconds)
-        result = await self._engine.align(decoded.clip, tokens, language, lambda done: observe(Stage.ALIGNING, done, seconds))
+        spoken = [token for token in tokens if token.spoken]
+        result = await self._engine.align(decoded.clip, spoken, language, lambda done: observe(Stage.ALIGNING, done, seconds))
         timing = Timing(
             queue=decoded.queued + result.queued,
             decode=decoded.busy,
@@ -98,12 +108,12 @@ class Pipeline:
             total=time.perf_counter() - began,
         )
         return Alignment(
-            words=_words(tokens, result),
+            words=await _off_loop(len(tokens), _words, tokens, result),
             audio_seconds=seconds,
             engine=self._engine.name,
             language=language,
             match_score=result.match_score,
-            warnings=(*decoded.warnings, *result.warnings),
+            warnings=(*decoded.warnings, *result.warnings, *_unpronounced(len(tokens) - len(spoken))),
             timing=timing,
         )
 
@@ -111,17 +121,37 @@ class Pipeline:
         self.check_transcript(len(transcript))
         if not transcript.strip():
             raise InvalidArgumentError("TRANSCRIPT_EMPTY", "the transcript is empty", field="config.transcript")
-        if len(transcript) <= _INLINE_CHARS:
-            tokens = tokenise(transcript, language)
-        else:
-            tokens = await asyncio.to_thread(tokenise, transcript, language)
-        if not tokens:
-            raise InvalidArgumentError("TRANSCRIPT_NO_WORDS", "the transcript holds no words", field="config.transcript")
+        tokens = await _off_loop(len(transcript) // _CHARS_A_WORD, tokenise, transcript, language)
+        if not any(token.spoken for token in tokens):
+            message = f"the transcript holds no words that can be read in '{language}'"
+            raise InvalidArgumentError("TRANSCRIPT_NO_WORDS", message, field="config.transcript")
         return tokens
 
 
+async def _off_loop(words: int, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """`work`, in a thread if it is about many words."""
+    if words <= _INLINE_WORDS:
+        return work(*arguments, **named)
+    return await asyncio.to_thread(work, *arguments, **named)
+
+
 def _words(tokens: Sequence[Token], result: EngineResult) -> list[Word]:
-    return [
-        Word(token.text, span.start, span.end, span.confidence, span.status, token.char_start, token.char_end)
-        for token, span in zip(tokens, result.spans, strict=True)
-    ]
+    """One word for every token. Tokens that cannot be pronounced were not aligned: they stand where the last word ended."""
+    spans = iter(result.spans)
+    words: list[Word] = []
+    at = 0.0
+    for token in tokens:
+        span = next(spans) if token.spoken else Span(at, at, 0.0, WordStatus.NOT_FOUND)
+        words.append(Word(token.text, span.start, span.end, span.confidence, span.status, token.char_start, token.char_end))
+        at = span.end
+    return words
+
+
+def _unpronounced(count: int) -> tuple[Warning, ...]:
+    if not count:
+        return ()
+    return (
+        Warning(
+            "WORDS_UNREADABLE", f"{count} words are in a script that cannot be read in this language, and were not looked for"
+        ),
+    )

@@ -30,8 +30,6 @@ from interceptors import chain
 log = logging.getLogger(__name__)
 
 SERVICE_NAME = aligner_pb2.DESCRIPTOR.services_by_name["Aligner"].full_name
-_TRY = f".venv/bin/python samples/request.py | grpcurl -plaintext -d @ {{}} {SERVICE_NAME}/Align"
-"""A first call by hand, from the checkout; `make demo` ends with the same line."""
 _TEXT_ROOM = 4
 """Bytes UTF-8 needs for a code point at most."""
 
@@ -86,10 +84,10 @@ class Service:
         try:
             await asyncio.gather(self.decoder.start(), self.engine.start())
         except WorkerDiedError as error:
-            await self._close(grace=0)
+            await self.close(grace=0)
             raise StartError(f"a worker process does not come up: {error}") from None
         except BaseException:
-            await self._close(grace=0)
+            await self.close(grace=0)
             raise
         await self._report(health_pb2.HealthCheckResponse.SERVING)
 
@@ -98,9 +96,10 @@ class Service:
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(self._settings.server.drain_delay)
         self._health.leaving.set()
-        await self._close(self._settings.server.drain_grace)
+        await self.close(self._settings.server.drain_grace)
 
-    async def _close(self, grace: float) -> None:
+    async def close(self, grace: float = 0.0) -> None:
+        """End every call after `grace` seconds, then the workers. Idempotent."""
         if self._server is not None:
             await self._server.stop(grace)
         await asyncio.gather(self.decoder.close(), self.engine.close())
@@ -166,15 +165,15 @@ async def serve(settings: Settings) -> int:
         log.error("%s", error)
         return 1
     print(f"aligner-svc ready on {service.address}", flush=True)
-    if settings.server.profile == "dev":
-        print(f"try it: {_TRY.format(service.address)}", flush=True)
     await stopping
     log.info("draining")
     draining, hurrying = asyncio.create_task(service.drain()), asyncio.create_task(hurry.wait())
     await asyncio.wait((draining, hurrying), return_when=asyncio.FIRST_COMPLETED)
+    hurrying.cancel()
     if not draining.done():
         draining.cancel()
-    hurrying.cancel()
+        await asyncio.wait((draining,))
+        await service.close()  # wherever the drain was: without this gRPC's threads and the workers outlive the loop
     return 0
 
 

@@ -1,16 +1,22 @@
-"""Is the server here SERVING? Exit status 0 if so. Argument: HOST:PORT; default: ALIGNER_SERVER__LISTEN."""
+"""Is the server here SERVING? Exit status 0 if so. Argument: HOST:PORT; default: where the server's settings listen."""
 
 from __future__ import annotations
 
-import os
 import sys
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from aligner_svc.config import Settings
+from aligner_svc.settings_report import SettingsProblem, load
+
 
 def main() -> int:
-    address = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("ALIGNER_SERVER__LISTEN", "127.0.0.1:50051")
+    try:
+        address = sys.argv[1] if len(sys.argv) > 1 else load(Settings).settings.server.listen
+    except SettingsProblem as problem:
+        print(problem, file=sys.stderr)
+        return 1
     try:
         with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
             request = health_pb2.HealthCheckRequest(service="aligner.v1.Aligner")

@@ -10,16 +10,23 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import grpc
 from grpc import aio
+
+from interceptors.refusal import RefusedError
 
 Context: TypeAlias = "aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class CallInterceptor(aio.ServerInterceptor, ABC):
+    """Subclasses say what happens around a call."""
+
+    parses: ClassVar[bool] = False
+    """Are requests parsed inside `around`? True for the outermost alone: gRPC tells a client what its own parsing raises."""
+
     @abstractmethod
     def around(self, method: str, context: Context) -> AbstractAsyncContextManager[None]:
         """Entered before the handler runs, left when it is done, with its exception if it raised one."""
@@ -32,6 +39,14 @@ class CallInterceptor(aio.ServerInterceptor, ABC):
         return None if handler is None else self._wrap(details.method, handler)
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
+        parse = handler.request_deserializer if self.parses else None
+        deserializer = None if self.parses else handler.request_deserializer
+
+        def received(request: Any) -> Any:
+            if parse is None:
+                return request
+            return _parsed_stream(parse, request) if handler.request_streaming else _parsed(parse, request)
+
         if handler.response_streaming:
             inner: Any = handler.stream_stream if handler.request_streaming else handler.unary_stream
             make = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
@@ -39,21 +54,34 @@ class CallInterceptor(aio.ServerInterceptor, ABC):
 
                 async def write(request: Any, context: Context) -> None:
                     async with self.around(method, context):
-                        await inner(request, context)
+                        await inner(received(request), context)
 
-                return make(write, handler.request_deserializer, handler.response_serializer)
+                return make(write, deserializer, handler.response_serializer)
 
             async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
-                async with self.around(method, context), aclosing(inner(request, context)) as responses:
+                async with self.around(method, context), aclosing(inner(received(request), context)) as responses:
                     async for response in responses:
                         yield response
 
-            return make(stream, handler.request_deserializer, handler.response_serializer)
+            return make(stream, deserializer, handler.response_serializer)
         answer: Any = handler.stream_unary if handler.request_streaming else handler.unary_unary
         make = grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
 
         async def unary(request: Any, context: Context) -> Any:
             async with self.around(method, context):
-                return await answer(request, context)
+                return await answer(received(request), context)
 
-        return make(unary, handler.request_deserializer, handler.response_serializer)
+        return make(unary, deserializer, handler.response_serializer)
+
+
+def _parsed(parse: Callable[[bytes], Any], raw: bytes) -> Any:
+    try:
+        return parse(raw)
+    except Exception:  # whatever a deserialiser raises; protobuf's own errors quote the message
+        message = "the request is no valid message of its type"
+        raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_MALFORMED", message) from None
+
+
+async def _parsed_stream(parse: Callable[[bytes], Any], requests: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    async for raw in requests:
+        yield _parsed(parse, raw)

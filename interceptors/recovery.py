@@ -28,6 +28,8 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 class Recovery(CallInterceptor):
     """`domain`: of the ErrorInfo in what the chain itself refuses."""
 
+    parses = True
+
     def __init__(self, describe: Describe, domain: str) -> None:
         self._describe = describe
         self._domain = domain

@@ -5,6 +5,7 @@ The call goes through the generated stubs, over a real socket: what is printed i
 
 from __future__ import annotations
 
+import argparse
 import re
 import shutil
 import subprocess
@@ -132,16 +133,21 @@ def run(console: Console, log: IO[bytes]) -> None:
 
 
 def grpcurl_line() -> str:
-    """The same call by hand, with the grpcurl that is here or word of where to get one."""
+    """The same call by hand, on one line, with the grpcurl that is here or word of where to get one."""
     local = Path(sys.executable).with_name("grpcurl")
     if local.exists():
         return NEXT.replace("| grpcurl", "| .venv/bin/grpcurl")
     if shutil.which("grpcurl"):
         return NEXT
-    return NEXT.replace("| grpcurl", "| .venv/bin/grpcurl") + "\n\n  (`make setup` brings .venv/bin/grpcurl)"
+    return NEXT.replace("| grpcurl", "| .venv/bin/grpcurl") + "  # make setup brings .venv/bin/grpcurl"
 
 
 def main() -> int:
+    options = argparse.ArgumentParser(description="Start a server, align the sample recording through it, print the words.")
+    options.add_argument("--next", action="store_true", help="only print the grpcurl line to try with `make run`")
+    if options.parse_args().next:
+        print(f"The grpcurl line to try, in another terminal: {grpcurl_line()}")
+        return 0
     console = Console(soft_wrap=True)
     with tempfile.NamedTemporaryFile(prefix="aligner-demo-", suffix=".log") as log:
         try:

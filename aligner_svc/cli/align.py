@@ -53,6 +53,7 @@ def align(  # noqa: PLR0917 - typer makes a flag of each
 
     FILE: prints a table on a terminal, JSON into a pipe. DIR: pairs each audio file with the .txt or .lab beside it
     and writes one result each below --out; what fails is listed at the end and the rest goes on.
+    The answer's warnings are in JSON and the table; of other formats, and of a directory, they are told on stderr.
 
     Exit codes: 0 all aligned; 1 something failed; 2 wrong usage; 69 the server cannot be reached; 130 interrupted.
     """

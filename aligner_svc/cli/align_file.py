@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from aligner_svc.cli import output, progress
-from aligner_svc.cli.failures import INTERRUPTED, from_client
+from aligner_svc.cli.failures import INTERRUPTED, from_client, warn_of
 from aligner_svc.cli.options import OutputFormat, Request
 from aligner_svc.client import Aligner, AlignerClientError
 from aligner_svc.domain import Alignment
@@ -27,6 +27,8 @@ def run(audio: Path | None, out: Path | None, chosen: OutputFormat, request: Req
     except AlignerClientError as error:
         raise from_client(error, f"{name} could not be aligned", request.target) from error
     output.write(alignment, chosen, transcript, "stdin" if audio is None else audio.stem, out)
+    if chosen not in output.HOLD_WARNINGS:
+        warn_of(alignment)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from aligner_svc.client import AlignerClientError
+    from aligner_svc.domain import Alignment
     from aligner_svc.settings_report import SettingsProblem
 
 FAILED = 1
@@ -98,3 +99,11 @@ def _show(failure: Failure) -> None:
 def warn(message: str) -> None:
     """One yellow line on stderr."""
     typer.echo(f"{typer.style('warning:', fg='yellow')} {message}", err=True)
+
+
+def warn_of(alignment: Alignment) -> None:
+    """The answer's warnings on stderr, for output that has no place for them."""
+    from aligner_svc.cli.table import printable
+
+    for warning in alignment.warnings:
+        warn(printable(f"{warning.message} ({warning.code})").plain)

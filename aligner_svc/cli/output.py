@@ -24,6 +24,9 @@ SUFFIXES = {
 }
 """File name endings; Praat's is in camel case by custom."""
 
+HOLD_WARNINGS = frozenset({OutputFormat.JSON, OutputFormat.TABLE})
+"""The formats in which the answer's warnings are read."""
+
 
 def choose(wanted: OutputFormat | None, out: Path | None) -> OutputFormat:
     """What was asked for; else what the file's name says; else a table for a person and JSON for a program."""

@@ -67,7 +67,7 @@ class AsyncAligner:
 
     async def align(
         self,
-        audio: bytes | PathLike[str],
+        audio: bytes | str | PathLike[str],
         transcript: str,
         *,
         language: str = "en",
@@ -83,7 +83,7 @@ class AsyncAligner:
 
     async def stream_align(
         self,
-        audio: bytes | PathLike[str] | BinaryIO | Iterable[bytes] | AsyncIterable[bytes],
+        audio: bytes | str | PathLike[str] | BinaryIO | Iterable[bytes] | AsyncIterable[bytes],
         transcript: str,
         *,
         language: str = "en",
@@ -108,7 +108,7 @@ class AsyncAligner:
 
     def stream_words(
         self,
-        audio: bytes | PathLike[str] | BinaryIO | Iterable[bytes] | AsyncIterable[bytes],
+        audio: bytes | str | PathLike[str] | BinaryIO | Iterable[bytes] | AsyncIterable[bytes],
         transcript: str,
         *,
         language: str = "en",

@@ -51,7 +51,7 @@ class _AsyncIterableSource:
 
 @contextmanager
 def open_async_source(
-    audio: bytes | PathLike[str] | BinaryIO | Iterable[bytes] | AsyncIterable[bytes],
+    audio: bytes | str | PathLike[str] | BinaryIO | Iterable[bytes] | AsyncIterable[bytes],
 ) -> Iterator[AsyncSource]:
     """`open_source` for asyncio, where the chunks may come from an async iterable too."""
     if isinstance(audio, AsyncIterable):

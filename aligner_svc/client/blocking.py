@@ -67,7 +67,7 @@ class Aligner:
 
     def align(
         self,
-        audio: bytes | PathLike[str],
+        audio: bytes | str | PathLike[str],
         transcript: str,
         *,
         language: str = "en",
@@ -86,7 +86,7 @@ class Aligner:
 
     def stream_align(
         self,
-        audio: bytes | PathLike[str] | BinaryIO | Iterable[bytes],
+        audio: bytes | str | PathLike[str] | BinaryIO | Iterable[bytes],
         transcript: str,
         *,
         language: str = "en",
@@ -115,7 +115,7 @@ class Aligner:
 
     def stream_words(
         self,
-        audio: bytes | PathLike[str] | BinaryIO | Iterable[bytes],
+        audio: bytes | str | PathLike[str] | BinaryIO | Iterable[bytes],
         transcript: str,
         *,
         language: str = "en",

@@ -94,15 +94,15 @@ def _caller_source(audio: BinaryIO | Iterable[bytes]) -> Iterator[Source]:
     yield FileSource(cast("BinaryIO", audio)) if hasattr(audio, "read") else IterableSource(audio)
 
 
-def open_source(audio: bytes | PathLike[str] | BinaryIO | Iterable[bytes]) -> AbstractContextManager[Source]:
+def open_source(audio: bytes | str | PathLike[str] | BinaryIO | Iterable[bytes]) -> AbstractContextManager[Source]:
     """The source for what a caller may pass. Closes what it opened itself, and nothing else. Raises OSError."""
-    if isinstance(audio, PathLike):
+    if isinstance(audio, str | PathLike):
         return _path_source(Path(audio))
     if isinstance(audio, bytes | bytearray | memoryview):
         return _caller_source(io.BytesIO(audio))
     return _caller_source(audio)
 
 
-def read_whole(audio: bytes | PathLike[str]) -> bytes:
+def read_whole(audio: bytes | str | PathLike[str]) -> bytes:
     """The audio of a unary call. Raises OSError."""
-    return Path(audio).read_bytes() if isinstance(audio, PathLike) else bytes(audio)
+    return Path(audio).read_bytes() if isinstance(audio, str | PathLike) else bytes(audio)

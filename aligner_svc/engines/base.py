@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from aligner_svc.domain import Clip, Token, Warning, WordStatus
+from aligner_svc.domain import Clip, ProgressSink, Token, Warning, WordStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,6 @@ class EngineResult:
     warnings: Sequence[Warning] = ()
     queued: float = 0.0
     busy: float = 0.0
-
-
-ProgressSink = Callable[[float], None]
-"""Told the seconds of audio aligned so far; called on the event loop, must not block."""
 
 
 class Engine(Protocol):

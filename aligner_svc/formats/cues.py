@@ -30,7 +30,7 @@ _OPENING = "([{¿¡\u201c\u2018«"
 
 @dataclass(frozen=True, slots=True)
 class Cue:
-    """One subtitle: whole milliseconds, start < end, and one or two lines, none empty."""
+    """One subtitle: whole milliseconds, start < end, and one or two lines, none empty; more where many words were not found."""
 
     start: int
     end: int
@@ -53,7 +53,8 @@ def cues(alignment: Alignment, transcript: str | None = None) -> list[Cue]:
 
     With the `transcript` that the words' offsets point into, punctuation is shown and a
     sentence's end is preferred as a cue's. Words that were not found are shown where they
-    stand and set no time: a cue of nothing else shares the time of its neighbour.
+    stand and take no time: where they would fill a cue of their own they lengthen their
+    neighbour's text, beyond LINES where need be.
     """
     groups: list[list[_Shown]] = []
     for word in _shown(alignment.words, transcript):
@@ -61,7 +62,7 @@ def cues(alignment: Alignment, transcript: str | None = None) -> list[Cue]:
             groups[-1].append(word)
         else:
             groups.append([word])
-    return _in_order(_share_time([(_span(group), _lines(group)) for group in groups]))
+    return _in_order(_with_time(groups))
 
 
 def _shown(words: Sequence[Word], transcript: str | None) -> Iterator[_Shown]:
@@ -147,21 +148,25 @@ def _lines(group: Sequence[_Shown]) -> tuple[str, ...]:
     return best
 
 
-def _share_time(groups: Sequence[tuple[tuple[int, int] | None, tuple[str, ...]]]) -> Iterator[Cue]:
-    """Give the groups without times a part, by length, of the cue before them, or behind them at the very start."""
-    timed = [place for place, (span, _) in enumerate(groups) if span]
-    if not timed:
-        return
-    firsts = [0, *timed[1:], len(groups)]
-    for place, (first, behind) in zip(timed, pairwise(firsts), strict=True):
-        start, end = groups[place][0] or (0, 0)
-        lines = [text for _, text in groups[first:behind]]
-        weights = [sum(map(len, text)) for text in lines]
-        at = 0
-        for text, weight in zip(lines, weights, strict=True):
-            whole = sum(weights)
-            yield Cue(start + (end - start) * at // whole, start + (end - start) * (at + weight) // whole, text)
-            at += weight
+def _stacked(group: Sequence[_Shown]) -> tuple[str, ...]:
+    """The text on as many lines as it takes."""
+    lines = [group[0].text]
+    for word in group[1:]:
+        longer = lines[-1] + ("" if word.glued else " ") + word.text
+        if len(longer) <= LINE:
+            lines[-1] = longer
+        else:
+            lines.append(word.text)
+    return tuple(lines)
+
+
+def _with_time(groups: Sequence[list[_Shown]]) -> Iterator[Cue]:
+    """A cue for each group with a found word; the others' words join the one before, at the very start the one behind."""
+    timed = [(place, span) for place, span in enumerate(map(_span, groups)) if span]
+    firsts = [0, *(place for place, _ in timed[1:]), len(groups)]
+    for (_, (start, end)), (first, behind) in zip(timed, pairwise(firsts), strict=False):
+        group = [word for part in groups[first:behind] for word in part]
+        yield Cue(start, end, _lines(group) or _stacked(group))
 
 
 def _in_order(timed: Iterator[Cue]) -> list[Cue]:

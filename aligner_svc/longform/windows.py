@@ -11,8 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from aligner_svc.domain import SAMPLE_RATE, Clip, Token
-from aligner_svc.engines.base import ProgressSink
+from aligner_svc.domain import SAMPLE_RATE, Clip, ProgressSink, Token
 
 if TYPE_CHECKING:
     import numpy as np

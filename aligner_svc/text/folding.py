@@ -15,7 +15,9 @@ MARK = "\u0300"
 INVISIBLE = "\u00ad"
 """Stands in a shadow for format characters (soft hyphen, joiner, BOM): inside a word they do not cut it."""
 BREAK = "|"
-"""Stands in a shadow for whatever ends a word without being a space: brackets, quotes, emoji."""
+"""Stands in a shadow for whatever ends a word without being a space: brackets, emoji."""
+EDGE = "<"
+"""Stands in a shadow for what ends even a URL: straight or curly double quotes, angle brackets, guillemets."""
 
 FOREIGN = "\ufffd"
 """Stands in a folded word for a letter outside the Latin and Greek alphabets."""
@@ -34,7 +36,7 @@ _ALIKE = {
     "℉": "°",
     "\u200b": " ",  # the zero-width space is there to separate words
 }
-_SHADOW_ALIKE = {**_ALIKE, MINUS: "-"}
+_SHADOW_ALIKE = {**_ALIKE, MINUS: "-", **dict.fromkeys('<>"“”«»', EDGE)}
 _SHADOW_OF_CATEGORY = {
     **dict.fromkeys(("Mn", "Mc", "Me"), MARK),
     **dict.fromkeys(("Zs", "Zl", "Zp", "Cc", "Cs", "Co", "Cn"), " "),
@@ -110,10 +112,3 @@ def _fold_plain(char: str) -> str:
     if category == "Nd":
         return str(unicodedata.decimal(char))
     return FOREIGN if category[0] in "LN" and not (char.isascii() or "α" <= char.lower() <= "ω") else char
-
-
-def own_letters(text: str) -> tuple[str, ...]:
-    """The word itself in lower case, without signs; empty when no letter or digit is left."""
-    word = unicodedata.normalize("NFC", text.lower())
-    word = "".join(char for char in word if char.isalnum() or unicodedata.category(char)[0] == "M")
-    return (word,) if word else ()

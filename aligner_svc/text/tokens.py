@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from aligner_svc.text.folding import EN_DASH, INVISIBLE, MARK, shadow
+from aligner_svc.text.folding import EDGE, EN_DASH, INVISIBLE, MARK, shadow
 
 
 class Piece(NamedTuple):
@@ -24,10 +24,10 @@ OwnsDot = Callable[[str, str], bool]
 # classes are disjoint and the runs possessive, so that no input makes it backtrack.
 _TOKEN = re.compile(
     rf"""
-    (?P<url> \b (?:https?|ftp|file):// [^ ]++ )
+    (?P<url> \b (?:https?|ftp|file):// [^ {EDGE}]++ )
     | (?P<alone> (?<![^ ]) [&+=@%$] (?![^ ]) | °[CF]\b )            # Tom & Jerry, 2 + 2 = 4, 5 €, 20 °C
-    | (?: (?<![^ |(]) [-+] (?= \$?\.?\d ) )?                        # a sign only where a number starts
-      (?: \$ (?= \.?\d ) )?
+    | (?: (?<![^ |({EDGE}]) [-+] (?= \$?\.?\d ) )?                        # a sign only where a number starts
+      (?: \$ (?= \.?\d ) | (?<![^ |({EDGE}]) \$ [-+] (?= \.?\d ) )?         # $5, $-5
       (?: (?<![.\w]) \. (?= \d ) | (?<![\w&]) [#@] (?= \w ) | (?P<elision> (?<!\w)' (?= \w ) ) )?
       [^\W_] (?: [^\W_] | [{MARK}{INVISIBLE}] )*+
       (?:
@@ -51,7 +51,6 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
-_URL = re.compile(r"[^\s<>\"\u201c\u201d«»]+")
 _URL_EDGE = ".,;:!?'\u2019)]}*_~|/"
 _DECADE = re.compile(r"'\d\d(?:s|\b)")
 
@@ -67,8 +66,7 @@ def split(transcript: str, owns_dot: OwnsDot, elisions: frozenset[str]) -> list[
         start, end = match.span()
         kind = match.lastgroup
         if kind == "url":
-            raw = _URL.match(transcript, start, end)
-            end = start + len(raw[0].rstrip(_URL_EDGE)) if raw else end
+            end = start + len(transcript[start:end].rstrip(_URL_EDGE))
         elif kind == "elision" and not _elided(shade[start:end], elisions):
             start = match.start("elision") + 1
         while shade[end - 1] == INVISIBLE:

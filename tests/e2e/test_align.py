@@ -136,3 +136,13 @@ async def test_six_calls_at_once_get_what_each_gets_alone(stub, answers):
     alone = [(await stub.Align(request)).words for request in requests]
     together = await asyncio.gather(*(stub.Align(request) for request in requests * 2))
     assert [response.words for response in together] == alone * 2
+
+
+async def test_a_word_nobody_can_read_comes_back_not_found(stub) -> None:
+    transcript = TRANSCRIPT.replace("wizard", "巫师")
+    response = await stub.Align(pb.AlignRequest(config=config(transcript), audio=SPEECH))
+    check_order(response)
+    assert len(response.words) == len(WORDS)
+    assert [word.text for word in response.words if word.status == pb.WORD_STATUS_NOT_FOUND] == ["巫师"]
+    assert "WORDS_UNREADABLE" in {warning.code for warning in response.summary.warnings}
+    assert all(transcript[word.char_start : word.char_end] == word.text for word in response.words)

@@ -87,6 +87,21 @@ async def test_a_second_signal_does_not_wait(tmp_path):
             assert await call.code() is grpc.StatusCode.UNAVAILABLE
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_ends_the_delay_too(tmp_path, number):
+    async with launched(tmp_path, *LOOPBACK, ALIGNER_SERVER__DRAIN_DELAY="3600") as command:
+        target = await command.ready()
+        workers = command.children()
+        async with connect(target) as channel:
+            call = AlignerStub(channel).StreamAlign()
+            await send(call, [config(), *chunks()])
+            await reached(call, pb.Progress.STAGE_RECEIVING)
+            command.process.send_signal(number)
+            await until(lambda: "draining" in command.log, "the first signal to be heard")
+            command.process.send_signal(number)
+            await check_left_in_order(command, workers)
+
+
 async def test_the_grace_ends(tmp_path):
     async with launched(tmp_path, *LOOPBACK, ALIGNER_SERVER__DRAIN_DELAY="0", ALIGNER_SERVER__DRAIN_GRACE="0.2") as command:
         target = await command.ready()

@@ -93,6 +93,22 @@ def test_a_table_for_people(aligner, server, speech):
     assert "warning: text and audio differ (TRANSCRIPT_MISMATCH)" in result.stdout
 
 
+@pytest.mark.parametrize("name", ["srt", "vtt", "ctm", "textgrid", "json", "table"])
+def test_warnings_that_the_output_has_no_place_for_are_on_stderr(aligner, server, speech, name):
+    server.script.warnings = [
+        pb.Warning(code="TRANSCRIPT_MISMATCH", message="text and audio\x1b differ"),
+        pb.Warning(code="WORDS_NOT_FOUND", message="1 of 3 words"),
+    ]
+    result = aligner(speech, "--format", name)
+    assert result.exit_code == 0, result.output
+    told = [] if name in {"json", "table"} else [
+        "warning: text and audio\N{REPLACEMENT CHARACTER} differ (TRANSCRIPT_MISMATCH)",
+        "warning: 1 of 3 words (WORDS_NOT_FOUND)",
+    ]  # fmt: skip
+    assert result.stderr.splitlines() == told
+    assert ("WORDS_NOT_FOUND" in result.stdout) is (not told)
+
+
 @pytest.mark.parametrize("name", ["out.srt", "out.vtt", "out.TextGrid", "out.ctm", "out.json", "out.anything"])
 def test_the_name_of_the_output_file_chooses_its_format(aligner, speech, tmp_path, name):
     out = tmp_path / "new" / name
@@ -236,6 +252,23 @@ def test_a_directory_that_goes_well_is_exit_code_0(aligner, server, corpus, tmp_
     names = sorted(str(p.relative_to(corpus)) for p in corpus.rglob("*.TextGrid"))
     assert names == ["a.mp3.TextGrid", "a.wav.TextGrid", "deep/b.TextGrid", "deep/bad.TextGrid"]
     assert sorted(call.method for call in server.script.calls) == ["Align", "StreamAlign", "StreamAlign", "StreamAlign"]
+
+
+@pytest.mark.parametrize("name", ["json", "srt"])
+def test_files_of_a_directory_with_warnings_are_listed(aligner, server, corpus, tmp_path, name):
+    server.script.faulty_audio[b"audio of deep/bad"] = Fault(
+        grpc.StatusCode.INVALID_ARGUMENT, "the audio cannot be read", "UNREADABLE_AUDIO"
+    )
+    server.script.warnings = [pb.Warning(code="A", message="first"), pb.Warning(code="B", message="second")]
+    (corpus / "deep/latin.txt").unlink()
+    shown = " ".join(aligner(corpus, "--out", tmp_path / "out", "--format", name).stderr.split())
+    assert (
+        "aligned with warnings file warning what a.wav A first a.wav B second deep/b.FLAC A first deep/b.FLAC B second" in shown
+    )
+    assert "2 of 3 files aligned into" in shown
+    assert "2 of them with warnings, 1 failed, 2 skipped" in shown
+    (corpus / "deep/bad.txt").unlink()
+    assert aligner(corpus, "--out", tmp_path / "out", "--format", name).exit_code == 0
 
 
 def test_a_directory_without_pairs_or_without_a_server(aligner, corpus, tmp_path):

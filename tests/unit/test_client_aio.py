@@ -47,6 +47,16 @@ async def test_align_and_server_info(aligner, server, tmp_path):
     assert (await aligner.server_info()).engine == "scripted-1"
 
 
+async def test_a_string_is_a_path(aligner, server, tmp_path):
+    audio = tmp_path / "speech.wav"
+    audio.write_bytes(b"RIFFaudio")
+    await aligner.align(str(audio), "one")
+    await aligner.stream_align(str(audio), "one")
+    async with aligner.stream_words(str(audio), "one") as words:
+        assert [word.text async for word in words] == ["one"]
+    assert [call.audio for call in server.script.calls] == [b"RIFFaudio"] * 3
+
+
 async def test_calls_run_side_by_side(aligner):
     alignments = await asyncio.gather(*(aligner.align(b"x", f"word{n}") for n in range(20)))
     assert [a.words[0].text for a in alignments] == [f"word{n}" for n in range(20)]

@@ -71,6 +71,18 @@ def test_a_path_is_read_and_headerless_audio_is_described(aligner, server, tmp_p
     assert (call.encoding, call.sample_rate_hz, call.channels) == (pb.AUDIO_ENCODING_MULAW, 8000, 2)
 
 
+def test_a_string_is_a_path(aligner, server, tmp_path):
+    audio = tmp_path / "speech.wav"
+    audio.write_bytes(b"RIFFaudio")
+    aligner.align(str(audio), "one")
+    aligner.stream_align(str(audio), "one")
+    with aligner.stream_words(str(audio), "one") as words:
+        assert [word.text for word in words] == ["one"]
+    assert [call.audio for call in server.script.calls] == [b"RIFFaudio"] * 3
+    with pytest.raises(FileNotFoundError):
+        aligner.align("no such file", "one")
+
+
 def test_a_file_that_is_not_there_is_an_oserror(aligner):
     with pytest.raises(FileNotFoundError):
         aligner.align(Path("no such file"), "one")

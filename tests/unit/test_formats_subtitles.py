@@ -30,7 +30,7 @@ def _cue(block: list[str], mark: str) -> Cue:
     start, end = _seconds(*times.groups()[:4]), _seconds(*times.groups()[4:])
     assert start < end
     assert end - start <= 7.0001
-    assert 1 <= len(block) - 1 <= 2
+    assert len(block) > 1
     return start, end, block[1:]
 
 
@@ -79,6 +79,8 @@ def aligned(transcript: str, *, step: float = 0.4, length: float = 0.3, at: floa
 def cues_of(transcript: str, alignment: Alignment) -> list[Cue]:
     srt = parse_srt(render(alignment, Format.SRT, transcript=transcript))
     assert parse_vtt(render(alignment, Format.VTT, transcript=transcript)) == srt
+    if all(word.status is not WordStatus.NOT_FOUND for word in alignment.words):
+        assert all(len(lines) <= 2 for _, _, lines in srt)
     return srt
 
 
@@ -153,7 +155,7 @@ def test_lost_words_keep_their_place_and_set_no_time() -> None:
     assert cues_of("lost one", aligned("lost one", lost=range(1))) == [(0.4, pytest.approx(0.7), ["lost one"])]
 
 
-def test_many_lost_words_share_the_time_of_their_neighbour() -> None:
+def test_many_lost_words_lengthen_their_neighbour() -> None:
     text = " ".join(f"word{letter}" for letter in "abcdefghijklmnopqrstuvwxyz")
     for lost in (range(20), range(3, 26), range(5, 24)):
         alignment = aligned(text, lost=lost)
@@ -162,6 +164,32 @@ def test_many_lost_words_share_the_time_of_their_neighbour() -> None:
         assert " ".join(" ".join(lines) for _, _, lines in cues) == text
         assert cues[0][0] == pytest.approx(found[0].start)
         assert cues[-1][1] == pytest.approx(found[-1].end)
+
+
+def test_lost_words_behind_a_sentence_take_no_time_of_it() -> None:
+    text = "One two three four. Five six seven eight. elephant zebra"
+    assert cues_of(text, aligned(text, lost=range(8, 10))) == [
+        (0.0, 1.5, ["One two three four."]),
+        (1.6, 3.1, ["Five six seven eight. elephant zebra"]),
+    ]
+    text = "Elephant zebra. One two three four. Five."
+    assert cues_of(text, aligned(text, lost=range(2))) == [
+        (0.8, 2.3, ["Elephant zebra. One two three four."]),
+        (2.4, 2.7, ["Five."]),
+    ]
+
+
+@pytest.mark.parametrize("lost", [range(40), range(40, 80), range(20, 60)])
+def test_lost_words_move_no_cue(lost: range) -> None:
+    text = " ".join(f"word{place}" for place in range(80))
+    alignment = aligned(text, lost=lost)
+    starts = {word.start for word in alignment.words if word.status is not WordStatus.NOT_FOUND}
+    ends = {round(word.end, 3) for word in alignment.words if word.status is not WordStatus.NOT_FOUND}
+    cues = cues_of(text, alignment)
+    assert len(cues) > 2
+    assert {start for start, _, _ in cues} <= {round(start, 3) for start in starts}
+    assert {end for _, end, _ in cues} <= ends
+    assert " ".join(" ".join(lines) for _, _, lines in cues) == text
 
 
 def test_nothing_found_is_no_cue() -> None:

@@ -240,6 +240,31 @@ async def test_an_end_is_counted_as_what_the_client_sees(script, kind, deed, cod
 
 
 @pytest.mark.parametrize("kind", KINDS)
+async def test_a_message_that_cannot_be_parsed_is_refused_without_the_parsers_words(script, kind) -> None:
+    def parse(raw: bytes) -> bytes:
+        raise ValueError("hunter2")
+
+    plain = handlers(script)
+
+    class Parsing(grpc.GenericRpcHandler):
+        def service(self, details):
+            handler = plain.service(details)
+            return handler._replace(request_deserializer=parse)
+
+    server = aio.server(interceptors=ours())
+    server.add_generic_rpc_handlers((Parsing(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        with pytest.raises(aio.AioRpcError) as error:
+            await answer(start(channel, kind))
+    await server.stop(0)
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "hunter2" not in str(error.value)
+    assert script.read == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
 async def test_a_cancelled_call_is_counted_as_cancelled(script, kind) -> None:
     script.deed = "hang"
     async with serving(Witness(script, "outside"), *ours(), script=script) as channel:

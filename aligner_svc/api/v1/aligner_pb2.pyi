@@ -22,7 +22,9 @@ violations where a field is at fault. The message is for people.
 
   INVALID_ARGUMENT     the request cannot be served as it is: do not retry
   FAILED_PRECONDITION  this server cannot serve it (e.g. the language); another may
-  RESOURCE_EXHAUSTED   over a size limit, or the server is over its queue limit
+  RESOURCE_EXHAUSTED   more bytes than accepted, or the server is over its queue limit.
+                       The one status that may lack details: a message over twice the
+                       Align limit is refused by the transport itself
   UNAVAILABLE          the server drains or lost a worker twice: retry with backoff
 
 Send x-request-id in the metadata to name a call; it, or one made for the call, comes

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from aligner_svc.config import EngineSettings
-from aligner_svc.domain import Clip, Token, Warning, WordStatus
-from aligner_svc.engines.base import EngineResult, ProgressSink, Span
+from aligner_svc.domain import Clip, ProgressSink, Token, Warning, WordStatus
+from aligner_svc.engines.base import EngineResult, Span
 from aligner_svc.engines.pocketsphinx.wire import MalformedError, TokenSpan, decode_answer, encode_request
 from aligner_svc.errors import LimitExceededError, UnavailableError
 from aligner_svc.longform.windows import Placed, Prefix, align_in_windows

@@ -67,6 +67,8 @@ class Window:
 
 
 class Ladder:
+    """The two recognisers and the rules between them. Not thread-safe."""
+
     def __init__(self, recogniser: Recogniser, phonemes: Spelling) -> None:
         self._recogniser = recogniser
         self._phonemes = phonemes

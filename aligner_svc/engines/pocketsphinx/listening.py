@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from aligner_svc.domain import SAMPLE_RATE
 from aligner_svc.engines.pocketsphinx.recogniser import Segment
-from aligner_svc.engines.pocketsphinx.skipping import SKIP_COST, Sighting, align_skipping
+from aligner_svc.engines.pocketsphinx.skipping import Sighting, align_skipping
 
 Samples = npt.NDArray[np.int16]
 
@@ -19,6 +19,9 @@ _NEIGHBOURS = 2
 """Words on each side that are heard with one in doubt: it is there or not in comparison with them."""
 _LONE_SKIP_COST = 7.0
 """Nats. Where all but a few words fit, the transcript deserves more faith than where none do."""
+_SHORT_WORD = 3
+"""Labels of a word like "do" or "your": people swallow them, and there is little in them to be missed."""
+_SHORT_WORD_BONUS = 10.0
 _MARGIN = 0.25
 """Seconds of audio on each side of those."""
 
@@ -48,12 +51,11 @@ class Heard:
     """Was every word listened for?"""
 
 
-def listen(
-    phonemes: Spelling, samples: Samples, words: Sequence[str], exits: Sequence[int], skip_cost: float = SKIP_COST
-) -> Heard:
-    """Every word, in all of the audio; `exits` as in Ladder.align, `skip_cost` as in align_skipping."""
+def listen(phonemes: Spelling, samples: Samples, words: Sequence[str], exits: Sequence[int], lone: bool = False) -> Heard:
+    """Every word, in all of the audio; `exits` as in Ladder.align; `lone`: as the words around fit."""
     spelled = [phonemes.spell(word) or (phonemes.blank,) for word in words]
-    skipped = align_skipping(phonemes.log_probabilities(samples), spelled, phonemes.blank, exits or None, skip_cost)
+    costs = [_LONE_SKIP_COST + _SHORT_WORD_BONUS * (len(labels) <= _SHORT_WORD) for labels in spelled] if lone else None
+    skipped = align_skipping(phonemes.log_probabilities(samples), spelled, phonemes.blank, exits or None, costs)
     found = skipped.words[: skipped.reached]
     return Heard(
         dict(enumerate(found)), skipped.reached, max((word.end for word in found if word is not None), default=0.0), True
@@ -68,7 +70,7 @@ def listen_near(
     for first, last in _groups(doubtful, len(segments)):
         begin = max(0.0, segments[first].start - _MARGIN)
         piece = samples[int(begin * SAMPLE_RATE) : int((segments[last].end + _MARGIN) * SAMPLE_RATE)]
-        heard = listen(phonemes, piece, words[first : last + 1], (), _LONE_SKIP_COST)
+        heard = listen(phonemes, piece, words[first : last + 1], (), lone=True)
         for index in range(first, last + 1):
             sighting = heard.sightings[index - first]
             if index in doubtful:

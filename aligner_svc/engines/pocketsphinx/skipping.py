@@ -87,11 +87,11 @@ def align_skipping(
     words: Sequence[Sequence[int]],
     blank: int,
     exits: Sequence[int] | None = None,
-    skip_cost: float = SKIP_COST,
+    skip_costs: Sequence[float] | None = None,
 ) -> Skipped:
     """Align `words` (label ids, each non-empty) to `log_probabilities` [frames, labels].
 
-    `exits`: counts of words after which the audio may end; None: all words are consumed. `skip_cost`: nats a word.
+    `exits`: counts of words after which the audio may end; None: all words are consumed. `skip_costs`: nats, one a word.
     Time and memory: frames x states, one numpy step a frame.
     """
     if not words or not len(log_probabilities):
@@ -99,7 +99,7 @@ def align_skipping(
     chain = _Chain(words, blank)
     frames, count = len(log_probabilities), len(words)
     best = log_probabilities.max(axis=1)
-    skip_offsets = (skip_cost * np.arange(count + 1)).astype(np.float32)
+    skip_offsets = np.cumsum([0.0, *(skip_costs or [SKIP_COST] * count)]).astype(np.float32)
     boundaries, states = np.arange(count + 1), np.arange(len(chain.labels))
 
     def entries(score: FloatArray) -> tuple[FloatArray, IntArray]:

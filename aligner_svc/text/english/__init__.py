@@ -6,20 +6,19 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from aligner_svc.text.english.abbreviations import ELISIONS, UNDOTTED, expand, owns_dot
+from aligner_svc.text.english.abbreviations import ELISIONS, UNDOTTED, expand, owns_dot, with_number
 from aligner_svc.text.english.acronyms import capitals
 from aligner_svc.text.english.context import ALONE, Context
 from aligner_svc.text.english.dates import calendar, day_or_year, decade, half_of_day, time_of_day
 from aligner_svc.text.english.numbers import Words
-from aligner_svc.text.english.quantities import measure, money, scale_of_money, unit
+from aligner_svc.text.english.quantities import measure, money, scale_of_money, split_sign, unit
 from aligner_svc.text.english.roman import numeral
 from aligner_svc.text.english.symbols import address, compound, counted, last_of_phone, mixture, phone
-from aligner_svc.text.folding import MINUS, fold
+from aligner_svc.text.folding import fold
 from aligner_svc.text.tokens import Piece
 
 __all__ = ["ELISIONS", "owns_dot", "read"]
 
-_SIGNS = frozenset({"-", "+", MINUS})
 _PLAIN = re.compile(r"'?[A-Za-z]+(?:'[A-Za-z]+)*")
 _SAID_WITH_APOSTROPHE = frozenset({"'em", "'n", "'cause"})
 """Elisions that sound unlike the word without its apostrophe: dictionaries list them so."""
@@ -27,7 +26,7 @@ _PLURAL_IN_BRACKETS = re.compile(r"\((e?s)\)$")
 # In this order: an earlier one sees more of the word, or more of what stands around it.
 _OF_WORDS = (expand, scale_of_money, unit, half_of_day, numeral)
 _OF_DIGITS = (phone, last_of_phone, day_or_year, counted)
-_OF_FIGURES = (calendar, phone, time_of_day, money, decade, measure, unit, counted)
+_OF_FIGURES = (expand, calendar, phone, time_of_day, money, decade, measure, unit, counted)
 
 
 def read(pieces: Sequence[Piece], transcript: str) -> list[Words]:
@@ -93,11 +92,13 @@ def _speak_figure(word: str, context: Context) -> Words:
 
 
 def _read_figure(word: str, context: Context) -> Words:
-    sign: Words = ()
-    if word[0] in _SIGNS and phone(word, context) is None:
-        sign, word = ("plus" if word[0] == "+" else "minus",), word[1:]
+    sign, unsigned = split_sign(word)
+    if sign and phone(word, context) is not None:
+        sign = ()
+    else:
+        word = unsigned
     for rule in _OF_DIGITS if word.isdecimal() else _OF_FIGURES:
         if (found := rule(word, context)) is not None:
             return sign + found
-    found = address(word, context) or compound(word, _speak_part)
+    found = with_number(word, _speak_part) or address(word, context) or compound(word, _speak_part)
     return sign + (found if found is not None else mixture(word, context))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from aligner_svc.text.english.context import Context
 from aligner_svc.text.english.numbers import Words
@@ -128,6 +129,16 @@ BEFORE_NUMBER = _table(
 )
 """Read out when dotted and before a digit: "No. 5", and not "I said no."."""
 
+NAMES = _table(
+    """
+    wwi: world war one
+    wwii: world war two
+    ww1: world war one
+    ww2: world war two
+    """
+)
+"""Read out as they stand; a dot behind them ends the sentence."""
+
 _CONTEXTUAL = frozenset({"dr", "st", "co"})
 
 _CLITICS = {"'ll": ("will",), "'re": ("are",), "'ve": ("have",), "'m": ("am",)}
@@ -142,10 +153,11 @@ ELISIONS = frozenset(
 """Words that a leading apostrophe belongs to."""
 
 _INITIALS = re.compile(r"(?:[A-Za-z]\.)+[A-Za-z]\.?")
+_NUMBERED = re.compile(r"([A-Za-z]+)\.(\d[\d,.]*[A-Za-z]?)")
 _BARE_INITIALS = re.compile(r"(?:[A-Z]\.)+[A-Z]")
 
 
-UNDOTTED = frozenset({*ANYWHERE, *_CONTEXTUAL, *DROPPED_G})
+UNDOTTED = frozenset({*ANYWHERE, *NAMES, *_CONTEXTUAL, *DROPPED_G})
 """Lower-case words that `expand` may read as something else though no dot is there."""
 
 
@@ -167,7 +179,7 @@ def expand(word: str, context: Context) -> Words | None:
     """The words behind an abbreviation or a dotted initialism; None: `word` is neither."""
     dotted = word.endswith(".")
     lower = word.lower().removesuffix(".")
-    found = ANYWHERE.get(lower) or _CLITICS.get(lower)
+    found = ANYWHERE.get(lower) or NAMES.get(lower) or _CLITICS.get(lower)
     if found is None and lower in _CONTEXTUAL:
         found = _in_context(lower, dotted, context)
     if found is None and dotted:
@@ -177,6 +189,13 @@ def expand(word: str, context: Context) -> Words | None:
     if found is None and lower in DROPPED_G:
         found = (lower + "g",)
     return found
+
+
+def with_number(word: str, read: Callable[[str], Words]) -> Words | None:
+    """no.1, fig.3a: the abbreviation and its number without a space; None: `word` is not that."""
+    match = _NUMBERED.fullmatch(word)
+    first = BEFORE_NUMBER.get(match[1].lower()) if match else None
+    return (*first, *read(match[2])) if match and first else None
 
 
 def _in_context(lower: str, dotted: bool, context: Context) -> Words | None:

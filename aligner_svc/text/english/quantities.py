@@ -7,6 +7,7 @@ import re
 from aligner_svc.text.english.context import Context
 from aligner_svc.text.english.numbers import FIGURE, Words, cardinal, figure
 from aligner_svc.text.english.units import UNITS
+from aligner_svc.text.folding import MINUS
 
 SCALES = frozenset({"hundred", "thousand", "million", "billion", "trillion"})
 
@@ -22,6 +23,7 @@ _CURRENCIES = {
     "¢": ("cent", "cents", "", ""),
 }
 _SIGNS = "".join(_CURRENCIES)
+_PLUS_OR_MINUS = frozenset({"-", "+", MINUS})
 _SUFFIXES = {
     "k": "thousand", "m": "million", "mn": "million", "mm": "million", "b": "billion",
     "bn": "billion", "t": "trillion", "tn": "trillion"
@@ -34,6 +36,17 @@ _MEASURE = re.compile(rf"(?P<sum>{FIGURE})(?P<unit>[°A-Za-zμ%][A-Za-zμ/^23]{{
 _ENDS_IN_FIGURE = re.compile(r"[-+]?(?:\d+ )?[\d,./½-]*\d")
 _LONGEST_CONTEXT = 24
 _HEIGHT = re.compile(r"(\d{1,2})'(\d{1,2})")
+
+
+def split_sign(word: str) -> tuple[Words, str]:
+    """A plus or minus before the figure or behind its currency, and the rest: -5, -$5, $-5."""
+    if word[0] in _PLUS_OR_MINUS:
+        sign, rest = word[0], word[1:]
+    elif word[0] in _CURRENCIES and word[1:2] in _PLUS_OR_MINUS:
+        sign, rest = word[1], word[0] + word[2:]
+    else:
+        return (), word
+    return ("plus" if sign == "+" else "minus",), rest
 
 
 def money(word: str, context: Context) -> Words | None:
@@ -74,7 +87,7 @@ def scale_of_money(word: str, context: Context) -> Words | None:
     lower = word.lower()
     if lower not in SCALES or not (before := context.before) or len(before) > _LONGEST_CONTEXT:
         return None
-    match = _MONEY.fullmatch(before)
+    match = _MONEY.fullmatch(split_sign(before)[1])
     if match is None or not match["sign"] or match["size"] or context.after.lower() in (*SCALES, *_CURRENCIES[match["sign"]][:2]):
         return None
     return (lower, *match["country"].lower(), _CURRENCIES[match["sign"]][1])

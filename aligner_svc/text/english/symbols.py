@@ -25,6 +25,7 @@ _INITIALS_FIRST = re.compile(r"(?:[A-Za-z]\.)+[A-Za-z]\.?(?:[-/&]|$)")
 _LETTER = re.compile(r"[A-Za-z]")
 _SCHEME = re.compile(r"[a-z]+://", re.IGNORECASE)
 _PHONE = re.compile(r"\+?\d{1,3}(?:[-.]\d{3}){1,2}[-.]\d{4}|\d{3}[-.]\d{4}|\+\d{7,15}|\d{1,5}(?:[-.]\d{1,5}){3,}")
+_EMERGENCY = "911"
 _FRACTION = re.compile(r"(?:(\d+) )?(\d{1,4})/(\d{1,4})")
 _UNDERS = frozenset({2, 3, 4, 5, 6, 7, 8, 9, 10, 16, 32, 64, 100, 1000})
 _ORDINAL = re.compile(r"([\d,]+)(?:st|nd|rd|th)", re.IGNORECASE)
@@ -35,12 +36,12 @@ Reader = Callable[[str], Words]
 
 
 def phone(word: str, context: Context) -> Words | None:
-    """555-1234, +1-800-555-0199, the 555 of (555) 123-4567, a bare run of seven digits or more; None: a number to count with."""
+    """555-1234, +1-800-555-0199, the 555 of (555) 123-4567, 911, seven digits or more in a run; None: a number to count with."""
     if len(word) <= 32 and _PHONE.fullmatch(word) and word.count(".") != 3:
         return (("plus",) if word[0] == "+" else ()) + digits(word)
     if not word.isdecimal():
         return None
-    if (len(word) >= 7 and not word.endswith("000")) or (len(word) == 3 and _dialled(context)):
+    if (len(word) >= 7 and not word.endswith("000")) or word == _EMERGENCY or (len(word) == 3 and _dialled(context)):
         return digits(word)
     return None
 

@@ -31,7 +31,7 @@ class Script:
     seen: list[str] = field(default_factory=list)
     outcomes: list[grpc.StatusCode] = field(default_factory=list)
     begun: asyncio.Event = field(default_factory=asyncio.Event)
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
     read: int = 0
 
     async def act(self, context) -> bytes:
@@ -98,7 +98,7 @@ class Witness(CallInterceptor):
         finally:
             self._script.seen.append(f"< {self._name}")
             self._script.outcomes.append(outcome(context, error))
-            self._script.ended.set()
+            self._script.ended.put_nowait(self._name)
 
 
 @asynccontextmanager
@@ -152,6 +152,8 @@ async def test_interceptors_are_passed_in_order_and_left_in_reverse(script, kind
     names = ["first", "second", "third"]
     async with serving(*(Witness(script, name) for name in names), RequestId(), script=script) as channel:
         await answer(start(channel, kind))
+        # The client may have its answer before the server has left the last of them.
+        assert [await asyncio.wait_for(script.ended.get(), 30) for _ in names] == names[::-1]
     assert script.seen == [*(f"> {name}" for name in names), *(f"< {name}" for name in reversed(names))]
 
 
@@ -236,6 +238,7 @@ async def test_an_end_is_counted_as_what_the_client_sees(script, kind, deed, cod
             with pytest.raises(aio.AioRpcError):
                 await answer(call)
         assert await call.code() == code
+        await asyncio.wait_for(script.ended.get(), 30)
     assert script.outcomes == [code]
 
 
@@ -271,7 +274,7 @@ async def test_a_cancelled_call_is_counted_as_cancelled(script, kind) -> None:
         call = start(channel, kind)
         await asyncio.wait_for(script.begun.wait(), 30)
         call.cancel()
-        await asyncio.wait_for(script.ended.wait(), 30)
+        await asyncio.wait_for(script.ended.get(), 30)
     assert script.outcomes == [grpc.StatusCode.CANCELLED]
 
 
@@ -283,5 +286,5 @@ async def test_an_expired_deadline_is_counted_as_one(script, kind) -> None:
         with pytest.raises(aio.AioRpcError):
             await answer(call)
         assert await call.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-        await asyncio.wait_for(script.ended.wait(), 30)
+        await asyncio.wait_for(script.ended.get(), 30)
     assert script.outcomes == [grpc.StatusCode.DEADLINE_EXCEEDED]

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import socket
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import grpc
 import pytest
@@ -64,6 +65,16 @@ async def _rest(call: grpc.aio.StreamStreamCall) -> list[pb.Word]:
     return [word async for message in call for word in message.words.words]
 
 
+@asynccontextmanager
+async def an_open_upload(target: str) -> AsyncIterator[grpc.aio.StreamStreamCall]:
+    """A stream the server is receiving and whose sender does not end it."""
+    async with connect(target) as channel:
+        call = AlignerStub(channel).StreamAlign()
+        await send(call, [config(), *chunks()])
+        await reached(call, pb.Progress.STAGE_RECEIVING)
+        yield call
+
+
 async def test_an_idle_server_leaves_at_once(command):
     await command.ready()
     workers = command.children()
@@ -75,10 +86,7 @@ async def test_a_second_signal_does_not_wait(tmp_path):
     async with launched(tmp_path, *LOOPBACK, ALIGNER_SERVER__DRAIN_DELAY="0", ALIGNER_SERVER__DRAIN_GRACE="3600") as command:
         target = await command.ready()
         workers = command.children()
-        async with connect(target) as channel:
-            call = AlignerStub(channel).StreamAlign()
-            await send(call, [config(), *chunks()])
-            await reached(call, pb.Progress.STAGE_RECEIVING)
+        async with an_open_upload(target) as call:
             command.process.terminate()
             await until(lambda: not listening(target), "the first signal to be heard")
             assert command.process.returncode is None
@@ -92,10 +100,7 @@ async def test_a_second_signal_ends_the_delay_too(tmp_path, number):
     async with launched(tmp_path, *LOOPBACK, ALIGNER_SERVER__DRAIN_DELAY="3600") as command:
         target = await command.ready()
         workers = command.children()
-        async with connect(target) as channel:
-            call = AlignerStub(channel).StreamAlign()
-            await send(call, [config(), *chunks()])
-            await reached(call, pb.Progress.STAGE_RECEIVING)
+        async with an_open_upload(target):
             command.process.send_signal(number)
             await until(lambda: "draining" in command.log, "the first signal to be heard")
             command.process.send_signal(number)
@@ -106,10 +111,7 @@ async def test_the_grace_ends(tmp_path):
     async with launched(tmp_path, *LOOPBACK, ALIGNER_SERVER__DRAIN_DELAY="0", ALIGNER_SERVER__DRAIN_GRACE="0.2") as command:
         target = await command.ready()
         workers = command.children()
-        async with connect(target) as channel:
-            call = AlignerStub(channel).StreamAlign()
-            await send(call, [config(), *chunks()])
-            await reached(call, pb.Progress.STAGE_RECEIVING)
+        async with an_open_upload(target) as call:
             command.process.terminate()
             assert await call.code() is grpc.StatusCode.UNAVAILABLE
         await check_left_in_order(command, workers)

@@ -77,8 +77,8 @@ class Ladder:
         """Place `words` in `samples`. `exits`: counts of words after which the audio may end; none: it holds all."""
         levels = _levels(samples)
         noisy = bool(np.subtract(*np.percentile(levels, [95, 5])) < CLEAN_RANGE_DB) if len(levels) else True
-        first = None if noisy else self._place(samples, words, exits)
-        heard = self._hear(samples, words, exits, first)
+        first, fits = (None, False) if noisy else self._place(samples, words, exits, _loud(levels))
+        heard = self._hear(samples, words, exits, first if fits else None)
         present = [index for index in range(heard.reached) if _present(index, heard, first)]
         if first is not None and len(first) == heard.reached == len(present):
             segments: dict[int, Segment] = dict(enumerate(first))
@@ -89,22 +89,28 @@ class Ladder:
         placements = [_fuse(segments.get(index), heard.sightings.get(index), noisy, heard.whole) for index in range(len(words))]
         return Window(_in_order(placements), heard.reached, noisy)
 
-    def _place(self, samples: Samples, words: Sequence[str], exits: Sequence[int]) -> list[Segment] | None:
-        """PocketSphinx over all words; if they do not fit, over as many as do: a recording may be cut short."""
-        segments = self._recogniser.align(samples, words, exits)
-        if exits or len(words) < 2 or (segments and _trusted(segments, samples)):
-            return segments
-        prefix = self._recogniser.align(samples, words, range(1, len(words)))
-        return prefix if prefix and _trusted(prefix, samples) else segments
+    def _place(
+        self, samples: Samples, words: Sequence[str], exits: Sequence[int], loud: npt.NDArray[np.bool_]
+    ) -> tuple[list[Segment] | None, bool]:
+        """PocketSphinx over all words; if they do not fit, over as many as do: a recording may be cut short.
 
-    def _hear(self, samples: Samples, words: Sequence[str], exits: Sequence[int], first: Sequence[Segment] | None) -> Heard:
-        """A second opinion on as much as needs one: nothing, a few words, or everything."""
-        if not first or not _trusted(first, samples):
+        Also tells whether what it found fits as a whole.
+        """
+        segments = self._recogniser.align(samples, words, exits)
+        fits = _trusted(segments, loud)
+        if fits or exits or len(words) < 2:
+            return segments, fits
+        prefix = self._recogniser.align(samples, words, range(1, len(words)))
+        return (prefix, True) if _trusted(prefix, loud) else (segments, False)
+
+    def _hear(self, samples: Samples, words: Sequence[str], exits: Sequence[int], fitting: Sequence[Segment] | None) -> Heard:
+        """A second opinion on as much as needs one: nothing, a few words of those that fit as a whole, or everything."""
+        if fitting is None:
             return listen(self._phonemes, samples, words, exits)
-        doubtful = [index for index, segment in enumerate(first) if _fit(segment) < TRUSTED_WORD]
-        if len(doubtful) > _FEW * len(first):
+        doubtful = [index for index, segment in enumerate(fitting) if _fit(segment) < TRUSTED_WORD]
+        if len(doubtful) > _FEW * len(fitting):
             return listen(self._phonemes, samples, words, exits)
-        return listen_near(self._phonemes, samples, words, first, doubtful)
+        return listen_near(self._phonemes, samples, words, fitting, doubtful)
 
     def _place_again(
         self, samples: Samples, words: Sequence[str], present: Sequence[int], heard: Heard, noisy: bool
@@ -131,7 +137,10 @@ def _present(index: int, heard: Heard, first: Sequence[Segment] | None) -> bool:
 
 def loudness(samples: Samples) -> npt.NDArray[np.bool_]:
     """Which 5 ms frames are nearer to the loud end of the clip than to the quiet one."""
-    levels = _levels(samples)
+    return _loud(_levels(samples))
+
+
+def _loud(levels: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     return levels > (np.percentile(levels, 95) + np.percentile(levels, 5)) / 2 if len(levels) else np.zeros(0, dtype=bool)
 
 
@@ -152,13 +161,14 @@ def _fit(segment: Segment) -> float:
     return segment.score + math.log(min(frames_a_phone, 12.0) / 12.0)
 
 
-def _trusted(segments: Sequence[Segment], samples: Samples) -> bool:
-    """Do the words as a whole fit the audio, and leave no loud part of it alone?"""
+def _trusted(segments: Sequence[Segment] | None, loud: npt.NDArray[np.bool_]) -> bool:
+    """Do the words as a whole fit the audio, and leave no `loud` frame of it alone? No words fit nothing."""
+    if not segments:
+        return False
     lengths = np.array([segment.end - segment.start for segment in segments])
     scores = np.array([segment.score for segment in segments])
     if np.average(scores, weights=lengths) < TRUSTED_MEAN:
         return False
-    loud = loudness(samples)
     covered = np.zeros(len(loud), dtype=bool)
     for segment in segments:
         covered[int(segment.start * 200) : int(segment.end * 200)] = True

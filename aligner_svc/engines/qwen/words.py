@@ -1,0 +1,216 @@
+"""The words that Qwen3-ForcedAligner is asked about, and where each stands in the caller's text.
+
+The model was trained on the cuts of `Qwen3ForceAlignProcessor` (qwen_asr 0.0.6), so they are
+reproduced here word for word, without its import: that takes three seconds and brings in torch.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+import unicodedata
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import compress
+from pathlib import Path
+from types import ModuleType
+
+from aligner_svc.domain import Token
+
+LANGUAGES = frozenset({"zh", "en", "yue", "fr", "de", "it", "ja", "ko", "pt", "ru", "es"})
+"""Primary subtags of what the model was trained on."""
+
+# Every character of a transcript is reduced to its kind, so that a match in the kinds is a range of the transcript.
+_LETTER = "a"  # or number
+_IDEOGRAPH = "c"  # a word of its own where spaces separate words
+_APOSTROPHE = "'"  # a letter to the model
+_MARK = "m"  # combining: hidden from the model, yet part of the letter before it
+_FORMAT = "f"  # soft hyphens and joiners: nothing of their own
+_SPACE = " "
+_OTHER = "."
+_SHOWN = frozenset({_LETTER, _IDEOGRAPH, _APOSTROPHE})
+
+# Runs are possessive and their classes disjoint, so that no input makes them backtrack.
+_SPACED_WORD = re.compile(r"c | [a'] (?: [^ac'\ ]*+ [a'] )*+", re.VERBOSE)
+_LETTERS = re.compile(r"[ac] (?: [^ac]*+ [ac] )*+", re.VERBOSE)
+_APOSTROPHES = re.compile(r"' (?: [^']*+ ' )*+", re.VERBOSE)
+_MARKS = re.compile(r"(?: f*+ m )*+", re.VERBOSE)
+_SEGMENT = re.compile(r"\S+")
+_CLUSTER = re.compile(r".\+*+")
+_CJK = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002ceaf]")
+
+_Span = tuple[int, int]
+_nagisa_lock = threading.Lock()  # nagisa has one graph for the whole process
+
+
+def split(transcript: str, language: str) -> tuple[Token, ...]:
+    """Cut a transcript into the model's words, in order; an empty tuple: nothing to align.
+
+    `transcript` is any string, `language` one of LANGUAGES; raises ValueError for another.
+    `spoken` holds the one word that the model is shown. `text` is what the caller wrote for it,
+    from its first letter or digit to its last with the marks that follow; apostrophes at its edges
+    are left out, straight as curly, for they may be quotation marks. The model takes a straight one
+    for a letter, so one that stands alone is a word.
+
+    Spans never decrease and never overlap, but for one case in Japanese: of several words written
+    with one character (½ is "1" and "2") those that have nothing else to show share it.
+
+    Linear in the length. Japanese is the slow one: nagisa takes 0.2 ms and 30 kB a character,
+    keeps the memory, and holds the interpreter lock for a third of the time.
+    """
+    if language not in LANGUAGES:
+        raise ValueError(f"no word rules for {language!r}")
+    kinds = transcript.translate(_Table(_kind))
+    if language == "ja":
+        return tuple(_japanese(transcript, kinds))
+    parts = _korean(transcript) if language == "ko" else (match.span() for match in _SPACED_WORD.finditer(kinds))
+    return tuple(_written(transcript, kinds, parts))
+
+
+class _Table(dict[int, str]):
+    """A translation table that works each character out when it is first met."""
+
+    def __init__(self, rule: Callable[[str], str]) -> None:
+        super().__init__()
+        self._rule = rule
+
+    def __missing__(self, point: int) -> str:
+        self[point] = found = self._rule(chr(point))
+        return found
+
+
+def _kind(char: str) -> str:
+    category = unicodedata.category(char)
+    if category[0] in "LN":
+        found = _IDEOGRAPH if _CJK.match(char) else _LETTER
+    elif char == "'":
+        found = _APOSTROPHE
+    elif category[0] == "M":
+        found = _MARK
+    elif category == "Cf":
+        found = _FORMAT
+    else:
+        found = _SPACE if char.isspace() else _OTHER
+    return found
+
+
+def _shown(text: str, kinds: str) -> str:
+    return "".join(compress(text, map(_SHOWN.__contains__, kinds)))
+
+
+def _with_marks(end: int, kinds: str) -> int:
+    marks = _MARKS.match(kinds, end)
+    return marks.end() if marks else end
+
+
+def _written(transcript: str, kinds: str, parts: Iterator[_Span]) -> Iterator[Token]:
+    for left, right in parts:
+        if core := _LETTERS.search(kinds, left, right) or _APOSTROPHES.search(kinds, left, right):
+            start, end = core.start(), _with_marks(core.end(), kinds)
+            yield Token(transcript[start:end], start, end, (_shown(transcript[left:right], kinds[left:right]),))
+
+
+def _korean(transcript: str) -> Iterator[_Span]:
+    """Between spaces, the longest stem the dictionary knows and the rest.
+
+    What soynlp's LTokenizer does with scores that are all 1. It is not called itself because it
+    copies a segment once for each of its characters: 200,000 without a space would take 80 GB.
+    """
+    stems, longest = _stems()
+    for segment in _SEGMENT.finditer(transcript):
+        start, end = segment.span()
+        lengths = range(min(end - start, longest), 1, -1)
+        cut = next((start + length for length in lengths if transcript[start : start + length] in stems), end)
+        yield start, cut
+        yield cut, end
+
+
+@lru_cache(maxsize=1)
+def _stems() -> tuple[frozenset[str], int]:
+    """Qwen's Korean dictionary and the length of its longest word."""
+    package = find_spec("qwen_asr")  # finds the package without running it
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("qwen_asr is not installed", name="qwen_asr")
+    path = Path(package.origin).parent / "inference" / "assets" / "korean_dict_jieba.dict"
+    stems = frozenset(line.split()[0] for line in path.read_text(encoding="utf-8").split("\n") if line.strip())
+    return stems, max(map(len, stems))
+
+
+def _japanese(transcript: str, kinds: str) -> Iterator[Token]:
+    words = _nagisa(transcript)
+    starts, ends = _origins(transcript, words)
+    table = _Table(_kind)
+    taken = begin = 0
+    for word in words:
+        word_kinds = word.translate(table)
+        places = range(begin, begin + len(word))
+        begin += len(word)
+        shown = list(compress(places, (kind in "ac" for kind in word_kinds))) or list(
+            compress(places, (kind == _APOSTROPHE for kind in word_kinds))
+        )
+        if not shown:
+            continue
+        # A character cut between two words is the first one's, unless the second has no other.
+        own = [place for place in shown if starts[place] >= taken] or shown
+        start, end = starts[own[0]], _with_marks(ends[own[-1]], kinds)
+        taken = end
+        yield Token(transcript[start:end], start, end, (_shown(word, word_kinds),))
+
+
+def _nagisa(transcript: str) -> list[str]:
+    with _nagisa_lock:
+        words: list[str] = load_nagisa().wakati(transcript)
+        return words
+
+
+def load_nagisa() -> ModuleType:
+    """Nearly two seconds and 150 MB the first time, which only Japanese needs.
+
+    In a thread of its own: dynet is compiled with -ffast-math, and the thread that loads it rounds
+    subnormal numbers to zero from then on (https://simonbyrne.github.io/notes/fastmath).
+    Whoever imports qwen_asr imports nagisa, and is spared this by calling this first.
+    """
+    loaded = sys.modules.get("nagisa")
+    if loaded is None:
+        with ThreadPoolExecutor(1) as loader:
+            loaded = loader.submit(import_module, "nagisa").result()
+    return loaded
+
+
+def _origins(transcript: str, words: list[str]) -> tuple[list[int], list[int]]:
+    """For each character of `words`, joined, where in the transcript it came from starts and ends."""
+    normalised, starts, ends = _normalise(transcript)
+    cut = "".join(words)
+    if normalised.startswith(cut):
+        return starts, ends
+    # Only a nagisa that normalises otherwise gets here; a word near its place beats a failed call.
+    spread = [place * len(transcript) // len(cut) for place in range(len(cut))]
+    return spread, [place + 1 for place in spread]
+
+
+def _normalise(transcript: str) -> tuple[str, list[int], list[int]]:
+    """The text that nagisa cuts, and for each character of it where its origin starts and ends.
+
+    It is NFKC and may be longer or shorter. Normalising cluster by cluster gives the same text as
+    normalising at once, because nothing composes across a cluster's edge.
+    """
+    normalised: list[str] = []
+    starts: list[int] = []
+    ends: list[int] = []
+    for cluster in _CLUSTER.finditer(transcript.translate(_Table(_attachment))):
+        start, end = cluster.span()
+        piece = unicodedata.normalize("NFKC", transcript[start:end]).replace("İ", "I").replace(" ", "\u3000")
+        normalised.append(piece)
+        starts += [start] * len(piece)
+        ends += [end] * len(piece)
+    return "".join(normalised), starts, ends
+
+
+def _attachment(char: str) -> str:
+    """`+` for what may combine with the character before it: marks, and the vowels and finals of Hangul syllables."""
+    first = unicodedata.normalize("NFKD", char)[0]
+    return "+" if unicodedata.category(first)[0] == "M" or "\u1160" <= first <= "\u11ff" else "-"

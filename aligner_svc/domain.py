@@ -79,6 +79,18 @@ class Warning:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """On whose behalf something is done, and until when.
+
+    `client`: calls with the same one share a turn where clients take turns. `deadline`: the
+    event loop's time (s) after which nobody waits for the answer; None: somebody always does.
+    """
+
+    client: str = ""
+    deadline: float | None = None
+
+
 ProgressSink = Callable[[float], None]
 """Told the seconds of audio aligned so far; called on the event loop, must not block."""
 

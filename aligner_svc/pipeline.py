@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import ParamSpec, TypeVar
 
 from aligner_svc.audio.decode import Decoder
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.config import Limits
-from aligner_svc.domain import Alignment, Timing, Token, Warning, Word, WordStatus
+from aligner_svc.domain import Alignment, Caller, Timing, Token, Warning, Word, WordStatus
 from aligner_svc.engines.base import Engine, EngineResult, Span
+from aligner_svc.engines.qwen.words import LANGUAGES as QWEN_LANGUAGES
 from aligner_svc.errors import InvalidArgumentError, UnsupportedError
-from aligner_svc.text import normalise_language, tokenise
+from aligner_svc.offload import off_loop
+from aligner_svc.text import normalise_language
 from aligner_svc.workers import Buffer
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-QWEN_LANGUAGES = frozenset({"zh", "en", "yue", "fr", "de", "it", "ja", "ko", "pt", "ru", "es"})
-"""What Qwen3-ForcedAligner aligns: the widest set any engine of this service has."""
 _SHORTEST_SECONDS = 0.06
 """The shortest words ("a", "I") last this long in fluent speech; less audio holds none."""
-_INLINE_WORDS = 500
-"""Work on more words goes to a thread: 500 hold the event loop for some 5 ms, 40,000 held it for a quarter of a second."""
-_CHARS_A_WORD = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +78,7 @@ class Pipeline:
             message = f"the transcript has {characters} characters; at most {most} are accepted"
             raise InvalidArgumentError("TRANSCRIPT_TOO_LONG", message, field="config.transcript")
 
-    async def align(self, job: Job, audio: Buffer, observe: Observer = _ignore) -> Alignment:
+    async def align(self, job: Job, audio: Buffer, caller: Caller, observe: Observer = _ignore) -> Alignment:
         """Word times of one recording. Raises AlignerError, nothing else that is not a bug."""
         began = time.perf_counter()
         language = self.language(job.language)
@@ -100,7 +92,9 @@ class Pipeline:
             raise InvalidArgumentError("AUDIO_TOO_SHORT", message, field="audio")
         observe(Stage.ALIGNING, 0.0, seconds)
         spoken = [token for token in tokens if token.spoken]
-        result = await self._engine.align(decoded.clip, spoken, language, lambda done: observe(Stage.ALIGNING, done, seconds))
+        result = await self._engine.align(
+            decoded.clip, spoken, language, caller, lambda done: observe(Stage.ALIGNING, done, seconds)
+        )
         timing = Timing(
             queue=decoded.queued + result.queued,
             decode=decoded.busy,
@@ -108,7 +102,7 @@ class Pipeline:
             total=time.perf_counter() - began,
         )
         return Alignment(
-            words=await _off_loop(len(tokens), _words, tokens, result),
+            words=await off_loop(len(tokens), _words, tokens, result),
             audio_seconds=seconds,
             engine=self._engine.name,
             language=language,
@@ -121,18 +115,11 @@ class Pipeline:
         self.check_transcript(len(transcript))
         if not transcript.strip():
             raise InvalidArgumentError("TRANSCRIPT_EMPTY", "the transcript is empty", field="config.transcript")
-        tokens = await _off_loop(len(transcript) // _CHARS_A_WORD, tokenise, transcript, language)
+        tokens = await self._engine.tokenise(transcript, language)
         if not any(token.spoken for token in tokens):
             message = f"the transcript holds no words that can be read in '{language}'"
             raise InvalidArgumentError("TRANSCRIPT_NO_WORDS", message, field="config.transcript")
         return tokens
-
-
-async def _off_loop(words: int, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-    """`work`, in a thread if it is about many words."""
-    if words <= _INLINE_WORDS:
-        return work(*arguments, **named)
-    return await asyncio.to_thread(work, *arguments, **named)
 
 
 def _words(tokens: Sequence[Token], result: EngineResult) -> list[Word]:

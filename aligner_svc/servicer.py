@@ -11,10 +11,12 @@ from grpc import aio
 from aligner_svc import __version__, messages
 from aligner_svc.api.v1 import aligner_pb2, aligner_pb2_grpc
 from aligner_svc.config import Limits, StreamSettings
+from aligner_svc.domain import Caller
 from aligner_svc.engines.base import Engine
 from aligner_svc.errors import LimitExceededError
 from aligner_svc.pipeline import Pipeline, Stage
 from aligner_svc.upload import Upload
+from interceptors.call import current_call
 
 Context: TypeAlias = "aio.ServicerContext[Any, Any]"
 _BATCH_WORDS = 256
@@ -36,7 +38,7 @@ class AlignerServicer(aligner_pb2_grpc.AlignerServicer):
             message = f"the audio has {len(request.audio)} bytes; Align takes at most {most}, send more with StreamAlign"
             raise LimitExceededError("AUDIO_TOO_LARGE", message, field="audio")
         job = messages.job(request.config if request.HasField("config") else None)
-        alignment = await self._pipeline.align(job, request.audio)
+        alignment = await self._pipeline.align(job, request.audio, _caller(context))
         if len(alignment.words) <= _BATCH_WORDS:
             return messages.response(alignment)
         return await asyncio.to_thread(messages.response, alignment)  # 40,000 words take a tenth of a second
@@ -60,7 +62,7 @@ class AlignerServicer(aligner_pb2_grpc.AlignerServicer):
                     latest.get_nowait()
                 latest.put_nowait((stage, aligned, total))
 
-            work = asyncio.create_task(self._pipeline.align(*upload.finish(), observe))
+            work = asyncio.create_task(self._pipeline.align(*upload.finish(), _caller(context), observe))
             try:
                 while not work.done():
                     told = asyncio.create_task(latest.get())
@@ -94,3 +96,11 @@ class AlignerServicer(aligner_pb2_grpc.AlignerServicer):
                 transcript_chars=limits.transcript_chars,
             ),
         )
+
+
+def _caller(context: Context) -> Caller:
+    """Who takes turns as one: a principal, else a host, however many connections it opens."""
+    call = current_call()
+    client = (call.principal or call.peer.rpartition(":")[0]) if call else ""
+    left = context.time_remaining()
+    return Caller(client, None if left is None else asyncio.get_running_loop().time() + left)

@@ -25,7 +25,7 @@ from aligner_svc.audio.decode import Decoder
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.client import Aligner, AsyncAligner
 from aligner_svc.config import Settings
-from aligner_svc.domain import Alignment, Clip, Token
+from aligner_svc.domain import Alignment, Caller, Clip, Token
 from aligner_svc.engines.base import EngineResult
 from aligner_svc.engines.pocketsphinx.engine import PocketSphinxEngine
 from aligner_svc.text import tokenise
@@ -96,7 +96,7 @@ class Bare:
         return (await self.decoder.decode(speech.audio, Encoding.CONTAINER, 0, 0)).clip
 
     async def align(self, speech: Speech, tokens: Sequence[Token]) -> EngineResult:
-        return await self.engine.align(await self.decode(speech), tokens, "en")
+        return await self.engine.align(await self.decode(speech), tokens, "en", Caller())
 
 
 @asynccontextmanager
@@ -155,7 +155,7 @@ async def engine_cost(data: Material) -> None:
             clips = [await parts.decode(speech) for speech in recordings]
             tokens = [tokenise(speech.text, "en") for speech in recordings]
             before = cpu_seconds(parts.engine.pool.pids)
-            results = [await parts.engine.align(clip, words, "en") for clip, words in zip(clips, tokens, strict=True)]
+            results = [await parts.engine.align(clip, words, "en", Caller()) for clip, words in zip(clips, tokens, strict=True)]
             spent = cpu_seconds(parts.engine.pool.pids) - before
         audio = sum(clip.seconds for clip in clips)
         score = float(np.mean([result.match_score for result in results]))
@@ -191,8 +191,8 @@ async def workers(data: Material, one: Running, two: Running, rounds: int) -> No
     async with bare(1) as single, bare(2) as double:
         decoded = {clip.text: await single.decode(clip) for clip in data.clips}
         slow, fast = await _alternate(
-            lambda clip: single.engine.align(decoded[clip.text], tokens[clip.text], "en"),
-            lambda clip: double.engine.align(decoded[clip.text], tokens[clip.text], "en"),
+            lambda clip: single.engine.align(decoded[clip.text], tokens[clip.text], "en", Caller()),
+            lambda clip: double.engine.align(decoded[clip.text], tokens[clip.text], "en", Caller()),
             data.clips,
             rounds,
         )

@@ -6,7 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from aligner_svc.domain import Clip, ProgressSink, Token, Warning, WordStatus
+from aligner_svc.domain import Caller, Clip, ProgressSink, Token, Warning, WordStatus
+
+
+class EngineStartError(Exception):
+    """The engine cannot start; the message is one line that says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +45,27 @@ class Engine(Protocol):
     def languages(self) -> frozenset[str]:
         """Primary language subtags it aligns."""
 
+    @property
+    def longest_seconds(self) -> float | None:
+        """Longest clip it takes, None: any."""
+
     async def start(self) -> None:
-        """Load and warm up; the server reports ready only after it returns."""
+        """Load and warm up; the server reports ready only after it returns. Raises EngineStartError."""
+
+    async def tokenise(self, transcript: str, language: str) -> Sequence[Token]:
+        """Cut a transcript into the words this engine aligns; `language` is one of `languages`.
+
+        Raises InvalidArgumentError for a text longer than any clip it takes could hold.
+        """
 
     async def align(
-        self, clip: Clip, tokens: Sequence[Token], language: str, progress: ProgressSink | None = None
+        self, clip: Clip, tokens: Sequence[Token], language: str, caller: Caller, progress: ProgressSink | None = None
     ) -> EngineResult:
-        """Align one clip. `tokens` is never empty; `language` is one of `languages`.
+        """Align one clip. `tokens` are those of `tokenise` that have something `spoken`, never none.
 
-        Raises LimitExceededError when its queue is full and UnavailableError when it
-        lost the same call twice. Cancelling the task frees what it holds.
+        Raises LimitExceededError when its queue is full, UnavailableError when it lost the same call
+        twice, its device fails or the caller's deadline passes, and InvalidArgumentError for words
+        that the clip cannot hold. Cancelling the task frees what it holds.
         """
 
     async def close(self) -> None:

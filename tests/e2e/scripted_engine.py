@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from aligner_svc.domain import Clip, Token, WordStatus
+from aligner_svc.domain import Caller, Clip, Token, WordStatus
 from aligner_svc.engines.base import EngineResult, ProgressSink, Span
+from aligner_svc.text import tokenise
 
 
 class ScriptedEngine:
@@ -14,6 +15,7 @@ class ScriptedEngine:
 
     name = "scripted-1"
     languages = frozenset({"en"})
+    longest_seconds = None
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()
@@ -26,6 +28,7 @@ class ScriptedEngine:
         """Raised by every call once it has passed the gate."""
         self.started: list[float] = []
         """Seconds of audio of every call that came in."""
+        self.callers: list[Caller] = []
         self.cancelled = 0
         self.at_gate = asyncio.Semaphore(0)
         """Released once for every call that comes in."""
@@ -33,10 +36,14 @@ class ScriptedEngine:
     async def start(self) -> None:
         await self.warm.wait()
 
+    async def tokenise(self, transcript: str, language: str) -> Sequence[Token]:
+        return tokenise(transcript, language)
+
     async def align(
-        self, clip: Clip, tokens: Sequence[Token], language: str, progress: ProgressSink | None = None
+        self, clip: Clip, tokens: Sequence[Token], language: str, caller: Caller, progress: ProgressSink | None = None
     ) -> EngineResult:
         self.started.append(clip.seconds)
+        self.callers.append(caller)
         self.at_gate.release()
         try:
             await self.gate.wait()

@@ -45,6 +45,10 @@ def pool_of(server, name: str) -> WorkerPool:
     return {"engine": server.engine, "decoder": server.decoder}[name].pool
 
 
+def _queued(server, name: str) -> int:
+    return server.engine.batcher.state().waiting if name == "engine" else server.decoder.pool.waiting
+
+
 @pytest.mark.parametrize("name", ["engine", "decoder"])
 async def test_a_call_outlives_the_process_it_is_given_to(server, stub, name):
     """Every process is held, so that the calls lie with them; one is killed, and the others go on."""
@@ -53,7 +57,7 @@ async def test_a_call_outlives_the_process_it_is_given_to(server, stub, name):
     restarts = pool.restarts
     async with stopped(pool) as pids:
         calls = [asyncio.create_task(_align(stub)) for _ in range(pool.size + 1)]
-        await until(lambda: pool.waiting == 1, "a call for every process, and one in the queue")
+        await until(lambda: _queued(server, name) == 1, "a call for every process, and one in the queue")
         os.kill(pids[0], signal.SIGKILL)
     assert [response.words for response in await asyncio.gather(*calls)] == [expected] * len(calls)
     await whole(pool, pids[0])

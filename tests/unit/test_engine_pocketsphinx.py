@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_svc.config import EngineSettings
-from aligner_svc.domain import SAMPLE_RATE, Clip, Token, WordStatus
+from aligner_svc.domain import SAMPLE_RATE, Caller, Clip, Token, WordStatus
 from aligner_svc.engines.pocketsphinx.engine import PocketSphinxEngine
 from aligner_svc.engines.pocketsphinx.wire import TokenSpan, WindowAnswer, decode_request, encode_answer
 from aligner_svc.errors import LimitExceededError, UnavailableError
@@ -61,7 +61,7 @@ def always(spans: Sequence[TokenSpan]) -> Answer:
 
 async def blocked(pool: FakePool, made: PocketSphinxEngine, calls: int) -> list[asyncio.Task[Any]]:
     pool.open.clear()
-    tasks = [asyncio.create_task(made.align(CLIP, words(1), "en")) for _ in range(calls)]
+    tasks = [asyncio.create_task(made.align(CLIP, words(1), "en", Caller())) for _ in range(calls)]
     await asyncio.sleep(0)
     return tasks
 
@@ -71,12 +71,12 @@ async def test_one_call_more_than_may_wait_is_refused() -> None:
     made = engine(pool, workers=2, queue=3)
     tasks = await blocked(pool, made, 5)
     with pytest.raises(LimitExceededError) as refused:
-        await made.align(CLIP, words(1), "en")
+        await made.align(CLIP, words(1), "en", Caller())
     assert refused.value.reason == "ENGINE_QUEUE_FULL"
     assert refused.value.retry_after
     pool.open.set()
     await asyncio.gather(*tasks)
-    await made.align(CLIP, words(1), "en")
+    await made.align(CLIP, words(1), "en", Caller())
 
 
 async def test_a_cancelled_call_gives_its_place_back() -> None:
@@ -87,7 +87,7 @@ async def test_a_cancelled_call_gives_its_place_back() -> None:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     pool.open.set()
-    await made.align(CLIP, words(1), "en")
+    await made.align(CLIP, words(1), "en", Caller())
 
 
 @pytest.mark.parametrize("error", [WorkerDiedError("x"), WorkerTimeoutError("x")])
@@ -98,7 +98,7 @@ async def test_a_call_whose_workers_died_may_be_tried_again(error: Exception) ->
     made = engine(FakePool(fail))
     for _ in range(3):  # and none of them keeps its place in the queue
         with pytest.raises(UnavailableError) as refused:
-            await made.align(CLIP, words(1), "en")
+            await made.align(CLIP, words(1), "en", Caller())
         assert refused.value.reason == "ENGINE_UNAVAILABLE"
         assert refused.value.retry_after
 
@@ -110,7 +110,7 @@ _SPAN = st.builds(aligned, st.floats(-1, 6), st.floats(-1, 6)) | st.just(ABSENT)
 @given(st.lists(_SPAN, min_size=1, max_size=8), st.integers(0, 3))
 async def test_spans_are_in_order_inside_the_clip_one_for_every_token(spans: list[TokenSpan], missing: int) -> None:
     count = len(spans) + missing
-    result = await engine(FakePool(always(spans))).align(CLIP, words(count), "en")
+    result = await engine(FakePool(always(spans))).align(CLIP, words(count), "en", Caller())
     assert len(result.spans) == count
     at = 0.0
     for span in result.spans:
@@ -123,15 +123,15 @@ async def test_times_of_later_windows_count_from_the_beginning_of_the_clip() -> 
     def one_word(tokens: list[list[str]], last: bool, complete: bool) -> WindowAnswer:
         return WindowAnswer([aligned(1.0, 2.0)], 15.0)
 
-    result = await engine(FakePool(one_word)).align(Clip(np.zeros(60 * SAMPLE_RATE, np.int16)), words(3), "en")
+    result = await engine(FakePool(one_word)).align(Clip(np.zeros(60 * SAMPLE_RATE, np.int16)), words(3), "en", Caller())
     assert [span.start for span in result.spans] == pytest.approx([1.0, 16.0, 31.0])
-    assert result.queued == pytest.approx(0.75)
+    assert result.queued >= 0.75  # what the pool says of each window, and the queue in front of it
     assert result.busy == pytest.approx(1.5)
 
 
 async def test_what_does_not_fit_is_told() -> None:
     async def codes(spans: list[TokenSpan]) -> list[str]:
-        result = await engine(FakePool(always(spans))).align(CLIP, words(len(spans)), "en")
+        result = await engine(FakePool(always(spans))).align(CLIP, words(len(spans)), "en", Caller())
         return [warning.code for warning in result.warnings]
 
     good, bad = aligned(0, 1), aligned(0, 1, evidence=0.1)
@@ -142,7 +142,7 @@ async def test_what_does_not_fit_is_told() -> None:
 
 
 async def test_words_the_audio_ended_before_count_against_the_match() -> None:
-    half = await engine(FakePool(always([aligned(0, 1)]))).align(CLIP, words(2), "en")
+    half = await engine(FakePool(always([aligned(0, 1)]))).align(CLIP, words(2), "en", Caller())
     assert half.match_score == pytest.approx(0.5)
 
 
@@ -153,7 +153,7 @@ async def test_a_token_with_thousands_of_spoken_words_is_sent_in_part() -> None:
         sent.extend(len(token) for token in tokens)
         return WindowAnswer([ABSENT] * len(tokens), 4.0)
 
-    await engine(FakePool(count)).align(CLIP, [Token("w", 0, 1, ("one",) * 4000)], "en")
+    await engine(FakePool(count)).align(CLIP, [Token("w", 0, 1, ("one",) * 4000)], "en", Caller())
     assert max(sent) < 1000
 
 
@@ -164,7 +164,7 @@ async def test_a_transcript_eight_times_as_long_as_the_audio_is_placed_to_the_en
         asked.append((len(tokens), last, complete))
         return WindowAnswer([aligned(index / 2, index / 2 + 0.4) for index in range(8)], 4.0)
 
-    result = await engine(FakePool(a_word_every_half_second)).align(CLIP, words(64), "en")
+    result = await engine(FakePool(a_word_every_half_second)).align(CLIP, words(64), "en", Caller())
     assert asked == [(28, True, False)], "all of the audio, not all of the words"
     assert [span.start for span in result.spans[:8]] == [index / 2 for index in range(8)]
     assert [span.status for span in result.spans] == [WordStatus.ALIGNED] * 8 + [WordStatus.NOT_FOUND] * 56
@@ -179,7 +179,7 @@ async def test_only_the_window_that_holds_all_that_is_left_is_told_so() -> None:
         asked.append((last, complete))
         return WindowAnswer([aligned(1.0, 2.0), aligned(2.0, 3.0)], 10.0)
 
-    await engine(FakePool(two_words)).align(Clip(np.zeros(45 * SAMPLE_RATE, np.int16)), words(127), "en")
+    await engine(FakePool(two_words)).align(Clip(np.zeros(45 * SAMPLE_RATE, np.int16)), words(127), "en", Caller())
     assert asked == [(False, False), (False, False), (True, True)]
 
 
@@ -191,6 +191,6 @@ async def test_a_worker_that_never_gets_anywhere_is_not_asked_for_ever() -> None
         calls += 1
         return WindowAnswer([], 0.0)
 
-    result = await engine(FakePool(nothing)).align(Clip(np.zeros(60 * SAMPLE_RATE, np.int16)), words(30), "en")
+    result = await engine(FakePool(nothing)).align(Clip(np.zeros(60 * SAMPLE_RATE, np.int16)), words(30), "en", Caller())
     assert calls <= 60
     assert [span.status for span in result.spans] == [WordStatus.NOT_FOUND] * 30

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from aligner_svc.config import EngineSettings
-from aligner_svc.domain import Clip, ProgressSink, Token, Warning, WordStatus
+from aligner_svc.domain import Caller, Clip, ProgressSink, Token, Warning, WordStatus
 from aligner_svc.engines.base import EngineResult, Span
+from aligner_svc.engines.batching import Batcher
 from aligner_svc.engines.pocketsphinx.wire import MalformedError, TokenSpan, decode_answer, encode_request
 from aligner_svc.errors import LimitExceededError, UnavailableError
 from aligner_svc.longform.windows import Placed, Prefix, align_in_windows
-from aligner_svc.workers import WorkerDiedError, WorkerPool, WorkerTimeoutError
+from aligner_svc.offload import off_loop
+from aligner_svc.text import tokenise
+from aligner_svc.workers import JsonValue, Reply, WorkerDiedError, WorkerPool, WorkerTimeoutError
 
 MATCH_THRESHOLD = 0.5
 """Match score below which transcript and audio are said not to belong together."""
@@ -22,8 +26,14 @@ _MATCHED = 0.75
 """Match score above which words are believed as they are: the lowest of 80 clips with their own transcript."""
 _MOST_SPOKEN = 100
 """Spoken words one token may have: what is said in a window. A 4,000-digit number has more, and no window holds it."""
+_CHARS_A_WORD = 6
 _WINDOW_TIMEOUT = 60.0
 """Seconds one window may take; the slowest path needs 5 on a slow core."""
+
+
+class _Window(NamedTuple):
+    request: dict[str, JsonValue]
+    samples: npt.NDArray[np.int16]
 
 
 class PocketSphinxEngine:
@@ -31,10 +41,20 @@ class PocketSphinxEngine:
 
     name = f"pocketsphinx-{version('pocketsphinx')}"
     languages = frozenset({"en"})
+    longest_seconds = None
 
     def __init__(self, settings: EngineSettings) -> None:
         self.pool = WorkerPool("aligner_svc.engines.pocketsphinx.worker", settings.workers, name="pocketsphinx")
-        """The processes; its `waiting`, `restarts` and `size` are for metrics."""
+        """The processes; its `restarts` and `size` are for metrics."""
+        self.batcher: Batcher[_Window, Reply] = Batcher(
+            self._run,
+            size=lambda window: len(window.samples),
+            budget=1,
+            most_items=1,
+            queue=settings.queue,
+            lanes=settings.workers,
+        )
+        """The queue in front of them, a window an item; its `state` is for metrics."""
         self._most = settings.workers + settings.queue
         self._calls = 0
 
@@ -42,10 +62,15 @@ class PocketSphinxEngine:
         await self.pool.start()
 
     async def close(self) -> None:
+        await self.batcher.close()
         await self.pool.close()
 
+    async def tokenise(self, transcript: str, language: str) -> Sequence[Token]:
+        """See Engine.tokenise."""
+        return await off_loop(len(transcript) // _CHARS_A_WORD, tokenise, transcript, language)
+
     async def align(
-        self, clip: Clip, tokens: Sequence[Token], language: str, progress: ProgressSink | None = None
+        self, clip: Clip, tokens: Sequence[Token], language: str, caller: Caller, progress: ProgressSink | None = None
     ) -> EngineResult:
         """See Engine.align. Windows of all calls take turns, so a long recording does not hold up a short one."""
         if self._calls >= self._most:
@@ -58,9 +83,9 @@ class PocketSphinxEngine:
         ) -> Prefix[TokenSpan]:
             nonlocal queued, busy
             request = encode_request([token.spoken[:_MOST_SPOKEN] for token in coming], last, complete)
-            reply = await self.pool.call(request, samples.data.cast("B"), timeout=_WINDOW_TIMEOUT)
-            queued, busy = queued + reply.queued, busy + reply.busy
-            answer = decode_answer(reply.header)
+            done = await self.batcher.submit(_Window(request, samples), caller)
+            queued, busy = queued + done.queued + done.result.queued, busy + done.result.busy
+            answer = decode_answer(done.result.header)
             return Prefix(answer.spans, answer.resume, answer.coherence)
 
         try:
@@ -72,6 +97,10 @@ class PocketSphinxEngine:
         score = float(np.sum([item.span.evidence for item in placed]) / len(tokens))
         spans = _spans(placed, len(tokens), clip.seconds, faith=min(1.0, score / _MATCHED))
         return EngineResult(spans, score, _warnings(spans, score), queued, busy)
+
+    async def _run(self, windows: Sequence[_Window]) -> Sequence[Reply]:
+        (window,) = windows
+        return [await self.pool.call(window.request, window.samples.data.cast("B"), timeout=_WINDOW_TIMEOUT)]
 
 
 def _spans(placed: Sequence[Placed[TokenSpan]], count: int, seconds: float, faith: float) -> list[Span]:

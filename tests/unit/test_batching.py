@@ -1,0 +1,1014 @@
+"""Every item ends exactly once, with its own result or a clear error, whatever its company and the device do.
+
+The device is a script in the test's hand and the clock moves only when nothing else can: a test
+that waits for something that never comes fails at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aligner_svc.domain import Caller
+from aligner_svc.engines.batching import Batcher, BatchReport, DeviceMemoryError, Done
+from aligner_svc.errors import AlignerError, LimitExceededError, UnavailableError
+
+
+class Clockwork(asyncio.SelectorEventLoop):
+    """A loop whose time jumps to the next timer when nothing is left to do."""
+
+    now = 1_000.0
+
+    def time(self) -> float:
+        return self.now
+
+    def _run_once(self) -> None:
+        if not self._ready and not self._stopping:  # type: ignore[attr-defined]
+            timers = [timer.when() for timer in self._scheduled if not timer.cancelled()]  # type: ignore[attr-defined]
+            assert timers, "everybody waits and nothing will ever happen"
+            self.now = max(self.now, min(timers))
+        super()._run_once()  # type: ignore[misc]
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._ready)  # type: ignore[attr-defined]
+
+
+def by_clockwork(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        with asyncio.Runner(loop_factory=Clockwork) as runner:
+            runner.run(test(*args, **kwargs))
+
+    return run
+
+
+async def settle() -> None:
+    """Until nobody has anything to do but wait."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, Clockwork)
+    await asyncio.sleep(0)
+    await until(lambda: not loop.busy)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Turn by turn of the loop."""
+    while not condition():  # noqa: ASYNC110 - the tests look at single turns
+        await asyncio.sleep(0)
+
+
+@dataclass(frozen=True)
+class Item:
+    name: str
+    size: int = 1
+
+
+class Device:
+    """`run` of a batcher: every call waits until the test says how it ends."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[Item]] = []
+        self.running: list[tuple[list[Item], asyncio.Future[Sequence[str] | None]]] = []
+        self.cancelled: list[list[Item]] = []
+        self.automatic = False
+        self.poison: set[str] = set()
+
+    async def __call__(self, items: Sequence[Item]) -> Sequence[str]:
+        batch = list(items)
+        self.calls.append(batch)
+        if self.automatic:
+            await asyncio.sleep(0)
+            guilty = [item for item in batch if item.name in self.poison]
+            if guilty:
+                raise PoisonError(guilty[0].name)
+            return answers(batch)
+        end: asyncio.Future[Sequence[str] | None] = asyncio.get_running_loop().create_future()
+        self.running.append((batch, end))
+        try:
+            return await end or answers(batch)
+        except asyncio.CancelledError:
+            self.cancelled.append(batch)
+            raise
+        finally:
+            self.running.remove((batch, end))
+
+    async def end(self, error: Exception | None = None, *, lane: int = 0, results: Sequence[str] | None = None) -> None:
+        """End the oldest call, and let everybody take note."""
+        _, end = self.running[lane]
+        if error is None:
+            end.set_result(results)
+        else:
+            end.set_exception(error)
+        await settle()
+
+    def names(self) -> list[list[str]]:
+        return [[item.name for item in batch] for batch in self.calls]
+
+
+class PoisonError(Exception):
+    """What a bad item makes the engine raise."""
+
+
+class Canary:
+    """`check` of a batcher. Says when it is asked; passes, fails, or waits for the test."""
+
+    def __init__(self, *verdicts: bool) -> None:
+        self.verdicts = list(verdicts)
+        self.asked: list[float] = []
+        self.gate: asyncio.Future[None] | None = None
+
+    async def __call__(self) -> None:
+        self.asked.append(asyncio.get_running_loop().time())
+        if self.gate is not None:
+            await self.gate
+        if not self.verdicts.pop(0):
+            raise OSError("CUDA error: unspecified launch failure")
+
+
+def answers(batch: Sequence[Item]) -> list[str]:
+    return [f"answer to {item.name}" for item in batch]
+
+
+def batcher(run: Callable[[Sequence[Item]], Awaitable[Sequence[str]]], **settings: Any) -> Batcher[Item, str]:
+    return Batcher(run, **({"size": lambda item: item.size, "budget": 100, "most_items": 8, "queue": 1_000} | settings))
+
+
+def submit(
+    batches: Batcher[Item, str], item: Item | str, client: str = "", within: float | None = None
+) -> asyncio.Task[Done[str]]:
+    loop = asyncio.get_running_loop()
+    caller = Caller(client, None if within is None else loop.time() + within)
+    return loop.create_task(batches.submit(item if isinstance(item, Item) else Item(item), caller))
+
+
+async def outcome(task: asyncio.Task[Done[str]]) -> str:
+    """The result, or the reason or kind of the error."""
+    try:
+        return (await task).result
+    except AlignerError as error:
+        return error.reason
+    except PoisonError as error:
+        return f"poison {error}"
+
+
+async def outcomes(tasks: Sequence[asyncio.Task[Done[str]]]) -> list[str]:
+    return [await outcome(task) for task in tasks]
+
+
+# Starting
+
+
+@by_clockwork
+async def test_an_idle_lane_starts_at_once_and_what_comes_meanwhile_goes_together() -> None:
+    device = Device()
+    batches = batcher(device)
+    first = submit(batches, "a")
+    await settle()
+    assert device.names() == [["a"]]
+    others = [submit(batches, name) for name in "bc"]
+    await settle()
+    assert device.names() == [["a"]]
+    await device.end()
+    assert device.names() == [["a"], ["b", "c"]]
+    await device.end()
+    assert await outcomes([first, *others]) == ["answer to a", "answer to b", "answer to c"]
+    assert asyncio.get_running_loop().time() == Clockwork.now, "it lingered"
+
+
+@by_clockwork
+async def test_whoever_comes_in_one_turn_of_the_loop_goes_together() -> None:
+    device = Device()
+    batches = batcher(device)
+    submits = [submit(batches, name) for name in "abc"]
+    await settle()
+    assert device.names() == [["a", "b", "c"]]
+    await device.end()
+    await outcomes(submits)
+
+
+@by_clockwork
+async def test_callers_that_come_again_as_soon_as_they_are_answered_stay_together() -> None:
+    device = Device()
+    device.automatic = True
+    batches = batcher(device)
+
+    async def one_after_another(name: str) -> None:
+        for number in range(5):
+            await batches.submit(Item(f"{name}{number}"), Caller(name))
+
+    await asyncio.gather(*(one_after_another(name) for name in "abc"))
+    assert [len(call) for call in device.calls] == [3] * 5
+
+
+@by_clockwork
+async def test_every_lane_takes_one() -> None:
+    device = Device()
+    batches = batcher(device, lanes=3, most_items=1)
+    submits = [submit(batches, name) for name in "abcd"]
+    await settle()
+    assert device.names() == [["a"], ["b"], ["c"]]
+    await device.end(lane=1)
+    assert device.names()[3:] == [["d"]]
+    for _ in range(3):
+        await device.end()
+    assert await outcomes(submits) == answers([Item(name) for name in "abcd"])
+
+
+@by_clockwork
+async def test_times_add_up() -> None:
+    device = Device()
+    batches = batcher(device, most_items=1)
+    first, second = submit(batches, "a"), submit(batches, "b")
+    await settle()
+    await asyncio.sleep(2)
+    await device.end()
+    await asyncio.sleep(3)
+    await device.end()
+    assert ((await first).queued, (await first).busy) == (0, 2)
+    assert ((await second).queued, (await second).busy) == (2, 3)
+
+
+# Size
+
+
+@by_clockwork
+async def test_a_batch_keeps_to_the_budget_and_to_its_items() -> None:
+    device = Device()
+    device.automatic = True
+    batches = batcher(device, budget=10, most_items=3)
+    sizes = [4, 6, 1, 1, 1, 1, 25, 10, 1]
+    await outcomes([submit(batches, Item(f"{number}", size)) for number, size in enumerate(sizes)])
+    assert [[item.size for item in call] for call in device.calls] == [[4, 6], [1, 1, 1], [1], [25], [10], [1]]
+
+
+@by_clockwork
+async def test_an_item_of_no_size_counts_as_one() -> None:
+    device = Device()
+    device.automatic = True
+    batches = batcher(device, budget=3)
+    await outcomes([submit(batches, Item(f"{number}", 0)) for number in range(5)])
+    assert [len(call) for call in device.calls] == [3, 2]
+
+
+@given(sizes=st.lists(st.integers(1, 3_000), min_size=1, max_size=120), seed=st.integers(0, 1_000))
+@settings(max_examples=60, deadline=None)
+def test_padded_batches_hold_little_padding(sizes: list[int], seed: int) -> None:
+    reports: list[BatchReport] = []
+
+    @by_clockwork
+    async def scenario() -> None:
+        device = Device()
+        device.automatic = True
+        batches = batcher(device, budget=8_000, most_items=16, padded=True, on_batch=reports.append)
+        clients = random.Random(seed).choices("abcd", k=len(sizes))
+        submits = [submit(batches, Item(f"{number}", size), clients[number]) for number, size in enumerate(sizes)]
+        assert await outcomes(submits) == [f"answer to {number}" for number in range(len(sizes))]
+        for call in device.calls:
+            longest = max(item.size for item in call)
+            assert longest * len(call) <= 8_000
+            assert 1 - sum(item.size for item in call) / (longest * len(call)) <= 0.1 + 1e-9
+
+    scenario()
+    assert sum(report.tokens for report in reports) == sum(sizes)
+    assert all(report.computed - report.tokens <= 0.1 * report.computed for report in reports)
+
+
+@pytest.mark.parametrize("wrong", [{"budget": 0}, {"most_items": 0}, {"lanes": 0}, {"queue": -1}])
+def test_settings_that_could_never_serve_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="one lane or more"):
+        batcher(Device(), **wrong)
+
+
+# The bound
+
+
+@by_clockwork
+async def test_one_more_than_the_queue_holds_is_refused() -> None:
+    device = Device()
+    batches = batcher(device, queue=2, most_items=1)
+    submits = [submit(batches, name) for name in "abcd"]  # one that runs, two that wait, one too many
+    await settle()
+    with pytest.raises(LimitExceededError) as refused:
+        await submits.pop()
+    assert (refused.value.reason, refused.value.retry_after) == ("ENGINE_QUEUE_FULL", 1.0)
+    assert (batches.state().running, batches.state().waiting) == (1, 2)
+    submits.append(submit(batches, "e"))
+    submits[1].cancel()  # heard of only after the other has asked for the place
+    for _ in range(3):
+        await settle()
+        await device.end()
+    del submits[1]
+    assert await outcomes(submits) == ["answer to a", "answer to c", "answer to e"]
+
+
+@by_clockwork
+async def test_a_queue_without_places_serves_as_many_as_there_are_lanes() -> None:
+    device = Device()
+    batches = batcher(device, queue=0, lanes=2, most_items=8)
+    submits = [submit(batches, name) for name in "abc"]
+    await settle()
+    assert device.names() == [["a"], ["b"]]
+    assert await outcome(submits.pop()) == "ENGINE_QUEUE_FULL"
+    await device.end()
+    await device.end()
+    assert await outcomes(submits) == ["answer to a", "answer to b"]
+
+
+# Deadlines
+
+
+@by_clockwork
+async def test_an_expired_item_is_refused_before_it_waits() -> None:
+    device = Device()
+    batches = batcher(device, queue=0)
+    assert await outcome(submit(batches, "late", within=0)) == "DEADLINE_EXPIRED"
+    assert not device.calls
+    running = submit(batches, "a")
+    await settle()
+    assert await outcome(submit(batches, "late", within=0)) == "DEADLINE_EXPIRED", "it asked for a place"
+    await device.end()
+    await running
+
+
+@by_clockwork
+async def test_an_item_that_expires_leaves_the_queue_and_frees_its_place() -> None:
+    device = Device()
+    batches = batcher(device, queue=1)
+    running = submit(batches, "a")
+    await settle()
+    waiting = submit(batches, "b", within=5)
+    assert await outcome(waiting) == "DEADLINE_EXPIRED"
+    assert asyncio.get_running_loop().time() == Clockwork.now + 5
+    last = submit(batches, "c", within=50)
+    await settle()
+    await device.end()
+    await device.end()
+    assert await outcomes([running, last]) == ["answer to a", "answer to c"]
+    assert device.names() == [["a"], ["c"]]
+
+
+@pytest.mark.parametrize("turns", range(8))
+@by_clockwork
+async def test_expired_items_do_not_reach_the_device_even_when_the_loop_is_late(turns: int) -> None:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, Clockwork)
+    device = Device()
+    called: list[tuple[str, float]] = []
+
+    async def run(items: Sequence[Item]) -> Sequence[str]:
+        called.extend((item.name, loop.now) for item in items)
+        return await device(items)
+
+    batches = batcher(run)
+    running = submit(batches, "a")
+    await settle()
+    waiting = [submit(batches, "late", within=5), submit(batches, "in time", within=50)]
+    await settle()
+    device.running[0][1].set_result(None)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    loop.now += 10  # something held the loop up in this turn, and timers are heard in the next
+    await settle()
+    assert all(at < Clockwork.now + 5 for name, at in called if name == "late")
+    while device.running:
+        await device.end()
+    assert await outcomes([running, waiting[1]]) == ["answer to a", "answer to in time"]
+    assert await outcome(waiting[0]) == "DEADLINE_EXPIRED"
+
+
+@by_clockwork
+async def test_a_call_whose_items_all_expired_is_cancelled() -> None:
+    device = Device()
+    batches = batcher(device)
+    submits = [submit(batches, "a", within=1), submit(batches, "b", within=2)]
+    assert await outcomes(submits) == ["DEADLINE_EXPIRED"] * 2
+    await settle()
+    assert [[item.name for item in call] for call in device.cancelled] == [["a", "b"]]
+    assert batches.state().running == 0
+
+
+# Cancellation
+
+
+@by_clockwork
+async def test_cancelled_items_never_reach_the_device() -> None:
+    device = Device()
+    batches = batcher(device, most_items=2)
+    running = submit(batches, "a")
+    await settle()
+    waiting = [submit(batches, name) for name in "bcde"]
+    await settle()
+    waiting[0].cancel()
+    await settle()
+    assert batches.state().waiting == 3
+    device.running[0][1].set_result(None)
+    waiting[1].cancel()  # in the very turn in which the next batch is made
+    await settle()
+    assert device.names() == [["a"], ["d", "e"]]
+    await device.end()
+    assert await outcomes([running, *waiting[2:]]) == ["answer to a", "answer to d", "answer to e"]
+    assert all(task.cancelled() for task in waiting[:2])
+
+
+@by_clockwork
+async def test_an_item_cancelled_between_its_batch_and_the_call_does_not_reach_the_device() -> None:
+    device = Device()
+    batches = batcher(device)
+    submits = [submit(batches, name) for name in "ab"]
+    await until(lambda: batches.state().running == 1)
+    submits[0].cancel()
+    await settle()
+    assert device.names() == [["b"]]
+    await device.end()
+    assert await outcome(submits[1]) == "answer to b"
+
+
+@by_clockwork
+async def test_a_batch_cancelled_before_its_call_is_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    device = Device()
+    batches = batcher(device)
+    submits = [submit(batches, name) for name in "ab"]
+    await until(lambda: batches.state().running == 1)
+    for task in submits:
+        task.cancel()
+    await settle()
+    assert (device.calls, batches.state().running, batches.state().last_items) == ([], 0, 0)
+    assert not caplog.records
+
+
+@by_clockwork
+async def test_an_item_cancelled_while_it_runs_does_not_hurt_the_others() -> None:
+    device = Device()
+    batches = batcher(device)
+    submits = [submit(batches, name) for name in "abc"]
+    await settle()
+    submits[1].cancel()
+    await settle()
+    assert not device.cancelled
+    await device.end()
+    assert await outcomes([submits[0], submits[2]]) == ["answer to a", "answer to c"]
+
+
+@by_clockwork
+async def test_a_call_nobody_waits_for_is_cancelled_and_its_lane_is_free_when_it_ends() -> None:
+    ended = asyncio.Event()
+    cancellations = 0
+
+    async def thread(items: Sequence[Item]) -> Sequence[str]:
+        nonlocal cancellations
+        while not ended.is_set():  # a thread goes on whatever becomes of those who wait for it
+            try:
+                await ended.wait()
+            except asyncio.CancelledError:
+                cancellations += 1
+        return answers(items)
+
+    batches = batcher(thread)
+    submits = [submit(batches, name) for name in "ab"]
+    await settle()
+    for task in submits:
+        task.cancel()
+    last = submit(batches, "c")
+    await settle()
+    assert cancellations == 1
+    assert (batches.state().running, batches.state().waiting) == (1, 1)
+    ended.set()
+    assert await outcome(last) == "answer to c"
+
+
+@by_clockwork
+async def test_a_cancelled_call_is_nothing_against_the_device() -> None:
+    device, canary = Device(), Canary()
+    reports: list[BatchReport] = []
+    batches = batcher(device, check=canary, on_batch=reports.append)
+    for _ in range(5):
+        task = submit(batches, "a")
+        await settle()
+        task.cancel()
+        await settle()
+    assert len(device.cancelled) == 5
+    assert not canary.asked
+    assert [report.failed for report in reports] == [False] * 5
+
+
+# Fairness
+
+
+@by_clockwork
+async def test_a_client_with_a_thousand_items_delays_anothers_first_by_one_batch() -> None:
+    device = Device()
+    batches = batcher(device, budget=40)
+    flood = [submit(batches, Item(f"flood {number}", 10), "flood") for number in range(1_000)]
+    await settle()
+    for number in range(3):
+        mine = submit(batches, Item(f"mine {number}", 10), f"other {number}")
+        await settle()
+        await device.end()
+        assert device.names()[-1][0] == f"mine {number}"
+        await device.end()
+        assert await outcome(mine) == f"answer to mine {number}"
+    await batches.close()
+    await outcomes(flood)
+
+
+# Memory
+
+
+@by_clockwork
+async def test_a_batch_that_does_not_fit_is_split_by_size_and_run_again() -> None:
+    device = Device()
+    batches = batcher(device)
+    sizes = [30, 10, 10, 10]
+    submits = [submit(batches, Item(f"{number}", size)) for number, size in enumerate(sizes)]
+    await settle()
+    waiting = submit(batches, "later")
+    await settle()
+    await device.end(DeviceMemoryError())
+    assert batches.state().budget == 30
+    await device.end()
+    await device.end()
+    assert sorted(sorted(item.size for item in call) for call in device.calls[1:3]) == [[10, 10, 10], [30]]
+    assert await outcomes(submits) == answers([Item(f"{number}") for number in range(4)])
+    await device.end()
+    assert await outcome(waiting) == "answer to later"
+
+
+@by_clockwork
+async def test_a_single_item_that_does_not_fit_is_refused_and_its_company_served() -> None:
+    device = Device()
+    batches = batcher(device)
+    submits = [submit(batches, Item("big", 50)), submit(batches, Item("small", 10))]
+    await settle()
+    await device.end(DeviceMemoryError())
+    while device.running:
+        await device.end(DeviceMemoryError() if device.calls[-1][0].name == "big" else None)
+    assert await outcomes(submits) == ["ENGINE_OUT_OF_MEMORY", "answer to small"]
+
+
+@by_clockwork
+async def test_the_budget_comes_back_after_many_good_batches() -> None:
+    device = Device()
+    batches = batcher(device, budget=80)
+    first = [submit(batches, Item(f"{number}", 40)) for number in range(2)]
+    await settle()
+    await device.end(DeviceMemoryError())
+    assert batches.state().budget == 40
+    device.automatic = True
+    await device.end()
+    await outcomes(first)
+    for number in range(4 * 64):
+        await outcome(submit(batches, f"{number}"))
+        assert batches.state().budget <= 80
+    assert batches.state().budget == 80
+
+
+@by_clockwork
+async def test_want_of_memory_is_no_reason_to_doubt_the_device() -> None:
+    device, canary = Device(), Canary()
+    batches = batcher(device, check=canary)
+    for number in range(10):
+        one = submit(batches, f"{number}")
+        await settle()
+        await device.end(DeviceMemoryError())
+        assert await outcome(one) == "ENGINE_OUT_OF_MEMORY"
+    assert not canary.asked
+
+
+# Poison
+
+
+@given(count=st.integers(1, 24), data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_only_the_guilty_fail(count: int, data: st.DataObject) -> None:
+    poison = data.draw(st.sets(st.integers(0, count - 1), max_size=4))
+
+    @by_clockwork
+    async def scenario() -> None:
+        device = Device()
+        device.automatic = True
+        device.poison = {f"{number}" for number in poison}
+        canary = Canary(*[True] * 100)
+        batches = batcher(device, check=canary, most_items=32)
+        assert await outcomes([submit(batches, f"{number}") for number in range(count)]) == [
+            f"poison {number}" if number in poison else f"answer to {number}" for number in range(count)
+        ]
+        assert batches.state().failed is None
+        assert len(device.calls) <= 1 + 2 * len(poison) * count.bit_length()
+
+    scenario()
+
+
+@by_clockwork
+async def test_the_guilty_gets_the_very_error_and_the_log_no_contents(caplog: pytest.LogCaptureFixture) -> None:
+    device = Device()
+    batches = batcher(device)
+    submits = [submit(batches, name) for name in ("a", "secret")]
+    await settle()
+    await device.end(PoisonError("of both"))
+    await device.end()
+    error = PoisonError("secret transcript")
+    with caplog.at_level(logging.DEBUG):
+        await device.end(error)
+    with pytest.raises(PoisonError) as raised:
+        await submits[1]
+    assert raised.value is error
+    assert await outcome(submits[0]) == "answer to a"
+    assert [record.getMessage() for record in caplog.records] == ["1 of 2 items of a batch failed: PoisonError"]
+
+
+@pytest.mark.parametrize("results", [["one"], ["one", "two", "three"]])
+@by_clockwork
+async def test_results_that_do_not_match_the_items_are_given_to_nobody(results: list[str]) -> None:
+    device = Device()
+    batches = batcher(device)
+    submits = [submit(batches, name) for name in "ab"]
+    await settle()
+    await device.end(results=results)
+    assert device.names() == [["a", "b"], ["a"]]
+    await device.end()
+    await device.end(results=["one", "two"])
+    assert await outcome(submits[0]) == "answer to a"
+    with pytest.raises(RuntimeError, match="2 results for 1 items"):
+        await submits[1]
+
+
+@by_clockwork
+async def test_an_engine_that_cancels_itself_does_not_look_like_a_cancelled_caller() -> None:
+    async def run(_: Sequence[Item]) -> Sequence[str]:
+        raise asyncio.CancelledError
+
+    with pytest.raises(RuntimeError, match="cancelled from within"):
+        await submit(batcher(run), "a")
+
+
+@by_clockwork
+async def test_an_engine_that_raises_before_it_waits_is_no_different() -> None:
+    def run(_: Sequence[Item]) -> Awaitable[Sequence[str]]:
+        raise PoisonError("at once")
+
+    assert await outcome(submit(batcher(run), "a")) == "poison at once"
+
+
+@by_clockwork
+async def test_a_caller_cancelled_among_the_failing_is_not_run_again() -> None:
+    device = Device()
+    batches = batcher(device)
+    submits = [submit(batches, name) for name in "ab"]
+    await settle()
+    submits[1].cancel()
+    await settle()
+    await device.end(PoisonError("of both"))
+    await device.end()
+    assert device.names() == [["a", "b"], ["a"]]
+    assert await outcome(submits[0]) == "answer to a"
+
+
+# The device
+
+
+async def fail(batches: Batcher[Item, str], device: Device, times: int) -> list[asyncio.Task[Done[str]]]:
+    submits = []
+    for number in range(times):
+        submits.append(submit(batches, f"{number}"))
+        await settle()
+        await device.end(PoisonError(f"{number}"))
+    return submits
+
+
+@by_clockwork
+async def test_bad_items_do_not_put_a_device_out_of_service() -> None:
+    device, canary = Device(), Canary(True, True)
+    batches = batcher(device, check=canary)
+    submits = await fail(batches, device, 8)
+    assert await outcomes(submits) == [f"poison {number}" for number in range(8)]
+    assert len(canary.asked) == 2, "the count begins anew after it passed"
+
+
+@by_clockwork
+async def test_a_good_item_clears_the_device_of_doubt() -> None:
+    device, canary = Device(), Canary()
+    batches = batcher(device, check=canary)
+    for _ in range(5):
+        bad = await fail(batches, device, 2)
+        good = submit(batches, "good")
+        await settle()
+        await device.end()
+        assert await outcomes([*bad, good]) == ["poison 0", "poison 1", "answer to good"]
+    assert not canary.asked
+
+
+@by_clockwork
+async def test_a_failing_device_is_out_of_service_until_it_passes() -> None:
+    device, canary = Device(), Canary(*[False] * 6, True)
+    told: list[str | None] = []
+    batches = batcher(device, check=canary, on_failed=told.append, most_items=1)
+    canary.gate = asyncio.get_running_loop().create_future()
+    raw = await fail(batches, device, 2)
+    third = submit(batches, "third")
+    await settle()
+    waiting = submit(batches, "waiting")
+    await device.end(PoisonError("third"))
+    assert len(canary.asked) == 1
+    assert len(device.calls) == 3, "nothing starts while the device is examined"
+    assert await outcomes(raw) == ["poison 0", "poison 1"]
+    assert not third.done()
+    canary.gate.set_result(None)
+    with pytest.raises(UnavailableError) as refused:
+        await third
+    assert (refused.value.reason, refused.value.retry_after) == ("ENGINE_FAILED", 5.0)
+    assert refused.value.__cause__ is None
+    assert await outcomes([waiting, submit(batches, "new")]) == ["ENGINE_FAILED"] * 2
+    assert told == ["OSError: CUDA error: unspecified launch failure"]
+    assert batches.state().failed == told[0]
+    began = asyncio.get_running_loop().time()
+    await asyncio.sleep(200)
+    assert [at - began for at in canary.asked[1:]] == [5, 15, 35, 75, 135, 195]
+    assert told == ["OSError: CUDA error: unspecified launch failure", None]
+    assert batches.state().failed is None
+    device.automatic = True
+    assert await outcome(submit(batches, "again")) == "answer to again"
+
+
+@by_clockwork
+async def test_a_device_that_fails_in_the_middle_of_a_batch_fails_all_of_it() -> None:
+    device, canary = Device(), Canary(False)
+    batches = batcher(device, check=canary)
+    submits = [submit(batches, name) for name in "abcd"]
+    await settle()
+    for _ in range(3):
+        await device.end(PoisonError("CUDA error"))
+    assert await outcomes(submits) == ["ENGINE_FAILED"] * 4
+    assert device.names() == [["a", "b", "c", "d"], ["a", "b"], ["a"]]
+    await batches.close()
+
+
+@by_clockwork
+async def test_lanes_share_one_examination() -> None:
+    device, canary = Device(), Canary(False)
+    batches = batcher(device, check=canary, lanes=5, most_items=1)
+    canary.gate = asyncio.get_running_loop().create_future()
+    submits = [submit(batches, name) for name in "abcde"]
+    await settle()
+    for _ in range(4):
+        await device.end(PoisonError("broken"))
+    late = submit(batches, "f")
+    await settle()
+    assert (len(device.calls), batches.state().waiting) == (5, 1), "the canary has the device for itself"
+    canary.gate.set_result(None)
+    await settle()
+    assert len(canary.asked) == 1
+    assert await outcome(late) == "ENGINE_FAILED"
+    await device.end()
+    assert await outcomes(submits) == ["poison broken", "poison broken", "ENGINE_FAILED", "ENGINE_FAILED", "answer to e"]
+    await batches.close()
+
+
+@by_clockwork
+async def test_a_canary_cancelled_from_within_has_failed() -> None:
+    device = Device()
+    verdicts = [asyncio.CancelledError(), asyncio.CancelledError(), None]
+
+    async def check() -> None:
+        if (error := verdicts.pop(0)) is not None:
+            raise error
+
+    batches = batcher(device, check=check)
+    await fail(batches, device, 3)
+    assert batches.state().failed == "the examination was cancelled from within"
+    await asyncio.sleep(30)
+    assert batches.state().failed is None
+
+
+@by_clockwork
+async def test_without_a_canary_nothing_is_held_against_the_device() -> None:
+    device = Device()
+    batches = batcher(device)
+    assert await outcomes(await fail(batches, device, 6)) == [f"poison {number}" for number in range(6)]
+
+
+# The end
+
+
+@by_clockwork
+async def test_close_ends_everything_and_everybody_hears_of_it() -> None:
+    device = Device()
+    batches = batcher(device, most_items=1)
+    submits = [submit(batches, name) for name in "abc"]
+    await settle()
+    await asyncio.gather(batches.close(), batches.close())
+    await batches.close()
+    assert await outcomes([*submits, submit(batches, "d")]) == ["ENGINE_UNAVAILABLE"] * 4
+    assert len(device.cancelled) == 1
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@by_clockwork
+async def test_close_in_the_midst_of_a_split_batch() -> None:
+    device = Device()
+    batches = batcher(device)
+    submits = [submit(batches, name) for name in "abcd"]
+    await settle()
+    await device.end(PoisonError("of four"))
+    await batches.close()
+    assert await outcomes(submits) == ["ENGINE_UNAVAILABLE"] * 4
+    assert len(device.calls) == 2
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@pytest.mark.parametrize("examined", [True, False])
+@by_clockwork
+async def test_close_ends_examination_and_recovery(examined: bool) -> None:
+    device, canary = Device(), Canary(False)
+    told: list[str | None] = []
+    batches = batcher(device, check=canary, on_failed=told.append)
+    if examined:
+        canary.gate = asyncio.get_running_loop().create_future()
+    submits = await fail(batches, device, 3)
+    await batches.close()
+    assert await outcome(submits[2]) == ("ENGINE_UNAVAILABLE" if examined else "ENGINE_FAILED")
+    assert len(told) == (0 if examined else 1), "an examination cut short is no verdict"
+    await outcomes(submits)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+# What is observed
+
+
+@by_clockwork
+async def test_every_call_is_reported() -> None:
+    device = Device()
+    reports: list[BatchReport] = []
+    batches = batcher(device, padded=True, on_batch=reports.append)
+    submits = [submit(batches, Item("a", 20)), submit(batches, Item("b", 19))]
+    await settle()
+    await asyncio.sleep(2)
+    await device.end(PoisonError("of both"))
+    await asyncio.sleep(1)
+    await device.end()
+    await device.end()
+    assert reports == [
+        BatchReport(2, 39, 40, 2.0, 0.0, failed=True),
+        BatchReport(1, 20, 20, 1.0, 2.0, failed=False),
+        BatchReport(1, 19, 19, 0.0, 3.0, failed=False),
+    ]
+    assert [((await task).queued, (await task).busy) for task in submits] == [(0, 3), (1, 2)]
+
+
+@by_clockwork
+async def test_the_state_tells_how_things_stand() -> None:
+    device = Device()
+    batches = batcher(device, padded=True, most_items=2)
+    empty = batches.state()
+    assert (empty.waiting, empty.oldest_wait, empty.last_items, empty.last_padding, empty.failed) == (0, 0, 0, 0, None)
+    submits = [submit(batches, Item(f"{number}", 18 + number), f"{number % 3}") for number in range(5)]
+    await settle()
+    await asyncio.sleep(4)
+    state = batches.state()
+    assert (state.waiting, state.waiting_tokens, state.oldest_wait) == (3, 20 + 21 + 22, 4)
+    assert (state.running, state.clients, state.budget) == (1, 3, 100)
+    await device.end()
+    assert (batches.state().last_items, round(batches.state().last_padding, 6)) == (2, round(1 / 38, 6))
+    await batches.close()
+    await outcomes(submits)
+
+
+@by_clockwork
+async def test_an_observer_that_fails_harms_nobody() -> None:
+    def angry(_: object) -> None:
+        raise LookupError("not in the mood")
+
+    device, canary = Device(), Canary(False, True)
+    batches = batcher(device, check=canary, on_batch=angry, on_failed=angry)
+    await fail(batches, device, 3)
+    await asyncio.sleep(10)
+    device.automatic = True
+    assert await outcome(submit(batches, "a")) == "answer to a"
+
+
+# Anything at all
+
+STEPS = st.one_of(
+    st.tuples(st.just("submit"), st.integers(0, 3), st.integers(1, 60), st.sampled_from([None, None, 1, 5])),
+    st.tuples(st.just("submit"), st.integers(0, 3), st.integers(1, 60), st.sampled_from([None, None, 1, 5])),
+    st.tuples(st.just("cancel"), st.integers(0, 200)),
+    st.tuples(st.just("end"), st.integers(0, 3), st.sampled_from(["well", "well", "well", "raise", "memory", "short"])),
+    st.tuples(st.just("wait"), st.sampled_from([0.5, 3.0, 20.0])),
+    st.tuples(st.just("settle")),
+)
+
+
+@given(
+    steps=st.lists(STEPS, max_size=80),
+    lanes=st.integers(1, 3),
+    most_items=st.integers(1, 5),
+    queue=st.integers(0, 12),
+    padded=st.booleans(),
+    verdicts=st.lists(st.booleans(), max_size=6),
+    closes=st.booleans(),
+)
+@settings(max_examples=250, deadline=None)
+def test_whatever_happens_every_item_ends_once_with_its_own(
+    steps: list[tuple[Any, ...]], lanes: int, most_items: int, queue: int, padded: bool, verdicts: list[bool], closes: bool
+) -> None:
+    @by_clockwork
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        submits: dict[str, asyncio.Task[Done[str]]] = {}
+        deadlines: dict[str, float | None] = {}
+        device = Device()
+        served: set[str] = set()
+
+        broken: list[str] = []
+
+        async def run(items: Sequence[Item]) -> Sequence[str]:
+            try:
+                judge(items)
+            except AssertionError as error:
+                broken.append(f"{error}")
+            results = await device(items)
+            if len(results) == len(items):
+                served.update(item.name for item in items)
+            return results
+
+        def judge(items: Sequence[Item]) -> None:
+            assert items
+            for item in items:
+                deadline = deadlines[item.name]
+                assert deadline is None or loop.time() < deadline, "expired"
+                assert not submits[item.name].cancelling(), "cancelled"
+                assert not submits[item.name].done(), "answered already"
+                assert item.name not in served, "served twice"
+                assert all(item not in batch for batch, _ in device.running), "in two calls at once"
+            sizes = [item.size for item in items]
+            assert len(items) <= most_items
+            assert len(items) == 1 or (max(sizes) * len(items) if padded else sum(sizes)) <= 100
+            assert len(device.running) < lanes
+
+        canary = Canary(*verdicts, *[True] * 50)
+        loop.set_exception_handler(lambda _, context: broken.append(f"{context}"))
+        batches = batcher(run, lanes=lanes, most_items=most_items, queue=queue, padded=padded, check=canary)
+        for step in steps:
+            match step:
+                case ["submit", client, size, within]:
+                    name = f"{len(submits)}"
+                    deadlines[name] = None if within is None else loop.time() + within
+                    submits[name] = submit(batches, Item(name, size), f"{client}", within)
+                case ["cancel", which] if submits:
+                    submits[f"{which % len(submits)}"].cancel()
+                case ["end", lane, how] if device.running:
+                    _, end = device.running[lane % len(device.running)]
+                    if not end.done():
+                        match how:
+                            case "well":
+                                end.set_result(None)
+                            case "short":
+                                end.set_result(["one", "two", "three", "four", "five", "six"])
+                            case "raise":
+                                end.set_exception(PoisonError("of the batch"))
+                            case "memory":
+                                end.set_exception(DeviceMemoryError())
+                case ["wait", seconds]:
+                    await asyncio.sleep(seconds)
+                case ["settle"]:
+                    await settle()
+            state = batches.state()
+            assert state.waiting <= queue
+            assert state.running <= lanes
+            assert 1 <= state.budget <= 100
+            if step[0] == "settle" and state.failed is None:
+                assert state.running == lanes or not state.waiting, "a lane idles and something waits"
+        await settle()
+        if closes:
+            await batches.close()
+        while device.running:
+            await device.end()
+        for name, task in submits.items():
+            assert task.done(), "left hanging"
+            if task.cancelled():
+                continue
+            match task.exception():
+                case None:
+                    assert task.result().result == f"answer to {name}"
+                    assert name in served
+                    assert task.result().queued >= 0
+                case AlignerError() as error:
+                    assert (error.reason == "DEADLINE_EXPIRED") <= (deadlines[name] is not None)
+                    assert (error.reason == "ENGINE_UNAVAILABLE") <= closes
+                case error:
+                    assert isinstance(error, PoisonError | RuntimeError), error
+        state = batches.state()
+        assert (state.waiting, state.waiting_tokens, state.running, state.clients) == (0, 0, 0, 0)
+        await batches.close()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert not broken
+
+    scenario()

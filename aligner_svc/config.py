@@ -65,9 +65,31 @@ class DecodeSettings(_Section):
 class EngineSettings(_Section):
     """The aligner behind the service."""
 
-    name: Literal["pocketsphinx"] = Field("pocketsphinx", description="which engine")
-    workers: int = Field(default_factory=_cores, ge=1, le=1024, description="aligner processes")
+    name: Literal["pocketsphinx", "qwen"] = Field(
+        "pocketsphinx", description="pocketsphinx: English on any CPU; qwen: Qwen3-ForcedAligner, 11 languages"
+    )
+    workers: int = Field(default_factory=_cores, ge=1, le=1024, description="aligner processes (pocketsphinx)")
     queue: int = Field(64, ge=1, le=1_000_000, description="calls that may wait for the engine; one more is refused")
+
+
+class QwenSettings(_Section):
+    """Qwen3-ForcedAligner, where it is the engine."""
+
+    model: str = Field(
+        "Qwen/Qwen3-ForcedAligner-0.6B",
+        min_length=1,
+        description="folder of a checkpoint, or a repository of the Hugging Face hub",
+    )
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$", description="cpu, cuda, cuda:N; auto: cuda if there is one"
+    )
+    dtype: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="precision of weights and arithmetic; auto: bf16 where the device multiplies it natively"
+    )
+    batch_tokens: int = Field(
+        0, ge=0, le=10_000_000, description="rows of the decoder one batch may have; 0: 32768 on a GPU, 1024 on a CPU"
+    )
+    batch_items: int = Field(128, ge=1, le=10_000, description="calls one batch may have")
 
 
 class StreamSettings(_Section):
@@ -93,6 +115,7 @@ class Settings(BaseSettings):
     limits: Limits = Field(default_factory=Limits)
     decode: DecodeSettings = Field(default_factory=DecodeSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
+    qwen: QwenSettings = Field(default_factory=QwenSettings)
     stream: StreamSettings = Field(default_factory=StreamSettings)
 
     @classmethod

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import socket
+from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
 
@@ -17,8 +18,8 @@ from grpc_reflection.v1alpha import reflection
 
 from aligner_svc.api.v1 import aligner_pb2, aligner_pb2_grpc
 from aligner_svc.audio.decode import Decoder
-from aligner_svc.config import MIB, Settings
-from aligner_svc.engines.base import Engine
+from aligner_svc.config import MIB, Limits, Settings
+from aligner_svc.engines.base import Engine, EngineStartError
 from aligner_svc.engines.pocketsphinx.engine import PocketSphinxEngine
 from aligner_svc.errors import AlignerError
 from aligner_svc.pipeline import Pipeline
@@ -61,11 +62,15 @@ class Service:
     """One running service. `start`, then `drain` once; both on the same event loop."""
 
     def __init__(self, settings: Settings, engine: Engine | None = None) -> None:
-        """`engine`: instead of the one the settings name."""
+        """`engine`: instead of the one the settings name. Raises StartError."""
         self._settings = settings
-        self.decoder = Decoder(settings.decode, settings.limits)
-        self.engine: Engine = engine or PocketSphinxEngine(settings.engine)
+        self.engine: Engine = engine or _engine(settings, self._on_engine)
+        self._limits = _limits(settings.limits, self.engine)
+        self.decoder = Decoder(settings.decode, self._limits)
         self._health = _Health()
+        self._engine_failed: str | None = None
+        self._ready = False
+        self._reporting: asyncio.Task[None] | None = None
         self._server: aio.Server | None = None
         self.address = ""
         """HOST:PORT in use, once started."""
@@ -86,10 +91,14 @@ class Service:
         except WorkerDiedError as error:
             await self.close(grace=0)
             raise StartError(f"a worker process does not come up: {error}") from None
+        except EngineStartError as error:
+            await self.close(grace=0)
+            raise StartError(str(error)) from None
         except BaseException:
             await self.close(grace=0)
             raise
-        await self._report(health_pb2.HealthCheckResponse.SERVING)
+        self._ready = True
+        await self._report_engine()
 
     async def drain(self) -> None:
         """NOT_SERVING, a moment for load balancers to notice, then let calls in flight finish."""
@@ -104,12 +113,23 @@ class Service:
             await self._server.stop(grace)
         await asyncio.gather(self.decoder.close(), self.engine.close())
 
+    def _on_engine(self, failed: str | None) -> None:
+        """The engine's device went out of service, and why, or came back."""
+        self._engine_failed = failed
+        self._reporting = asyncio.get_running_loop().create_task(self._report_engine())
+
+    async def _report_engine(self) -> None:
+        if self._engine_failed is not None:
+            log.error("NOT_SERVING: the engine has failed: %s", self._engine_failed)
+        states = health_pb2.HealthCheckResponse
+        await self._report(states.SERVING if self._ready and self._engine_failed is None else states.NOT_SERVING)
+
     async def _report(self, status: int) -> None:
         for name in ("", SERVICE_NAME):
             await self._health.set(name, status)
 
     def _build_server(self) -> aio.Server:
-        limits = self._settings.limits
+        limits = self._limits
         pipeline = Pipeline(self.decoder, self.engine, limits)
         # Twice the limit is let in, so that a file somewhat over it gets our answer and not the transport's.
         most = max(2 * limits.unary_audio_bytes, limits.stream_chunk_bytes) + _TEXT_ROOM * limits.transcript_chars + MIB
@@ -151,8 +171,8 @@ async def serve(settings: Settings) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    service = Service(settings)
     try:
+        service = Service(settings)
         starting = asyncio.create_task(service.start())
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -175,6 +195,27 @@ async def serve(settings: Settings) -> int:
         await asyncio.wait((draining,))
         await service.close()  # wherever the drain was: without this gRPC's threads and the workers outlive the loop
     return 0
+
+
+def _engine(settings: Settings, on_failed: Callable[[str | None], None]) -> Engine:
+    """The engine the settings name. torch is imported for the one that needs it alone. Raises StartError."""
+    if settings.engine.name == "pocketsphinx":
+        return PocketSphinxEngine(settings.engine)
+    try:
+        from aligner_svc.engines.qwen.engine import QwenEngine  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise StartError(f"the engine qwen needs {error.name}, which is not installed: pip install 'aligner-svc[qwen]'") from None
+    try:
+        return QwenEngine(settings.engine, settings.qwen, on_failed)
+    except EngineStartError as error:
+        raise StartError(str(error)) from None
+
+
+def _limits(limits: Limits, engine: Engine) -> Limits:
+    """What is accepted: what the settings allow and the engine can do."""
+    if engine.longest_seconds is None:
+        return limits
+    return limits.model_copy(update={"audio_seconds": min(limits.audio_seconds, engine.longest_seconds)})
 
 
 def _describe(error: Exception) -> status_pb2.Status:

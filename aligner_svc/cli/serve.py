@@ -13,11 +13,16 @@ import typer
 from aligner_svc.cli.failures import from_settings, reported, warn
 
 
-def serve(
+def serve(  # noqa: PLR0917 - typer makes flags of them; nobody gives them by position
     profile: Annotated[str | None, typer.Option(metavar="NAME", help="dev: loopback only, plaintext, no authentication.")] = None,
     listen: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Port 0 takes a free one.")] = None,
-    engine: Annotated[str | None, typer.Option(metavar="NAME", help="Which aligner.")] = None,
-    workers: Annotated[int | None, typer.Option(metavar="N", help="Aligner processes.")] = None,
+    engine: Annotated[str | None, typer.Option(metavar="NAME", help="pocketsphinx or qwen.")] = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", help="Aligner processes (pocketsphinx).")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="PATH_OR_HUB_ID", help="Checkpoint (qwen): a folder or a repository of the hub.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(metavar="NAME", help="cuda, cuda:N or cpu (qwen).")] = None,
+    dtype: Annotated[str | None, typer.Option(metavar="NAME", help="bf16 or fp32 (qwen).")] = None,
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML settings; default aligner.toml, if there.")] = None,
 ) -> None:
     """Run the server in the foreground until SIGTERM or ctrl-C.
@@ -39,6 +44,9 @@ def serve(
         Override("--listen", ("server", "listen"), listen),
         Override("--engine", ("engine", "name"), engine),
         Override("--workers", ("engine", "workers"), workers),
+        Override("--model", ("qwen", "model"), model),
+        Override("--device", ("qwen", "device"), device),
+        Override("--dtype", ("qwen", "dtype"), dtype),
     ]
     with reported():
         try:

@@ -1,0 +1,164 @@
+"""Loading Qwen3-ForcedAligner through qwen-asr's own classes, and saying in one line what is wrong with a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+from safetensors import SafetensorError
+
+from aligner_svc.engines.base import EngineStartError
+from aligner_svc.engines.qwen.modules import Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
+
+TIMESTAMP = "<timestamp>"
+_FETCHED = ("*.json", "*.txt", "*.safetensors")
+"""What is taken from the hub: never a pickle."""
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
+"""Either will do: the second, with merges.txt, is what the first is made from."""
+_FRAMES = {"sampling_rate": 16_000, "hop_length": 160, "n_fft": 400}
+
+
+class CheckpointError(EngineStartError):
+    """The checkpoint cannot be used; the message is one line that says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A loaded model and what is needed to speak to it."""
+
+    thinker: Any
+    """qwen_asr's Qwen3ASRThinkerForConditionalGeneration, on its device, in eval mode."""
+    tokenizer: Any
+    """A fast tokenizer of transformers."""
+    audio_tokens: tuple[str, str, str]
+    """What opens the audio, stands for one of its tokens, and closes it."""
+    audio_id: int
+    timestamp_id: int
+    segment_ms: float
+    """Milliseconds a class stands for."""
+    mel_filters: torch.Tensor
+    """[frequencies, mels], float32."""
+
+
+def load(model: str, device: torch.device, dtype: torch.dtype) -> Checkpoint:
+    """`model`: a folder, or a repository of the Hugging Face hub. Raises CheckpointError."""
+    folder = _folder(model)
+    _check_config(_json(folder / "config.json", model), model)
+    _check_files(folder, model)
+    whole, config = _weights(folder, model, device, dtype)
+    processor = _processor(folder, model)
+    wanted = {name: getattr(processor.feature_extractor, name) for name in _FRAMES}
+    if wanted != _FRAMES:
+        raise CheckpointError(f"{model}: preprocessor_config.json wants {wanted}; an aligner's frames are {_FRAMES}")
+    checkpoint = Checkpoint(
+        thinker=whole.thinker.eval().requires_grad_(False),
+        tokenizer=processor.tokenizer,
+        audio_tokens=(processor.audio_bos_token, processor.audio_token, processor.audio_eos_token),
+        audio_id=config.thinker_config.audio_token_id,
+        timestamp_id=config.timestamp_token_id,
+        segment_ms=float(config.timestamp_segment_time),
+        mel_filters=torch.from_numpy(processor.feature_extractor.mel_filters).to(torch.float32),
+    )
+    for token, index in ((TIMESTAMP, checkpoint.timestamp_id), (checkpoint.audio_tokens[1], checkpoint.audio_id)):
+        if checkpoint.tokenizer.convert_tokens_to_ids(token) != index:
+            raise CheckpointError(f"{model}: the tokenizer does not know {token} as token {index}, as config.json says")
+    return checkpoint
+
+
+def _folder(model: str) -> Path:
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_absolute() or model.startswith((".", "~")) or path.exists():
+        raise CheckpointError(f"{model}: not a folder; a checkpoint is a folder, or a repository of the Hugging Face hub")
+    try:
+        return Path(snapshot_download(model, allow_patterns=list(_FETCHED)))
+    except HFValidationError:
+        raise CheckpointError(f"{model}: neither a folder nor the name of a repository of the Hugging Face hub") from None
+    except RepositoryNotFoundError:
+        raise CheckpointError(f"{model}: there is no such folder, and no such repository on the Hugging Face hub") from None
+    except Exception as error:  # no network, a proxy, a full disk: the hub's client has no common class for them
+        raise CheckpointError(
+            f"{model}: there is no such folder, and the Hugging Face hub was not reached ({type(error).__name__}); "
+            "offline, give the folder of a downloaded checkpoint"
+        ) from None
+
+
+def _json(path: Path, model: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{model}: {path.name} is missing") from None
+    except (OSError, ValueError):
+        raise CheckpointError(f"{model}: {path.name} cannot be read as JSON") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{model}: {path.name} holds no JSON object")
+    return content
+
+
+def _check_config(config: dict[str, Any], model: str) -> None:
+    thinker = config.get("thinker_config")
+    kind = thinker.get("model_type") if isinstance(thinker, dict) else None
+    if config.get("model_type") != "qwen3_asr" or "forced_aligner" not in str(kind):
+        found = " / ".join(str(part) for part in (config.get("model_type"), kind) if part)
+        raise CheckpointError(f"{model}: not a Qwen3 forced aligner: config.json describes {found or 'no model type'}")
+    assert isinstance(thinker, dict)
+    missing = [name for name in ("timestamp_token_id", "timestamp_segment_time") if not isinstance(config.get(name), int | float)]
+    if not isinstance(thinker.get("classify_num"), int):
+        missing.append("thinker_config.classify_num")
+    if missing:
+        raise CheckpointError(f"{model}: config.json lacks {', '.join(missing)}")
+
+
+def _check_files(folder: Path, model: str) -> None:
+    missing = [name for name in ("preprocessor_config.json", "tokenizer_config.json") if not (folder / name).is_file()]
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        missing.append(" or ".join(_TOKENIZER_FILES))
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        shards = _json(index, model).get("weight_map")
+        if not isinstance(shards, dict):
+            raise CheckpointError(f"{model}: {index.name} has no weight_map")
+        missing += sorted({str(shard) for shard in shards.values() if not (folder / str(shard)).is_file()})
+    elif not (folder / "model.safetensors").is_file():
+        missing.append("model.safetensors")
+    if missing:
+        raise CheckpointError(f"{model}: missing from the checkpoint: {', '.join(missing)}")
+
+
+def _weights(folder: Path, model: str, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
+    try:
+        whole, report = Qwen3ASRForConditionalGeneration.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+    except SafetensorError as error:
+        raise CheckpointError(f"{model}: the weights are damaged: {error}") from None
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{model}: the weights do not load: {_one_line(error)}") from None
+    if report["mismatched_keys"]:
+        name, found, wanted = min(report["mismatched_keys"])
+        raise CheckpointError(f"{model}: {name} has the shape {tuple(found)}; config.json asks for {tuple(wanted)}")
+    if report["missing_keys"]:
+        names = sorted(report["missing_keys"])
+        raise CheckpointError(f"{model}: the weights lack {names[0]}" + (f" and {len(names) - 1} more" if names[1:] else ""))
+    try:
+        return whole.to(device), whole.config
+    except torch.OutOfMemoryError:
+        raise CheckpointError(f"{model}: the weights do not fit into the memory of {device}") from None
+
+
+def _processor(folder: Path, model: str) -> Any:
+    try:
+        # With the flag, as qwen-asr gives it: without, some versions of the tokenizer cut differently.
+        return Qwen3ASRProcessor.from_pretrained(folder, fix_mistral_regex=True, local_files_only=True)
+    except Exception as error:  # the tokenizers' own exceptions are plain ones
+        raise CheckpointError(f"{model}: the tokenizer or the feature extractor does not load: {_one_line(error)}") from None
+
+
+def _one_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,139 @@
+"""Qwen3-ForcedAligner behind the service: words, preparation beside the device, batches on it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from typing import ParamSpec, TypeVar
+
+import numpy as np
+
+from aligner_svc.config import EngineSettings, QwenSettings
+from aligner_svc.domain import SAMPLE_RATE, Caller, Clip, ProgressSink, Token
+from aligner_svc.engines.base import EngineResult, EngineStartError
+from aligner_svc.engines.batching import Batcher, DeviceMemoryError, State
+from aligner_svc.engines.qwen import checkpoint, words
+from aligner_svc.engines.qwen.device import ModelThread, resolve_device, resolve_dtype
+from aligner_svc.engines.qwen.forward import PackedAligner, Slots
+from aligner_svc.engines.qwen.outcome import LONGEST_SECONDS, assemble, check_rate
+from aligner_svc.engines.qwen.preparation import Preparation, Prepared
+from aligner_svc.errors import InvalidArgumentError, LimitExceededError
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_BUDGET = {"cuda": 32_768, "cpu": 1_024}
+"""Decoder rows of a batch. A GPU is busy with some 16,000; two cores with 200, and more only make everybody wait."""
+_WARM_SECONDS = {"cuda": (1.0, 10.0, 30.0, 120.0, LONGEST_SECONDS), "cpu": (1.0, 10.0)}
+_WARM_WORDS_A_SECOND = 2
+_CHARACTERS_A_SECOND = {"ja": 20}
+_MOST_CHARACTERS_A_SECOND = 50
+"""Of a transcript, over the longest clip. Japanese has a limit of its own: its tagger keeps 26 kB for each of them."""
+_PREPARERS = 2
+
+
+class QwenEngine:
+    """Engine (see engines/base.py) for 11 languages, on a GPU or on a CPU."""
+
+    name = f"qwen3-forced-aligner-{version('qwen-asr')}"
+    languages = words.LANGUAGES
+    longest_seconds = LONGEST_SECONDS
+
+    def __init__(self, engine: EngineSettings, qwen: QwenSettings, on_failed: Callable[[str | None], None] | None = None) -> None:
+        """`on_failed` is told why the device is out of service, and None when it is back. Raises EngineStartError."""
+        self._settings = qwen
+        self._device = resolve_device(qwen)
+        self._dtype = resolve_dtype(qwen, self._device)
+        self._model = ModelThread(self._device)
+        self._preparers = ThreadPoolExecutor(_PREPARERS, thread_name_prefix="qwen-prepare")
+        self._preparation: Preparation | None = None
+        self._segment_ms = 0.0
+        self._most = engine.queue + qwen.batch_items
+        self._calls = 0
+        self._batcher: Batcher[Prepared, Slots] = Batcher(
+            self._model.run,
+            size=lambda item: item.rows,
+            budget=qwen.batch_tokens or _BUDGET[self._device.type],
+            most_items=qwen.batch_items,
+            queue=engine.queue,
+            check=self._check,
+            on_failed=on_failed,
+        )
+
+    @property
+    def state(self) -> State:
+        """Of the queue, for metrics."""
+        return self._batcher.state()
+
+    async def start(self) -> None:
+        began = time.perf_counter()
+        await self._model.load(self._build)
+        loaded = time.perf_counter()
+        try:
+            for seconds in _WARM_SECONDS[self._device.type]:
+                await self._model.run([self._noise(seconds)])
+        except DeviceMemoryError:
+            raise EngineStartError(f"the memory of {self._device} does not hold {self._settings.model} and a clip") from None
+        log.info(
+            "%s on %s in %s: loaded in %.1f s, warmed up in %.1f s",
+            self._settings.model, self._device, self._dtype, loaded - began, time.perf_counter() - loaded,
+        )  # fmt: skip
+
+    async def close(self) -> None:
+        await self._batcher.close()
+        self._model.close()
+        self._preparers.shutdown(wait=False, cancel_futures=True)
+
+    async def tokenise(self, transcript: str, language: str) -> Sequence[Token]:
+        """See Engine.tokenise. Raises InvalidArgumentError for a text that no clip this engine takes could hold."""
+        most = int(_CHARACTERS_A_SECOND.get(language, _MOST_CHARACTERS_A_SECOND) * LONGEST_SECONDS)
+        if len(transcript) > most:
+            message = f"the transcript has {len(transcript)} characters; {LONGEST_SECONDS:g} s of audio hold at most {most}"
+            raise InvalidArgumentError("TRANSCRIPT_TOO_LONG", message, field="config.transcript")
+        return await self._beside(words.split, transcript, language)
+
+    async def align(
+        self, clip: Clip, tokens: Sequence[Token], language: str, caller: Caller, progress: ProgressSink | None = None
+    ) -> EngineResult:
+        """See Engine.align."""
+        if clip.seconds > LONGEST_SECONDS:
+            message = f"the audio is longer than the {LONGEST_SECONDS:g} seconds this engine takes"
+            raise InvalidArgumentError("AUDIO_TOO_LONG", message, field="audio")
+        check_rate(len(tokens), clip.seconds)
+        if self._calls >= self._most:  # before anything is prepared for it
+            raise LimitExceededError("ENGINE_QUEUE_FULL", "too many calls are waiting, try again", retry_after=1.0)
+        self._calls += 1
+        try:
+            assert self._preparation is not None
+            item = await self._beside(self._preparation, clip.samples, [token.spoken[0] for token in tokens])
+            done = await self._batcher.submit(item, caller)
+        finally:
+            self._calls -= 1
+        return await self._beside(assemble, done.result, clip.seconds, self._segment_ms, done.queued, done.busy)
+
+    async def _beside(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Off the event loop and beside the device."""
+        return await asyncio.get_running_loop().run_in_executor(self._preparers, lambda: work(*arguments, **named))
+
+    def _build(self) -> PackedAligner:
+        loaded = checkpoint.load(self._settings.model, self._device, self._dtype)
+        self._preparation = Preparation(loaded, self._dtype)
+        self._segment_ms = loaded.segment_ms
+        return PackedAligner(loaded)
+
+    def _noise(self, seconds: float) -> Prepared:
+        assert self._preparation is not None
+        samples = np.random.default_rng(0).normal(0, 1000, int(seconds * SAMPLE_RATE)).astype(np.int16)
+        return self._preparation(samples, ["word"] * max(1, int(seconds * _WARM_WORDS_A_SECOND)))
+
+    async def _check(self) -> None:
+        """Something that is known to work, if the device does."""
+        (slots,) = await self._model.run([self._noise(1.0)])
+        if not np.isfinite(slots.probabilities).all():
+            raise RuntimeError("the device answers with numbers that are none")

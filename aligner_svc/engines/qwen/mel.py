@@ -1,0 +1,34 @@
+"""Log-mel spectrograms, as the checkpoint's Whisper feature extractor makes them for one clip by itself."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+HOP = 160
+"""Samples between two frames: 100 frames a second."""
+WINDOW = 400
+SHORTEST = WINDOW // 2 + 1
+"""Samples below which the edges cannot be mirrored."""
+_FLOOR, _RANGE = 1e-10, 8.0
+
+
+class LogMel:
+    """int16 samples to frames. Stateless; any thread may call it."""
+
+    def __init__(self, filters: torch.Tensor, device: torch.device) -> None:
+        """`filters`: [frequencies, mels], float32, the extractor's `mel_filters`."""
+        self._filters = filters.to(device, torch.float32).T.contiguous()
+        self._window = torch.hann_window(WINDOW, device=device)
+
+    def __call__(self, samples: torch.Tensor) -> torch.Tensor:
+        """int16 samples [n], 16 kHz, at least SHORTEST of them, to float32 [mels, n // HOP].
+
+        A clip by itself: its loudest frame is the reference of its own dynamic range, and no padding that a
+        longer neighbour in a batch would bring adds a frame.
+        """
+        wave = samples.to(self._window.device).to(torch.float32) / 32768.0
+        spectrum = torch.stft(wave, WINDOW, HOP, window=self._window, return_complex=True)[:, :-1]
+        power = spectrum.abs() ** 2  # not real^2 + imag^2: the extractor's bits, not only its values
+        log = functional.threshold(self._filters @ power, _FLOOR, _FLOOR).log10_()
+        return torch.maximum(log, log.max() - _RANGE).add_(4.0).div_(4.0)

@@ -1,0 +1,66 @@
+"""From the model's classes to the words' times, and what the caller should know of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aligner_svc.domain import Warning, WordStatus
+from aligner_svc.engines.base import EngineResult, Span
+from aligner_svc.engines.qwen.forward import Slots
+from aligner_svc.engines.qwen.timestamps import repair
+from aligner_svc.errors import InvalidArgumentError
+
+LONGEST_SECONDS = 300.0
+"""What the model was made for; its 5,000 classes of 80 ms end at 400 s."""
+MATCH_THRESHOLD = 0.5
+"""Share of the model's times that must be in order. Times read off at random from 20 words have 0.3 of them in order."""
+_FASTEST, _FAST = 20.0, 10.0
+"""Words a second: more than the first nobody speaks, in any language; more than the second hardly anybody does."""
+_ALWAYS = 5
+"""Words that are never too many, however short the clip."""
+_MS = 1000.0
+
+
+def check_rate(words: int, seconds: float) -> None:
+    """Raises InvalidArgumentError for more words than the audio could hold."""
+    if words > max(_ALWAYS, _FASTEST * seconds):
+        message = f"{words} words in {seconds:.1f} s of audio: nobody speaks more than {_FASTEST:g} words a second"
+        raise InvalidArgumentError("TRANSCRIPT_TOO_DENSE", message, field="config.transcript")
+
+
+def assemble(slots: Slots, seconds: float, segment_ms: float, queued: float, busy: float) -> EngineResult:
+    """The answer for one clip of `seconds`; two slots a word, start and end, `segment_ms` a class.
+
+    A word's confidence is the product of its two times' probabilities: how sure the model is that both lie
+    where it puts them, to a class. A time that was repaired can have had no more than the model's first choice had,
+    and no more than that left over.
+    """
+    repaired = repair([float(index * segment_ms) for index in slots.classes])
+    spans = []
+    for at in range(0, len(repaired.times), 2):
+        start, end = (round(time / _MS, 3) for time in repaired.times[at : at + 2])
+        sure = 1.0
+        for kept, probability in zip(repaired.kept[at : at + 2], slots.probabilities[at : at + 2], strict=True):
+            sure *= float(probability) if kept else min(float(probability), 1.0 - float(probability))
+        # A class is a stretch of time: the last one may end behind the audio. Further out it is no answer of the model's.
+        inside = end - seconds <= segment_ms / _MS
+        own = inside and all(repaired.kept[at : at + 2])
+        status = WordStatus.ALIGNED if own else WordStatus.REPAIRED
+        spans.append(Span(min(start, seconds), min(end, seconds), min(max(sure, 0.0), 1.0), status))
+    score = sum(repaired.kept) / len(repaired.kept)
+    return EngineResult(spans, score, _warnings(spans, score, seconds, segment_ms), queued, busy)
+
+
+def _warnings(spans: Sequence[Span], score: float, seconds: float, segment_ms: float) -> list[Warning]:
+    warnings = []
+    count = len(spans)
+    if score < MATCH_THRESHOLD:
+        message = f"the transcript does not seem to belong to this audio: {score:.0%} of the times found are in its order"
+        warnings.append(Warning("TRANSCRIPT_MISMATCH", message))
+    if count > max(_ALWAYS, _FAST * seconds):
+        warnings.append(Warning("TRANSCRIPT_DENSE", f"{count / seconds:.0f} words a second are more than people speak"))
+    empty = sum(span.start == span.end for span in spans)
+    if empty:
+        message = f"{empty} of {count} words last less than the {segment_ms:g} ms this engine can tell apart, and have no length"
+        warnings.append(Warning("WORDS_WITHOUT_LENGTH", message))
+    return warnings

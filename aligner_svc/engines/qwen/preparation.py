@@ -1,0 +1,65 @@
+"""From a clip and its words to what the model takes: everything that is done before the device, for one clip by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from aligner_svc.engines.qwen.checkpoint import TIMESTAMP, Checkpoint
+from aligner_svc.engines.qwen.mel import HOP, LogMel
+
+CHUNK = 100
+"""Mel frames the encoder's convolutions take at a time (1 s)."""
+CHUNK_TOKENS = 13
+"""Audio tokens that come out of a whole chunk."""
+
+
+def tokens_after(frames: int) -> int:
+    """Audio tokens of so many mel frames: three halvings, rounded up, of every chunk by itself."""
+    tail = frames % CHUNK
+    for _ in range(3):
+        tail = (tail + 1) // 2
+    return frames // CHUNK * CHUNK_TOKENS + tail
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One clip, ready for the device."""
+
+    mel: torch.Tensor
+    """[mels, frames], in the model's precision, in ordinary memory."""
+    ids: npt.NDArray[np.int64]
+    """[rows]: the prompt, one id for every audio token, words and timestamps."""
+    slots: int
+    """Timestamps asked for: two a word."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of the decoder: what the clip costs."""
+        return len(self.ids)
+
+
+class Preparation:
+    """Stateless but for what it was built with; any thread may call it."""
+
+    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
+        self._checkpoint = checkpoint
+        self._dtype = dtype
+        self._mel = LogMel(checkpoint.mel_filters, torch.device("cpu"))
+
+    def __call__(self, samples: npt.NDArray[np.int16], words: Sequence[str]) -> Prepared:
+        """`samples`: [n] at 16 kHz. `words`: as words.split() cuts them, not none."""
+        tokenizer = self._checkpoint.tokenizer
+        opening, audio, closing = self._checkpoint.audio_tokens
+        text = opening + audio + closing + "".join(f"{word}{TIMESTAMP}{TIMESTAMP}" for word in words)
+        ids = np.asarray(tokenizer(text)["input_ids"], dtype=np.int64)
+        (at,) = np.flatnonzero(ids == self._checkpoint.audio_id)
+        frames = len(samples) // HOP
+        spread = np.full(tokens_after(frames), self._checkpoint.audio_id)
+        ids = np.concatenate((ids[:at], spread, ids[at + 1 :]))
+        mel = self._mel(torch.tensor(samples)).to(self._dtype)
+        return Prepared(mel, ids, slots=2 * len(words))

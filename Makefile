@@ -9,7 +9,7 @@ BUF := tools/buf/node_modules/.bin/buf
 # A Python 3.11; looked for as python3.11, then python3, when not given.
 export PYTHON ?=
 
-.PHONY: help setup core demo run test lint lint-python lint-types lint-protos docs docs-check protos protos-check protos-baseline bench bench-accuracy lock clean
+.PHONY: help setup core demo run test lint lint-python lint-types lint-protos docs docs-check protos protos-check protos-baseline bench bench-accuracy bench-qwen bench-gpu bench-gpu-bundle lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -96,6 +96,16 @@ bench: $(VENV)/.core ## throughput and latency of a server on this machine
 
 bench-accuracy: $(VENV)/.core ## word boundaries against hand-marked recordings
 	$(PY) -m bench.accuracy $(ARGS)
+
+bench-qwen: $(VENV)/.all ## Qwen3-ForcedAligner on this machine's CPU, beside qwen-asr and the arithmetic bound
+	$(PY) -m bench.qwen $(ARGS)
+
+bench-gpu: $(VENV)/.all ## the same on a CUDA GPU: throughput, latency, memory
+	$(PY) -m bench.gpu $(ARGS)
+
+bench-gpu-bundle: $(VENV)/.all ## bench-gpu as one archive for a GPU machine without network: dist/bench-gpu.tar.gz
+	@mkdir -p dist
+	@tools/gpu_bundle.sh dist/bench-gpu.tar.gz
 
 clean: ## remove .venv, caches and everything else that make made
 	rm -rf $(VENV) .venv.lock .uv tools/buf/node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 
 from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
-from aligner_svc.config import DecodeSettings, EngineSettings, Limits, ServerSettings, Settings, StreamSettings
+from aligner_svc.config import DecodeSettings, EngineSettings, Limits, QwenSettings, ServerSettings, Settings, StreamSettings
 from aligner_svc.engines.base import Engine
 from aligner_svc.server import Service
 
@@ -62,17 +62,22 @@ def service(
     workers: int = 1,
     decoders: int = 1,
     engine: Engine | None = None,
+    qwen: QwenSettings | None = None,
     limits: Limits | None = None,
     stream: StreamSettings | None = None,
     listen: str = "127.0.0.1:0",
 ) -> Service:
-    """Not started. Every section is given, so that no variable and no settings file of the machine has a say."""
+    """Not started. Every section is given, so that no variable and no settings file of the machine has a say.
+
+    `qwen`: have that engine, and not pocketsphinx.
+    """
     built = Service(
         Settings(
             server=ServerSettings(listen=listen, drain_delay=0.0, drain_grace=PATIENCE),
             limits=limits or Limits(),
             decode=DecodeSettings(workers=decoders),
-            engine=EngineSettings(workers=workers),
+            engine=EngineSettings(name="qwen" if qwen else "pocketsphinx", workers=workers),
+            qwen=qwen or QwenSettings(),
             stream=stream or StreamSettings(),
         )
     )

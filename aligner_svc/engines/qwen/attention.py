@@ -8,7 +8,10 @@ sequence by sequence through PyTorch's kernel.
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Protocol
 
@@ -16,8 +19,17 @@ import torch
 from torch.nn import functional
 from torch.nn.attention.varlen import varlen_attn
 
-_ROWS = 256
-"""Query rows a block of causal attention has: its scores against 2,000 keys fit into the L3 cache."""
+log = logging.getLogger(__name__)
+
+_ROWS, _FEWEST_ROWS = 128, 32
+"""Query rows of a block of causal attention."""
+_SCORES = 8 << 20
+"""Scores of such a block in all heads: a long clip has fewer rows in it."""
+
+
+_HALVES = frozenset({torch.bfloat16, torch.float16})
+_AMPERE = (8, 0)
+"""Compute capability FlashAttention asks for."""
 
 
 class Attention(Protocol):
@@ -28,7 +40,8 @@ class Attention(Protocol):
     ) -> torch.Tensor:
         """`query` [rows, heads, depth], `key` and `value` [rows, groups, depth]: heads are a multiple of groups.
 
-        Gives the shape of `query` back. `lengths`: rows of each sequence, in order; they add up to `rows`.
+        Gives the shape of `query` back, and may use its memory for it. `lengths`: rows of each sequence,
+        in order; they add up to `rows`.
         """
 
 
@@ -36,22 +49,49 @@ def for_device(device: torch.device, dtype: torch.dtype) -> Attention:
     """The quickest way on this device."""
     if device.type == "cpu":
         return blocked
-    if device.type == "cuda" and dtype in {torch.bfloat16, torch.float16} and torch.cuda.get_device_capability(device) >= (8, 0):
-        return fused
-    return one_by_one
+    if device.type != "cuda" or dtype not in _HALVES or torch.cuda.get_device_capability(device) < _AMPERE:
+        return one_by_one
+    return next((kernel for kernel in (fused, fused_splitting) if _works(kernel, device, dtype)), one_by_one)
 
 
-def fused(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: Sequence[int], *, causal: bool) -> torch.Tensor:
+def _works(kernel: Attention, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether this PyTorch's kernel takes what it is given: better asked once, at start, than by every call."""
+    probe = torch.zeros((8, 2, 64), device=device, dtype=dtype)
+    try:
+        kernel(probe, probe[:, :1], probe[:, :1], [3, 5], causal=True)
+    except (RuntimeError, TypeError) as error:
+        log.warning("not used: %s: %s", kernel, error)
+        return False
+    return True
+
+
+class Fused:
     """FlashAttention over all sequences in one launch; bf16 or fp16 on a GPU from Ampere on."""
-    ends = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32).to(query.device, non_blocking=True)
-    longest = max(lengths)
-    # One split: the order of additions, and so the last bit, must not depend on what else is in the batch.
-    out = varlen_attn(
-        query, key, value, ends, ends, longest, longest,
-        window_size=(-1, 0 if causal else -1), enable_gqa=query.shape[1] != key.shape[1], num_splits=1,
-    )  # fmt: skip
-    assert isinstance(out, torch.Tensor)
-    return out
+
+    def __init__(self, splits: int | None) -> None:
+        """`splits` 1: the order of additions, and so the last bit, does not depend on what else is in the batch.
+
+        Not every version of the kernel lets itself be told so; None leaves it to the kernel.
+        """
+        self._splits = splits
+
+    def __repr__(self) -> str:
+        return f"FlashAttention, splits {self._splits or 'as it likes'}"
+
+    def __call__(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: Sequence[int], *, causal: bool
+    ) -> torch.Tensor:
+        ends, longest = _ends(tuple(lengths), query.device), max(lengths)
+        out = varlen_attn(
+            query, key, value, ends, ends, longest, longest,
+            window_size=(-1, 0 if causal else -1), enable_gqa=query.shape[1] != key.shape[1], num_splits=self._splits,
+        )  # fmt: skip
+        assert isinstance(out, torch.Tensor)
+        return out
+
+
+fused = Fused(splits=1)
+fused_splitting = Fused(splits=None)
 
 
 def one_by_one(
@@ -67,42 +107,69 @@ def one_by_one(
 
 
 def blocked(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: Sequence[int], *, causal: bool) -> torch.Tensor:
-    """Two batched products with a softmax between them."""
-    heads, groups, depth = query.shape[1], key.shape[1], query.shape[2]
+    """Two batched products with a softmax between them; the answer lies where `query` lay."""
+    rows, heads, depth = query.shape
+    groups = key.shape[1]
     # [groups, rows, heads of a group, depth]: the heads that share a key are rows of one product.
-    query = (query * depth**-0.5).view(-1, groups, heads // groups, depth).transpose(0, 1)
-    out = torch.empty_like(query, memory_format=torch.contiguous_format)
-    key, value = key.permute(1, 2, 0), value.transpose(0, 1)
+    grouped = query.view(rows, groups, heads // groups, depth).transpose(0, 1)
+    # A product whose second factor lies scattered takes twice as long. No copies if they were written so.
+    key, value = key.transpose(0, 1).contiguous().transpose(1, 2), value.transpose(0, 1).contiguous()
     if causal:
+        longest = max(lengths)
+        step = min(longest, max(_FEWEST_ROWS, min(_ROWS, _SCORES // (heads * longest))))
+        room = _Room(query, heads * step * longest)
+        future = torch.full((step, step), float("-inf"), dtype=query.dtype).triu(1)
         for start, end in _spans(lengths):
-            _causal(query[:, start:end], key[..., start:end], value[:, start:end], out[:, start:end])
+            _causal(grouped[:, start:end], key[..., start:end], value[:, start:end], future, room)
     else:
         for start, end, length in _runs(lengths):
-            _full(query[:, start:end], key[..., start:end], value[:, start:end], out[:, start:end], length)
-    return out.transpose(0, 1).reshape(-1, heads, depth)
+            _full(grouped[:, start:end], key[..., start:end], value[:, start:end], length)
+    return query
 
 
-def _causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, out: torch.Tensor) -> None:
-    """One sequence; the keys after a block's last row are not multiplied at all."""
+class _Room:
+    """Memory for the scores of one block and for their softmax, taken once for all blocks: they are long clips' largest."""
+
+    def __init__(self, like: torch.Tensor, most: int) -> None:
+        self._scores, self._weights = like.new_empty(most), like.new_empty(most)
+
+    def scores(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        """[batch, rows, depth] times [batch, depth, columns]."""
+        shape = (*query.shape[:2], key.shape[2])
+        return torch.bmm(query, key, out=self._scores[: math.prod(shape)].view(shape))
+
+    def softmax(self, scores: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(scores, -1, out=self._weights[: scores.numel()].view(scores.shape))
+
+
+def _causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, future: torch.Tensor, room: _Room) -> None:
+    """One sequence, in blocks of as many rows as `future` has; the keys after a block's last row are not multiplied at all."""
     groups, rows, share, depth = query.shape
-    future = torch.full((_ROWS, _ROWS), float("-inf"), dtype=query.dtype).triu(1)
-    for start in range(0, rows, _ROWS):
-        end = min(start + _ROWS, rows)
+    step = len(future)
+    for start in range(0, rows, step):
+        end = min(start + step, rows)
         count = end - start
-        scores = torch.bmm(query[:, start:end].reshape(groups, count * share, depth), key[..., :end])
+        block = (query[:, start:end] * depth**-0.5).reshape(groups, count * share, depth)
+        scores = room.scores(block, key[..., :end])
         scores.view(groups, count, share, end)[..., start:].add_(future[:count, None, :count])
-        mixed = torch.bmm(torch.softmax(scores, -1), value[:, :end])
-        out[:, start:end] = mixed.view(groups, count, share, depth)
+        mixed = torch.bmm(room.softmax(scores), value[:, :end])
+        query[:, start:end] = mixed.view(groups, count, share, depth)
 
 
-def _full(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, out: torch.Tensor, length: int) -> None:
+def _full(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, length: int) -> None:
     """Neighbouring sequences of one length, all at once."""
     groups, rows, share, depth = query.shape
     many = rows // length
-    q = query.reshape(groups * many, length * share, depth)
+    q = (query * depth**-0.5).reshape(groups * many, length * share, depth)
     k = key.reshape(groups, depth, many, length).transpose(1, 2).reshape(groups * many, depth, length)
     v = value.reshape(groups * many, length, depth)
-    out.copy_(torch.bmm(torch.softmax(torch.bmm(q, k), -1), v).view(groups, rows, share, depth))
+    query.copy_(torch.bmm(torch.softmax(torch.bmm(q, k), -1), v).view(groups, rows, share, depth))
+
+
+@lru_cache(maxsize=8)
+def _ends(lengths: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """Where each sequence ends, after a 0. Every layer asks for the same: one upload for all of them."""
+    return torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32).to(device)
 
 
 def _spans(lengths: Sequence[int]) -> list[tuple[int, int]]:

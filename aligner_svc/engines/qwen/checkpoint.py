@@ -13,7 +13,7 @@ from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 from safetensors import SafetensorError
 
 from aligner_svc.engines.base import EngineStartError
-from aligner_svc.engines.qwen.modules import Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
+from aligner_svc.engines.qwen.modules import Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor, transformers_logging
 
 TIMESTAMP = "<timestamp>"
 _FETCHED = ("*.json", "*.txt", "*.safetensors")
@@ -21,6 +21,8 @@ _FETCHED = ("*.json", "*.txt", "*.safetensors")
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 """Either will do: the second, with merges.txt, is what the first is made from."""
 _FRAMES = {"sampling_rate": 16_000, "hop_length": 160, "n_fft": 400}
+_WINDOWS = {"n_window": 50, "n_window_infer": 800}
+"""Half of a chunk of the convolutions, and the reach of the encoder's attention (mel frames): forward.py is written for these."""
 
 
 class CheckpointError(EngineStartError):
@@ -47,14 +49,20 @@ class Checkpoint:
 
 def load(model: str, device: torch.device, dtype: torch.dtype) -> Checkpoint:
     """`model`: a folder, or a repository of the Hugging Face hub. Raises CheckpointError."""
+    transformers_logging.set_verbosity_error()  # it advises, in several lines, to train a model that lacks a tensor
     folder = _folder(model)
     _check_config(_json(folder / "config.json", model), model)
     _check_files(folder, model)
     whole, config = _weights(folder, model, device, dtype)
     processor = _processor(folder, model)
-    wanted = {name: getattr(processor.feature_extractor, name) for name in _FRAMES}
-    if wanted != _FRAMES:
-        raise CheckpointError(f"{model}: preprocessor_config.json wants {wanted}; an aligner's frames are {_FRAMES}")
+    audio = config.thinker_config.audio_config
+    windows = {name: getattr(audio, name) for name in _WINDOWS}
+    if windows != _WINDOWS:
+        raise CheckpointError(f"{model}: config.json's audio_config has {windows}; an aligner's windows are {_WINDOWS}")
+    frames = {**_FRAMES, "feature_size": audio.num_mel_bins}
+    wanted = {name: getattr(processor.feature_extractor, name) for name in frames}
+    if wanted != frames:
+        raise CheckpointError(f"{model}: preprocessor_config.json wants {wanted}; an aligner's frames are {frames}")
     checkpoint = Checkpoint(
         thinker=whole.thinker.eval().requires_grad_(False),
         tokenizer=processor.tokenizer,
@@ -134,15 +142,21 @@ def _check_files(folder: Path, model: str) -> None:
 def _weights(folder: Path, model: str, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
     try:
         whole, report = Qwen3ASRForConditionalGeneration.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,  # they are reported below, by name; without it they are an error that names none
+            output_loading_info=True,
         )
     except SafetensorError as error:
         raise CheckpointError(f"{model}: the weights are damaged: {error}") from None
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{model}: the weights do not load: {_one_line(error)}") from None
     if report["mismatched_keys"]:
-        name, found, wanted = min(report["mismatched_keys"])
-        raise CheckpointError(f"{model}: {name} has the shape {tuple(found)}; config.json asks for {tuple(wanted)}")
+        name = min(report["mismatched_keys"])
+        wanted = tuple(whole.get_parameter(name).shape)
+        raise CheckpointError(f"{model}: {name} has another shape than the {wanted} that config.json asks for")
     if report["missing_keys"]:
         names = sorted(report["missing_keys"])
         raise CheckpointError(f"{model}: the weights lack {names[0]}" + (f" and {len(names) - 1} more" if names[1:] else ""))

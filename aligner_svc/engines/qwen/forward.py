@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 from torch.nn import functional
 
 from aligner_svc.engines.qwen.attention import Attention, for_device
@@ -25,8 +26,11 @@ _WINDOW = 8 * CHUNK_TOKENS
 _CONVOLVED = 4
 """Chunks that go through the convolutions at a time on a CPU: what is between them then stays in its caches."""
 _CONVOLVED_DEVICE = 512
+_ROWS = 448
+"""Rows that go through a layer's products at a time on a CPU, so that a long clip takes little memory between them. A GPU
+takes all at once."""
 _HEAD_ROWS = 1024
-"""Timestamps whose 5,000 logits are held at a time."""
+"""Timestamps whose logits are held in float32 at a time."""
 
 
 class Slots(NamedTuple):
@@ -50,6 +54,9 @@ class PackedAligner:
         self._timestamp_id = checkpoint.timestamp_id
         self._audio_id = checkpoint.audio_id
         self._attention = attention or for_device(self.device, self.dtype)
+        for layer in self._decoder.layers:
+            if isinstance(layer.mlp.act_fn, nn.SiLU):
+                layer.mlp.act_fn = nn.SiLU(inplace=True)
         for convolution in (self._encoder.conv2d1, self._encoder.conv2d2, self._encoder.conv2d3):
             convolution.to(memory_format=torch.channels_last)  # what the kernels of both kinds of device are quickest with
 
@@ -58,10 +65,11 @@ class PackedAligner:
         """Raises torch.OutOfMemoryError, or on a CPU RuntimeError, where memory does not suffice."""
         logits = self.logits(batch)
         classes, probabilities = [], []
-        for rows in logits.split(_HEAD_ROWS):
-            best, index = rows.float().max(-1)
+        for part in logits.split(_HEAD_ROWS):
+            rows = part.float()
+            best, index = rows.max(-1)
             classes.append(index)
-            probabilities.append((best - rows.float().logsumexp(-1)).exp())
+            probabilities.append((best - rows.logsumexp(-1)).exp())
         counts = [item.slots for item in batch]
         chosen = torch.cat(classes).cpu().split(counts)
         sure = torch.cat(probabilities).cpu().split(counts)
@@ -70,11 +78,15 @@ class PackedAligner:
     @torch.inference_mode()
     def logits(self, batch: Sequence[Prepared]) -> torch.Tensor:
         """[slots of all clips, classes], in the model's precision."""
-        ids = torch.from_numpy(np.concatenate([item.ids for item in batch])).to(self.device, non_blocking=True)
-        hidden = self._decoder.embed_tokens(ids)
-        hidden[ids == self._audio_id] = self._encode([item.mel for item in batch])
-        rows = (ids == self._timestamp_id).nonzero().squeeze(1)
-        return self._head(self._decode(hidden, [item.rows for item in batch], rows))
+        ids = np.concatenate([item.ids for item in batch])
+        # Indices are found here and not on the device, which would have to be waited for.
+        audio, slots = (self._upload(np.flatnonzero(ids == token)) for token in (self._audio_id, self._timestamp_id))
+        hidden = self._decoder.embed_tokens(self._upload(ids))
+        hidden.index_copy_(0, audio, self._encode([item.mel for item in batch]))
+        return self._head(self._decode(hidden, [item.rows for item in batch], slots))
+
+    def _upload(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
+        return torch.from_numpy(indices).to(self.device, non_blocking=True)
 
     # ---- audio
 
@@ -84,14 +96,32 @@ class PackedAligner:
         counts = [tokens_after(mel.shape[1]) for mel in mels]
         hidden = self._convolve(mels)
         windows = [length for count in counts for length in _windows(count)]
+        attention = encoder.layers[0].self_attn
+        heads = _Heads(hidden, attention.num_heads, attention.num_heads, attention.head_dim)
         for layer in encoder.layers:
-            hidden = hidden + self._attend_audio(layer.self_attn, layer.self_attn_layer_norm(hidden), windows)
-            hidden = hidden + layer.fc2(layer.activation_fn(layer.fc1(layer.final_layer_norm(hidden))))
-        return encoder.proj2(encoder.act(encoder.proj1(encoder.ln_post(hidden))))
+            self._encoder_layer(layer, hidden, heads, windows)
+        return torch.cat(
+            [encoder.proj2(encoder.act(encoder.proj1(encoder.ln_post(hidden[rows])))) for rows in self._blocks(hidden)]
+        )
+
+    def _encoder_layer(self, layer: Any, hidden: torch.Tensor, heads: _Heads, windows: Sequence[int]) -> None:
+        """`hidden` [audio tokens, width], in place."""
+        attention = layer.self_attn
+        query, key, value = heads.query, heads.key, heads.value
+        for rows in self._blocks(hidden):
+            normal = layer.self_attn_layer_norm(hidden[rows])
+            query[rows] = attention.q_proj(normal).view_as(query[rows])
+            key[rows] = attention.k_proj(normal).view_as(key[rows])
+            value[rows] = attention.v_proj(normal).view_as(value[rows])
+        mixed = self._attention(query, key, value, windows, causal=False).flatten(1)
+        for rows in self._blocks(hidden):
+            block = hidden[rows].add_(attention.out_proj(mixed[rows]))
+            block.add_(layer.fc2(layer.activation_fn(layer.fc1(layer.final_layer_norm(block)))))
 
     def _convolve(self, mels: Sequence[torch.Tensor]) -> torch.Tensor:
         """Chunks of a second through the convolutions; the tokens of all clips in order."""
         encoder = self._encoder
+        # Cut behind the copy: 24 minutes of audio take a CPU thread 30 ms, in which a GPU would stand still.
         chunks = torch.cat([_chunks(mel.to(self.device, non_blocking=True)) for mel in mels])
         position = encoder.positional_embedding.positional_embedding[:CHUNK_TOKENS].to(self.dtype)
         short = _short_lengths(mels)
@@ -107,46 +137,83 @@ class PackedAligner:
                     maps[index, ..., within[index] :] = 0
             many, channels, bins, frames = maps.shape
             convolved.append(encoder.conv_out(maps.permute(0, 3, 1, 2).reshape(many, frames, channels * bins)) + position)
-        kept = torch.cat([_kept(mel.shape[1]) for mel in mels]).to(self.device, non_blocking=True)
-        return torch.cat(convolved).flatten(0, 1)[kept]
-
-    def _attend_audio(self, attention: Any, hidden: torch.Tensor, windows: Sequence[int]) -> torch.Tensor:
-        shape = (len(hidden), attention.num_heads, attention.head_dim)
-        query, key, value = (
-            projection(hidden).view(shape) for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
-        )
-        return attention.out_proj(self._attention(query, key, value, windows, causal=False).flatten(1))
+        kept = self._upload(np.flatnonzero(np.concatenate([_kept(mel.shape[1]) for mel in mels])))
+        return torch.cat(convolved).flatten(0, 1).index_select(0, kept)
 
     # ---- text
 
-    def _decode(self, hidden: torch.Tensor, lengths: Sequence[int], rows: torch.Tensor) -> torch.Tensor:
-        """[rows, width]: the last hidden states of the timestamps alone."""
+    def _decode(self, hidden: torch.Tensor, lengths: Sequence[int], slots: torch.Tensor) -> torch.Tensor:
+        """[slots, width]: the last hidden states of the timestamps alone."""
         decoder = self._decoder
-        positions = torch.cat([torch.arange(length) for length in lengths]).to(self.device, non_blocking=True)
+        positions = self._upload(np.concatenate([np.arange(length) for length in lengths]))
         cos, sin = (part.transpose(0, 1) for part in decoder.rotary_emb(hidden, positions.expand(3, 1, -1)))
-        last = len(decoder.layers) - 1
-        for index, layer in enumerate(decoder.layers):
-            mixed = self._attend_text(layer.self_attn, layer.input_layernorm(hidden), cos, sin, lengths)
-            if index == last:  # no later row looks at the others any more
-                hidden, mixed = hidden[rows], mixed[rows]
-            hidden = hidden + layer.self_attn.o_proj(mixed)
-            hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
-        return decoder.norm(hidden)
+        attention = decoder.layers[0].self_attn
+        groups = attention.k_proj.out_features // attention.head_dim
+        heads = _Heads(hidden, groups * attention.num_key_value_groups, groups, attention.head_dim)
+        for layer in decoder.layers[:-1]:
+            mixed = self._attend(layer, hidden, heads, cos, sin, lengths)
+            self._transform(layer, hidden, mixed)
+        # Behind the last layer's attention no row looks at another any more: the timestamps go on alone.
+        mixed = self._attend(decoder.layers[-1], hidden, heads, cos, sin, lengths)[slots]
+        hidden = hidden[slots]
+        self._transform(decoder.layers[-1], hidden, mixed)
+        return _norm(decoder.norm, hidden)
 
-    def _attend_text(
-        self, attention: Any, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, lengths: Sequence[int]
+    def _attend(  # noqa: PLR0917 - the layer, and what is the same for all layers
+        self, layer: Any, hidden: torch.Tensor, heads: _Heads, cos: torch.Tensor, sin: torch.Tensor, lengths: Sequence[int]
     ) -> torch.Tensor:
-        shape = (len(hidden), -1, attention.head_dim)
-        query = _rotate(attention.q_norm(attention.q_proj(hidden).view(shape)), cos, sin)
-        key = _rotate(attention.k_norm(attention.k_proj(hidden).view(shape)), cos, sin)
-        value = attention.v_proj(hidden).view(shape)
+        """[rows, heads * depth]."""
+        attention = layer.self_attn
+        query, key, value = heads.query, heads.key, heads.value
+        for rows in self._blocks(hidden):
+            normal = _norm(layer.input_layernorm, hidden[rows])
+            for into, projection, norm in (
+                (query, attention.q_proj, attention.q_norm),
+                (key, attention.k_proj, attention.k_norm),
+            ):
+                _rotate(_norm(norm, projection(normal).view_as(into[rows])), cos[rows], sin[rows], into[rows])
+            value[rows] = attention.v_proj(normal).view_as(value[rows])
         return self._attention(query, key, value, lengths, causal=True).flatten(1)
 
+    def _transform(self, layer: Any, hidden: torch.Tensor, mixed: torch.Tensor) -> None:
+        """What follows attention; `hidden` [rows, width], in place."""
+        mlp = layer.mlp
+        for rows in self._blocks(hidden):
+            block = hidden[rows].add_(layer.self_attn.o_proj(mixed[rows]))
+            normal = _norm(layer.post_attention_layernorm, block)
+            block.add_(mlp.down_proj(mlp.act_fn(mlp.gate_proj(normal)).mul_(mlp.up_proj(normal))))
 
-def _rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding; `heads` [rows, heads, depth], `cos` and `sin` [rows, 1, depth]."""
+    def _blocks(self, hidden: torch.Tensor) -> list[slice]:
+        rows = len(hidden)
+        count = max(1, -(-rows // _ROWS)) if self.device.type == "cpu" else 1
+        step = max(1, -(-rows // count))  # even ones: the last should not be a few rows
+        return [slice(start, start + step) for start in range(0, rows, step)]
+
+
+class _Heads:
+    """Queries, keys and values of all rows, [rows, heads, depth]; one memory for all layers.
+
+    Keys and values lie head by head, as products over all rows of a head want them.
+    """
+
+    def __init__(self, hidden: torch.Tensor, heads: int, groups: int, depth: int) -> None:
+        rows = len(hidden)
+        self.query = hidden.new_empty((rows, heads, depth))
+        self.key, self.value = (hidden.new_empty((groups, rows, depth)).transpose(0, 1) for _ in range(2))
+
+
+def _norm(module: Any, hidden: torch.Tensor) -> torch.Tensor:
+    """RMS norm in one kernel; the module's own forward takes seven."""
+    return functional.rms_norm(hidden, module.weight.shape, module.weight, module.variance_epsilon)
+
+
+def _rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor) -> None:
+    """Rotary position embedding: `heads`, `out` [rows, heads, depth]; `cos`, `sin` [rows, 1, depth], whose halves are alike."""
     first, second = heads.chunk(2, -1)
-    return heads * cos + torch.cat((-second, first), -1) * sin
+    sin, _ = sin.chunk(2, -1)
+    left, right = torch.mul(heads, cos, out=out).chunk(2, -1)
+    left.addcmul_(second, sin, value=-1)
+    right.addcmul_(first, sin)
 
 
 def _chunks(mel: torch.Tensor) -> torch.Tensor:
@@ -155,10 +222,10 @@ def _chunks(mel: torch.Tensor) -> torch.Tensor:
     return functional.pad(mel, (0, missing)).unflatten(1, (-1, CHUNK)).transpose(0, 1)
 
 
-def _kept(frames: int) -> torch.Tensor:
+def _kept(frames: int) -> npt.NDArray[np.bool_]:
     """Which tokens of a clip's chunks are its own: all but those of the last chunk's filling."""
     chunks = -(-frames // CHUNK)
-    return torch.arange(chunks * CHUNK_TOKENS) < tokens_after(frames)
+    return np.arange(chunks * CHUNK_TOKENS) < tokens_after(frames)
 
 
 def _short_lengths(mels: Sequence[torch.Tensor]) -> dict[int, int]:

@@ -1,7 +1,8 @@
 """The classes of qwen-asr this engine uses, without the rest of the package.
 
 `import qwen_asr` brings its file loading, its demo and nagisa along: five seconds, 200 MB, and a dynet
-compiled with -ffast-math, which makes the thread that imports it round subnormal numbers to zero.
+compiled with -ffast-math, which makes the thread that imports it round subnormal numbers to zero. And
+transformers, where it finds scikit-learn, imports it for one function of text generation: another 70 MB.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 _NAME = "qwen_asr"
 _BACKEND = f"{_NAME}.core.transformers_backend"
+_UNUSED = "sklearn"
 
 
 def _import_backend() -> Any:
@@ -23,12 +25,18 @@ def _import_backend() -> Any:
     if spec is None:
         raise ModuleNotFoundError(f"No module named '{_NAME}'", name=_NAME)
     sys.modules[_NAME] = module_from_spec(spec)  # not executed
+    hidden = _UNUSED not in sys.modules and "transformers" not in sys.modules  # which looks once, when it is imported
+    if hidden:
+        sys.modules[_UNUSED] = None  # type: ignore[assignment]  # "not installed", to whoever looks
     try:
         return import_module(_BACKEND)
     finally:
         del sys.modules[_NAME]
+        if hidden:
+            del sys.modules[_UNUSED]
 
 
 _backend = _import_backend()
 Qwen3ASRForConditionalGeneration: Any = _backend.Qwen3ASRForConditionalGeneration
 Qwen3ASRProcessor: Any = _backend.Qwen3ASRProcessor
+transformers_logging: Any = import_module("transformers.utils.logging")

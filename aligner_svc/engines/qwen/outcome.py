@@ -16,16 +16,19 @@ MATCH_THRESHOLD = 0.5
 """Share of the model's times that must be in order. Times read off at random from 20 words have 0.3 of them in order."""
 _FASTEST, _FAST = 20.0, 10.0
 """Words a second: more than the first nobody speaks, in any language; more than the second hardly anybody does."""
+_LETTERS = 50.0
+"""Letters a second: more than 20 short words have."""
 _ALWAYS = 5
-"""Words that are never too many, however short the clip."""
+"""Words that are never too many, however short the clip; nor what 5 s could hold in letters."""
 _MS = 1000.0
 
 
-def check_rate(words: int, seconds: float) -> None:
-    """Raises InvalidArgumentError for more words than the audio could hold."""
-    if words > max(_ALWAYS, _FASTEST * seconds):
-        message = f"{words} words in {seconds:.1f} s of audio: nobody speaks more than {_FASTEST:g} words a second"
-        raise InvalidArgumentError("TRANSCRIPT_TOO_DENSE", message, field="config.transcript")
+def check_rate(words: int, letters: int, seconds: float) -> None:
+    """Raises InvalidArgumentError for more words, or longer ones, than the audio could hold."""
+    for count, fastest, what in ((words, _FASTEST, "words"), (letters, _LETTERS, "letters")):
+        if count > fastest * seconds and count > (_ALWAYS if what == "words" else _ALWAYS * _LETTERS):
+            message = f"{count} {what} in {seconds:.1f} s of audio: nobody speaks more than {fastest:g} {what} a second"
+            raise InvalidArgumentError("TRANSCRIPT_TOO_DENSE", message, field="config.transcript")
 
 
 def assemble(slots: Slots, seconds: float, segment_ms: float, queued: float, busy: float) -> EngineResult:

@@ -1,0 +1,238 @@
+"""What the Qwen engine makes of this machine's CPU, beside qwen-asr on the same weights, in one run.
+
+    make bench-qwen                          true size, random weights, bf16; some 8 minutes on 2 cores
+    make bench-qwen ARGS="--quick"           fewer repetitions
+    make bench-qwen ARGS="--model FOLDER"    a checkpoint of your own
+
+Random weights cost what trained ones do. Every ratio is of two things measured in turns in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from aligner_svc.api.v1 import aligner_pb2 as pb
+from aligner_svc.config import EngineSettings, QwenSettings
+from aligner_svc.domain import SAMPLE_RATE, Caller, Clip, Token
+from aligner_svc.engines.qwen import checkpoint
+from aligner_svc.engines.qwen.engine import QwenEngine
+from aligner_svc.engines.qwen.forward import PackedAligner
+from aligner_svc.engines.qwen.preparation import CHUNK, Preparation, Prepared
+from aligner_svc.engines.qwen.words import load_nagisa, split
+from bench import flops
+from bench.processes import others_cpu_seconds
+from bench.service import service
+from tests.checkpoint import TRUE_SIZE, build
+from tests.e2e.servers import calling
+
+_WORDS_A_SECOND = 2.5
+_VOCABULARY = "the quick brown fox jumps over the lazy dog and when it had spoken these words it went away".split()  # noqa: SIM905
+_MIXED = (3, 5, 8, 12, 15, 20, 25, 30)
+_IN_FLIGHT = 16
+_CLIP_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """Noise in bursts, and words: what it says is nothing to random weights, what it costs is what speech costs."""
+
+    samples: npt.NDArray[np.int16]
+    text: str
+
+    @property
+    def tokens(self) -> Sequence[Token]:
+        return split(self.text, "en")
+
+
+def speech(seconds: float, seed: int = 0) -> Speech:
+    rng = np.random.default_rng([seed, int(seconds * 1000)])
+    count = int(seconds * SAMPLE_RATE)
+    bursts = np.sin(2 * np.pi * 2.5 * np.arange(count) / SAMPLE_RATE) > 0
+    samples = (rng.normal(0, 3000, count) * bursts).astype(np.int16)
+    return Speech(samples, " ".join(rng.choice(_VOCABULARY, max(1, int(seconds * _WORDS_A_SECOND)))))
+
+
+def timed(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def in_turns(repetitions: int, *works: Callable[[], object]) -> list[float]:
+    """Median seconds of each, the first round not counted."""
+    rounds = [[timed(work) for work in works] for _ in range(repetitions + 1)][1:]
+    return [statistics.median(column) for column in zip(*rounds, strict=True)]
+
+
+def matmul_peak(dtype: torch.dtype) -> float:
+    """GFLOP/s of the best of some products of matrices: what this machine can do at most."""
+    best = 0.0
+    for rows, inner, columns in ((4096, 4096, 4096), (2048, 2048, 2048), (1024, 1024, 3072), (512, 3072, 1024)):
+        left, right = torch.randn(rows, inner).to(dtype), torch.randn(columns, inner).to(dtype)
+        work = lambda: torch.nn.functional.linear(left, right)  # noqa: B023, E731
+        seconds = min(timed(work) for _ in range(8))
+        best = max(best, 2 * rows * inner * columns / seconds / 1e9)
+    return best
+
+
+class Bench:
+    def __init__(self, folder: Path, repetitions: int) -> None:
+        self.folder = folder
+        self.repetitions = repetitions
+        load_nagisa()
+        from qwen_asr import Qwen3ForcedAligner  # noqa: PLC0415 - only after nagisa, see load_nagisa
+
+        self.theirs = Qwen3ForcedAligner.from_pretrained(str(folder), dtype=torch.bfloat16)
+        loaded = checkpoint.load(str(folder), torch.device("cpu"), torch.bfloat16)
+        self.config = loaded.thinker.config
+        self.preparation = Preparation(loaded, torch.bfloat16)
+        self.ours = PackedAligner(loaded)
+
+    def prepare(self, clips: Sequence[Speech]) -> list[Prepared]:
+        return [self.preparation(clip.samples, [token.spoken[0] for token in clip.tokens]) for clip in clips]
+
+    def align_theirs(self, clips: Sequence[Speech]) -> None:
+        audio = [(clip.samples.astype(np.float32) / 32768, SAMPLE_RATE) for clip in clips]
+        self.theirs.align(audio, [clip.text for clip in clips], ["English"] * len(clips))
+
+    def model(self, peak: float) -> None:
+        print("\n| clips | audio | this engine | real-time factor | GFLOP/s | of the peak | qwen-asr | ratio | goal |")
+        print("|---|---|---|---|---|---|---|---|---|")
+        for name, lengths, goal in (
+            ("one of 10 s", (10.0,), ""), ("one of 30 s", (30.0,), "1.0"), ("8 of 3 to 30 s", _MIXED, "1.2"),
+            ("one of 180 s", (180.0,), "1.2"),
+        ):  # fmt: skip
+            clips = [speech(seconds, seed) for seed, seconds in enumerate(lengths)]
+            ready = self.prepare(clips)
+            count = flops.count(self.config, ready).total
+            repetitions = self.repetitions if sum(lengths) < 60 else max(1, self.repetitions // 3)
+            forward, whole, theirs = in_turns(
+                repetitions,
+                lambda: self.ours(ready),  # noqa: B023
+                lambda: self.ours(self.prepare(clips)),  # noqa: B023
+                lambda: self.align_theirs(clips),  # noqa: B023
+            )
+            rate = count / forward / 1e9
+            print(
+                f"| {name} | {sum(lengths):.0f} s | {whole:.2f} s | {whole / sum(lengths):.3f} | {rate:.0f} | {rate / peak:.2f} "
+                f"(goal 0.80) | {theirs:.2f} s | {theirs / whole:.2f} | {goal} |",
+                flush=True,
+            )
+
+    def padding(self) -> None:
+        ready = self.prepare([speech(seconds, seed) for seed, seconds in enumerate((*_MIXED, 4.4, 7.3, 9.9, 13.2))])
+        frames = [item.mel.shape[1] for item in ready]
+        chunks = sum(-(-length // CHUNK) for length in frames)
+        print(
+            f"\nPadding: none of the {sum(item.rows for item in ready)} decoder rows and none of the attention windows; "
+            f"{1 - sum(frames) / (chunks * CHUNK):.1%} of the convolutions' frames fill up a clip's last second."
+        )
+
+
+async def service_over_engine(folder: Path, repetitions: int) -> None:
+    clips = [speech(_CLIP_SECONDS, seed) for seed in range(_IN_FLIGHT)]
+    audio = sum(len(clip.samples) for clip in clips) / SAMPLE_RATE
+    settings = {"engine__name": "qwen", "qwen__model": folder, "qwen__device": "cpu", "qwen__dtype": "bf16"}
+    engine = QwenEngine(EngineSettings(), QwenSettings(model=str(folder), device="cpu", dtype="bf16"))
+    await engine.start()
+    waits: list[float] = []
+    with service(**settings) as running:
+        async with calling(running.target) as stub:
+
+            async def through_the_service() -> None:
+                requests = (stub.Align(request(clip)) for clip in clips)
+                answers = await asyncio.gather(*requests)
+                waits.extend(answer.summary.timing.queue_ms / 1000 for answer in answers)
+
+            async def on_the_engine() -> None:
+                await asyncio.gather(*(engine.align(Clip(clip.samples), clip.tokens, "en", Caller()) for clip in clips))
+
+            rounds: list[tuple[float, float]] = []
+            for _ in range(repetitions + 1):
+                began = time.perf_counter()
+                await on_the_engine()
+                middle = time.perf_counter()
+                await through_the_service()
+                rounds.append((middle - began, time.perf_counter() - middle))
+    await engine.close()
+    alone, served = (statistics.median(column) for column in zip(*rounds[1:], strict=True))
+    waits.sort()
+    print(
+        f"\n{_IN_FLIGHT} calls of {_CLIP_SECONDS:.0f} s in flight: the engine alone {audio / alone:.1f} times real time, "
+        f"through the service {audio / served:.1f}; ratio {alone / served:.2f} (goal 0.95). "
+        f"Wait in the queue: p50 {waits[len(waits) // 2]:.2f} s, p95 {waits[int(len(waits) * 0.95)]:.2f} s "
+        f"(all {_IN_FLIGHT} come at once; the whole takes {served:.2f} s)."
+    )
+
+
+def request(clip: Speech) -> pb.AlignRequest:
+    config = pb.AlignConfig(transcript=clip.text, language="en", encoding=pb.AUDIO_ENCODING_LINEAR16, sample_rate_hz=SAMPLE_RATE)
+    return pb.AlignRequest(config=config, audio=clip.samples.tobytes())
+
+
+_ONE_LONG_CLIP = """
+import asyncio, sys
+from bench.qwen import EngineSettings, QwenSettings, QwenEngine, Clip, Caller, speech
+from pathlib import Path
+async def main():
+    engine = QwenEngine(EngineSettings(), QwenSettings(model=sys.argv[1], device="cpu", dtype="bf16"))
+    await engine.start()
+    clip = speech(300.0)
+    await engine.align(Clip(clip.samples), clip.tokens, "en", Caller())
+    await engine.close()
+asyncio.run(main())
+print(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")))
+"""
+
+
+def memory(folder: Path) -> None:
+    """Peak of a process that does nothing else, interpreter and libraries included."""
+    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    command = [sys.executable, "-W", "ignore", "-c", _ONE_LONG_CLIP, str(folder)]
+    peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) * 1024
+    share = f"{peak / weights:.2f} of the weights' {weights / 1e6:.0f} MB (goal 1.30)"
+    print(f"\nMemory, one clip of 300 s: {peak / 1e6:.0f} MB at most, {share}.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--model", type=Path, help="a checkpoint; default: random weights of the true size, in a temporary folder"
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions")
+    parser.add_argument("--only", choices=("model", "service", "memory"), help="one part")
+    chosen = parser.parse_args()
+    repetitions = 1 if chosen.quick else 5
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = chosen.model or build(Path(scratch), TRUE_SIZE, dtype=torch.bfloat16)
+        began, disturbed = time.perf_counter(), others_cpu_seconds()
+        if chosen.only in {None, "memory"}:
+            memory(folder)
+        if chosen.only in {None, "model"}:
+            peak = matmul_peak(torch.bfloat16)
+            print(f"\n{torch.get_num_threads()} threads, torch {torch.__version__}; best bf16 matrix product: {peak:.0f} GFLOP/s")
+            bench = Bench(folder, repetitions)
+            bench.model(peak)
+            bench.padding()
+            del bench
+        if chosen.only in {None, "service"}:
+            asyncio.run(service_over_engine(folder, max(1, repetitions // 2)))
+        share = (others_cpu_seconds() - disturbed) / (time.perf_counter() - began)
+        print(f"\nOther programs used {share:.2f} of a core meanwhile.")
+
+
+if __name__ == "__main__":
+    main()

@@ -109,9 +109,8 @@ class Comparison:
             columns = zip(*(pairs[index] for index in chosen), strict=True)
             for index, got in zip(chosen, self._reference.shipped(*columns), strict=True):
                 shipped_batch.add(wanted[index], got)
-        print(
-            "\n| against the reference | pairs with every word and time equal | words | median shift of the others |\n|---|---|---|---|"
-        )
+        print("\n| against the reference | pairs with every word and time equal | words | median shift of the others |")
+        print("|---|---|---|---|")
         print(alone.row("this engine, a clip alone"))
         print(batched.row(f"this engine, batches of {_BATCH} in another order"))
         print(shipped_short.row("qwen-asr as shipped, alone, up to 8 s: nothing outside of the window to see"))

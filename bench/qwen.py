@@ -28,6 +28,7 @@ from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.config import EngineSettings, QwenSettings
 from aligner_svc.domain import SAMPLE_RATE, Caller, Clip, Token
 from aligner_svc.engines.qwen import checkpoint
+from aligner_svc.engines.qwen.device import return_memory
 from aligner_svc.engines.qwen.engine import QwenEngine
 from aligner_svc.engines.qwen.forward import PackedAligner
 from aligner_svc.engines.qwen.preparation import CHUNK, Preparation, Prepared
@@ -96,6 +97,7 @@ class Bench:
         from qwen_asr import Qwen3ForcedAligner  # noqa: PLC0415 - only after nagisa, see load_nagisa
 
         self.theirs = Qwen3ForcedAligner.from_pretrained(str(folder), dtype=torch.bfloat16)
+        return_memory()  # as the engine does at its start; it holds for both
         loaded = checkpoint.load(str(folder), torch.device("cpu"), torch.bfloat16)
         self.config = loaded.thinker.config
         self.preparation = Preparation(loaded, torch.bfloat16)

@@ -11,36 +11,31 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from aligner_svc.domain import SAMPLE_RATE
 from aligner_svc.engines.qwen import checkpoint as checkpoints
 from aligner_svc.engines.qwen.attention import Attention, for_device, one_by_one
-from aligner_svc.engines.qwen.checkpoint import Checkpoint
 from aligner_svc.engines.qwen.engine import QwenEngine
 from aligner_svc.engines.qwen.forward import PackedAligner, Slots
 from aligner_svc.engines.qwen.outcome import assemble
 from aligner_svc.engines.qwen.preparation import Preparation, Prepared
 from aligner_svc.engines.qwen.words import split
 from bench.flops import count
+from bench.gpu_subject import QUICK, Plan, Subject
+from bench.synthetic import LANGUAGE, WORDS_A_SECOND, Speech, speech
 from tests.checkpoint import TINY, TRUE_SIZE, build
 from tests.qwen_reference import Reference
 
 GOAL_RATE, GOAL_RATIO, GOAL_LATENCY = 8000.0, 5.0, 15.0
 """Multiples of real time at the best batch on one H100; over qwen-asr; milliseconds for a clip of 10 s."""
-WORDS_A_SECOND = 2.5
-VOCABULARY = ("the", "quick", "brown", "fox", "over", "lazy", "dog", "and", "when", "it", "had", "spoken", "these", "words")
-LANGUAGE = "en"
 DISTINCT = 4
 """Clips of a length that are made; a batch repeats them."""
 MEMORY = (180.0, 32)
@@ -49,86 +44,6 @@ _PARTS = ("_encoder_layer", "_attend", "_transform")
 _PRODUCTS = 10
 """Matrices multiplied between two waits for the device."""
 MIXED = (1.3, 10.0, 0.7, 30.0, 4.2, 17.9, 8.0, 25.5)
-Audio = npt.NDArray[np.int16]
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How much of everything; `seconds` of a clip, `most` seconds that one figure may take, `total` for the whole run."""
-
-    seconds: tuple[float, ...] = (10.0, 30.0, 60.0, 180.0)
-    batches: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128)
-    runs: int = 5
-    latencies: int = 50
-    most: float = 8.0
-    total: float = 460.0
-    compared: int = 4
-
-
-QUICK = Plan(seconds=(10.0, 30.0), batches=(1, 4), runs=3, latencies=20, most=2.0, total=110.0, compared=2)
-
-
-@dataclass(frozen=True, slots=True)
-class Speech:
-    """Noise that swells as syllables do, and words for it."""
-
-    audio: Audio
-    text: str
-
-    @property
-    def seconds(self) -> float:
-        return len(self.audio) / SAMPLE_RATE
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What is measured, and what it is measured with."""
-
-    folder: Path
-    device: torch.device
-    loaded: Checkpoint
-    preparation: Preparation
-    attention: Attention
-    aligner: PackedAligner
-    preparers: int
-    plan: Plan
-    deadline: float
-    notes: list[str] = field(default_factory=list)
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-        print(f"- {text}", flush=True)
-
-    def left(self) -> float:
-        return self.deadline - time.perf_counter()
-
-    def wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-    def prepare(self, speech: Speech) -> Prepared:
-        return self.preparation(speech.audio, [token.spoken[0] for token in split(speech.text, LANGUAGE)])
-
-    def timed(self, work: Callable[[], object]) -> float | str:
-        """Seconds, the median of several after one that does not count; or in a word why there are none."""
-        seconds: list[float] = []
-        try:
-            work()
-            self.wait()
-            began = time.perf_counter()
-            while len(seconds) < self.plan.runs and (not seconds or time.perf_counter() - began < self.plan.most):
-                start = time.perf_counter()
-                work()
-                self.wait()
-                seconds.append(time.perf_counter() - start)
-        except torch.OutOfMemoryError:
-            pass  # what it holds is let go of below, outside of the handler
-        except RuntimeError as error:
-            return str(error).strip().splitlines()[0][:60]
-        if seconds:
-            return median(seconds)
-        torch.cuda.empty_cache()
-        return "no memory"
 
 
 @dataclass(slots=True)
@@ -142,14 +57,6 @@ class Row:
     forward: float | str = "-"
     whole: float | str = "-"
     qwen_asr: float | str = "-"
-
-
-def speech(seconds: float, seed: int) -> Speech:
-    draw = np.random.default_rng((seed, int(seconds * 10)))
-    length = int(seconds * SAMPLE_RATE)
-    swell = 0.1 + np.abs(np.sin(np.arange(length) * (np.pi * (3 + seed % 3) / SAMPLE_RATE)))
-    text = " ".join(draw.choice(VOCABULARY, max(1, round(seconds * WORDS_A_SECOND))))
-    return Speech((draw.normal(0, 2500, length) * swell).clip(-32768, 32767).astype(np.int16), text)
 
 
 def many(seconds: float, batch: int) -> list[Speech]:
@@ -224,7 +131,7 @@ def throughput(subject: Subject, reference: Reference | None) -> Iterator[Row]:
 def _theirs(subject: Subject, reference: Reference, clips: Sequence[Speech]) -> float | str:
     """`align` of qwen-asr as it is, one batch."""
     texts, languages = [clip.text for clip in clips], [LANGUAGE] * len(clips)
-    took = subject.timed(partial(reference.shipped, [clip.audio for clip in clips], texts, languages))
+    took = subject.timed(partial(reference.shipped, [clip.samples for clip in clips], texts, languages))
     return sum(clip.seconds for clip in clips) / took if isinstance(took, float) else took
 
 
@@ -322,10 +229,10 @@ def correctness(subject: Subject, reference: Reference | None) -> dict[str, tupl
     exact = checkpoints.load(str(subject.folder), torch.device("cpu"), torch.float32)
     mel = Preparation(exact, torch.float32)
     words = [[token.spoken[0] for token in split(clips[index].text, LANGUAGE)] for index in chosen]
-    truth = PackedAligner(exact)([mel(clips[index].audio, spoken) for index, spoken in zip(chosen, words, strict=True)])
+    truth = PackedAligner(exact)([mel(clips[index].samples, spoken) for index, spoken in zip(chosen, words, strict=True)])
     found["each clip by itself, against this engine on the CPU in fp32"] = alike([solo[index] for index in chosen], truth)
     if reference:
-        logits = [reference.logits(clips[index].audio, clips[index].text, LANGUAGE).float() for index in chosen]
+        logits = [reference.logits(clips[index].samples, clips[index].text, LANGUAGE).float() for index in chosen]
         theirs = [Slots(row.argmax(-1).cpu().numpy(), row.amax(-1).cpu().numpy()) for row in logits]
         found["qwen-asr here, windowed, against the same"] = alike(theirs, truth)
     return found

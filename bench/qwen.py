@@ -17,53 +17,30 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.config import EngineSettings, QwenSettings
-from aligner_svc.domain import SAMPLE_RATE, Caller, Clip, Token
+from aligner_svc.domain import SAMPLE_RATE, Caller, Clip
 from aligner_svc.engines.qwen import checkpoint
 from aligner_svc.engines.qwen.device import return_memory
 from aligner_svc.engines.qwen.engine import QwenEngine
 from aligner_svc.engines.qwen.forward import PackedAligner
 from aligner_svc.engines.qwen.preparation import CHUNK, Preparation, Prepared
-from aligner_svc.engines.qwen.words import load_nagisa, split
+from aligner_svc.engines.qwen.words import load_nagisa
 from bench import flops
 from bench.processes import others_cpu_seconds
 from bench.service import service
+from bench.synthetic import Speech, speech
 from tests.checkpoint import TRUE_SIZE, build
 from tests.e2e.servers import calling
 
-_WORDS_A_SECOND = 2.5
-_VOCABULARY = "the quick brown fox jumps over the lazy dog and when it had spoken these words it went away".split()  # noqa: SIM905
 _MIXED = (3, 5, 8, 12, 15, 20, 25, 30)
 _IN_FLIGHT = 16
 _CLIP_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Speech:
-    """Noise in bursts, and words: what it says is nothing to random weights, what it costs is what speech costs."""
-
-    samples: npt.NDArray[np.int16]
-    text: str
-
-    @property
-    def tokens(self) -> Sequence[Token]:
-        return split(self.text, "en")
-
-
-def speech(seconds: float, seed: int = 0) -> Speech:
-    rng = np.random.default_rng([seed, int(seconds * 1000)])
-    count = int(seconds * SAMPLE_RATE)
-    bursts = np.sin(2 * np.pi * 2.5 * np.arange(count) / SAMPLE_RATE) > 0
-    samples = (rng.normal(0, 3000, count) * bursts).astype(np.int16)
-    return Speech(samples, " ".join(rng.choice(_VOCABULARY, max(1, int(seconds * _WORDS_A_SECOND)))))
 
 
 def timed(work: Callable[[], object]) -> float:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,14 @@ from aligner_svc.engines.qwen import checkpoint
 from aligner_svc.engines.qwen.forward import PackedAligner, Slots
 from aligner_svc.engines.qwen.preparation import Prepared
 from aligner_svc.server import Service, StartError
-from tests import checkpoint as checkpoints
 from tests import qwen_material
 from tests.e2e import recordings, refusals, uploads
 from tests.e2e.refusals import Refusal, refusal
 from tests.e2e.servers import Command, calling, connect, launched, service, serving, until
 from tests.qwen_material import LANGUAGES
 from tests.qwen_reference import Reference
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 SERVICE = "aligner.v1.Aligner"
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -58,28 +59,9 @@ def health() -> health_pb2.HealthCheckRequest:
     return health_pb2.HealthCheckRequest(service=SERVICE)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Classes of 1 ms: 5,000 of them end before the recordings do."""
-    return checkpoints.build(tmp_path_factory.mktemp("tiny"), segment_ms=1)
-
-
-@pytest.fixture(scope="module")
-def reference(folder: Path) -> Reference:
-    return Reference(folder)
-
-
-@pytest.fixture(scope="module")
-def qwen(folder: Path) -> QwenSettings:
-    return QwenSettings(model=str(folder), device="cpu", dtype="fp32")
+def qwen(tiny_checkpoint: Path) -> QwenSettings:
+    return QwenSettings(model=str(tiny_checkpoint), device="cpu", dtype="fp32")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -265,15 +247,15 @@ def arguments(model: Path | str, device: str = "cpu") -> tuple[str, ...]:
 QUIET = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "ALIGNER_SERVER__DRAIN_DELAY": "0"}
 
 
-async def test_the_command(tmp_path: Path, folder: Path, reference: Reference) -> None:
-    async with launched(tmp_path, *arguments(folder), **QUIET) as command:
+async def test_the_command(tmp_path: Path, tiny_checkpoint: Path, reference: Reference) -> None:
+    async with launched(tmp_path, *arguments(tiny_checkpoint), **QUIET) as command:
         async with calling(await command.ready()) as stub:
             check((await stub.Align(request(TEXTS["en"][0], "en"))).words, "en", reference)
             check((await stub.Align(request(TEXTS["ja"][0], "ja"))).words, "ja", reference)
         command.process.terminate()
         assert await command.exit_code() == 0, command.log
     assert "Traceback" not in command.log
-    assert f"{folder} on cpu in torch.float32" in command.log
+    assert f"{tiny_checkpoint} on cpu in torch.float32" in command.log
 
 
 async def failed(command: Command) -> str:
@@ -284,9 +266,9 @@ async def failed(command: Command) -> str:
     return command.log
 
 
-async def test_weights_that_lack_something(tmp_path: Path, folder: Path) -> None:
+async def test_weights_that_lack_something(tmp_path: Path, tiny_checkpoint: Path) -> None:
     """The library that loads them has advice of its own: to train the model."""
-    damaged = shutil.copytree(folder, tmp_path / "model")
+    damaged = shutil.copytree(tiny_checkpoint, tmp_path / "model")
     tensors = load_file(damaged / "model.safetensors")
     del tensors["thinker.lm_head.weight"]
     save_file(tensors, damaged / "model.safetensors", {"format": "pt"})
@@ -295,15 +277,15 @@ async def test_weights_that_lack_something(tmp_path: Path, folder: Path) -> None
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-async def test_a_gpu_that_is_not_there(tmp_path: Path, folder: Path) -> None:
-    async with launched(tmp_path, *arguments(folder, "cuda"), **QUIET) as command:
+async def test_a_gpu_that_is_not_there(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    async with launched(tmp_path, *arguments(tiny_checkpoint, "cuda"), **QUIET) as command:
         assert "device cuda: " in await failed(command)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-async def test_nor_in_this_process(folder: Path) -> None:
+async def test_nor_in_this_process(tiny_checkpoint: Path) -> None:
     with pytest.raises(StartError, match="device cuda"):
-        service(qwen=QwenSettings(model=str(folder), device="cuda"))
+        service(qwen=QwenSettings(model=str(tiny_checkpoint), device="cuda"))
 
 
 async def test_a_checkpoint_that_is_none(tmp_path: Path) -> None:

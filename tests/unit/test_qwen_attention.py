@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -11,6 +11,8 @@ import torch
 from aligner_svc.engines.qwen import attention
 from aligner_svc.engines.qwen.attention import Attention, blocked, for_device, fused, fused_splitting, one_by_one
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 _ROWS = attention._ROWS
 _LENGTHS = [
     [1], [2, 1, 1], [7, 7, 7], [104, 104, 30], [104, 104, 30, 30, 5], [_ROWS - 1], [_ROWS], [_ROWS + 1, 3],
@@ -18,14 +20,6 @@ _LENGTHS = [
 ]  # fmt: skip
 _SHAPES = [(1, 1, 8), (4, 4, 16), (4, 2, 16), (6, 1, 5), (16, 8, 64)]
 """Heads, groups, depth."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def drawn(

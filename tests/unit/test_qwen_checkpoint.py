@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +18,8 @@ from safetensors.torch import load_file, save_file
 from aligner_svc.engines.qwen import checkpoint
 from aligner_svc.engines.qwen.checkpoint import Checkpoint, CheckpointError
 from tests import checkpoint as checkpoints
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 _WEIGHTS = "model.safetensors"
 _INDEX = f"{_WEIGHTS}.index.json"
@@ -36,14 +38,6 @@ def refusal(model: Path | str) -> str:
     assert "\n" not in message
     assert len(message) < 400
     return message.removeprefix(f"{model}: ")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

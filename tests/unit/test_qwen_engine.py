@@ -23,27 +23,14 @@ from aligner_svc.engines.qwen.forward import PackedAligner, Slots
 from aligner_svc.engines.qwen.preparation import Prepared
 from aligner_svc.engines.qwen.words import LANGUAGES
 from aligner_svc.errors import AlignerError, InvalidArgumentError, LimitExceededError, UnavailableError
-from tests import checkpoint as checkpoints
 from tests import qwen_material
 from tests.qwen_material import Pair
 from tests.qwen_reference import Reference, Timed
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 PATIENCE = 30.0
 Forward = Callable[[PackedAligner, Sequence[Prepared]], list[Slots]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Classes of 1 ms: 5,000 of them do not end far behind a short clip."""
-    return checkpoints.build(tmp_path_factory.mktemp("tiny"), segment_ms=1)
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +39,9 @@ def pairs() -> list[Pair]:
 
 
 @pytest.fixture(scope="module")
-def solo(folder: Path, pairs: list[Pair]) -> list[list[Timed]]:
+def solo(tiny_checkpoint: Path, pairs: list[Pair]) -> list[list[Timed]]:
     """Of the reference, cut off where the audio ends."""
-    reference = Reference(folder)
+    reference = Reference(tiny_checkpoint)
     answers = []
     for pair in pairs:
         seconds = len(pair.samples) / SAMPLE_RATE
@@ -63,16 +50,18 @@ def solo(folder: Path, pairs: list[Pair]) -> list[list[Timed]]:
     return answers
 
 
-def built(folder: Path, *, queue: int = 64, on_failed: Callable[[str | None], None] | None = None, **settings: Any) -> QwenEngine:
-    qwen = QwenSettings(model=str(folder), device="cpu", dtype="fp32", **settings)
+def built(
+    tiny_checkpoint: Path, *, queue: int = 64, on_failed: Callable[[str | None], None] | None = None, **settings: Any
+) -> QwenEngine:
+    qwen = QwenSettings(model=str(tiny_checkpoint), device="cpu", dtype="fp32", **settings)
     engine = QwenEngine(EngineSettings(workers=1, queue=queue), qwen, on_failed)
     engine._batcher._device._pauses = (0.02, 0.05)  # seconds between looks at a failed device; 5 to 60 are too many here
     return engine
 
 
 @asynccontextmanager
-async def running(folder: Path, **settings: Any) -> AsyncIterator[QwenEngine]:
-    engine = built(folder, **settings)
+async def running(tiny_checkpoint: Path, **settings: Any) -> AsyncIterator[QwenEngine]:
+    engine = built(tiny_checkpoint, **settings)
     async with asyncio.timeout(PATIENCE):
         await engine.start()
         try:
@@ -148,17 +137,19 @@ def instead(monkeypatch: pytest.MonkeyPatch, trouble: Callable[[Sequence[Prepare
 # Answers
 
 
-async def test_everybody_gets_the_references_answer(folder: Path, pairs: list[Pair], solo: list[list[Timed]]) -> None:
+async def test_everybody_gets_the_references_answer(tiny_checkpoint: Path, pairs: list[Pair], solo: list[list[Timed]]) -> None:
     """Twenty calls of four clients at once; the queue makes batches of them."""
-    async with running(folder) as engine:
+    async with running(tiny_checkpoint) as engine:
         calls = [timed(engine, pair, Caller(f"client {place % 4}")) for place, pair in enumerate(pairs)]
         assert await asyncio.gather(*calls) == solo
         assert engine.state.waiting == 0
         assert await timed(engine, pairs[0]) == solo[0]
 
 
-async def test_those_who_wait_share_a_batch(folder: Path, pairs: list[Pair], solo: list[list[Timed]], gate: Gate) -> None:
-    async with running(folder, batch_tokens=100_000) as engine:
+async def test_those_who_wait_share_a_batch(
+    tiny_checkpoint: Path, pairs: list[Pair], solo: list[list[Timed]], gate: Gate
+) -> None:
+    async with running(tiny_checkpoint, batch_tokens=100_000) as engine:
         gate.close()
         gate.batches.clear()
         first = asyncio.create_task(timed(engine, pairs[0]))
@@ -171,8 +162,8 @@ async def test_those_who_wait_share_a_batch(folder: Path, pairs: list[Pair], sol
         assert gate.batches == [1, len(others)]
 
 
-async def test_what_is_told_besides(folder: Path, pairs: list[Pair]) -> None:
-    async with running(folder) as engine:
+async def test_what_is_told_besides(tiny_checkpoint: Path, pairs: list[Pair]) -> None:
+    async with running(tiny_checkpoint) as engine:
         result = await ask(engine, pairs[0])
         assert result.busy > 0
         assert result.queued >= 0
@@ -182,9 +173,9 @@ async def test_what_is_told_besides(folder: Path, pairs: list[Pair]) -> None:
         assert engine.longest_seconds == 300.0
 
 
-async def test_preparations_do_not_get_into_each_others_way(folder: Path, pairs: list[Pair]) -> None:
+async def test_preparations_do_not_get_into_each_others_way(tiny_checkpoint: Path, pairs: list[Pair]) -> None:
     """Two threads, and one tokenizer, which is not only read when it is used."""
-    async with running(folder) as engine:
+    async with running(tiny_checkpoint) as engine:
         assert engine._preparation is not None
         items = [(pair.samples[:SAMPLE_RATE], ["мягких", "敏捷", f"word{place}"] * 40) for place, pair in enumerate(pairs)]
         alone = [engine._preparation(*item) for item in items]
@@ -197,8 +188,8 @@ async def test_preparations_do_not_get_into_each_others_way(folder: Path, pairs:
 # Refusals
 
 
-async def test_audio_that_is_too_long(folder: Path) -> None:
-    async with running(folder) as engine:
+async def test_audio_that_is_too_long(tiny_checkpoint: Path) -> None:
+    async with running(tiny_checkpoint) as engine:
         tokens = await engine.tokenise("a word", "en")
         clip = Clip(np.zeros(300 * SAMPLE_RATE + 1, np.int16))
         with pytest.raises(InvalidArgumentError, match="300 seconds") as caught:
@@ -208,8 +199,8 @@ async def test_audio_that_is_too_long(folder: Path) -> None:
         assert len(result.spans) == 2
 
 
-async def test_more_words_than_anybody_speaks(folder: Path) -> None:
-    async with running(folder) as engine:
+async def test_more_words_than_anybody_speaks(tiny_checkpoint: Path) -> None:
+    async with running(tiny_checkpoint) as engine:
         tokens = await engine.tokenise("a " * 21, "en")
         with pytest.raises(InvalidArgumentError) as caught:
             await engine.align(Clip(np.zeros(SAMPLE_RATE, np.int16)), tokens, "en", Caller())
@@ -217,8 +208,8 @@ async def test_more_words_than_anybody_speaks(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("language", "most"), [("ja", 6_000), ("en", 15_000), ("zh", 15_000)])
-async def test_text_no_audio_could_hold(language: str, most: int, folder: Path) -> None:
-    engine = built(folder)
+async def test_text_no_audio_could_hold(language: str, most: int, tiny_checkpoint: Path) -> None:
+    engine = built(tiny_checkpoint)
     with pytest.raises(InvalidArgumentError, match=f"{most + 1} characters.* at most {most}") as caught:
         await engine.tokenise("の" * (most + 1), language)
     assert caught.value.reason == "TRANSCRIPT_TOO_LONG"
@@ -227,8 +218,8 @@ async def test_text_no_audio_could_hold(language: str, most: int, folder: Path) 
     await engine.close()
 
 
-async def test_a_full_queue(folder: Path, pairs: list[Pair], solo: list[list[Timed]], gate: Gate) -> None:
-    async with running(folder, queue=2, batch_items=1) as engine:
+async def test_a_full_queue(tiny_checkpoint: Path, pairs: list[Pair], solo: list[list[Timed]], gate: Gate) -> None:
+    async with running(tiny_checkpoint, queue=2, batch_items=1) as engine:
         gate.close()
         calls = [asyncio.create_task(timed(engine, pair)) for pair in pairs[:3]]
         await gate.reached()
@@ -243,8 +234,8 @@ async def test_a_full_queue(folder: Path, pairs: list[Pair], solo: list[list[Tim
         assert await timed(engine, pairs[3]) == solo[3]
 
 
-async def test_a_call_that_is_cancelled_gives_its_place_back(folder: Path, pairs: list[Pair], gate: Gate) -> None:
-    async with running(folder, queue=1, batch_items=1) as engine:
+async def test_a_call_that_is_cancelled_gives_its_place_back(tiny_checkpoint: Path, pairs: list[Pair], gate: Gate) -> None:
+    async with running(tiny_checkpoint, queue=1, batch_items=1) as engine:
         gate.close()
         held = [asyncio.create_task(ask(engine, pair)) for pair in pairs[:2]]
         await gate.reached()
@@ -257,8 +248,8 @@ async def test_a_call_that_is_cancelled_gives_its_place_back(folder: Path, pairs
         assert (await ask(engine, pairs[2])).spans
 
 
-async def test_a_deadline_that_passes(folder: Path, pairs: list[Pair], gate: Gate) -> None:
-    async with running(folder) as engine:
+async def test_a_deadline_that_passes(tiny_checkpoint: Path, pairs: list[Pair], gate: Gate) -> None:
+    async with running(tiny_checkpoint) as engine:
         gate.close()
         caller = Caller(deadline=asyncio.get_running_loop().time() + 0.2)
         with pytest.raises(UnavailableError) as caught:
@@ -284,9 +275,9 @@ no_memory = pytest.mark.parametrize(
 
 @no_memory
 async def test_a_batch_that_does_not_fit_is_tried_in_parts(
-    error: Exception, folder: Path, pairs: list[Pair], solo: list[list[Timed]], monkeypatch: pytest.MonkeyPatch
+    error: Exception, tiny_checkpoint: Path, pairs: list[Pair], solo: list[list[Timed]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with running(folder, batch_tokens=100_000) as engine:
+    async with running(tiny_checkpoint, batch_tokens=100_000) as engine:
         assert engine._preparation is not None
         rows = [
             engine._preparation(pair.samples, [word.text for word in words]).rows for pair, words in zip(pairs, solo, strict=True)
@@ -307,9 +298,9 @@ async def test_a_batch_that_does_not_fit_is_tried_in_parts(
 
 @no_memory
 async def test_a_clip_that_does_not_fit_at_all(
-    error: Exception, folder: Path, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
+    error: Exception, tiny_checkpoint: Path, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with running(folder) as engine:
+    async with running(tiny_checkpoint) as engine:
 
         def memory(_batch: Sequence[Prepared]) -> None:
             raise error
@@ -322,13 +313,13 @@ async def test_a_clip_that_does_not_fit_at_all(
         assert engine.state.failed is None
 
 
-async def test_no_memory_for_the_first_clip(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_memory_for_the_first_clip(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def memory(_batch: Sequence[Prepared]) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.\nSee documentation")
 
     instead(monkeypatch, memory)
-    engine = built(folder)
-    with pytest.raises(EngineStartError, match=f"the memory of cpu does not hold {folder} and a clip"):
+    engine = built(tiny_checkpoint)
+    with pytest.raises(EngineStartError, match=f"the memory of cpu does not hold {tiny_checkpoint} and a clip"):
         await engine.start()
     await engine.close()
 
@@ -337,10 +328,10 @@ async def test_no_memory_for_the_first_clip(folder: Path, monkeypatch: pytest.Mo
 
 
 async def test_a_poisonous_item_fails_alone(
-    folder: Path, pairs: list[Pair], solo: list[list[Timed]], monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, pairs: list[Pair], solo: list[list[Timed]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     guilty = 7
-    async with running(folder, batch_tokens=100_000) as engine:
+    async with running(tiny_checkpoint, batch_tokens=100_000) as engine:
 
         def poison(batch: Sequence[Prepared]) -> None:
             if any(item.mel.shape[1] == len(pairs[guilty].samples) // 160 for item in batch):
@@ -355,7 +346,7 @@ async def test_a_poisonous_item_fails_alone(
 
 @pytest.mark.parametrize("kind", ["raises", "answers nonsense"])
 async def test_a_device_that_fails_and_comes_back(
-    kind: str, folder: Path, pairs: list[Pair], solo: list[list[Timed]], gate: Gate, monkeypatch: pytest.MonkeyPatch
+    kind: str, tiny_checkpoint: Path, pairs: list[Pair], solo: list[list[Timed]], gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str | None] = []
     broken = threading.Event()
@@ -370,7 +361,7 @@ async def test_a_device_that_fails_and_comes_back(
         return [Slots(one.classes, one.probabilities * np.float32("nan")) for one in slots]
 
     monkeypatch.setattr(PackedAligner, "__call__", forward)
-    async with running(folder, batch_tokens=100_000, on_failed=told.append) as engine:
+    async with running(tiny_checkpoint, batch_tokens=100_000, on_failed=told.append) as engine:
         gate.close()
         first = asyncio.create_task(timed(engine, pairs[0]))
         await gate.reached()
@@ -398,7 +389,7 @@ async def test_a_device_that_fails_and_comes_back(
         assert await asyncio.gather(*(timed(engine, pair) for pair in pairs)) == solo
 
 
-async def test_an_answer_that_is_no_number(folder: Path, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_answer_that_is_no_number(tiny_checkpoint: Path, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights in half precision can overflow on a clip. Nobody is told a confidence of NaN."""
     plain = PackedAligner.__call__
 
@@ -409,7 +400,7 @@ async def test_an_answer_that_is_no_number(folder: Path, pairs: list[Pair], monk
             for item, slots in zip(batch, plain(model, batch), strict=True)
         ]
 
-    async with running(folder) as engine:
+    async with running(tiny_checkpoint) as engine:
         monkeypatch.setattr(PackedAligner, "__call__", forward)
         ends = await asyncio.gather(*(ask(engine, pair) for pair in pairs), return_exceptions=True)
         assert [place for place, end in enumerate(ends) if isinstance(end, Exception)] == [3]
@@ -425,20 +416,22 @@ async def test_a_checkpoint_that_is_none(tmp_path: Path) -> None:
     await engine.close()
 
 
-async def test_close_is_idempotent(folder: Path, pairs: list[Pair]) -> None:
-    engine = built(folder)
+async def test_close_is_idempotent(tiny_checkpoint: Path, pairs: list[Pair]) -> None:
+    engine = built(tiny_checkpoint)
     await engine.close()
     await engine.close()
-    engine = built(folder)
+    engine = built(tiny_checkpoint)
     await engine.start()
     await ask(engine, pairs[0])
     await asyncio.gather(engine.close(), engine.close())
     await engine.close()
 
 
-async def test_nobody_is_left_behind_when_it_closes(folder: Path, pairs: list[Pair], solo: list[list[Timed]], gate: Gate) -> None:
+async def test_nobody_is_left_behind_when_it_closes(
+    tiny_checkpoint: Path, pairs: list[Pair], solo: list[list[Timed]], gate: Gate
+) -> None:
     """Some are being prepared, some wait, some are on the device: each ends, with its answer or with ENGINE_UNAVAILABLE."""
-    engine = built(folder, queue=1_000, batch_items=2)
+    engine = built(tiny_checkpoint, queue=1_000, batch_items=2)
     await engine.start()
     done = await timed(engine, pairs[0])
     gate.close()
@@ -456,8 +449,8 @@ async def test_nobody_is_left_behind_when_it_closes(folder: Path, pairs: list[Pa
         assert end == answer or (isinstance(end, UnavailableError) and end.reason == "ENGINE_UNAVAILABLE"), repr(end)
 
 
-async def test_nobody_is_served_after_it(folder: Path, pairs: list[Pair]) -> None:
-    engine = built(folder)
+async def test_nobody_is_served_after_it(tiny_checkpoint: Path, pairs: list[Pair]) -> None:
+    engine = built(tiny_checkpoint)
     await engine.start()
     tokens = await engine.tokenise(pairs[0].text, pairs[0].language)
     await engine.close()
@@ -510,10 +503,10 @@ def test_a_number_no_gpu_has(gpus: Callable[[int], None]) -> None:
         resolve_device(settings("cuda:2"))
 
 
-def test_an_engine_is_not_built_without_its_device(folder: Path, gpus: Callable[[int], None]) -> None:
+def test_an_engine_is_not_built_without_its_device(tiny_checkpoint: Path, gpus: Callable[[int], None]) -> None:
     gpus(0)
     with pytest.raises(EngineStartError, match="device cuda"):
-        QwenEngine(EngineSettings(), QwenSettings(model=str(folder), device="cuda"))
+        QwenEngine(EngineSettings(), QwenSettings(model=str(tiny_checkpoint), device="cuda"))
 
 
 @pytest.mark.parametrize("native", [True, False])

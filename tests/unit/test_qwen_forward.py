@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,10 +18,11 @@ from aligner_svc.engines.qwen.forward import PackedAligner, Slots
 from aligner_svc.engines.qwen.mel import HOP, SHORTEST, LogMel
 from aligner_svc.engines.qwen.preparation import Preparation, Prepared, tokens_after
 from aligner_svc.engines.qwen.timestamps import repair
-from tests import checkpoint as checkpoints
 from tests import qwen_material
 from tests.qwen_material import LANGUAGES, Pair
 from tests.qwen_reference import NAMES, Reference, Timed
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 _SEED = 1
 _TIE = 1e-5
@@ -67,28 +68,9 @@ def _lead(logits: torch.Tensor) -> float:
     return ((best - second).min() / logits.abs().max()).item()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Classes of 1 ms: times differ wherever classes do, and what lies behind the clip's end still shows."""
-    return checkpoints.build(tmp_path_factory.mktemp("tiny"), segment_ms=1)
-
-
-@pytest.fixture(scope="module")
-def reference(folder: Path) -> Reference:
-    return Reference(folder)
-
-
-@pytest.fixture(scope="module")
-def loaded(folder: Path) -> checkpoint.Checkpoint:
-    return checkpoint.load(str(folder), torch.device("cpu"), torch.float32)
+def loaded(tiny_checkpoint: Path) -> checkpoint.Checkpoint:
+    return checkpoint.load(str(tiny_checkpoint), torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture(scope="module")
@@ -255,8 +237,8 @@ def test_qwen_asr_answers_by_the_company_a_clip_is_in(
 
 
 @pytest.mark.parametrize("count", [SHORTEST, 320, 960, 15_999, 16_000, 16_001, 128_000, 128_161, 480_000, 480_123])
-def test_frames_are_the_extractors(count: int, folder: Path, loaded: checkpoint.Checkpoint) -> None:
-    extractor = WhisperFeatureExtractor.from_pretrained(folder)
+def test_frames_are_the_extractors(count: int, tiny_checkpoint: Path, loaded: checkpoint.Checkpoint) -> None:
+    extractor = WhisperFeatureExtractor.from_pretrained(tiny_checkpoint)
     samples = qwen_material.audio(np.random.default_rng(count), count)
     wanted = extractor(
         samples.astype(np.float32) / 32768, sampling_rate=SAMPLE_RATE, padding=True, truncation=False, return_tensors="pt"
@@ -327,9 +309,9 @@ def test_a_clip_nothing_is_asked_of_disturbs_nobody(material: list[Pair], ours: 
     assert answers[2].classes.tolist() == ours.align([two])[0].classes.tolist()
 
 
-def test_half_precision(folder: Path, material: list[Pair]) -> None:
+def test_half_precision(tiny_checkpoint: Path, material: list[Pair]) -> None:
     """Rounding grows with random weights, so only this: it runs, in that precision, and is near what float32 says."""
-    loaded = checkpoint.load(str(folder), torch.device("cpu"), torch.bfloat16)
+    loaded = checkpoint.load(str(tiny_checkpoint), torch.device("cpu"), torch.bfloat16)
     half = Ours(Preparation(loaded, torch.bfloat16), PackedAligner(loaded), loaded.segment_ms)
     item = half.prepared(material[len(_BORDERS)])
     assert item.mel.dtype == half.align.dtype == half.align.logits([item]).dtype == torch.bfloat16

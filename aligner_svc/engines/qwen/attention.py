@@ -136,7 +136,7 @@ class _Room:
     def scores(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         """[batch, rows, depth] times [batch, depth, columns]."""
         shape = (*query.shape[:2], key.shape[2])
-        return torch.bmm(query, key, out=self._scores[: math.prod(shape)].view(shape))
+        return _multiply(query, key, self._scores[: math.prod(shape)].view(shape))
 
     def softmax(self, scores: torch.Tensor) -> torch.Tensor:
         return torch.softmax(scores, -1, out=self._weights[: scores.numel()].view(scores.shape))
@@ -152,8 +152,21 @@ def _causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, future:
         block = (query[:, start:end] * depth**-0.5).reshape(groups, count * share, depth)
         scores = room.scores(block, key[..., :end])
         scores.view(groups, count, share, end)[..., start:].add_(future[:count, None, :count])
-        mixed = torch.bmm(room.softmax(scores), value[:, :end])
+        mixed = _multiply(room.softmax(scores), value[:, :end], block)
         query[:, start:end] = mixed.view(groups, count, share, depth)
+
+
+def _multiply(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """A batch of matrix products, [batch, rows, inner] times [batch, inner, columns].
+
+    Where `right` is a part of a larger tensor, bmm copies it first in half precision: for the last rows of a long clip all of
+    its keys. One product after the other takes it where it lies.
+    """
+    if right.stride(0) == right.shape[1] * right.shape[2]:
+        return torch.bmm(left, right, out=out)
+    for one, other, into in zip(left, right, out, strict=True):
+        torch.mm(one, other, out=into)
+    return out
 
 
 def _full(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, length: int) -> None:

@@ -167,7 +167,7 @@ class Batcher(Generic[T, R]):
         """
         loop = asyncio.get_running_loop()
         if self._closing is not None:
-            raise _closed()
+            raise closed()
         if self._device.failed is not None:
             raise _device_failed()
         if caller.deadline is not None and caller.deadline <= loop.time():
@@ -221,7 +221,7 @@ class Batcher(Generic[T, R]):
             self._drop_gone()
             self._fill()  # a free lane may be about to take them
             if len(self._waiting) >= self._places and not self._free:
-                raise LimitExceededError("ENGINE_QUEUE_FULL", "too many calls are waiting, try again", retry_after=1.0)
+                raise queue_full()
         self._waiting.add(ticket, client, ticket.size)
         self._wake()
 
@@ -257,7 +257,7 @@ class Batcher(Generic[T, R]):
     def _free_lane(self, lane: asyncio.Task[None]) -> None:
         """Have the next batch. The callers just answered ran before this; those that came again at once are in it."""
         for ticket in self._running.pop(lane):
-            ticket.refuse(_closed())  # there is none, but a fault of this file should hang nobody
+            ticket.refuse(closed())  # there is none, but a fault of this file should hang nobody
         if not lane.cancelled() and (error := lane.exception()):
             log.error("a lane of the batcher broke", exc_info=error)
         self._fill()
@@ -355,7 +355,7 @@ class Batcher(Generic[T, R]):
     async def _close(self) -> None:
         for ticket in [*self._waiting, *(ticket for tickets in self._running.values() for ticket in tickets)]:
             self._waiting.discard(ticket)
-            ticket.refuse(_closed())  # its `submit` cancels the call as it ends
+            ticket.refuse(closed())  # its `submit` cancels the call as it ends
         await self._device.close()
         await asyncio.gather(*self._running, return_exceptions=True)
 
@@ -388,7 +388,13 @@ def _error_of(task: asyncio.Task[Any]) -> Exception | None:
     raise error
 
 
-def _closed() -> UnavailableError:
+def queue_full() -> LimitExceededError:
+    """What a call over a queue's bound is refused with, here or in front of it."""
+    return LimitExceededError("ENGINE_QUEUE_FULL", "too many calls are waiting, try again", retry_after=1.0)
+
+
+def closed() -> UnavailableError:
+    """What a call is refused with once there is nobody left to serve it."""
     return UnavailableError("ENGINE_UNAVAILABLE", "the aligner is shutting down, try again", retry_after=1.0)
 
 

@@ -134,6 +134,18 @@ def instead(monkeypatch: pytest.MonkeyPatch, trouble: Callable[[Sequence[Prepare
     return passed
 
 
+async def crowd(
+    engine: QwenEngine, pairs: Sequence[Pair], gate: Gate
+) -> tuple[asyncio.Task[list[Timed]], list[asyncio.Task[list[Timed]]]]:
+    """The first call on the device, behind a closed gate, and the others in the queue."""
+    first = asyncio.create_task(timed(engine, pairs[0]))
+    await gate.reached()
+    others = [asyncio.create_task(timed(engine, pair)) for pair in pairs[1:]]
+    while engine.state.waiting < len(others):  # noqa: ASYNC110 - there is no event for it
+        await asyncio.sleep(0.005)
+    return first, others
+
+
 # Answers
 
 
@@ -152,11 +164,7 @@ async def test_those_who_wait_share_a_batch(
     async with running(tiny_checkpoint, batch_tokens=100_000) as engine:
         gate.close()
         gate.batches.clear()
-        first = asyncio.create_task(timed(engine, pairs[0]))
-        await gate.reached()
-        others = [asyncio.create_task(timed(engine, pair)) for pair in pairs[1:]]
-        while engine.state.waiting < len(others):  # noqa: ASYNC110 - there is no event for it
-            await asyncio.sleep(0.005)
+        first, others = await crowd(engine, pairs, gate)
         gate.open()
         assert await asyncio.gather(first, *others) == solo
         assert gate.batches == [1, len(others)]
@@ -363,11 +371,7 @@ async def test_a_device_that_fails_and_comes_back(
     monkeypatch.setattr(PackedAligner, "__call__", forward)
     async with running(tiny_checkpoint, batch_tokens=100_000, on_failed=told.append) as engine:
         gate.close()
-        first = asyncio.create_task(timed(engine, pairs[0]))
-        await gate.reached()
-        others = [asyncio.create_task(timed(engine, pair)) for pair in pairs[1:]]
-        while engine.state.waiting < len(others):  # noqa: ASYNC110 - there is no event for it
-            await asyncio.sleep(0.005)
+        first, others = await crowd(engine, pairs, gate)
         broken.set()
         gate.open()
         ends = await asyncio.gather(*others, return_exceptions=True)

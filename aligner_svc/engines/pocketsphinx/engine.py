@@ -12,9 +12,9 @@ import numpy.typing as npt
 from aligner_svc.config import EngineSettings
 from aligner_svc.domain import Caller, Clip, ProgressSink, Token, Warning, WordStatus
 from aligner_svc.engines.base import EngineResult, Span
-from aligner_svc.engines.batching import Batcher
+from aligner_svc.engines.batching import Batcher, queue_full
 from aligner_svc.engines.pocketsphinx.wire import MalformedError, TokenSpan, decode_answer, encode_request
-from aligner_svc.errors import LimitExceededError, UnavailableError
+from aligner_svc.errors import UnavailableError
 from aligner_svc.longform.windows import Placed, Prefix, align_in_windows
 from aligner_svc.offload import off_loop
 from aligner_svc.text import tokenise
@@ -74,7 +74,7 @@ class PocketSphinxEngine:
     ) -> EngineResult:
         """See Engine.align. Windows of all calls take turns, so a long recording does not hold up a short one."""
         if self._calls >= self._most:
-            raise LimitExceededError("ENGINE_QUEUE_FULL", "too many calls are waiting, try again", retry_after=1.0)
+            raise queue_full()
         self._calls += 1
         queued = busy = 0.0
 

@@ -16,13 +16,13 @@ import numpy as np
 from aligner_svc.config import EngineSettings, QwenSettings
 from aligner_svc.domain import SAMPLE_RATE, Caller, Clip, ProgressSink, Token
 from aligner_svc.engines.base import EngineResult, EngineStartError
-from aligner_svc.engines.batching import Batcher, DeviceMemoryError, State
+from aligner_svc.engines.batching import Batcher, DeviceMemoryError, State, closed, queue_full
 from aligner_svc.engines.qwen import checkpoint, words
 from aligner_svc.engines.qwen.device import ModelThread, resolve_device, resolve_dtype, return_memory
 from aligner_svc.engines.qwen.forward import PackedAligner, Slots
 from aligner_svc.engines.qwen.outcome import LONGEST_SECONDS, assemble, check_rate
 from aligner_svc.engines.qwen.preparation import Preparation, Prepared
-from aligner_svc.errors import InvalidArgumentError, LimitExceededError, UnavailableError
+from aligner_svc.errors import InvalidArgumentError
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ class QwenEngine:
             raise InvalidArgumentError("AUDIO_TOO_LONG", message, field="audio")
         check_rate(len(tokens), sum(len(token.spoken[0]) for token in tokens), clip.seconds)
         if self._calls >= self._most:  # before anything is prepared for it
-            raise LimitExceededError("ENGINE_QUEUE_FULL", "too many calls are waiting, try again", retry_after=1.0)
+            raise queue_full()
         self._calls += 1
         try:
             assert self._preparation is not None
@@ -127,7 +127,7 @@ class QwenEngine:
     async def _beside(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """Off the event loop and beside the device. Raises UnavailableError once the engine is closed."""
         if self._closed:
-            raise UnavailableError("ENGINE_UNAVAILABLE", "the aligner is shutting down, try again", retry_after=1.0)
+            raise closed()
         return await asyncio.get_running_loop().run_in_executor(self._preparers, lambda: work(*arguments, **named))
 
     def _build(self) -> PackedAligner:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
-from aligner_svc.engines.qwen.preparation import CHUNK, CHUNK_TOKENS, Prepared, tokens_after
+from aligner_svc.engines.qwen.preparation import CHUNK, CHUNK_TOKENS, Prepared, chunks_of, tokens_after
 
 _KERNEL = 3 * 3
 _CONVOLUTIONS = 3
@@ -45,7 +45,7 @@ def count(config: Any, batch: Sequence[Prepared]) -> Flops:
     audio, text = config.audio_config, config.text_config
     frames = [item.mel.shape[1] for item in batch]
     tokens, rows, slots = sum(map(tokens_after, frames)), sum(item.rows for item in batch), sum(item.slots for item in batch)
-    chunks = sum(-(-length // CHUNK) for length in frames)
+    chunks = sum(map(chunks_of, frames))
     window = audio.n_window_infer // CHUNK * CHUNK_TOKENS
 
     convolutions, bins = _convolutions(audio.num_mel_bins, audio.downsample_hidden_size)

@@ -29,7 +29,7 @@ from aligner_svc.engines.qwen import checkpoint
 from aligner_svc.engines.qwen.device import return_memory
 from aligner_svc.engines.qwen.engine import QwenEngine
 from aligner_svc.engines.qwen.forward import PackedAligner
-from aligner_svc.engines.qwen.preparation import CHUNK, Preparation, Prepared
+from aligner_svc.engines.qwen.preparation import CHUNK, Preparation, Prepared, chunks_of
 from aligner_svc.engines.qwen.words import load_nagisa
 from bench import flops
 from bench.processes import others_cpu_seconds
@@ -127,7 +127,7 @@ class Bench:
     def padding(self) -> None:
         ready = self.prepare([speech(seconds, seed) for seed, seconds in enumerate((*_MIXED, 4.4, 7.3, 9.9, 13.2))])
         frames = [item.mel.shape[1] for item in ready]
-        chunks = sum(-(-length // CHUNK) for length in frames)
+        chunks = sum(map(chunks_of, frames))
         print(
             f"\nPadding: none of the {sum(item.rows for item in ready)} decoder rows and none of the attention windows; "
             f"{1 - sum(frames) / (chunks * CHUNK):.1%} of the convolutions' frames fill up a clip's last second."

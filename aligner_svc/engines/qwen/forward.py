@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from aligner_svc.engines.qwen.attention import Attention, for_device
 from aligner_svc.engines.qwen.checkpoint import Checkpoint
-from aligner_svc.engines.qwen.preparation import CHUNK, CHUNK_TOKENS, Prepared, tokens_after
+from aligner_svc.engines.qwen.preparation import CHUNK, CHUNK_TOKENS, Prepared, chunks_of, tokens_after
 
 _WINDOW = 8 * CHUNK_TOKENS
 """Audio tokens that see each other: 8 s."""
@@ -224,8 +224,7 @@ def _chunks(mel: torch.Tensor) -> torch.Tensor:
 
 def _kept(frames: int) -> npt.NDArray[np.bool_]:
     """Which tokens of a clip's chunks are its own: all but those of the last chunk's filling."""
-    chunks = -(-frames // CHUNK)
-    return np.arange(chunks * CHUNK_TOKENS) < tokens_after(frames)
+    return np.arange(chunks_of(frames) * CHUNK_TOKENS) < tokens_after(frames)
 
 
 def _short_lengths(mels: Sequence[torch.Tensor]) -> dict[int, int]:
@@ -240,7 +239,7 @@ def _short_lengths(mels: Sequence[torch.Tensor]) -> dict[int, int]:
         frames = mel.shape[1]
         if frames < CHUNK:
             short[at] = frames
-        at += -(-frames // CHUNK)
+        at += chunks_of(frames)
     return short
 
 

@@ -18,6 +18,11 @@ CHUNK_TOKENS = 13
 """Audio tokens that come out of a whole chunk."""
 
 
+def chunks_of(frames: int) -> int:
+    """Chunks so many mel frames make, the last one perhaps in part."""
+    return -(-frames // CHUNK)
+
+
 def tokens_after(frames: int) -> int:
     """Audio tokens of so many mel frames: three halvings, rounded up, of every chunk by itself."""
     tail = frames % CHUNK

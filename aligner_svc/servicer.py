@@ -101,6 +101,6 @@ class AlignerServicer(aligner_pb2_grpc.AlignerServicer):
 def _caller(context: Context) -> Caller:
     """Who takes turns as one: a principal, else a host, however many connections it opens."""
     call = current_call()
-    client = (call.principal or call.peer.rpartition(":")[0]) if call else ""
+    client = (call.principal.name if call.principal else call.peer.rpartition(":")[0]) if call else ""
     left = context.time_remaining()
     return Caller(client, None if left is None else asyncio.get_running_loop().time() + left)

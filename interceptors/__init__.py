@@ -12,6 +12,7 @@ from interceptors.header_limits import HeaderLimits
 from interceptors.recovery import Describe, Recovery
 from interceptors.refusal import RefusedError
 from interceptors.request_id import RequestId
+from interceptors.requests import Requests
 
 __all__ = [
     "Call",
@@ -21,6 +22,7 @@ __all__ = [
     "Recovery",
     "RefusedError",
     "RequestId",
+    "Requests",
     "chain",
     "current_call",
     "outcome",
@@ -28,7 +30,11 @@ __all__ = [
 
 
 def chain(
-    describe: Describe, domain: str, *, most_metadata_entries: int, most_metadata_bytes: int
+    describe: Describe,
+    domain: str,
+    *,
+    most_metadata_entries: int,
+    most_metadata_bytes: int,
 ) -> Sequence[aio.ServerInterceptor]:
     """Every interceptor in the order a call passes them, each with the reason for its place.
 
@@ -39,6 +45,8 @@ def chain(
         Recovery(describe, domain),
         # Before anything that logs or refuses, so that every line and every refusal carries the id.
         RequestId(),
-        # Before anything that reads headers, and before the body: nothing is spent on a call that is refused by its size.
+        # Before anything that reads headers.
         HeaderLimits(most_metadata_entries, most_metadata_bytes),
+        # Innermost: no request is read until all of the above have let its call pass.
+        Requests(),
     )

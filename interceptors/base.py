@@ -1,7 +1,10 @@
-"""One wrapper for all four kinds of RPC, so that no interceptor forgets streams.
+"""One wrapper for all kinds of RPC, so that no interceptor forgets streams.
 
 A subclass says what happens around a call as one async context manager. The core tells the two
 styles of response-streaming handlers apart by `isasyncgenfunction`, so each is wrapped in its own style.
+
+What `around` does before its `yield` happens before the request is read: gRPC would receive a unary request
+whole before it runs its handler, so the innermost of the chain (see interceptors.requests) turns it into a stream.
 """
 
 from __future__ import annotations
@@ -10,12 +13,10 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 from grpc import aio
-
-from interceptors.refusal import RefusedError
 
 Context: TypeAlias = "aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -23,9 +24,6 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 class CallInterceptor(aio.ServerInterceptor, ABC):
     """Subclasses say what happens around a call."""
-
-    parses: ClassVar[bool] = False
-    """Are requests parsed inside `around`? True for the outermost alone: gRPC tells a client what its own parsing raises."""
 
     @abstractmethod
     def around(self, method: str, context: Context) -> AbstractAsyncContextManager[None]:
@@ -39,14 +37,6 @@ class CallInterceptor(aio.ServerInterceptor, ABC):
         return None if handler is None else self._wrap(details.method, handler)
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
-        parse = handler.request_deserializer if self.parses else None
-        deserializer = None if self.parses else handler.request_deserializer
-
-        def received(request: Any) -> Any:
-            if parse is None:
-                return request
-            return _parsed_stream(parse, request) if handler.request_streaming else _parsed(parse, request)
-
         if handler.response_streaming:
             inner: Any = handler.stream_stream if handler.request_streaming else handler.unary_stream
             make = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
@@ -54,34 +44,21 @@ class CallInterceptor(aio.ServerInterceptor, ABC):
 
                 async def write(request: Any, context: Context) -> None:
                     async with self.around(method, context):
-                        await inner(received(request), context)
+                        await inner(request, context)
 
-                return make(write, deserializer, handler.response_serializer)
+                return make(write, handler.request_deserializer, handler.response_serializer)
 
             async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
-                async with self.around(method, context), aclosing(inner(received(request), context)) as responses:
+                async with self.around(method, context), aclosing(inner(request, context)) as responses:
                     async for response in responses:
                         yield response
 
-            return make(stream, deserializer, handler.response_serializer)
+            return make(stream, handler.request_deserializer, handler.response_serializer)
         answer: Any = handler.stream_unary if handler.request_streaming else handler.unary_unary
         make = grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
 
         async def unary(request: Any, context: Context) -> Any:
             async with self.around(method, context):
-                return await answer(received(request), context)
+                return await answer(request, context)
 
-        return make(unary, deserializer, handler.response_serializer)
-
-
-def _parsed(parse: Callable[[bytes], Any], raw: bytes) -> Any:
-    try:
-        return parse(raw)
-    except Exception:  # whatever a deserialiser raises; protobuf's own errors quote the message
-        message = "the request is no valid message of its type"
-        raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_MALFORMED", message) from None
-
-
-async def _parsed_stream(parse: Callable[[bytes], Any], requests: AsyncIterator[bytes]) -> AsyncIterator[Any]:
-    async for raw in requests:
-        yield _parsed(parse, raw)
+        return make(unary, handler.request_deserializer, handler.response_serializer)

@@ -10,6 +10,8 @@ from typing import Any
 import grpc
 from grpc import aio
 
+from interceptors.principal import Principal
+
 
 @dataclass(slots=True)
 class Call:
@@ -20,7 +22,8 @@ class Call:
     peer: str
     """Address as gRPC writes it, e.g. "ipv4:127.0.0.1:49534"."""
     request_id: str = ""
-    principal: str | None = None
+    user_agent: str = ""
+    principal: Principal | None = None
 
 
 _current: ContextVar[Call | None] = ContextVar("call", default=None)
@@ -42,13 +45,13 @@ def outcome(context: aio.ServicerContext[Any, Any], error: BaseException | None)
     A handler sees a client that cancelled, one whose deadline passed and one that vanished alike: as
     CancelledError, or, where it was reading a stream, as the stream's end. Only an expired deadline leaves its mark.
     """
-    left = context.time_remaining()
-    gone = isinstance(error, asyncio.CancelledError) or (error is None and context.done())
-    if gone:
-        return grpc.StatusCode.DEADLINE_EXCEEDED if left is not None and left <= 0 else grpc.StatusCode.CANCELLED
     code = context.code()
     if isinstance(code, int):
         code = next((known for known in grpc.StatusCode if known.value[0] == code), grpc.StatusCode.UNKNOWN)
+    gone = isinstance(error, asyncio.CancelledError) or (error is None and context.done())
+    if gone and code in {None, grpc.StatusCode.OK}:  # a guard that ends a call from outside leaves its status
+        left = context.time_remaining()
+        return grpc.StatusCode.DEADLINE_EXCEEDED if left is not None and left <= 0 else grpc.StatusCode.CANCELLED
     if error is None:
         return code or grpc.StatusCode.OK
     return code or grpc.StatusCode.UNKNOWN

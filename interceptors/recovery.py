@@ -10,10 +10,10 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-import grpc
 from google.rpc import code_pb2, status_pb2
 from grpc import aio
 
+from interceptors.abort import abort
 from interceptors.base import CallInterceptor, Context
 from interceptors.call import current_call
 from interceptors.refusal import RefusedError
@@ -22,13 +22,10 @@ log = logging.getLogger(__name__)
 
 Describe = Callable[[Exception], status_pb2.Status]
 """The status a failure is told as; INTERNAL for whatever is not expected."""
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class Recovery(CallInterceptor):
     """`domain`: of the ErrorInfo in what the chain itself refuses."""
-
-    parses = True
 
     def __init__(self, describe: Describe, domain: str) -> None:
         self._describe = describe
@@ -41,16 +38,10 @@ class Recovery(CallInterceptor):
         except (aio.AbortError, aio.BaseError):  # the status is set already
             raise
         except RefusedError as refused:
-            await _abort(context, refused.status(self._domain))
+            await abort(context, refused.status(self._domain), refused.metadata)
         except Exception as error:
             status = self._describe(error)
             if status.code == code_pb2.INTERNAL:
                 call = current_call()
                 log.exception("%s failed, request %s", method, call.request_id if call else "unknown")
-            await _abort(context, status)
-
-
-async def _abort(context: Context, status: status_pb2.Status) -> None:
-    """Metadata that is set already (the request id) goes out as well: gRPC would drop it for what abort is given."""
-    details = ("grpc-status-details-bin", status.SerializeToString())
-    await context.abort(_CODES[status.code], status.message, (*(context.trailing_metadata() or ()), details))
+            await abort(context, status)

@@ -13,6 +13,7 @@ from interceptors.call import Call, enter_call
 HEADER = "x-request-id"
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 """Short and harmless in a log line; anything else is replaced, not cleaned: a half id misleads."""
+_LONGEST_USER_AGENT = 200
 
 
 class RequestId(CallInterceptor):
@@ -20,9 +21,16 @@ class RequestId(CallInterceptor):
 
     @asynccontextmanager
     async def around(self, method: str, context: Context) -> AsyncIterator[None]:
-        given = next((value for name, value in context.invocation_metadata() or () if name == HEADER), "")
+        metadata = dict(context.invocation_metadata() or ())
+        given = metadata.get(HEADER, "")
         request_id = given if isinstance(given, str) and _WELL_FORMED.fullmatch(given) else uuid.uuid4().hex
-        call = Call(method, context.peer(), request_id)
+        call = Call(method, context.peer(), request_id, printable(metadata.get("user-agent", "")))
         enter_call(call)
         context.set_trailing_metadata((*(context.trailing_metadata() or ()), (HEADER, call.request_id)))
         yield
+
+
+def printable(value: str | bytes) -> str:
+    """A header as it may stand in a log line: its printable ASCII, 200 characters at most."""
+    text = value if isinstance(value, str) else ""
+    return "".join(character for character in text[:_LONGEST_USER_AGENT] if " " <= character <= "~")

@@ -12,7 +12,7 @@ import pytest
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc import aio
 
-from interceptors import CallInterceptor, HeaderLimits, Recovery, RefusedError, RequestId, chain, current_call, outcome
+from interceptors import CallInterceptor, HeaderLimits, Recovery, RefusedError, RequestId, Requests, chain, current_call, outcome
 
 SERVICE = "test.Kinds"
 KINDS = ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream")
@@ -144,7 +144,7 @@ def script() -> Script:
 
 
 def test_the_order_is_written_down() -> None:
-    assert [type(interceptor) for interceptor in ours()] == [Recovery, RequestId, HeaderLimits]
+    assert [type(interceptor) for interceptor in ours()] == [Recovery, RequestId, HeaderLimits, Requests]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,0 +1,239 @@
+"""Who calls, by the certificate of the connection.
+
+gRPC has verified chain, dates, purpose and possession of the key when a handler runs; what it has not done is to name
+the caller. The name is read from the certificate itself, strictly: of what gRPC lists besides (common name, SANs)
+nothing is used, because there names arrive without their kind.
+
+The identity is that of the first configured source which the certificate has:
+
+- spiffe: the URI SAN, where one begins with "spiffe:". As the X.509-SVID standard wants it: one URI SAN and no more, a
+  trust domain, a path, and no CA.
+- dns: the DNS SANs, in lower case and without a trailing dot. A wildcard names nobody and is passed over.
+- cn: the subject's common name, where it is made of letters, digits and "._@-".
+
+A source that is there and bad ends it: the next one is not asked, or a CA that checks one kind of name could be made
+to vouch for another. No name holds a space, a control character or anything that could make it look like another kind.
+
+A pattern of the allow-list stands for names of its own kind alone, and `*` for whole parts of them:
+
+- spiffe://example.org/ns/*/sa/batch: `*` is one segment; as the last one it is one or more. Never the trust domain.
+- *.example.org: `*` is one label. Compared with DNS names regardless of case, with common names exactly.
+
+Of several DNS names the first that a pattern lets in is the caller's; without patterns the first.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
+
+from interceptors.principal import Principal, Rejected, Verdict
+
+Source = Literal["spiffe", "dns", "cn"]
+AuthContext = Mapping[str, Iterable[bytes]]
+"""What `context.auth_context()` gives."""
+
+_REMEMBERED = 2048
+"""Certificates that are kept parsed, some kilobytes each. Only what a trusted CA signed gets this far."""
+_LEAST_RSA_BITS = 2048
+_TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
+_SEGMENT = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]+")
+_MOST_SPIFFE_ID = 2048
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_DNS = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
+_COMMON_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_SPIFFE = "spiffe://"
+
+
+@dataclass(frozen=True, slots=True)
+class _Certificate:
+    """What is needed of one. A name of None: the certificate has the source, and it is bad."""
+
+    thumbprint: str
+    expires: float
+    weak: bool
+    authority: bool
+    names: Mapping[Source, tuple[str, ...] | None]
+
+
+class CertificateAuthenticator:
+    """Names the caller by its certificate. Connections without one are left to others."""
+
+    def __init__(self, sources: Sequence[Source], identities: Sequence[str], now: Callable[[], float] = time.time) -> None:
+        """`identities`: patterns, see above; none lets in everybody the client CA signed. Raises ValueError for bad ones."""
+        self._sources = tuple(dict.fromkeys(sources))
+        self._patterns = tuple(_pattern(text, self._sources) for text in identities)
+        self._now = now
+        self._known = lru_cache(_REMEMBERED)(self._judge)
+
+    def authenticate(self, auth_context: AuthContext) -> Verdict | None:
+        """Who calls; None where the connection has no client certificate."""
+        pem = _peer_certificate(auth_context)
+        if pem is None:
+            return None
+        verdict = self._known(pem)
+        # gRPC looks at the dates in the handshake alone, and a connection may live for weeks.
+        if isinstance(verdict, Principal) and verdict.expires is not None and self._now() > verdict.expires:
+            return Rejected("certificate_expired", verdict.name)
+        return verdict
+
+    def _judge(self, pem: bytes) -> Principal | Rejected:
+        certificate = _parse(pem)
+        if certificate is None:
+            return Rejected("certificate_unreadable")
+        if certificate.authority:
+            return Rejected("certificate_of_ca")
+        if certificate.weak:
+            return Rejected("certificate_weak_key")
+        source = next((source for source in self._sources if source in certificate.names), None)
+        names = certificate.names[source] if source is not None else None
+        if source is None or not names:
+            return Rejected("certificate_identity")
+        listed = next((name for name in names if self._lets_in(source, name)), None)
+        if listed is None:
+            return Rejected("certificate_not_listed", _principal(names[0]))
+        return Principal(_principal(listed), "mtls", expires=certificate.expires)
+
+    def _lets_in(self, source: Source, name: str) -> bool:
+        return not self._patterns or any(pattern.matches(source, name) for pattern in self._patterns)
+
+
+def thumbprint(auth_context: AuthContext) -> str | None:
+    """Of the connection's client certificate, as a token's cnf["x5t#S256"] has it (RFC 8705); None without certificate.
+
+    Also None for one that cannot be read: no token is bound to None.
+    """
+    pem = _peer_certificate(auth_context)
+    certificate = None if pem is None else _parse(pem)
+    return None if certificate is None else certificate.thumbprint
+
+
+@dataclass(frozen=True, slots=True)
+class _Pattern:
+    """One entry of the allow-list, in parts: the trust domain and segments, or labels."""
+
+    spiffe: bool
+    parts: tuple[str, ...]
+
+    def matches(self, source: Source, name: str) -> bool:
+        if self.spiffe != (source == "spiffe"):
+            return False
+        if self.spiffe:
+            parts = name.removeprefix(_SPIFFE).split("/")
+            if self.parts[-1] == "*" and len(parts) > len(self.parts):
+                parts = parts[: len(self.parts)]
+            return _equal(self.parts, parts)
+        return _equal([part.lower() for part in self.parts] if source == "dns" else self.parts, name.split("."))
+
+
+def _equal(pattern: Sequence[str], parts: Sequence[str]) -> bool:
+    return len(pattern) == len(parts) and all(
+        bool(part) if wanted == "*" else wanted == part for wanted, part in zip(pattern, parts, strict=True)
+    )
+
+
+def _pattern(text: str, sources: Sequence[Source]) -> _Pattern:
+    if text.startswith(_SPIFFE):
+        if "spiffe" not in sources:
+            raise ValueError(f"identity '{text}' can match nothing: spiffe is not among the sources of identities")
+        domain, *segments = text.removeprefix(_SPIFFE).split("/")
+        if not _TRUST_DOMAIN.fullmatch(domain):
+            raise ValueError(
+                f"identity '{text}': a trust domain is needed, lower case and without *, e.g. {_SPIFFE}example.org/*"
+            )
+        if not segments or not all(part == "*" or _SEGMENT.fullmatch(part) for part in segments):
+            raise ValueError(
+                f"identity '{text}': the path needs segments of letters, digits, '.', '_', '-', or * for a whole one"
+            )
+        return _Pattern(True, (domain, *segments))
+    if not {"dns", "cn"} & set(sources):
+        raise ValueError(f"identity '{text}' can match nothing: it is no {_SPIFFE} id, and no other source is configured")
+    parts = text.removesuffix(".").split(".")
+    plain = ".".join("x" if part == "*" else part for part in parts)
+    if not _COMMON_NAME.fullmatch(plain) and not _DNS.fullmatch(plain.lower()):
+        raise ValueError(f"identity '{text}': a {_SPIFFE} id, a DNS name or a common name is needed, * for a whole part of it")
+    return _Pattern(False, tuple(parts))
+
+
+def _principal(identity: str) -> str:
+    return f"mtls:{identity}"
+
+
+def _peer_certificate(auth_context: AuthContext) -> bytes | None:
+    return next(iter(auth_context.get("x509_pem_cert", ())), None)
+
+
+@lru_cache(_REMEMBERED)
+def _parse(pem: bytes) -> _Certificate | None:
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+        key = certificate.public_key()
+        return _Certificate(
+            thumbprint=base64.urlsafe_b64encode(certificate.fingerprint(hashes.SHA256())).rstrip(b"=").decode(),
+            expires=certificate.not_valid_after_utc.timestamp(),
+            weak=isinstance(key, rsa.RSAPublicKey) and key.key_size < _LEAST_RSA_BITS,
+            authority=_is_authority(certificate),
+            names=_names(certificate),
+        )
+    # What BoringSSL took and this library does not: an odd encoding, an extension twice, a key of an unknown kind.
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        return None
+
+
+def _is_authority(certificate: x509.Certificate) -> bool:
+    try:
+        if certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+            return True
+    except x509.ExtensionNotFound:
+        pass
+    try:
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        return False
+    return usage.key_cert_sign or usage.crl_sign
+
+
+def _names(certificate: x509.Certificate) -> dict[Source, tuple[str, ...] | None]:
+    try:
+        alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        alternatives = x509.SubjectAlternativeName([])
+    uris = alternatives.get_values_for_type(x509.UniformResourceIdentifier)
+    hosts = alternatives.get_values_for_type(x509.DNSName)
+    common = [attribute.value for attribute in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    names: dict[Source, tuple[str, ...] | None] = {}
+    if any(uri.lower().startswith("spiffe:") for uri in uris):
+        names["spiffe"] = (uris[0],) if len(uris) == 1 and _is_spiffe_id(uris[0]) else None
+    if hosts:
+        names["dns"] = _dns_names(hosts)
+    if common:
+        first = common[0]
+        sound = len(common) == 1 and isinstance(first, str) and _COMMON_NAME.fullmatch(first)
+        names["cn"] = (str(first),) if sound else None
+    return names
+
+
+def _is_spiffe_id(uri: str) -> bool:
+    if not uri.startswith(_SPIFFE) or len(uri) > _MOST_SPIFFE_ID:
+        return False
+    domain, *segments = uri.removeprefix(_SPIFFE).split("/")
+    return bool(_TRUST_DOMAIN.fullmatch(domain)) and bool(segments) and all(_SEGMENT.fullmatch(part) for part in segments)
+
+
+def _dns_names(hosts: Sequence[str]) -> tuple[str, ...] | None:
+    """None if one of them is no name at all: it was made to be misread."""
+    names = [host.lower().removesuffix(".") for host in hosts]
+    if not all(_DNS.fullmatch(name.removeprefix("*.")) for name in names):
+        return None
+    return tuple(dict.fromkeys(name for name in names if not name.startswith("*.")))

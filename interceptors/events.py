@@ -1,0 +1,45 @@
+"""What leaves a record: security events, without secrets, tokens or payload."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Event(StrEnum):
+    """The kinds of security event."""
+
+    AUTHENTICATION_FAILED = "authentication_failed"
+    AUTHORISATION_DENIED = "authorisation_denied"
+    AUTHORISATION_WOULD_DENY = "authorisation_would_deny"
+    """As the policy has it; let through, because it is tried out."""
+    KEY_CREATED = "key_created"
+    KEY_ROTATED = "key_rotated"
+    KEY_REVOKED = "key_revoked"
+    KEY_USED_AFTER_REVOCATION = "key_used_after_revocation"
+    CERTIFICATE_RELOADED = "certificate_reloaded"
+    CERTIFICATE_RELOAD_FAILED = "certificate_reload_failed"
+    POLICY_CHANGED = "policy_changed"
+    POLICY_RELOAD_FAILED = "policy_reload_failed"
+    SERVER_ERROR = "server_error"
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityEvent:
+    """One line of the audit log. What is empty is left out there; the log adds the time."""
+
+    event: Event
+    check: str = ""
+    """Which test a call failed, lower_snake_case; for an error of the server the exception's class."""
+    principal: str = ""
+    detail: str = ""
+    """For people: a path, a label, the reason a file was not taken. Never anything a caller sent but an id."""
+    request_id: str = ""
+    peer: str = ""
+    method: str = ""
+    user_agent: str = ""
+
+
+Record = Callable[[SecurityEvent], None]
+"""Where events go. Must not block and must not raise."""

@@ -10,10 +10,11 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from aligner_svc.domain import SAMPLE_RATE
+from aligner_svc.security_settings import AuditSettings, AuthSettings, JwtSettings, KeySettings, Section, TlsSettings
 
 MIB = 1 << 20
 MAX_PAYLOAD = 1 << 30
@@ -30,20 +31,19 @@ def toml_file() -> Path:
     return Path(os.environ.get("ALIGNER_CONFIG", "aligner.toml"))
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class ServerSettings(_Section):
+class ServerSettings(Section):
     """Where the service listens and how it leaves."""
 
-    profile: Literal["dev"] = Field("dev", description="dev: loopback only, plaintext, no authentication, reflection on")
+    profile: Literal["dev", "prod"] = Field(
+        "dev",
+        description="dev: loopback only, plaintext, no authentication, reflection on; prod: authentication, and TLS off loopback",
+    )
     listen: str = Field("127.0.0.1:50051", description="HOST:PORT; port 0 takes a free one")
     drain_delay: float = Field(1.0, ge=0, le=3600, description="seconds between NOT_SERVING and refusing new calls")
     drain_grace: float = Field(30.0, ge=0, le=24 * 3600, description="seconds calls in flight may take to finish after that")
 
 
-class Limits(_Section):
+class Limits(Section):
     """What a caller may send."""
 
     unary_audio_bytes: int = Field(10 * MIB, gt=0, le=512 * MIB, description="audio bytes of one Align call")
@@ -55,14 +55,14 @@ class Limits(_Section):
     transcript_chars: int = Field(200_000, gt=0, le=10_000_000, description="longest transcript, code points")
 
 
-class DecodeSettings(_Section):
+class DecodeSettings(Section):
     """The decoder's worker processes."""
 
     workers: int = Field(default_factory=lambda: max(1, _cores() // 2), ge=1, le=1024, description="decoder processes")
     timeout: float = Field(120.0, gt=0, le=24 * 3600, description="wall-clock seconds one decode may take")
 
 
-class EngineSettings(_Section):
+class EngineSettings(Section):
     """The aligner behind the service."""
 
     name: Literal["pocketsphinx", "qwen"] = Field(
@@ -72,7 +72,7 @@ class EngineSettings(_Section):
     queue: int = Field(64, ge=1, le=1_000_000, description="calls that may wait for the engine; one more is refused")
 
 
-class QwenSettings(_Section):
+class QwenSettings(Section):
     """Qwen3-ForcedAligner, where it is the engine."""
 
     model: str = Field(
@@ -92,7 +92,7 @@ class QwenSettings(_Section):
     batch_items: int = Field(128, ge=1, le=10_000, description="calls one batch may have")
 
 
-class StreamSettings(_Section):
+class StreamSettings(Section):
     """StreamAlign uploads."""
 
     concurrent: int = Field(
@@ -117,6 +117,11 @@ class Settings(BaseSettings):
     engine: EngineSettings = Field(default_factory=EngineSettings)
     qwen: QwenSettings = Field(default_factory=QwenSettings)
     stream: StreamSettings = Field(default_factory=StreamSettings)
+    tls: TlsSettings = Field(default_factory=TlsSettings)
+    auth: AuthSettings = Field(default_factory=AuthSettings)
+    jwt: JwtSettings = Field(default_factory=JwtSettings)
+    keys: KeySettings = Field(default_factory=KeySettings)
+    audit: AuditSettings = Field(default_factory=AuditSettings)
 
     @classmethod
     def settings_customise_sources(

@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -110,9 +110,9 @@ def load(settings_class: type[_Settings], overrides: Sequence[Override] = ()) ->
     return Loaded(settings, environment, file, file_path)
 
 
-def unknown_variables(settings_class: type[BaseSettings]) -> list[UnknownVariable]:
-    """ALIGNER_* variables that no setting reads; without this a misspelling would be silence."""
-    valid = {CONFIG_VARIABLE}
+def unknown_variables(settings_class: type[BaseSettings], others: Iterable[str] = ()) -> list[UnknownVariable]:
+    """ALIGNER_* variables that neither a setting nor one of `others` reads; without this a misspelling would be silence."""
+    valid = {CONFIG_VARIABLE, *others}
     for path in _leaves(settings_class):
         # A whole section may be given as JSON in the variable of its name.
         valid |= {_name(path[:depth]) for depth in range(1, len(path) + 1)}
@@ -149,6 +149,7 @@ def _line(
 ) -> str:
     """One fault, under the name by which the person set the value."""
     path = tuple(str(part) for part in fault["loc"])
+    said = _lower_first(fault["msg"].removeprefix("Value error, "))
     flag = next((override.flag for override in overrides if override.path == path), None)
     if flag:
         name, names = flag, []
@@ -161,7 +162,7 @@ def _line(
     else:
         name, names = ".".join(path), []
     if fault["type"] != "extra_forbidden":
-        return f"{name}: {_lower_first(fault['msg'])}"
+        return f"{name}: {said}"
     nearest = _nearest(_name(path) if _has(environment, path) else ".".join(path), names)
     return f"{name}: no such setting" + (f"; did you mean {nearest}?" if nearest else "")
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from aligner_svc.cli.credentials import VARIABLES
 from aligner_svc.cli.failures import from_settings, reported, warn
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def config(
     from aligner_svc.config import Settings
     from aligner_svc.settings_report import SettingsProblem, load, unknown_variables
 
-    for unknown in unknown_variables(Settings):
+    for unknown in unknown_variables(Settings, VARIABLES):
         warn(str(unknown))
     with reported():
         try:
@@ -86,6 +87,6 @@ def _toml(value: Any) -> str | None:
         case list():
             return f"[{', '.join(filter(None, map(_toml, value)))}]"
         case dict():
-            return "{" + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items()) + "}"
+            return "{" + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items() if item is not None) + "}"
     # A JSON string is a TOML one but for DEL, and but for escaped surrogates, which are not used here.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import socket
 from collections.abc import Callable
-from ipaddress import ip_address
 from typing import Any
 
 from google.rpc import status_pb2
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from aligner_svc.api.v1 import aligner_pb2, aligner_pb2_grpc
 from aligner_svc.audio.decode import Decoder
@@ -22,15 +20,19 @@ from aligner_svc.config import MIB, Limits, Settings
 from aligner_svc.engines.base import Engine, EngineStartError
 from aligner_svc.engines.pocketsphinx.engine import PocketSphinxEngine
 from aligner_svc.errors import AlignerError
+from aligner_svc.guards import GuardError, Guards
+from aligner_svc.listening import ListenError, check_exposure, parse, take
 from aligner_svc.pipeline import Pipeline
 from aligner_svc.servicer import AlignerServicer
-from aligner_svc.status import DOMAIN, internal_status, to_status
+from aligner_svc.status import internal_status, to_status
 from aligner_svc.workers import WorkerDiedError
-from interceptors import chain
 
 log = logging.getLogger(__name__)
 
-SERVICE_NAME = aligner_pb2.DESCRIPTOR.services_by_name["Aligner"].full_name
+_ALIGNER = aligner_pb2.DESCRIPTOR.services_by_name["Aligner"]
+_HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
+_REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
+SERVICE_NAME = _ALIGNER.full_name
 _TEXT_ROOM = 4
 """Bytes UTF-8 needs for a code point at most."""
 
@@ -64,6 +66,12 @@ class Service:
     def __init__(self, settings: Settings, engine: Engine | None = None) -> None:
         """`engine`: instead of the one the settings name. Raises StartError."""
         self._settings = settings
+        try:
+            self._listen = parse(settings.server.listen)
+            check_exposure(self._listen, settings)
+            self._guards = Guards(settings, _describe, served=_methods(_ALIGNER, _HEALTH, _REFLECTION), exempt=_methods(_HEALTH))
+        except (ListenError, GuardError) as error:
+            raise StartError(str(error)) from None
         self.engine: Engine = engine or _engine(settings, self._on_engine)
         self._limits = _limits(settings.limits, self.engine)
         self.decoder = Decoder(settings.decode, self._limits)
@@ -77,21 +85,23 @@ class Service:
 
     async def start(self) -> None:
         """Listen, load, warm up, report ready. Raises StartError."""
-        host, port = _split(self._settings.server.listen)
-        _check_loopback(host)
         await self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
         # The port first: a mistake there should not cost the seconds the models take to load.
         server = self._build_server()
-        bound = _bind(server, host, port)
-        self.address = f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}"
-        await server.start()
-        self._server = server
         try:
+            self.address = str(take(server, self._listen, self._guards.credentials))
+        except ListenError as error:
+            await self.close()
+            raise StartError(str(error)) from None
+        try:
+            await self._guards.start()
+            await server.start()
+            self._server = server
             await asyncio.gather(self.decoder.start(), self.engine.start())
         except WorkerDiedError as error:
             await self.close(grace=0)
             raise StartError(f"a worker process does not come up: {error}") from None
-        except EngineStartError as error:
+        except (EngineStartError, GuardError) as error:
             await self.close(grace=0)
             raise StartError(str(error)) from None
         except BaseException:
@@ -112,6 +122,7 @@ class Service:
         if self._server is not None:
             await self._server.stop(grace)
         await asyncio.gather(self.decoder.close(), self.engine.close())
+        await self._guards.close()  # last: what ended above may leave a record
 
     def _on_engine(self, failed: str | None) -> None:
         """The engine's device went out of service, and why, or came back."""
@@ -146,17 +157,12 @@ class Service:
                 -1,
             ),  # 200,000 characters of words make 3 MB; what we send is bounded by what we take
         )
-        guards = chain(
-            _describe, DOMAIN, most_metadata_entries=limits.metadata_entries, most_metadata_bytes=limits.metadata_bytes
-        )
-        server = aio.server(interceptors=guards, options=options)
+        server = aio.server(interceptors=self._guards.interceptors, options=options)
         servicer = AlignerServicer(pipeline, self.engine, limits, self._settings.stream)
         aligner_pb2_grpc.add_AlignerServicer_to_server(servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        if self._settings.server.profile == "dev":
-            reflection.enable_server_reflection(
-                (SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name), server
-            )
+        # Open in the dev profile; elsewhere the policy asks for the admin scope.
+        reflection.enable_server_reflection((SERVICE_NAME, _HEALTH.full_name), server)
         return server
 
 
@@ -218,45 +224,10 @@ def _limits(limits: Limits, engine: Engine) -> Limits:
     return limits.model_copy(update={"audio_seconds": min(limits.audio_seconds, engine.longest_seconds)})
 
 
+def _methods(*services: Any) -> frozenset[str]:
+    """Of all of them, as "/package.Service/Method"."""
+    return frozenset(f"/{service.full_name}/{method.name}" for service in services for method in service.methods)
+
+
 def _describe(error: Exception) -> status_pb2.Status:
     return to_status(error) if isinstance(error, AlignerError) else internal_status()
-
-
-def _split(listen: str) -> tuple[str, int]:
-    host, colon, port = listen.rpartition(":")
-    if ":" in host and not host.startswith("["):
-        colon = ""  # "::1" is an address without a port
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535:
-        raise StartError(f"cannot listen on '{listen}': HOST:PORT is needed, e.g. 127.0.0.1:50051")
-    return host, int(port)
-
-
-def _check_loopback(host: str) -> None:
-    """Plaintext without authentication stays on this machine."""
-    try:
-        addresses = [ip_address(host)]
-    except ValueError:
-        try:
-            addresses = [ip_address(info[4][0]) for info in socket.getaddrinfo(host, None)]
-        except OSError:
-            raise StartError(f"cannot listen on '{host}': the name does not resolve") from None
-    if not all(address.is_loopback for address in addresses):
-        raise StartError(
-            f"refusing to listen on {host}: it can be reached from other machines, which needs TLS and at least one "
-            "authentication method, and neither is configured; listen on 127.0.0.1 instead"
-        )
-
-
-def _bind(server: aio.Server, host: str, port: int) -> int:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:  # gRPC's own error does not tell a taken port from a forbidden one
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise StartError(f"cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}") from None
-    try:
-        return server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-    except RuntimeError:
-        raise StartError(f"cannot listen on {host}:{port}: the address is already in use") from None

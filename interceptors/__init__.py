@@ -6,8 +6,12 @@ from collections.abc import Sequence
 
 from grpc import aio
 
+from interceptors.audit import Audit
+from interceptors.auth.authenticate import Authenticate
+from interceptors.auth.authorise import Authorise
 from interceptors.base import CallInterceptor
 from interceptors.call import Call, current_call, outcome
+from interceptors.events import Event, Record, SecurityEvent
 from interceptors.header_limits import HeaderLimits
 from interceptors.recovery import Describe, Recovery
 from interceptors.refusal import RefusedError
@@ -15,14 +19,20 @@ from interceptors.request_id import RequestId
 from interceptors.requests import Requests
 
 __all__ = [
+    "Audit",
+    "Authenticate",
+    "Authorise",
     "Call",
     "CallInterceptor",
     "Describe",
+    "Event",
     "HeaderLimits",
+    "Record",
     "Recovery",
     "RefusedError",
     "RequestId",
     "Requests",
+    "SecurityEvent",
     "chain",
     "current_call",
     "outcome",
@@ -35,18 +45,28 @@ def chain(
     *,
     most_metadata_entries: int,
     most_metadata_bytes: int,
+    record: Record | None = None,
+    authenticate: Authenticate | None = None,
+    authorise: Authorise | None = None,
 ) -> Sequence[aio.ServerInterceptor]:
-    """Every interceptor in the order a call passes them, each with the reason for its place.
+    """Every interceptor in the order a call passes them, each with the reason for its place; without those that are None.
 
     `domain`: of the ErrorInfo in refusals.
     """
-    return (
+    guards: tuple[aio.ServerInterceptor | None, ...] = (
         # Outermost: what the interceptors below raise must not reach a client as exception text either.
         Recovery(describe, domain),
         # Before anything that logs or refuses, so that every line and every refusal carries the id.
         RequestId(),
+        # Around every guard that refuses and around the servicer, whose errors it records too.
+        Audit(record, describe) if record is not None else None,
         # Before anything that reads headers.
         HeaderLimits(most_metadata_entries, most_metadata_bytes),
+        # Before anything that depends on who calls, and anything that a stranger should not be able to spend.
+        authenticate,
+        # With the principal known, and before anything is spent on what it may not do.
+        authorise,
         # Innermost: no request is read until all of the above have let its call pass.
         Requests(),
     )
+    return tuple(guard for guard in guards if guard is not None)

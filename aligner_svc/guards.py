@@ -1,0 +1,202 @@
+"""The guards the settings ask for, built once: TLS, authentication, authorisation, audit.
+
+What only some of them need (cryptography, httpx, SQLAlchemy: half a second) is imported where they are asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from importlib.resources import files
+from typing import TYPE_CHECKING, Protocol
+
+import grpc
+
+from aligner_svc.config import Settings
+from aligner_svc.security_settings import AuthSettings, Issuer, JwtSettings, KeySettings
+from aligner_svc.status import DOMAIN
+from aligner_svc.telemetry.audit import AuditError, AuditLog, open_audit
+from interceptors import Authenticate, Authorise, Describe, Record, chain
+from interceptors.auth.authenticate import Certificates, Keys, Methods, Tokens
+from interceptors.auth.keys_error import KeysError
+from interceptors.auth.policy import Policy
+from interceptors.auth.policy_file import PolicyFile
+from interceptors.auth.policy_text import PolicyError
+
+if TYPE_CHECKING:
+    from interceptors.auth.keys.store import KeyStore
+
+DEFAULT_POLICY = "default_policy.toml"
+
+
+class GuardError(Exception):
+    """The guards cannot stand as the settings have them; the message says why and what to do."""
+
+
+class _Part(Protocol):
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class Guards:
+    """`interceptors` for the server and its `credentials` (None: plaintext). `start` before it listens, `close` after it."""
+
+    def __init__(self, settings: Settings, describe: Describe, *, served: Collection[str], exempt: Collection[str]) -> None:
+        """`served`: every method, "/package.Service/Method"; `exempt`: those that anybody may call. Raises GuardError."""
+        self._parts: list[_Part] = []
+        self._audit: AuditLog | None = None
+        self._store: KeyStore | None = None
+        limits = settings.limits
+        try:
+            record = self._open_audit(settings)
+            self.credentials = self._tls(settings, record)
+            self.interceptors = chain(
+                describe,
+                DOMAIN,
+                most_metadata_entries=limits.metadata_entries,
+                most_metadata_bytes=limits.metadata_bytes,
+                record=record,
+                authenticate=self._authenticate(settings, record, exempt),
+                authorise=self._authorise(settings, record, served, exempt),
+            )
+        except (AuditError, PolicyError) as error:
+            self._close_audit()
+            raise GuardError(str(error)) from None
+        except GuardError:
+            self._close_audit()
+            raise
+
+    async def start(self) -> None:
+        """Fetch keys, watch files. An issuer or a database that is out of reach does not stop the start.
+
+        Raises GuardError: a file of keys is not what it should be.
+        """
+        try:
+            await asyncio.gather(*(part.start() for part in self._parts))
+        except KeysError as error:
+            raise GuardError(str(error)) from None
+
+    async def close(self) -> None:
+        """Idempotent."""
+        await asyncio.gather(*(part.close() for part in self._parts))
+        if self._store is not None:
+            await self._store.close()  # the authenticator has written its last into it
+        self._close_audit()
+
+    def _close_audit(self) -> None:
+        if self._audit is not None:
+            self._audit.close()
+
+    def _open_audit(self, settings: Settings) -> Record | None:
+        """In the dev profile nobody is known, and its own errors are in the log: a record only where a file is named."""
+        if settings.server.profile == "dev" and settings.audit.file is None:
+            return None
+        self._audit = open_audit(settings.audit)
+        return self._audit.record
+
+    def _tls(self, settings: Settings, record: Record | None) -> grpc.ServerCredentials | None:
+        tls = settings.tls
+        if tls.certificate is None or tls.key is None:
+            return None
+        from aligner_svc.tls import CertificateError, ServerCertificates  # noqa: PLC0415
+
+        try:
+            certificates = ServerCertificates(tls.certificate, tls.key, tls.client_ca, _required(record), tls.reload_every)
+        except CertificateError as error:
+            raise GuardError(str(error)) from None
+        self._parts.append(certificates)
+        return certificates.credentials()
+
+    def _authenticate(self, settings: Settings, record: Record | None, exempt: Collection[str]) -> Authenticate | None:
+        auth = settings.auth
+        if not auth.methods:
+            return None
+        from interceptors.auth.certificate import thumbprint  # noqa: PLC0415
+
+        methods = Methods(
+            tokens=self._tokens(settings.jwt, settings.tls.reload_every) if "jwt" in auth.methods else None,
+            keys=self._keys(settings.keys) if "api_key" in auth.methods else None,
+            certificates=_certificates(auth, settings) if "mtls" in auth.methods else None,
+        )
+        return Authenticate(
+            methods,
+            thumbprint=thumbprint,
+            exempt=exempt,
+            overtime=settings.jwt.overtime,
+            record=_required(record),
+            domain=DOMAIN,
+        )
+
+    def _tokens(self, settings: JwtSettings, reload_every: float) -> Tokens:
+        if not settings.issuers:
+            raise GuardError("auth.methods has jwt, and no issuer is believed: set ALIGNER_JWT__ISSUERS")
+        from interceptors.auth.jwks import FileKeys, UrlKeys  # noqa: PLC0415
+        from interceptors.auth.jwt import JwtAuthenticator  # noqa: PLC0415
+        from interceptors.auth.tokens import TokenRules  # noqa: PLC0415
+
+        def rules(issuer: Issuer) -> TokenRules:
+            audiences, algorithms = frozenset(issuer.audience), frozenset(settings.algorithms)
+            return TokenRules(issuer.issuer, audiences, algorithms, settings.max_lifetime, settings.leeway)
+
+        def keys(issuer: Issuer) -> FileKeys | UrlKeys:
+            if issuer.jwks_file is not None:
+                return FileKeys(issuer.jwks_file, reload_every)
+            return UrlKeys(issuer.issuer, issuer.jwks_url, refresh=settings.keys_refresh, stale=settings.keys_stale)
+
+        try:
+            authenticator = JwtAuthenticator([(rules(one), keys(one)) for one in settings.issuers], cache=settings.cache)
+        except ValueError as error:  # an issuer that is named twice
+            raise GuardError(f"jwt.issuers: {error}") from None
+        self._parts.append(authenticator)
+        return authenticator
+
+    def _keys(self, settings: KeySettings) -> Keys:
+        """SQLAlchemy and the migrations are imported where API keys are a method alone."""
+        from aligner_svc.keys_access import PepperError, open_store, read_pepper  # noqa: PLC0415
+        from interceptors.auth.keys.authenticator import KeyAuthenticator  # noqa: PLC0415
+
+        try:
+            store = open_store(settings)
+            pepper = read_pepper(settings)
+        except PepperError as error:
+            raise GuardError(str(error)) from None
+        except ValueError as error:
+            raise GuardError(f"keys.database: {error}") from None
+        authenticator = KeyAuthenticator(store, pepper, prefix=settings.prefix, timeout=settings.timeout, outage=settings.outage)
+        self._parts.append(authenticator)
+        self._store = store
+        return authenticator
+
+    def _authorise(
+        self, settings: Settings, record: Record | None, served: Collection[str], exempt: Collection[str]
+    ) -> Authorise | None:
+        auth = settings.auth
+        if not auth.methods:
+            return None
+        record = _required(record)
+        if auth.policy is None:
+            text = files("aligner_svc").joinpath(DEFAULT_POLICY).read_text(encoding="utf-8")
+            built_in = Policy.parse(text, DEFAULT_POLICY, served)
+            return Authorise(lambda: built_in, served=served, exempt=exempt, dry_run=auth.dry_run, record=record)
+        policy = PolicyFile(auth.policy, served, record, settings.tls.reload_every)
+        self._parts.append(policy)
+        return Authorise(lambda: policy.current, served=served, exempt=exempt, dry_run=auth.dry_run, record=record)
+
+
+def _certificates(auth: AuthSettings, settings: Settings) -> Certificates:
+    if settings.tls.client_ca is None:
+        raise GuardError("auth.methods has mtls, and no client certificate is asked for: set ALIGNER_TLS__CLIENT_CA")
+    from interceptors.auth.certificate import CertificateAuthenticator  # noqa: PLC0415
+
+    try:
+        return CertificateAuthenticator(auth.identity, auth.identities)
+    except ValueError as error:  # a pattern that can match nothing
+        raise GuardError(f"auth.identities: {error}") from None
+
+
+def _required(record: Record | None) -> Record:
+    """Where there is something to guard there is a record: the exposure check lets no other settings pass."""
+    if record is None:
+        raise GuardError("the dev profile has neither TLS nor authentication: start with --profile prod")
+    return record

@@ -1,0 +1,61 @@
+"""A refusal that concerns who calls, and an error of the server, each leave one record."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import grpc
+from google.rpc import code_pb2, status_pb2
+from grpc import aio
+
+from interceptors.base import CallInterceptor, Context
+from interceptors.call import Call, current_call
+from interceptors.events import Event, Record, SecurityEvent
+from interceptors.refusal import RefusedError
+
+_EVENTS = {
+    grpc.StatusCode.UNAUTHENTICATED: Event.AUTHENTICATION_FAILED,
+    grpc.StatusCode.UNAVAILABLE: Event.AUTHENTICATION_FAILED,  # could not be judged, and so was not let in
+    grpc.StatusCode.PERMISSION_DENIED: Event.AUTHORISATION_DENIED,
+}
+_CHECKS = {"key_revoked": Event.KEY_USED_AFTER_REVOCATION}
+
+
+class Audit(CallInterceptor):
+    """`describe`: the status an exception is told as; INTERNAL is an error of the server's own."""
+
+    def __init__(self, record: Record, describe: Callable[[Exception], status_pb2.Status]) -> None:
+        self._record = record
+        self._describe = describe
+
+    @asynccontextmanager
+    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
+        try:
+            yield
+        except (aio.AbortError, aio.BaseError):
+            raise
+        except RefusedError as refused:
+            event = _CHECKS.get(refused.check) or _EVENTS.get(refused.code)
+            if refused.check and event is not None:
+                self._record(of_call(SecurityEvent(event, refused.check, refused.principal), current_call()))
+            raise
+        except Exception as error:
+            if self._describe(error).code == code_pb2.INTERNAL:
+                self._record(of_call(SecurityEvent(Event.SERVER_ERROR, type(error).__name__), current_call()))
+            raise
+
+
+def of_call(event: SecurityEvent, call: Call | None) -> SecurityEvent:
+    """The event with what is known of the call."""
+    if call is None:
+        return event
+    return replace(
+        event,
+        principal=event.principal or (call.principal.name if call.principal else ""),
+        request_id=call.request_id,
+        peer=call.peer,
+        method=call.method,
+        user_agent=call.user_agent,
+    )

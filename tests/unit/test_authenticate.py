@@ -1,0 +1,351 @@
+"""Authentication and its audit around all four kinds of RPC, on a real server; who is who is scripted here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc import aio
+
+from interceptors import Audit, Authenticate, Event, Recovery, RequestId, Requests, SecurityEvent, current_call
+from interceptors.auth.authenticate import Methods
+from interceptors.principal import Principal, Rejected, Undecided
+
+SERVICE = "test.Kinds"
+KINDS = ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream")
+OPEN = f"/{SERVICE}/Open"
+NOW = 1_000_000.0
+
+
+class Scripted:
+    """Credentials are words: the good ones say whose they are."""
+
+    def __init__(self) -> None:
+        self.thumbprints: list[str | None] = []
+
+    async def authenticate(self, credential: str, thumbprint: str | None = None):
+        self.thumbprints.append(thumbprint)
+        match credential:
+            case "alice":
+                return Principal("jwt:idp#alice", "jwt", frozenset({"align"}))
+            case "brief":
+                return Principal("jwt:idp#brief", "jwt", expires=NOW + 0.2)
+            case "expired":
+                return Rejected("expired", "jwt:idp#alice", expired=True)
+            case "revoked":
+                return Rejected("key_revoked", "key:1")
+            case "unsure":
+                return Undecided("keys_unavailable")
+        return Rejected("signature")
+
+
+class Certificates:
+    def __init__(self, verdict) -> None:
+        self.verdict = verdict
+
+    def authenticate(self, auth_context):
+        return self.verdict
+
+
+class Service(grpc.GenericRpcHandler):
+    """Answers with the principal. `read` counts bytes of requests that were received."""
+
+    def __init__(self) -> None:
+        self.read = 0
+        self.begun = asyncio.Event()
+
+    async def _one(self, request, context):
+        self.read += len(request)
+        return self._who(request)
+
+    def _who(self, request: bytes) -> bytes:
+        call = current_call()
+        return (call.principal.name if call and call.principal else "nobody").encode()
+
+    async def _to_stream(self, request, context):
+        yield await self._one(request, context)
+
+    async def _from_stream(self, requests, context):
+        self.begun.set()
+        async for request in requests:
+            self.read += len(request)
+        return self._who(b"")
+
+    async def _both(self, requests, context):
+        self.begun.set()
+        async for request in requests:
+            self.read += len(request)
+            yield self._who(request)
+
+    def service(self, details):
+        return {
+            f"/{SERVICE}/UnaryUnary": grpc.unary_unary_rpc_method_handler(self._one),
+            OPEN: grpc.unary_unary_rpc_method_handler(self._one),
+            f"/{SERVICE}/UnaryStream": grpc.unary_stream_rpc_method_handler(self._to_stream),
+            f"/{SERVICE}/StreamUnary": grpc.stream_unary_rpc_method_handler(self._from_stream),
+            f"/{SERVICE}/StreamStream": grpc.stream_stream_rpc_method_handler(self._both),
+        }.get(details.method)
+
+
+class Bench:
+    """A server with the guards, and what they recorded."""
+
+    def __init__(self, **parts) -> None:
+        self.events: list[SecurityEvent] = []
+        self.service = Service()
+        self.scripted = Scripted()
+        self.methods = Methods(**({"tokens": self.scripted, "keys": self.scripted} | parts))
+
+    @asynccontextmanager
+    async def serving(self, overtime: float = 0.0) -> AsyncIterator[aio.Channel]:
+        server = aio.server(
+            interceptors=(
+                Recovery(_describe, "test"),
+                RequestId(),
+                Audit(self.events.append, _describe),
+                Authenticate(
+                    self.methods,
+                    thumbprint=lambda _: "print",
+                    exempt={OPEN},
+                    overtime=overtime,
+                    record=self.events.append,
+                    domain="test",
+                    now=lambda: NOW,
+                ),
+                Requests(),
+            ),
+            options=[("grpc.max_receive_message_length", -1)],
+        )
+        server.add_generic_rpc_handlers((self.service,))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        try:
+            async with aio.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.max_send_message_length", -1)]) as channel:
+                yield channel
+        finally:
+            await server.stop(0)
+
+
+def _describe(error: Exception) -> status_pb2.Status:
+    return status_pb2.Status(code=code_pb2.INTERNAL, message="internal error")
+
+
+def start(channel: aio.Channel, kind: str, *metadata: tuple[str, str], body: bytes = b"body"):
+    path = f"/{SERVICE}/{kind}"
+    match kind:
+        case "UnaryStream":
+            return channel.unary_stream(path)(body, metadata=metadata)
+        case "StreamUnary":
+            return channel.stream_unary(path)(iter([body]), metadata=metadata)
+        case "StreamStream":
+            return channel.stream_stream(path)(iter([body]), metadata=metadata)
+    return channel.unary_unary(path)(body, metadata=metadata)
+
+
+async def answer(call) -> bytes:
+    if isinstance(call, aio.UnaryUnaryCall | aio.StreamUnaryCall):
+        return await call
+    return b"".join([response async for response in call])
+
+
+async def refused(call) -> tuple[grpc.StatusCode, str, str]:
+    """Code, reason, message."""
+    with pytest.raises(aio.AioRpcError) as error:
+        await answer(call)
+    trailing = dict(error.value.trailing_metadata())
+    info = error_details_pb2.ErrorInfo()
+    assert status_pb2.Status.FromString(trailing["grpc-status-details-bin"]).details[0].Unpack(info)
+    assert len(trailing["x-request-id"]) == 32
+    return error.value.code(), info.reason, error.value.details()
+
+
+def bearer(token: str) -> tuple[str, str]:
+    return "authorization", f"Bearer {token}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("credential", [bearer("alice"), ("x-api-key", "alice"), ("authorization", "bearer  alice")])
+async def test_the_servicer_is_told_who_calls(kind, credential) -> None:
+    bench = Bench()
+    async with bench.serving() as channel:
+        assert await answer(start(channel, kind, credential)) == b"jwt:idp#alice"
+    assert bench.events == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("sent", "code", "reason", "event", "check", "principal"),
+    [
+        ([], "UNAUTHENTICATED", "CREDENTIALS_MISSING", Event.AUTHENTICATION_FAILED, "credentials_missing", ""),
+        ([bearer("bob")], "UNAUTHENTICATED", "CREDENTIALS_INVALID", Event.AUTHENTICATION_FAILED, "signature", ""),
+        ([("x-api-key", "bob")], "UNAUTHENTICATED", "CREDENTIALS_INVALID", Event.AUTHENTICATION_FAILED, "signature", ""),
+        (
+            [("x-api-key", "revoked")],
+            "UNAUTHENTICATED",
+            "CREDENTIALS_INVALID",
+            Event.KEY_USED_AFTER_REVOCATION,
+            "key_revoked",
+            "key:1",
+        ),
+        ([bearer("expired")], "UNAUTHENTICATED", "TOKEN_EXPIRED", Event.AUTHENTICATION_FAILED, "expired", "jwt:idp#alice"),
+        ([bearer("unsure")], "UNAVAILABLE", "AUTHENTICATION_UNAVAILABLE", Event.AUTHENTICATION_FAILED, "keys_unavailable", ""),
+        (
+            [("authorization", "Basic alice")],
+            "UNAUTHENTICATED",
+            "CREDENTIALS_INVALID",
+            Event.AUTHENTICATION_FAILED,
+            "scheme_unknown",
+            "",
+        ),
+        (
+            [bearer("alice"), ("x-api-key", "alice")],
+            "UNAUTHENTICATED",
+            "CREDENTIALS_AMBIGUOUS",
+            Event.AUTHENTICATION_FAILED,
+            "credentials_ambiguous",
+            "",
+        ),
+        (
+            [bearer("alice"), bearer("alice")],
+            "UNAUTHENTICATED",
+            "CREDENTIALS_AMBIGUOUS",
+            Event.AUTHENTICATION_FAILED,
+            "credentials_ambiguous",
+            "",
+        ),
+    ],
+    ids=["none", "bad token", "bad key", "revoked", "expired", "unsure", "scheme", "two kinds", "twice"],
+)
+async def test_a_refusal_is_told_and_recorded_once(kind, sent, code, reason, event, check, principal) -> None:
+    bench = Bench()
+    async with bench.serving() as channel:
+        told = await refused(start(channel, kind, *sent))
+    assert (told[0].name, told[1]) == (code, reason)
+    assert "alice" not in told[2]
+    [recorded] = bench.events
+    assert (recorded.event, recorded.check, recorded.principal) == (event, check, principal)
+    assert recorded.method == f"/{SERVICE}/{kind}"
+    assert recorded.peer.startswith("ipv4:127.0.0.1:")
+    assert recorded.user_agent.startswith("grpc-python")
+    assert len(recorded.request_id) == 32
+    assert bench.service.read == 0
+
+
+async def test_a_client_cannot_tell_a_revoked_key_from_one_that_never_was() -> None:
+    bench = Bench()
+    async with bench.serving() as channel:
+        told = [await refused(start(channel, "UnaryUnary", ("x-api-key", key))) for key in ("revoked", "bob")]
+    assert told[0] == told[1]
+
+
+async def test_what_is_missing_is_told_by_name() -> None:
+    bench = Bench(keys=None)
+    async with bench.serving() as channel:
+        _, _, message = await refused(start(channel, "UnaryUnary"))
+        assert "a bearer token" in message
+        assert "key" not in message
+        assert (await refused(start(channel, "UnaryUnary", ("x-api-key", "alice"))))[1] == "CREDENTIALS_INVALID"
+    assert bench.events[-1].check == "method_not_accepted"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_large_request_of_a_stranger_is_not_read(kind) -> None:
+    bench = Bench()
+    async with bench.serving() as channel:
+        assert (await refused(start(channel, kind, bearer("bob"), body=bytes(40 << 20))))[1] == "CREDENTIALS_INVALID"
+        assert bench.service.read == 0
+        assert await answer(start(channel, "UnaryUnary", bearer("alice"), body=bytes(40 << 20)))
+    assert bench.service.read == 40 << 20
+
+
+async def test_methods_that_are_exempt_need_nobody() -> None:
+    bench = Bench()
+    async with bench.serving() as channel:
+        assert await channel.unary_unary(OPEN)(b"x") == b"nobody"
+
+
+async def test_a_method_nobody_serves_is_unknown_to_those_who_are_known() -> None:
+    bench = Bench()
+    async with bench.serving() as channel:
+        assert (await refused(start(channel, "Nothing")))[1] == "CREDENTIALS_MISSING"
+        code, reason, _ = await refused(start(channel, "Nothing", bearer("alice")))
+    assert (code, reason) == (grpc.StatusCode.UNIMPLEMENTED, "METHOD_UNKNOWN")
+    assert [event.check for event in bench.events] == ["credentials_missing"]
+
+
+CERTIFIED = Principal("mtls:spiffe://example.org/batch", "mtls")
+
+
+async def test_a_certificate_speaks_where_nothing_else_does() -> None:
+    bench = Bench(certificates=Certificates(CERTIFIED))
+    async with bench.serving() as channel:
+        assert await answer(start(channel, "UnaryUnary")) == b"mtls:spiffe://example.org/batch"
+        assert await answer(start(channel, "UnaryUnary", bearer("alice"))) == b"jwt:idp#alice"
+        assert (await refused(start(channel, "UnaryUnary", bearer("bob"))))[1] == "CREDENTIALS_INVALID"
+    assert bench.scripted.thumbprints == ["print", "print"]
+
+
+async def test_a_certificate_that_is_refused_is_not_mended_by_a_token() -> None:
+    bench = Bench(certificates=Certificates(Rejected("certificate_not_listed", "mtls:x")))
+    async with bench.serving() as channel:
+        for credential in ([], [bearer("alice")]):
+            assert (await refused(start(channel, "UnaryUnary", *credential)))[1] == "CREDENTIALS_INVALID"
+    assert [event.check for event in bench.events] == ["certificate_not_listed"] * 2
+
+
+@pytest.mark.parametrize("kind", ["StreamUnary", "StreamStream"])
+async def test_a_call_that_outlives_its_credential_ends(kind) -> None:
+    """The clock of the credential stands still: it has 0.2 s left when the call starts, and no overtime."""
+    bench = Bench()
+    async with bench.serving() as channel:
+        path = f"/{SERVICE}/{kind}"
+        make = channel.stream_unary(path) if kind == "StreamUnary" else channel.stream_stream(path)
+        call = make(metadata=[bearer("brief")])
+        await call.write(b"first")
+        await asyncio.wait_for(bench.service.begun.wait(), 30)
+        if kind == "StreamStream":
+            assert await call.read() == b"jwt:idp#brief"
+        code, reason, _ = await asyncio.wait_for(refused(call if kind == "StreamUnary" else _rest(call)), 30)
+    assert (code, reason) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_EXPIRED")
+    [recorded] = bench.events
+    assert (recorded.check, recorded.principal) == ("expired_during_call", "jwt:idp#brief")
+
+
+async def test_overtime_lets_a_call_finish() -> None:
+    bench = Bench()
+    async with bench.serving(overtime=3600.0) as channel:
+        call = channel.stream_unary(f"/{SERVICE}/StreamUnary")(metadata=[bearer("brief")])
+        await call.write(b"first")
+        await asyncio.sleep(0.3)
+        await call.done_writing()
+        assert await call == b"jwt:idp#brief"
+
+
+async def test_a_caller_that_does_not_read_is_ended_too() -> None:
+    """The server is waiting to send when the time is over; its client must not wait for ever."""
+
+    async def flood(requests, context):
+        while True:
+            yield bytes(1 << 20)
+
+    class Flood(grpc.GenericRpcHandler):
+        def service(self, details):
+            return grpc.stream_stream_rpc_method_handler(flood)
+
+    bench = Bench()
+    bench.service = Flood()
+    async with bench.serving() as channel, asyncio.timeout(30):
+        call = channel.stream_stream("/test.Flood/Go")(iter([b""]), metadata=[bearer("brief")])
+        await call.read()
+        await asyncio.sleep(0.5)
+        code, reason, _ = await refused(_rest(call))
+    assert (code, reason) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_EXPIRED")
+
+
+async def _rest(call) -> AsyncIterator[bytes]:
+    while (response := await call.read()) is not aio.EOF:
+        yield response

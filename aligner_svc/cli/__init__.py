@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from aligner_svc.cli import align, config, info, serve
+from aligner_svc.cli import align, audit, config, devcerts, info, keys, serve
 
 app = typer.Typer(
     name="aligner",
@@ -43,6 +43,9 @@ app.command("align")(align.align)
 app.command("serve")(serve.serve)
 app.command("config")(config.config)
 app.command("info")(info.info)
+app.add_typer(keys.app)
+app.command("audit")(audit.audit)
+app.command("devcerts")(devcerts.devcerts)
 
 
 def main() -> None:

@@ -12,16 +12,18 @@ import typer
 
 from aligner_svc.cli import corpus
 from aligner_svc.cli.failures import reported
-from aligner_svc.cli.options import DEFAULT_TARGET, Encoding, OutputFormat, Request, Target
+from aligner_svc.cli.options import Encoding, OutputFormat, Request, ServerOptions, with_server
 from aligner_svc.cli.output import SUFFIXES, choose
 
 STDIN = Path("-")
 
 
+@with_server
 def align(  # noqa: PLR0917 - typer makes a flag of each
     file: Annotated[
         Path, typer.Argument(metavar="FILE|DIR", help="Audio; - reads it from stdin; a directory is aligned file by file.")
     ],
+    server: ServerOptions,
     text: Annotated[
         str | None, typer.Option(metavar="TEXT", help="What was said. Default: the .txt or .lab file beside the audio.")
     ] = None,
@@ -40,7 +42,6 @@ def align(  # noqa: PLR0917 - typer makes a flag of each
         bool, typer.Option("--stream", help="Send in chunks. Files over the server's limit for one message always are.")
     ] = False,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, metavar="N", help="For DIR: files at a time.")] = 4,
-    target: Target = DEFAULT_TARGET,
     encoding: Annotated[Encoding | None, typer.Option(help="The audio is headerless samples. Needs --sample-rate.")] = None,
     sample_rate: Annotated[int, typer.Option(min=0, metavar="HZ", help="Headerless audio only.")] = 0,
     channels: Annotated[int, typer.Option(min=0, metavar="N", help="Headerless audio only; 0 means one.")] = 0,
@@ -63,9 +64,10 @@ def align(  # noqa: PLR0917 - typer makes a flag of each
         raise typer.BadParameter("needed with --encoding", param_hint="--sample-rate")
     if text is not None and text_file is not None:
         raise typer.BadParameter("give one of them", param_hint="--text, --text-file")
-    request = Request(target, language, encoding, sample_rate, channels, timeout)
     if file != STDIN and not file.exists():
         raise typer.BadParameter(f"{file} does not exist", param_hint="FILE")
+    connection = server.connection(stdin_taken=file == STDIN)
+    request = Request(connection, language, encoding, sample_rate, channels, timeout)
     with reported():
         if file.is_dir():
             _align_tree(file, out, output_format, request, jobs, has_text=text is not None or text_file is not None)

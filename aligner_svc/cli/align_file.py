@@ -22,10 +22,10 @@ def run(audio: Path | None, out: Path | None, chosen: OutputFormat, request: Req
     """Align one file, or stdin where `audio` is None, and write the answer. Raises Failure, OSError."""
     name = "stdin" if audio is None else str(audio)
     try:
-        with _leaving_at_once(), Aligner(request.target) as aligner:
+        with _leaving_at_once(), request.connection.open() as aligner:
             alignment = _align(aligner, audio, request, transcript, stream=stream)
     except AlignerClientError as error:
-        raise from_client(error, f"{name} could not be aligned", request.target) from error
+        raise from_client(error, f"{name} could not be aligned", request.connection.target) from error
     output.write(alignment, chosen, transcript, "stdin" if audio is None else audio.stem, out)
     if chosen not in output.HOLD_WARNINGS:
         warn_of(alignment)

@@ -52,7 +52,7 @@ def run(plan: Plan, root: Path, out: Path, chosen: OutputFormat, request: Reques
     try:
         outcome = asyncio.run(_align_all(plan.jobs, chosen, request, jobs))
     except AlignerClientError as error:
-        raise from_client(error, f"{root} could not be aligned", request.target) from error
+        raise from_client(error, f"{root} could not be aligned", request.connection.target) from error
     skipped = len(plan.audio_without_text)
     _report(outcome, len(plan.jobs), skipped, root, out)
     if outcome.failed:
@@ -60,7 +60,7 @@ def run(plan: Plan, root: Path, out: Path, chosen: OutputFormat, request: Reques
 
 
 async def _align_all(jobs: list[Job], chosen: OutputFormat, request: Request, width: int) -> Outcome:
-    async with AsyncAligner(request.target) as aligner:
+    async with request.connection.open_async() as aligner:
         # First of all: a server that is not there should be said once and not for every file.
         limit = (await aligner.server_info()).limits.unary_audio_bytes
         outcome = Outcome()

@@ -23,6 +23,31 @@ UNAVAILABLE = 69
 """EX_UNAVAILABLE of sysexits.h."""
 
 
+# By the names of client.Handshake, which is behind the import of grpc.
+_HANDSHAKE_HINTS = {
+    "UNTRUSTED": "give the CA that signed it with --ca FILE",
+    "EXPIRED": "whoever runs the server can renew it; is the clock of this machine right?",
+    "WRONG_NAME": "name the server as its certificate does, in --target or with --server-name NAME",
+    "NOT_TLS": "name the port that speaks TLS, or leave out --tls, --ca, --cert and --key (and their variables)",
+    "REFUSED": "does the server want --cert and --key, of a CA that it believes?",
+    "HUNG_UP": "if it wants TLS, --tls or --ca FILE; if it wants a certificate, --cert and --key, of a CA that it believes",
+}
+
+_TOKEN_HINTS = {
+    "invalid_client": "check --oauth-client and its secret, and whether the provider wants --oauth-post",
+    "unauthorized_client": "check --oauth-client: the provider does not let it use client credentials",
+    "invalid_scope": "check --oauth-scope",
+    "invalid_target": "check --oauth-resource and --oauth-audience",
+}
+
+# Of a reason that the server gives; whoever is told another one, or none, has shown nothing.
+_WHO_HINTS = {
+    "TOKEN_EXPIRED": "get another token, or give --oauth-url, which renews its own",
+    "CREDENTIALS_AMBIGUOUS": "show one thing: a token or a key, and not both",
+    "CREDENTIALS_INVALID": "is it a token, key or certificate for this server, whole, and not revoked?",
+}
+
+
 class Failure(Exception):  # noqa: N818 - an outcome, shown and turned into an exit code
     """A failure to tell the person about. `what` failed, `why`, and a `hint` at what to do."""
 
@@ -52,9 +77,14 @@ def reported() -> Iterator[None]:
 
 def from_client(error: AlignerClientError, what: str, target: str) -> Failure:
     """The failure for what a call raised."""
-    from aligner_svc.client import UnavailableError
+    from aligner_svc.client import TokenError, UnavailableError, failed_handshake
 
+    if isinstance(error, TokenError) and error.retryable:
+        return Failure(what, why=str(error), hint=_hint(error), exit_code=UNAVAILABLE)
     if isinstance(error, UnavailableError):
+        handshake = failed_handshake(error)
+        if handshake is not None:
+            return Failure(what, why=f"{target}: {handshake.value}", hint=_HANDSHAKE_HINTS[handshake.name], exit_code=UNAVAILABLE)
         # grpc's own message lists resolved addresses and errno; keep it for a reason that says nothing.
         why = f"no answer from {target}" if error.reason == "UNAVAILABLE" else str(error)
         return Failure(what, why=why, hint=_hint(error), exit_code=UNAVAILABLE)
@@ -75,10 +105,17 @@ def _hint(error: AlignerClientError) -> str:
 
     if isinstance(error, client.ResourceExhaustedError) and error.retry_after is not None:
         return f"try again in {error.retry_after:.0f} s"
+    if isinstance(error, client.TokenError):
+        if error.retryable:
+            return "is the provider of --oauth-url up, and the URL right?"
+        return _TOKEN_HINTS.get(error.error, "check --oauth-url, and what the provider knows of this client")
+    if isinstance(error, client.UnauthenticatedError):
+        return _WHO_HINTS.get(error.reason, "say who calls: --token, --api-key or --oauth-url, or --cert and --key")
     hints: dict[type[AlignerClientError], str] = {
         client.UnavailableError: "start one with `aligner serve --profile dev`, or name a running one with --target HOST:PORT",
         client.DeadlineExceededError: "allow more time with --timeout SECONDS",
         client.ResourceExhaustedError: "`aligner info` shows what the server takes",
+        client.PermissionDeniedError: "whoever runs the server can grant what this call needs",
         client.FailedPreconditionError: "`aligner info` shows what the server serves",
         client.UnimplementedError: "is this an aligner server, and as new as this client?",
     }

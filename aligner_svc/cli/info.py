@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aligner_svc.cli.failures import from_client, reported
-from aligner_svc.cli.options import DEFAULT_TARGET, Target
+from aligner_svc.cli.options import ServerOptions, with_server
 
 if TYPE_CHECKING:
     from aligner_svc.client import ServerInfo
@@ -26,8 +26,9 @@ class InfoFormat(StrEnum):
     JSON = "json"
 
 
+@with_server
 def info(
-    target: Target = DEFAULT_TARGET,
+    server: ServerOptions,
     output_format: Annotated[
         InfoFormat | None, typer.Option("--format", "-f", help="Default: table on a terminal, json elsewhere.")
     ] = None,
@@ -36,14 +37,15 @@ def info(
 
     Exit codes: 0 it answered; 1 failed; 69 it cannot be reached.
     """
-    from aligner_svc.client import Aligner, AlignerClientError
+    from aligner_svc.client import AlignerClientError
 
+    connection = server.connection()
     with reported():
         try:
-            with Aligner(target) as aligner:
+            with connection.open() as aligner:
                 answer = aligner.server_info()
         except AlignerClientError as error:
-            raise from_client(error, f"{target} did not say what it is", target) from error
+            raise from_client(error, f"{connection.target} did not say what it is", connection.target) from error
         chosen = output_format or (InfoFormat.TABLE if sys.stdout.isatty() else InfoFormat.JSON)
         typer.echo(_table(answer) if chosen is InfoFormat.TABLE else json.dumps(dataclasses.asdict(answer), indent=2))
 

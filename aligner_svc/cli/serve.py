@@ -10,11 +10,15 @@ from typing import Annotated
 
 import typer
 
+from aligner_svc.cli.credentials import VARIABLES
 from aligner_svc.cli.failures import from_settings, reported, warn
 
 
 def serve(  # noqa: PLR0917 - typer makes flags of them; nobody gives them by position
-    profile: Annotated[str | None, typer.Option(metavar="NAME", help="dev: loopback only, plaintext, no authentication.")] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="dev: loopback, plaintext, nobody is asked who they are; prod: docs/security.md."),
+    ] = None,
     listen: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Port 0 takes a free one.")] = None,
     engine: Annotated[str | None, typer.Option(metavar="NAME", help="pocketsphinx or qwen.")] = None,
     workers: Annotated[int | None, typer.Option(metavar="N", help="Aligner processes (pocketsphinx).")] = None,
@@ -53,7 +57,7 @@ def serve(  # noqa: PLR0917 - typer makes flags of them; nobody gives them by po
             settings = load(Settings, [flag for flag in flags if flag.value is not None]).settings
         except SettingsProblem as problem:
             raise from_settings(problem) from None
-        for unknown in unknown_variables(Settings):
+        for unknown in unknown_variables(Settings, VARIABLES):
             warn(str(unknown))
         from aligner_svc.server import serve as run
 

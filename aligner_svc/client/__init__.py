@@ -2,6 +2,7 @@
 
 from aligner_svc.client.aio import AsyncAligner, AsyncWordStream
 from aligner_svc.client.blocking import Aligner, WordStream
+from aligner_svc.client.credentials import ApiKey, Auth, BearerToken, ClientCredentials, CredentialsError, Tls
 from aligner_svc.client.errors import (
     AlignerClientError,
     CallCancelledError,
@@ -12,22 +13,30 @@ from aligner_svc.client.errors import (
     InvalidArgumentError,
     PermissionDeniedError,
     ResourceExhaustedError,
+    TokenError,
     UnauthenticatedError,
     UnavailableError,
     UnimplementedError,
 )
+from aligner_svc.client.handshake import Handshake, failed_handshake
 from aligner_svc.client.messages import AudioEncoding, Progress, ProgressCallback, ServerInfo, ServerLimits, Stage
 from aligner_svc.client.retry import RetryPolicy
 
 __all__ = [
     "Aligner",
     "AlignerClientError",
+    "ApiKey",
     "AsyncAligner",
     "AsyncWordStream",
     "AudioEncoding",
+    "Auth",
+    "BearerToken",
     "CallCancelledError",
+    "ClientCredentials",
+    "CredentialsError",
     "DeadlineExceededError",
     "FailedPreconditionError",
+    "Handshake",
     "IncompleteAnswerError",
     "InternalError",
     "InvalidArgumentError",
@@ -39,8 +48,11 @@ __all__ = [
     "ServerInfo",
     "ServerLimits",
     "Stage",
+    "Tls",
+    "TokenError",
     "UnauthenticatedError",
     "UnavailableError",
     "UnimplementedError",
     "WordStream",
+    "failed_handshake",
 ]

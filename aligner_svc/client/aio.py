@@ -17,8 +17,10 @@ from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
 from aligner_svc.client.aio_source import AsyncSource, open_async_source
 from aligner_svc.client.aio_status import ServerStatus
-from aligner_svc.client.channel import CHANNEL_OPTIONS, DEFAULT_TARGET, INFO_TIMEOUT, STREAM_TIMEOUT, UNARY_TIMEOUT
-from aligner_svc.client.errors import cancelled, from_rpc
+from aligner_svc.client.authorization import AsyncAuthorization, AsyncShowing
+from aligner_svc.client.channel import DEFAULT_TARGET, INFO_TIMEOUT, STREAM_TIMEOUT, UNARY_TIMEOUT, choose_transport
+from aligner_svc.client.credentials import Auth, Metadata, Tls
+from aligner_svc.client.errors import AlignerClientError, from_rpc, raise_if_not_this_task
 from aligner_svc.client.messages import (
     AudioEncoding,
     ProgressCallback,
@@ -35,7 +37,7 @@ from aligner_svc.domain import Alignment, Word
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 _Call = grpc.aio.StreamStreamCall[pb.StreamAlignRequest, pb.StreamAlignResponse]
-_OpenCall = Callable[[AsyncIterator[pb.StreamAlignRequest], float | None], _Call]
+_OpenCall = Callable[[AsyncIterator[pb.StreamAlignRequest], float | None, Metadata], _Call]
 
 
 class AsyncAligner:
@@ -53,16 +55,20 @@ class AsyncAligner:
         target: str = DEFAULT_TARGET,
         *,
         credentials: grpc.ChannelCredentials | None = None,
+        tls: Tls | None = None,
+        auth: Auth | None = None,
         metadata: Sequence[tuple[str, str]] = (),
         retry: RetryPolicy | None = None,
     ) -> None:
+        self._metadata = tuple(metadata)
+        transport = choose_transport(target, credentials, tls, auth, self._metadata)
         self._channel = (
-            grpc.aio.insecure_channel(target, CHANNEL_OPTIONS)
-            if credentials is None
-            else grpc.aio.secure_channel(target, credentials, CHANNEL_OPTIONS)
+            grpc.aio.insecure_channel(target, transport.options)
+            if transport.credentials is None
+            else grpc.aio.secure_channel(target, transport.credentials, transport.options)
         )
         self._stub = AlignerStub(self._channel)
-        self._metadata = tuple(metadata)
+        self._authorization = AsyncAuthorization(auth)
         self._policy = retry or RetryPolicy()
 
     async def align(
@@ -121,11 +127,12 @@ class AsyncAligner:
         """As `Aligner.stream_words`: `async with`, `async for`, `await words.alignment()`."""
         config = build_config(transcript, language, encoding, sample_rate_hz, channels)
         return AsyncWordStream(
-            lambda requests, left: self._stub.StreamAlign(requests, timeout=left, metadata=self._metadata),
+            lambda requests, left, shown: self._stub.StreamAlign(requests, timeout=left, metadata=self._metadata + shown),
             config,
             open_async_source(audio),
-            self._policy.begin(timeout),
-            StreamAnswer(on_progress),
+            retry=self._policy.begin(timeout),
+            showing=self._authorization.begin(),
+            answer=StreamAnswer(on_progress),
         )
 
     async def server_info(self, *, timeout: float | None = INFO_TIMEOUT) -> ServerInfo:
@@ -134,6 +141,7 @@ class AsyncAligner:
 
     async def close(self) -> None:
         """End calls in flight and the connection. Idempotent."""
+        self._authorization.close()
         await self._channel.close()
 
     async def __aenter__(self) -> Self:
@@ -146,16 +154,18 @@ class AsyncAligner:
         self, method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response], request: _Request, timeout: float | None
     ) -> _Response:
         retry = self._policy.begin(timeout)
+        showing = self._authorization.begin()
         while True:
-            call: Awaitable[_Response] = method(request, timeout=retry.remaining(), metadata=self._metadata)
+            metadata = self._metadata + await showing.metadata(retry)
+            call: Awaitable[_Response] = method(request, timeout=retry.remaining(), metadata=metadata)
             try:
                 return await call
             except asyncio.CancelledError:
-                _raise_if_not_this_task()
+                raise_if_not_this_task()
                 raise
             except grpc.RpcError as error:
                 failure = from_rpc(error)
-                delay = retry.delay(failure)
+                delay = 0.0 if showing.renews(failure) else retry.delay(failure)
                 if delay is None:
                     raise failure from error
             await asyncio.sleep(delay)
@@ -169,13 +179,16 @@ class AsyncWordStream(AsyncIterator[Word]):
         open_call: _OpenCall,
         config: pb.AlignConfig,
         source: AbstractContextManager[AsyncSource],
+        *,
         retry: Retry,
+        showing: AsyncShowing,
         answer: StreamAnswer,
     ) -> None:
         self._open_call = open_call
         self._config = config
         self._source = source
         self._retry = retry
+        self._showing = showing
         self._answer = answer
         self._handed_out = False
         self._batches = self._receive()
@@ -210,8 +223,9 @@ class AsyncWordStream(AsyncIterator[Word]):
     async def _receive(self) -> AsyncGenerator[Sequence[Word], None]:
         with self._source as source:
             while True:
+                metadata = await self._showing.metadata(self._retry)
                 upload = _Upload(self._config, source.start())
-                call = self._open_call(upload.requests(), self._retry.remaining())
+                call = self._open_call(upload.requests(), self._retry.remaining(), metadata)
                 status = ServerStatus(call)
                 try:
                     async for response in call:
@@ -221,17 +235,20 @@ class AsyncWordStream(AsyncIterator[Word]):
                 except asyncio.CancelledError:
                     if upload.error is not None:
                         raise upload.error from None
-                    _raise_if_not_this_task()
+                    raise_if_not_this_task()
                     raise
                 except grpc.RpcError as error:
                     failure = from_rpc(await status.behind(error))
-                    delay = self._retry.delay(failure) if source.rewindable and not self._handed_out else None
+                    delay = self._delay(failure) if source.rewindable and not self._handed_out else None
                     if delay is None:
                         raise failure from error
                 finally:
                     call.cancel()
                 self._answer.reset()
                 await asyncio.sleep(delay)
+
+    def _delay(self, failure: AlignerClientError) -> float | None:
+        return 0.0 if self._showing.renews(failure) else self._retry.delay(failure)
 
 
 class _Upload:
@@ -252,10 +269,3 @@ class _Upload:
             # grpc.aio logs it at debug level and cancels the call, which `_receive` sees.
             self.error = error
             raise
-
-
-def _raise_if_not_this_task() -> None:
-    """On CancelledError: raise the typed error if the call was cancelled, by `close()`, and not the task that waits for it."""
-    task = asyncio.current_task()
-    if task is None or not task.cancelling():
-        raise cancelled() from None

@@ -14,8 +14,10 @@ import grpc
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
-from aligner_svc.client.channel import CHANNEL_OPTIONS, DEFAULT_TARGET, INFO_TIMEOUT, STREAM_TIMEOUT, UNARY_TIMEOUT
-from aligner_svc.client.errors import from_rpc
+from aligner_svc.client.authorization import Authorization, Showing
+from aligner_svc.client.channel import DEFAULT_TARGET, INFO_TIMEOUT, STREAM_TIMEOUT, UNARY_TIMEOUT, choose_transport
+from aligner_svc.client.credentials import Auth, Metadata, Tls
+from aligner_svc.client.errors import AlignerClientError, from_rpc
 from aligner_svc.client.messages import (
     AudioEncoding,
     ProgressCallback,
@@ -33,7 +35,7 @@ _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
 # grpc's own type for it is private to its stubs.
-_OpenCall = Callable[[Iterator[pb.StreamAlignRequest], float | None], Any]
+_OpenCall = Callable[[Iterator[pb.StreamAlignRequest], float | None, Metadata], Any]
 
 
 class Aligner:
@@ -44,8 +46,12 @@ class Aligner:
 
     Every call raises a subclass of AlignerClientError, after the retries `retry` allows, and
     OSError where an audio file cannot be read. `timeout` is in seconds for the whole call,
-    retries and waits included; None waits for ever. `credentials` None is plaintext: loopback
-    only. `metadata` goes with every call.
+    retries and waits included; None waits for ever. Without `tls` (or `credentials`, which are
+    gRPC's own) the connection is plaintext: loopback only, and with `auth` elsewhere refused
+    with a CredentialsError, as a secret must not travel in clear. `auth` says who calls; the
+    current token goes with every attempt, and where the server finds that one fetched by
+    ClientCredentials no longer good, the call is tried once more with a fresh one. `metadata`
+    goes with every call as it is.
     """
 
     def __init__(
@@ -53,16 +59,20 @@ class Aligner:
         target: str = DEFAULT_TARGET,
         *,
         credentials: grpc.ChannelCredentials | None = None,
+        tls: Tls | None = None,
+        auth: Auth | None = None,
         metadata: Sequence[tuple[str, str]] = (),
         retry: RetryPolicy | None = None,
     ) -> None:
+        self._metadata = tuple(metadata)
+        transport = choose_transport(target, credentials, tls, auth, self._metadata)
         self._channel = (
-            grpc.insecure_channel(target, CHANNEL_OPTIONS)
-            if credentials is None
-            else grpc.secure_channel(target, credentials, CHANNEL_OPTIONS)
+            grpc.insecure_channel(target, transport.options)
+            if transport.credentials is None
+            else grpc.secure_channel(target, transport.credentials, transport.options)
         )
         self._stub = AlignerStub(self._channel)
-        self._metadata = tuple(metadata)
+        self._authorization = Authorization(auth)
         self._policy = retry or RetryPolicy()
 
     def align(
@@ -135,11 +145,12 @@ class Aligner:
         """
         config = build_config(transcript, language, encoding, sample_rate_hz, channels)
         return WordStream(
-            lambda requests, left: self._stub.StreamAlign(requests, timeout=left, metadata=self._metadata),
+            lambda requests, left, shown: self._stub.StreamAlign(requests, timeout=left, metadata=self._metadata + shown),
             config,
             open_source(audio),
-            self._policy.begin(timeout),
-            StreamAnswer(on_progress),
+            retry=self._policy.begin(timeout),
+            showing=self._authorization.begin(),
+            answer=StreamAnswer(on_progress),
         )
 
     def server_info(self, *, timeout: float | None = INFO_TIMEOUT) -> ServerInfo:
@@ -148,6 +159,7 @@ class Aligner:
 
     def close(self) -> None:
         """End calls in flight and the connection. Idempotent."""
+        self._authorization.close()
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -160,12 +172,14 @@ class Aligner:
         self, method: grpc.UnaryUnaryMultiCallable[_Request, _Response], request: _Request, timeout: float | None
     ) -> _Response:
         retry = self._policy.begin(timeout)
+        showing = self._authorization.begin()
         while True:
+            metadata = self._metadata + showing.metadata(retry)
             try:
-                return method(request, timeout=retry.remaining(), metadata=self._metadata)
+                return method(request, timeout=retry.remaining(), metadata=metadata)
             except grpc.RpcError as error:
                 failure = from_rpc(error)
-                delay = retry.delay(failure)
+                delay = 0.0 if showing.renews(failure) else retry.delay(failure)
                 if delay is None:
                     raise failure from error
             time.sleep(delay)
@@ -179,13 +193,16 @@ class WordStream(Iterator[Word]):
         open_call: _OpenCall,
         config: pb.AlignConfig,
         source: AbstractContextManager[Source],
+        *,
         retry: Retry,
+        showing: Showing,
         answer: StreamAnswer,
     ) -> None:
         self._open_call = open_call
         self._config = config
         self._source = source
         self._retry = retry
+        self._showing = showing
         self._answer = answer
         self._handed_out = False
         self._batches = self._receive()
@@ -219,8 +236,9 @@ class WordStream(Iterator[Word]):
     def _receive(self) -> Any:
         with self._source as source:
             while True:
+                metadata = self._showing.metadata(self._retry)
                 upload = _Upload(self._config, source.start())
-                call = self._open_call(upload.requests(), self._retry.remaining())
+                call = self._open_call(upload.requests(), self._retry.remaining(), metadata)
                 upload.attach(call)
                 try:
                     for response in call:
@@ -231,13 +249,16 @@ class WordStream(Iterator[Word]):
                     if upload.error is not None:
                         raise upload.error from None
                     failure = from_rpc(error)
-                    delay = self._retry.delay(failure) if source.rewindable and not self._handed_out else None
+                    delay = self._delay(failure) if source.rewindable and not self._handed_out else None
                     if delay is None:
                         raise failure from error
                 finally:
                     call.cancel()
                 self._answer.reset()
                 time.sleep(delay)
+
+    def _delay(self, failure: AlignerClientError) -> float | None:
+        return 0.0 if self._showing.renews(failure) else self._retry.delay(failure)
 
 
 class _Upload:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -73,6 +74,27 @@ class CallCancelledError(AlignerClientError):
 
 class UnauthenticatedError(AlignerClientError):
     """The server wants to know who calls and was not convinced."""
+
+
+class TokenError(AlignerClientError):
+    """The OAuth token endpoint gave no token; the server was not asked.
+
+    UNAVAILABLE and retryable where the endpoint cannot be reached or is in trouble, else UNAUTHENTICATED.
+    error: the endpoint's OAuth error word, e.g. "invalid_client", or "".
+    """
+
+    def __init__(
+        self,
+        code: grpc.StatusCode,
+        message: str,
+        *,
+        reason: str,
+        error: str,
+        retry_after: float | None,
+        retryable: bool,
+    ) -> None:
+        super().__init__(code, message, reason=reason, retry_after=retry_after, retryable=retryable)
+        self.error = error
 
 
 class PermissionDeniedError(AlignerClientError):
@@ -150,6 +172,13 @@ def from_rpc(error: grpc.RpcError) -> AlignerClientError:
 def cancelled() -> CallCancelledError:
     """For a call that this side ended: grpc.aio shows that as a cancellation and not as a status."""
     return CallCancelledError(grpc.StatusCode.CANCELLED, "the call was cancelled by this client")
+
+
+def raise_if_not_this_task() -> None:
+    """On CancelledError: raise the typed error if the call was cancelled, by `close()`, and not the task that waits for it."""
+    task = asyncio.current_task()
+    if task is None or not task.cancelling():
+        raise cancelled() from None
 
 
 def _details(error: grpc.RpcError) -> Sequence[Any]:

@@ -10,13 +10,14 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import grpc
 
 from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
 from aligner_svc.config import DecodeSettings, EngineSettings, Limits, QwenSettings, ServerSettings, Settings, StreamSettings
 from aligner_svc.engines.base import Engine
+from aligner_svc.security_settings import AuditSettings, AuthSettings, JwtSettings, KeySettings, TlsSettings
 from aligner_svc.server import Service
 
 ALIGNER = Path(sys.executable).with_name("aligner")
@@ -66,6 +67,12 @@ def service(
     limits: Limits | None = None,
     stream: StreamSettings | None = None,
     listen: str = "127.0.0.1:0",
+    profile: Literal["dev", "prod"] = "dev",
+    tls: TlsSettings | None = None,
+    auth: AuthSettings | None = None,
+    jwt: JwtSettings | None = None,
+    keys: KeySettings | None = None,
+    audit: AuditSettings | None = None,
 ) -> Service:
     """Not started. Every section is given, so that no variable and no settings file of the machine has a say.
 
@@ -73,12 +80,17 @@ def service(
     """
     built = Service(
         Settings(
-            server=ServerSettings(listen=listen, drain_delay=0.0, drain_grace=PATIENCE),
+            server=ServerSettings(profile=profile, listen=listen, drain_delay=0.0, drain_grace=PATIENCE),
             limits=limits or Limits(),
             decode=DecodeSettings(workers=decoders),
             engine=EngineSettings(name="qwen" if qwen else "pocketsphinx", workers=workers),
             qwen=qwen or QwenSettings(),
             stream=stream or StreamSettings(),
+            tls=tls or TlsSettings(),
+            auth=auth or AuthSettings(),
+            jwt=jwt or JwtSettings(),
+            keys=keys or KeySettings(),
+            audit=audit or AuditSettings(),
         )
     )
     if engine is not None:

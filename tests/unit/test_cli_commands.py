@@ -123,7 +123,30 @@ def test_config_names_the_source_of_every_value(monkeypatch, tmp_path):
     assert rows["server.listen"] == {"value": "127.0.0.1:50051", "source": "default", "origin": None}
     toml = aligner("config").stdout
     assert "audio_seconds = 600.0  # environment: ALIGNER_LIMITS__AUDIO_SECONDS" in toml
-    assert tomllib.loads(toml) == Settings().model_dump(mode="json")
+    # What is not set is a comment: TOML has no null.
+    assert tomllib.loads(toml) == Settings().model_dump(mode="json", exclude_none=True)
+
+
+def test_config_written_to_a_file_is_read_back(monkeypatch, tmp_path):
+    """Lists of names and tables among it; secrets are asterisks there, and have to be put in again."""
+    monkeypatch.setenv("ALIGNER_AUTH__METHODS", "jwt, api_key")
+    monkeypatch.setenv("ALIGNER_JWT__ISSUERS", '[{"issuer": "https://idp.example.org", "audience": ["a", "b"]}]')
+    (tmp_path / "aligner.toml").write_text(aligner("config").stdout)
+    before = Settings()
+    monkeypatch.delenv("ALIGNER_AUTH__METHODS")
+    monkeypatch.delenv("ALIGNER_JWT__ISSUERS")
+    after = Settings()
+    assert (after.auth, after.jwt) == (before.auth, before.jwt)
+    assert after.auth.methods == ("jwt", "api_key")
+    assert after.jwt.issuers[0].audience == ("a", "b")
+
+
+def test_the_clients_variables_are_not_settings_of_the_server(monkeypatch):
+    monkeypatch.setenv("ALIGNER_CLIENT_TARGET", "localhost:1")
+    monkeypatch.setenv("ALIGNER_AUTH__METHOD", "jwt")
+    told = aligner("config").stderr
+    assert "ALIGNER_CLIENT_TARGET" not in told
+    assert "did you mean ALIGNER_AUTH__METHODS?" in told
 
 
 def test_config_shows_a_wrong_setting_as_a_line(monkeypatch):

@@ -9,7 +9,7 @@ BUF := tools/buf/node_modules/.bin/buf
 # A Python 3.11; looked for as python3.11, then python3, when not given.
 export PYTHON ?=
 
-.PHONY: help setup core demo run test lint lint-python lint-types lint-protos docs docs-check protos protos-check protos-baseline bench bench-accuracy bench-qwen bench-gpu bench-gpu-bundle lock clean
+.PHONY: help setup core demo run test lint lint-python lint-types lint-protos docs docs-check protos protos-check protos-baseline bench bench-accuracy bench-chain bench-qwen bench-gpu bench-gpu-bundle lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,8 +39,12 @@ run: $(VENV)/.core ## serve on 127.0.0.1:50051 until Ctrl-C; other flags: make r
 
 # Two at a time: the tests start servers, and a server uses every core by itself.
 PYTEST_WORKERS ?= 2
-test: $(VENV)/.all ## the tests; a part of them: make test PYTEST_ARGS="tests/unit -k text"
+test: $(VENV)/.all test-services ## the tests; a part of them: make test PYTEST_ARGS="tests/unit -k text"
 	$(PY) -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+.PHONY: test-services
+test-services:
+	@tools/test_services.sh
 
 lint: lint-python lint-types protos-check docs-check lint-protos ## ruff, mypy, generated stubs and tables, buf
 
@@ -97,6 +101,9 @@ bench: $(VENV)/.core ## throughput and latency of a server on this machine
 bench-accuracy: $(VENV)/.core ## word boundaries against hand-marked recordings
 	$(PY) -m bench.accuracy $(ARGS)
 
+bench-chain: $(VENV)/.core ## what the guards cost a call, beside bare grpc.aio
+	$(PY) -m bench.chain $(ARGS)
+
 bench-qwen: $(VENV)/.all ## Qwen3-ForcedAligner on this machine's CPU, beside qwen-asr and the arithmetic bound
 	$(PY) -m bench.qwen $(ARGS)
 
@@ -108,5 +115,5 @@ bench-gpu-bundle: $(VENV)/.all ## bench-gpu as one archive for a GPU machine wit
 	@tools/gpu_bundle.sh dist/bench-gpu.tar.gz
 
 clean: ## remove .venv, caches and everything else that make made
-	rm -rf $(VENV) .venv.lock .uv tools/buf/node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv.lock .uv tools/buf/node_modules tests/*/node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,229 @@
+"""What the guard chain costs: bare grpc.aio beside the chain grown guard by guard, in one run on one server process.
+
+    python -m bench.chain [--rounds N] [--kilobytes N]
+
+The engine is null: the handler parses an AlignRequest and answers at once. Every stage has a port of its own; the rounds
+go over the stages in turn, so that a machine that slows down slows down all of them. `p50` is of calls one at a time,
+`calls/s` of 32 in flight, `server CPU` the server process's own time for a call, which a client on the same cores does
+not hide. The token is verified once and then found in the cache, as a caller's every call but the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from importlib.resources import files
+from multiprocessing.connection import Connection
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import grpc
+import jwt
+from cryptography.hazmat.primitives.asymmetric import rsa
+from google.rpc import status_pb2
+from grpc import aio
+
+from aligner_svc.api.v1 import aligner_pb2
+from aligner_svc.guards import DEFAULT_POLICY
+from aligner_svc.status import DOMAIN, internal_status
+from aligner_svc.telemetry.audit import AuditLog
+from interceptors import Audit, Authenticate, Authorise, HeaderLimits, Recovery, RequestId, Requests
+from interceptors.auth.authenticate import Methods
+from interceptors.auth.certificate import thumbprint
+from interceptors.auth.jwks import FileKeys
+from interceptors.auth.jwt import JwtAuthenticator
+from interceptors.auth.policy import Policy
+from interceptors.auth.tokens import TokenRules
+
+METHOD = "/aligner.v1.Aligner/Align"
+ISSUER = "https://issuer.example.org"
+IN_FLIGHT = 32
+MOST_BYTES = 16 << 20
+
+
+class Null(grpc.GenericRpcHandler):
+    """Align without an engine."""
+
+    def service(self, details: grpc.HandlerCallDetails) -> Any:
+        async def align(request: aligner_pb2.AlignRequest, context: Any) -> aligner_pb2.AlignResponse:
+            return aligner_pb2.AlignResponse(summary=aligner_pb2.Summary(audio_ms=len(request.audio)))
+
+        return grpc.unary_unary_rpc_method_handler(
+            align, aligner_pb2.AlignRequest.FromString, aligner_pb2.AlignResponse.SerializeToString
+        )
+
+
+def describe(error: Exception) -> status_pb2.Status:
+    return internal_status()
+
+
+@dataclass
+class Stage:
+    """One server: its port while it runs, and what was measured. Times in seconds."""
+
+    name: str
+    port: int = 0
+    latencies: list[float] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+
+async def stages(folder: Path, stack: AsyncExitStack) -> list[tuple[str, Sequence[aio.ServerInterceptor]]]:
+    """The chain as it grows. Its innermost part first: the guards outside of it count on it."""
+    audit = AuditLog(folder / "audit.jsonl")
+    stack.callback(audit.close)
+    rules = TokenRules(ISSUER, frozenset({"aligner"}), frozenset({"RS256"}), 86_400.0, 30.0)
+    tokens = JwtAuthenticator([(rules, FileKeys(folder / "jwks.json", 3600.0))], cache=1000)
+    await tokens.start()
+    stack.push_async_callback(tokens.close)
+    served = {METHOD}
+    text = files("aligner_svc").joinpath(DEFAULT_POLICY).read_text(encoding="utf-8")
+    policy = Policy.parse(text, DEFAULT_POLICY, {METHOD, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"})
+    guards: list[tuple[str, aio.ServerInterceptor]] = [
+        ("recovery", Recovery(describe, DOMAIN)),
+        ("request id", RequestId()),
+        ("audit", Audit(audit.record, describe)),
+        ("header limits", HeaderLimits(64, 8192)),
+        (
+            "authenticate",
+            Authenticate(
+                Methods(tokens=tokens), thumbprint=thumbprint, exempt=(), overtime=3600.0, record=audit.record, domain=DOMAIN
+            ),
+        ),
+        ("authorise", Authorise(lambda: policy, served=served, exempt=(), dry_run=False, record=audit.record)),
+    ]
+    grown: list[tuple[str, Sequence[aio.ServerInterceptor]]] = [("bare grpc.aio", ()), ("requests", (Requests(),))]
+    for count, (name, _) in enumerate(guards, 1):
+        grown.append((name, (*(guard for _, guard in guards[:count]), Requests())))
+    return grown
+
+
+def serve(folder: str, pipe: Connection) -> None:
+    """The server process: one port a stage. Answers every message with its CPU seconds, ends with the pipe."""
+
+    async def run() -> None:
+        async with AsyncExitStack() as stack:
+            ports = []
+            for name, interceptors in await stages(Path(folder), stack):
+                server = aio.server(interceptors=interceptors, options=[("grpc.max_receive_message_length", MOST_BYTES)])
+                server.add_generic_rpc_handlers((Null(),))
+                ports.append((name, server.add_insecure_port("127.0.0.1:0")))
+                await server.start()
+                stack.push_async_callback(server.stop, 0)
+            pipe.send(ports)
+            while await asyncio.to_thread(_asked, pipe):
+                pipe.send(time.process_time())
+
+    asyncio.run(run())
+
+
+def _asked(pipe: Connection) -> bool:
+    try:
+        pipe.recv()
+    except EOFError:
+        return False
+    return True
+
+
+async def measure(stage: Stage, body: bytes, token: str, calls: int, pipe: Connection) -> None:
+    """One round of one stage."""
+    metadata = (("authorization", f"Bearer {token}"),)
+    async with aio.insecure_channel(f"127.0.0.1:{stage.port}", options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        call = channel.unary_unary(METHOD)
+        for _ in range(20):
+            await call(body, metadata=metadata)
+        for _ in range(calls):
+            began = time.perf_counter()
+            await call(body, metadata=metadata)
+            stage.latencies.append(time.perf_counter() - began)
+        left = iter(range(calls * 2))
+        before, began = _cpu(pipe), time.perf_counter()
+
+        async def worker() -> None:
+            for _ in left:
+                await call(body, metadata=metadata)
+
+        await asyncio.gather(*(worker() for _ in range(IN_FLIGHT)))
+        stage.rates.append(calls * 2 / (time.perf_counter() - began))
+        stage.cpu.append((_cpu(pipe) - before) / (calls * 2))
+
+
+def _cpu(pipe: Connection) -> float:
+    pipe.send(None)
+    seconds: float = pipe.recv()
+    return seconds
+
+
+def signed(folder: Path) -> str:
+    """A token as an issuer makes it, and the issuer's keys in a file."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key())) | {"kid": "bench", "use": "sig", "alg": "RS256"}
+    (folder / "jwks.json").write_text(json.dumps({"keys": [public]}))
+    now = int(time.time())
+    claims = {
+        "iss": ISSUER,
+        "aud": "aligner",
+        "sub": "bench",
+        "client_id": "bench",
+        "jti": "1",
+        "iat": now,
+        "exp": now + 3600,
+        "scope": "align",
+    }
+    return jwt.encode(claims, key, "RS256", headers={"kid": "bench", "typ": "at+jwt"})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--calls", type=int, default=300, help="one at a time, a stage and round; twice as many in flight")
+    parser.add_argument("--kilobytes", type=int, default=160, help="audio in a request")
+    arguments = parser.parse_args()
+    config = aligner_pb2.AlignConfig(transcript="What was said.", language="en")
+    body = aligner_pb2.AlignRequest(config=config, audio=os.urandom(arguments.kilobytes * 1000)).SerializeToString()
+    with TemporaryDirectory() as name:
+        token = signed(Path(name))
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        server = context.Process(target=serve, args=(name, theirs))
+        server.start()
+        theirs.close()
+        grown = [Stage(*named) for named in ours.recv()]
+        for number in range(arguments.rounds):
+            for stage in grown[number % len(grown) :] + grown[: number % len(grown)]:
+                asyncio.run(measure(stage, body, token, arguments.calls, ours))
+        ours.close()
+        server.join()
+    report(grown, arguments)
+
+
+def report(grown: Sequence[Stage], arguments: argparse.Namespace) -> None:
+    print(f"{arguments.kilobytes} kB requests, null engine, {arguments.rounds} rounds; a line has the guards above it too\n")
+    columns = f"{'p50 us':>8} {'added':>7} {'in all':>7} {'calls/s':>9} {'over bare':>10} {'server CPU us':>14} {'over bare':>10}"
+    print(f"{'':16} {columns}")
+    p50 = [statistics.median(stage.latencies) * 1e6 for stage in grown]
+    # Over bare in the same round: the machine's own drift is in both.
+    for index, stage in enumerate(grown):
+        rate = statistics.median(ours / bare for ours, bare in zip(stage.rates, grown[0].rates, strict=True))
+        cpu = statistics.median(ours / bare for ours, bare in zip(stage.cpu, grown[0].cpu, strict=True))
+        added = p50[index] - p50[max(index - 1, 0)]
+        print(
+            f"{stage.name:16} {p50[index]:8.0f} {added:+7.0f} {p50[index] - p50[0]:+7.0f} {statistics.median(stage.rates):9.0f} "
+            f"{rate:10.2f} {statistics.median(stage.cpu) * 1e6:14.0f} {cpu:10.2f}"
+        )
+    total = p50[-1] - p50[0]
+    print(f"\nadded by all guards, p50: {total / 1000:.2f} ms (goal: 0.5 or less)")
+    print(f"throughput over bare: {rate:.2f} (goal: 0.6 or more)")
+
+
+if __name__ == "__main__":
+    main()

@@ -19,6 +19,7 @@ from pydantic import SecretStr
 
 from aligner_svc import devcerts
 from aligner_svc.api.v1 import aligner_pb2, aligner_pb2_grpc
+from aligner_svc.client import Aligner, AsyncAligner, ClientCredentials, Tls
 from aligner_svc.security_settings import AuthSettings, Issuer, JwtSettings, TlsSettings
 from aligner_svc.server import Service, StartError
 from tests import certificates
@@ -387,3 +388,38 @@ async def test_the_database_away_refuses_no_good_key(tmp_path, postgres: Postgre
             return await info(channel, with_key(unknown)).code() == grpc.StatusCode.OK
 
         await until(let_in, "the database to be found again")
+
+
+async def test_client_credentials_of_a_real_provider(home, provider: OidcProvider, tmp_path) -> None:  # noqa: F811
+    """What the Python client fetches by itself is let in, blocking and not; the provider's keys change on the way."""
+    issuers = (Issuer(issuer=provider.issuer, audience=("aligner",)),)
+    auth = ClientCredentials(
+        f"{provider.issuer}/token",
+        "service-a",
+        "only-for-tests",
+        scope=("align",),
+        resource="https://aligner.example.org/rs256",
+    )
+    at = home.folder
+    tls = Tls(ca=at / "ca.pem", certificate=at / "client.pem", key=at / "client.key")
+    async with home.serving(jwt=JwtSettings(issuers=issuers)) as running:
+        target = f"localhost:{port_of(running)}"
+        async with AsyncAligner(target, tls=tls, auth=auth) as aligner:
+            alignment = await aligner.align(SPEECH, TRANSCRIPT)
+            assert [word.text for word in alignment.words] == list(WORDS)
+            assert running.engine.callers[-1].client == f"jwt:{provider.issuer}#service-a"
+            await provider.rotate()
+            # The token at hand is refused as soon as the server knows the new keys; the client fetches another.
+            await info_with(home, running, bearer(await provider.token()))
+            assert (await aligner.server_info()).engine == "scripted-1"
+
+        def blocking() -> str:
+            with Aligner(target, tls=tls, auth=auth) as aligner:
+                return aligner.server_info().engine
+
+        assert await asyncio.to_thread(blocking) == "scripted-1"
+
+
+async def info_with(home: Home, server: Service, *metadata: tuple[str, str]) -> None:
+    async with home.connect(server) as channel:
+        await info(channel, *metadata)

@@ -50,16 +50,15 @@ IN_FLIGHT = 32
 MOST_BYTES = 16 << 20
 
 
-class Null(grpc.GenericRpcHandler):
-    """Align without an engine."""
+def null() -> grpc.GenericRpcHandler:
+    """Align without an engine, registered as generated code does it."""
 
-    def service(self, details: grpc.HandlerCallDetails) -> Any:
-        async def align(request: aligner_pb2.AlignRequest, context: Any) -> aligner_pb2.AlignResponse:
-            return aligner_pb2.AlignResponse(summary=aligner_pb2.Summary(audio_ms=len(request.audio)))
+    async def align(request: aligner_pb2.AlignRequest, context: Any) -> aligner_pb2.AlignResponse:
+        return aligner_pb2.AlignResponse(summary=aligner_pb2.Summary(audio_ms=len(request.audio)))
 
-        return grpc.unary_unary_rpc_method_handler(
-            align, aligner_pb2.AlignRequest.FromString, aligner_pb2.AlignResponse.SerializeToString
-        )
+    service, _, name = METHOD[1:].rpartition("/")
+    parse, write = aligner_pb2.AlignRequest.FromString, aligner_pb2.AlignResponse.SerializeToString
+    return grpc.method_handlers_generic_handler(service, {name: grpc.unary_unary_rpc_method_handler(align, parse, write)})
 
 
 def describe(error: Exception) -> status_pb2.Status:
@@ -115,7 +114,7 @@ def serve(folder: str, pipe: Connection) -> None:
             ports = []
             for name, interceptors in await stages(Path(folder), stack):
                 server = aio.server(interceptors=interceptors, options=[("grpc.max_receive_message_length", MOST_BYTES)])
-                server.add_generic_rpc_handlers((Null(),))
+                server.add_generic_rpc_handlers((null(),))
                 ports.append((name, server.add_insecure_port("127.0.0.1:0")))
                 await server.start()
                 stack.push_async_callback(server.stop, 0)

@@ -13,7 +13,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import grpc
 from grpc import aio
@@ -22,8 +22,36 @@ Context: TypeAlias = "aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
+class Wrapped:
+    """Handlers as an interceptor has wrapped them: gRPC asks at every call, and a service's handlers stay the same."""
+
+    _MOST = 256
+    """Methods of a server; what calls unknown ones name is not kept."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Handler, Handler]] = {}
+
+    def get(self, method: str, handler: Handler, wrap: Callable[[str, Handler], Handler]) -> Handler:
+        """`wrap(method, handler)`, or what it gave before for the same two."""
+        known = self._known.get(method)
+        if known is not None and known[0] is handler:
+            return known[1]
+        wrapped = wrap(method, handler)
+        if method in self._known or len(self._known) < self._MOST:
+            self._known[method] = handler, wrapped
+        return wrapped
+
+
 class CallInterceptor(aio.ServerInterceptor, ABC):
     """Subclasses say what happens around a call."""
+
+    _wrapped: Wrapped
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        """With room for its handlers, whatever the subclass does when it is made."""
+        made = super().__new__(cls)
+        made._wrapped = Wrapped()
+        return made
 
     @abstractmethod
     def around(self, method: str, context: Context) -> AbstractAsyncContextManager[None]:
@@ -34,7 +62,7 @@ class CallInterceptor(aio.ServerInterceptor, ABC):
     ) -> Handler | None:
         """Wrap the handler of one call; a method nobody serves has none."""
         handler = await continuation(details)
-        return None if handler is None else self._wrap(details.method, handler)
+        return None if handler is None else self._wrapped.get(details.method, handler, self._wrap)
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
         if handler.response_streaming:

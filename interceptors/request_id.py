@@ -32,5 +32,7 @@ class RequestId(CallInterceptor):
 
 def printable(value: str | bytes) -> str:
     """A header as it may stand in a log line: its printable ASCII, 200 characters at most."""
-    text = value if isinstance(value, str) else ""
-    return "".join(character for character in text[:_LONGEST_USER_AGENT] if " " <= character <= "~")
+    text = value[:_LONGEST_USER_AGENT] if isinstance(value, str) else ""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(character for character in text if " " <= character <= "~")

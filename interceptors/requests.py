@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 from grpc import aio
 
-from interceptors.base import Context, Handler
+from interceptors.base import Context, Handler, Wrapped
 from interceptors.refusal import RefusedError
 
 _Parse = Callable[[bytes], Any]
@@ -24,15 +24,20 @@ _Parse = Callable[[bytes], Any]
 class Requests(aio.ServerInterceptor):
     """Reads and parses requests, and answers for methods that nobody serves, so that those calls pass the guards too."""
 
+    def __init__(self) -> None:
+        self._wrapped = Wrapped()
+
     async def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]], details: grpc.HandlerCallDetails
     ) -> Handler | None:
         """A handler that takes a stream of bytes, whatever the method is."""
         handler = await continuation(details)
-        return grpc.stream_unary_rpc_method_handler(_unknown) if handler is None else _streaming(handler)
+        if handler is None:
+            return grpc.stream_unary_rpc_method_handler(_unknown)
+        return self._wrapped.get(details.method, handler, _streaming)
 
 
-def _streaming(handler: Handler) -> Handler:
+def _streaming(_: str, handler: Handler) -> Handler:
     parse: _Parse = handler.request_deserializer or _as_it_is
 
     def received(requests: AsyncIterator[bytes]) -> Any:
@@ -43,12 +48,12 @@ def _streaming(handler: Handler) -> Handler:
         if not inspect.isasyncgenfunction(inner):
 
             async def write(requests: AsyncIterator[bytes], context: Context) -> None:
-                await inner(received(requests) if handler.request_streaming else await _only(parse, requests, context), context)
+                await inner(received(requests) if handler.request_streaming else await _only(parse, context), context)
 
             return grpc.stream_stream_rpc_method_handler(write, None, handler.response_serializer)
 
         async def stream(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
-            request = received(requests) if handler.request_streaming else await _only(parse, requests, context)
+            request = received(requests) if handler.request_streaming else await _only(parse, context)
             async with aclosing(inner(request, context)) as responses:
                 async for response in responses:
                     yield response
@@ -57,7 +62,7 @@ def _streaming(handler: Handler) -> Handler:
     answer: Any = handler.stream_unary if handler.request_streaming else handler.unary_unary
 
     async def unary(requests: AsyncIterator[bytes], context: Context) -> Any:
-        request = received(requests) if handler.request_streaming else await _only(parse, requests, context)
+        request = received(requests) if handler.request_streaming else await _only(parse, context)
         return await answer(request, context)
 
     return grpc.stream_unary_rpc_method_handler(unary, None, handler.response_serializer)
@@ -67,9 +72,10 @@ async def _unknown(requests: AsyncIterator[bytes], context: Context) -> Any:
     raise RefusedError(grpc.StatusCode.UNIMPLEMENTED, "METHOD_UNKNOWN", "this server has no such method")
 
 
-async def _only(parse: _Parse, requests: AsyncIterator[bytes], context: Context) -> Any:
+async def _only(parse: _Parse, context: Context) -> Any:
     """The one request of a unary call. Like gRPC itself, it does not look for a second."""
-    async for raw in requests:
+    raw: Any = await context.read()
+    if raw is not aio.EOF:
         return _parsed(parse, raw)
     if context.done():  # a caller that left looks like one that sent nothing
         raise asyncio.CancelledError

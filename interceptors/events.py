@@ -22,6 +22,11 @@ class Event(StrEnum):
     CERTIFICATE_RELOAD_FAILED = "certificate_reload_failed"
     POLICY_CHANGED = "policy_changed"
     POLICY_RELOAD_FAILED = "policy_reload_failed"
+    QUOTA_CHANGED = "quota_changed"
+    PEER_BLOCKED = "peer_blocked"
+    PEER_UNBLOCKED = "peer_unblocked"
+    PEER_WOULD_BLOCK = "peer_would_block"
+    """As the rules have it; let through, because they are tried out."""
     SERVER_ERROR = "server_error"
 
 

@@ -1,0 +1,456 @@
+"""Abuse around all four kinds of RPC, on a real server; the clock is the test's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc import aio
+
+from interceptors import Audit, CallInterceptor, Event, Recovery, RefusedError, RequestId, Requests, SecurityEvent, current_call
+from interceptors.abuse.abuse import LOOPBACK, Abuse, AbuseRules
+
+SERVICE = "test.Kinds"
+KINDS = ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream")
+HEALTH = f"/{SERVICE}/Health"
+RULES = AbuseRules(failures_per_minute=3, invalid_per_minute=5)
+_OPTIONS = (("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0))
+
+
+class BadPayloadError(Exception):
+    """What a service of its own kind raises; `describe` alone knows what it is."""
+
+    def __init__(self, reason: str, code: int = code_pb2.INVALID_ARGUMENT) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.code = code
+
+
+def describe(error: Exception) -> status_pb2.Status:
+    if not isinstance(error, BadPayloadError):
+        return status_pb2.Status(code=code_pb2.INTERNAL, message="internal error")
+    status = status_pb2.Status(code=error.code, message="bad")
+    status.details.add().Pack(error_details_pb2.BadRequest())
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain="test"))
+    return status
+
+
+class From(CallInterceptor):
+    """The peer that a test says it is."""
+
+    @asynccontextmanager
+    async def around(self, method, context) -> AsyncIterator[None]:
+        said = dict(context.invocation_metadata()).get("x-peer")
+        if said:
+            current_call().peer = said
+        yield
+
+
+class Guard(CallInterceptor):
+    """Stands where authentication does; counts who gets so far."""
+
+    def __init__(self) -> None:
+        self.passed = 0
+
+    @asynccontextmanager
+    async def around(self, method, context) -> AsyncIterator[None]:
+        self.passed += 1
+        match dict(context.invocation_metadata()).get("x-credential"):
+            case "bad":
+                raise RefusedError(grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_INVALID", "no", check="signature")
+            case "expired":
+                raise RefusedError(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_EXPIRED", "no", check="expired")
+            case "no check":
+                raise RefusedError(grpc.StatusCode.UNAUTHENTICATED, "SIGN_IN_AGAIN", "no")
+            case "unsure":
+                raise RefusedError(grpc.StatusCode.UNAVAILABLE, "AUTHENTICATION_UNAVAILABLE", "no", check="keys_unavailable")
+            case "forbidden":
+                raise RefusedError(grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED", "no", check="scope_missing")
+            case "invalid":
+                raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_MALFORMED", "no")
+        yield
+
+
+class Service(grpc.GenericRpcHandler):
+    """Does what the request says, and answers it."""
+
+    def __init__(self) -> None:
+        self.read = 0
+        self.waiting = asyncio.Semaphore(0)
+        self.go = asyncio.Event()
+
+    async def _one(self, request: bytes, context) -> bytes:
+        self.read += 1
+        match request:
+            case b"bad":
+                raise BadPayloadError("TRANSCRIPT_EMPTY")
+            case b"malware":
+                raise BadPayloadError("MALWARE_FOUND", code_pb2.FAILED_PRECONDITION)
+            case b"busy":
+                raise BadPayloadError("QUEUE_FULL", code_pb2.RESOURCE_EXHAUSTED)
+            case b"bug":
+                raise RuntimeError
+            case b"abort":
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "by hand")
+            case b"set":
+                context.set_code(grpc.StatusCode.INVALID_ARGUMENT)
+            case b"wait then bad":
+                self.waiting.release()
+                await self.go.wait()
+                raise BadPayloadError("TRANSCRIPT_EMPTY")
+            case b"wait":
+                self.waiting.release()
+                await self.go.wait()
+        return request
+
+    async def _to_stream(self, request, context):
+        yield await self._one(request, context)
+
+    async def _from_stream(self, requests, context):
+        return b"".join([await self._one(request, context) async for request in requests])
+
+    async def _both(self, requests, context):
+        async for request in requests:
+            yield await self._one(request, context)
+
+    def service(self, details):
+        return {
+            f"/{SERVICE}/UnaryUnary": grpc.unary_unary_rpc_method_handler(self._one),
+            HEALTH: grpc.unary_unary_rpc_method_handler(self._one),
+            f"/{SERVICE}/UnaryStream": grpc.unary_stream_rpc_method_handler(self._to_stream),
+            f"/{SERVICE}/StreamUnary": grpc.stream_unary_rpc_method_handler(self._from_stream),
+            f"/{SERVICE}/StreamStream": grpc.stream_stream_rpc_method_handler(self._both),
+        }.get(details.method)
+
+
+class Bench:
+    """A server that has the guard, what it recorded, and its clock."""
+
+    def __init__(self, rules: AbuseRules = RULES, **options) -> None:
+        self.events: list[SecurityEvent] = []
+        self.now = 1000.0
+        self.guard, self.service = Guard(), Service()
+        options = {"trusted": (), "exempt": {HEALTH}} | options
+        self.abuse = Abuse(rules, record=self.events.append, describe=describe, clock=lambda: self.now, **options)
+
+    @asynccontextmanager
+    async def serving(self, address: str = "127.0.0.1:0") -> AsyncIterator[aio.Channel]:
+        audit = Audit(self.events.append, describe)
+        server = aio.server(
+            interceptors=(Recovery(describe, "test"), RequestId(), From(), audit, self.abuse, self.guard, Requests()),
+        )
+        server.add_generic_rpc_handlers((self.service,))
+        port = server.add_insecure_port(address)
+        await server.start()
+        target = address if address.startswith("unix:") else f"127.0.0.1:{port}"
+        try:
+            async with aio.insecure_channel(target, _OPTIONS) as channel:
+                yield channel
+        finally:
+            self.service.go.set()
+            await server.stop(0)
+
+    def of(self, *kinds: Event) -> list[SecurityEvent]:
+        return [event for event in self.events if event.event in kinds]
+
+    @property
+    def began(self) -> list[SecurityEvent]:
+        return self.of(Event.PEER_BLOCKED)
+
+
+def start(channel: aio.Channel, kind: str, body: bytes, **headers: str):
+    path = f"/{SERVICE}/{kind}"
+    metadata = [(f"x-{name}", value) for name, value in headers.items()]
+    match kind:
+        case "UnaryStream":
+            return channel.unary_stream(path)(body, metadata=metadata)
+        case "StreamUnary":
+            return channel.stream_unary(path)(iter([body]), metadata=metadata)
+        case "StreamStream":
+            return channel.stream_stream(path)(iter([body]), metadata=metadata)
+    return channel.unary_unary(path)(body, metadata=metadata)
+
+
+async def answer(call) -> bytes:
+    if isinstance(call, aio.UnaryUnaryCall | aio.StreamUnaryCall):
+        return await call
+    return b"".join([response async for response in call])
+
+
+async def told(channel: aio.Channel, body: bytes = b"x", *, kind: str = "UnaryUnary", **headers: str) -> str:
+    """How a call ends, in a word: the reason where there is one, else the code."""
+    try:
+        await answer(start(channel, kind, body, **headers))
+    except aio.AioRpcError as error:
+        for detail in status_pb2.Status.FromString(dict(error.trailing_metadata()).get("grpc-status-details-bin", b"")).details:
+            info = error_details_pb2.ErrorInfo()
+            if detail.Unpack(info):
+                return info.reason
+        return error.code().name
+    return "OK"
+
+
+async def several(times: int, channel: aio.Channel, body: bytes = b"x", **headers: str) -> list[str]:
+    return [await told(channel, body, **headers) for _ in range(times)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_past_the_threshold_nothing_of_a_call_is_looked_at(kind) -> None:
+    bench = Bench()
+    async with bench.serving() as channel:
+        assert await several(4, channel, kind=kind, credential="bad") == ["CREDENTIALS_INVALID"] * 4
+        bench.now += 10
+        with pytest.raises(aio.AioRpcError) as error:
+            await answer(start(channel, kind, b"x"))
+    assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+    trailing = dict(error.value.trailing_metadata())
+    status = status_pb2.Status.FromString(trailing["grpc-status-details-bin"])
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    assert status.details[0].Unpack(info)
+    assert status.details[1].Unpack(retry)
+    assert (info.reason, retry.retry_delay.ToMilliseconds()) == ("PEER_BLOCKED", 20_000)
+    assert trailing["grpc-retry-pushback-ms"] == "20000"
+    assert len(trailing["x-request-id"]) == 32
+    assert (bench.guard.passed, bench.service.read) == (4, 0)
+
+
+async def test_a_block_is_recorded_when_it_begins_and_when_it_ends_and_not_with_every_call() -> None:
+    bench = Bench()
+    async with bench.serving() as channel:
+        await several(4, channel, credential="bad")
+        await several(7, channel)
+        bench.now += 30
+        assert await told(channel) == "OK"
+    began, ended = bench.of(Event.PEER_BLOCKED, Event.PEER_UNBLOCKED)
+    assert len(bench.of(Event.AUTHENTICATION_FAILED)) == 4
+    assert len(bench.events) == 6
+    assert (began.event, began.check) == (Event.PEER_BLOCKED, "too_many_failures")
+    assert began.detail == "for 30 s, block 1: more than 3 a minute"
+    assert began.method == f"/{SERVICE}/UnaryUnary"
+    assert len(began.request_id) == 32
+    assert (ended.event, ended.detail) == (Event.PEER_UNBLOCKED, "after 30 s and 7 refused calls")
+    assert began.peer == ended.peer
+    assert began.peer.startswith("ipv4:127.0.0.1:")
+
+
+async def test_the_end_of_a_block_is_recorded_with_the_next_call_of_anybody() -> None:
+    bench = Bench(trusted=LOOPBACK)
+    async with bench.serving() as channel:
+        await several(4, channel, credential="bad", peer="ipv4:192.0.2.1:1")
+        bench.now += 29.9
+        await told(channel, kind="Health")
+        assert bench.of(Event.PEER_UNBLOCKED) == []
+        bench.now += 0.1
+        await told(channel, kind="Health")
+        assert [event.peer for event in bench.of(Event.PEER_UNBLOCKED)] == ["ipv4:192.0.2.1:1"]
+
+
+async def test_a_peer_that_goes_on_is_kept_out_longer_each_time() -> None:
+    bench = Bench()
+    async with bench.serving() as channel:
+        for seconds in (30, 60, 120):
+            assert await several(4, channel, credential="bad") == ["CREDENTIALS_INVALID"] * 4
+            bench.now += seconds - 0.001
+            assert await told(channel) == "PEER_BLOCKED"
+            bench.now += 0.001
+            assert await told(channel) == "OK"
+    details = [event.detail.split(":")[0] for event in bench.began]
+    assert details == ["for 30 s, block 1", "for 60 s, block 2", "for 120 s, block 3"]
+
+
+async def test_calls_that_are_refused_do_not_make_a_block_longer() -> None:
+    bench = Bench()
+    async with bench.serving() as channel:
+        await several(4, channel, credential="bad")
+        bench.now += 15
+        assert await several(20, channel, credential="bad") == ["PEER_BLOCKED"] * 20
+        bench.now += 15
+        assert await several(3, channel, credential="bad") == ["CREDENTIALS_INVALID"] * 3
+        assert await told(channel) == "OK"
+
+
+async def test_after_a_block_every_count_begins_anew() -> None:
+    bench = Bench()
+    async with bench.serving() as channel:
+        await several(5, channel, b"bad")
+        await several(4, channel, credential="bad")
+        bench.now += 30
+        assert await several(5, channel, b"bad") == ["TRANSCRIPT_EMPTY"] * 5
+        assert await several(3, channel, credential="bad") == ["CREDENTIALS_INVALID"] * 3
+        assert await told(channel) == "OK"
+
+
+async def test_good_calls_make_up_for_nothing() -> None:
+    bench = Bench()
+    async with bench.serving() as channel:
+        for _ in range(4):
+            assert await told(channel) == "OK"
+            assert await told(channel, credential="bad") == "CREDENTIALS_INVALID"
+        assert await told(channel) == "PEER_BLOCKED"
+
+
+async def test_failures_that_are_far_between_are_borne() -> None:
+    bench = Bench()
+    async with bench.serving() as channel:
+        for _ in range(12):
+            assert await told(channel, credential="bad") == "CREDENTIALS_INVALID"
+            bench.now += 20.01
+    assert bench.began == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("body", [b"bad", b"abort", b"set"])
+async def test_invalid_payloads_count_however_they_are_told(kind, body) -> None:
+    bench = Bench()
+    async with bench.serving() as channel:
+        assert "PEER_BLOCKED" not in await several(6, channel, body, kind=kind)
+        assert await told(channel) == "PEER_BLOCKED"
+    assert [event.check for event in bench.began] == ["too_many_invalid"]
+
+
+async def test_invalid_messages_that_a_guard_refuses_count_too() -> None:
+    bench = Bench()
+    async with bench.serving() as channel:
+        await several(6, channel, credential="invalid")
+        assert await told(channel) == "PEER_BLOCKED"
+
+
+async def test_malware_weighs_more_than_a_mistake() -> None:
+    bench = Bench(AbuseRules(invalid_per_minute=19))
+    async with bench.serving() as channel:
+        assert await several(2, channel, b"malware") == ["MALWARE_FOUND"] * 2
+        assert await told(channel) == "PEER_BLOCKED"
+
+
+@pytest.mark.parametrize("headers", [{"credential": word} for word in ("expired", "no check", "unsure", "forbidden")])
+async def test_refusals_that_are_no_guess_do_not_count(headers) -> None:
+    bench = Bench()
+    async with bench.serving() as channel:
+        assert "PEER_BLOCKED" not in await several(30, channel, **headers)
+    assert bench.began == []
+
+
+@pytest.mark.parametrize("body", [b"busy", b"bug", b"fine"])
+async def test_what_is_not_the_callers_fault_does_not_count(body) -> None:
+    bench = Bench()
+    async with bench.serving() as channel:
+        assert "PEER_BLOCKED" not in await several(30, channel, body)
+    assert bench.began == []
+
+
+async def test_kinds_are_counted_apart() -> None:
+    bench = Bench()
+    async with bench.serving() as channel:
+        await several(3, channel, credential="bad")
+        await several(5, channel, b"bad")
+        assert await told(channel) == "OK"
+    assert bench.began == []
+
+
+async def test_calls_are_counted_where_they_are_limited() -> None:
+    bench = Bench(AbuseRules(calls_per_minute=5))
+    async with bench.serving() as channel:
+        assert await several(7, channel) == ["OK"] * 5 + ["PEER_BLOCKED"] * 2
+        assert bench.guard.passed == 5
+        bench.now += 30
+        assert await several(6, channel) == ["OK"] * 5 + ["PEER_BLOCKED"]
+    assert [event.check for event in bench.began] == ["too_many_calls"] * 2
+
+
+async def test_others_are_not_blocked_with_it() -> None:
+    bench = Bench()
+    async with bench.serving() as channel:
+        await several(4, channel, credential="bad", peer="ipv6:%5B2001:db8::1%5D:1")
+        assert await told(channel, peer="ipv6:%5B2001:db8::2%5D:7") == "PEER_BLOCKED"
+        assert await told(channel, peer="ipv6:%5B2001:db8:0:1::1%5D:1") == "OK"
+        assert await told(channel, peer="ipv4:192.0.2.1:1") == "OK"
+
+
+async def test_one_address_is_one_peer_whatever_its_port_and_protocol() -> None:
+    bench = Bench()
+    async with bench.serving() as channel:
+        for port in range(2):
+            await told(channel, credential="bad", peer=f"ipv4:192.0.2.1:{port}")
+            await told(channel, credential="bad", peer=f"ipv6:%5B::ffff:192.0.2.1%5D:{port}")
+        assert await told(channel, peer="ipv4:192.0.2.1:9") == "PEER_BLOCKED"
+
+
+async def test_health_is_neither_refused_nor_counted() -> None:
+    bench = Bench(AbuseRules(calls_per_minute=5, failures_per_minute=3))
+    async with bench.serving() as channel:
+        assert await several(30, channel, kind="Health") == ["OK"] * 30
+        await several(4, channel, credential="bad")
+        assert await told(channel) == "PEER_BLOCKED"
+        assert await told(channel, kind="Health") == "OK"
+
+
+async def test_loopback_is_trusted_unless_told_otherwise() -> None:
+    bench = Bench(trusted=LOOPBACK)
+    async with bench.serving() as channel:
+        assert await several(30, channel, credential="bad") == ["CREDENTIALS_INVALID"] * 30
+        for peer in ("ipv6:%5B::1%5D:1", "ipv4:127.1.2.3:1"):
+            assert await several(30, channel, credential="bad", peer=peer) == ["CREDENTIALS_INVALID"] * 30
+        await several(4, channel, credential="bad", peer="ipv4:192.0.2.1:1")
+        assert await told(channel, peer="ipv4:192.0.2.1:1") == "PEER_BLOCKED"
+
+
+async def test_a_unix_socket_is_not_an_address(tmp_path: Path) -> None:
+    bench = Bench()
+    async with bench.serving(f"unix:{tmp_path}/s") as channel:
+        assert await several(30, channel, credential="bad") == ["CREDENTIALS_INVALID"] * 30
+    assert bench.began == []
+
+
+async def test_shadow_mode_records_what_it_would_do() -> None:
+    bench = Bench(shadow=True)
+    async with bench.serving() as channel:
+        assert await several(12, channel, credential="bad") == ["CREDENTIALS_INVALID"] * 12
+        bench.now += 30
+        assert await several(4, channel, credential="bad") == ["CREDENTIALS_INVALID"] * 4
+    assert bench.of(Event.PEER_BLOCKED, Event.PEER_UNBLOCKED) == []
+    would = bench.of(Event.PEER_WOULD_BLOCK)
+    assert [event.detail for event in would] == [
+        "for 30 s, block 1: more than 3 a minute",
+        "for 60 s, block 2: more than 3 a minute",
+    ]
+
+
+async def test_calls_that_run_when_a_block_begins_go_on_and_count_no_more() -> None:
+    bench = Bench(AbuseRules(failures_per_minute=3, invalid_per_minute=1))
+    async with bench.serving() as channel, asyncio.timeout(30):
+        running = [asyncio.ensure_future(told(channel, b"wait then bad")) for _ in range(4)]
+        good = asyncio.ensure_future(told(channel, b"wait"))
+        for _ in range(5):
+            await bench.service.waiting.acquire()
+        await several(4, channel, credential="bad")
+        assert await told(channel) == "PEER_BLOCKED"
+        bench.service.go.set()
+        assert await asyncio.gather(*running, good) == ["TRANSCRIPT_EMPTY"] * 4 + ["OK"]
+        bench.now += 30
+        assert await told(channel) == "OK"
+    assert [event.check for event in bench.began] == ["too_many_failures"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"calls_per_minute": 0},
+        {"failures_per_minute": 0},
+        {"invalid_per_minute": -1},
+        {"weights": {"MALWARE_FOUND": 0}},
+    ],
+)
+def test_rules_that_would_block_everybody(wrong) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        AbuseRules(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"block_seconds": 0}, {"longest_block_seconds": 1}, {"ipv4_prefix": 0}, {"ipv6_prefix": 16}])
+def test_rules_that_make_no_sense(wrong) -> None:
+    with pytest.raises(ValueError, match=r"block|bits"):
+        Bench(AbuseRules(**wrong))

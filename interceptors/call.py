@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 from grpc import aio
 
+from interceptors.metering import Meter
 from interceptors.principal import Principal
 
 
@@ -24,6 +25,8 @@ class Call:
     request_id: str = ""
     user_agent: str = ""
     principal: Principal | None = None
+    meter: Meter | None = None
+    """What the call is charged by; None where it is not."""
 
 
 _current: ContextVar[Call | None] = ContextVar("call", default=None)

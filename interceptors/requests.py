@@ -16,6 +16,7 @@ import grpc
 from grpc import aio
 
 from interceptors.base import Context, Handler, Wrapped
+from interceptors.call import current_call
 from interceptors.refusal import RefusedError
 
 _Parse = Callable[[bytes], Any]
@@ -76,7 +77,7 @@ async def _only(parse: _Parse, context: Context) -> Any:
     """The one request of a unary call. Like gRPC itself, it does not look for a second."""
     raw: Any = await context.read()
     if raw is not aio.EOF:
-        return _parsed(parse, raw)
+        return await _taken(parse, raw)
     if context.done():  # a caller that left looks like one that sent nothing
         raise asyncio.CancelledError
     message = "the call ended without a request"
@@ -85,6 +86,15 @@ async def _only(parse: _Parse, context: Context) -> Any:
 
 def _as_it_is(raw: bytes) -> bytes:
     return raw
+
+
+async def _taken(parse: _Parse, raw: bytes) -> Any:
+    """A message that was parsed, and charged to its caller."""
+    message = _parsed(parse, raw)
+    call = current_call()
+    if call is not None and call.meter is not None:
+        await call.meter.received(len(raw), message)
+    return message
 
 
 def _parsed(parse: _Parse, raw: bytes) -> Any:
@@ -97,4 +107,4 @@ def _parsed(parse: _Parse, raw: bytes) -> Any:
 
 async def _parsed_stream(parse: _Parse, requests: AsyncIterator[bytes]) -> AsyncIterator[Any]:
     async for raw in requests:
-        yield _parsed(parse, raw)
+        yield await _taken(parse, raw)

@@ -1,0 +1,171 @@
+"""Quotas counted in this process: for one replica, and for each of several while the shared store is away.
+
+Arithmetic in the same order as in redis_script.py, so that both decide alike to the last bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from itertools import islice
+
+from interceptors.quota.store import Bucket, Charge, Left, Slots, Spent, check_costs, retry_after
+
+MOST_SUBJECTS = 10_000
+"""Callers remembered, 2 KB each."""
+_LOOKED_AT = 16
+"""Callers that are compared when one has to go: the longest unseen, which are the likeliest to have full buckets."""
+
+
+class _Used:
+    """Units out of one bucket at a time, and when they will all be back."""
+
+    __slots__ = ("at", "full_at", "units")
+
+    def __init__(self, units: float, at: float, rate: float) -> None:
+        self.units = units
+        self.at = at
+        self.full_at = at + units / rate
+
+
+class _Account:
+    __slots__ = ("leases", "used")
+
+    def __init__(self) -> None:
+        self.used: dict[str, _Used] = {}
+        self.leases: dict[str, set[str]] = {}
+
+    def units(self, bucket: Bucket, now: float) -> float:
+        used = self.used.get(bucket.name)
+        if used is None:
+            return 0.0
+        elapsed = now - used.at
+        if elapsed <= 0.0:
+            return used.units
+        units = used.units - elapsed * bucket.rate
+        return max(0.0, units)
+
+    def full_at(self) -> float:
+        return max((used.full_at for used in self.used.values()), default=0.0)
+
+
+class MemoryStore:
+    """Never away. `clock` is monotonic, in seconds.
+
+    Of more than `most_subjects` callers the least is lost by forgetting one whose buckets are full; where there is none
+    among the longest unseen, the one that is nearest to it goes. Callers with calls in flight are not forgotten, so there
+    may be as many more as there are calls. A lease ends with `release`, or with the process.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic, most_subjects: int = MOST_SUBJECTS) -> None:
+        self._clock = clock
+        self._most = most_subjects
+        self._accounts: OrderedDict[str, _Account] = OrderedDict()
+
+    async def start(self) -> None:
+        """Nothing to begin."""
+
+    async def close(self) -> None:
+        """Nothing to end."""
+
+    async def take(self, subject: str, charges: Sequence[Charge], slots: Sequence[Slots], lease: str) -> Left | Spent:
+        """As QuotaStore has it, 2 us and some more for each quota."""
+        check_costs(charges)
+        return self._take(subject, charges, slots, lease)
+
+    async def charge(self, subject: str, charges: Sequence[Charge], lease: str) -> Left | Spent:
+        """As QuotaStore has it."""
+        check_costs(charges)
+        return self._take(subject, charges, (), "")
+
+    async def settle(self, subject: str, charges: Sequence[Charge], lease: str) -> None:
+        """As QuotaStore has it."""
+        check_costs(charges, signed=True)
+        now = self._clock()
+        account = self._account(subject)
+        for charge in charges:
+            units = account.units(charge.bucket, now) + charge.cost
+            account.used[charge.bucket.name] = _Used(max(units, 0.0), now, charge.bucket.rate)
+
+    async def release(self, subject: str, lease: str) -> None:
+        """As QuotaStore has it."""
+        account = self._accounts.get(subject)
+        if account is not None:
+            account.leases = {
+                name: held for name, held in ((name, held - {lease}) for name, held in account.leases.items()) if held
+            }
+
+    async def show(self, subject: str, buckets: Sequence[Bucket], slots: Sequence[Slots]) -> Left:
+        """As QuotaStore has it."""
+        now = self._clock()
+        account = self._accounts.get(subject) or _Account()
+        remaining = {bucket.name: bucket.burst - account.units(bucket, now) for bucket in buckets}
+        return Left(remaining | {slot.name: slot.most - len(account.leases.get(slot.name, ())) for slot in slots})
+
+    async def subjects(self, limit: int) -> Sequence[str]:
+        """As QuotaStore has it."""
+        return list(islice(reversed(self._accounts), limit))
+
+    async def reset(self, subject: str) -> None:
+        """As QuotaStore has it."""
+        self._accounts.pop(subject, None)
+
+    def _take(self, subject: str, charges: Sequence[Charge], slots: Sequence[Slots], lease: str) -> Left | Spent:
+        now = self._clock()
+        account = self._account(subject)
+        units = [account.units(charge.bucket, now) for charge in charges]
+        spent = _spent(charges, units, slots, account, lease)
+        if spent is not None:
+            return spent
+        remaining: dict[str, float] = {}
+        for charge, before in zip(charges, units, strict=True):
+            bucket, after = charge.bucket, before + charge.cost
+            account.used[bucket.name] = _Used(after, now, bucket.rate)
+            remaining[bucket.name] = bucket.burst - after
+        for slot in slots:
+            held = account.leases.setdefault(slot.name, set())
+            held.add(lease)
+            remaining[slot.name] = slot.most - len(held)
+        return Left(remaining)
+
+    def _account(self, subject: str) -> _Account:
+        account = self._accounts.get(subject)
+        if account is None:
+            for _ in range(min(2, len(self._accounts) + 1 - self._most)):  # two, so that a crowd goes again
+                self._forget_one()
+            account = self._accounts[subject] = _Account()
+        else:
+            self._accounts.move_to_end(subject)
+        return account
+
+    def _forget_one(self) -> None:
+        oldest = list(islice(self._accounts, _LOOKED_AT))
+        idle = [subject for subject in oldest if not self._accounts[subject].leases]
+        if idle:
+            del self._accounts[min(idle, key=lambda subject: self._accounts[subject].full_at())]
+            return
+        for subject in oldest:  # calls that go on for long: the next look goes past them
+            self._accounts.move_to_end(subject)
+
+
+def _spent(
+    charges: Sequence[Charge], units: Sequence[float], slots: Sequence[Slots], account: _Account, lease: str
+) -> Spent | None:
+    """First what no waiting helps with, then slots, then the bucket to wait for longest: a time that is told has to be true."""
+    for charge, before in zip(charges, units, strict=True):
+        if charge.cost > charge.bucket.burst:
+            return Spent(charge.bucket.name, charge.bucket.burst - before, None, "too_large")
+    for slot in slots:
+        held = account.leases.get(slot.name, ())
+        if lease not in held and len(held) >= slot.most:
+            return Spent(slot.name, slot.most - len(held), None, "in_flight")
+    longest: Spent | None = None
+    for charge, before in zip(charges, units, strict=True):
+        bucket = charge.bucket
+        need = before + charge.cost - bucket.burst
+        if need > 0.0:
+            wait = retry_after(need, bucket)
+            if longest is None or longest.retry_after is None or wait > longest.retry_after:
+                longest = Spent(bucket.name, bucket.burst - before, wait)
+    return longest

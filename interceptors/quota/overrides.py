@@ -1,0 +1,185 @@
+"""Classes given to callers at run time, for all replicas, kept in Redis beside what is counted there.
+
+They hold over the file's [principals], and a name or pattern given here takes the place of the same one there; a caller's
+very name goes before patterns as ever, whichever of the two it is from.
+
+They are read every few seconds and never while a call waits. While Redis is away the last that were read hold; a replica
+that starts without Redis has those of the file until it is there. A class or a name that means nothing to a replica, whose
+file may be older than the one the name was set with, is passed over and logged once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from interceptors.auth.patterns import pattern_fault
+from interceptors.events import Event, Record, SecurityEvent
+from interceptors.quota.classes import DEFAULT, QuotaClasses
+from interceptors.quota.redis_client import ScriptClient
+from interceptors.quota.store import StoreAwayError
+
+log = logging.getLogger(__name__)
+
+EVERY = 5.0
+"""Seconds between readings: how long a change takes to hold everywhere."""
+MOST = 1000
+"""Names in the hash, which every replica reads whole. Whoever has more of them has a pattern, or a file."""
+LONGEST = 2048
+"""Characters of a name."""
+_TIMEOUT = 1.0
+"""Seconds for a reading; no call waits for it."""
+
+# One hash, field per name or pattern, value the class. It does not expire.
+_SCRIPT = """
+local mode, name, class = ARGV[1], ARGV[2], ARGV[3]
+if mode == 'read' then return redis.call('HGETALL', KEYS[1]) end
+local before = redis.call('HGET', KEYS[1], name) or ''
+if mode == 'remove' then
+  redis.call('HDEL', KEYS[1], name)
+elseif before == '' and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[4]) then
+  return {'full', ''}
+else
+  redis.call('HSET', KEYS[1], name, class)
+end
+return {'done', before}
+"""
+
+
+class TooManyError(Exception):
+    """As many names as there may be have a class of their own."""
+
+
+class OverrideStore:
+    """`place` is the URL without user and password. Every method but `close` raises StoreAwayError. Belongs to one event loop."""
+
+    def __init__(self, url: str, *, prefix: str = "quota", timeout: float = _TIMEOUT) -> None:
+        """`url` and `prefix` as RedisStore has them; `timeout`: seconds for an answer. Raises ValueError."""
+        self._client = ScriptClient(url, _SCRIPT, timeout)
+        self.place = self._client.place
+        # No brace in it: it is not among the keys of subjects.
+        self._key = f"{prefix}:classes"
+
+    async def read(self) -> dict[str, str]:
+        """Class by name or pattern, sorted by these."""
+        answer: Sequence[str] = await self._client.run((self._key,), ("read",))
+        return dict(sorted(zip(answer[::2], answer[1::2], strict=True)))
+
+    async def put(self, name: str, target: str) -> str | None:
+        """Give `name` a class, both of which the caller has checked. What it had here before. Raises TooManyError."""
+        outcome, before = await self._client.run((self._key,), ("put", name, target, str(MOST)))
+        if outcome == "full":
+            raise TooManyError(f"{MOST} names have a class of their own already")
+        return before or None
+
+    async def remove(self, name: str) -> str | None:
+        """Leave `name` to the file again. What it had here before."""
+        _, before = await self._client.run((self._key,), ("remove", name))
+        return before or None
+
+    async def close(self) -> None:
+        """Idempotent."""
+        await self._client.close()
+
+
+class Overrides:
+    """`current` is the file's version of the classes with what was read last over it."""
+
+    def __init__(
+        self, store: OverrideStore, classes: Callable[[], QuotaClasses], record: Record | None, *, every: float = EVERY
+    ) -> None:
+        """`classes`: those of the file, as they are now. Without a `record` changes are logged. Closes the store with itself."""
+        self._store = store
+        self._classes = classes
+        self._record = record
+        self._every = every
+        self._read: Mapping[str, str] = {}
+        self._base = self._merged = classes()
+        self._told: set[tuple[str, str]] = set()
+        self._away = False
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def current(self) -> QuotaClasses:
+        """The classes in force. Asks nobody."""
+        base = self._classes()
+        if base is not self._base:  # the file has changed
+            self._merge(base, self._read)
+        return self._merged
+
+    async def start(self) -> None:
+        """Read them, so that they hold from the first call on, and follow them. Does not fail where Redis is away."""
+        await self.refresh()
+        self._task = asyncio.create_task(self._follow())
+
+    async def close(self) -> None:
+        """Idempotent."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        await self._store.close()
+
+    async def refresh(self) -> None:
+        """Take in what is set now; where that cannot be read, keep what is in force."""
+        try:
+            read = await self._store.read()
+        except StoreAwayError as error:
+            if not self._away:
+                self._away = True
+                what = "quotas: the classes set at run time cannot be read from %s (%s); those last read stay in force"
+                log.warning(what, self._store.place, error)
+            return
+        if self._away:
+            self._away = False
+            log.warning("quotas: the classes set at run time can be read from %s again", self._store.place)
+        if read == self._read:
+            return
+        before = self.current
+        self._merge(self._base, read)
+        if self._merged.principals != before.principals:
+            self._tell(f"{self._store.place}: {self._merged.changes_since(before)}")
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(self._every)
+            try:
+                await self.refresh()
+            except Exception:  # one reading that fails must not be the last
+                log.exception("quotas: the classes set at run time could not be taken in")
+
+    def _merge(self, base: QuotaClasses, read: Mapping[str, str]) -> None:
+        faults = {(name, target): fault for name, target in read.items() for fault in _faults(name, target, base)}
+        for (name, target), fault in faults.items():
+            if (name, target) not in self._told:
+                log.warning("quotas: %r was put in the class %r at run time, which is passed over: %s", name, target, fault)
+        self._told = set(faults)
+        good = {name: target for name, target in read.items() if (name, target) not in faults}
+        self._merged = base.with_overrides(good) if good else base
+        self._base, self._read = base, read
+
+    def _tell(self, detail: str) -> None:
+        if self._record is not None:
+            self._record(SecurityEvent(Event.QUOTA_CHANGED, detail=detail))
+        else:
+            log.warning("%s: %s", Event.QUOTA_CHANGED, detail)
+
+
+def name_fault(name: str) -> tuple[str, str] | None:
+    """What is wrong with a name or pattern that is to have a class, and what to do; None: nothing."""
+    if name == "*":
+        return f"everybody is in the class {DEFAULT} already", "write mtls:*, jwt:* or key:*"
+    if len(name) > LONGEST or not name.isprintable():
+        return f"a name has {LONGEST} characters at most, all of them printable", "copy it from the audit log"
+    return pattern_fault(name)
+
+
+def _faults(name: str, target: str, classes: QuotaClasses) -> Iterator[str]:
+    """What is wrong with one override; nothing, mostly."""
+    fault = name_fault(name)
+    if fault is not None:
+        yield fault[0]
+    elif target not in classes.classes:
+        yield "there is no such class"

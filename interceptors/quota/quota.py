@@ -1,0 +1,76 @@
+"""Every caller has its share, and no more."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
+
+import grpc
+
+from interceptors.base import CallInterceptor, Context
+from interceptors.call import Call, current_call
+from interceptors.quota.classes import QuotaClass, QuotaClasses, subject_of
+from interceptors.quota.meter import CallMeter, Estimate
+from interceptors.quota.refusal import RATELIMIT, ratelimit, refusal
+from interceptors.quota.store import Left, QuotaStore
+from interceptors.refusal import RefusedError
+
+
+class Quota(CallInterceptor):
+    """Takes a request and its slots when a call starts, and has the call's meter charge the rest as it goes on.
+
+    `classes` in force at the time of each call. `streams`: methods that hold a stream's slot. `estimate` makes the Estimate
+    of one call. `exempt`: methods that cost nothing.
+    """
+
+    def __init__(
+        self,
+        store: QuotaStore,
+        classes: Callable[[], QuotaClasses],
+        *,
+        estimate: Callable[[], Estimate],
+        streams: Collection[str],
+        exempt: Collection[str],
+    ) -> None:
+        self._store = store
+        self._classes = classes
+        self._estimate = estimate
+        self._streams = frozenset(streams)
+        self._exempt = frozenset(exempt)
+
+    @asynccontextmanager
+    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
+        call = current_call()
+        if method in self._exempt or call is None:
+            yield
+            return
+        meter = await self._begin(method, call)
+        call.meter = meter
+        refused = False  # says by itself what is left
+        try:
+            yield
+        except RefusedError as error:
+            refused = True
+            if error.code is grpc.StatusCode.UNAVAILABLE:
+                await meter.refund()  # turned away by the server's own troubles
+            raise
+        finally:
+            if not refused and meter.left:
+                context.set_trailing_metadata((*(context.trailing_metadata() or ()), (RATELIMIT, ratelimit(meter.left))))
+            await meter.close()
+
+    async def _begin(self, method: str, call: Call) -> CallMeter:
+        quota = self.class_of(call)
+        subject = subject_of(call.principal, call.peer)
+        lease = uuid.uuid4().hex
+        # A cost of nothing asks for what is charged later whether it is in debt: who has none left need not send any.
+        charges = quota.charges(requests=1.0, audio_seconds=0.0, size=0.0)
+        taken = await self._store.take(subject, charges, quota.slots(stream=method in self._streams), lease)
+        if not isinstance(taken, Left):
+            raise refusal(taken, subject)
+        return CallMeter(self._store, subject, quota, lease=lease, left=taken.remaining, estimate=self._estimate())
+
+    def class_of(self, call: Call) -> QuotaClass:
+        """The class whose limits hold for a call, and whose priority."""
+        return self._classes().of(call.principal)

@@ -1,0 +1,51 @@
+"""What a caller is told whose quota is spent: which, how much of it is left, and when to come back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import grpc
+from google.rpc import error_details_pb2
+
+from interceptors.quota.store import Spent
+from interceptors.refusal import RefusedError
+
+RATELIMIT = "ratelimit"
+"""Trailing metadata, as https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/ has the field of that name."""
+_IN_FLIGHT_RETRY = 1.0
+"""Seconds. When a call of the caller's own ends is its own to know."""
+
+
+def refusal(spent: Spent, subject: str) -> RefusedError:
+    """RESOURCE_EXHAUSTED with a QuotaFailure, and the time after which the same call would be let in."""
+    match spent.kind:
+        case "too_large":
+            message = f"the call needs more of the quota {spent.name} than it ever holds"
+            return _refusal("QUOTA_TOO_SMALL", message, spent, subject, None)
+        case "in_flight":
+            message = f"the quota {spent.name} is taken up by the caller's other calls"
+            return _refusal("QUOTA_EXCEEDED", message, spent, subject, _IN_FLIGHT_RETRY)
+        case _:
+            return _refusal("QUOTA_EXCEEDED", f"the quota {spent.name} is spent", spent, subject, spent.retry_after)
+
+
+def _refusal(reason: str, message: str, spent: Spent, subject: str, retry_after: float | None) -> RefusedError:
+    left = max(0.0, spent.remaining)
+    failure = error_details_pb2.QuotaFailure()
+    failure.violations.add(
+        subject=subject, description=f"{message}; {left:.6g} left", quota_metric=spent.name, quota_id=spent.name
+    )
+    return RefusedError(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        reason,
+        message,
+        retry_after=retry_after,
+        details=(failure,),
+        metadata=((RATELIMIT, ratelimit({spent.name: left}, retry_after)),),
+    )
+
+
+def ratelimit(left: Mapping[str, float], seconds: float | None = None) -> str:
+    """As in `"requests_per_second";r=19`: r is what is left, t seconds until there is enough, where that is known."""
+    wait = "" if seconds is None else f";t={-int(-seconds // 1)}"
+    return ", ".join(f'"{name}";r={max(0, int(units))}{wait}' for name, units in left.items())

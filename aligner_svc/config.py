@@ -14,6 +14,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from aligner_svc.domain import SAMPLE_RATE
+from aligner_svc.protection_settings import AbuseSettings, ConnectionSettings, OverloadSettings, QuotaSettings
 from aligner_svc.security_settings import AuditSettings, AuthSettings, JwtSettings, KeySettings, Section, TlsSettings
 
 MIB = 1 << 20
@@ -122,6 +123,10 @@ class Settings(BaseSettings):
     jwt: JwtSettings = Field(default_factory=JwtSettings)
     keys: KeySettings = Field(default_factory=KeySettings)
     audit: AuditSettings = Field(default_factory=AuditSettings)
+    quota: QuotaSettings = Field(default_factory=QuotaSettings)
+    overload: OverloadSettings = Field(default_factory=OverloadSettings)
+    abuse: AbuseSettings = Field(default_factory=AbuseSettings)
+    connections: ConnectionSettings = Field(default_factory=ConnectionSettings)
 
     @classmethod
     def settings_customise_sources(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import grpc
 
 from aligner_svc.config import Settings
+from aligner_svc.protection import ProtectionError, build
 from aligner_svc.security_settings import AuthSettings, Issuer, JwtSettings, KeySettings
 from aligner_svc.status import DOMAIN
 from aligner_svc.telemetry.audit import AuditError, AuditLog, open_audit
@@ -42,8 +43,19 @@ class _Part(Protocol):
 class Guards:
     """`interceptors` for the server and its `credentials` (None: plaintext). `start` before it listens, `close` after it."""
 
-    def __init__(self, settings: Settings, describe: Describe, *, served: Collection[str], exempt: Collection[str]) -> None:
-        """`served`: every method, "/package.Service/Method"; `exempt`: those that anybody may call. Raises GuardError."""
+    def __init__(
+        self,
+        settings: Settings,
+        describe: Describe,
+        *,
+        served: Collection[str],
+        streams: Collection[str],
+        exempt: Collection[str],
+    ) -> None:
+        """`served`: every method, "/package.Service/Method"; `streams` and `exempt` of these: anybody may call the latter.
+
+        Raises GuardError.
+        """
         self._parts: list[_Part] = []
         self._audit: AuditLog | None = None
         self._store: KeyStore | None = None
@@ -51,16 +63,21 @@ class Guards:
         try:
             record = self._open_audit(settings)
             self.credentials = self._tls(settings, record)
+            protection = build(settings, record, describe, streams=streams, exempt=exempt)
+            self._parts += protection.parts
             self.interceptors = chain(
                 describe,
                 DOMAIN,
                 most_metadata_entries=limits.metadata_entries,
                 most_metadata_bytes=limits.metadata_bytes,
                 record=record,
+                abuse=protection.abuse,
                 authenticate=self._authenticate(settings, record, exempt),
                 authorise=self._authorise(settings, record, served, exempt),
+                quota=protection.quota,
+                overload=protection.overload,
             )
-        except (AuditError, PolicyError) as error:
+        except (AuditError, PolicyError, ProtectionError) as error:
             self._close_audit()
             raise GuardError(str(error)) from None
         except GuardError:

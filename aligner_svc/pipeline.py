@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -44,7 +44,14 @@ Observer = Callable[[Stage, float, float], None]
 """Told the stage, the seconds aligned and the seconds in all (0 while unknown). Must not block."""
 
 
-def _ignore(stage: Stage, aligned: float, total: float) -> None: ...
+Admit = Callable[[float], Awaitable[None]]
+"""Told how many seconds of audio there are before the engine works on them; what it raises ends the job."""
+
+
+def ignore(stage: Stage, aligned: float, total: float) -> None: ...
+
+
+async def _admit(seconds: float) -> None: ...
 
 
 class Pipeline:
@@ -78,8 +85,10 @@ class Pipeline:
             message = f"the transcript has {characters} characters; at most {most} are accepted"
             raise InvalidArgumentError("TRANSCRIPT_TOO_LONG", message, field="config.transcript")
 
-    async def align(self, job: Job, audio: Buffer, caller: Caller, observe: Observer = _ignore) -> Alignment:
-        """Word times of one recording. Raises AlignerError, nothing else that is not a bug."""
+    async def align(
+        self, job: Job, audio: Buffer, caller: Caller, observe: Observer = ignore, admit: Admit = _admit
+    ) -> Alignment:
+        """Word times of one recording. Raises AlignerError, nothing else that is not a bug or comes from `admit`."""
         began = time.perf_counter()
         language = self.language(job.language)
         tokens = await self._tokens(job.transcript, language)
@@ -90,6 +99,7 @@ class Pipeline:
         if seconds < _SHORTEST_SECONDS:
             message = f"the audio lasts {seconds * 1000:.0f} ms; a word needs {_SHORTEST_SECONDS * 1000:.0f} ms at least"
             raise InvalidArgumentError("AUDIO_TOO_SHORT", message, field="audio")
+        await admit(seconds)
         observe(Stage.ALIGNING, 0.0, seconds)
         spoken = [token for token in tokens if token.spoken]
         result = await self._engine.align(

@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from aligner_svc.api.v1 import aligner_pb2, aligner_pb2_grpc
 from aligner_svc.audio.decode import Decoder
+from aligner_svc.channel_options import ChannelOptions
 from aligner_svc.config import MIB, Limits, Settings
 from aligner_svc.engines.base import Engine, EngineStartError
 from aligner_svc.engines.pocketsphinx.engine import PocketSphinxEngine
@@ -69,7 +70,13 @@ class Service:
         try:
             self._listen = parse(settings.server.listen)
             check_exposure(self._listen, settings)
-            self._guards = Guards(settings, _describe, served=_methods(_ALIGNER, _HEALTH, _REFLECTION), exempt=_methods(_HEALTH))
+            self._guards = Guards(
+                settings,
+                _describe,
+                served=_methods(_ALIGNER, _HEALTH, _REFLECTION),
+                streams={f"/{SERVICE_NAME}/StreamAlign"},
+                exempt=_methods(_HEALTH),
+            )
         except (ListenError, GuardError) as error:
             raise StartError(str(error)) from None
         self.engine: Engine = engine or _engine(settings, self._on_engine)
@@ -144,20 +151,16 @@ class Service:
         pipeline = Pipeline(self.decoder, self.engine, limits)
         # Twice the limit is let in, so that a file somewhat over it gets our answer and not the transport's.
         most = max(2 * limits.unary_audio_bytes, limits.stream_chunk_bytes) + _TEXT_ROOM * limits.transcript_chars + MIB
-        options = (
-            ("grpc.so_reuseport", 0),  # on by default: a second server on the port would start and take half of the calls
-            ("grpc.max_receive_message_length", most),
-            ("grpc.max_metadata_size", 2 * limits.metadata_bytes),  # over the limit by less: our answer, not the transport's
-            # A held sender may write this much ahead of us; left to its bandwidth probing HTTP/2 lets in 4-6 MiB a stream.
-            ("grpc.http2.bdp_probe", 0),
-            ("grpc.http2.lookahead_bytes", MIB),
-            ("grpc.http2.min_ping_interval_without_data_ms", 20_000),  # the default, 5 min, calls a client's keepalive abuse
-            (
-                "grpc.max_send_message_length",
-                -1,
-            ),  # 200,000 characters of words make 3 MB; what we send is bounded by what we take
+        wanted = self._settings.connections
+        options = ChannelOptions(
+            receive_bytes=most,
+            metadata_bytes=2 * limits.metadata_bytes,  # over the limit by less: our answer, not the transport's
+            connections=wanted.most,
+            streams=wanted.streams,
+            age_seconds=wanted.age,
+            age_grace_seconds=wanted.age_grace,
         )
-        server = aio.server(interceptors=self._guards.interceptors, options=options)
+        server = aio.server(interceptors=self._guards.interceptors, options=options.arguments())
         servicer = AlignerServicer(pipeline, self.engine, limits, self._settings.stream)
         aligner_pb2_grpc.add_AlignerServicer_to_server(servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)

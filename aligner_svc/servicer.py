@@ -11,12 +11,14 @@ from grpc import aio
 from aligner_svc import __version__, messages
 from aligner_svc.api.v1 import aligner_pb2, aligner_pb2_grpc
 from aligner_svc.config import Limits, StreamSettings
-from aligner_svc.domain import Caller
+from aligner_svc.domain import Alignment, Caller
 from aligner_svc.engines.base import Engine
 from aligner_svc.errors import LimitExceededError
-from aligner_svc.pipeline import Pipeline, Stage
+from aligner_svc.pipeline import Job, Observer, Pipeline, Stage, ignore
 from aligner_svc.upload import Upload
+from aligner_svc.workers import Buffer
 from interceptors.call import current_call
+from interceptors.overload.admission import working
 
 Context: TypeAlias = "aio.ServicerContext[Any, Any]"
 _BATCH_WORDS = 256
@@ -38,7 +40,7 @@ class AlignerServicer(aligner_pb2_grpc.AlignerServicer):
             message = f"the audio has {len(request.audio)} bytes; Align takes at most {most}, send more with StreamAlign"
             raise LimitExceededError("AUDIO_TOO_LARGE", message, field="audio")
         job = messages.job(request.config if request.HasField("config") else None)
-        alignment = await self._pipeline.align(job, request.audio, _caller(context))
+        alignment = await self._work(job, request.audio, _caller(context))
         if len(alignment.words) <= _BATCH_WORDS:
             return messages.response(alignment)
         return await asyncio.to_thread(messages.response, alignment)  # 40,000 words take a tenth of a second
@@ -62,7 +64,7 @@ class AlignerServicer(aligner_pb2_grpc.AlignerServicer):
                     latest.get_nowait()
                 latest.put_nowait((stage, aligned, total))
 
-            work = asyncio.create_task(self._pipeline.align(*upload.finish(), _caller(context), observe))
+            work = asyncio.create_task(self._work(*upload.finish(), _caller(context), observe))
             try:
                 while not work.done():
                     told = asyncio.create_task(latest.get())
@@ -80,6 +82,13 @@ class AlignerServicer(aligner_pb2_grpc.AlignerServicer):
             yield aligner_pb2.StreamAlignResponse(words=aligner_pb2.WordBatch(words=words))
         yield aligner_pb2.StreamAlignResponse(summary=messages.summary(alignment))
 
+    async def _work(self, job: Job, audio: Buffer, caller: Caller, observe: Observer = ignore) -> Alignment:
+        """The job, once there is room for it; what it turns out to hold is charged before the engine works on it."""
+        async with working() as work:
+            alignment = await self._pipeline.align(job, audio, caller, observe, _charge)
+            work.done(alignment.timing.queue, alignment.timing.decode + alignment.timing.align)
+        return alignment
+
     async def GetServerInfo(  # noqa: N802
         self, request: aligner_pb2.GetServerInfoRequest, context: Context
     ) -> aligner_pb2.GetServerInfoResponse:
@@ -96,6 +105,12 @@ class AlignerServicer(aligner_pb2_grpc.AlignerServicer):
                 transcript_chars=limits.transcript_chars,
             ),
         )
+
+
+async def _charge(audio_seconds: float) -> None:
+    call = current_call()
+    if call is not None and call.meter is not None:
+        await call.meter.decoded(audio_seconds)
 
 
 def _caller(context: Context) -> Caller:

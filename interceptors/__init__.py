@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from grpc import aio
 
+from interceptors.abuse.abuse import Abuse
 from interceptors.audit import Audit
 from interceptors.auth.authenticate import Authenticate
 from interceptors.auth.authorise import Authorise
@@ -13,12 +14,15 @@ from interceptors.base import CallInterceptor
 from interceptors.call import Call, current_call, outcome
 from interceptors.events import Event, Record, SecurityEvent
 from interceptors.header_limits import HeaderLimits
+from interceptors.overload.overload import Overload
+from interceptors.quota.quota import Quota
 from interceptors.recovery import Describe, Recovery
 from interceptors.refusal import RefusedError
 from interceptors.request_id import RequestId
 from interceptors.requests import Requests
 
 __all__ = [
+    "Abuse",
     "Audit",
     "Authenticate",
     "Authorise",
@@ -27,6 +31,8 @@ __all__ = [
     "Describe",
     "Event",
     "HeaderLimits",
+    "Overload",
+    "Quota",
     "Record",
     "Recovery",
     "RefusedError",
@@ -46,8 +52,11 @@ def chain(
     most_metadata_entries: int,
     most_metadata_bytes: int,
     record: Record | None = None,
+    abuse: Abuse | None = None,
     authenticate: Authenticate | None = None,
     authorise: Authorise | None = None,
+    quota: Quota | None = None,
+    overload: Overload | None = None,
 ) -> Sequence[aio.ServerInterceptor]:
     """Every interceptor in the order a call passes them, each with the reason for its place; without those that are None.
 
@@ -60,12 +69,18 @@ def chain(
         RequestId(),
         # Around every guard that refuses and around the servicer, whose errors it records too.
         Audit(record, describe) if record is not None else None,
+        # Before anything is looked at: a blocked address costs nothing. Outside of what refuses, whose refusals it counts.
+        abuse,
         # Before anything that reads headers.
         HeaderLimits(most_metadata_entries, most_metadata_bytes),
         # Before anything that depends on who calls, and anything that a stranger should not be able to spend.
         authenticate,
         # With the principal known, and before anything is spent on what it may not do.
         authorise,
+        # Of those that may call, each no more than its share.
+        quota,
+        # Of those within their share, no more than can be served. Last, so that whoever is refused above counts for nothing.
+        overload,
         # Innermost: no request is read until all of the above have let its call pass.
         Requests(),
     )

@@ -16,13 +16,21 @@ REASON = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
 
 
 def raised_in(path: Path) -> Iterator[str]:
-    """The first or second argument of every `SomethingError("REASON", ...)`, and every `reason="REASON"`."""
+    """Reasons in the code.
+
+    The first or second argument of every `SomethingError("REASON", ...)` or `..._refusal("REASON", ...)`, every
+    `reason="REASON"`, and every `REASON = "REASON"`.
+    """
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Assign) and any(isinstance(to, ast.Name) and to.id == "REASON" for to in node.targets):
+            if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+                yield node.value.value
+            continue
         if not isinstance(node, ast.Call):
             continue
         name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr if isinstance(node.func, ast.Attribute) else ""
         values = [keyword.value for keyword in node.keywords if keyword.arg == "reason"]
-        if name.endswith("Error"):
+        if name.endswith(("Error", "refusal")):
             values += node.args[:2]  # a guard names its status first
         for constant in (leaf for value in values for leaf in ast.walk(value)):
             if isinstance(constant, ast.Constant) and isinstance(constant.value, str) and REASON.fullmatch(constant.value):

@@ -82,3 +82,15 @@ def raw_wav(data: bytes, *, tag: int = 1, channels: int = 1, rate: int = 16_000,
 def repeated(times: int) -> tuple[bytes, str]:
     """The recording some times over, as WAV, and what is said in it: work that takes long enough to be interrupted."""
     return wav(np.tile(samples(), times)), " ".join([TRANSCRIPT] * times)
+
+
+def silence_flac(seconds: int) -> bytes:
+    """Nothing, for so long, in some kilobytes."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="flac") as out:
+        stream = out.add_stream("flac", rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 16_000 * seconds), np.int16), format="s16", layout="mono")
+        frame.rate = 16_000
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            out.mux(packet)
+    return buffer.getvalue()

@@ -17,6 +17,7 @@ import grpc
 from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
 from aligner_svc.config import DecodeSettings, EngineSettings, Limits, QwenSettings, ServerSettings, Settings, StreamSettings
 from aligner_svc.engines.base import Engine
+from aligner_svc.protection_settings import AbuseSettings, ConnectionSettings, OverloadSettings, QuotaSettings
 from aligner_svc.security_settings import AuditSettings, AuthSettings, JwtSettings, KeySettings, TlsSettings
 from aligner_svc.server import Service
 
@@ -73,6 +74,11 @@ def service(
     jwt: JwtSettings | None = None,
     keys: KeySettings | None = None,
     audit: AuditSettings | None = None,
+    engine_settings: EngineSettings | None = None,
+    quota: QuotaSettings | None = None,
+    overload: OverloadSettings | None = None,
+    abuse: AbuseSettings | None = None,
+    connections: ConnectionSettings | None = None,
 ) -> Service:
     """Not started. Every section is given, so that no variable and no settings file of the machine has a say.
 
@@ -83,7 +89,7 @@ def service(
             server=ServerSettings(profile=profile, listen=listen, drain_delay=0.0, drain_grace=PATIENCE),
             limits=limits or Limits(),
             decode=DecodeSettings(workers=decoders),
-            engine=EngineSettings(name="qwen" if qwen else "pocketsphinx", workers=workers),
+            engine=engine_settings or EngineSettings(name="qwen" if qwen else "pocketsphinx", workers=workers),
             qwen=qwen or QwenSettings(),
             stream=stream or StreamSettings(),
             tls=tls or TlsSettings(),
@@ -91,6 +97,10 @@ def service(
             jwt=jwt or JwtSettings(),
             keys=keys or KeySettings(),
             audit=audit or AuditSettings(),
+            quota=quota or QuotaSettings(),
+            overload=overload or OverloadSettings(),
+            abuse=abuse or AbuseSettings(),
+            connections=connections or ConnectionSettings(),
         )
     )
     if engine is not None:

@@ -1,0 +1,31 @@
+"""How many seconds of audio a request probably holds, before anything of it is decoded: what quotas reserve."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aligner_svc.api.v1 import aligner_pb2 as pb
+
+CONTAINER_BYTES_PER_SECOND = 16_000
+"""128 kbit/s: MP3 as it is common; half of what WAV of 16 kHz takes, several times what Opus does."""
+_SAMPLE_BYTES = {pb.AUDIO_ENCODING_LINEAR16: 2, pb.AUDIO_ENCODING_FLOAT32: 4, pb.AUDIO_ENCODING_MULAW: 1}
+
+
+class AudioEstimate:
+    """Of one call. Exact for headerless audio; for a container a guess, put right once it is decoded."""
+
+    def __init__(self) -> None:
+        self._bytes_per_second = CONTAINER_BYTES_PER_SECOND
+
+    def __call__(self, message: Any) -> float:
+        """Seconds of audio in an AlignRequest or a StreamAlignRequest; 0 for any other message."""
+        if not isinstance(message, pb.AlignRequest | pb.StreamAlignRequest):
+            return 0.0
+        if message.HasField("config"):
+            self._read(message.config)
+        return len(message.audio) / self._bytes_per_second
+
+    def _read(self, config: pb.AlignConfig) -> None:
+        width = _SAMPLE_BYTES.get(config.encoding)
+        if width is not None and config.sample_rate_hz:
+            self._bytes_per_second = width * config.sample_rate_hz * max(1, config.channels)

@@ -1,0 +1,138 @@
+"""The guards of the server itself, built from the settings once: quotas, overload, abuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import Protocol
+
+from aligner_svc.audio_cost import AudioEstimate
+from aligner_svc.config import Settings
+from interceptors import Call, Describe, Record
+from interceptors.abuse.abuse import Abuse, AbuseRules
+from interceptors.overload.admission import Priority
+from interceptors.overload.limit import AdaptiveLimit, LimitRules
+from interceptors.overload.overload import Overload
+from interceptors.overload.pressure import Groups, Pressure
+from interceptors.quota.classes import QuotaClasses
+from interceptors.quota.classes_file import QuotaClassesFile, built_in
+from interceptors.quota.classes_text import QuotaError
+from interceptors.quota.fallback import FallbackStore
+from interceptors.quota.memory import MemoryStore
+from interceptors.quota.quota import Quota
+from interceptors.quota.store import QuotaStore
+
+_PRIORITIES = {"low": Priority.LOW, "normal": Priority.NORMAL, "high": Priority.HIGH}
+
+
+class ProtectionError(Exception):
+    """The settings cannot be used; the message says why."""
+
+
+class _Part(Protocol):
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Protection:
+    """What was built, and the `parts` to start and close with the server. None: not asked for."""
+
+    quota: Quota | None
+    overload: Overload
+    abuse: Abuse | None
+    parts: tuple[_Part, ...]
+
+
+def build(
+    settings: Settings, record: Record | None, describe: Describe, *, streams: Collection[str], exempt: Collection[str]
+) -> Protection:
+    """`streams`: methods that take a stream; `exempt`: those that nothing holds up. Raises ProtectionError."""
+    quota, parts = _quota(settings, record, streams, exempt)
+    pressure = Pressure(Groups()) if settings.overload.pressure else None
+    limit = AdaptiveLimit(_rules(settings)) if settings.overload.adaptive else None
+    overload = Overload(
+        limit,
+        exempt=exempt,
+        priority=_priority(quota),
+        expected_seconds=lambda: limit.typical_wait if limit is not None else 0.0,
+        pressure=pressure,
+    )
+    if pressure is not None:
+        parts = (*parts, pressure)
+    return Protection(quota, overload, _abuse(settings, record, describe, exempt), parts)
+
+
+def _rules(settings: Settings) -> LimitRules:
+    """Open as far as the engine's own queue at first: what it holds is not too much before that was seen."""
+    engine = settings.engine
+    if engine.name == "qwen":
+        # Half a batch beside the one on the device, so that it never waits for calls that were refused.
+        lowest, lanes = max(4, settings.qwen.batch_items // 8), settings.qwen.batch_items
+    else:
+        lowest, lanes = engine.workers + settings.decode.workers + 1, engine.workers
+    highest = max(lowest, lanes + engine.queue)
+    return LimitRules(lowest=lowest, highest=highest, initial=highest)
+
+
+def _quota(
+    settings: Settings, record: Record | None, streams: Collection[str], exempt: Collection[str]
+) -> tuple[Quota | None, tuple[_Part, ...]]:
+    wanted = settings.quota
+    if settings.server.profile == "dev" and wanted.file is None:
+        return None, ()
+    try:
+        file = QuotaClassesFile(wanted.file, record, settings.tls.reload_every) if wanted.file is not None else None
+    except QuotaError as error:
+        raise ProtectionError(str(error)) from None
+    default = built_in()
+    store = _store(settings)
+    classes: Callable[[], QuotaClasses] = (lambda: file.current) if file is not None else (lambda: default)
+    quota = Quota(store, classes, estimate=AudioEstimate, streams=streams, exempt=exempt)
+    return quota, ((store, file) if file is not None else (store,))
+
+
+def _store(settings: Settings) -> QuotaStore:
+    url = settings.quota.redis
+    if url is None:
+        return MemoryStore()
+    from interceptors.quota.redis_store import RedisStore  # noqa: PLC0415 - redis is imported where it is used alone
+
+    try:
+        shared = RedisStore(url.get_secret_value())
+    except ValueError as error:
+        raise ProtectionError(f"quota.redis: {error}") from None
+    return FallbackStore(shared, MemoryStore(), settings.quota.replicas)
+
+
+def _priority(quota: Quota | None) -> Callable[[Call], Priority]:
+    if quota is None:
+        return lambda call: Priority.NORMAL
+    return lambda call: _PRIORITIES[quota.class_of(call).priority]
+
+
+def _abuse(settings: Settings, record: Record | None, describe: Describe, exempt: Collection[str]) -> Abuse | None:
+    wanted = settings.abuse
+    if settings.server.profile == "dev" or not wanted.enabled or record is None:
+        return None
+    try:
+        rules = AbuseRules(
+            calls_per_minute=wanted.calls_per_minute,
+            failures_per_minute=wanted.failures_per_minute,
+            invalid_per_minute=wanted.invalid_per_minute,
+            block_seconds=wanted.block_seconds,
+            longest_block_seconds=wanted.longest_block_seconds,
+        )
+        return Abuse(
+            rules,
+            exempt=exempt,
+            record=record,
+            describe=describe,
+            trusted=[ip_network(text) for text in wanted.trusted],
+            shadow=wanted.shadow,
+            entries=wanted.entries,
+        )
+    except ValueError as error:
+        raise ProtectionError(f"abuse: {error}") from None

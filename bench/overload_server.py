@@ -1,0 +1,103 @@
+"""A gRPC server whose work is to wait on one of its lanes, behind the guards that matter under load."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from typing import Any
+
+import grpc
+from google.rpc import code_pb2, status_pb2
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+
+from interceptors import HeaderLimits, Recovery, RefusedError, RequestId, Requests
+from interceptors.overload.admission import Priority, working
+from interceptors.overload.limit import AdaptiveLimit, LimitRules
+from interceptors.overload.overload import Overload
+from interceptors.overload.pressure import Groups, Pressure
+
+LANES = 4
+WORK = 0.1
+"""Seconds a call keeps a lane."""
+QUEUE = 64
+"""Calls that wait for one at most."""
+HEALTH = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
+
+
+class Lanes(grpc.GenericRpcHandler):
+    """Align that takes WORK seconds, LANES at a time."""
+
+    def __init__(self) -> None:
+        self._lanes = asyncio.Semaphore(LANES)
+        self._waiting = 0
+
+    async def _align(self, request: bytes, context: Any) -> bytes:
+        if self._waiting >= QUEUE:
+            raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "ENGINE_QUEUE_FULL", "full", retry_after=1.0)
+        async with working() as work:
+            came = time.monotonic()
+            self._waiting += 1
+            try:
+                await self._lanes.acquire()
+            finally:
+                self._waiting -= 1
+            began = time.monotonic()
+            try:
+                await asyncio.sleep(WORK)
+            finally:
+                self._lanes.release()
+            work.done(began - came, time.monotonic() - began)
+        return b""
+
+    def service(self, details: grpc.HandlerCallDetails) -> Any:
+        return grpc.unary_unary_rpc_method_handler(self._align) if details.method.endswith("/Align") else None
+
+
+def serve(adaptive: bool, pipe: Connection) -> None:
+    """The server process: says where it listens, and ends with the pipe."""
+    asyncio.run(_serve(adaptive, pipe))
+
+
+async def _serve(adaptive: bool, pipe: Connection) -> None:
+    pressure = Pressure(Groups())
+    await pressure.start()
+    limit = AdaptiveLimit(LimitRules(lowest=LANES, initial=2 * LANES, highest=LANES + QUEUE)) if adaptive else None
+    overload = Overload(limit, exempt=HEALTH, priority=lambda call: Priority.NORMAL, pressure=pressure)
+    server = aio.server(interceptors=(Recovery(_describe, "bench"), RequestId(), HeaderLimits(64, 8192), overload, Requests()))
+    health = health_aio.HealthServicer()
+    await health.set("", health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    server.add_generic_rpc_handlers((Lanes(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    pipe.send(f"127.0.0.1:{port}")
+    with suppress(EOFError):
+        await asyncio.to_thread(pipe.recv)
+    await server.stop(0)
+    await pressure.close()
+
+
+def _describe(error: Exception) -> status_pb2.Status:
+    return status_pb2.Status(code=code_pb2.INTERNAL, message="internal error")
+
+
+@contextmanager
+def synthetic(adaptive: bool) -> Iterator[tuple[str, int]]:
+    """HOST:PORT and process id of one."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=serve, args=(adaptive, theirs))
+    process.start()
+    theirs.close()
+    assert process.pid is not None
+    try:
+        yield ours.recv(), process.pid
+    finally:
+        ours.close()
+        process.join()

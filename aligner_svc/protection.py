@@ -52,14 +52,15 @@ def build(
     """`streams`: methods that take a stream; `exempt`: those that nothing holds up. Raises ProtectionError."""
     quota, parts = _quota(settings, record, streams, exempt)
     pressure = Pressure(Groups()) if settings.overload.pressure else None
-    limit = AdaptiveLimit(_rules(settings)) if settings.overload.adaptive else None
-    overload = Overload(
-        limit,
-        exempt=exempt,
-        priority=_priority(quota),
-        expected_seconds=lambda: limit.typical_wait if limit is not None else 0.0,
-        pressure=pressure,
-    )
+    rules = _rules(settings)
+    limit = AdaptiveLimit(rules) if settings.overload.adaptive else None
+
+    def expected() -> float:
+        """What calls waited lately, as long as there is a crowd: once it has gone, that says nothing."""
+        crowded = limit is not None and overload.counts.at_work >= rules.lowest
+        return limit.typical_wait if limit is not None and crowded else 0.0
+
+    overload = Overload(limit, exempt=exempt, priority=_priority(quota), expected_seconds=expected, pressure=pressure)
     if pressure is not None:
         parts = (*parts, pressure)
     return Protection(quota, overload, _abuse(settings, record, describe, exempt), parts)
@@ -69,8 +70,8 @@ def _rules(settings: Settings) -> LimitRules:
     """Open as far as the engine's own queue at first: what it holds is not too much before that was seen."""
     engine = settings.engine
     if engine.name == "qwen":
-        # Half a batch beside the one on the device, so that it never waits for calls that were refused.
-        lowest, lanes = max(4, settings.qwen.batch_items // 8), settings.qwen.batch_items
+        # A batch on the device and one that waits for it; at the least some calls to make the next of.
+        lowest, lanes = max(4, settings.qwen.batch_items // 8), 2 * settings.qwen.batch_items
     else:
         lowest, lanes = engine.workers + settings.decode.workers + 1, engine.workers
     highest = max(lowest, lanes + engine.queue)

@@ -107,8 +107,9 @@ class Home:
         return grpc.aio.secure_channel(f"localhost:{port_of(server)}", credentials, _OPTIONS)
 
     def events(self) -> list[dict[str, str]]:
-        """The lines of the audit log so far."""
-        return [json.loads(line) for line in self.audit.read_text().splitlines()] if self.audit.exists() else []
+        """The lines of the audit log so far, but for one that is being written."""
+        lines = self.audit.read_text().splitlines(keepends=True) if self.audit.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
     async def events_of(self, request_id: str, count: int = 1) -> list[dict[str, str]]:
         """What was recorded of one call; the log is written beside the calls."""

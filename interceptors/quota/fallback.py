@@ -172,6 +172,15 @@ class FallbackStore:
             except StoreAwayError as error:
                 self._lost(error)
 
+    async def finish(self, subject: str, charges: Sequence[Charge], lease: str) -> None:
+        """As QuotaStore has it."""
+        call = self._calls.get(lease)
+        if call is None or not call.shared:
+            await self.settle(subject, charges, lease)
+            await self.release(subject, lease)
+        else:
+            await asyncio.gather(self.settle(subject, charges, lease), self.release(subject, lease))
+
     async def show(self, subject: str, buckets: Sequence[Bucket], slots: Sequence[Slots]) -> Left:
         """As QuotaStore has it: of the share, while the shared store is away."""
         if not self.degraded:

@@ -96,6 +96,11 @@ class MemoryStore:
                 name: held for name, held in ((name, held - {lease}) for name, held in account.leases.items()) if held
             }
 
+    async def finish(self, subject: str, charges: Sequence[Charge], lease: str) -> None:
+        """As QuotaStore has it."""
+        await self.settle(subject, charges, lease)
+        await self.release(subject, lease)
+
     async def show(self, subject: str, buckets: Sequence[Bucket], slots: Sequence[Slots]) -> Left:
         """As QuotaStore has it."""
         now = self._clock()

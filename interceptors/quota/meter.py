@@ -1,4 +1,4 @@
-"""Charges a call as it goes on: bytes and audio as they arrive, the true length of the audio once it is known."""
+"""Charges a call as it goes on: a stream's bytes and audio as they arrive, and the true length of the audio once it is known."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ class CallMeter:
         lease: str,
         left: Mapping[str, float],
         estimate: Estimate,
+        stream: bool,
     ) -> None:
         self.left = dict(left)
         self._store = store
@@ -40,14 +41,15 @@ class CallMeter:
         self._reserved = 0.0
         """Seconds of audio that were charged so far."""
         self._known = False
-        self._first = True
+        self._stream = stream
 
     async def received(self, size: int, message: Any) -> None:
-        """The first message is charged at once: of a unary call there is no other."""
+        """A stream is charged as it grows. A unary call has come in whole: it is charged once its length is known."""
         self._pending_bytes += size
+        if not self._stream:
+            return
         self._pending_seconds += self._estimate(message)
-        if self._first or self._pending_bytes >= STEP_BYTES:
-            self._first = False
+        if self._pending_bytes >= STEP_BYTES:
             await self._charge(self._pending_seconds, self._pending_bytes)
 
     async def decoded(self, audio_seconds: float) -> None:
@@ -73,10 +75,10 @@ class CallMeter:
         """The call is over. What is owed is taken, and audio that was never decoded is given back."""
         back = 0.0 if self._known else -self._reserved
         if back or self._pending_bytes:
-            await self._store.settle(
-                self._subject, self._quota.charges(audio_seconds=back, size=self._pending_bytes), self._lease
-            )
-        await self._store.release(self._subject, self._lease)
+            charges = self._quota.charges(audio_seconds=back, size=self._pending_bytes)
+            await self._store.finish(self._subject, charges, self._lease)
+        else:
+            await self._store.release(self._subject, self._lease)
 
     async def _charge(self, seconds: float, size: int) -> None:
         answer = await self._store.charge(self._subject, self._quota.charges(audio_seconds=seconds, size=size), self._lease)

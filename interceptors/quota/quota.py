@@ -66,10 +66,11 @@ class Quota(CallInterceptor):
         lease = uuid.uuid4().hex
         # A cost of nothing asks for what is charged later whether it is in debt: who has none left need not send any.
         charges = quota.charges(requests=1.0, audio_seconds=0.0, size=0.0)
-        taken = await self._store.take(subject, charges, quota.slots(stream=method in self._streams), lease)
+        stream = method in self._streams
+        taken = await self._store.take(subject, charges, quota.slots(stream=stream), lease)
         if not isinstance(taken, Left):
             raise refusal(taken, subject)
-        return CallMeter(self._store, subject, quota, lease=lease, left=taken.remaining, estimate=self._estimate())
+        return CallMeter(self._store, subject, quota, lease=lease, left=taken.remaining, estimate=self._estimate(), stream=stream)
 
     def class_of(self, call: Call) -> QuotaClass:
         """The class whose limits hold for a call, and whose priority."""

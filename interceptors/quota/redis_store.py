@@ -107,6 +107,13 @@ class RedisStore:
             self._give_up(lease, keys)
             raise
 
+    async def finish(self, subject: str, charges: Sequence[Charge], lease: str) -> None:
+        """As QuotaStore has it: two commands under way together, the release whatever becomes of the other."""
+        done = await asyncio.gather(self.settle(subject, charges, lease), self.release(subject, lease), return_exceptions=True)
+        for outcome in done:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
     def release_later(self, lease: str) -> None:
         """As `release`, at the next refresh: nothing is sent now."""
         self._give_up(lease, self._held.pop(lease, ()))

@@ -9,7 +9,7 @@ BUF := tools/buf/node_modules/.bin/buf
 # A Python 3.11; looked for as python3.11, then python3, when not given.
 export PYTHON ?=
 
-.PHONY: help setup core demo run test lint lint-python lint-types lint-protos docs docs-check protos protos-check protos-baseline bench bench-accuracy bench-chain bench-overload bench-qwen bench-gpu bench-gpu-bundle lock clean
+.PHONY: help setup core demo run test lint lint-python lint-types lint-protos docs docs-check protos protos-check protos-baseline bench bench-accuracy bench-chain bench-overload bench-fairness bench-qwen bench-gpu bench-gpu-bundle lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -106,6 +106,9 @@ bench-chain: $(VENV)/.core ## what the guards cost a call, beside bare grpc.aio
 
 bench-overload: $(VENV)/.core ## a server asked for 1 to 10 times what it can do, with the adaptive limit and without
 	$(PY) -m bench.overload $(ARGS)
+
+bench-fairness: $(VENV)/.core ## nine callers within their share beside one at fifty times its own
+	$(PY) -m bench.fairness $(ARGS)
 
 bench-qwen: $(VENV)/.all ## Qwen3-ForcedAligner on this machine's CPU, beside qwen-asr and the arithmetic bound
 	$(PY) -m bench.qwen $(ARGS)

@@ -91,8 +91,13 @@ def _quota(
     default = built_in()
     store = _store(settings)
     classes: Callable[[], QuotaClasses] = (lambda: file.current) if file is not None else (lambda: default)
-    quota = Quota(store, classes, estimate=AudioEstimate, streams=streams, exempt=exempt)
-    return quota, ((store, file) if file is not None else (store,))
+    parts: tuple[_Part, ...] = (store, file) if file is not None else (store,)
+    if wanted.redis is not None:
+        from interceptors.quota.overrides import Overrides, OverrideStore  # noqa: PLC0415
+
+        overrides = Overrides(OverrideStore(wanted.redis.get_secret_value()), classes, record)
+        classes, parts = (lambda: overrides.current), (*parts, overrides)
+    return Quota(store, classes, estimate=AudioEstimate, streams=streams, exempt=exempt), parts
 
 
 def _store(settings: Settings) -> QuotaStore:

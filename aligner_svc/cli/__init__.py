@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from aligner_svc.cli import align, audit, config, devcerts, info, keys, serve
+from aligner_svc.cli import align, audit, config, devcerts, info, keys, quotas, serve
 
 app = typer.Typer(
     name="aligner",
@@ -44,6 +44,7 @@ app.command("serve")(serve.serve)
 app.command("config")(config.config)
 app.command("info")(info.info)
 app.add_typer(keys.app)
+app.add_typer(quotas.app)
 app.command("audit")(audit.audit)
 app.command("devcerts")(devcerts.devcerts)
 

@@ -45,7 +45,7 @@ priority = "normal"
 """
 """Where no file is named: enough for 120 people who speak without a pause, and for one recording of 4 hours at once."""
 
-_PEER = "peer:"
+PEER = "peer:"
 """What subjects begin with who have no name. No principal's name does."""
 _REMEMBERED = 4096
 _SUMMARY = 400
@@ -115,7 +115,7 @@ class QuotaClasses:
 
     def of_subject(self, subject: str) -> QuotaClass:
         """The class of who is counted under that name, as `subject_of` makes it."""
-        return self.of(None) if subject.startswith(_PEER) else self._find(subject)
+        return self.of(None) if subject.startswith(PEER) else self._find(subject)
 
     def with_overrides(self, overrides: Mapping[str, str]) -> QuotaClasses:
         """These with `overrides`, class by name or pattern, over [principals]. All of those classes have to be there."""
@@ -151,17 +151,17 @@ def subject_of(principal: Principal | None, peer: str) -> str:
         return principal.name
     kind, _, rest = peer.partition(":")
     if kind not in {"ipv4", "ipv6"}:
-        return f"{_PEER}{kind or 'unknown'}"
+        return f"{PEER}{kind or 'unknown'}"
     host = unquote(rest).rpartition(":")[0].strip("[]").partition("%")[0]
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return f"{_PEER}unknown"
+        return f"{PEER}unknown"
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
-            return f"{_PEER}{address.ipv4_mapped}"
-        return f"{_PEER}{ipaddress.IPv6Network((address, 64), strict=False)}"
-    return f"{_PEER}{address}"
+            return f"{PEER}{address.ipv4_mapped}"
+        return f"{PEER}{ipaddress.IPv6Network((address, 64), strict=False)}"
+    return f"{PEER}{address}"
 
 
 def limits(quota: QuotaClass) -> Iterator[tuple[str, str]]:

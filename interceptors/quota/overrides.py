@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from interceptors.auth.patterns import pattern_fault
 from interceptors.events import Event, Record, SecurityEvent
@@ -151,12 +151,12 @@ class Overrides:
                 log.exception("quotas: the classes set at run time could not be taken in")
 
     def _merge(self, base: QuotaClasses, read: Mapping[str, str]) -> None:
-        faults = {(name, target): fault for name, target in read.items() for fault in _faults(name, target, base)}
-        for (name, target), fault in faults.items():
-            if (name, target) not in self._told:
-                log.warning("quotas: %r was put in the class %r at run time, which is passed over: %s", name, target, fault)
-        self._told = set(faults)
-        good = {name: target for name, target in read.items() if (name, target) not in faults}
+        good = known(read, base)
+        passed_over = {(name, target) for name, target in read.items() if name not in good}
+        for name, target in sorted(passed_over - self._told):
+            what = "quotas: %r was put in the class %r at run time, which is passed over: %s"
+            log.warning(what, name, target, "there is no such class" if target not in base.classes else "nobody has that name")
+        self._told = passed_over
         self._merged = base.with_overrides(good) if good else base
         self._base, self._read = base, read
 
@@ -176,10 +176,6 @@ def name_fault(name: str) -> tuple[str, str] | None:
     return pattern_fault(name)
 
 
-def _faults(name: str, target: str, classes: QuotaClasses) -> Iterator[str]:
-    """What is wrong with one override; nothing, mostly."""
-    fault = name_fault(name)
-    if fault is not None:
-        yield fault[0]
-    elif target not in classes.classes:
-        yield "there is no such class"
+def known(read: Mapping[str, str], classes: QuotaClasses) -> dict[str, str]:
+    """What was read without the names and classes that mean nothing here."""
+    return {name: target for name, target in read.items() if target in classes.classes and name_fault(name) is None}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 from cryptography.hazmat.primitives import serialization
 
 from aligner_svc import devcerts
@@ -23,6 +24,7 @@ from aligner_svc.server import Service
 from interceptors.auth.keys import api_key
 from interceptors.auth.keys.store import KeyRecord
 from tests import certificates
+from tests.e2e.refusals import refusal
 from tests.e2e.scripted_engine import ScriptedEngine
 from tests.e2e.servers import serving, until
 from tests.token_forge import Forge, base64url
@@ -146,3 +148,11 @@ def info(channel: grpc.aio.Channel, *metadata: tuple[str, str], **named: Any) ->
         response_deserializer=aligner_pb2.GetServerInfoResponse.FromString,
     )
     return method(aligner_pb2.GetServerInfoRequest(), metadata=metadata, **named)
+
+
+async def denied(call) -> tuple[str, str]:
+    """Code and reason."""
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await call
+    told = refusal(error.value)
+    return told.code.name, told.reason

@@ -42,7 +42,11 @@ PYTEST_WORKERS ?= 2
 test: $(VENV)/.all test-services ## the tests; a part of them: make test PYTEST_ARGS="tests/unit -k text"
 	$(PY) -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
-.PHONY: test-services
+RUNS ?= 100000
+fuzz: $(VENV)/.all ## damaged files, texts and messages, RUNS of each: no crash, no hang, no bug told as one
+	@for target in audio text messages; do $(PY) -m tests.fuzz.fuzz_$$target -runs=$(RUNS) || exit 1; done
+
+.PHONY: fuzz test-services
 test-services:
 	@tools/test_services.sh
 
@@ -79,9 +83,9 @@ protos-check: $(VENV)/.all ## are the stubs those of protos/?
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) tools/gen_protos.py --check
 
 # What callers may rely on: `make lint` refuses a proto that breaks it, and so does this.
-protos-baseline: $(BUF) ## after adding to the API: take protos/ as the new baseline of `buf breaking`
+protos-baseline: $(VENV)/.all $(BUF) ## after adding to the API: take protos/ as the new baseline of `buf breaking`
 	@[ ! -e protos/baseline.txtpb ] || $(BUF) breaking --against protos/baseline.txtpb
-	$(BUF) build --exclude-source-info --output protos/baseline.txtpb
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) tools/gen_protos.py --baseline protos/baseline.txtpb
 
 docs: $(VENV)/.core ## write README's settings table from aligner_svc/config.py
 	$(PY) tools/settings_table.py

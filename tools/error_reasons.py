@@ -30,7 +30,7 @@ def raised_in(path: Path) -> Iterator[str]:
             continue
         name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr if isinstance(node.func, ast.Attribute) else ""
         values = [keyword.value for keyword in node.keywords if keyword.arg == "reason"]
-        if name.endswith(("Error", "refusal")):
+        if name.endswith(("Error", "refusal", "refused")):
             values += node.args[:2]  # a guard names its status first
         for constant in (leaf for value in values for leaf in ast.walk(value)):
             if isinstance(constant, ast.Constant) and isinstance(constant.value, str) and REASON.fullmatch(constant.value):

@@ -1,54 +1,99 @@
 """Generate the Python stubs of protos/ into aligner_svc/api/. `--check` only compares.
 
-The descriptor keeps the file's own name ("aligner/v1/aligner.proto"), so that a caller
-who generates stubs from protos/ can import them beside ours; only the import line
-inside *_pb2_grpc has to be pointed at our package.
+The descriptors keep the files' own names ("aligner/v1/aligner.proto"), so that a caller
+who generates stubs from protos/ can import them beside ours; only the import lines
+inside them have to be pointed at our package.
+
+`--baseline FILE` writes what `buf breaking` compares with: the API without the rules in it. They are no
+part of what it compares, and 190 kB with all that they are written in.
 """
 
 from __future__ import annotations
 
+import argparse
+import re
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from importlib import resources
 from pathlib import Path
 
+from google.protobuf import descriptor_pb2, text_format
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCE = "aligner/v1/aligner.proto"
-TARGET = ROOT / "aligner_svc" / "api" / "v1"
+API = ROOT / "aligner_svc" / "api"
+SERVICE = "aligner/v1/aligner.proto"
+RULES = "buf/validate/validate.proto"
+FOLDERS = {"aligner/v1": API / "v1", "buf/validate": API / "buf" / "validate"}
+"""Where the stubs of a folder of protos/ go."""
+
+_IMPORTS = {
+    "from aligner.v1 import": "from aligner_svc.api.v1 import",
+    "import aligner.v1.aligner_pb2": "import aligner_svc.api.v1.aligner_pb2",
+    "aligner.v1.aligner_pb2.": "aligner_svc.api.v1.aligner_pb2.",
+    "from buf.validate import": "from aligner_svc.api.rule_options import",
+}
 
 
-def generate(out: Path) -> dict[str, str]:
-    """Run protoc into `out`; file name -> text."""
+def _protoc(*arguments: str) -> None:
     well_known = resources.files("grpc_tools") / "_proto"
-    arguments = ["protoc", f"-I{ROOT / 'protos'}", f"-I{well_known}", f"--python_out={out}", f"--grpc_python_out={out}"]
-    arguments += [f"--mypy_out=quiet:{out}", f"--mypy_grpc_out=quiet:{out}", SOURCE]
-    if protoc.main(arguments) != 0:
+    if protoc.main(["protoc", f"-I{ROOT / 'protos'}", f"-I{well_known}", *arguments]) != 0:
         raise SystemExit("protoc failed")
+
+
+def generate(out: Path) -> dict[Path, str]:
+    """Run protoc into `out`; where each file belongs -> its text."""
+    _protoc(f"--python_out={out}", f"--mypy_out=quiet:{out}", SERVICE, RULES)
+    _protoc(f"--grpc_python_out={out}", f"--mypy_grpc_out=quiet:{out}", SERVICE)
     texts = {}
-    for path in sorted((out / "aligner" / "v1").glob("aligner_pb2*")):
-        text = path.read_text(encoding="utf-8")
-        text = text.replace("from aligner.v1 import aligner_pb2", "from aligner_svc.api.v1 import aligner_pb2")
-        text = text.replace("from aligner.v1 import", "from aligner_svc.api.v1 import")
-        texts[path.name] = text.replace("import aligner.v1.aligner_pb2", "import aligner_svc.api.v1.aligner_pb2").replace(
-            "aligner.v1.aligner_pb2.", "aligner_svc.api.v1.aligner_pb2."
-        )
+    for folder, target in FOLDERS.items():
+        for path in sorted((out / folder).glob("*_pb2*")):
+            text = path.read_text(encoding="utf-8")
+            for theirs, ours in _IMPORTS.items():
+                text = text.replace(theirs, ours)
+            texts[target / path.name] = text
     return texts
 
 
+def baseline(out: Path) -> str:
+    """The service's file as a FileDescriptorSet in text."""
+    compiled = out / "service.binpb"
+    _protoc(f"--descriptor_set_out={compiled}", SERVICE)
+    files = descriptor_pb2.FileDescriptorSet.FromString(compiled.read_bytes())
+    for file in files.file:
+        kept = [name for name in file.dependency if name != RULES]
+        del file.dependency[:]
+        file.dependency.extend(kept)
+        for message in _messages(file.message_type):
+            for part in (message, *message.field, *message.oneof_decl):
+                part.ClearField("options")
+    return re.sub(r"^( *\w+) {$", r"\1: {", text_format.MessageToString(files), flags=re.MULTILINE)  # as buf writes it
+
+
+def _messages(messages: Iterable[descriptor_pb2.DescriptorProto]) -> Iterator[descriptor_pb2.DescriptorProto]:
+    for message in messages:
+        yield message
+        yield from _messages(message.nested_type)
+
+
 def main() -> int:
+    parser = argparse.ArgumentParser(description="the Python stubs of protos/")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--baseline", type=Path)
+    wanted = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
+        if wanted.baseline is not None:
+            wanted.baseline.write_text(baseline(Path(scratch)), encoding="utf-8")
+            return 0
         texts = generate(Path(scratch))
-    if "--check" in sys.argv[1:]:
-        stale = [
-            name for name, text in texts.items() if not (TARGET / name).is_file() or (TARGET / name).read_text("utf-8") != text
-        ]
+    if wanted.check:
+        stale = [path.name for path, text in texts.items() if not path.is_file() or path.read_text("utf-8") != text]
         if stale:
             print(f"stale generated stubs: {', '.join(stale)}; run `make protos`", file=sys.stderr)
         return 1 if stale else 0
-    for name, text in texts.items():
-        (TARGET / name).write_text(text, encoding="utf-8")
+    for path, text in texts.items():
+        path.write_text(text, encoding="utf-8")
     return 0
 
 

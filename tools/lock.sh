@@ -16,13 +16,15 @@ compile() {
   local name=$1
   shift
   # --default-index: an index set in someone's environment must not decide what is locked.
-  .uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+  .uv/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-annotate \
     --no-emit-index-url --no-emit-find-links --default-index https://pypi.org/simple \
     --custom-compile-command "make lock" --output-file "requirements/$name.lock" "$@" >/dev/null
   echo "requirements/$name.lock: $(grep -c '==' "requirements/$name.lock") packages"
 }
 
-compile core "$@" pyproject.toml
-compile all "$@" --extra test --extra qwen --constraint requirements/core.lock \
+compile core --universal "$@" pyproject.toml
+# For one platform: what Qwen needs has wheels for few, and a resolution for all of them does not come about. The hashes are
+# those of every platform's files all the same.
+compile all --python-platform x86_64-manylinux_2_28 "$@" --extra test --extra qwen --constraint requirements/core.lock \
   --excludes requirements/no-cuda.txt --no-emit-package torch pyproject.toml
-compile build "$@" --constraint requirements/all.lock requirements/build.in
+compile build --universal "$@" --constraint requirements/all.lock requirements/build.in

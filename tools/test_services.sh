@@ -29,3 +29,5 @@ postgres_is_here() { compgen -G '/usr/lib/postgresql/*/bin/initdb' || command -v
 
 need PostgreSQL postgresql postgres_is_here
 need Redis redis-server command -v redis-server
+need ClamAV clamav-daemon command -v clamd
+need Prometheus prometheus command -v promtool

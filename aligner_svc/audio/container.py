@@ -12,6 +12,7 @@ import av.error
 import numpy as np
 import numpy.typing as npt
 from av.audio.stream import AudioStream
+from av.stream import Discard
 
 from aligner_svc.audio.mixdown import Mixdown
 from aligner_svc.audio.mpeg import skip_id3
@@ -45,6 +46,18 @@ _LONGEST_GAP: Final = 600.0
 
 _JITTER: Final = 0.1
 """Seconds a time stamp may be off before it counts as a gap: live recordings in ASF and WebM wobble by less."""
+
+_MAX_STREAMS: Final = 32
+"""Of any kind; a film with sound and subtitles in twenty languages has more, a recording of speech has one."""
+
+_MAX_METADATA: Final = 1 << 20
+"""Characters of tags in all; pictures are not among them."""
+
+_STEPS_PER_SECOND: Final = 1000
+"""Packets, and frames, per second of the longest audio; Opus has 400 at most."""
+
+_MAX_IDLE: Final = 100_000
+"""Packets and empty frames in a row without a sample: half an hour of broken AAC, and a second of processor time."""
 
 
 @dataclass
@@ -85,21 +98,26 @@ _PROBING: Final = {"wav": {"probesize": "32768", "max_size": "65536"}}
 def decode_container(data: memoryview, demuxer: str, max_seconds: float) -> tuple[npt.NDArray[np.int16], Found]:
     """The first audio stream as int16 of shape [n], 16 kHz mono.
 
-    Raises RefusedError: AUDIO_UNREADABLE, AUDIO_NO_STREAM, AUDIO_EMPTY, CODEC_UNSUPPORTED, and those of `Mixdown`.
+    Raises RefusedError: AUDIO_UNREADABLE, AUDIO_NO_STREAM, AUDIO_EMPTY, AUDIO_METADATA_TOO_LARGE, AUDIO_TOO_MANY_PACKETS,
+    AUDIO_TOO_MANY_STREAMS, CODEC_UNSUPPORTED, and those of `Mixdown`.
     """
     wave = read_wave_header(data) if demuxer == "wav" else None
     if wave:
         check_shape(wave.channels, wave.rate)
+    # The first thing to take memory, so that what is set aside for it is not there for a header to ask for.
+    mixdown = Mixdown(max_seconds)
     try:
         container = av.open(
             _Bytes(data),
             "r",
             format=demuxer,
-            # codec_whitelist keeps probing from opening video decoders for a film's pictures; protocol_whitelist and io_open
-            # keep every demuxer from opening anything but the bytes at hand.
+            # codec_whitelist keeps probing from opening video decoders for a film's pictures; format_whitelist a demuxer from
+            # handing over to another one; protocol_whitelist and io_open keep all of them to the bytes at hand.
             container_options={
                 "codec_whitelist": ",".join(sorted(_CODECS)),
+                "format_whitelist": demuxer,
                 "protocol_whitelist": "none",
+                "max_streams": str(2 * _MAX_STREAMS),  # beyond _MAX_STREAMS there is a reason to give
                 **_PROBING.get(demuxer, {}),
             },
             metadata_errors="ignore",
@@ -108,9 +126,13 @@ def decode_container(data: memoryview, demuxer: str, max_seconds: float) -> tupl
     except (av.error.FFmpegError, ValueError):
         raise RefusedError("AUDIO_UNREADABLE") from None
     with container:
+        if len(container.streams) > _MAX_STREAMS:
+            raise RefusedError("AUDIO_TOO_MANY_STREAMS", len(container.streams))
+        if _metadata_size(container) > _MAX_METADATA:
+            raise RefusedError("AUDIO_METADATA_TOO_LARGE", _MAX_METADATA)
         if not container.streams.audio:
             raise RefusedError("AUDIO_NO_STREAM" if len(container.streams) else "AUDIO_EMPTY")
-        reader = _Reader(container, demuxer, max_seconds)
+        reader = _Reader(container, demuxer, mixdown, max_seconds)
         if reader.codec not in _CODECS:
             raise RefusedError("CODEC_UNSUPPORTED")
         samples = reader.read()
@@ -127,6 +149,7 @@ class _Reader:
 
     container: av.container.InputContainer
     demuxer: str
+    mixdown: Mixdown
     max_seconds: float
     found: Found = field(default_factory=Found)
     seconds: float = 0.0
@@ -139,7 +162,12 @@ class _Reader:
         self._failed = False  # the packet before this one could not be decoded
         self._packed = av.AudioResampler(format="flt")
         self.codec = self._context.codec.name if self._context else ""
-        self._mixdown = Mixdown(self.max_seconds, math.inf if self.codec.startswith("pcm_f") else _OVERSHOOT)
+        for other in self.container.streams:
+            if other is not self._stream:
+                other.discard = Discard.all  # a film's pictures are skipped, not read and thrown away
+        self._steps = 0
+        self._idle = 0
+        self.mixdown.max_peak = math.inf if self.codec.startswith("pcm_f") else _OVERSHOOT
 
     @property
     def declared_seconds(self) -> float:
@@ -154,6 +182,7 @@ class _Reader:
         assert self._context
         self._context.thread_count = 1  # a child is one core's worth; more threads only add memory
         for packet in self._packets():
+            self._step()
             try:
                 frames = packet.decode()
             except (av.error.FFmpegError, ValueError):
@@ -161,10 +190,20 @@ class _Reader:
                 self._failed = True
                 continue
             for frame in frames:
+                self._step()
                 self._add(frame)
         if self._failed:
             self.found.truncated = True  # nothing decodable came after: a cut, rather than a hole
-        return self._mixdown.finish()
+        return self.mixdown.finish()
+
+    def _step(self) -> None:
+        """Count a packet or a frame. A file is as long as its samples, and may take endless work for none."""
+        self._steps += 1
+        self._idle += 1
+        if self._idle > _MAX_IDLE:
+            raise RefusedError("AUDIO_UNREADABLE")
+        if self._steps > 2 * (_MAX_IDLE + self.max_seconds * _STEPS_PER_SECOND):
+            raise RefusedError("AUDIO_TOO_MANY_PACKETS")
 
     def _packets(self) -> Iterator[av.Packet[AudioStream]]:
         try:
@@ -179,11 +218,12 @@ class _Reader:
         check_shape(frame.layout.nb_channels, frame.sample_rate)
         if not frame.samples:
             return
+        self._idle = 0
         self._close_gap(frame)
         self.seconds += frame.samples / frame.sample_rate
         channels = frame.layout.nb_channels
         for packed in self._to_packed(frame):
-            self._mixdown.add(
+            self.mixdown.add(
                 np.frombuffer(bytes(packed.planes[0]), np.float32, packed.samples * channels).reshape(-1, channels),
                 frame.sample_rate,
             )
@@ -216,7 +256,7 @@ class _Reader:
             self._anchor = at - self.seconds
         elif gap > (0.001 if failed else _JITTER):
             self.found.damaged |= self.demuxer not in _MAY_PAUSE  # frames dropped without a word: a wrong checksum, no sync word
-            self._mixdown.silence(gap)
+            self.mixdown.silence(gap)
             self.seconds += gap
         elif gap < -_JITTER:  # the clock began anew, as in chained Ogg streams
             self._anchor = at - self.seconds
@@ -226,6 +266,12 @@ def _open_nothing(url: str, flags: int, options: dict[str, str]) -> NoReturn:
     """Stands in for libav's file and network access."""
     del url, flags, options
     raise PermissionError("this decoder opens nothing")
+
+
+def _metadata_size(container: av.container.InputContainer) -> int:
+    """Characters."""
+    tables = [container.metadata, *(stream.metadata for stream in container.streams)]
+    return sum(len(key) + len(value) for table in tables for key, value in table.items())
 
 
 def _declares(data: memoryview, demuxer: str) -> bool:

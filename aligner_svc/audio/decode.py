@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.audio.refused import MAX_CHANNELS, MAX_RATE, MIN_RATE
-from aligner_svc.audio.sniff import ACCEPTED, sniff
+from aligner_svc.audio.sniff import ACCEPTED, check_headerless, sniff
 from aligner_svc.config import MIB, DecodeSettings, Limits
 from aligner_svc.domain import SAMPLE_RATE, Clip
 from aligner_svc.domain import Warning as AudioWarning
@@ -20,22 +20,27 @@ from aligner_svc.workers import (
     Buffer,
     JsonValue,
     Reply,
+    SandboxMode,
     WorkerDiedError,
     WorkerFailedError,
     WorkerPool,
     WorkerTimeoutError,
     WorkerUnavailableError,
+    log_sandbox,
 )
 
-_WORKING_MEMORY: Final = 512 * MIB
-"""Bytes of address space a child has beyond one input and one output; decoders need a few MB."""
+_WORKING_MEMORY: Final = 256 * MIB
+"""Bytes of address space a child has beyond one input and one output; one decode may take less of it (see decode_worker.py)."""
 
 # The child's codes and what a caller is told. Codes that are not here do not pass.
 _MESSAGES: Final[dict[str, str]] = {
     "AUDIO_EMPTY": "the audio holds no samples",
+    "AUDIO_METADATA_TOO_LARGE": "the file holds more than {value} characters of tags: send it without them",
     "AUDIO_NO_STREAM": "the file holds no audio stream",
     "AUDIO_NOT_FINITE": "the audio holds NaN or infinite samples",
     "AUDIO_TOO_LONG": "the audio is longer than the {limit:g} seconds accepted here",
+    "AUDIO_TOO_MANY_PACKETS": "the audio is cut into more pieces than its length can explain",
+    "AUDIO_TOO_MANY_STREAMS": "the file holds {value} streams: send the audio alone",
     "AUDIO_UNREADABLE": "the audio could not be decoded: it is broken, or not what its first bytes say",
     "CHANNELS_OUT_OF_RANGE": f"the audio has {{value}} channels; 1 to {MAX_CHANNELS} are accepted",
     "CODEC_UNSUPPORTED": f"the audio is in a codec that is not supported: send {ACCEPTED}",
@@ -64,7 +69,7 @@ class Decoded:
 class Decoder:
     """Decoder processes behind an asyncio front. `start` before, `close` after; both on the event loop that decodes."""
 
-    def __init__(self, settings: DecodeSettings, limits: Limits) -> None:
+    def __init__(self, settings: DecodeSettings, limits: Limits, sandbox: SandboxMode = "best-effort") -> None:
         self._timeout = settings.timeout
         self._seconds = limits.audio_seconds
         output = math.ceil(limits.audio_seconds * SAMPLE_RATE) * 2
@@ -73,15 +78,16 @@ class Decoder:
         self.pool = WorkerPool(
             "aligner_svc.audio.decode_worker",
             settings.workers,
-            args=(str(memory), str(math.ceil(settings.timeout))),
+            args=(str(memory), str(math.ceil(settings.timeout)), sandbox),
             name="decoder",
             max_reply=output,
         )
         """The processes; its `waiting`, `restarts` and `size` are for metrics."""
 
     async def start(self) -> None:
-        """Start the processes. Raises WorkerDiedError if they do not come up."""
+        """Start the processes and log what they are held by. Raises WorkerDiedError if they do not come up."""
         await self.pool.start()
+        log_sandbox(self.pool)
 
     async def close(self) -> None:
         """End the processes. Idempotent."""
@@ -94,8 +100,9 @@ class Decoder:
         a container's own header counts. Times in the clip begin at the first sample of its first audio stream,
         encoder delay removed where the container tells it.
 
-        Raises InvalidArgumentError: AUDIO_EMPTY, AUDIO_UNSUPPORTED, AUDIO_NO_STREAM, AUDIO_NOT_FINITE, AUDIO_TOO_LONG,
-        AUDIO_UNREADABLE, CODEC_UNSUPPORTED, CHANNELS_OUT_OF_RANGE, SAMPLE_RATE_OUT_OF_RANGE, SAMPLE_RATE_REQUIRED;
+        Raises InvalidArgumentError: AUDIO_EMPTY, AUDIO_UNSUPPORTED, AUDIO_METADATA_TOO_LARGE, AUDIO_NO_STREAM,
+        AUDIO_NOT_FINITE, AUDIO_TOO_LONG, AUDIO_TOO_MANY_PACKETS, AUDIO_TOO_MANY_STREAMS, AUDIO_UNREADABLE, CODEC_UNSUPPORTED,
+        CHANNELS_OUT_OF_RANGE, SAMPLE_RATE_OUT_OF_RANGE, SAMPLE_RATE_REQUIRED;
         UnavailableError(DECODER_UNAVAILABLE) when there is no process to do it.
         """
         header: dict[str, JsonValue] = {"encoding": encoding.value, "max_seconds": self._seconds}
@@ -106,6 +113,7 @@ class Decoder:
             container = encoding.value.lower()
             channels = channels or 1
             self._check_headerless(memoryview(audio).nbytes, encoding, sample_rate_hz, channels)
+            check_headerless(audio, encoding)
             header |= {"rate": sample_rate_hz, "channels": channels}
         reply = await self._ask(header, audio)
         refused = reply.header.get("refused")

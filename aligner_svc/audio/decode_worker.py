@@ -1,34 +1,95 @@
-"""The decoder child: `python -m aligner_svc.audio.decode_worker MEMORY_BYTES CPU_SECONDS`.
+"""The decoder child: `python -m aligner_svc.audio.decode_worker HEADROOM_BYTES CPU_SECONDS SANDBOX_MODE`.
 
-Everything that touches a caller's audio bytes beyond their magic number happens here, under
-resource limits and in a process that can be killed. It answers samples and short codes, no text.
+Everything that touches a caller's audio bytes beyond their magic number happens here, in a process
+that can be killed, under limits, and behind a sandbox that is closed before the first of them is read.
+It answers samples and short codes, no text.
 """
 
 from __future__ import annotations
 
+import math
 import resource
+import struct
 import sys
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Final, cast
+
+# av imports these for the first file with subtitles, when files can no longer be opened.
+import av.subtitles.codeccontext
+import av.subtitles.stream  # noqa: F401
 
 from aligner_svc.audio.container import Found, decode_container
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.audio.headerless import decode_headerless
 from aligner_svc.audio.refused import RefusedError
-from aligner_svc.workers import Buffer, JsonValue, serve
+from aligner_svc.domain import SAMPLE_RATE
+from aligner_svc.workers import Buffer, JsonValue, Sandbox, SandboxMode, serve
+from aligner_svc.workers.sandbox import limit_memory
+
+_WORKING_MEMORY: Final = 192 << 20
+"""Bytes of address space one decode may take beside its input and its output; an honest one needs a few MB."""
+
+_CPU_BASE, _CPU_PER_MIB = 10, 10
+"""Processor seconds a decode may take, and per MiB of it: five times what Opus at 6 kbit/s, the densest, takes on a slow core."""
 
 
-def main(memory_bytes: int, cpu_seconds: int) -> None:
-    """Serve decodes. Limits: address space above what is mapped now (bytes), processor time of one decode (s)."""
-    limit_memory(memory_bytes)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump is a copy of somebody's recording
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Limits of one decode at a time. Soft ones, so that the next decode's can be set; the hard ones hold for the process.
+
+    `mapped`: bytes of address space before the first decode, 0 where that is not known. `headroom`: bytes beyond it
+    that the process may map. `cpu_seconds`: processor seconds no decode may exceed, however large its file.
+    """
+
+    mapped: int
+    headroom: int
+    cpu_seconds: int
+
+    def open(self, payload_bytes: int, max_seconds: float) -> None:
+        """Before a decode: its input is mapped already; its output comes to it, and what it needs in between."""
+        output = math.ceil(max_seconds * SAMPLE_RATE) * 2
+        self._limit_memory(payload_bytes + output + _WORKING_MEMORY)
+        # The parent's timeout is first as a rule; this one is smaller for small files, and holds when the parent is gone.
+        allowance = min(self.cpu_seconds, _CPU_BASE + _CPU_PER_MIB * math.ceil(payload_bytes / (1 << 20)))
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        spent = int(used.ru_utime + used.ru_stime) + 1
+        resource.setrlimit(resource.RLIMIT_CPU, (spent + allowance, resource.RLIM_INFINITY))
+
+    def close(self) -> None:
+        """After it: room for the next input, however large."""
+        self._limit_memory(self.headroom)
+
+    def _limit_memory(self, more: int) -> None:
+        if self.mapped:
+            hard = self.mapped + self.headroom
+            resource.setrlimit(resource.RLIMIT_AS, (min(self.mapped + more, hard), hard))
+
+
+def main(headroom: int, cpu_seconds: int, mode: SandboxMode) -> None:
+    """Serve decodes. `headroom`: bytes the process may map beyond what it has now; `cpu_seconds` of one decode, at most."""
+    warm_up()
+    budget = Budget(limit_memory(headroom), headroom, cpu_seconds)
 
     def handle(header: dict[str, JsonValue], payload: memoryview) -> tuple[Mapping[str, JsonValue], Buffer]:
-        limit_processor(cpu_seconds)
-        return decode(header, payload)
+        budget.open(payload.nbytes, cast("float", header["max_seconds"]))
+        try:
+            return decode(header, payload)
+        finally:
+            budget.close()
 
-    serve(handle)
+    serve(handle, Sandbox(mode))
+
+
+def warm_up() -> None:
+    """Decode a little, so that whatever is loaded on first use is loaded while files can still be opened."""
+    samples = bytes(4 * 4410)
+    head = struct.pack(
+        "<4sI8sIHHIIHH4sI", b"RIFF", 36 + len(samples), b"WAVEfmt ", 16, 1, 2, 44100, 176400, 4, 16, b"data", len(samples)
+    )
+    decode({"encoding": "CONTAINER", "demuxer": "wav", "max_seconds": 1.0}, memoryview(head + samples))
+    decode({"encoding": "CONTAINER", "demuxer": "flac", "max_seconds": 1.0}, memoryview(samples))
+    decode({"encoding": "MULAW", "rate": 8000, "channels": 1, "max_seconds": 1.0}, memoryview(samples[:4000]))
 
 
 def decode(header: dict[str, JsonValue], payload: memoryview) -> tuple[Mapping[str, JsonValue], Buffer]:
@@ -51,20 +112,5 @@ def decode(header: dict[str, JsonValue], payload: memoryview) -> tuple[Mapping[s
     return {"damaged": found.damaged, "truncated": found.truncated}, samples.data.cast("B")
 
 
-def limit_memory(more: int) -> None:
-    """Cap the address space at what is mapped now plus `more` bytes, where the system tells what is mapped (Linux)."""
-    statm = Path("/proc/self/statm")
-    if statm.exists():
-        mapped = int(statm.read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (mapped + more, mapped + more))
-
-
-def limit_processor(seconds: int) -> None:
-    """The next decode's share; the parent's timeout is first as a rule, this one also holds when the parent is gone."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    spent = int(used.ru_utime + used.ru_stime) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (spent + seconds, resource.RLIM_INFINITY))
-
-
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(int(sys.argv[1]), int(sys.argv[2]), cast("SandboxMode", sys.argv[3]))

@@ -22,14 +22,15 @@ class Mixdown:
     Raises RefusedError: AUDIO_NOT_FINITE, AUDIO_TOO_LONG, CHANNELS_OUT_OF_RANGE, SAMPLE_RATE_OUT_OF_RANGE.
     """
 
-    def __init__(self, max_seconds: float, max_peak: float = math.inf) -> None:
-        """`max_peak`: what the audio may be scaled down for, 1.0 being full scale; anything louder is clipped."""
-        self._max_peak = max_peak
-        # Address space for the longest clip; the kernel gives memory for the part that is written.
-        self._samples = np.empty(int(max_seconds * SAMPLE_RATE), np.int16)
+    def __init__(self, max_seconds: float) -> None:
+        self.max_peak = math.inf
+        """What the audio may be scaled down for, 1.0 being full scale; anything louder is clipped."""
+        # Address space for the longest clip; the kernel gives memory for the part that is written, and silence is not:
+        # a file of a few kB that decodes to hours of it takes none.
+        self._samples = np.zeros(int(max_seconds * SAMPLE_RATE), np.int16)
         self._length = 0
         self._scale = 1.0
-        self._scaled: list[tuple[int, float]] = []  # (end of a run of samples, what it was divided by)
+        self._scaled: list[tuple[int, int, float]] = []  # (start and end of a run of samples, what it was divided by)
         self._rate = 0
         self._pending: list[npt.NDArray[np.float32]] = []
         self._pending_length = 0
@@ -51,18 +52,15 @@ class Mixdown:
         self._drain()
         count = round(seconds * SAMPLE_RATE)
         self._make_room(count)
-        self._samples[self._length : self._length + count] = 0
         self._length += count
 
     def finish(self) -> npt.NDArray[np.int16]:
         """Everything so far: int16 of shape [n], 16 kHz. Scaled to the peak if that was above full scale."""
         self._drain()
-        start = 0
-        for end, scale in self._scaled:
+        for start, end, scale in self._scaled:
             if scale < self._scale:
                 part = self._samples[start:end]
                 np.rint(part * (scale / self._scale), out=part, casting="unsafe")
-            start = end
         return self._samples[: self._length]
 
     def _drain(self) -> None:
@@ -100,11 +98,15 @@ class Mixdown:
         if not len(mono):
             return
         self._make_room(len(mono))
-        self._scale = max(self._scale, min(float(np.abs(mono).max()), self._max_peak))
-        quantised = np.clip(np.rint(mono * np.float32(32768 / self._scale)), -32768, 32767)
-        self._samples[self._length : self._length + len(mono)] = quantised
+        peak = float(np.abs(mono).max())
+        if not math.isfinite(peak):  # what went into the resampler was finite, and its sums were not
+            raise RefusedError("AUDIO_NOT_FINITE")
+        if peak:
+            self._scale = max(self._scale, min(peak, self.max_peak))
+            quantised = np.clip(np.rint(mono * np.float32(32768 / self._scale)), -32768, 32767)
+            self._samples[self._length : self._length + len(mono)] = quantised
+            self._scaled.append((self._length, self._length + len(mono), self._scale))
         self._length += len(mono)
-        self._scaled.append((self._length, self._scale))
 
     def _make_room(self, count: int) -> None:
         if self._length + count > len(self._samples):

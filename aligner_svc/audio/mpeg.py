@@ -10,6 +10,9 @@ from typing import Final
 _WANTED: Final = 3
 """Frames in a row that make an MP3; two happen by chance in random bytes."""
 
+_MAX_TAGS: Final = 64
+"""ID3 tags in a row that are skipped; empty ones, ten bytes each, would keep the caller busy for as long as the file lasts."""
+
 # kbit/s by bitrate index, for (MPEG-1 layer III), (MPEG-1 layer II), (MPEG-2 and 2.5, layers II and III)
 _RATES_1_3: Final = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 _RATES_1_2: Final = (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384)
@@ -19,7 +22,9 @@ _RATES_2: Final = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 def skip_id3(data: memoryview) -> int:
     """Bytes of the ID3v2 tags in front; may point past the end, as a tag's size is what it claims."""
     at = 0
-    while bytes(data[at : at + 3]) == b"ID3" and len(data) >= at + 10:
+    for _ in range(_MAX_TAGS):
+        if bytes(data[at : at + 3]) != b"ID3" or len(data) < at + 10:
+            break
         flags, size = data[at + 5], data[at + 6 : at + 10]
         at += 10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3]) + (10 if flags & 0x10 else 0)
     return at

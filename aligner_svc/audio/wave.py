@@ -13,6 +13,9 @@ from typing import Final
 _PLACEHOLDER: Final = 0x7FFFF000
 """Data sizes from here on are what programs write when they cannot seek back: the length is not known."""
 
+_MAX_CHUNKS: Final = 1000
+"""Chunks looked through; one of eight bytes after the other, 512 MiB hold enough for a minute."""
+
 
 @dataclass(frozen=True, slots=True)
 class WaveHeader:
@@ -29,7 +32,9 @@ def read_wave_header(data: memoryview) -> WaveHeader | None:
     fmt: tuple[int, int, int] | None = None  # channels, rate, bytes a second
     long_size = 0  # ds64's, for a data chunk that is too long for 32 bits
     at = 12
-    while at + 8 <= len(data):
+    for _ in range(_MAX_CHUNKS):
+        if at + 8 > len(data):
+            break
         name, size = bytes(data[at : at + 4]), struct.unpack_from(endian + "I", data, at + 4)[0]
         at += 8
         if name == b"ds64" and at + 16 <= len(data):

@@ -6,19 +6,31 @@ hostile file can lie to the parent, and that is all it can do.
 """
 
 from aligner_svc.workers.child import Handler, serve
-from aligner_svc.workers.errors import WorkerDiedError, WorkerFailedError, WorkerTimeoutError, WorkerUnavailableError
+from aligner_svc.workers.errors import (
+    WorkerCrashedError,
+    WorkerDiedError,
+    WorkerFailedError,
+    WorkerTimeoutError,
+    WorkerUnavailableError,
+)
 from aligner_svc.workers.frames import Buffer, JsonValue
 from aligner_svc.workers.pool import Reply, WorkerPool
+from aligner_svc.workers.sandbox import Sandbox, SandboxMode
+from aligner_svc.workers.sandbox_log import log_sandbox
 
 __all__ = [
     "Buffer",
     "Handler",
     "JsonValue",
     "Reply",
+    "Sandbox",
+    "SandboxMode",
+    "WorkerCrashedError",
     "WorkerDiedError",
     "WorkerFailedError",
     "WorkerPool",
     "WorkerTimeoutError",
     "WorkerUnavailableError",
+    "log_sandbox",
     "serve",
 ]

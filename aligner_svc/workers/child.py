@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
 from aligner_svc.workers.frames import PREFIX, SOCKET_BUFFER, Buffer, JsonValue, Kind, allocate, pack, parse_header, parse_prefix
+from aligner_svc.workers.sandbox import Sandbox
 
 FD_VARIABLE: Final = "WORKER_SOCKET_FD"
 """The environment variable that tells a child which descriptor is its end of the socketpair."""
@@ -24,14 +25,16 @@ class _ParentGoneError(Exception):
     """The parent closed its end."""
 
 
-def serve(handler: Handler) -> None:
-    """Answer the parent's calls until it goes; call it when everything is loaded, sandbox included.
+def serve(handler: Handler, sandbox: Sandbox | None = None) -> None:
+    """Answer the parent's calls until it goes; call it when everything is loaded and warm.
 
+    `sandbox` is closed before the parent is told that the child is ready, and the parent is told what holds.
     `handler(header, payload)` returns a header (JSON) and a payload. Its payload view is valid
     during the call. If it raises, the traceback goes to stderr (the parent's log) and the
     class name alone to the caller.
 
-    Raises RuntimeError in a process that no `WorkerPool` started.
+    Raises RuntimeError in a process that no `WorkerPool` started, SandboxError (which ends the process) if the
+    sandbox is required and not to be had.
     """
     number = os.environ.pop(FD_VARIABLE, "")
     if not number:
@@ -43,9 +46,14 @@ def serve(handler: Handler) -> None:
     with socket.socket(fileno=int(number)) as sock:
         sock.set_inheritable(False)
         enlarge_buffers(sock)
+        if sandbox:
+            sandbox.fence()
         threading.Thread(target=_exit_with_parent, args=(sock.fileno(),), name="parent-watch", daemon=True).start()
+        if sandbox:
+            sandbox.seal()
+        greeting: dict[str, JsonValue] = {"sandbox": sandbox.in_force, "missing": sandbox.missing} if sandbox else {}
         try:
-            sock.sendall(pack(Kind.READY, {}, b""))
+            sock.sendall(pack(Kind.READY, greeting, b""))
             while True:
                 _answer(sock, handler)
         except (_ParentGoneError, ConnectionError):

@@ -7,6 +7,10 @@ class WorkerDiedError(Exception):
     """The child died or spoke nonsense, on every try; or one of the cases of the subclass."""
 
 
+class WorkerCrashedError(WorkerDiedError):
+    """The call itself ended its child (a fault, a limit, a forbidden system call). Not retried: it would end the next one too."""
+
+
 class WorkerUnavailableError(WorkerDiedError):
     """There is no child to ask: the pool is closed, or none comes up any more. Not this call's fault."""
 

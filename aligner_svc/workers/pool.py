@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from aligner_svc.workers.errors import WorkerDiedError, WorkerFailedError, WorkerTimeoutError, WorkerUnavailableError
+from aligner_svc.workers.errors import (
+    WorkerCrashedError,
+    WorkerDiedError,
+    WorkerFailedError,
+    WorkerTimeoutError,
+    WorkerUnavailableError,
+)
 from aligner_svc.workers.frames import MAX_PAYLOAD, Buffer, JsonValue
 from aligner_svc.workers.process import GoneError, WorkerProcess
 
@@ -23,6 +30,14 @@ _EXIT_PATIENCE: Final = 1.0
 
 _REAP_PATIENCE: Final = 5.0
 """Seconds for the kernel to bury a killed child; one stuck in uninterruptible I/O is left to it."""
+
+# What a child dies of by its own doing. SIGKILL is not one of them: that is an operator, or the kernel short of memory.
+_OWN_DOING: Final = frozenset(
+    {
+        *(signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGTRAP),
+        *(signal.SIGSYS, signal.SIGXCPU, signal.SIGXFSZ),
+    }
+)
 
 _BACKOFF_FIRST, _BACKOFF_MAX = 0.1, 10.0
 """Seconds between tries to start a child that does not come up; doubled each time."""
@@ -63,9 +78,11 @@ class WorkerPool:
         """`name` is for logs and errors; `start_timeout` in seconds; `max_reply` bytes of one reply's payload."""
         self.size = size
         self.restarts = 0
+        self.greeting: dict[str, JsonValue] = {}
+        """What the latest child said of itself when it was ready: `sandbox` and `missing` (see Sandbox), if it has one."""
         self._module = module
         self._args = tuple(args)
-        self._name = name
+        self.name = name
         self._retries = retries
         self._start_timeout = start_timeout
         self._max_reply = max_reply
@@ -105,11 +122,11 @@ class WorkerPool:
         """Have one child answer. Calls are served in the order they came.
 
         `timeout`: seconds a child may take for one try, without the wait for it. A child that dies
-        is replaced and the call tried again on another, `retries` times. A cancelled call leaves
-        the queue; if a child is at it already, the child may finish (its answer is dropped) or is
-        replaced after 2 s.
+        is replaced and the call tried again on another, `retries` times, unless it died by its
+        own doing: the call would end another one just so. A cancelled call leaves the queue; if a
+        child is at it already, the child may finish (its answer is dropped) or is replaced after 2 s.
 
-        Raises WorkerDiedError (WorkerUnavailableError), WorkerTimeoutError, WorkerFailedError.
+        Raises WorkerDiedError (WorkerCrashedError, WorkerUnavailableError), WorkerTimeoutError, WorkerFailedError.
         """
         clock = asyncio.get_running_loop().time
         queued = busy = 0.0
@@ -126,9 +143,9 @@ class WorkerPool:
                 raise
             except GoneError as error:
                 if self._closing:
-                    raise WorkerUnavailableError(f"{self._name}: closed") from None
+                    raise WorkerUnavailableError(f"{self.name}: closed") from None
                 if not tries_left:
-                    raise WorkerDiedError(f"{self._name}: {error}") from None
+                    raise WorkerDiedError(f"{self.name}: {error}") from None
             else:
                 return Reply(answer, body, queued, busy + clock() - taken)
             busy += clock() - taken
@@ -146,11 +163,11 @@ class WorkerPool:
     async def _acquire(self, *, first: bool) -> WorkerProcess:
         """Take a free child, or wait for one; a retry goes `first`, it has waited already."""
         if self._closing:
-            raise WorkerUnavailableError(f"{self._name}: closed")
+            raise WorkerUnavailableError(f"{self.name}: closed")
         while self._idle:
             worker = self._idle[0]
             if worker.exited:  # its end of file is not noticed yet; a call need not spend a try on finding out
-                self._replace(worker, "died idle")
+                self._died_idle(worker)
                 continue
             self._idle.popleft()
             worker.unwatch()
@@ -177,7 +194,7 @@ class WorkerPool:
                 waiter.set_result(worker)
                 return
         self._idle.append(worker)
-        worker.watch(lambda: self._replace(worker, "died idle"))
+        worker.watch(lambda: self._died_idle(worker))
 
     async def _attempt(
         self, worker: WorkerProcess, header: Mapping[str, JsonValue], payload: Buffer, seconds: float | None
@@ -195,9 +212,13 @@ class WorkerPool:
             raise
         except TimeoutError:
             self._replace(worker, f"took longer than {seconds} s")
-            raise WorkerTimeoutError(f"{self._name}: took longer than {seconds} s") from None
+            raise WorkerTimeoutError(f"{self.name}: took longer than {seconds} s") from None
         except GoneError as error:
-            self._replace(worker, str(error))
+            burial = self._replace(worker, str(error))
+            if burial:
+                await asyncio.wait({burial})  # which says what it died of, and may be cancelled by `close`
+            if worker.fatal_signal in _OWN_DOING:
+                raise WorkerCrashedError(f"{self.name}: the call ended its child ({worker.fatal_signal.name})") from None
             raise
         except asyncio.CancelledError:
             self._replace(worker, "busy with a cancelled call")
@@ -205,19 +226,26 @@ class WorkerPool:
         self._release(worker)
         return answer
 
-    def _replace(self, worker: WorkerProcess, why: str) -> None:
-        """Kill a child and see to another, in the background."""
+    def _died_idle(self, worker: WorkerProcess) -> None:
+        self._replace(worker, "died idle")
+
+    def _replace(self, worker: WorkerProcess, why: str) -> asyncio.Task[None] | None:
+        """Kill a child and see to another, in the background. Returns its burial; None if that is seen to already."""
         if worker not in self._alive or self._closing:
-            return
+            return None
         if worker in self._idle:
             self._idle.remove(worker)
         self._alive.discard(worker)
-        worker.kill()
-        log.warning("%s: child %d replaced: %s\n%s", self._name, worker.pid, why, worker.take_tail())
+        worker.kill()  # too late for one that died by itself: its status stays what it died of
         self.restarts += 1
         self._unburied.add(worker)
-        self._keep(self._chores, self._bury(worker))
         self._keep(self._chores, self._respawn())
+        return self._keep(self._chores, self._bury_replaced(worker, why))
+
+    async def _bury_replaced(self, worker: WorkerProcess, why: str) -> None:
+        await self._bury(worker)
+        ended = worker.fatal_signal.name if worker.fatal_signal else "no signal"
+        log.warning("%s: child %d replaced: %s (%s)\n%s", self.name, worker.pid, why, ended, worker.take_tail())
 
     async def _respawn(self) -> None:
         pause = _BACKOFF_FIRST
@@ -227,7 +255,7 @@ class WorkerPool:
             except (WorkerDiedError, OSError) as error:
                 log.error("%s; next try in %.1f s", error, pause)
                 if not self._alive:  # nobody is left to serve them: better to say so than to let them hang
-                    self._fail_waiters(f"{self._name}: no child comes up")
+                    self._fail_waiters(f"{self.name}: no child comes up")
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _BACKOFF_MAX)
             else:
@@ -235,16 +263,16 @@ class WorkerPool:
 
     async def _spawn(self) -> None:
         """Start one child and hand it out when it is ready. Raises WorkerDiedError, OSError."""
-        worker = WorkerProcess(self._module, self._args, self._name)
+        worker = WorkerProcess(self._module, self._args, self.name)
         try:
             async with asyncio.timeout(self._start_timeout):
-                await worker.ready()
+                greeting = await worker.ready()
         except (GoneError, TimeoutError) as error:
             reason = "not ready in time" if isinstance(error, TimeoutError) else "exited"
             worker.kill()
             self._unburied.add(worker)
             await self._bury(worker)
-            raise WorkerDiedError(f"{self._name}: a child did not start ({reason}): {worker.take_tail()}") from None
+            raise WorkerDiedError(f"{self.name}: a child did not start ({reason}): {worker.take_tail()}") from None
         except BaseException:
             worker.kill()
             self._unburied.add(worker)
@@ -252,7 +280,8 @@ class WorkerPool:
         if self._closing:
             worker.kill()
             await self._end(worker)
-            raise WorkerUnavailableError(f"{self._name}: closed")
+            raise WorkerUnavailableError(f"{self.name}: closed")
+        self.greeting = greeting
         self._alive.add(worker)
         self._release(worker)
 
@@ -262,7 +291,7 @@ class WorkerPool:
         self._unburied.discard(worker)
 
     async def _close(self) -> None:
-        self._fail_waiters(f"{self._name}: closed")
+        self._fail_waiters(f"{self.name}: closed")
         await _finish(self._chores, cancel=True)
         for worker in self._idle:
             worker.unwatch()  # or its hang-up would look like a death

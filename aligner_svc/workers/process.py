@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -37,7 +38,11 @@ _INHERITED: Final = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "P
 
 # One child is one core's worth of work; a BLAS that starts a thread per core in each of them only fights itself.
 _ONE_THREAD: Final = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
+    (
+        *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
+        "MALLOC_ARENA_MAX",  # glibc's: an arena takes 64 MiB of the address space that a child is limited to
+    ),
+    "1",
 )
 
 
@@ -84,11 +89,12 @@ class WorkerProcess:
         self.pid = self._process.pid
         self._loop.add_reader(self._stderr, self._drain_stderr)
 
-    async def ready(self) -> None:
-        """Wait until the child has loaded what it needs. Raises GoneError."""
-        kind, _, _ = await self._receive(0)
+    async def ready(self) -> dict[str, JsonValue]:
+        """Wait until the child has loaded what it needs; what it says of itself. Raises GoneError."""
+        kind, greeting, _ = await self._receive(0)
         if kind is not Kind.READY:
             raise GoneError("the first frame is not READY")
+        return greeting
 
     async def exchange(
         self, header: Mapping[str, JsonValue], payload: Buffer, max_reply: int
@@ -146,6 +152,12 @@ class WorkerProcess:
     @property
     def exited(self) -> bool:
         return self._process.poll() is not None
+
+    @property
+    def fatal_signal(self) -> signal.Signals | None:
+        """What ended the child, once it is reaped, if that was a signal."""
+        status = self._process.returncode
+        return signal.Signals(-status) if status is not None and status < 0 else None
 
     def take_tail(self) -> str:
         """The end of what the child wrote to stderr since the last time, for logs; control characters masked."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import aligner_svc
-from aligner_svc.workers import WorkerDiedError, WorkerFailedError, WorkerPool, WorkerTimeoutError, pool
+from aligner_svc.workers import WorkerCrashedError, WorkerDiedError, WorkerFailedError, WorkerPool, WorkerTimeoutError, pool
 
 CHILD = """
 import os, signal, sys, time
@@ -29,7 +29,7 @@ def handle(header, payload):
     if op == "env":
         return {"names": sorted(os.environ), "threads": os.environ["OMP_NUM_THREADS"]}, b""
     if op == "die":
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), header.get("signal", signal.SIGKILL))
     if op == "die_once":
         flag = Path(header["flag"])
         if not flag.exists():
@@ -190,8 +190,8 @@ class TestDeath:
             victim = asyncio.create_task(workers.call({"op": "hold", "gate": gate.path, "who": "victim"}))
             bystander = asyncio.create_task(workers.call({"op": "hold", "gate": other_gate.path, "who": "bystander"}))
             pid, other_pid = await gate.begun(), await other_gate.begun()
-            gate.open()  # for the second try; the first is past looking
             os.kill(pid, signal.SIGKILL)
+            gate.open()  # for the second try; the first is past looking
             other_gate.open()
             assert (await victim).payload == b""
             assert (await bystander).header["echo"]["who"] == "bystander"  # type: ignore[index,call-overload]
@@ -204,6 +204,25 @@ class TestDeath:
             reply = await workers.call({"op": "die_once", "flag": gate.flag}, b"payload")
             assert reply.payload == b"payload"
             assert workers.restarts == 1
+
+    @pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGBUS", "SIGSYS", "SIGXCPU"])
+    async def test_a_death_by_its_own_doing_is_not_tried_on_another_child(self, name: str, gate: Gate) -> None:
+        async with running(2) as workers:
+            bystander = asyncio.create_task(workers.call({"op": "hold", "gate": gate.path}))
+            await gate.begun()
+            with pytest.raises(WorkerCrashedError, match=name):
+                await workers.call({"op": "die", "signal": signal.Signals[name]})
+            assert workers.restarts == 1
+            gate.open()
+            await bystander
+            assert (await workers.call({})).header == {"echo": {}}
+            assert workers.restarts == 1
+
+    async def test_what_ended_a_child_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
+        async with running(1) as workers:
+            with pytest.raises(WorkerCrashedError):
+                await workers.call({"op": "die", "signal": signal.SIGSEGV})
+        assert "replaced: the child closed its end (SIGSEGV)" in caplog.text
 
     async def test_two_deaths_are_an_error_and_the_pool_recovers(self) -> None:
         async with running(2) as workers:

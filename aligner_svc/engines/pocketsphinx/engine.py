@@ -18,7 +18,7 @@ from aligner_svc.errors import UnavailableError
 from aligner_svc.longform.windows import Placed, Prefix, align_in_windows
 from aligner_svc.offload import off_loop
 from aligner_svc.text import tokenise
-from aligner_svc.workers import JsonValue, Reply, WorkerDiedError, WorkerPool, WorkerTimeoutError
+from aligner_svc.workers import JsonValue, Reply, SandboxMode, WorkerDiedError, WorkerPool, WorkerTimeoutError, log_sandbox
 
 MATCH_THRESHOLD = 0.5
 """Match score below which transcript and audio are said not to belong together."""
@@ -43,8 +43,9 @@ class PocketSphinxEngine:
     languages = frozenset({"en"})
     longest_seconds = None
 
-    def __init__(self, settings: EngineSettings) -> None:
-        self.pool = WorkerPool("aligner_svc.engines.pocketsphinx.worker", settings.workers, name="pocketsphinx")
+    def __init__(self, settings: EngineSettings, sandbox: SandboxMode = "best-effort") -> None:
+        module = "aligner_svc.engines.pocketsphinx.worker"
+        self.pool = WorkerPool(module, settings.workers, args=(sandbox,), name="pocketsphinx")
         """The processes; its `restarts` and `size` are for metrics."""
         self.batcher: Batcher[_Window, Reply] = Batcher(
             self._run,
@@ -60,6 +61,7 @@ class PocketSphinxEngine:
 
     async def start(self) -> None:
         await self.pool.start()
+        log_sandbox(self.pool)
 
     async def close(self) -> None:
         await self.batcher.close()

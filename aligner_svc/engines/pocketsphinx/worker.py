@@ -1,8 +1,12 @@
-"""The child process: `python -m aligner_svc.engines.pocketsphinx.worker`, started by the engine's pool."""
+"""The child process: `python -m aligner_svc.engines.pocketsphinx.worker SANDBOX_MODE`, started by the engine's pool."""
 
 from __future__ import annotations
 
+import sys
+from typing import cast
+
 import numpy as np
+import numpy.fft  # numpy imports it on first use, when files can no longer be opened
 
 from aligner_svc.engines.boundaries import BoundaryRefiner
 from aligner_svc.engines.pocketsphinx.ladder import Ladder
@@ -11,12 +15,12 @@ from aligner_svc.engines.pocketsphinx.phonemes import PhonemeModel
 from aligner_svc.engines.pocketsphinx.recogniser import Recogniser
 from aligner_svc.engines.pocketsphinx.window import WindowAligner
 from aligner_svc.engines.pocketsphinx.wire import decode_request, encode_answer
-from aligner_svc.workers import JsonValue, serve
+from aligner_svc.workers import JsonValue, Sandbox, SandboxMode, serve
 
 _WARM_UP_SECONDS = 1
 
 
-def main() -> None:
+def main(mode: SandboxMode) -> None:
     speller = Speller()
     aligner = WindowAligner(Ladder(Recogniser(speller), PhonemeModel()), speller, BoundaryRefiner())
     aligner.align(np.zeros(16_000 * _WARM_UP_SECONDS, dtype=np.int16), [["warm"], ["up"]], last=True, complete=True)
@@ -25,8 +29,8 @@ def main() -> None:
         tokens, last, complete = decode_request(header)
         return encode_answer(aligner.align(np.frombuffer(payload, dtype=np.int16), tokens, last, complete)), b""
 
-    serve(handle)
+    serve(handle, Sandbox(mode))
 
 
 if __name__ == "__main__":
-    main()
+    main(cast("SandboxMode", sys.argv[1]))

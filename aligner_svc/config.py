@@ -14,7 +14,13 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from aligner_svc.domain import SAMPLE_RATE
-from aligner_svc.protection_settings import AbuseSettings, ConnectionSettings, OverloadSettings, QuotaSettings
+from aligner_svc.protection_settings import (
+    AbuseSettings,
+    AntivirusSettings,
+    ConnectionSettings,
+    OverloadSettings,
+    QuotaSettings,
+)
 from aligner_svc.security_settings import AuditSettings, AuthSettings, JwtSettings, KeySettings, Section, TlsSettings
 
 MIB = 1 << 20
@@ -54,6 +60,10 @@ class Limits(Section):
     metadata_entries: int = Field(64, gt=0, le=10_000, description="metadata entries of one call")
     metadata_bytes: int = Field(8 * 1024, gt=0, le=MIB, description="bytes of the metadata of one call, names included")
     transcript_chars: int = Field(200_000, gt=0, le=10_000_000, description="longest transcript, code points")
+    transcript_words: int = Field(100_000, gt=0, le=10_000_000, description="longest transcript, words")
+    transcript_dense: Literal["refuse", "warn"] = Field(
+        "refuse", description="what becomes of a transcript that nobody could have said in the audio's time"
+    )
 
 
 class DecodeSettings(Section):
@@ -61,6 +71,9 @@ class DecodeSettings(Section):
 
     workers: int = Field(default_factory=lambda: max(1, _cores() // 2), ge=1, le=1024, description="decoder processes")
     timeout: float = Field(120.0, gt=0, le=24 * 3600, description="wall-clock seconds one decode may take")
+    sandbox: Literal["required", "best-effort", "off"] = Field(
+        "best-effort", description="what workers may not do; required: the start fails where the kernel lacks a part of it"
+    )
 
 
 class EngineSettings(Section):
@@ -126,6 +139,7 @@ class Settings(BaseSettings):
     quota: QuotaSettings = Field(default_factory=QuotaSettings)
     overload: OverloadSettings = Field(default_factory=OverloadSettings)
     abuse: AbuseSettings = Field(default_factory=AbuseSettings)
+    antivirus: AntivirusSettings = Field(default_factory=AntivirusSettings)
     connections: ConnectionSettings = Field(default_factory=ConnectionSettings)
 
     @classmethod

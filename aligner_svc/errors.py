@@ -19,6 +19,7 @@ class Status(IntEnum):
     RESOURCE_EXHAUSTED = 8
     FAILED_PRECONDITION = 9
     UNAVAILABLE = 14
+    DATA_LOSS = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,12 @@ class UnsupportedError(AlignerError):
     """A sound request this server cannot serve; another might."""
 
     status = Status.FAILED_PRECONDITION
+
+
+class DataLossError(AlignerError):
+    """What arrived is not what was declared: the upload was cut short or changed on its way. Sending it again may help."""
+
+    status = Status.DATA_LOSS
 
 
 class UnavailableError(AlignerError):

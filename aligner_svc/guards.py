@@ -6,6 +6,7 @@ What only some of them need (cryptography, httpx, SQLAlchemy: half a second) is 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Collection
 from importlib.resources import files
 from typing import TYPE_CHECKING, Protocol
@@ -13,21 +14,28 @@ from typing import TYPE_CHECKING, Protocol
 import grpc
 
 from aligner_svc.config import Settings
+from aligner_svc.payload_rules import ProtoRules
 from aligner_svc.protection import ProtectionError, build
 from aligner_svc.security_settings import AuthSettings, Issuer, JwtSettings, KeySettings
 from aligner_svc.status import DOMAIN
 from aligner_svc.telemetry.audit import AuditError, AuditLog, open_audit
-from interceptors import Authenticate, Authorise, Describe, Record, chain
+from interceptors import Authenticate, Authorise, Describe, Record, SecurityEvent, chain
+from interceptors.antivirus.clamav import TooLargeError
 from interceptors.auth.authenticate import Certificates, Keys, Methods, Tokens
 from interceptors.auth.keys_error import KeysError
 from interceptors.auth.policy import Policy
 from interceptors.auth.policy_file import PolicyFile
 from interceptors.auth.policy_text import PolicyError
+from interceptors.payload_rules import PayloadRules
 
 if TYPE_CHECKING:
+    from interceptors.antivirus.scan import Scan
     from interceptors.auth.keys.store import KeyStore
 
 DEFAULT_POLICY = "default_policy.toml"
+
+
+log = logging.getLogger(__name__)
 
 
 class GuardError(Exception):
@@ -76,6 +84,8 @@ class Guards:
                 authorise=self._authorise(settings, record, served, exempt),
                 quota=protection.quota,
                 overload=protection.overload,
+                scan=self._scan(settings, record, streams, exempt),
+                check=PayloadRules(ProtoRules()).check,
             )
         except (AuditError, PolicyError, ProtectionError) as error:
             self._close_audit()
@@ -91,7 +101,7 @@ class Guards:
         """
         try:
             await asyncio.gather(*(part.start() for part in self._parts))
-        except KeysError as error:
+        except (KeysError, TooLargeError) as error:
             raise GuardError(str(error)) from None
 
     async def close(self) -> None:
@@ -104,6 +114,18 @@ class Guards:
     def _close_audit(self) -> None:
         if self._audit is not None:
             self._audit.close()
+
+    def _scan(self, settings: Settings, record: Record | None, streams: Collection[str], exempt: Collection[str]) -> Scan | None:
+        if settings.antivirus.address is None:
+            return None
+        from aligner_svc.scanning import build as build_scan  # noqa: PLC0415
+
+        try:
+            antivirus, scan = build_scan(settings, record or _logged, streams=streams, exempt=exempt)
+        except ValueError as error:
+            raise GuardError(f"antivirus.address: {error}") from None
+        self._parts.append(antivirus)
+        return scan
 
     def _open_audit(self, settings: Settings) -> Record | None:
         """In the dev profile nobody is known, and its own errors are in the log: a record only where a file is named."""
@@ -210,6 +232,11 @@ def _certificates(auth: AuthSettings, settings: Settings) -> Certificates:
         return CertificateAuthenticator(auth.identity, auth.identities)
     except ValueError as error:  # a pattern that can match nothing
         raise GuardError(f"auth.identities: {error}") from None
+
+
+def _logged(event: SecurityEvent) -> None:
+    """Where there is no audit log, as in the dev profile."""
+    log.warning("%s: %s", event.event, event.detail)
 
 
 def _required(record: Record | None) -> Record:

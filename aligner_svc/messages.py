@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.audio.encoding import Encoding
+from aligner_svc.declared import Declared
 from aligner_svc.domain import Alignment, Word, WordStatus
 from aligner_svc.errors import InvalidArgumentError
 from aligner_svc.pipeline import Job, Stage
@@ -31,6 +32,11 @@ def job(config: pb.AlignConfig | None) -> Job:
         message = f"audio encoding {config.encoding} is not known here"
         raise InvalidArgumentError("ENCODING_UNKNOWN", message, field="config.encoding")
     return Job(config.transcript, config.language, encoding, config.sample_rate_hz, config.channels)
+
+
+def declared(config: pb.AlignConfig) -> Declared:
+    """What the config says of the audio's bytes."""
+    return Declared(config.audio_bytes, config.audio_sha256)
 
 
 def milliseconds(seconds: float) -> int:

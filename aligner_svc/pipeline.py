@@ -16,7 +16,13 @@ from aligner_svc.engines.qwen.words import LANGUAGES as QWEN_LANGUAGES
 from aligner_svc.errors import InvalidArgumentError, UnsupportedError
 from aligner_svc.offload import off_loop
 from aligner_svc.text import normalise_language
+from aligner_svc.text.characters import check_characters
+from aligner_svc.text.composed import Composed
+from aligner_svc.text.speaking_rate import check_words, fit
 from aligner_svc.workers import Buffer
+
+_LETTERS_A_WORD = 5
+"""Reckoned in deciding what is long work."""
 
 _SHORTEST_SECONDS = 0.06
 """The shortest words ("a", "I") last this long in fluent speech; less audio holds none."""
@@ -99,9 +105,10 @@ class Pipeline:
         if seconds < _SHORTEST_SECONDS:
             message = f"the audio lasts {seconds * 1000:.0f} ms; a word needs {_SHORTEST_SECONDS * 1000:.0f} ms at least"
             raise InvalidArgumentError("AUDIO_TOO_SHORT", message, field="audio")
+        spoken = [token for token in tokens if token.spoken]
+        dense = self._fit(spoken, seconds, language)
         await admit(seconds)
         observe(Stage.ALIGNING, 0.0, seconds)
-        spoken = [token for token in tokens if token.spoken]
         result = await self._engine.align(
             decoded.clip, spoken, language, caller, lambda done: observe(Stage.ALIGNING, done, seconds)
         )
@@ -117,7 +124,7 @@ class Pipeline:
             engine=self._engine.name,
             language=language,
             match_score=result.match_score,
-            warnings=(*decoded.warnings, *result.warnings, *_unpronounced(len(tokens) - len(spoken))),
+            warnings=(*decoded.warnings, *dense, *_other(result.warnings, dense), *_unpronounced(len(tokens) - len(spoken))),
             timing=timing,
         )
 
@@ -125,11 +132,26 @@ class Pipeline:
         self.check_transcript(len(transcript))
         if not transcript.strip():
             raise InvalidArgumentError("TRANSCRIPT_EMPTY", "the transcript is empty", field="config.transcript")
-        tokens = await self._engine.tokenise(transcript, language)
+        weight = len(transcript) // _LETTERS_A_WORD
+        await off_loop(weight, check_characters, transcript)
+        composed = await off_loop(weight, Composed.of, transcript)
+        tokens = await self._engine.tokenise(composed.text, language)
+        check_words(len(tokens), self._limits.transcript_words)
         if not any(token.spoken for token in tokens):
             message = f"the transcript holds no words that can be read in '{language}'"
             raise InvalidArgumentError("TRANSCRIPT_NO_WORDS", message, field="config.transcript")
-        return tokens
+        return await off_loop(len(tokens), composed.tokens, tokens)
+
+    def _fit(self, spoken: Sequence[Token], seconds: float, language: str) -> tuple[Warning, ...]:
+        words = sum(len(token.spoken) for token in spoken)
+        letters = sum(len(word) for token in spoken for word in token.spoken)
+        warning = fit(words, letters, seconds, language, self._limits.transcript_dense)
+        return () if warning is None else (warning,)
+
+
+def _other(warnings: Sequence[Warning], said: Sequence[Warning]) -> Sequence[Warning]:
+    codes = {warning.code for warning in said}
+    return [warning for warning in warnings if warning.code not in codes]
 
 
 def _words(tokens: Sequence[Token], result: EngineResult) -> list[Word]:

@@ -50,6 +50,22 @@ class AbuseSettings(Section):
         return value
 
 
+class AntivirusSettings(Section):
+    """ClamAV, where every upload is scanned before it is decoded. Without an address nothing is."""
+
+    address: str | None = Field(None, description="where clamd listens: unix:/run/clamav/clamd.ctl or tcp://127.0.0.1:3310")
+    stream_max_bytes: int = Field(
+        0, ge=0, le=1 << 32, description="most that is sent for one scan, clamd must take as much; 0: the largest upload"
+    )
+    timeout: float = Field(5.0, gt=0, le=600, description="seconds for a connection, a command, each chunk")
+    scan_timeout: float = Field(60.0, gt=0, le=3600, description="seconds from the last chunk to the verdict")
+    connections: int = Field(16, ge=2, le=1000, description="to clamd, at a time")
+    skip_pcm: bool = Field(False, description="leave headerless audio unscanned")
+    fail_open: bool = Field(False, description="let uploads pass while clamd is out of reach, each with a record")
+    cache_entries: int = Field(10_000, ge=0, le=1_000_000, description="verdicts that are remembered")
+    cache_seconds: float = Field(3600.0, gt=0, le=86_400, description="how long")
+
+
 class ConnectionSettings(Section):
     """What the transport takes."""
 

@@ -81,7 +81,7 @@ class Service:
             raise StartError(str(error)) from None
         self.engine: Engine = engine or _engine(settings, self._on_engine)
         self._limits = _limits(settings.limits, self.engine)
-        self.decoder = Decoder(settings.decode, self._limits)
+        self.decoder = Decoder(settings.decode, self._limits, settings.decode.sandbox)
         self._health = _Health()
         self._engine_failed: str | None = None
         self._ready = False
@@ -209,7 +209,7 @@ async def serve(settings: Settings) -> int:
 def _engine(settings: Settings, on_failed: Callable[[str | None], None]) -> Engine:
     """The engine the settings name. torch is imported for the one that needs it alone. Raises StartError."""
     if settings.engine.name == "pocketsphinx":
-        return PocketSphinxEngine(settings.engine)
+        return PocketSphinxEngine(settings.engine, settings.decode.sandbox)
     try:
         from aligner_svc.engines.qwen.engine import QwenEngine  # noqa: PLC0415
     except ModuleNotFoundError as error:

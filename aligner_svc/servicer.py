@@ -40,6 +40,8 @@ class AlignerServicer(aligner_pb2_grpc.AlignerServicer):
             message = f"the audio has {len(request.audio)} bytes; Align takes at most {most}, send more with StreamAlign"
             raise LimitExceededError("AUDIO_TOO_LARGE", message, field="audio")
         job = messages.job(request.config if request.HasField("config") else None)
+        await messages.declared(request.config).check(request.audio)
+        await _scanned(request.audio)
         alignment = await self._work(job, request.audio, _caller(context))
         if len(alignment.words) <= _BATCH_WORDS:
             return messages.response(alignment)
@@ -64,7 +66,9 @@ class AlignerServicer(aligner_pb2_grpc.AlignerServicer):
                     latest.get_nowait()
                 latest.put_nowait((stage, aligned, total))
 
-            work = asyncio.create_task(self._work(*upload.finish(), _caller(context), observe))
+            job, audio = upload.finish()
+            await _scanned(audio)
+            work = asyncio.create_task(self._work(job, audio, _caller(context), observe))
             try:
                 while not work.done():
                     told = asyncio.create_task(latest.get())
@@ -105,6 +109,13 @@ class AlignerServicer(aligner_pb2_grpc.AlignerServicer):
                 transcript_chars=limits.transcript_chars,
             ),
         )
+
+
+async def _scanned(audio: Buffer) -> None:
+    """Nothing decodes what the scanner has not passed."""
+    call = current_call()
+    if call is not None and call.scan is not None:
+        await call.scan.verdict(audio)
 
 
 async def _charge(audio_seconds: float) -> None:

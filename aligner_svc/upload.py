@@ -9,8 +9,10 @@ from dataclasses import replace
 from aligner_svc import messages
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.config import Limits
+from aligner_svc.declared import Arriving, Declared
 from aligner_svc.errors import InvalidArgumentError, LimitExceededError
 from aligner_svc.pipeline import Job, Pipeline
+from aligner_svc.text.characters import check_characters
 
 _REPORT_BYTES = 1 << 20
 """Audio between two progress messages. A client that reads nothing until its upload is done must not stall on them:
@@ -31,6 +33,7 @@ class Upload:
         self._idle = idle_timeout
         self._job: Job | None = None
         self._audio = bytearray()
+        self._arriving = Arriving(Declared())
         self._text: list[str] = []
         self._characters = 0
 
@@ -42,6 +45,10 @@ class Upload:
         self._job = messages.job(first.config)
         self._pipeline.language(self._job.language)
         self._add_text(self._job.transcript)
+        declared = messages.declared(first.config)
+        if declared.size > self._limits.stream_audio_bytes:
+            raise self._too_large()
+        self._arriving = Arriving(declared)
 
     async def receive(self) -> AsyncIterator[int]:
         """Take in everything up to the half-close; yields the bytes received now and then."""
@@ -49,7 +56,7 @@ class Upload:
         while (request := await self._next()) is not None:
             match request.WhichOneof("payload"):
                 case "audio":
-                    self._add_audio(request.audio)
+                    await self._add_audio(request.audio)
                 case "transcript":
                     self._add_text(request.transcript)
                 case "config":
@@ -61,8 +68,9 @@ class Upload:
                 yield self.received
 
     def finish(self) -> tuple[Job, bytearray]:
-        """The job and its audio, which the upload lets go of."""
+        """The job and its audio, which the upload lets go of. Raises DataLossError for another audio than was declared."""
         assert self._job is not None
+        self._arriving.finish()
         audio, self._audio = self._audio, bytearray()
         return replace(self._job, transcript="".join(self._text)), audio
 
@@ -74,18 +82,23 @@ class Upload:
             message = f"nothing was received for {self._idle:g} seconds"
             raise InvalidArgumentError("STREAM_IDLE", message, field="payload") from None
 
-    def _add_audio(self, chunk: bytes) -> None:
+    async def _add_audio(self, chunk: bytes) -> None:
         most = self._limits.stream_chunk_bytes
         if len(chunk) > most:
             message = f"a message holds {len(chunk)} bytes of audio; at most {most} are accepted"
             raise InvalidArgumentError("CHUNK_TOO_LARGE", message, field="audio")
         self.received += len(chunk)
         if self.received > self._limits.stream_audio_bytes:
-            message = f"the upload holds more than the {self._limits.stream_audio_bytes} bytes of audio accepted"
-            raise LimitExceededError("AUDIO_TOO_LARGE", message, field="audio")
+            raise self._too_large()
+        await self._arriving.add(chunk)
         self._audio += chunk
 
+    def _too_large(self) -> LimitExceededError:
+        message = f"the upload holds more than the {self._limits.stream_audio_bytes} bytes of audio accepted"
+        return LimitExceededError("AUDIO_TOO_LARGE", message, field="audio")
+
     def _add_text(self, text: str) -> None:
+        self._pipeline.check_transcript(self._characters + len(text))
+        check_characters(text, self._characters)
         self._characters += len(text)
-        self._pipeline.check_transcript(self._characters)
         self._text.append(text)

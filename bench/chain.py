@@ -102,6 +102,7 @@ async def stages(folder: Path, stack: AsyncExitStack) -> list[tuple[str, Sequenc
     text = files("aligner_svc").joinpath(DEFAULT_POLICY).read_text(encoding="utf-8")
     policy = Policy.parse(text, DEFAULT_POLICY, {METHOD, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"})
     abuse = Abuse(AbuseRules(), exempt=(), record=audit.record, describe=describe, trusted=())
+    limit = AdaptiveLimit(LimitRules(initial=1000, highest=1000))
     memory = MemoryStore()
     quota = _quota(memory)
     guards: list[tuple[str, aio.ServerInterceptor]] = [
@@ -118,7 +119,7 @@ async def stages(folder: Path, stack: AsyncExitStack) -> list[tuple[str, Sequenc
         ("authorise", Authorise(lambda: policy, served=served, exempt=(), dry_run=False, record=audit.record)),
         ("abuse", abuse),
         ("quota", quota),
-        ("overload", Overload(AdaptiveLimit(LimitRules(initial=1000, highest=1000)), exempt=(), priority=lambda call: Priority.NORMAL)),
+        ("overload", Overload(limit, exempt=(), priority=lambda call: Priority.NORMAL)),
     ]
     grown: list[tuple[str, Sequence[aio.ServerInterceptor]]] = [("bare grpc.aio", ()), ("requests", (Requests(),))]
     for count, (name, _) in enumerate(guards, 1):

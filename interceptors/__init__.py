@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from grpc import aio
 
 from interceptors.abuse.abuse import Abuse
+from interceptors.antivirus.scan import Scan
 from interceptors.audit import Audit
 from interceptors.auth.authenticate import Authenticate
 from interceptors.auth.authorise import Authorise
@@ -19,7 +20,7 @@ from interceptors.quota.quota import Quota
 from interceptors.recovery import Describe, Recovery
 from interceptors.refusal import RefusedError
 from interceptors.request_id import RequestId
-from interceptors.requests import Requests
+from interceptors.requests import Check, Requests
 
 __all__ = [
     "Abuse",
@@ -57,6 +58,8 @@ def chain(
     authorise: Authorise | None = None,
     quota: Quota | None = None,
     overload: Overload | None = None,
+    scan: Scan | None = None,
+    check: Check | None = None,
 ) -> Sequence[aio.ServerInterceptor]:
     """Every interceptor in the order a call passes them, each with the reason for its place; without those that are None.
 
@@ -81,7 +84,9 @@ def chain(
         quota,
         # Of those within their share, no more than can be served. Last, so that whoever is refused above counts for nothing.
         overload,
+        # Of those that are let in, told what comes in and asked for its verdict: a connection to the scanner is not for others.
+        scan,
         # Innermost: no request is read until all of the above have let its call pass.
-        Requests(),
+        Requests(check),
     )
     return tuple(guard for guard in guards if guard is not None)

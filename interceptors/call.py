@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc import aio
 
+from interceptors.antivirus.scanning import Scanning
 from interceptors.metering import Meter
 from interceptors.principal import Principal
+
+if TYPE_CHECKING:
+    from interceptors.stages import Stage
 
 
 @dataclass(slots=True)
@@ -27,6 +31,10 @@ class Call:
     principal: Principal | None = None
     meter: Meter | None = None
     """What the call is charged by; None where it is not."""
+    scan: Scanning | None = None
+    """What its upload is scanned by; None where nothing is."""
+    stages: list[Stage] = field(default_factory=list)
+    """What was done for the call so far, in the order it ended."""
 
 
 _current: ContextVar[Call | None] = ContextVar("call", default=None)

@@ -27,6 +27,9 @@ class Event(StrEnum):
     PEER_UNBLOCKED = "peer_unblocked"
     PEER_WOULD_BLOCK = "peer_would_block"
     """As the rules have it; let through, because they are tried out."""
+    MALWARE_FOUND = "malware_found"
+    SCAN_SKIPPED = "scan_skipped"
+    """The virus scanner was out of reach, and the settings let uploads pass without it."""
     SERVER_ERROR = "server_error"
 
 

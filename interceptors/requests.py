@@ -20,13 +20,19 @@ from interceptors.call import current_call
 from interceptors.refusal import RefusedError
 
 _Parse = Callable[[bytes], Any]
+Check = Callable[[Any], None]
 
 
 class Requests(aio.ServerInterceptor):
     """Reads and parses requests, and answers for methods that nobody serves, so that those calls pass the guards too."""
 
-    def __init__(self) -> None:
+    def __init__(self, check: Check | None = None) -> None:
+        """`check`: raises RefusedError for a parsed message that nobody should act on."""
         self._wrapped = Wrapped()
+        self._check = check or _nothing
+
+    def _streaming(self, _: str, handler: Handler) -> Handler:
+        return _streaming(self._check, handler)
 
     async def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]], details: grpc.HandlerCallDetails
@@ -35,11 +41,19 @@ class Requests(aio.ServerInterceptor):
         handler = await continuation(details)
         if handler is None:
             return grpc.stream_unary_rpc_method_handler(_unknown)
-        return self._wrapped.get(details.method, handler, _streaming)
+        return self._wrapped.get(details.method, handler, self._streaming)
 
 
-def _streaming(_: str, handler: Handler) -> Handler:
-    parse: _Parse = handler.request_deserializer or _as_it_is
+def _nothing(message: Any) -> None: ...
+
+
+def _streaming(check: Check, handler: Handler) -> Handler:
+    deserialise: _Parse = handler.request_deserializer or _as_it_is
+
+    def parse(raw: bytes) -> Any:
+        message = _parsed(deserialise, raw)
+        check(message)
+        return message
 
     def received(requests: AsyncIterator[bytes]) -> Any:
         return _parsed_stream(parse, requests)
@@ -90,10 +104,12 @@ def _as_it_is(raw: bytes) -> bytes:
 
 async def _taken(parse: _Parse, raw: bytes) -> Any:
     """A message that was parsed, and charged to its caller."""
-    message = _parsed(parse, raw)
+    message = parse(raw)
     call = current_call()
     if call is not None and call.meter is not None:
         await call.meter.received(len(raw), message)
+    if call is not None and call.scan is not None:
+        await call.scan.received(message)
     return message
 
 

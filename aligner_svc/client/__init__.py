@@ -6,6 +6,7 @@ from aligner_svc.client.credentials import ApiKey, Auth, BearerToken, ClientCred
 from aligner_svc.client.errors import (
     AlignerClientError,
     CallCancelledError,
+    DataLossError,
     DeadlineExceededError,
     FailedPreconditionError,
     IncompleteAnswerError,
@@ -34,6 +35,7 @@ __all__ = [
     "CallCancelledError",
     "ClientCredentials",
     "CredentialsError",
+    "DataLossError",
     "DeadlineExceededError",
     "FailedPreconditionError",
     "Handshake",

@@ -27,6 +27,7 @@ from aligner_svc.client.messages import (
     ServerInfo,
     StreamAnswer,
     build_config,
+    declaring,
     read_response,
     read_server_info,
 )
@@ -84,7 +85,8 @@ class AsyncAligner:
     ) -> Alignment:
         """As `Aligner.align`."""
         config = build_config(transcript, language, encoding, sample_rate_hz, channels)
-        request = pb.AlignRequest(config=config, audio=await asyncio.to_thread(read_whole, audio))
+        data, digest = await asyncio.to_thread(read_whole, audio)
+        request = pb.AlignRequest(config=declaring(config, digest), audio=data)
         return read_response(await self._call(self._stub.Align, request, timeout))
 
     async def stream_align(
@@ -222,9 +224,10 @@ class AsyncWordStream(AsyncIterator[Word]):
 
     async def _receive(self) -> AsyncGenerator[Sequence[Word], None]:
         with self._source as source:
+            config = declaring(self._config, await source.digest())
             while True:
                 metadata = await self._showing.metadata(self._retry)
-                upload = _Upload(self._config, source.start())
+                upload = _Upload(config, source.start())
                 call = self._open_call(upload.requests(), self._retry.remaining(), metadata)
                 status = ServerStatus(call)
                 try:

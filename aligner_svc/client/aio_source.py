@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from os import PathLike
 from typing import BinaryIO, Protocol
 
-from aligner_svc.client.source import Source, cut, open_source
+from aligner_svc.client.source import Digest, Source, cut, open_source
 
 
 class AsyncSource(Protocol):
@@ -16,6 +16,8 @@ class AsyncSource(Protocol):
 
     @property
     def rewindable(self) -> bool: ...
+
+    async def digest(self) -> Digest | None: ...
 
     def start(self) -> AsyncIterator[bytes]: ...
 
@@ -26,6 +28,9 @@ class _ThreadSource:
     def __init__(self, source: Source) -> None:
         self._source = source
         self.rewindable = source.rewindable
+
+    async def digest(self) -> Digest | None:
+        return await asyncio.to_thread(self._source.digest)
 
     async def _chunks(self, read: Callable[[], bytes]) -> AsyncIterator[bytes]:
         while chunk := await asyncio.to_thread(read):
@@ -42,6 +47,9 @@ class _AsyncIterableSource:
 
     def __init__(self, chunks: AsyncIterable[bytes]) -> None:
         self._chunks = chunks
+
+    async def digest(self) -> None:
+        return None
 
     async def start(self) -> AsyncIterator[bytes]:
         async for chunk in self._chunks:

@@ -24,6 +24,7 @@ from aligner_svc.client.messages import (
     ServerInfo,
     StreamAnswer,
     build_config,
+    declaring,
     read_response,
     read_server_info,
 )
@@ -91,7 +92,8 @@ class Aligner:
         `sample_rate_hz` and `channels` (0: one) are for headerless encodings.
         """
         config = build_config(transcript, language, encoding, sample_rate_hz, channels)
-        request = pb.AlignRequest(config=config, audio=read_whole(audio))
+        data, digest = read_whole(audio)
+        request = pb.AlignRequest(config=declaring(config, digest), audio=data)
         return read_response(self._call(self._stub.Align, request, timeout))
 
     def stream_align(
@@ -108,7 +110,8 @@ class Aligner:
     ) -> Alignment:
         """Align one recording sent in chunks: a path, an open binary file (from where it stands), or chunks of bytes.
 
-        Nothing is read whole. Retried only where the audio can be rewound. `on_progress` is
+        Nothing is read whole, but a path twice: the server is told its size and digest first, so that an upload
+        which was cut short is refused and not aligned. Retried only where the audio can be rewound. `on_progress` is
         called on this thread; after a retry it starts over.
         """
         with self.stream_words(
@@ -235,9 +238,10 @@ class WordStream(Iterator[Word]):
 
     def _receive(self) -> Any:
         with self._source as source:
+            config = declaring(self._config, source.digest())
             while True:
                 metadata = self._showing.metadata(self._retry)
-                upload = _Upload(self._config, source.start())
+                upload = _Upload(config, source.start())
                 call = self._open_call(upload.requests(), self._retry.remaining(), metadata)
                 upload.attach(call)
                 try:

@@ -109,6 +109,10 @@ class InternalError(AlignerClientError):
     """A bug or a crash on the server's side; what it says is all that is known here."""
 
 
+class DataLossError(AlignerClientError):
+    """What the server received is not what was declared: bytes were lost or changed on the way. Send it again."""
+
+
 class IncompleteAnswerError(AlignerClientError):
     """The server ended a stream as a success but without the summary that has to come last."""
 
@@ -129,7 +133,7 @@ _CLASSES: Mapping[grpc.StatusCode, type[AlignerClientError]] = {
     grpc.StatusCode.UNIMPLEMENTED: UnimplementedError,
     grpc.StatusCode.INTERNAL: InternalError,
     grpc.StatusCode.UNKNOWN: InternalError,
-    grpc.StatusCode.DATA_LOSS: InternalError,
+    grpc.StatusCode.DATA_LOSS: DataLossError,
 }
 
 

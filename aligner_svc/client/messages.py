@@ -9,6 +9,7 @@ from enum import Enum
 from aligner_svc import domain
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.client.errors import IncompleteAnswerError
+from aligner_svc.client.source import Digest
 from aligner_svc.domain import Alignment, Timing, Word, WordStatus
 
 
@@ -95,6 +96,15 @@ def build_config(transcript: str, language: str, encoding: AudioEncoding, sample
         sample_rate_hz=sample_rate_hz,
         channels=channels,
     )
+
+
+def declaring(config: pb.AlignConfig, digest: Digest | None) -> pb.AlignConfig:
+    """`config`, saying what the audio is where that is known."""
+    if digest is None:
+        return config
+    declared = pb.AlignConfig(audio_bytes=digest.size, audio_sha256=digest.sha256)
+    declared.MergeFrom(config)
+    return declared
 
 
 def read_response(response: pb.AlignResponse) -> Alignment:

@@ -17,7 +17,7 @@ import grpc
 from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
 from aligner_svc.config import DecodeSettings, EngineSettings, Limits, QwenSettings, ServerSettings, Settings, StreamSettings
 from aligner_svc.engines.base import Engine
-from aligner_svc.protection_settings import AbuseSettings, ConnectionSettings, OverloadSettings, QuotaSettings
+from aligner_svc.protection_settings import AbuseSettings, AntivirusSettings, ConnectionSettings, OverloadSettings, QuotaSettings
 from aligner_svc.security_settings import AuditSettings, AuthSettings, JwtSettings, KeySettings, TlsSettings
 from aligner_svc.server import Service
 
@@ -79,6 +79,7 @@ def service(
     overload: OverloadSettings | None = None,
     abuse: AbuseSettings | None = None,
     connections: ConnectionSettings | None = None,
+    antivirus: AntivirusSettings | None = None,
 ) -> Service:
     """Not started. Every section is given, so that no variable and no settings file of the machine has a say.
 
@@ -100,6 +101,7 @@ def service(
             quota=quota or QuotaSettings(),
             overload=overload or OverloadSettings(),
             abuse=abuse or AbuseSettings(),
+            antivirus=antivirus or AntivirusSettings(),
             connections=connections or ConnectionSettings(),
         )
     )

@@ -14,7 +14,7 @@ from aligner_svc.server import Service
 from tests.e2e.refusals import check, refusal
 from tests.e2e.scripted_engine import ScriptedEngine
 from tests.e2e.servers import calling, serving
-from tests.e2e.uploads import Stage, audio, chunks, config, linear16, reached, refused, send, stream, text
+from tests.e2e.uploads import Stage, audio, chunks, config, reached, refused, send, stream, text
 
 INVALID, EXHAUSTED = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED
 KIB = 1024
@@ -80,7 +80,9 @@ async def test_refused_when_the_upload_is_complete(stub, name):
 
 
 async def test_the_limits_themselves_are_within_the_limits(stub):
-    answer = await stream(stub, [linear16("word " * 400), *(audio(bytes(128 * KIB)) for _ in range(4))])
+    # 8 kHz: 400 words in 33 s, which somebody could say.
+    first = config("word " * 400, encoding=pb.AUDIO_ENCODING_LINEAR16, sample_rate_hz=8_000)
+    answer = await stream(stub, [first, *(audio(bytes(128 * KIB)) for _ in range(4))])
     assert len(answer.words) == 400
 
 

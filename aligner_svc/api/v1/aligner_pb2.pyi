@@ -21,6 +21,7 @@ domain "aligner" and a stable upper-case `reason` to branch on; BadRequest field
 violations where a field is at fault. The message is for people.
 
   INVALID_ARGUMENT     the request cannot be served as it is: do not retry
+  DATA_LOSS            what arrived is not what the config declares: send it again
   FAILED_PRECONDITION  this server cannot serve it (e.g. the language); another may
   RESOURCE_EXHAUSTED   more bytes than accepted, or the server is over its queue limit.
                        The one status that may lack details: a message over twice the
@@ -29,6 +30,9 @@ violations where a field is at fault. The message is for people.
 
 Send x-request-id in the metadata to name a call; it, or one made for the call, comes
 back in the trailing metadata, whatever the outcome.
+
+The options of buf.validate are rules (protovalidate.com): a request that breaks one is
+INVALID_ARGUMENT, an answer never does.
 """
 
 from collections import abc as _abc
@@ -117,6 +121,8 @@ class AlignConfig(_message.Message):
     ENCODING_FIELD_NUMBER: _builtins.int
     SAMPLE_RATE_HZ_FIELD_NUMBER: _builtins.int
     CHANNELS_FIELD_NUMBER: _builtins.int
+    AUDIO_BYTES_FIELD_NUMBER: _builtins.int
+    AUDIO_SHA256_FIELD_NUMBER: _builtins.int
     transcript: _builtins.str
     """What was said, as a person writes it: punctuation, case, digits, currency,
     dates, emoji. Every word comes back in this spelling. In StreamAlign it may be
@@ -131,6 +137,13 @@ class AlignConfig(_message.Message):
     """Headerless audio only: samples a second of one channel, 4000..192000."""
     channels: _builtins.int
     """Headerless audio only: interleaved channels, 1..8; 0 means 1. Mixed to mono."""
+    audio_bytes: _builtins.int
+    """How many bytes of audio there are in all, if you know; 0: not said. Fewer or more
+    of them are DATA_LOSS and never an answer: an upload that broke off is not taken
+    for a short one.
+    """
+    audio_sha256: _builtins.bytes
+    """SHA-256 of those bytes, if you like: 32 bytes, or none. Another digest is DATA_LOSS."""
     def __init__(
         self,
         *,
@@ -139,10 +152,12 @@ class AlignConfig(_message.Message):
         encoding: Global___AudioEncoding.ValueType = ...,
         sample_rate_hz: _builtins.int = ...,
         channels: _builtins.int = ...,
+        audio_bytes: _builtins.int = ...,
+        audio_sha256: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "encoding", b"encoding", "language", b"language", "sample_rate_hz", b"sample_rate_hz", "transcript", b"transcript"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_bytes", b"audio_bytes", "audio_sha256", b"audio_sha256", "channels", b"channels", "encoding", b"encoding", "language", b"language", "sample_rate_hz", b"sample_rate_hz", "transcript", b"transcript"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -155,7 +170,9 @@ class AlignRequest(_message.Message):
     CONFIG_FIELD_NUMBER: _builtins.int
     AUDIO_FIELD_NUMBER: _builtins.int
     audio: _builtins.bytes
-    """The file's bytes, or headerless samples as the config says."""
+    """The file's bytes, or headerless samples as the config says. Without rules here: how
+    many there may be is the server's setting, in GetServerInfo.
+    """
     @_builtins.property
     def config(self) -> Global___AlignConfig: ...
     def __init__(

@@ -21,6 +21,7 @@ domain "aligner" and a stable upper-case `reason` to branch on; BadRequest field
 violations where a field is at fault. The message is for people.
 
   INVALID_ARGUMENT     the request cannot be served as it is: do not retry
+  DATA_LOSS            what arrived is not what the config declares: send it again
   FAILED_PRECONDITION  this server cannot serve it (e.g. the language); another may
   RESOURCE_EXHAUSTED   more bytes than accepted, or the server is over its queue limit.
                        The one status that may lack details: a message over twice the
@@ -29,6 +30,9 @@ violations where a field is at fault. The message is for people.
 
 Send x-request-id in the metadata to name a call; it, or one made for the call, comes
 back in the trailing metadata, whatever the outcome.
+
+The options of buf.validate are rules (protovalidate.com): a request that breaks one is
+INVALID_ARGUMENT, an answer never does.
 """
 
 from aligner_svc.api.v1 import aligner_pb2 as _aligner_pb2

@@ -8,27 +8,15 @@ from aligner_svc.domain import Warning, WordStatus
 from aligner_svc.engines.base import EngineResult, Span
 from aligner_svc.engines.qwen.forward import Slots
 from aligner_svc.engines.qwen.timestamps import repair
-from aligner_svc.errors import InvalidArgumentError
+from aligner_svc.text.speaking_rate import check_rate, dense_warning
+
+__all__ = ["LONGEST_SECONDS", "MATCH_THRESHOLD", "assemble", "check_rate"]
 
 LONGEST_SECONDS = 300.0
 """What the model was made for; its 5,000 classes of 80 ms end at 400 s."""
 MATCH_THRESHOLD = 0.5
 """Share of the model's times that must be in order. Times read off at random from 20 words have 0.3 of them in order."""
-_FASTEST, _FAST = 20.0, 10.0
-"""Words a second: more than the first nobody speaks, in any language; more than the second hardly anybody does."""
-_LETTERS = 50.0
-"""Letters a second: more than 20 short words have."""
-_ALWAYS = 5
-"""Words that are never too many, however short the clip; nor what 5 s could hold in letters."""
 _MS = 1000.0
-
-
-def check_rate(words: int, letters: int, seconds: float) -> None:
-    """Raises InvalidArgumentError for more words, or longer ones, than the audio could hold."""
-    for count, fastest, what in ((words, _FASTEST, "words"), (letters, _LETTERS, "letters")):
-        if count > fastest * seconds and count > (_ALWAYS if what == "words" else _ALWAYS * _LETTERS):
-            message = f"{count} {what} in {seconds:.1f} s of audio: nobody speaks more than {fastest:g} {what} a second"
-            raise InvalidArgumentError("TRANSCRIPT_TOO_DENSE", message, field="config.transcript")
 
 
 def assemble(slots: Slots, seconds: float, segment_ms: float, queued: float, busy: float) -> EngineResult:
@@ -60,8 +48,9 @@ def _warnings(spans: Sequence[Span], score: float, seconds: float, segment_ms: f
     if score < MATCH_THRESHOLD:
         message = f"the transcript does not seem to belong to this audio: {score:.0%} of the times found are in its order"
         warnings.append(Warning("TRANSCRIPT_MISMATCH", message))
-    if count > max(_ALWAYS, _FAST * seconds):
-        warnings.append(Warning("TRANSCRIPT_DENSE", f"{count / seconds:.0f} words a second are more than people speak"))
+    dense = dense_warning(count, seconds)
+    if dense is not None:
+        warnings.append(dense)
     empty = sum(span.start == span.end for span in spans)
     if empty:
         message = f"{empty} of {count} words last less than the {segment_ms:g} ms this engine can tell apart, and have no length"

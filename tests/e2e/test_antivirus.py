@@ -1,0 +1,98 @@
+"""A real clamd behind the whole service: nothing infected is answered, and without a verdict nothing is worked on."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+
+from aligner_svc.api.v1 import aligner_pb2
+from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
+from aligner_svc.client import AsyncAligner, InvalidArgumentError
+from aligner_svc.protection_settings import AntivirusSettings
+from aligner_svc.server import StartError
+from tests.clamd_server import EICAR, ClamdServer, clamav, clamd_server  # noqa: F401 - fixtures
+from tests.e2e.guarded import Home, bearer
+from tests.e2e.recordings import SPEECH, TRANSCRIPT, samples
+from tests.e2e.refusals import refusal
+from tests.e2e.scripted_engine import ScriptedEngine
+from tests.e2e.servers import calling, serving, until
+
+ALIGN = aligner_pb2.AlignRequest(config=aligner_pb2.AlignConfig(transcript=TRANSCRIPT, language="en"), audio=SPEECH)
+LARGEST = 12 << 20
+
+
+def infected(audio: bytes = SPEECH) -> aligner_pb2.AlignRequest:
+    return aligner_pb2.AlignRequest(config=ALIGN.config, audio=audio + EICAR)
+
+
+def settings(clamd: ClamdServer, **changes: object) -> AntivirusSettings:
+    return AntivirusSettings(address=clamd.address("unix"), stream_max_bytes=LARGEST, timeout=2.0, scan_timeout=10.0, **changes)
+
+
+async def refused(call) -> tuple[str, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await call
+    told = refusal(error.value)
+    return told.code.name, told.reason
+
+
+async def test_what_is_infected_never_reaches_the_decoder(tmp_path, clamav: ClamdServer) -> None:  # noqa: F811
+    engine = ScriptedEngine()
+    home = Home(tmp_path, methods=("jwt",), mtls=False)
+    async with home.serving(engine=engine, antivirus=settings(clamav)) as running, home.connect(running) as channel:
+        stub = AlignerStub(channel)
+        metadata = [bearer(home.forge.token())]
+        assert (await stub.Align(ALIGN, metadata=metadata)).words
+        call = stub.Align(infected(), metadata=[*metadata, ("x-request-id", "bad")])
+        assert await refused(call) == ("INVALID_ARGUMENT", "MALWARE_FOUND")
+        [line] = await home.events_of("bad")
+        assert (line["event"], line["check"]) == ("malware_found", "malware")
+        assert "Eicar" in line["detail"]
+        assert line["principal"].endswith("#service-a")
+    assert len(engine.started) == 1
+
+
+async def test_a_stream_is_scanned_before_a_word_leaves(clamav: ClamdServer) -> None:  # noqa: F811
+    engine = ScriptedEngine()
+    half = len(EICAR) // 2
+    chunks = [SPEECH[:50_000], SPEECH[50_000:] + EICAR[:half], EICAR[half:]]
+    async with serving(engine=engine, antivirus=settings(clamav)) as running, AsyncAligner(running.address) as aligner:
+        assert (await aligner.stream_align(iter([SPEECH[:50_000], SPEECH[50_000:]]), TRANSCRIPT)).words
+        with pytest.raises(InvalidArgumentError) as error:
+            await aligner.stream_align(iter(chunks), TRANSCRIPT)
+        assert error.value.reason == "MALWARE_FOUND"
+    assert len(engine.started) == 1
+
+
+async def test_without_a_verdict_nothing_is_worked_on(clamav: ClamdServer) -> None:  # noqa: F811
+    """And it goes on by itself when clamd is back."""
+    engine = ScriptedEngine()
+    async with serving(engine=engine, antivirus=settings(clamav)) as running, calling(running.address) as stub:
+        clamav.kill()
+        assert await refused(stub.Align(ALIGN)) == ("UNAVAILABLE", "ANTIVIRUS_UNAVAILABLE")
+        assert engine.started == []
+        clamav.restart()
+
+        async def aligned() -> bool:
+            return await stub.Align(ALIGN).code() == grpc.StatusCode.OK
+
+        await until(aligned, "clamd to be found again")
+
+
+async def test_headerless_audio_may_go_unscanned(clamav: ClamdServer) -> None:  # noqa: F811
+    headerless = aligner_pb2.AlignConfig(
+        transcript=TRANSCRIPT, language="en", encoding=aligner_pb2.AUDIO_ENCODING_LINEAR16, sample_rate_hz=16_000
+    )
+    request = aligner_pb2.AlignRequest(config=headerless, audio=samples().tobytes())
+    skipping = settings(clamav, skip_pcm=True)
+    async with serving(engine=ScriptedEngine(), antivirus=skipping) as running, calling(running.address) as stub:
+        clamav.kill()
+        assert (await stub.Align(request)).words
+        assert await refused(stub.Align(ALIGN)) == ("UNAVAILABLE", "ANTIVIRUS_UNAVAILABLE")
+
+
+async def test_a_scanner_that_takes_less_than_an_upload_stops_the_start(clamav: ClamdServer) -> None:  # noqa: F811
+    too_much = AntivirusSettings(address=clamav.address("unix"))
+    with pytest.raises(StartError, match="StreamMaxLength"):
+        async with serving(engine=ScriptedEngine(), antivirus=too_much):
+            pass

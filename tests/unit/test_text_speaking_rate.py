@@ -1,0 +1,88 @@
+"""More than the audio could hold is refused, more than people say is remarked on."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aligner_svc.engines.qwen.words import LANGUAGES
+from aligner_svc.errors import InvalidArgumentError
+from aligner_svc.text.speaking_rate import (
+    ALWAYS_LETTERS,
+    ALWAYS_WORDS,
+    MANY_WORDS,
+    MOST_LETTERS,
+    MOST_WORDS,
+    SYLLABLES,
+    check_words,
+    fit,
+    rate,
+)
+
+RECORD = (260, 1_070, 23.8)
+"""Words of Hamlet's soliloquy, their letters, and the seconds in which the fastest talker on record said them."""
+
+
+def code(words, letters, seconds, language="en", when="refuse"):
+    warning = fit(words, letters, seconds, language, when)
+    return warning and warning.code
+
+
+@pytest.mark.parametrize("language", sorted(LANGUAGES))
+def test_a_languages_limits(language):
+    limits = rate(language)
+    assert limits.many_words < limits.most_words <= MOST_WORDS
+    assert limits.many_words <= MANY_WORDS
+    if language in SYLLABLES:
+        assert limits.many_words > SYLLABLES[language], "an ordinary reader of words with one syllable is not remarked on"
+        assert limits.most_words > 2.4 * SYLLABLES[language], "nor is the fastest turned away"
+
+
+def test_nobody_who_ever_spoke_is_refused():
+    for language in LANGUAGES:
+        assert code(*RECORD, language) == "TRANSCRIPT_DENSE"
+
+
+def test_a_slow_language_and_a_fast_one():
+    assert code(9, 9, 1.0, "zh") == "TRANSCRIPT_DENSE"
+    assert code(9, 40, 1.0, "es") is None
+    with pytest.raises(InvalidArgumentError, match=r"17 words in 1.0 s of audio: nobody speaks more than 16 words a second"):
+        fit(17, 17, 1.0, "zh", "refuse")
+    assert code(17, 50, 1.0, "es") == "TRANSCRIPT_DENSE"
+
+
+@pytest.mark.parametrize(("words", "letters"), [(20, 40), (6, 300)])
+def test_more_than_anybody_could_say(words, letters):
+    with pytest.raises(InvalidArgumentError) as caught:
+        fit(words, letters, 1.0, "en", "refuse")
+    assert (caught.value.reason, caught.value.violations[0].field) == ("TRANSCRIPT_TOO_DENSE", "config.transcript")
+    assert code(words, letters, 1.0, when="warn") == "TRANSCRIPT_DENSE"
+
+
+def test_a_few_words_are_never_too_many():
+    assert code(ALWAYS_WORDS, ALWAYS_LETTERS, 0.06) is None
+
+
+@given(
+    words=st.integers(0, 5_000),
+    letters=st.integers(0, 20_000),
+    seconds=st.floats(0.06, 300),
+    language=st.sampled_from(sorted(LANGUAGES)),
+)
+def test_a_warning_comes_before_a_refusal(words, letters, seconds, language):
+    """What is refused would have been warned about, and no more than a few words or a lot of them ever are."""
+    warned = fit(words, letters, seconds, language, "warn")
+    try:
+        assert fit(words, letters, seconds, language, "refuse") == warned
+    except InvalidArgumentError:
+        assert warned is not None
+        assert words > MOST_WORDS / 2 * seconds or letters > MOST_LETTERS * seconds
+        assert words > ALWAYS_WORDS or letters > ALWAYS_LETTERS
+
+
+def test_more_words_than_a_server_takes():
+    check_words(10, 10)
+    with pytest.raises(InvalidArgumentError, match="11 words; at most 10") as caught:
+        check_words(11, 10)
+    assert caught.value.reason == "TRANSCRIPT_TOO_LONG"

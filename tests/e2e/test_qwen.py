@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
+import unicodedata
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,12 +90,12 @@ async def refused(call: Any) -> Refusal:
 
 
 def check(words: Sequence[pb.Word], language: str, reference: Reference) -> None:
-    """The caller's spelling, where it stands in the transcript, and the reference's times."""
+    """The caller's spelling, where it stands in the transcript, and the reference's times of the text in composed form."""
     text, spelled = TEXTS[language]
     if spelled is not None:
         assert [word.text for word in words] == spelled.split("|")
     assert [text[word.char_start : word.char_end] for word in words] == [word.text for word in words]
-    wanted = reference.solo(speech(language), text, language)
+    wanted = reference.solo(speech(language), unicodedata.normalize("NFC", text), language)
     assert [(word.start_ms, word.end_ms) for word in words] == [
         (round(word.start * 1000), round(word.end * 1000)) for word in wanted
     ]

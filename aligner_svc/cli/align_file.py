@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from aligner_svc.cli import output, progress
-from aligner_svc.cli.failures import INTERRUPTED, from_client, warn_of
+from aligner_svc.cli.failures import from_client, warn_of
+from aligner_svc.cli.interrupt import leaving_at_once
 from aligner_svc.cli.options import OutputFormat, Request
 from aligner_svc.client import Aligner, AlignerClientError
 from aligner_svc.domain import Alignment
@@ -22,36 +18,13 @@ def run(audio: Path | None, out: Path | None, chosen: OutputFormat, request: Req
     """Align one file, or stdin where `audio` is None, and write the answer. Raises Failure, OSError."""
     name = "stdin" if audio is None else str(audio)
     try:
-        with _leaving_at_once(), request.connection.open() as aligner:
+        with leaving_at_once(), request.connection.open() as aligner:
             alignment = _align(aligner, audio, request, transcript, stream=stream)
     except AlignerClientError as error:
         raise from_client(error, f"{name} could not be aligned", request.connection.target) from error
     output.write(alignment, chosen, transcript, "stdin" if audio is None else audio.stem, out)
     if chosen not in output.HOLD_WARNINGS:
         warn_of(alignment)
-
-
-@contextmanager
-def _leaving_at_once() -> Iterator[None]:
-    """Ctrl-C ends the process there and then.
-
-    As an exception it may hit gRPC's blocking channel while that holds its own lock, and closing the
-    channel then waits for ever (seen in one of 20 tries). Nothing is lost: the output is written after the answer.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(number: int, frame: object) -> None:
-        if sys.stderr.isatty():
-            os.write(2, b"\x1b[?25h\n")  # the progress bar hides the cursor
-        os._exit(INTERRUPTED)
-
-    before = signal.signal(signal.SIGINT, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _align(aligner: Aligner, audio: Path | None, request: Request, transcript: str, *, stream: bool) -> Alignment:

@@ -15,6 +15,7 @@ from aligner_svc import domain
 from aligner_svc.cli import output, progress
 from aligner_svc.cli.corpus import Job, Plan, read_text
 from aligner_svc.cli.failures import FAILED, Failure, from_client, warn
+from aligner_svc.cli.interrupt import leaving_at_once
 from aligner_svc.cli.options import OutputFormat, Request
 from aligner_svc.cli.table import printable
 from aligner_svc.client import AlignerClientError, AsyncAligner
@@ -50,7 +51,8 @@ def run(plan: Plan, root: Path, out: Path, chosen: OutputFormat, request: Reques
     if not plan.jobs:
         raise Failure(f"nothing to align in {root}", why="no audio file has a .txt or .lab of its name beside it")
     try:
-        outcome = asyncio.run(_align_all(plan.jobs, chosen, request, jobs))
+        with leaving_at_once():
+            outcome = asyncio.run(_align_all(plan.jobs, chosen, request, jobs))
     except AlignerClientError as error:
         raise from_client(error, f"{root} could not be aligned", request.connection.target) from error
     skipped = len(plan.audio_without_text)

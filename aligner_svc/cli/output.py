@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,6 +59,11 @@ def write(alignment: Alignment, chosen: OutputFormat, transcript: str, recording
 
 
 def write_file(path: Path, text: str) -> None:
-    """Write below directories that may not be there yet. Raises OSError."""
+    """Write below directories that may not be there yet; under its name the file is whole or not there. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8", newline="")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(text, encoding="utf-8", newline="")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -61,6 +61,10 @@ def write(alignment: Alignment, chosen: OutputFormat, transcript: str, recording
 def write_file(path: Path, text: str) -> None:
     """Write below directories that may not be there yet; under its name the file is whole or not there. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():  # /dev/stdout, a named pipe: nothing to put another file in the place of
+        path.write_text(text, encoding="utf-8", newline="")
+        return
+    path = path.resolve()  # a link stays one
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         unfinished.write_text(text, encoding="utf-8", newline="")

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.cli import app
 from aligner_svc.cli.options import DEFAULT_TARGET, OutputFormat
+from aligner_svc.cli.output import write_file
 from aligner_svc.client import channel
 from aligner_svc.formats import Format
 from tests.unit.scripted_aligner import Fault, scripted_server
@@ -305,3 +306,18 @@ def test_nothing_heavy_is_imported_for_help(command, heavy):
     loaded = set(shown.stdout.splitlines()[-1].split())
     assert "typer" in loaded
     assert loaded.isdisjoint({"grpc", "numpy", "google.protobuf", *heavy})
+
+
+def test_what_is_written_is_whole_and_links_and_pipes_stay_what_they_are(tmp_path):
+    target, link, pipe = tmp_path / "target", tmp_path / "link", tmp_path / "pipe"
+    target.write_text("before")
+    link.symlink_to(target)
+    os.mkfifo(pipe)
+    write_file(link, "after\r\n")
+    assert (link.is_symlink(), target.read_bytes()) == (True, b"after\r\n")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_file(pipe, "through")
+    assert os.read(reader, 100) == b"through"
+    os.close(reader)
+    assert pipe.is_fifo()
+    assert {path.name for path in tmp_path.iterdir()} == {"target", "link", "pipe"}

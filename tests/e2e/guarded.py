@@ -19,6 +19,7 @@ from aligner_svc import devcerts
 from aligner_svc.api.v1 import aligner_pb2
 from aligner_svc.devcerts import Pair
 from aligner_svc.keys_access import make_pepper, open_store, read_pepper
+from aligner_svc.protection_settings import QuotaSettings
 from aligner_svc.security_settings import AuditSettings, AuthSettings, Issuer, JwtSettings, KeySettings, TlsSettings
 from aligner_svc.server import Service
 from interceptors.auth.keys import api_key
@@ -52,6 +53,9 @@ class Home:
         (self.folder / "jwks.json").write_bytes(self.forge.jwks())
         (self.folder / "other.json").write_bytes(self.forge.other_jwks())
         self.audit = self.folder / "audit.jsonl"
+        # Tests call as fast as they can; those about quotas bring their own.
+        self.quotas = self.folder / "quotas.toml"
+        self.quotas.write_text("[classes.default]\nrequests_per_second = 1e6\nburst = 1e6\n")
         self.keys = KeySettings(database=f"sqlite+aiosqlite:///{self.folder}/keys.db", pepper_file=self.folder / "pepper")
 
     def parts(self, **changes: Any) -> dict[str, Any]:
@@ -74,6 +78,7 @@ class Home:
             "auth": AuthSettings(methods=tuple(method for method in self.methods if self.mtls or method != "mtls")),
             "jwt": JwtSettings(issuers=issuers),
             "keys": self.keys,
+            "quota": QuotaSettings(file=self.quotas),
             "audit": AuditSettings(file=self.audit),
         } | changes
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from contextvars import Context
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from aligner_svc.domain import Caller
@@ -47,6 +48,8 @@ class BatchReport:
     """Seconds from `submit` to this call, of the item that waited longest."""
     failed: bool
     """It raised. A call that was cancelled because nobody waited for it has not failed."""
+    origins: Sequence[object] = field(default=(), compare=False, repr=False)
+    """What `origin` said of each of the items, when it was submitted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ class _Ticket(Generic[T, R]):
     deadline: float | None
     since: float
     answer: asyncio.Future[Done[R]]
+    origin: object = None
     busy: float = 0.0
     call: _Call[T, R] | None = None
 
@@ -106,6 +110,14 @@ class _Call(Generic[T, R]):
             self.task.cancel()
 
 
+@dataclass(frozen=True, slots=True)
+class BatchWatch:
+    """Who wants to know of batches; see Batcher."""
+
+    on_batch: Callable[[BatchReport], None] | None = None
+    origin: Callable[[], object] = lambda: None
+
+
 class Batcher(Generic[T, R]):
     """Batches for `lanes` devices that are alike, or for one.
 
@@ -127,7 +139,7 @@ class Batcher(Generic[T, R]):
         most_padding: float = 0.1,
         check: Callable[[], Awaitable[None]] | None = None,
         on_failed: Callable[[str | None], None] | None = None,
-        on_batch: Callable[[BatchReport], None] | None = None,
+        watch: BatchWatch | None = None,
         recheck_first: float = RECHECK_FIRST,
         recheck_max: float = RECHECK_MAX,
     ) -> None:
@@ -138,8 +150,9 @@ class Batcher(Generic[T, R]):
         share of a padded batch that may be padding, 0..1. `queue`: items that wait at most, those
         that run not counted. `check` has the device do something that is known to work, and
         raises if it does not; it must end. Without it the device is never held to have failed.
-        `on_failed` is told why it has, for operators, and None when it works again. `on_batch` is
-        told after every call of `run`. `recheck_first` and `recheck_max` in seconds.
+        `on_failed` is told why it has, for operators, and None when it works again. `watch`:
+        `on_batch` is told after every call of `run`; `origin` is asked in the task that submits an
+        item, and its answer comes back in the report. `recheck_first` and `recheck_max` in seconds.
         """
         if min(budget, most_items, lanes) < 1 or queue < 0:
             raise ValueError("a batch holds one token and one item or more, on one lane or more; a queue has no places below 0")
@@ -151,7 +164,9 @@ class Batcher(Generic[T, R]):
         self._lanes = lanes
         self._most_padding = most_padding if padded else None
         self._device = Device(check, on_failed, self._on_device_change, (recheck_first, recheck_max))
-        self._on_batch = on_batch
+        watch = watch or BatchWatch()
+        self._on_batch = watch.on_batch
+        self._origin = watch.origin
         self._waiting: FairQueue[_Ticket[T, R]] = FairQueue(queue)
         self._running: dict[asyncio.Task[None], list[_Ticket[T, R]]] = {}
         self._waking = False
@@ -172,7 +187,8 @@ class Batcher(Generic[T, R]):
             raise _device_failed()
         if caller.deadline is not None and caller.deadline <= loop.time():
             raise _expired()
-        ticket: _Ticket[T, R] = _Ticket(item, max(1, self._size(item)), caller.deadline, loop.time(), loop.create_future())
+        size = max(1, self._size(item))
+        ticket: _Ticket[T, R] = _Ticket(item, size, caller.deadline, loop.time(), loop.create_future(), self._origin())
         self._enqueue(ticket, caller.client)
         timer = None
         if caller.deadline is not None:
@@ -250,7 +266,8 @@ class Batcher(Generic[T, R]):
             self._drop_gone()
             tickets = self._waiting.take(Room(self._budget.in_force, self._most_items, self._most_padding))
             if tickets:
-                lane = asyncio.get_running_loop().create_task(self._work(tickets))
+                # A context of its own: this may run in that of any caller, whose call the batch would seem to be.
+                lane = asyncio.get_running_loop().create_task(self._work(tickets), context=Context())
                 self._running[lane] = tickets
                 lane.add_done_callback(self._free_lane)
 
@@ -327,7 +344,8 @@ class Batcher(Generic[T, R]):
         else:
             self._reckon(error, room)
         longest_wait = began - min(ticket.since for ticket in tickets)
-        self._last = BatchReport(room.count, room.tokens, room.computed, ended - began, longest_wait, error is not None)
+        origins = [ticket.origin for ticket in tickets]
+        self._last = BatchReport(room.count, room.tokens, room.computed, ended - began, longest_wait, error is not None, origins)
         tell(self._on_batch, self._last)
         return tickets, error
 

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_svc.domain import Caller
-from aligner_svc.engines.batching import Batcher, BatchReport, DeviceMemoryError, Done
+from aligner_svc.engines.batching import Batcher, BatchReport, BatchWatch, DeviceMemoryError, Done
 from aligner_svc.errors import AlignerError, LimitExceededError, UnavailableError
 
 
@@ -268,7 +268,7 @@ def test_padded_batches_hold_little_padding(sizes: list[int], seed: int) -> None
     async def scenario() -> None:
         device = Device()
         device.automatic = True
-        batches = batcher(device, budget=8_000, most_items=16, padded=True, on_batch=reports.append)
+        batches = batcher(device, budget=8_000, most_items=16, padded=True, watch=BatchWatch(reports.append))
         clients = random.Random(seed).choices("abcd", k=len(sizes))
         submits = [submit(batches, Item(f"{number}", size), clients[number]) for number, size in enumerate(sizes)]
         assert await outcomes(submits) == [f"answer to {number}" for number in range(len(sizes))]
@@ -489,7 +489,7 @@ async def test_a_call_nobody_waits_for_is_cancelled_and_its_lane_is_free_when_it
 async def test_a_cancelled_call_is_nothing_against_the_device() -> None:
     device, canary = Device(), Canary()
     reports: list[BatchReport] = []
-    batches = batcher(device, check=canary, on_batch=reports.append)
+    batches = batcher(device, check=canary, watch=BatchWatch(reports.append))
     for _ in range(5):
         task = submit(batches, "a")
         await settle()
@@ -847,7 +847,7 @@ async def test_close_ends_examination_and_recovery(examined: bool) -> None:
 async def test_every_call_is_reported() -> None:
     device = Device()
     reports: list[BatchReport] = []
-    batches = batcher(device, padded=True, on_batch=reports.append)
+    batches = batcher(device, padded=True, watch=BatchWatch(reports.append))
     submits = [submit(batches, Item("a", 20)), submit(batches, Item("b", 19))]
     await settle()
     await asyncio.sleep(2)
@@ -887,7 +887,7 @@ async def test_an_observer_that_fails_harms_nobody() -> None:
         raise LookupError("not in the mood")
 
     device, canary = Device(), Canary(False, True)
-    batches = batcher(device, check=canary, on_batch=angry, on_failed=angry)
+    batches = batcher(device, check=canary, watch=BatchWatch(angry), on_failed=angry)
     await fail(batches, device, 3)
     await asyncio.sleep(10)
     device.automatic = True

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from aligner_svc.config import EngineSettings
 from aligner_svc.domain import Caller, Clip, ProgressSink, Token, Warning, WordStatus
 from aligner_svc.engines.base import EngineResult, Span
-from aligner_svc.engines.batching import Batcher, queue_full
+from aligner_svc.engines.batching import Batcher, BatchWatch, queue_full
 from aligner_svc.engines.pocketsphinx.wire import MalformedError, TokenSpan, decode_answer, encode_request
 from aligner_svc.errors import UnavailableError
 from aligner_svc.longform.windows import Placed, Prefix, align_in_windows
@@ -43,7 +43,7 @@ class PocketSphinxEngine:
     languages = frozenset({"en"})
     longest_seconds = None
 
-    def __init__(self, settings: EngineSettings, sandbox: SandboxMode = "best-effort") -> None:
+    def __init__(self, settings: EngineSettings, sandbox: SandboxMode = "best-effort", watch: BatchWatch | None = None) -> None:
         module = "aligner_svc.engines.pocketsphinx.worker"
         self.pool = WorkerPool(module, settings.workers, args=(sandbox,), name="pocketsphinx")
         """The processes; its `restarts` and `size` are for metrics."""
@@ -54,6 +54,7 @@ class PocketSphinxEngine:
             most_items=1,
             queue=settings.queue,
             lanes=settings.workers,
+            watch=watch,
         )
         """The queue in front of them, a window an item; its `state` is for metrics."""
         self._most = settings.workers + settings.queue

@@ -16,7 +16,7 @@ import numpy as np
 from aligner_svc.config import EngineSettings, QwenSettings
 from aligner_svc.domain import SAMPLE_RATE, Caller, Clip, ProgressSink, Token
 from aligner_svc.engines.base import EngineResult, EngineStartError
-from aligner_svc.engines.batching import Batcher, DeviceMemoryError, State, closed, queue_full
+from aligner_svc.engines.batching import Batcher, BatchWatch, DeviceMemoryError, State, closed, queue_full
 from aligner_svc.engines.qwen import checkpoint, words
 from aligner_svc.engines.qwen.device import ModelThread, resolve_device, resolve_dtype, return_memory
 from aligner_svc.engines.qwen.forward import PackedAligner, Slots
@@ -47,7 +47,13 @@ class QwenEngine:
     languages = words.LANGUAGES
     longest_seconds = LONGEST_SECONDS
 
-    def __init__(self, engine: EngineSettings, qwen: QwenSettings, on_failed: Callable[[str | None], None] | None = None) -> None:
+    def __init__(
+        self,
+        engine: EngineSettings,
+        qwen: QwenSettings,
+        on_failed: Callable[[str | None], None] | None = None,
+        watch: BatchWatch | None = None,
+    ) -> None:
         """`on_failed` is told why the device is out of service, and None when it is back. Raises EngineStartError."""
         self._settings = qwen
         self._device = resolve_device(qwen)
@@ -59,7 +65,7 @@ class QwenEngine:
         self._most = engine.queue + qwen.batch_items
         self._calls = 0
         self._closed = False
-        self._batcher: Batcher[Prepared, Slots] = Batcher(
+        self.batcher: Batcher[Prepared, Slots] = Batcher(
             self._model.run,
             size=lambda item: item.rows,
             budget=qwen.batch_tokens or _BUDGET[self._device.type],
@@ -67,12 +73,13 @@ class QwenEngine:
             queue=engine.queue,
             check=self._check,
             on_failed=on_failed,
+            watch=watch,
         )
 
     @property
     def state(self) -> State:
         """Of the queue, for metrics."""
-        return self._batcher.state()
+        return self.batcher.state()
 
     async def start(self) -> None:
         if self._device.type == "cpu":
@@ -92,7 +99,7 @@ class QwenEngine:
 
     async def close(self) -> None:
         self._closed = True
-        await self._batcher.close()
+        await self.batcher.close()
         self._model.close()
         # Preparations are finished, and refused by the batcher: a cancelled one would look like the caller's own doing.
         self._preparers.shutdown(wait=False)
@@ -119,7 +126,7 @@ class QwenEngine:
         try:
             assert self._preparation is not None
             item = await self._beside(self._preparation, clip.samples, [token.spoken[0] for token in tokens])
-            done = await self._batcher.submit(item, caller)
+            done = await self.batcher.submit(item, caller)
         finally:
             self._calls -= 1
         return await self._beside(assemble, done.result, clip.seconds, self._segment_ms, done.queued, done.busy)

@@ -1,0 +1,28 @@
+"""A trace of each batch that a device worked through, linked to the calls that were in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aligner_svc.engines.batching import BatchReport
+from interceptors.traces import Batches, CallTrace, Deliver
+
+
+def trace_batches(deliver: Deliver) -> Callable[[BatchReport], None]:
+    """For a Batcher's `on_batch`, if its `origin` is interceptors.traces.current_trace."""
+    batches = Batches(deliver)
+
+    def ended(report: BatchReport) -> None:
+        calls = [origin if isinstance(origin, CallTrace) else None for origin in report.origins]
+        batches.ended(
+            calls,
+            report.seconds,
+            failed=report.failed,
+            items=report.items,
+            tokens=report.tokens,
+            computed=report.computed,
+            padding=1 - report.tokens / report.computed if report.computed else 0.0,
+            longest_wait=report.longest_wait,
+        )
+
+    return ended

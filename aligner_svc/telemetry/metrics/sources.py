@@ -1,0 +1,217 @@
+"""What is read when it is asked for: depths of queues, limits, ages, and totals that others keep anyway."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from aligner_svc.engines.batching import State as EngineState
+    from aligner_svc.workers import WorkerPool
+    from interceptors.antivirus.antivirus import State as AntivirusState
+    from interceptors.auth.jwks import KeySource
+    from interceptors.overload.overload import Overload
+    from interceptors.quota.fallback import FallbackStore
+
+log = logging.getLogger(__name__)
+
+_OUTCOMES: Final = ("clean", "infected", "cached", "too_large", "failed", "away", "skipped")
+_REFUSALS: Final = ("SERVER_OVERLOADED", "DEADLINE_UNREACHABLE")
+
+
+@dataclass(frozen=True, slots=True)
+class CacheCounts:
+    """Of one cache, since the start; `entries` now."""
+
+    hits: int
+    misses: int
+    entries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where it is read. All on the event loop, once for every scrape; what is None or empty has no series."""
+
+    build: Mapping[str, str] = field(default_factory=dict)
+    """Labels of aligner_build_info."""
+    ready: Callable[[], bool] | None = None
+    engine: Callable[[], EngineState] | None = None
+    engine_lanes: int = 0
+    engine_queue: int = 0
+    """Places in the engine's queue."""
+    pools: Sequence[WorkerPool] = ()
+    overload: Overload | None = None
+    quota_store: FallbackStore | None = None
+    key_sources: Callable[[], Mapping[str, KeySource]] | None = None
+    certificate_expires: Callable[[], float] | None = None
+    """Unix seconds."""
+    antivirus: Callable[[], AntivirusState] | None = None
+    caches: Mapping[str, Callable[[], CacheCounts]] = field(default_factory=dict)
+    dropped: Mapping[str, Callable[[], int]] = field(default_factory=dict)
+    """Audit lines, spans and log lines that were lost, by what they were."""
+
+
+class StateCollector(Collector):
+    """`refresh` reads, on the event loop; `collect` gives what was read, on any thread.
+
+    A source that fails loses its series until it is well again, and counts: the others are needed all the more then.
+    """
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self._families: Sequence[Metric] = ()
+        self._errors: dict[str, int] = {}
+
+    def refresh(self) -> None:
+        """Read all there is."""
+        families: list[Metric] = []
+        for name, read in _READERS.items():
+            self._errors.setdefault(name, 0)
+            try:
+                families += read(self._sources)
+            except Exception:
+                if not self._errors[name]:
+                    log.exception("metrics: %s cannot be read", name)
+                self._errors[name] += 1
+        what = "Times that a part of the metrics could not be read."
+        families.append(_counter("metrics_source_errors", what, "source", self._errors))
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _gauge(name: str, what: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"aligner_{name}", what, value=value)
+
+
+def _gauges(name: str, what: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(f"aligner_{name}", what, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], value)
+    return family
+
+
+def _counter(name: str, what: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = CounterMetricFamily(f"aligner_{name}", what, labels=[label] if label else [])
+    for key, value in values.items():
+        family.add_metric([key] if label else [], value)
+    return family
+
+
+def _process(sources: Sources) -> Iterator[Metric]:
+    if sources.build:
+        family = GaugeMetricFamily("aligner_build_info", "Always 1; what runs is in the labels.", labels=list(sources.build))
+        family.add_metric(list(sources.build.values()), 1)
+        yield family
+    if sources.ready is not None:
+        yield _gauge("ready", "1: the health service says SERVING.", sources.ready())
+    if sources.certificate_expires is not None:
+        what = "Unix time at which the first of the certificates in force ends."
+        yield _gauge("certificate_expiry_timestamp_seconds", what, sources.certificate_expires())
+    if sources.dropped:
+        dropped = {name: read() for name, read in sources.dropped.items()}
+        yield _counter("telemetry_dropped", "Audit lines, spans and log lines that were lost.", "kind", dropped)
+
+
+def _engine(sources: Sources) -> Iterator[Metric]:
+    if sources.engine is None:
+        return
+    state = sources.engine()
+    yield _gauge("engine_lanes", "Batches that can run at a time.", sources.engine_lanes)
+    yield _gauge("engine_queue_limit", "Items that may wait for the engine.", sources.engine_queue)
+    yield _gauge("engine_queue_length", "Items that wait for the engine.", state.waiting)
+    yield _gauge("engine_queue_tokens", "Their size, in what the engine counts.", state.waiting_tokens)
+    yield _gauge("engine_queue_oldest_seconds", "Seconds the oldest of them has waited.", state.oldest_wait)
+    yield _gauge("engine_clients_waiting", "Callers that have something waiting.", state.clients)
+    yield _gauge("engine_running_batches", "Batches that run.", state.running)
+    what = "Size of one batch at most; less than configured after the device's memory did not suffice."
+    yield _gauge("engine_batch_budget_tokens", what, state.budget)
+    yield _gauge("engine_up", "0: the device is out of service.", state.failed is None)
+
+
+def _workers(sources: Sources) -> Iterator[Metric]:
+    pools = sources.pools
+    if pools:
+        yield _gauges("workers", "Worker processes that are up.", "pool", {pool.name: len(pool.pids) for pool in pools})
+        yield _gauges("workers_wanted", "Worker processes there should be.", "pool", {pool.name: pool.size for pool in pools})
+        waiting = {pool.name: pool.waiting for pool in pools}
+        yield _gauges("worker_calls_waiting", "Pieces of work that wait for a worker process.", "pool", waiting)
+        restarts = {pool.name: pool.restarts for pool in pools}
+        yield _counter("worker_restarts", "Worker processes that were replaced.", "pool", restarts)
+
+
+def _overload(sources: Sources) -> Iterator[Metric]:
+    overload = sources.overload
+    if overload is None:
+        return
+    counts = overload.counts
+    where = {"on_the_way": counts.on_the_way, "waiting": counts.waiting, "at_work": counts.at_work}
+    yield _gauges("calls", "Calls in the server, by where they are.", "where", where)
+    limit = overload.limit
+    if math.isfinite(limit):
+        yield _gauge("calls_limit", "Calls that may be worked on at a time.", limit)
+    refused = dict.fromkeys(_REFUSALS, 0) | overload.refused
+    yield _counter("overload_refused", "Calls that were turned away because there was too much to do.", "reason", refused)
+
+
+def _quota(sources: Sources) -> Iterator[Metric]:
+    store = sources.quota_store
+    if store is not None:
+        what = "0: the shared store is away, and this replica grants its share by itself."
+        yield _gauge("quota_store_up", what, not store.degraded)
+        yield _counter("quota_store_losses", "Times that the shared store went away.", "", {"": store.losses})
+
+
+def _keys(sources: Sources) -> Iterator[Metric]:
+    if sources.key_sources is None:
+        return
+    found = sources.key_sources()
+    ages = {issuer: age for issuer, keys in found.items() if (age := keys.age_seconds) is not None}
+    yield _gauges("jwks_age_seconds", "Seconds since the keys of an issuer were got.", "issuer", ages)
+    what = "0: nothing can be decided by the keys of an issuer, for there are none or they are stale."
+    yield _gauges("jwks_up", what, "issuer", {issuer: not keys.trouble for issuer, keys in found.items()})
+    what = "1: the last attempt to get the keys of an issuer failed."
+    yield _gauges("jwks_fetch_failing", what, "issuer", {issuer: bool(keys.last_error) for issuer, keys in found.items()})
+
+
+def _antivirus(sources: Sources) -> Iterator[Metric]:
+    if sources.antivirus is None:
+        return
+    state = sources.antivirus()
+    yield _gauge("antivirus_up", "0: the virus scanner does not answer.", state.healthy)
+    yield _gauge("antivirus_connections", "Connections to the virus scanner.", state.connections)
+    if state.signatures_age is not None:
+        yield _gauge("antivirus_signature_age_seconds", "Seconds since the signatures were made.", state.signatures_age)
+    outcomes = {outcome: state.counts.get(outcome, 0) for outcome in _OUTCOMES}
+    yield _counter("antivirus_scans", "Uploads that were scanned, or not, by outcome.", "outcome", outcomes)
+    yield _counter("antivirus_scan_seconds", "Seconds that uploads were in the scanner's hands.", "", {"": state.scan_seconds})
+
+
+def _caches(sources: Sources) -> Iterator[Metric]:
+    if sources.caches:
+        found = {name: read() for name, read in sources.caches.items()}
+        hits = {name: counts.hits for name, counts in found.items()}
+        misses = {name: counts.misses for name, counts in found.items()}
+        entries = {name: counts.entries for name, counts in found.items()}
+        yield _counter("cache_hits", "Look-ups that a cache answered.", "cache", hits)
+        yield _counter("cache_misses", "Look-ups that it did not.", "cache", misses)
+        yield _gauges("cache_entries", "What a cache holds.", "cache", entries)
+
+
+_READERS: Final[Mapping[str, Callable[[Sources], Iterator[Metric]]]] = {
+    "process": _process,
+    "engine": _engine,
+    "workers": _workers,
+    "overload": _overload,
+    "quota": _quota,
+    "keys": _keys,
+    "antivirus": _antivirus,
+    "caches": _caches,
+}

@@ -1,0 +1,183 @@
+"""Our traces as OpenTelemetry's spans. By its semantic conventions 1.44; what those have no word for is `aligner.*`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.semconv.schemas import Schemas
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
+
+from aligner_svc import __version__
+from interceptors.sampling import FAULTS
+from interceptors.stages import Attribute
+from interceptors.trace_context import Parent
+from interceptors.traces import BatchTrace, CallTrace, Deliverable, Ran, SpanRef
+
+_SCOPE = InstrumentationScope("aligner_svc", __version__, Schemas.V1_44_0.value)
+_LABEL = re.compile(r"[A-Za-z0-9_.:,/+-]{1,64}")
+"""What a stage may say in letters: a name of something. No sentence is one, and no JSON Web Token."""
+WITHHELD = "(withheld)"
+_UNSET = Status(StatusCode.UNSET)
+_Attributes = dict[str, Any]
+
+
+class _Sender(Resource):
+    """The encoder groups spans by resource, and hashes it for each: as JSON, a third of what exporting a span costs."""
+
+    def __init__(self, of: Resource) -> None:
+        super().__init__(of.attributes, of.schema_url)
+        self._once = super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._once
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or super().__eq__(other)
+
+
+def resource(name: str, instance: str, more: Mapping[str, str] | None = None) -> Resource:
+    """Who sends the spans. What OTEL_RESOURCE_ATTRIBUTES says is added, the arguments win."""
+    told = {"service.name": name, "service.version": __version__, "service.instance.id": instance}
+    return _Sender(Resource.create({**(more or {}), **told}))
+
+
+class SpanMaker:
+    """`server`: HOST:PORT, "" while unknown."""
+
+    def __init__(self, of: Resource, server: Callable[[], str]) -> None:
+        self._resource = of
+        self._server = server
+
+    def spans(self, trace: Deliverable) -> list[ReadableSpan]:
+        """The call's own span first."""
+        if isinstance(trace, BatchTrace):
+            return [self._batch(trace)]
+        state = TraceState.from_header([trace.parent.state]) if trace.parent is not None and trace.parent.state else None
+        return [self._call(trace, state), *(self._stage(trace, ran, state) for ran in trace.ran)]
+
+    def _call(self, trace: CallTrace, state: TraceState | None) -> ReadableSpan:
+        failed = trace.code in FAULTS
+        attributes: _Attributes = {
+            "rpc.system.name": "grpc",
+            "rpc.method": trace.name or "_OTHER",
+            "rpc.response.status_code": trace.code.name,
+            "network.protocol.name": "http",
+            "network.protocol.version": "2",
+            **_server(self._server()),
+            **_peer(trace.peer),
+            "aligner.request_id": trace.request_id,
+            "aligner.trace.kept": trace.why,
+        }
+        if not trace.name:
+            attributes["rpc.method_original"] = _said(trace.method.removeprefix("/"))
+        if failed:
+            attributes["error.type"] = trace.code.name
+        optional = {
+            "aligner.reason": trace.reason,
+            "exception.type": trace.exception,
+            "user_agent.original": trace.user_agent,
+            "enduser.id": trace.principal,
+            "aligner.stages.left_out": trace.left_out,
+        }
+        attributes |= {name: value for name, value in optional.items() if value}
+        return ReadableSpan(
+            trace.name or "grpc",  # the conventions' name for a method that nobody serves
+            _context(trace.span, state=state),
+            _parent(trace.parent, state),
+            self._resource,
+            attributes,
+            links=[Link(_context(batch.span)) for batch in trace.batches],
+            kind=SpanKind.SERVER,
+            status=Status(StatusCode.ERROR, trace.reason or None) if failed else _UNSET,
+            start_time=trace.began_ns,
+            end_time=trace.began_ns + _nanoseconds(trace.seconds),
+            instrumentation_scope=_SCOPE,
+        )
+
+    def _stage(self, trace: CallTrace, ran: Ran, state: TraceState | None) -> ReadableSpan:
+        stage = ran.stage
+        began = trace.began_ns + _nanoseconds(stage.began - trace.began)
+        attributes = _told(stage.attributes)
+        if stage.error:
+            attributes["error.type"] = _said(stage.error)
+        failed = bool(stage.error) and trace.code in FAULTS  # a refusal is no fault of the stage that refused
+        return ReadableSpan(
+            stage.name,
+            _context(trace.span._replace(span_id=ran.span_id), state=state),
+            _context(trace.span._replace(span_id=ran.parent_id), state=state),
+            self._resource,
+            attributes,
+            status=Status(StatusCode.ERROR) if failed else _UNSET,
+            start_time=began,
+            end_time=began + _nanoseconds(stage.seconds),
+            instrumentation_scope=_SCOPE,
+        )
+
+    def _batch(self, batch: BatchTrace) -> ReadableSpan:
+        return ReadableSpan(
+            "batch",
+            _context(batch.span),
+            None,
+            self._resource,
+            _told(batch.attributes),
+            links=[Link(_context(call)) for call in batch.calls],
+            status=Status(StatusCode.ERROR) if batch.failed else _UNSET,
+            start_time=batch.ended_ns - _nanoseconds(batch.seconds),
+            end_time=batch.ended_ns,
+            instrumentation_scope=_SCOPE,
+        )
+
+
+def _context(span: SpanRef, *, remote: bool = False, state: TraceState | None = None) -> SpanContext:
+    flags = TraceFlags(TraceFlags.SAMPLED if span.sampled else TraceFlags.DEFAULT)
+    return SpanContext(span.trace_id, span.span_id, remote, flags, state)
+
+
+def _parent(parent: Parent | None, state: TraceState | None) -> SpanContext | None:
+    if parent is None:
+        return None
+    return _context(SpanRef(parent.trace_id, parent.span_id, bool(parent.sampled)), remote=True, state=state)
+
+
+def _told(attributes: Mapping[str, Attribute]) -> _Attributes:
+    return {f"aligner.{name}": _said(value) for name, value in attributes.items()}
+
+
+def _said(value: object) -> Attribute:
+    """Numbers and names. Whatever else somebody put there by mistake (a transcript, bytes) does not leave the process."""
+    if isinstance(value, bool | int | float):
+        return value
+    return value if isinstance(value, str) and _LABEL.fullmatch(value) else WITHHELD
+
+
+def _nanoseconds(seconds: float) -> int:
+    return round(seconds * 1e9)
+
+
+def _server(address: str) -> _Attributes:
+    if not address:
+        return {}
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal():
+        return {"server.address": address}
+    return {"server.address": host.strip("[]"), "server.port": int(port)}
+
+
+def _peer(peer: str) -> _Attributes:
+    """From "ipv4:127.0.0.1:49534", "ipv6:%5B::1%5D:49534" or "unix:/path"."""
+    kind, _, address = unquote(peer).partition(":")
+    if kind not in {"ipv4", "ipv6"}:
+        return {"network.transport": "unix", "network.peer.address": address} if kind == "unix" else {}
+    host, _, port = address.rpartition(":")
+    attributes: _Attributes = {"network.transport": "tcp", "network.type": kind}
+    for where in ("client", "network.peer"):
+        attributes[f"{where}.address"] = host.strip("[]")
+        if port.isdecimal():
+            attributes[f"{where}.port"] = int(port)
+    return attributes

@@ -1,0 +1,222 @@
+"""How many calls, how they ended and how long they took, under the names that go-grpc-middleware gave them.
+
+It stands far out and sees how every call ends, those too that a guard refuses. What it cannot see from there, the messages, its
+other half counts: see interceptors.message_counter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc import aio
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from interceptors.base import CallInterceptor, Context
+from interceptors.call import Call, current_call, outcome
+from interceptors.message_counter import MessageCounter, Tally
+from interceptors.recovery import Describe
+from interceptors.refusal import RefusedError
+
+log = logging.getLogger(__name__)
+
+UNKNOWN: Final = "unknown"
+"""Service and method of calls to what nobody serves: they may name what they like, and each name would be a series."""
+
+HANDLING_BUCKETS: Final = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5),
+    *(5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0),
+)
+"""Seconds. A refusal takes 1 ms and a clip of 4 s 70 ms, so that is where they are close; recordings of hours take minutes."""
+
+CODES: Final[Mapping[grpc.StatusCode, str]] = {
+    code: "".join(word.capitalize() for word in code.name.split("_")) for code in grpc.StatusCode
+} | {grpc.StatusCode.OK: "OK", grpc.StatusCode.CANCELLED: "Canceled"}
+"""As Go spells them, and with it the dashboards and alerts that people have for these names."""
+
+_ROUNDED: Final = 0.01
+"""What a timeout is rounded up by at most, as a share of it."""
+_EARLY: Final = 0.01
+"""Seconds that a call may be under way."""
+
+_BY_NUMBER: Final = {code.value[0]: code for code in grpc.StatusCode}
+_KINDS: Final = {
+    (False, False): "unary",
+    (True, False): "client_stream",
+    (False, True): "server_stream",
+    (True, True): "bidi_stream",
+}
+
+
+def kinds(*services: ServiceDescriptor) -> Mapping[str, str]:
+    """Every method, "/package.Service/Method", with its grpc_type."""
+    return {
+        f"/{service.full_name}/{method.name}": _KINDS[method.client_streaming, method.server_streaming]
+        for service in services
+        for method in service.methods
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """One call that is over."""
+
+    method: str
+    """"/package.Service/Method" as served; UNKNOWN for all others."""
+    code: grpc.StatusCode
+    seconds: float
+    call: Call | None
+    error: BaseException | None
+    trace_id: str
+    """"" where the call is not traced, or its trace is not kept."""
+
+
+class RpcMetrics(CallInterceptor):
+    """Counts calls; `messages` is the other half of it.
+
+    `methods`: those that are served, with their grpc_type (see `kinds`); each has its series from the start, so that the
+    first failure is an increase and not a series that appears. `describe`: the status that an exception is told as.
+    `trace_id`: of the call that this task serves, "" without one; the exemplar of its duration. `ended` is told of every
+    call; what it raises is logged and concerns nobody. `clock` counts seconds from anywhere.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        methods: Mapping[str, str],
+        describe: Describe,
+        *,
+        trace_id: Callable[[], str] = lambda: "",
+        ended: Callable[[Ended], None] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        series = _Series(registry)
+        self._unknown = series.of(UNKNOWN, "unary")
+        self._counted = {method: series.of(method, kind) for method, kind in methods.items()}
+        self.messages: aio.ServerInterceptor = MessageCounter(self._tallies)
+        """To stand innermost, behind interceptors.requests."""
+        self.describe = describe
+        self.trace_id = trace_id
+        self.ended = ended
+        self.clock = clock
+
+    def around(self, method: str, context: Context) -> AbstractAsyncContextManager[None]:
+        return _Watched(self, self._find(method), context)
+
+    def _find(self, method: str) -> _Counted:
+        return self._counted.get(method, self._unknown)
+
+    def _tallies(self, method: str) -> tuple[Tally, Tally]:
+        counted = self._find(method)
+        return counted.received.inc, counted.sent.inc
+
+
+def ended_with(
+    context: Context, error: BaseException | None, describe: Describe, allowed: float | None = None
+) -> grpc.StatusCode:
+    """How a call ended, seen from inside of the recovery, where what a guard raises has not become a status yet.
+
+    `allowed`: seconds to its deadline that the call began with, None without one. A caller's own clock ends it before ours
+    does, and what arrives then is a cancellation: gRPC sends timeouts rounded up to three digits, so of 1.234 s 6 ms are left.
+    """
+    if isinstance(error, GeneratorExit):  # a stream nobody reads any more is closed, not cancelled
+        error = asyncio.CancelledError()
+    if error is None or isinstance(error, asyncio.CancelledError | aio.AbortError | aio.BaseError):
+        code = outcome(context, error)
+        late = code is grpc.StatusCode.CANCELLED and _late(context, allowed)
+        return grpc.StatusCode.DEADLINE_EXCEEDED if late else code
+    if _late(context, None):  # nobody waited for whatever went wrong
+        return grpc.StatusCode.DEADLINE_EXCEEDED
+    if context.done():
+        return grpc.StatusCode.DEADLINE_EXCEEDED if _late(context, allowed) else grpc.StatusCode.CANCELLED
+    if isinstance(error, RefusedError):
+        return error.code
+    if isinstance(error, Exception):
+        return _BY_NUMBER.get(describe(error).code, grpc.StatusCode.UNKNOWN)
+    return grpc.StatusCode.UNKNOWN
+
+
+def _late(context: Context, allowed: float | None) -> bool:
+    """Whether the deadline has passed, or, where `allowed` is given, has passed for the caller."""
+    left = context.time_remaining()
+    return left is not None and left <= (0.0 if allowed is None else _ROUNDED * allowed + _EARLY)
+
+
+class _Series:
+    """The five metrics."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        labels = ("grpc_type", "grpc_service", "grpc_method")
+
+        def counter(name: str, what: str, *further: str) -> Counter:
+            return Counter(f"grpc_server_{name}", what, (*labels, *further), registry=registry)
+
+        self._started = counter("started_total", "Calls that began.")
+        self._handled = counter("handled_total", "Calls that ended, by the status their caller saw.", "grpc_code")
+        self._received = counter("msg_received_total", "Request messages that reached the servicer.")
+        self._sent = counter("msg_sent_total", "Response messages that were sent.")
+        what = "Seconds from a call's headers to its end, refused calls included."
+        self._seconds = Histogram("grpc_server_handling_seconds", what, labels, buckets=HANDLING_BUCKETS, registry=registry)
+
+    def of(self, method: str, kind: str) -> _Counted:
+        service, _, name = method.removeprefix("/").rpartition("/")
+        labels = (kind, service or UNKNOWN, name)
+        return _Counted(
+            method,
+            self._started.labels(*labels),
+            {code: self._handled.labels(*labels, text) for code, text in CODES.items()},
+            self._received.labels(*labels),
+            self._sent.labels(*labels),
+            self._seconds.labels(*labels),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """The series of one method, found once: looking one up by its labels costs more than counting."""
+
+    method: str
+    started: Counter
+    handled: Mapping[grpc.StatusCode, Counter]
+    received: Counter
+    sent: Counter
+    seconds: Histogram
+
+
+class _Watched(AbstractAsyncContextManager[None]):
+    """One call. A class and not a generator: a third of the cost."""
+
+    __slots__ = ("_allowed", "_began", "_call", "_context", "_counted", "_metrics", "_trace_id")
+
+    def __init__(self, metrics: RpcMetrics, counted: _Counted, context: Context) -> None:
+        self._metrics = metrics
+        self._counted = counted
+        self._context = context
+
+    async def __aenter__(self) -> None:
+        # Taken now: a stream that was abandoned is closed by the event loop, outside of the call's own context.
+        self._call = current_call()
+        self._trace_id = self._metrics.trace_id()
+        self._allowed = self._context.time_remaining()
+        self._counted.started.inc()
+        self._began = self._metrics.clock()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        metrics, counted, trace_id = self._metrics, self._counted, self._trace_id
+        seconds = metrics.clock() - self._began
+        code = ended_with(self._context, error, metrics.describe, self._allowed)
+        counted.handled[code].inc()
+        counted.seconds.observe(seconds, {"trace_id": trace_id} if trace_id else None)
+        if metrics.ended is not None:
+            try:
+                metrics.ended(Ended(counted.method, code, seconds, self._call, error, trace_id))
+            except Exception:  # counting is not worth a call
+                log.exception("what is counted at the end of a call")

@@ -1,0 +1,169 @@
+"""The endpoint: what it says in which format, and what it takes from whom."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+from google.rpc import status_pb2
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client.parser import text_string_to_metric_families as plain
+
+from aligner_svc.telemetry import metrics_server
+from aligner_svc.telemetry.metrics import Metrics, Sources
+from aligner_svc.telemetry.metrics_server import MetricsServer, MetricsServerError
+
+OPEN = (
+    "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5"
+)
+"""What Prometheus asks for."""
+
+
+def metrics() -> Metrics:
+    return Metrics({"/test.Service/Method": "unary"}, lambda error: status_pb2.Status())
+
+
+@asynccontextmanager
+async def serving(found: Metrics | None = None) -> AsyncIterator[MetricsServer]:
+    server = MetricsServer(found or metrics(), "127.0.0.1", 0)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.close()
+
+
+async def ask(server: MetricsServer, raw: bytes) -> bytes:
+    """What comes back on a connection of its own, to its end."""
+    host, _, port = server.address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(raw)
+    try:
+        return await asyncio.wait_for(reader.read(), 30)
+    finally:
+        writer.close()
+
+
+async def test_the_format_is_the_one_that_was_asked_for() -> None:
+    async with serving() as server, httpx.AsyncClient(base_url=f"http://{server.address}") as client:
+        old = await client.get("/metrics")
+        new = await client.get("/metrics", headers={"accept": OPEN})
+    assert old.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert new.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0; charset=utf-8")
+    assert new.text.endswith("# EOF\n")
+    assert "# EOF" not in old.text
+    names = {family.name for family in plain(old.text)}
+    assert "grpc_server_handled" in names
+    assert {family.name for family in openmetrics(new.text)} == names
+
+
+async def test_it_is_compressed_for_who_takes_that() -> None:
+    async with serving() as server:
+        head, _, body = (await ask(server, _get("accept-encoding: gzip"))).partition(b"\r\n\r\n")
+        assert b"Content-Encoding: gzip" in head
+        assert b"grpc_server_started_total" in gzip.decompress(body)
+        head, _, body = (await ask(server, _get("accept-encoding: br, gzip;q=0"))).partition(b"\r\n\r\n")
+        assert b"Content-Encoding" not in head
+        assert b"grpc_server_started_total" in body
+
+
+async def test_state_is_read_anew_for_every_scrape() -> None:
+    found, places = metrics(), [0.0]
+    found.watch(Sources(certificate_expires=lambda: places[0]))
+    async with serving(found) as server, httpx.AsyncClient(base_url=f"http://{server.address}") as client:
+        for places[0] in (3.0, 7.0):
+            text = (await client.get("/metrics")).text
+            assert f"aligner_certificate_expiry_timestamp_seconds {places[0]}" in text
+
+
+async def test_a_connection_serves_scrape_after_scrape() -> None:
+    async with serving() as server:
+        host, _, port = server.address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        for _ in range(3):
+            writer.write(b"HEAD /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK\r\n")
+        writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert (await reader.read()).count(b"# HELP grpc_server_started_total") == 1
+        writer.close()
+
+
+def _get(*headers: str) -> bytes:
+    return "\r\n".join(("GET /metrics HTTP/1.1", "host: x", "connection: close", *headers, "", "")).encode()
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n", b"404"),
+        (b"GET /metrics/../etc HTTP/1.1\r\nconnection: close\r\n\r\n", b"404"),
+        (b"GET /metrics?name=x HTTP/1.1\r\nconnection: close\r\n\r\n", b"200"),
+        (b"POST /metrics HTTP/1.1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n", b"405"),
+        (b"POST /metrics HTTP/1.1\r\ncontent-length: 5\r\n\r\nhello", b"400"),
+        (b"POST /metrics HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n", b"400"),
+        (b"GET /metrics HTTP/2.0\r\n\r\n", b"400"),
+        (b"GET /metrics\r\n\r\n", b"400"),
+        (b"GET http://x/metrics HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET /metrics HTTP/1.1\r\nno colon\r\n\r\n", b"400"),
+        (b"GET /metrics HTTP/1.1\r\n folded: x\r\n\r\n", b"400"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", b"400"),
+        (b"GET /metrics HTTP/1.1\r\nx: " + b"a" * 20_000 + b"\r\n\r\n", b"431"),
+    ],
+)
+async def test_anything_else_gets_a_plain_no(raw, status) -> None:
+    async with serving() as server:
+        answer = await ask(server, raw)
+        assert answer.split(b" ", 2)[1] == status
+        assert (await ask(server, _get())).startswith(b"HTTP/1.1 200 OK")
+
+
+async def test_connections_have_a_bound() -> None:
+    async with serving() as server:
+        host, _, port = server.address.rpartition(":")
+        open_ones = [await asyncio.open_connection(host, int(port)) for _ in range(metrics_server.MOST_CONNECTIONS)]
+        for reader, writer in open_ones:  # each has been taken
+            writer.write(b"HEAD /metrics HTTP/1.1\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+        assert await ask(server, b"") == b""
+        open_ones[0][1].close()
+        async with asyncio.timeout(30):
+            while not await ask(server, _get()):
+                pass
+        for _, writer in open_ones:
+            writer.close()
+
+
+async def test_who_says_nothing_is_not_waited_for(monkeypatch) -> None:
+    monkeypatch.setattr(metrics_server, "_ASKING", 0.05)
+    async with serving() as server:
+        assert await ask(server, b"GET /metr") == b""
+
+
+async def test_closing_ends_open_connections() -> None:
+    server = MetricsServer(metrics(), "127.0.0.1", 0)
+    await server.start()
+    host, _, port = server.address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"HEAD /metrics HTTP/1.1\r\n\r\n")
+    await reader.readuntil(b"\r\n\r\n")
+    await asyncio.wait_for(server.close(), 30)
+    await server.close()
+    assert await reader.read() == b""
+    writer.close()
+
+
+async def test_a_port_that_is_taken_is_said() -> None:
+    async with serving() as server:
+        port = int(server.address.rpartition(":")[2])
+        with pytest.raises(MetricsServerError, match=f"127.0.0.1:{port}.*in use.*ALIGNER_METRICS__LISTEN"):
+            await MetricsServer(metrics(), "127.0.0.1", port).start()
+
+
+async def test_scrapes_at_the_same_time_all_get_everything() -> None:
+    async with serving() as server, httpx.AsyncClient(base_url=f"http://{server.address}") as client:
+        answers = await asyncio.gather(*(client.get("/metrics", headers={"accept": OPEN}) for _ in range(20)))
+    assert all(answer.text.endswith("# EOF\n") for answer in answers)

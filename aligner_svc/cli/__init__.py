@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from aligner_svc.cli import align, audit, config, devcerts, info, keys, quotas, serve
+from aligner_svc.cli import align, audit, config, devcerts, doctor, info, keys, quotas, serve, top
 
 app = typer.Typer(
     name="aligner",
@@ -47,6 +47,8 @@ app.add_typer(keys.app)
 app.add_typer(quotas.app)
 app.command("audit")(audit.audit)
 app.command("devcerts")(devcerts.devcerts)
+app.command("doctor")(doctor.doctor)
+app.command("top")(top.top)
 
 
 def main() -> None:

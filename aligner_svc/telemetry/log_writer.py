@@ -1,0 +1,130 @@
+"""Writes lines to a stream from a thread of its own: nobody who logs waits for who reads."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Generic, TextIO, TypeVar
+
+T = TypeVar("T")
+
+MOST_WAITING = 10_000
+"""Lines that wait for a slow reader."""
+MOST_CHARACTERS = 16 << 20
+"""And about how long they are together."""
+_RESERVED = 0.1
+"""Of that room, what only lines that matter may take."""
+_PATIENCE = 2.0
+"""Seconds `close` waits for what is still to be written."""
+_RETRY = 0.2
+
+
+class LogWriter(Generic[T]):
+    """`put` neither blocks nor raises. Items become bytes in the thread, by `render`; those that find no room are counted.
+
+    `idle` is asked for more lines about every `every` seconds, whether anything is written or not, and when it is closed.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO,
+        render: Callable[[T], bytes],
+        *,
+        idle: Callable[[], Sequence[T]] = list,
+        every: float = 10.0,
+        most: int = MOST_WAITING,
+        most_characters: int = MOST_CHARACTERS,
+    ) -> None:
+        self._stream = stream
+        self._render = render
+        self._idle = idle
+        self._every = every
+        self._most = most
+        self._most_characters = most_characters
+        try:
+            # By its descriptor: a thread stuck in a TextIO keeps its lock, which ends the interpreter with an abort.
+            self._fd: int | None = stream.fileno()
+        except (OSError, ValueError, AttributeError):
+            self._fd = None
+        self._waiting: deque[tuple[T, int]] = deque()
+        self._characters = 0
+        self._changed = threading.Condition()
+        self._closed = False
+        self._dropped = 0
+        self._told = time.monotonic()
+        # A daemon: a stream that nobody reads must not keep the process from leaving.
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    @property
+    def dropped(self) -> int:
+        """Lines that were lost for want of room or of a stream, since the start."""
+        return self._dropped
+
+    @property
+    def waiting(self) -> int:
+        """Lines that are still to be written."""
+        return len(self._waiting)
+
+    def put(self, item: T, size: int, *, matters: bool = False) -> bool:
+        """Whether there was room. `size` in characters, about; `matters`: it may take the room that is kept for such lines."""
+        share = 1.0 if matters else 1.0 - _RESERVED
+        with self._changed:
+            full = len(self._waiting) >= self._most * share or self._characters + size > self._most_characters * share
+            if full or self._closed:
+                self._dropped += 1
+                return False
+            self._waiting.append((item, size))
+            self._characters += size
+            self._changed.notify()
+        return True
+
+    def close(self) -> None:
+        """Writes what waits, for 2 seconds at most. Idempotent."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join(_PATIENCE)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closed, self._every)
+                taken = self._waiting.popleft() if self._waiting else None
+                closed = self._closed and not self._waiting
+                if taken is not None:
+                    self._characters -= taken[1]
+            if taken is not None:
+                self._write(taken[0])
+            if closed or self._due():
+                for item in self._idle():
+                    self._write(item)
+            if closed:
+                return
+
+    def _due(self) -> bool:
+        """Under a flood there is no idle moment."""
+        now = time.monotonic()
+        if now - self._told < self._every:
+            return False
+        self._told = now
+        return True
+
+    def _write(self, item: T) -> None:
+        try:
+            data = self._render(item)
+            if self._fd is None:
+                self._stream.write(data.decode("utf-8"))
+                self._stream.flush()
+                return
+            while data:
+                try:
+                    data = data[os.write(self._fd, data) :]
+                except BlockingIOError:  # somebody made the pipe non-blocking
+                    threading.Event().wait(_RETRY)
+        except Exception:  # the reader left, the disk is full: there is nowhere to tell it, but the count
+            with self._changed:
+                self._dropped += 1

@@ -1,0 +1,134 @@
+"""One line for every call: who asked for what, how it ended, and where its time went."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+from grpc import aio
+
+from interceptors.base import CallInterceptor, Context
+from interceptors.call import Call, current_call
+from interceptors.metrics import ended_with
+from interceptors.recovery import Describe
+from interceptors.refusal import RefusedError
+from interceptors.traces import current_span
+
+log = logging.getLogger(__name__)
+
+_Code = grpc.StatusCode
+_DETAILS: Final = "grpc-status-details-bin"
+
+LEVELS = {
+    **dict.fromkeys(
+        (_Code.OK, _Code.NOT_FOUND, _Code.CANCELLED, _Code.ALREADY_EXISTS, _Code.INVALID_ARGUMENT, _Code.UNAUTHENTICATED),
+        logging.INFO,
+    ),
+    **dict.fromkeys(
+        (
+            *(_Code.DEADLINE_EXCEEDED, _Code.PERMISSION_DENIED, _Code.RESOURCE_EXHAUSTED, _Code.FAILED_PRECONDITION),
+            *(_Code.ABORTED, _Code.OUT_OF_RANGE, _Code.UNAVAILABLE),
+        ),
+        logging.WARNING,
+    ),
+    **dict.fromkeys((_Code.UNKNOWN, _Code.UNIMPLEMENTED, _Code.INTERNAL, _Code.DATA_LOSS), logging.ERROR),
+}
+"""As go-grpc-middleware has them (logging.DefaultServerCodeToLevel)."""
+
+
+class AccessLog(CallInterceptor):
+    """Stands outside of every guard, so that refused calls have their line too, and inside the recovery and the request id.
+
+    The message is always "call"; the fields are attributes of the log record (`extra`). Of what a request holds there is
+    its size in them and nothing else.
+    """
+
+    def __init__(self, describe: Describe, *, quiet: Collection[str] = (), now: Callable[[], float] = time.perf_counter) -> None:
+        """`describe`: the status an exception is told as. `quiet`: methods whose lines are at DEBUG, unless they are errors."""
+        self._describe = describe
+        self._quiet = frozenset(quiet)
+        self._now = now
+
+    @asynccontextmanager
+    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
+        # Now: a stream that was abandoned is closed by the event loop, outside of the call's own context.
+        call, span = current_call() or Call(method, context.peer()), current_span()
+        began, left = self._now(), context.time_remaining()
+        error: BaseException | None = None
+        try:
+            yield
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            seconds = self._now() - began
+            try:
+                code = ended_with(context, error, self._describe)
+                level = self._level(method, code)
+                if log.isEnabledFor(level):
+                    fields = _fields(call, code, seconds)
+                    fields["reason"] = self._reason(context, error, code)
+                    fields["deadline_ms"] = None if left is None else _ms(left)
+                    fields["trace_id"] = span.trace if span is not None else ""
+                    log.log(level, "call", extra={name: value for name, value in fields.items() if value not in (None, "")})
+            except Exception:  # a call that went well must not fail for its line
+                log.exception("the line of a call is lost")
+
+    def _level(self, method: str, code: grpc.StatusCode) -> int:
+        level = LEVELS.get(code, logging.ERROR)
+        return logging.DEBUG if method in self._quiet and level < logging.ERROR else level
+
+    def _reason(self, context: Context, error: BaseException | None, code: grpc.StatusCode) -> str:
+        """What a client was told for programs; nothing where it had left."""
+        if isinstance(error, RefusedError):
+            return error.reason if error.code is code else ""
+        if isinstance(error, Exception) and not isinstance(error, (aio.AbortError, aio.BaseError)):
+            status = self._describe(error)
+            return _of(status) if status.code == code.value[0] else ""
+        if code is grpc.StatusCode.OK:
+            return ""
+        for name, value in context.trailing_metadata() or ():
+            if name == _DETAILS and isinstance(value, bytes):  # ended by interceptors.abort, maybe from outside
+                return _of(status_pb2.Status.FromString(value))
+        return ""
+
+
+def _fields(call: Call, code: grpc.StatusCode, seconds: float) -> dict[str, Any]:
+    stages: dict[str, float] = {}
+    audio = None
+    for stage in call.stages:
+        stages[stage.name] = stages.get(stage.name, 0.0) + stage.seconds
+        told = stage.attributes.get("audio_seconds")
+        if isinstance(told, (int, float)):
+            audio = max(audio or 0.0, float(told))
+    return {
+        "method": call.method,
+        "code": code.name,
+        "duration_ms": _ms(seconds),
+        "stages_ms": {name: _ms(spent) for name, spent in stages.items()} or None,
+        "request_bytes": getattr(call, "request_bytes", None),
+        "audio_seconds": audio,
+        "principal": call.principal.name if call.principal else "",
+        "peer": call.peer,
+        "user_agent": call.user_agent,
+        "request_id": call.request_id,
+        # A flood of refusals must not use up what the lines of calls that were served may take.
+        "limit_by": code.name,
+    }
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)
+
+
+def _of(status: status_pb2.Status) -> str:
+    info = error_details_pb2.ErrorInfo()
+    for detail in status.details:
+        if detail.Unpack(info):
+            return str(info.reason)
+    return ""

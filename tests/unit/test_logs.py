@@ -1,0 +1,455 @@
+"""The log as whoever is on call finds it: one line each, no secret in it, and never in the way of the server."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import sys
+import threading
+import time
+import warnings
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aligner_svc.telemetry.log_writer import LogWriter
+from aligner_svc.telemetry.logs import open_logs
+from aligner_svc.telemetry.rate_limit import LogLimit, Rate
+from aligner_svc.telemetry.redaction import REDACTED, Redactor, conceal
+from interceptors.auth.keys import api_key
+from interceptors.call import Call, enter_call
+from interceptors.traces import CallTrace, SpanRef, enter_trace
+
+JWT = "eyJhbGciOiJSUzI1NiIsInR5cCI6ImF0K2p3dCJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJlLW9mLXRoZS10b2tlbg"
+KEY = api_key.new("alk").reveal()
+_BASE64 = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg\nhunter2hunter2hunter2\n"
+PEM = f"-----BEGIN PRIVATE KEY-----\n{_BASE64}-----END PRIVATE KEY-----"
+log = logging.getLogger("test.of.the.log")
+
+
+@pytest.fixture
+def lines():
+    """What was written, once the pipeline is closed."""
+    stream = io.StringIO()
+    logging.root.handlers = []  # pytest's own of this phase, which it takes away before the next
+    with open_logs("json", "info", stream=stream) as logs:
+
+        def read() -> list[dict]:
+            logs.close()
+            return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+        yield read
+
+
+SECRETS = {
+    "bearer": (f"authorization: Bearer {JWT}", [JWT, "c2lnbmF0dXJl"]),
+    "opaque bearer": ("got header authorization=Bearer s3cr3t-opaque-value", ["s3cr3t"]),
+    "metadata": ("(('user-agent', 'x'), ('authorization', 'Bearer s3cr3tvalue'), ('x-api-key', b'other-s3cr3t'))", ["s3cr3t"]),
+    "basic": ("Authorization: Basic YWxpY2U6aHVudGVyMg==", ["YWxpY2U6"]),
+    "basic alone": ("sent Basic YWxpY2U6aHVudGVyMg==", ["YWxpY2U6"]),
+    "jwt alone": (f"cannot parse {JWT!r}", [JWT.split(".", maxsplit=1)[0], JWT.split(".")[2]]),
+    "jwt cut": (f"cannot parse {JWT[:60]}", [JWT[:60]]),
+    "api key": (f"no such key {KEY}", [KEY, KEY.split("_")[2]]),
+    "api key cut": (f"no such key {KEY[:30]}", [KEY[:30], KEY.split("_")[2][:8]]),
+    "x-api-key of others": ('{"x-api-key": "hunter2"}', ["hunter2"]),
+    "redis": ("cannot connect to redis://:hunter2@cache:6379/0", ["hunter2"]),
+    "postgresql": ("postgresql+asyncpg://aligner:p@ss/hunter2@db/keys is away", ["hunter2", "p@ss"]),
+    "user alone": ("https://hunter2token@example.org/x", ["hunter2token"]),
+    "pem": (f"bad key {PEM}", ["hunter2", "MIGH"]),
+    "pem in json": (json.dumps({"key": PEM}), ["hunter2", "MIGH"]),
+    "pem without its end": (f"bad key {PEM[:90]}", ["MIGH"]),
+    "pem without its beginning": (PEM[PEM.index("MIGH") :], ["hunter2", "MIGH"]),
+    "password": ("dsn password=hunter2 host=db", ["hunter2"]),
+    "json": ('{"client_secret": "hunter2", "grant_type": "client_credentials"}', ["hunter2"]),
+    "form": ("grant_type=client_credentials&client_secret=hunter2&scope=a", ["hunter2"]),
+}
+
+
+@pytest.mark.parametrize(
+    "where", ["message", "argument", "field", "nested", "exception", "chained", "structlog", "traceback of another"]
+)
+@pytest.mark.parametrize("kind", SECRETS)
+def test_no_secret_is_written_wherever_it_stands(lines, kind, where) -> None:
+    text, secrets = SECRETS[kind]
+    match where:
+        case "message":
+            log.warning(text.replace("%", "%%"))
+        case "argument":
+            log.warning("it said %s", text)
+        case "field":
+            log.warning("it said", extra={"detail": text})
+        case "nested":
+            log.warning("it said", extra={"detail": {"list": [{"deep": text}]}})
+        case "exception":
+            try:
+                raise ValueError(text)
+            except ValueError:
+                log.exception("it failed")
+        case "chained":
+            try:
+                try:
+                    raise KeyError(text)
+                except KeyError as error:
+                    error.add_note(text)
+                    raise RuntimeError("no luck") from error
+            except RuntimeError:
+                log.exception("it failed")
+        case "structlog":
+            structlog.get_logger("of.structlog").warning("it said", detail=text)
+        case "traceback of another":
+            record = logging.makeLogRecord({"name": "x", "levelno": logging.ERROR, "levelname": "ERROR", "msg": "failed"})
+            record.exc_text = f"Traceback:\nValueError: {text}"
+            logging.root.handle(record)
+    written = json.dumps(lines(), ensure_ascii=False)
+    assert REDACTED in written
+    for secret in secrets:
+        assert secret not in written
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "token: expired",
+        "keys of jwt:https://idp.example.org:8443/realm#alice@example.org: got them again",
+        "listening on [::1]:50051",
+        "http://127.0.0.1:9464/metrics answered 200, mail ops@example.org",
+        "a basic recognition of audio",
+        "redis://cache:6379/0 is back",
+        "the key database was migrated",
+        "mtls:spiffe://example.org/batch was let in",
+    ],
+)
+def test_what_is_no_secret_stays(text) -> None:
+    assert Redactor().text(text) == text
+
+
+@pytest.mark.parametrize(
+    "name", ["authorization", "Authorization", "x-api-key", "token", "password", "transcript", "audio", "words"]
+)
+def test_a_field_that_holds_secrets_or_what_callers_send_is_not_written(lines, name) -> None:
+    log.warning("it came", extra={"given": {name: "hunter2"}})
+    structlog.get_logger("x").warning("it came", **{name.replace("-", "_"): "hunter2"})
+    written = lines()
+    assert len(written) == 2
+    assert "hunter2" not in json.dumps(written)
+
+
+def test_bytes_are_told_by_their_number(lines) -> None:
+    log.warning("it came", extra={"content": b"hunter2"})
+    assert lines()[0]["content"] == "[7 bytes]"
+
+
+def test_a_transcript_is_not_written_though_an_exception_quotes_it(lines) -> None:
+    said = "the quick brown fox jumps over hunter2 while memory runs out"
+    conceal(said)
+    for error in (
+        ValueError(f"cannot align {said!r}"),
+        KeyError("hunter2"),
+        ValueError("Quick, BROWN; fox"),
+        MemoryError("out of memory"),
+    ):
+        try:
+            raise error
+        except Exception:
+            log.exception("it failed at %s", "brown fox jumps")
+    written = lines()
+    assert len(written) == 4
+    dumped = json.dumps(written).lower()
+    for word in ("quick", "brown", "jumps", "hunter2"):
+        assert word not in dumped
+    assert "out of memory" in written[3]["exception"]  # single words are any words
+    assert "MemoryError" in written[3]["exception"]
+
+
+def test_a_transcript_without_blanks_is_not_written_either(lines) -> None:
+    conceal("今天的天气很好我们去公园散步")
+    log.error("failed on %s", "天气很好我们")
+    assert lines()[0]["event"] == f"failed on {REDACTED}"
+
+
+def test_an_exception_that_quotes_a_whole_upload_is_cut_and_quick(lines) -> None:
+    began = time.process_time()
+    for _ in range(3):
+        try:
+            raise ValueError("eyJ" * 2_000_000 + "://:" * 1_000_000 + " -----END PRIVATE KEY-----")
+        except ValueError:
+            log.exception("it failed")
+    written = lines()
+    assert len(written) == 3
+    assert all(len(json.dumps(line)) < 40_000 for line in written)
+    assert all('raise ValueError("eyJ" * 2_000_000' in line["exception"] for line in written)
+    assert time.process_time() - began < 30  # quadratic patterns take minutes
+
+
+def test_the_end_of_a_traceback_is_kept_however_long_it_is(lines) -> None:
+    try:
+        try:
+            raise ValueError("words " * 100_000)
+        except ValueError as error:
+            raise RuntimeError("it was the disk") from error
+    except RuntimeError:
+        log.exception("it failed")
+    (line,) = lines()
+    assert line["exception"].startswith("Traceback")
+    assert line["exception"].endswith("RuntimeError: it was the disk")
+    assert "characters left out" in line["exception"]
+
+
+@pytest.mark.parametrize("before", range(4040, 4100, 3))
+def test_no_secret_shows_where_a_text_is_cut(lines, before) -> None:
+    log.warning("%s", "x" * before + f" {JWT} and {KEY}")
+    (line,) = lines()
+    assert "eyJ" not in line["event"]
+    assert "alk_" not in line["event"]
+
+
+@given(st.text(max_size=300))
+def test_any_text_is_one_line_of_json(text) -> None:
+    stream = io.StringIO()
+    with open_logs("json", stream=stream):
+        log.warning("%s", text)
+    lines = stream.getvalue().split("\n")
+    assert len(lines) == 2
+    assert lines[1] == ""
+    assert json.loads(lines[0])["level"] == "warning"
+    assert lines[0].isascii()
+
+
+def test_no_line_is_forged_on_a_terminal() -> None:
+    stream = io.StringIO()
+    with open_logs("console", stream=stream):
+        log.warning("agent %s", "x\n2026-01-01 [critical] all is lost\x1b[2J", extra={"user_agent": "a\nb\x07"})
+    assert stream.getvalue().count("\n") == 1
+    assert "\x1b" not in stream.getvalue()
+    assert "\x07" not in stream.getvalue()
+
+
+def test_a_traceback_is_readable_on_a_terminal() -> None:
+    stream = io.StringIO()
+    with open_logs("console", stream=stream):
+        try:
+            raise ValueError("hunter2")
+        except ValueError:
+            local = JWT  # noqa: F841 - must not be shown
+            log.exception("it failed")
+    assert "\nValueError: hunter2" in stream.getvalue()
+    assert JWT not in stream.getvalue()
+
+
+def test_a_line_says_when_where_and_of_which_call(lines) -> None:
+    enter_call(Call("/a.B/C", "ipv4:127.0.0.1:1", "id-1"))
+    log.info("it is %s", "well", extra={"duration_ms": 1.5})
+    (line,) = lines()
+    assert line.pop("time").endswith("Z")
+    assert line == {
+        "level": "info",
+        "logger": "test.of.the.log",
+        "event": "it is well",
+        "duration_ms": 1.5,
+        "request_id": "id-1",
+    }
+
+
+def test_a_line_has_the_trace_it_belongs_to(lines) -> None:
+    log.info("not traced")
+    enter_trace(CallTrace("a.B/C", "/a.B/C", "", SpanRef(0x1234, 0x56, sampled=False), None, 0.0, 0))
+    log.info("traced")
+    not_traced, traced = lines()
+    assert (traced["trace_id"], traced["span_id"]) == (f"{0x1234:032x}", f"{0x56:016x}")
+    assert "trace_id" not in not_traced
+
+
+def test_loggers_of_all_kinds_take_the_same_way(lines) -> None:
+    own = logging.getLogger("library.with.a.handler.of.its.own")
+    stolen = io.StringIO()
+    own.addHandler(logging.StreamHandler(stolen))
+    own.propagate = False
+    logging.getLogger("httpx").info("GET https://idp.example.org/?token=hunter2")
+    logging.getLogger("httpx").warning("httpx warns")
+    logging.getLogger("grpc._cython.cygrpc").error("grpc fails")
+    logging.getLogger("sqlalchemy.engine.Engine").info("SELECT 'hunter2'")
+    structlog.get_logger("of.structlog").info("bound", number=3)
+    warnings.warn("old", DeprecationWarning, stacklevel=1)
+    with open_logs("json", stream=(second := io.StringIO())) as again:
+        own.warning("adopted")
+        again.close()
+    assert stolen.getvalue() == ""
+    assert json.loads(second.getvalue())["event"] == "adopted"
+    written = lines()
+    assert [line["event"].split("\n")[0] for line in written[:3]] == ["httpx warns", "grpc fails", "bound"]
+    assert written[2]["number"] == 3
+    assert written[2]["logger"] == "of.structlog"
+    assert written[3]["logger"] == "py.warnings"
+    assert "hunter2" not in json.dumps(written)
+
+
+def test_what_nobody_caught_is_a_line_too(lines) -> None:
+    try:
+        raise ValueError(f"bad {JWT}")
+    except ValueError as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+
+    def fail() -> None:
+        raise ValueError(f"worse {JWT}")
+
+    thread = threading.Thread(target=fail, name="worker-1")
+    thread.start()
+    thread.join()
+    first, second = lines()
+    assert (first["level"], first["event"]) == ("critical", "uncaught")
+    assert second["event"] == "uncaught in thread worker-1"
+    assert JWT not in json.dumps([first, second])
+
+
+def test_arguments_that_do_not_fit_are_not_printed(capfd) -> None:
+    stream = io.StringIO()
+    with open_logs("json", stream=stream):  # in place of pytest's handlers, which raise
+        log.warning("%d of %d", "hunter2", 3)
+    assert json.loads(stream.getvalue())["event"] == "%d of %d [its arguments do not fit]"
+    assert "hunter2" not in capfd.readouterr().err
+
+
+def test_a_field_whose_text_cannot_be_had_spares_the_line(lines) -> None:
+    class Odd:
+        def __str__(self) -> str:
+            raise RuntimeError("no")
+
+    log.warning("it came", extra={"what": Odd(), "share": float("nan")})
+    (line,) = lines()
+    assert (line["what"], line["share"]) == ("[Odd]", "nan")
+
+
+def test_lines_below_the_level_are_not_written(lines) -> None:
+    log.debug("quiet")
+    structlog.get_logger("x").debug("quiet")
+    assert lines() == []
+
+
+def test_the_format_follows_the_stream() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for stream, is_json in ((io.StringIO(), True), (Terminal(), False)):
+        with open_logs("auto", stream=stream):
+            log.warning("hello")
+        assert stream.getvalue().startswith("{") is is_json
+
+
+def test_everything_is_put_back() -> None:
+    root = logging.getLogger()
+    before = (list(root.handlers), root.level, sys.excepthook, logging.getLogger("httpx").level)
+    open_logs("json", "debug", stream=io.StringIO()).close()
+    assert (list(root.handlers), root.level, sys.excepthook, logging.getLogger("httpx").level) == before
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_flood_is_limited_and_what_was_left_out_is_told_once() -> None:
+    stream, clock = io.StringIO(), Clock()
+    with open_logs("json", stream=stream, limit=LogLimit(ordinary=Rate(10, 20), now=clock), report_every=3600) as logs:
+        for number in range(1000):
+            log.warning("number %d", number)
+        log.warning("something else")
+        assert logs.suppressed == 980
+    written = [json.loads(line) for line in stream.getvalue().splitlines()]
+    told = [line for line in written if line["event"] == "suppressed"]
+    assert [line["event"] for line in written[:20]] == [f"number {number}" for number in range(20)]
+    assert written[20]["event"] == "something else"
+    assert [(line["of"], line["count"], line["level"]) for line in told] == [("number %d", 980, "warning")]
+
+
+def test_the_bucket_fills_again() -> None:
+    clock = Clock()
+    limit = LogLimit(ordinary=Rate(10, 20), now=clock)
+    assert sum(limit.passes("a", logging.INFO, "x") for _ in range(100)) == 20
+    clock.now += 1
+    assert sum(limit.passes("a", logging.INFO, "x") for _ in range(100)) == 10
+    (report,) = limit.report()
+    assert report.count == 170
+    assert limit.report() == []
+
+
+def test_errors_are_heard_through_a_flood_of_anything_else() -> None:
+    clock = Clock()
+    limit = LogLimit(ordinary=Rate(1, 5), level=Rate(1, 50), now=clock)
+    assert sum(limit.passes("a", logging.INFO, f"event {number}") for number in range(5000)) == 50
+    assert limit.passes("a", logging.ERROR, "the disk is full")
+    for _ in range(100):
+        limit.passes("a", logging.ERROR, "the disk is full")
+    clock.now += 1
+    assert limit.passes("a", logging.ERROR, "the disk is full")  # never silent for good
+
+
+def test_the_limit_remembers_a_bounded_number_of_events_and_loses_no_count() -> None:
+    limit = LogLimit(ordinary=Rate(1, 1), level=Rate(0.001, 1), now=Clock())
+    passed = sum(limit.passes("a", logging.INFO, f"event {number}") for number in range(10_000))
+    assert len(limit._events) <= 1024
+    report = limit.report()
+    assert len(report) <= 1025
+    assert sum(one.count for one in report) == limit.suppressed == 10_000 - passed
+
+
+def test_a_rate_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="lets something through"):
+        Rate(0, 1)
+
+
+def test_nobody_waits_for_who_does_not_read() -> None:
+    """A pipe that nobody reads: the lines beyond the room for them are counted, and the rest comes when somebody does."""
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w", encoding="utf-8") as stream:
+        logs = open_logs("json", stream=stream, limit=LogLimit(ordinary=Rate(1e9, 10**9), level=Rate(1e9, 10**9)))
+        try:
+            for number in range(12_000):
+                log.info("line %d", number)
+            for number in range(500):
+                log.error("error %d", number)  # for these there is room
+            dropped = logs.dropped
+            assert 0 < dropped < 12_000
+            received, newlines = [], 0
+            while newlines < 12_500 - dropped:
+                received.append(os.read(reading, 1 << 16))
+                newlines += received[-1].count(b"\n")
+        finally:
+            logs.close()
+    os.close(reading)
+    events = [json.loads(line)["event"] for line in b"".join(received).splitlines()]
+    assert sum(event.startswith("error") for event in events) == 500
+    assert len(events) + dropped == 12_500
+
+
+def test_a_stream_that_broke_is_no_failure() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w", encoding="utf-8") as stream:
+        logs = open_logs("json", stream=stream)
+        log.error("nobody hears it")
+        logs.close()
+        assert logs.dropped == 1
+
+
+def test_the_writer_counts_by_size_too() -> None:
+    gate = threading.Event()
+
+    def render(text: str) -> bytes:
+        gate.wait(30)
+        return text.encode()
+
+    writer: LogWriter[str] = LogWriter(io.StringIO(), render, most_characters=1000)
+    taken = sum(writer.put("x", 100) for _ in range(50))
+    assert taken in {9, 10}  # the first may be in the thread's hands
+    assert writer.put("matters", 100, matters=True)
+    assert writer.dropped == 50 - taken
+    gate.set()
+    writer.close()

@@ -87,12 +87,14 @@ protos-baseline: $(VENV)/.all $(BUF) ## after adding to the API: take protos/ as
 	@[ ! -e protos/baseline.txtpb ] || $(BUF) breaking --against protos/baseline.txtpb
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) tools/gen_protos.py --baseline protos/baseline.txtpb
 
-docs: $(VENV)/.core ## write README's settings table from aligner_svc/config.py
+docs: $(VENV)/.core ## write README's settings table and the Grafana dashboard from the code
 	$(PY) tools/settings_table.py
+	$(PY) tools/dashboard.py
 
 docs-check: $(VENV)/.core
 	$(PY) tools/settings_table.py --check
 	$(PY) tools/error_reasons.py
+	$(PY) tools/dashboard.py --check
 
 lock: ## write requirements/*.lock from pyproject.toml; newer versions: make lock ARGS=--upgrade
 	@tools/lock.sh "$(or $(PYTHON),python3.11)" $(ARGS)

@@ -22,6 +22,7 @@ from aligner_svc.protection_settings import (
     QuotaSettings,
 )
 from aligner_svc.security_settings import AuditSettings, AuthSettings, JwtSettings, KeySettings, Section, TlsSettings
+from aligner_svc.telemetry_settings import LogSettings, MetricsSettings, TracingSettings
 
 MIB = 1 << 20
 MAX_PAYLOAD = 1 << 30
@@ -139,6 +140,9 @@ class Settings(BaseSettings):
     quota: QuotaSettings = Field(default_factory=QuotaSettings)
     overload: OverloadSettings = Field(default_factory=OverloadSettings)
     abuse: AbuseSettings = Field(default_factory=AbuseSettings)
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
+    logs: LogSettings = Field(default_factory=LogSettings)
+    tracing: TracingSettings = Field(default_factory=TracingSettings)
     antivirus: AntivirusSettings = Field(default_factory=AntivirusSettings)
     connections: ConnectionSettings = Field(default_factory=ConnectionSettings)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from importlib.resources import files
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,6 +20,7 @@ from aligner_svc.security_settings import AuthSettings, Issuer, JwtSettings, Key
 from aligner_svc.status import DOMAIN
 from aligner_svc.telemetry.audit import AuditError, AuditLog, open_audit
 from interceptors import Authenticate, Authorise, Describe, Record, SecurityEvent, chain
+from interceptors.access_log import AccessLog
 from interceptors.antivirus.clamav import TooLargeError
 from interceptors.auth.authenticate import Certificates, Keys, Methods, Tokens
 from interceptors.auth.keys_error import KeysError
@@ -29,8 +30,13 @@ from interceptors.auth.policy_text import PolicyError
 from interceptors.payload_rules import PayloadRules
 
 if TYPE_CHECKING:
+    from aligner_svc.telemetry.metrics import Metrics
+    from aligner_svc.tls import ServerCertificates
+    from interceptors.antivirus.antivirus import Antivirus
     from interceptors.antivirus.scan import Scan
+    from interceptors.auth.jwt import JwtAuthenticator
     from interceptors.auth.keys.store import KeyStore
+    from interceptors.tracing import Tracing
 
 DEFAULT_POLICY = "default_policy.toml"
 
@@ -59,6 +65,8 @@ class Guards:
         served: Collection[str],
         streams: Collection[str],
         exempt: Collection[str],
+        tracing: Tracing | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         """`served`: every method, "/package.Service/Method"; `streams` and `exempt` of these: anybody may call the latter.
 
@@ -67,17 +75,27 @@ class Guards:
         self._parts: list[_Part] = []
         self._audit: AuditLog | None = None
         self._store: KeyStore | None = None
+        self.certificates: ServerCertificates | None = None
+        self.tokens: JwtAuthenticator | None = None
+        self.antivirus: Antivirus | None = None
+        """These three for metrics; None where they are not asked for."""
         limits = settings.limits
         try:
             record = self._open_audit(settings)
+            if metrics is not None:
+                record = metrics.calls.recording(record or _logged)
             self.credentials = self._tls(settings, record)
             protection = build(settings, record, describe, streams=streams, exempt=exempt)
             self._parts += protection.parts
+            self.protection = protection
             self.interceptors = chain(
                 describe,
                 DOMAIN,
                 most_metadata_entries=limits.metadata_entries,
                 most_metadata_bytes=limits.metadata_bytes,
+                tracing=tracing,
+                metrics=metrics.rpc if metrics is not None else None,
+                access_log=AccessLog(describe, quiet=exempt),
                 record=record,
                 abuse=protection.abuse,
                 authenticate=self._authenticate(settings, record, exempt),
@@ -93,6 +111,12 @@ class Guards:
         except GuardError:
             self._close_audit()
             raise
+
+    @property
+    def dropped(self) -> Mapping[str, Callable[[], int]]:
+        """What was lost on its way out, by what it was."""
+        audit = self._audit
+        return {} if audit is None else {"audit": lambda: audit.dropped}
 
     async def start(self) -> None:
         """Fetch keys, watch files. An issuer or a database that is out of reach does not stop the start.
@@ -125,6 +149,7 @@ class Guards:
         except ValueError as error:
             raise GuardError(f"antivirus.address: {error}") from None
         self._parts.append(antivirus)
+        self.antivirus = antivirus
         return scan
 
     def _open_audit(self, settings: Settings) -> Record | None:
@@ -145,6 +170,7 @@ class Guards:
         except CertificateError as error:
             raise GuardError(str(error)) from None
         self._parts.append(certificates)
+        self.certificates = certificates
         return certificates.credentials()
 
     def _authenticate(self, settings: Settings, record: Record | None, exempt: Collection[str]) -> Authenticate | None:
@@ -188,6 +214,7 @@ class Guards:
         except ValueError as error:  # an issuer that is named twice
             raise GuardError(f"jwt.issuers: {error}") from None
         self._parts.append(authenticator)
+        self.tokens = authenticator
         return authenticator
 
     def _keys(self, settings: KeySettings) -> Keys:

@@ -41,6 +41,7 @@ class Protection:
     """What was built, and the `parts` to start and close with the server. None: not asked for."""
 
     quota: Quota | None
+    store: QuotaStore | None
     overload: Overload
     abuse: Abuse | None
     parts: tuple[_Part, ...]
@@ -50,7 +51,7 @@ def build(
     settings: Settings, record: Record | None, describe: Describe, *, streams: Collection[str], exempt: Collection[str]
 ) -> Protection:
     """`streams`: methods that take a stream; `exempt`: those that nothing holds up. Raises ProtectionError."""
-    quota, parts = _quota(settings, record, streams, exempt)
+    quota, store, parts = _quota(settings, record, streams, exempt)
     pressure = Pressure(Groups()) if settings.overload.pressure else None
     rules = _rules(settings)
     limit = AdaptiveLimit(rules) if settings.overload.adaptive else None
@@ -63,7 +64,7 @@ def build(
     overload = Overload(limit, exempt=exempt, priority=_priority(quota), expected_seconds=expected, pressure=pressure)
     if pressure is not None:
         parts = (*parts, pressure)
-    return Protection(quota, overload, _abuse(settings, record, describe, exempt), parts)
+    return Protection(quota, store, overload, _abuse(settings, record, describe, exempt), parts)
 
 
 def _rules(settings: Settings) -> LimitRules:
@@ -80,10 +81,10 @@ def _rules(settings: Settings) -> LimitRules:
 
 def _quota(
     settings: Settings, record: Record | None, streams: Collection[str], exempt: Collection[str]
-) -> tuple[Quota | None, tuple[_Part, ...]]:
+) -> tuple[Quota | None, QuotaStore | None, tuple[_Part, ...]]:
     wanted = settings.quota
     if settings.server.profile == "dev" and wanted.file is None:
-        return None, ()
+        return None, None, ()
     try:
         file = QuotaClassesFile(wanted.file, record, settings.tls.reload_every) if wanted.file is not None else None
     except QuotaError as error:
@@ -97,7 +98,7 @@ def _quota(
 
         overrides = Overrides(OverrideStore(wanted.redis.get_secret_value()), classes, record)
         classes, parts = (lambda: overrides.current), (*parts, overrides)
-    return Quota(store, classes, estimate=AudioEstimate, streams=streams, exempt=exempt), parts
+    return Quota(store, classes, estimate=AudioEstimate, streams=streams, exempt=exempt), store, parts
 
 
 def _store(settings: Settings) -> QuotaStore:

@@ -16,12 +16,12 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-def _split(value: Any) -> Any:
+def split_names(value: Any) -> Any:
     """From a variable: names with commas between them. From the file: a list."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_names)]
 AuthMethod = Literal["mtls", "jwt", "api_key"]
 
 
@@ -45,10 +45,10 @@ class TlsSettings(Section):
 class AuthSettings(Section):
     """Who is let in, and what each may do."""
 
-    methods: Annotated[tuple[AuthMethod, ...], NoDecode, BeforeValidator(_split)] = Field(
+    methods: Annotated[tuple[AuthMethod, ...], NoDecode, BeforeValidator(split_names)] = Field(
         (), description="of mtls, jwt, api_key, separated by commas: what proves who calls"
     )
-    identity: Annotated[tuple[Literal["spiffe", "dns", "cn"], ...], NoDecode, BeforeValidator(_split)] = Field(
+    identity: Annotated[tuple[Literal["spiffe", "dns", "cn"], ...], NoDecode, BeforeValidator(split_names)] = Field(
         ("spiffe", "dns"), description="where a client certificate's identity is read: the first of these that it has"
     )
     identities: Names = Field(
@@ -103,7 +103,7 @@ class JwtSettings(Section):
     """Tokens: RFC 9068 access tokens, checked as RFC 8725 says."""
 
     issuers: tuple[Issuer, ...] = Field((), description="JSON list of {issuer, audience, jwks_url or jwks_file}")
-    algorithms: Annotated[tuple[Literal["RS256", "ES256", "EdDSA"], ...], NoDecode, BeforeValidator(_split)] = Field(
+    algorithms: Annotated[tuple[Literal["RS256", "ES256", "EdDSA"], ...], NoDecode, BeforeValidator(split_names)] = Field(
         ("RS256", "ES256", "EdDSA"), min_length=1, description="signatures that are accepted"
     )
     max_lifetime: float = Field(86_400.0, gt=0, le=366 * 86_400, description="longest time from iat to exp, seconds")

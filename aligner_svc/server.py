@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from google.rpc import status_pb2
 from grpc import aio
@@ -19,6 +19,7 @@ from aligner_svc.audio.decode import Decoder
 from aligner_svc.channel_options import ChannelOptions
 from aligner_svc.config import MIB, Limits, Settings
 from aligner_svc.engines.base import Engine, EngineStartError
+from aligner_svc.engines.batching import BatchWatch
 from aligner_svc.engines.pocketsphinx.engine import PocketSphinxEngine
 from aligner_svc.errors import AlignerError
 from aligner_svc.guards import GuardError, Guards
@@ -26,7 +27,13 @@ from aligner_svc.listening import ListenError, check_exposure, parse, take
 from aligner_svc.pipeline import Pipeline
 from aligner_svc.servicer import AlignerServicer
 from aligner_svc.status import internal_status, to_status
+from aligner_svc.telemetry.logs import Logs, open_logs
+from aligner_svc.telemetry.metrics_server import MetricsServerError
 from aligner_svc.workers import WorkerDiedError
+
+if TYPE_CHECKING:
+    from aligner_svc.measuring import Measuring
+    from aligner_svc.traces import Traces
 
 log = logging.getLogger(__name__)
 
@@ -67,19 +74,29 @@ class Service:
     def __init__(self, settings: Settings, engine: Engine | None = None) -> None:
         """`engine`: instead of the one the settings name. Raises StartError."""
         self._settings = settings
+        self.address = ""
+        """HOST:PORT in use, once started."""
+        served, exempt = _methods(_ALIGNER, _HEALTH, _REFLECTION), _methods(_HEALTH)
         try:
             self._listen = parse(settings.server.listen)
             check_exposure(self._listen, settings)
+            self._traces = _traces(settings, served, exempt, lambda: self.address)
+            self._measuring = _measuring(settings)
             self._guards = Guards(
                 settings,
                 _describe,
-                served=_methods(_ALIGNER, _HEALTH, _REFLECTION),
+                served=served,
                 streams={f"/{SERVICE_NAME}/StreamAlign"},
-                exempt=_methods(_HEALTH),
+                exempt=exempt,
+                tracing=self._traces.interceptor if self._traces is not None else None,
+                metrics=self._measuring.metrics if self._measuring is not None else None,
             )
         except (ListenError, GuardError) as error:
             raise StartError(str(error)) from None
-        self.engine: Engine = engine or _engine(settings, self._on_engine)
+        watch = self._traces.watch if self._traces is not None else None
+        if self._measuring is not None:
+            watch = self._measuring.watch(watch)
+        self.engine: Engine = engine or _engine(settings, self._on_engine, watch)
         self._limits = _limits(settings.limits, self.engine)
         self.decoder = Decoder(settings.decode, self._limits, settings.decode.sandbox)
         self._health = _Health()
@@ -87,8 +104,6 @@ class Service:
         self._ready = False
         self._reporting: asyncio.Task[None] | None = None
         self._server: aio.Server | None = None
-        self.address = ""
-        """HOST:PORT in use, once started."""
 
     async def start(self) -> None:
         """Listen, load, warm up, report ready. Raises StartError."""
@@ -102,13 +117,18 @@ class Service:
             raise StartError(str(error)) from None
         try:
             await self._guards.start()
+            if self._traces is not None:
+                await self._traces.export.start()
+            if self._measuring is not None:
+                self._measuring.read(self._guards, self.engine, self.decoder, lambda: self._serving, self._dropped())
+                await self._measuring.start()
             await server.start()
             self._server = server
             await asyncio.gather(self.decoder.start(), self.engine.start())
         except WorkerDiedError as error:
             await self.close(grace=0)
             raise StartError(f"a worker process does not come up: {error}") from None
-        except (EngineStartError, GuardError) as error:
+        except (EngineStartError, GuardError, MetricsServerError) as error:
             await self.close(grace=0)
             raise StartError(str(error)) from None
         except BaseException:
@@ -130,6 +150,10 @@ class Service:
             await self._server.stop(grace)
         await asyncio.gather(self.decoder.close(), self.engine.close())
         await self._guards.close()  # last: what ended above may leave a record
+        if self._traces is not None:
+            await self._traces.export.close()
+        if self._measuring is not None:
+            await self._measuring.close()
 
     def _on_engine(self, failed: str | None) -> None:
         """The engine's device went out of service, and why, or came back."""
@@ -140,7 +164,24 @@ class Service:
         if self._engine_failed is not None:
             log.error("NOT_SERVING: the engine has failed: %s", self._engine_failed)
         states = health_pb2.HealthCheckResponse
-        await self._report(states.SERVING if self._ready and self._engine_failed is None else states.NOT_SERVING)
+        await self._report(states.SERVING if self._serving else states.NOT_SERVING)
+
+    @property
+    def _serving(self) -> bool:
+        return self._ready and self._engine_failed is None
+
+    @property
+    def metrics_address(self) -> str:
+        """HOST:PORT of the metrics, "" without them."""
+        return self._measuring.server.address if self._measuring is not None else ""
+
+    def _dropped(self) -> dict[str, Callable[[], int]]:
+        """What was lost on its way out, by what it was."""
+        dropped = dict(self._guards.dropped)
+        traces = self._traces
+        if traces is not None:
+            dropped["trace"] = lambda: traces.export.counts.dropped
+        return dropped
 
     async def _report(self, status: int) -> None:
         for name in ("", SERVICE_NAME):
@@ -171,7 +212,14 @@ class Service:
 
 async def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT, drain, return the exit status. A second signal does not wait."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs = open_logs(settings.logs.format, settings.logs.level, key_prefixes=(settings.keys.prefix,))
+    try:
+        return await _serve(settings, logs)
+    finally:
+        logs.close()
+
+
+async def _serve(settings: Settings, logs: Logs) -> int:
     loop = asyncio.get_running_loop()
     stop, hurry = asyncio.Event(), asyncio.Event()
 
@@ -193,6 +241,7 @@ async def serve(settings: Settings) -> int:
     except StartError as error:
         log.error("%s", error)
         return 1
+    logs.adopt()  # libraries that came with the engine bring handlers of their own
     print(f"aligner-svc ready on {service.address}", flush=True)
     await stopping
     log.info("draining")
@@ -206,16 +255,39 @@ async def serve(settings: Settings) -> int:
     return 0
 
 
-def _engine(settings: Settings, on_failed: Callable[[str | None], None]) -> Engine:
+def _measuring(settings: Settings) -> Measuring | None:
+    """prometheus-client is imported where metrics are wanted alone. Raises ListenError."""
+    if settings.metrics.listen is None:
+        return None
+    from aligner_svc.measuring import Measuring  # noqa: PLC0415
+    from interceptors.metrics import kinds  # noqa: PLC0415
+
+    services: tuple[Any, ...] = (_ALIGNER, _HEALTH, _REFLECTION)  # their stubs do not agree on a descriptor's class
+    return Measuring(settings, kinds(*services), _describe)
+
+
+def _traces(settings: Settings, served: frozenset[str], exempt: frozenset[str], address: Callable[[], str]) -> Traces | None:
+    """OpenTelemetry is imported where traces are wanted alone. Raises StartError."""
+    if settings.tracing.endpoint is None:
+        return None
+    from aligner_svc.traces import Traces, TracingError  # noqa: PLC0415
+
+    try:
+        return Traces(settings, _describe, served=served, exempt=exempt, address=address)
+    except (TracingError, ValueError) as error:
+        raise StartError(f"tracing: {error}") from None
+
+
+def _engine(settings: Settings, on_failed: Callable[[str | None], None], watch: BatchWatch | None) -> Engine:
     """The engine the settings name. torch is imported for the one that needs it alone. Raises StartError."""
     if settings.engine.name == "pocketsphinx":
-        return PocketSphinxEngine(settings.engine, settings.decode.sandbox)
+        return PocketSphinxEngine(settings.engine, settings.decode.sandbox, watch)
     try:
         from aligner_svc.engines.qwen.engine import QwenEngine  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise StartError(f"the engine qwen needs {error.name}, which is not installed: pip install 'aligner-svc[qwen]'") from None
     try:
-        return QwenEngine(settings.engine, settings.qwen, on_failed)
+        return QwenEngine(settings.engine, settings.qwen, on_failed, watch)
     except EngineStartError as error:
         raise StartError(str(error)) from None
 

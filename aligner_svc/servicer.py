@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any, TypeAlias
 
@@ -15,10 +16,12 @@ from aligner_svc.domain import Alignment, Caller
 from aligner_svc.engines.base import Engine
 from aligner_svc.errors import LimitExceededError
 from aligner_svc.pipeline import Job, Observer, Pipeline, Stage, ignore
+from aligner_svc.telemetry.redaction import conceal
 from aligner_svc.upload import Upload
 from aligner_svc.workers import Buffer
 from interceptors.call import current_call
 from interceptors.overload.admission import working
+from interceptors.stages import add_stage, stage
 
 Context: TypeAlias = "aio.ServicerContext[Any, Any]"
 _BATCH_WORDS = 256
@@ -40,6 +43,7 @@ class AlignerServicer(aligner_pb2_grpc.AlignerServicer):
             message = f"the audio has {len(request.audio)} bytes; Align takes at most {most}, send more with StreamAlign"
             raise LimitExceededError("AUDIO_TOO_LARGE", message, field="audio")
         job = messages.job(request.config if request.HasField("config") else None)
+        conceal(job.transcript)
         await messages.declared(request.config).check(request.audio)
         await _scanned(request.audio)
         alignment = await self._work(job, request.audio, _caller(context))
@@ -67,6 +71,7 @@ class AlignerServicer(aligner_pb2_grpc.AlignerServicer):
                 latest.put_nowait((stage, aligned, total))
 
             job, audio = upload.finish()
+            conceal(job.transcript)
             await _scanned(audio)
             work = asyncio.create_task(self._work(job, audio, _caller(context), observe))
             try:
@@ -88,9 +93,16 @@ class AlignerServicer(aligner_pb2_grpc.AlignerServicer):
 
     async def _work(self, job: Job, audio: Buffer, caller: Caller, observe: Observer = ignore) -> Alignment:
         """The job, once there is room for it; what it turns out to hold is charged before the engine works on it."""
+        size = memoryview(audio).nbytes
         async with working() as work:
+            began = time.perf_counter()
             alignment = await self._pipeline.align(job, audio, caller, observe, _charge)
-            work.done(alignment.timing.queue, alignment.timing.decode + alignment.timing.align)
+            timing = alignment.timing
+            work.done(timing.queue, timing.decode + timing.align)
+        # Other processes did it and say how long it took; the order is theirs, the beginnings are reckoned.
+        add_stage("decode", began, timing.decode, bytes=size, audio_seconds=alignment.audio_seconds)
+        add_stage("queue", began + timing.decode, timing.queue)
+        add_stage("align", began + timing.total - timing.align, timing.align, words=len(alignment.words))
         return alignment
 
     async def GetServerInfo(  # noqa: N802
@@ -115,7 +127,8 @@ async def _scanned(audio: Buffer) -> None:
     """Nothing decodes what the scanner has not passed."""
     call = current_call()
     if call is not None and call.scan is not None:
-        await call.scan.verdict(audio)
+        with stage("scan", bytes=memoryview(audio).nbytes):
+            await call.scan.verdict(audio)
 
 
 async def _charge(audio_seconds: float) -> None:

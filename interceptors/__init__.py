@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from grpc import aio
 
 from interceptors.abuse.abuse import Abuse
+from interceptors.access_log import AccessLog
 from interceptors.antivirus.scan import Scan
 from interceptors.audit import Audit
 from interceptors.auth.authenticate import Authenticate
@@ -15,12 +16,14 @@ from interceptors.base import CallInterceptor
 from interceptors.call import Call, current_call, outcome
 from interceptors.events import Event, Record, SecurityEvent
 from interceptors.header_limits import HeaderLimits
+from interceptors.metrics import RpcMetrics
 from interceptors.overload.overload import Overload
 from interceptors.quota.quota import Quota
 from interceptors.recovery import Describe, Recovery
 from interceptors.refusal import RefusedError
 from interceptors.request_id import RequestId
 from interceptors.requests import Check, Requests
+from interceptors.tracing import Tracing
 
 __all__ = [
     "Abuse",
@@ -52,6 +55,9 @@ def chain(
     *,
     most_metadata_entries: int,
     most_metadata_bytes: int,
+    tracing: Tracing | None = None,
+    metrics: RpcMetrics | None = None,
+    access_log: AccessLog | None = None,
     record: Record | None = None,
     abuse: Abuse | None = None,
     authenticate: Authenticate | None = None,
@@ -70,6 +76,11 @@ def chain(
         Recovery(describe, domain),
         # Before anything that logs or refuses, so that every line and every refusal carries the id.
         RequestId(),
+        # Around all that takes time; within the request id, which a trace names.
+        tracing,
+        # Around all that may refuse: what is not counted did not happen.
+        metrics,
+        access_log,
         # Around every guard that refuses and around the servicer, whose errors it records too.
         Audit(record, describe) if record is not None else None,
         # Before anything is looked at: a blocked address costs nothing. Outside of what refuses, whose refusals it counts.
@@ -88,5 +99,7 @@ def chain(
         scan,
         # Innermost: no request is read until all of the above have let its call pass.
         Requests(check),
+        # Behind it, for it alone tells a unary request from a stream.
+        metrics.messages if metrics is not None else None,
     )
     return tuple(guard for guard in guards if guard is not None)

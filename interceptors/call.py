@@ -29,6 +29,8 @@ class Call:
     request_id: str = ""
     user_agent: str = ""
     principal: Principal | None = None
+    request_bytes: int = 0
+    """Of the messages that have come in."""
     meter: Meter | None = None
     """What the call is charged by; None where it is not."""
     scan: Scanning | None = None

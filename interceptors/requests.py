@@ -106,9 +106,12 @@ async def _taken(parse: _Parse, raw: bytes) -> Any:
     """A message that was parsed, and charged to its caller."""
     message = parse(raw)
     call = current_call()
-    if call is not None and call.meter is not None:
+    if call is None:
+        return message
+    call.request_bytes += len(raw)
+    if call.meter is not None:
         await call.meter.received(len(raw), message)
-    if call is not None and call.scan is not None:
+    if call.scan is not None:
         await call.scan.received(message)
     return message
 

@@ -28,6 +28,7 @@ from interceptors.call import current_call
 from interceptors.events import Event, Record, SecurityEvent
 from interceptors.principal import Principal, Rejected, Undecided, Verdict
 from interceptors.refusal import RefusedError
+from interceptors.stages import stage
 
 AUTHORIZATION = "authorization"
 API_KEY = "x-api-key"
@@ -110,7 +111,8 @@ class Authenticate(CallInterceptor):
         if method in self._exempt:
             yield
             return
-        verdict = await self._judge(context)
+        with stage("authenticate"):
+            verdict = await self._judge(context)
         if not isinstance(verdict, Principal):
             raise self._refusal(verdict)
         call = current_call()

@@ -15,6 +15,7 @@ from interceptors.quota.meter import CallMeter, Estimate
 from interceptors.quota.refusal import RATELIMIT, ratelimit, refusal
 from interceptors.quota.store import Left, QuotaStore
 from interceptors.refusal import RefusedError
+from interceptors.stages import stage
 
 
 class Quota(CallInterceptor):
@@ -45,7 +46,8 @@ class Quota(CallInterceptor):
         if method in self._exempt or call is None:
             yield
             return
-        meter = await self._begin(method, call)
+        with stage("quota"):
+            meter = await self._begin(method, call)
         call.meter = meter
         refused = False  # says by itself what is left
         try:

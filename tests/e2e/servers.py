@@ -20,6 +20,7 @@ from aligner_svc.engines.base import Engine
 from aligner_svc.protection_settings import AbuseSettings, AntivirusSettings, ConnectionSettings, OverloadSettings, QuotaSettings
 from aligner_svc.security_settings import AuditSettings, AuthSettings, JwtSettings, KeySettings, TlsSettings
 from aligner_svc.server import Service
+from aligner_svc.telemetry_settings import MetricsSettings, TracingSettings
 
 ALIGNER = Path(sys.executable).with_name("aligner")
 PATIENCE = 60.0
@@ -80,6 +81,8 @@ def service(
     abuse: AbuseSettings | None = None,
     connections: ConnectionSettings | None = None,
     antivirus: AntivirusSettings | None = None,
+    tracing: TracingSettings | None = None,
+    metrics: MetricsSettings | None = None,
 ) -> Service:
     """Not started. Every section is given, so that no variable and no settings file of the machine has a say.
 
@@ -101,6 +104,8 @@ def service(
             quota=quota or QuotaSettings(),
             overload=overload or OverloadSettings(),
             abuse=abuse or AbuseSettings(),
+            metrics=metrics or MetricsSettings(),
+            tracing=tracing or TracingSettings(),
             antivirus=antivirus or AntivirusSettings(),
             connections=connections or ConnectionSettings(),
         )

@@ -219,7 +219,7 @@ async def test_not_serving_while_the_device_fails(
 
     monkeypatch.setattr(PackedAligner, "__call__", forward)
     async with serving(qwen=qwen) as running, connect(running.address) as channel:
-        running.engine._batcher._device._pauses = (0.05, 0.1)  # seconds between looks at it; 5 to 60 are too many here
+        running.engine.batcher._device._pauses = (0.05, 0.1)  # seconds between looks at it; 5 to 60 are too many here
         watch = aiter(health_pb2_grpc.HealthStub(channel).Watch(health()))
         assert (await anext(watch)).status == SERVING
         stub = AlignerStub(channel)

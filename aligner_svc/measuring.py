@@ -1,0 +1,97 @@
+"""Metrics as the settings want them: what counts, what is read, and the port that tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from aligner_svc import __version__
+from aligner_svc.config import Settings
+from aligner_svc.engines.base import Engine
+from aligner_svc.engines.batching import BatchReport, BatchWatch
+from aligner_svc.listening import parse
+from aligner_svc.telemetry.metrics import Metrics, Sources
+from aligner_svc.telemetry.metrics_server import MetricsServer
+from interceptors import Call, Describe
+from interceptors.quota.fallback import FallbackStore
+from interceptors.traces import sampled_trace_id
+
+if TYPE_CHECKING:
+    from aligner_svc.audio.decode import Decoder
+    from aligner_svc.guards import Guards
+
+
+class Measuring:
+    """`metrics` for the guards, `server` to start and close with the service."""
+
+    def __init__(self, settings: Settings, methods: Mapping[str, str], describe: Describe) -> None:
+        """`methods` with their grpc_type. Raises ListenError for an address that is none."""
+        assert settings.metrics.listen is not None
+        address = parse(settings.metrics.listen)
+        self._guards: Guards | None = None
+        quotas = settings.server.profile != "dev" or settings.quota.file is not None
+        self.metrics = Metrics(methods, describe, quota_class=self._quota_class if quotas else None, trace_id=sampled_trace_id)
+        self.server = MetricsServer(self.metrics, address.host, address.port)
+        self._settings = settings
+
+    def _quota_class(self, call: Call) -> str:
+        quota = self._guards.protection.quota if self._guards is not None else None
+        return quota.class_of(call).name if quota is not None else ""
+
+    def watch(self, other: BatchWatch | None) -> BatchWatch:
+        """What the engine tells of its batches, to the metrics and to `other`."""
+        origin = other.origin if other is not None else _nobody
+        tell = other.on_batch if other is not None else None
+
+        def on_batch(report: BatchReport) -> None:
+            self.metrics.engine.batch(report)
+            if tell is not None:
+                tell(report)
+
+        return BatchWatch(on_batch, origin)
+
+    def read(
+        self,
+        guards: Guards,
+        engine: Engine,
+        decoder: Decoder,
+        ready: Callable[[], bool],
+        dropped: Mapping[str, Callable[[], int]],
+    ) -> None:
+        """Everything there is to be read at a scrape. Once, when all parts are built."""
+        self._guards = guards
+        settings = self._settings.engine
+        batcher = getattr(engine, "batcher", None)
+        pool = getattr(engine, "pool", None)
+        store = guards.protection.store
+        tokens, certificates, antivirus = guards.tokens, guards.certificates, guards.antivirus
+        self.metrics.watch(
+            Sources(
+                build={"version": __version__, "engine": engine.name},
+                ready=ready,
+                engine=batcher.state if batcher is not None else None,
+                engine_lanes=settings.workers if pool is not None else 1,
+                engine_queue=settings.queue,
+                pools=[part for part in (decoder.pool, pool) if part is not None],
+                overload=guards.protection.overload,
+                quota_store=store if isinstance(store, FallbackStore) else None,
+                key_sources=(lambda: tokens.sources) if tokens is not None else None,
+                certificate_expires=(lambda: certificates.expires) if certificates is not None else None,
+                antivirus=(lambda: antivirus.state) if antivirus is not None else None,
+                dropped=dropped,
+            )
+        )
+
+    async def start(self) -> None:
+        """Raises MetricsServerError."""
+        await self.metrics.start()
+        await self.server.start()
+
+    async def close(self) -> None:
+        """Idempotent."""
+        await self.server.close()
+        await self.metrics.close()
+
+
+def _nobody() -> object:
+    return None

@@ -1,0 +1,58 @@
+"""Traces of the whole service, as a collector gets them."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+
+from aligner_svc.api.v1 import aligner_pb2
+from aligner_svc.telemetry_settings import TracingSettings
+from tests.e2e.guarded import Home, bearer
+from tests.e2e.recordings import SPEECH, TRANSCRIPT, WORDS
+from tests.e2e.servers import calling, serving
+from tests.otlp_receiver import OtlpReceiver
+
+ALIGN = aligner_pb2.AlignRequest(config=aligner_pb2.AlignConfig(transcript=TRANSCRIPT, language="en"), audio=SPEECH)
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+SAMPLED = ("traceparent", f"00-{TRACE}-00f067aa0ba902b7-01")
+
+
+async def test_a_callers_trace_goes_on_through_the_stages_and_the_batch() -> None:
+    """With the real engine: what waits, decodes and aligns is a span each, and the batch is linked to the call."""
+    async with OtlpReceiver().serving() as collector:
+        tracing = TracingSettings(endpoint=collector.endpoint, ratio=0.0)
+        async with serving(tracing=tracing) as running, calling(running.address) as stub:
+            answer = await stub.Align(ALIGN, metadata=[SAMPLED])
+            assert [word.text for word in answer.words] == list(WORDS)
+        names = {"aligner.v1.Aligner/Align", "decode", "queue", "align", "batch"}
+        await collector.until(lambda seen: names <= {span.name for span in seen.spans})
+        call = collector.named("aligner.v1.Aligner/Align")
+        assert call.trace == TRACE
+        for name in ("decode", "queue", "align"):
+            span = collector.named(name)
+            assert (span.trace, span.parent) == (TRACE, call.span)
+        assert collector.named("decode").attributes["aligner.bytes"] == len(SPEECH)
+        assert TRACE in {trace for trace, _ in collector.named("batch").links}
+        assert TRANSCRIPT.split()[0] not in str(collector.spans)
+
+
+async def test_a_refusal_says_why_and_a_fault_is_kept(tmp_path) -> None:
+    home = Home(tmp_path, methods=("jwt",), mtls=False)
+    async with OtlpReceiver().serving() as collector:
+        tracing = TracingSettings(endpoint=collector.endpoint, ratio=0.0)
+        async with home.serving(tracing=tracing) as running, home.connect(running) as channel:
+            align = channel.unary_unary("/aligner.v1.Aligner/Align", aligner_pb2.AlignRequest.SerializeToString)
+            with pytest.raises(grpc.aio.AioRpcError):
+                await align(ALIGN, metadata=[SAMPLED])
+            running.engine.error = RuntimeError("hunter2")
+            with pytest.raises(grpc.aio.AioRpcError):
+                await align(ALIGN, metadata=[bearer(home.forge.token())])
+        await collector.until(lambda seen: sum(span.name == "aligner.v1.Aligner/Align" for span in seen.spans) == 2)
+        told = {
+            span.attributes["rpc.response.status_code"]: span.attributes.get("aligner.reason")
+            for span in collector.spans
+            if span.name == "aligner.v1.Aligner/Align"
+        }
+        assert told["UNAUTHENTICATED"] == "CREDENTIALS_MISSING"
+        assert "INTERNAL" in told
+        assert "hunter2" not in str(collector.spans)

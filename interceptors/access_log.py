@@ -68,7 +68,7 @@ class AccessLog(CallInterceptor):
         finally:
             seconds = self._now() - began
             try:
-                code = ended_with(context, error, self._describe)
+                code = ended_with(context, error, self._describe, left)
                 level = self._level(method, code)
                 if log.isEnabledFor(level):
                     fields = _fields(call, code, seconds)

@@ -27,7 +27,7 @@ def png() -> bytes:
 def zipped(comment: bytes = b"") -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("evil.sh", b"#!/bin/sh\n")
+        archive.writestr(zipfile.ZipInfo("evil.sh"), b"#!/bin/sh\n")
         archive.comment = comment
     return buffer.getvalue()
 
@@ -42,7 +42,7 @@ def tarred() -> bytes:
 @cache
 def gzip_bomb() -> bytes:
     """100 MiB of zeros."""
-    return gzip.compress(bytes(100 << 20))
+    return gzip.compress(bytes(100 << 20), mtime=0)
 
 
 def windows_program() -> bytes:

@@ -163,7 +163,7 @@ def test_nothing_is_empty() -> None:
 def zipped(comment: bytes = b"") -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("a", b"")
+        archive.writestr(zipfile.ZipInfo("a"), b"")  # without the time, which no two test processes share
         archive.comment = comment
     return buffer.getvalue()
 

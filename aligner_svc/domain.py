@@ -103,6 +103,8 @@ class Timing:
     decode: float = 0.0
     align: float = 0.0
     total: float = 0.0
+    scan: float = 0.0
+    """Waiting for the virus scanner's verdict."""
 
 
 @dataclass(frozen=True, slots=True)

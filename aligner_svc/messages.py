@@ -68,6 +68,7 @@ def summary(alignment: Alignment) -> pb.Summary:
             decode_ms=milliseconds(timing.decode),
             align_ms=milliseconds(timing.align),
             total_ms=milliseconds(timing.total),
+            scan_ms=milliseconds(timing.scan),
         ),
     )
 

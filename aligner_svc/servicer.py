@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from grpc import aio
@@ -45,8 +46,8 @@ class AlignerServicer(aligner_pb2_grpc.AlignerServicer):
         job = messages.job(request.config if request.HasField("config") else None)
         conceal(job.transcript)
         await messages.declared(request.config).check(request.audio)
-        await _scanned(request.audio)
-        alignment = await self._work(job, request.audio, _caller(context))
+        scanning = await _scanned(request.audio)
+        alignment = _with_scan(await self._work(job, request.audio, _caller(context)), scanning)
         if len(alignment.words) <= _BATCH_WORDS:
             return messages.response(alignment)
         return await asyncio.to_thread(messages.response, alignment)  # 40,000 words take a tenth of a second
@@ -72,7 +73,7 @@ class AlignerServicer(aligner_pb2_grpc.AlignerServicer):
 
             job, audio = upload.finish()
             conceal(job.transcript)
-            await _scanned(audio)
+            scanning = await _scanned(audio)
             work = asyncio.create_task(self._work(job, audio, _caller(context), observe))
             try:
                 while not work.done():
@@ -83,7 +84,7 @@ class AlignerServicer(aligner_pb2_grpc.AlignerServicer):
                         yield messages.working(stage, upload.received, aligned, total)
                     else:
                         told.cancel()
-                alignment = await work
+                alignment = _with_scan(await work, scanning)
             finally:
                 work.cancel()
         for first in range(0, len(alignment.words), _BATCH_WORDS):
@@ -123,12 +124,19 @@ class AlignerServicer(aligner_pb2_grpc.AlignerServicer):
         )
 
 
-async def _scanned(audio: Buffer) -> None:
-    """Nothing decodes what the scanner has not passed."""
+async def _scanned(audio: Buffer) -> float:
+    """Nothing decodes what the scanner has not passed. Seconds that it took."""
     call = current_call()
-    if call is not None and call.scan is not None:
-        with stage("scan", bytes=memoryview(audio).nbytes):
-            await call.scan.verdict(audio)
+    if call is None or call.scan is None:
+        return 0.0
+    with stage("scan", bytes=memoryview(audio).nbytes) as scanning:
+        await call.scan.verdict(audio)
+    return scanning.seconds
+
+
+def _with_scan(alignment: Alignment, seconds: float) -> Alignment:
+    timing = alignment.timing
+    return replace(alignment, timing=replace(timing, scan=seconds, total=timing.total + seconds))
 
 
 async def _charge(audio_seconds: float) -> None:

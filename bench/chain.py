@@ -39,8 +39,11 @@ from aligner_svc.audio_cost import AudioEstimate
 from aligner_svc.guards import DEFAULT_POLICY
 from aligner_svc.status import DOMAIN, internal_status
 from aligner_svc.telemetry.audit import AuditLog
+from aligner_svc.telemetry.logs import open_logs
+from aligner_svc.telemetry.metrics import Metrics
 from interceptors import Audit, Authenticate, Authorise, HeaderLimits, Recovery, RequestId, Requests
 from interceptors.abuse.abuse import Abuse, AbuseRules
+from interceptors.access_log import AccessLog
 from interceptors.auth.authenticate import Methods
 from interceptors.auth.certificate import thumbprint
 from interceptors.auth.jwks import FileKeys
@@ -56,11 +59,14 @@ from interceptors.quota.memory import MemoryStore
 from interceptors.quota.quota import Quota
 from interceptors.quota.redis_store import RedisStore
 from interceptors.quota.store import QuotaStore
+from interceptors.sampling import Sampling, SamplingRules
+from interceptors.tracing import Tracing
 
 METHOD = "/aligner.v1.Aligner/Align"
 ISSUER = "https://issuer.example.org"
 IN_FLIGHT = 32
 IN_REDIS = "quota in Redis"
+SEEN, TRACED = "metrics, log", "traced, 10 %"
 MOST_BYTES = 16 << 20
 
 
@@ -121,9 +127,17 @@ async def stages(folder: Path, stack: AsyncExitStack) -> list[tuple[str, Sequenc
         ("quota", quota),
         ("overload", Overload(limit, exempt=(), priority=lambda call: Priority.NORMAL)),
     ]
+    metrics = Metrics({METHOD: "unary"}, describe, quota_class=lambda call: "default")
+    logs = open_logs("json", stream=stack.enter_context((folder / "log").open("w")))
+    stack.callback(logs.close)
+    tracing = Tracing(lambda trace: None, Sampling(SamplingRules(0.1)), describe, served=served)
     grown: list[tuple[str, Sequence[aio.ServerInterceptor]]] = [("bare grpc.aio", ()), ("requests", (Requests(),))]
     for count, (name, _) in enumerate(guards, 1):
         grown.append((name, (*(guard for _, guard in guards[:count]), Requests())))
+    seen: list[aio.ServerInterceptor] = [guard for _, guard in guards]
+    counted = (*seen[:2], metrics.rpc, AccessLog(describe), *seen[2:], Requests(), metrics.rpc.messages)
+    grown.append((SEEN, counted))
+    grown.append((TRACED, (*counted[:2], tracing, *counted[2:])))
     if shutil.which("redis-server"):
         store = FallbackStore(RedisStore(stack.enter_context(redis(folder))), memory, 1)
         await store.start()
@@ -275,11 +289,15 @@ def report(grown: Sequence[Stage], arguments: argparse.Namespace) -> None:
     print(f"throughput over bare {rate:.2f} (goal: 0.6 or more)")
     quota = names.index("quota")
     print(f"quota in memory: p50 {p50[quota] - p50[quota - 1]:+.0f} us (goal: 50 or less)", end="")
+    overload, seen = names.index("overload"), names.index(SEEN)
+    audit = p50[names.index("audit")] - p50[names.index("audit") - 1]
     if IN_REDIS in names:
         # Beside the whole chain with the quota in memory, and what that adds.
         redis_p50 = p50[names.index(IN_REDIS)] - p50[names.index("overload")] + p50[quota] - p50[quota - 1]
         print(f"; in Redis, two round trips: {redis_p50 / 1000:+.2f} ms (goal: 0.5 or less)", end="")
     print()
+    print(f"metrics, access line and audit: p50 {p50[seen] - p50[overload] + audit:+.0f} us (goal: 80 or less);", end=" ")
+    print(f"traces of one in ten more: {p50[seen + 1] - p50[seen]:+.0f} us (goal: 60 or less)")
 
 
 if __name__ == "__main__":

@@ -193,5 +193,11 @@ def _alignment(words: Sequence[Word], summary: pb.Summary) -> Alignment:
         language=summary.language,
         match_score=summary.match_score,
         warnings=tuple(domain.Warning(warning.code, warning.message) for warning in summary.warnings),
-        timing=Timing(timing.queue_ms / 1000, timing.decode_ms / 1000, timing.align_ms / 1000, timing.total_ms / 1000),
+        timing=Timing(
+            queue=timing.queue_ms / 1000,
+            decode=timing.decode_ms / 1000,
+            align=timing.align_ms / 1000,
+            total=timing.total_ms / 1000,
+            scan=timing.scan_ms / 1000,
+        ),
     )

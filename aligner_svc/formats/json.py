@@ -34,6 +34,7 @@ def render_json(alignment: Alignment) -> str:
         "timing": {
             "queue": round(timing.queue, _PLACES),
             "decode": round(timing.decode, _PLACES),
+            "scan": round(timing.scan, _PLACES),
             "align": round(timing.align, _PLACES),
             "total": round(timing.total, _PLACES),
         },

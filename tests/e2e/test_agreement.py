@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 
@@ -17,7 +18,8 @@ from interceptors.metrics import CODES
 from tests.clamd_server import EICAR, ClamdServer, clamav, clamd_server  # noqa: F401 - fixtures
 from tests.e2e.guarded import Home, bearer, info, port_of, with_key
 from tests.e2e.recordings import SPEECH, TRANSCRIPT
-from tests.e2e.servers import until
+from tests.e2e.scripted_engine import ScriptedEngine
+from tests.e2e.servers import calling, serving, until
 from tests.e2e.test_metrics import METRICS, scraped
 from tests.otlp_receiver import OtlpReceiver
 
@@ -28,12 +30,12 @@ Code = grpc.StatusCode
 
 @pytest.fixture
 def lines():
-    """Codes of the access lines, as they are logged."""
-    seen: list[str] = []
+    """The access lines, as they are logged."""
+    seen: list[logging.LogRecord] = []
 
     class Collect(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            seen.append(record.code)
+            seen.append(record)
 
     logger, handler = logging.getLogger("interceptors.access_log"), Collect()
     level = logger.level
@@ -44,7 +46,7 @@ def lines():
     logger.removeHandler(handler)
 
 
-async def test_everybody_counted_the_same(tmp_path, lines: list[str], clamav: ClamdServer) -> None:  # noqa: F811
+async def test_everybody_counted_the_same(tmp_path, lines: list[logging.LogRecord], clamav: ClamdServer) -> None:  # noqa: F811
     home = Home(tmp_path, methods=("jwt", "api_key"), mtls=False)
     key_quota = '[classes.default]\n[classes.small]\nrequests_per_second = 0.001\nburst = 1\n[principals]\n"key:*" = "small"\n'
     home.quotas.write_text(key_quota)
@@ -97,7 +99,7 @@ async def test_everybody_counted_the_same(tmp_path, lines: list[str], clamav: Cl
         await collector.until(lambda now: len(spans(now)) == sum(seen.values()))
         traced = Counter(span.attributes["rpc.response.status_code"] for span in spans(collector))
     by_name = {code.name: number for code, number in seen.items()}
-    assert Counter(lines) == by_name
+    assert Counter(line.code for line in lines) == by_name
     assert traced == by_name
     measured: Counter[str] = Counter()
     for labels, value in values["grpc_server_handled_total"].items():
@@ -107,6 +109,36 @@ async def test_everybody_counted_the_same(tmp_path, lines: list[str], clamav: Cl
     assert measured == {CODES[code]: number for code, number in seen.items()}
     audited = Counter(event["event"] for event in home.events())
     assert audited == {"authentication_failed": 1, "authorisation_denied": 1, "malware_found": 1, "server_error": 1}
+
+
+async def test_a_slow_stage_is_named_alike_everywhere(lines: list[logging.LogRecord], clamav: ClamdServer) -> None:  # noqa: F811
+    """Clamd sleeps for a second: answer, line and trace say that it was the scan, and for how long, within 5 %."""
+    antivirus = AntivirusSettings(address=clamav.address("unix"), stream_max_bytes=12 << 20, timeout=30.0, scan_timeout=30.0)
+    async with OtlpReceiver().serving() as collector:
+        tracing = TracingSettings(endpoint=collector.endpoint, ratio=1.0)
+        async with (
+            serving(engine=ScriptedEngine(), antivirus=antivirus, tracing=tracing) as running,
+            calling(running.address) as stub,
+        ):
+            clamav.pause()
+            try:
+                call = asyncio.ensure_future(stub.Align(ALIGN))
+                await asyncio.sleep(1.0)
+            finally:
+                clamav.resume()
+            timing = (await call).summary.timing
+            await until(lambda: bool(lines), "the line")
+        await collector.until(lambda now: "scan" in {span.name for span in now.spans})
+        scan, whole = collector.named("scan"), collector.named("aligner.v1.Aligner/Align")
+    told = {
+        "answer": timing.scan_ms,
+        "line": lines[0].stages_ms["scan"],
+        "trace": (scan.ended - scan.began) / 1e6,
+    }
+    assert max(told.values()) <= 1.05 * min(told.values()), told
+    assert max(lines[0].stages_ms, key=lines[0].stages_ms.get) == "scan"
+    assert timing.scan_ms >= 0.9 * timing.total_ms >= 500
+    assert scan.parent == whole.span
 
 
 def spans(collector: OtlpReceiver) -> list:

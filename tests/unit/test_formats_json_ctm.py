@@ -55,7 +55,7 @@ def test_json_is_the_whole_contract() -> None:
             "language": "en",
             "match_score": 0.877,
             "warnings": [{"code": "LOW_MATCH", "message": "Check the transcript."}],
-            "timing": {"queue": 0.001, "decode": 0.002, "align": 0.033, "total": 0.04},
+            "timing": {"queue": 0.001, "decode": 0.002, "scan": 0.0, "align": 0.033, "total": 0.04},
         },
     }
 

@@ -293,6 +293,7 @@ class Timing(_message.Message):
     DECODE_MS_FIELD_NUMBER: _builtins.int
     ALIGN_MS_FIELD_NUMBER: _builtins.int
     TOTAL_MS_FIELD_NUMBER: _builtins.int
+    SCAN_MS_FIELD_NUMBER: _builtins.int
     queue_ms: _builtins.int
     """Waiting for a decoder or for the engine."""
     decode_ms: _builtins.int
@@ -301,6 +302,8 @@ class Timing(_message.Message):
     """Aligning."""
     total_ms: _builtins.int
     """From the last byte received to the answer."""
+    scan_ms: _builtins.int
+    """Waiting for the virus scanner's verdict; 0 where nothing is scanned."""
     def __init__(
         self,
         *,
@@ -308,10 +311,11 @@ class Timing(_message.Message):
         decode_ms: _builtins.int = ...,
         align_ms: _builtins.int = ...,
         total_ms: _builtins.int = ...,
+        scan_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["align_ms", b"align_ms", "decode_ms", b"decode_ms", "queue_ms", b"queue_ms", "total_ms", b"total_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["align_ms", b"align_ms", "decode_ms", b"decode_ms", "queue_ms", b"queue_ms", "scan_ms", b"scan_ms", "total_ms", b"total_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -223,7 +223,7 @@ async def test_a_clamd_that_hangs_is_waited_for_no_longer_than_set(clamav: Clamd
 @KINDS
 async def test_a_clamd_that_dies_while_it_scans_has_given_no_verdict(clamav: ClamdServer, kind) -> None:
     async with Clamd(clamav.address(kind)).stream() as stream:
-        await stream.send(os.urandom(MIB))
+        await stream.send(os.urandom(64 << 10))  # little enough to wait in the socket, should clamd not have taken it yet
         clamav.pause()
         await stream.end()
         clamav.kill()

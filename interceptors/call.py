@@ -39,6 +39,9 @@ class Call:
     """What was done for the call so far, in the order it ended."""
 
 
+_EARLY = 0.01
+"""Seconds before a deadline from which a call that is given up has met it: the caller's own clock ends it first."""
+
 _current: ContextVar[Call | None] = ContextVar("call", default=None)
 
 
@@ -64,7 +67,7 @@ def outcome(context: aio.ServicerContext[Any, Any], error: BaseException | None)
     gone = isinstance(error, asyncio.CancelledError) or (error is None and context.done())
     if gone and code in {None, grpc.StatusCode.OK}:  # a guard that ends a call from outside leaves its status
         left = context.time_remaining()
-        return grpc.StatusCode.DEADLINE_EXCEEDED if left is not None and left <= 0 else grpc.StatusCode.CANCELLED
+        return grpc.StatusCode.DEADLINE_EXCEEDED if left is not None and left <= _EARLY else grpc.StatusCode.CANCELLED
     if error is None:
         return code or grpc.StatusCode.OK
     return code or grpc.StatusCode.UNKNOWN

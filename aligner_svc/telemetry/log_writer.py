@@ -20,6 +20,9 @@ _RESERVED = 0.1
 _PATIENCE = 2.0
 """Seconds `close` waits for what is still to be written."""
 _RETRY = 0.2
+_GATHER = 0.02
+"""Seconds in which lines gather before they are written together. A thread that wakes for each line takes the interpreter from
+the event loop at each: 0.6 ms of a call's time were that."""
 
 
 class LogWriter(Generic[T]):
@@ -79,7 +82,8 @@ class LogWriter(Generic[T]):
                 return False
             self._waiting.append((item, size))
             self._characters += size
-            self._changed.notify()
+            if len(self._waiting) == 1:  # it is awake, and gathers
+                self._changed.notify()
         return True
 
     def close(self) -> None:
@@ -93,12 +97,13 @@ class LogWriter(Generic[T]):
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._closed, self._every)
-                taken = self._waiting.popleft() if self._waiting else None
-                closed = self._closed and not self._waiting
-                if taken is not None:
-                    self._characters -= taken[1]
-            if taken is not None:
-                self._write(taken[0])
+                self._changed.wait_for(lambda: self._closed, _GATHER if self._waiting else 0)
+                taken = [item for item, _ in self._waiting]
+                self._waiting.clear()
+                self._characters = 0
+                closed = self._closed
+            for item in taken:
+                self._write(item)
             if closed or self._due():
                 for item in self._idle():
                     self._write(item)

@@ -9,13 +9,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping
 from importlib.resources import files
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import grpc
 
 from aligner_svc.config import Settings
 from aligner_svc.payload_rules import ProtoRules
-from aligner_svc.protection import ProtectionError, build
+from aligner_svc.protection import Part, ProtectionError, build
 from aligner_svc.security_settings import AuthSettings, Issuer, JwtSettings, KeySettings
 from aligner_svc.status import DOMAIN
 from aligner_svc.telemetry.audit import AuditError, AuditLog, open_audit
@@ -40,18 +40,11 @@ if TYPE_CHECKING:
 
 DEFAULT_POLICY = "default_policy.toml"
 
-
 log = logging.getLogger(__name__)
 
 
 class GuardError(Exception):
     """The guards cannot stand as the settings have them; the message says why and what to do."""
-
-
-class _Part(Protocol):
-    async def start(self) -> None: ...
-
-    async def close(self) -> None: ...
 
 
 class Guards:
@@ -72,7 +65,7 @@ class Guards:
 
         Raises GuardError.
         """
-        self._parts: list[_Part] = []
+        self._parts: list[Part] = []
         self._audit: AuditLog | None = None
         self._store: KeyStore | None = None
         self.certificates: ServerCertificates | None = None

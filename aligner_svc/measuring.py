@@ -9,9 +9,9 @@ from aligner_svc import __version__
 from aligner_svc.config import Settings
 from aligner_svc.engines.base import Engine
 from aligner_svc.engines.batching import BatchReport, BatchWatch
-from aligner_svc.listening import parse
+from aligner_svc.listening import ListenError, parse
 from aligner_svc.telemetry.metrics import Metrics, Sources
-from aligner_svc.telemetry.metrics_server import MetricsServer
+from aligner_svc.telemetry.metrics_server import MetricsServer, MetricsServerError
 from interceptors import Call, Describe
 from interceptors.quota.fallback import FallbackStore
 from interceptors.traces import sampled_trace_id
@@ -83,9 +83,12 @@ class Measuring:
         )
 
     async def start(self) -> None:
-        """Raises MetricsServerError."""
+        """Raises ListenError."""
         await self.metrics.start()
-        await self.server.start()
+        try:
+            await self.server.start()
+        except MetricsServerError as error:
+            raise ListenError(str(error)) from None
 
     async def close(self) -> None:
         """Idempotent."""

@@ -30,7 +30,9 @@ class ProtectionError(Exception):
     """The settings cannot be used; the message says why."""
 
 
-class _Part(Protocol):
+class Part(Protocol):
+    """What starts and ends with the server; `close` is idempotent."""
+
     async def start(self) -> None: ...
 
     async def close(self) -> None: ...
@@ -44,7 +46,7 @@ class Protection:
     store: QuotaStore | None
     overload: Overload
     abuse: Abuse | None
-    parts: tuple[_Part, ...]
+    parts: tuple[Part, ...]
 
 
 def build(
@@ -81,7 +83,7 @@ def _rules(settings: Settings) -> LimitRules:
 
 def _quota(
     settings: Settings, record: Record | None, streams: Collection[str], exempt: Collection[str]
-) -> tuple[Quota | None, QuotaStore | None, tuple[_Part, ...]]:
+) -> tuple[Quota | None, QuotaStore | None, tuple[Part, ...]]:
     wanted = settings.quota
     if settings.server.profile == "dev" and wanted.file is None:
         return None, None, ()
@@ -92,7 +94,7 @@ def _quota(
     default = built_in()
     store = _store(settings)
     classes: Callable[[], QuotaClasses] = (lambda: file.current) if file is not None else (lambda: default)
-    parts: tuple[_Part, ...] = (store, file) if file is not None else (store,)
+    parts: tuple[Part, ...] = (store, file) if file is not None else (store,)
     if wanted.redis is not None:
         from interceptors.quota.overrides import Overrides, OverrideStore  # noqa: PLC0415
 

@@ -28,7 +28,6 @@ from aligner_svc.pipeline import Pipeline
 from aligner_svc.servicer import AlignerServicer
 from aligner_svc.status import internal_status, to_status
 from aligner_svc.telemetry.logs import Logs, open_logs
-from aligner_svc.telemetry.metrics_server import MetricsServerError
 from aligner_svc.workers import WorkerDiedError
 
 if TYPE_CHECKING:
@@ -128,7 +127,7 @@ class Service:
         except WorkerDiedError as error:
             await self.close(grace=0)
             raise StartError(f"a worker process does not come up: {error}") from None
-        except (EngineStartError, GuardError, MetricsServerError) as error:
+        except (EngineStartError, GuardError, ListenError) as error:
             await self.close(grace=0)
             raise StartError(str(error)) from None
         except BaseException:

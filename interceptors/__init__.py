@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from grpc import aio
 
@@ -13,17 +14,20 @@ from interceptors.audit import Audit
 from interceptors.auth.authenticate import Authenticate
 from interceptors.auth.authorise import Authorise
 from interceptors.base import CallInterceptor
-from interceptors.call import Call, current_call, outcome
+from interceptors.call import Call, current_call
+from interceptors.ending import Describe, outcome
 from interceptors.events import Event, Record, SecurityEvent
 from interceptors.header_limits import HeaderLimits
-from interceptors.metrics import RpcMetrics
 from interceptors.overload.overload import Overload
 from interceptors.quota.quota import Quota
-from interceptors.recovery import Describe, Recovery
+from interceptors.recovery import Recovery
 from interceptors.refusal import RefusedError
 from interceptors.request_id import RequestId
 from interceptors.requests import Check, Requests
 from interceptors.tracing import Tracing
+
+if TYPE_CHECKING:
+    from interceptors.metrics import RpcMetrics  # prometheus-client is for servers that have metrics alone
 
 __all__ = [
     "Abuse",

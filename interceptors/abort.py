@@ -6,22 +6,20 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 
-import grpc
 from google.rpc import status_pb2
 from grpc import aio
 
 from interceptors.base import Context
+from interceptors.ending import BY_NUMBER
 
 Metadata = Sequence[tuple[str, str]]
-
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 async def abort(context: Context, status: status_pb2.Status, metadata: Metadata = ()) -> None:
     """Never returns: gRPC raises AbortError. Metadata that is set already (the request id) goes out as well."""
     details = ("grpc-status-details-bin", status.SerializeToString())
     # gRPC would drop the trailing metadata for what abort is given.
-    await context.abort(_CODES[status.code], status.message, (*(context.trailing_metadata() or ()), *metadata, details))
+    await context.abort(BY_NUMBER[status.code], status.message, (*(context.trailing_metadata() or ()), *metadata, details))
 
 
 async def abort_from_outside(

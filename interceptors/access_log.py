@@ -14,8 +14,7 @@ from grpc import aio
 
 from interceptors.base import CallInterceptor, Context
 from interceptors.call import Call, current_call
-from interceptors.metrics import ended_with
-from interceptors.recovery import Describe
+from interceptors.ending import Describe, ended_with
 from interceptors.refusal import RefusedError
 from interceptors.traces import current_span
 

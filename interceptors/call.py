@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-import grpc
-from grpc import aio
+from typing import TYPE_CHECKING
 
 from interceptors.antivirus.scanning import Scanning
 from interceptors.metering import Meter
@@ -39,9 +35,6 @@ class Call:
     """What was done for the call so far, in the order it ended."""
 
 
-_EARLY = 0.01
-"""Seconds before a deadline from which a call that is given up has met it: the caller's own clock ends it first."""
-
 _current: ContextVar[Call | None] = ContextVar("call", default=None)
 
 
@@ -53,21 +46,3 @@ def current_call() -> Call | None:
 def enter_call(call: Call) -> None:
     """For the rest of this call. gRPC gives every call a task, and so a context, of its own: there is nothing to undo."""
     _current.set(call)
-
-
-def outcome(context: aio.ServicerContext[Any, Any], error: BaseException | None) -> grpc.StatusCode:
-    """How a call ended, as what it is.
-
-    A handler sees a client that cancelled, one whose deadline passed and one that vanished alike: as
-    CancelledError, or, where it was reading a stream, as the stream's end. Only an expired deadline leaves its mark.
-    """
-    code = context.code()
-    if isinstance(code, int):
-        code = next((known for known in grpc.StatusCode if known.value[0] == code), grpc.StatusCode.UNKNOWN)
-    gone = isinstance(error, asyncio.CancelledError) or (error is None and context.done())
-    if gone and code in {None, grpc.StatusCode.OK}:  # a guard that ends a call from outside leaves its status
-        left = context.time_remaining()
-        return grpc.StatusCode.DEADLINE_EXCEEDED if left is not None and left <= _EARLY else grpc.StatusCode.CANCELLED
-    if error is None:
-        return code or grpc.StatusCode.OK
-    return code or grpc.StatusCode.UNKNOWN

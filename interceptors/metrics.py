@@ -6,7 +6,6 @@ other half counts: see interceptors.message_counter.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -21,10 +20,9 @@ from grpc import aio
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from interceptors.base import CallInterceptor, Context
-from interceptors.call import Call, current_call, outcome
+from interceptors.call import Call, current_call
+from interceptors.ending import Describe, ended_with
 from interceptors.message_counter import MessageCounter, Tally
-from interceptors.recovery import Describe
-from interceptors.refusal import RefusedError
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +40,6 @@ CODES: Final[Mapping[grpc.StatusCode, str]] = {
 } | {grpc.StatusCode.OK: "OK", grpc.StatusCode.CANCELLED: "Canceled"}
 """As Go spells them, and with it the dashboards and alerts that people have for these names."""
 
-_ROUNDED: Final = 0.01
-"""What a timeout is rounded up by at most, as a share of it."""
-_EARLY: Final = 0.01
-"""Seconds that a call may be under way."""
-
-_BY_NUMBER: Final = {code.value[0]: code for code in grpc.StatusCode}
 _KINDS: Final = {
     (False, False): "unary",
     (True, False): "client_stream",
@@ -117,37 +109,6 @@ class RpcMetrics(CallInterceptor):
     def _tallies(self, method: str) -> tuple[Tally, Tally]:
         counted = self._find(method)
         return counted.received.inc, counted.sent.inc
-
-
-def ended_with(
-    context: Context, error: BaseException | None, describe: Describe, allowed: float | None = None
-) -> grpc.StatusCode:
-    """How a call ended, seen from inside of the recovery, where what a guard raises has not become a status yet.
-
-    `allowed`: seconds to its deadline that the call began with, None without one. A caller's own clock ends it before ours
-    does, and what arrives then is a cancellation: gRPC sends timeouts rounded up to three digits, so of 1.234 s 6 ms are left.
-    """
-    if isinstance(error, GeneratorExit):  # a stream nobody reads any more is closed, not cancelled
-        error = asyncio.CancelledError()
-    if error is None or isinstance(error, asyncio.CancelledError | aio.AbortError | aio.BaseError):
-        code = outcome(context, error)
-        late = code is grpc.StatusCode.CANCELLED and _late(context, allowed)
-        return grpc.StatusCode.DEADLINE_EXCEEDED if late else code
-    if _late(context, None):  # nobody waited for whatever went wrong
-        return grpc.StatusCode.DEADLINE_EXCEEDED
-    if context.done():
-        return grpc.StatusCode.DEADLINE_EXCEEDED if _late(context, allowed) else grpc.StatusCode.CANCELLED
-    if isinstance(error, RefusedError):
-        return error.code
-    if isinstance(error, Exception):
-        return _BY_NUMBER.get(describe(error).code, grpc.StatusCode.UNKNOWN)
-    return grpc.StatusCode.UNKNOWN
-
-
-def _late(context: Context, allowed: float | None) -> bool:
-    """Whether the deadline has passed, or, where `allowed` is given, has passed for the caller."""
-    left = context.time_remaining()
-    return left is not None and left <= (0.0 if allowed is None else _ROUNDED * allowed + _EARLY)
 
 
 class _Series:

@@ -7,21 +7,19 @@ logged with its traceback and told as INTERNAL without a word of it.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from google.rpc import code_pb2, status_pb2
+from google.rpc import code_pb2
 from grpc import aio
 
 from interceptors.abort import abort
 from interceptors.base import CallInterceptor, Context
 from interceptors.call import current_call
+from interceptors.ending import Describe
 from interceptors.refusal import RefusedError
 
 log = logging.getLogger(__name__)
-
-Describe = Callable[[Exception], status_pb2.Status]
-"""The status a failure is told as; INTERNAL for whatever is not expected."""
 
 
 class Recovery(CallInterceptor):

@@ -30,7 +30,8 @@ from interceptors.abuse.peers import Network, Networks
 from interceptors.abuse.windows import Window
 from interceptors.audit import of_call
 from interceptors.base import CallInterceptor, Context
-from interceptors.call import current_call, outcome
+from interceptors.call import current_call
+from interceptors.ending import outcome
 from interceptors.events import Event, Record, SecurityEvent
 from interceptors.refusal import RefusedError
 

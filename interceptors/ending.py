@@ -1,0 +1,76 @@
+"""How a call ended, for whoever counts, logs or traces it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+
+import grpc
+from google.rpc import status_pb2
+from grpc import aio
+
+from interceptors.base import Context
+from interceptors.refusal import RefusedError
+
+Describe = Callable[[Exception], status_pb2.Status]
+"""The status a failure is told as; INTERNAL for whatever is not expected."""
+BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
+"""By google.rpc.Code's numbers."""
+_ROUNDED = 0.01
+"""What a timeout is rounded up by at most, as a share of it."""
+_EARLY = 0.01
+"""Seconds before a deadline from which a call that is given up has met it: the caller's own clock ends it first."""
+
+
+def outcome(context: Context, error: BaseException | None) -> grpc.StatusCode:
+    """How a call ended, as what it is.
+
+    A handler sees a client that cancelled, one whose deadline passed and one that vanished alike: as
+    CancelledError, or, where it was reading a stream, as the stream's end. Only an expired deadline leaves its mark.
+    """
+    code = context.code()
+    if isinstance(code, int):
+        code = BY_NUMBER.get(code, grpc.StatusCode.UNKNOWN)
+    gone = isinstance(error, asyncio.CancelledError) or (error is None and context.done())
+    if gone and code in {None, grpc.StatusCode.OK}:  # a guard that ends a call from outside leaves its status
+        return grpc.StatusCode.DEADLINE_EXCEEDED if _left(context) <= _EARLY else grpc.StatusCode.CANCELLED
+    if error is None:
+        return code or grpc.StatusCode.OK
+    return code or grpc.StatusCode.UNKNOWN
+
+
+def ended_with(
+    context: Context, error: BaseException | None, describe: Describe, allowed: float | None = None
+) -> grpc.StatusCode:
+    """How a call ended, seen from inside of the recovery, where what a guard raises has not become a status yet.
+
+    `allowed`: seconds to its deadline that the call began with, None without one. A caller's own clock ends it before ours
+    does, and what arrives then is a cancellation: gRPC sends timeouts rounded up to three digits, so of 1.234 s 6 ms are left.
+    """
+    if isinstance(error, GeneratorExit):  # a stream nobody reads any more is closed, not cancelled
+        error = asyncio.CancelledError()
+    if error is None or isinstance(error, asyncio.CancelledError | aio.AbortError | aio.BaseError):
+        code = outcome(context, error)
+        late = code is grpc.StatusCode.CANCELLED and _late(context, allowed)
+        return grpc.StatusCode.DEADLINE_EXCEEDED if late else code
+    if _late(context, None):  # nobody waited for whatever went wrong
+        return grpc.StatusCode.DEADLINE_EXCEEDED
+    if context.done():
+        return grpc.StatusCode.DEADLINE_EXCEEDED if _late(context, allowed) else grpc.StatusCode.CANCELLED
+    if isinstance(error, RefusedError):
+        return error.code
+    if isinstance(error, Exception):
+        return BY_NUMBER.get(describe(error).code, grpc.StatusCode.UNKNOWN)
+    return grpc.StatusCode.UNKNOWN
+
+
+def _late(context: Context, allowed: float | None) -> bool:
+    """Whether the deadline has passed, or, where `allowed` is given, has passed for the caller."""
+    return _left(context) <= (0.0 if allowed is None else _ROUNDED * allowed + _EARLY)
+
+
+def _left(context: Context) -> float:
+    """Seconds to the deadline, infinite where there is none."""
+    left = context.time_remaining()
+    return math.inf if left is None else left

@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import random
 import shutil
-import signal
 import socket
-import subprocess
 import tarfile
 import tempfile
 import time
@@ -18,17 +15,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.daemon import PATIENCE, Daemon
+
 EICAR = rb"*H+H$!ELIF-TSET-SURIVITNA-DRADNATS-RACIE$}7)CC7)^P(45XZP\4[PA@%P!O5X"[::-1]
 """The test virus, backwards: scanners would flag this file."""
 SIGNATURE = "Eicar-Test-Signature.UNOFFICIAL"
 """As clamd names it where the signature is not ClamAV's own."""
 MIB = 1 << 20
-_PATIENCE = 30.0
-# Below the range from which the kernel gives ports to clients: a server that is stopped gets its port back.
-_PORTS = range(20_000, 30_000)
 
 
-class ClamdServer:
+class ClamdServer(Daemon):
     """One daemon that knows EICAR, and takes streams of up to `stream_max_bytes`.
 
     `settings` are further lines of its configuration. `versioned` False: it has signatures of an operator's own alone, and no
@@ -38,18 +34,16 @@ class ClamdServer:
     def __init__(
         self, program: str, home: Path, *, stream_max_bytes: int = 12 * MIB, settings: str = "", versioned: bool = True
     ) -> None:
+        super().__init__(home)
         self.stream_max_bytes = stream_max_bytes
         self.signatures = 27_000
         """Their version."""
         self.path = home / "clamd.ctl"
         self._program = program
-        self._home = home
         self._settings = settings
         self._versioned = versioned
         self._extra: dict[str, bytes] = {}
-        self._process: subprocess.Popen[bytes] | None = None
         self._made = int(time.time())
-        self.port = 0
 
     @property
     def unix(self) -> str:
@@ -68,52 +62,19 @@ class ClamdServer:
         for folder in ("signatures", "tmp"):
             (self._home / folder).mkdir(exist_ok=True)
         self._write_signatures()
-        deadline = time.monotonic() + _PATIENCE
-        while time.monotonic() < deadline:
-            port = self.port or _free_port()
-            (self._home / "clamd.conf").write_text(
-                f"DatabaseDirectory {self._home / 'signatures'}\nTemporaryDirectory {self._home / 'tmp'}\n"
-                f"LocalSocket {self.path}\nFixStaleSocket yes\nTCPSocket {port}\nTCPAddr 127.0.0.1\nForeground yes\nSelfCheck 0\n"
-                f"StreamMaxLength {self.stream_max_bytes}\nLogFile {self._home / 'log'}\n{self._settings}\n"
-            )
-            self._process = subprocess.Popen(
-                [self._program, "-c", str(self._home / "clamd.conf")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
-            while self._process.poll() is None and time.monotonic() < deadline:
-                with contextlib.suppress(OSError):
-                    if self.command("PING") == "PONG" and self._reached(port):
-                        self.port = port
-                        return
-                time.sleep(0.01)
-        raise AssertionError(f"clamd did not start:\n{(self._home / 'log').read_text()}")
+        super().start()
 
-    @property
-    def running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+    def _command(self, port: int) -> list[str]:
+        configuration = self._home / "clamd.conf"
+        configuration.write_text(
+            f"DatabaseDirectory {self._home / 'signatures'}\nTemporaryDirectory {self._home / 'tmp'}\n"
+            f"LocalSocket {self.path}\nFixStaleSocket yes\nTCPSocket {port}\nTCPAddr 127.0.0.1\nForeground yes\nSelfCheck 0\n"
+            f"StreamMaxLength {self.stream_max_bytes}\nLogFile {self._home / 'log'}\n{self._settings}\n"
+        )
+        return [self._program, "-c", str(configuration)]
 
-    def kill(self) -> None:
-        """As a crash does: connections are cut."""
-        if self.running:
-            self._process.kill()
-            self._process.wait(_PATIENCE)
-
-    def restart(self) -> None:
-        """Killed and started again, at the same addresses."""
-        self.resume()
-        self.kill()
-        self.start()
-
-    def pause(self) -> None:
-        """Connections stay, new ones are taken by the kernel, and nobody answers."""
-        self._process.send_signal(signal.SIGSTOP)
-        # A signal is delivered some time later; what was asked before would be answered still.
-        deadline = time.monotonic() + _PATIENCE
-        while _state(self._process.pid) != "T" and time.monotonic() < deadline:
-            time.sleep(0.001)
-
-    def resume(self) -> None:
-        if self.running:
-            self._process.send_signal(signal.SIGCONT)
+    def _answers(self, port: int) -> bool:
+        return self.command("PING") == "PONG" and self._reached(port)
 
     def learn(self, name: str, pattern: bytes) -> None:
         """One more signature, and the version that comes with it; returns when clamd goes by it."""
@@ -121,7 +82,7 @@ class ClamdServer:
         self.signatures += 1
         self._write_signatures()
         assert self.command("RELOAD") == "RELOADING"
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + PATIENCE
         while f"/{self.signatures}/" not in self.command("VERSION"):
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -129,7 +90,7 @@ class ClamdServer:
     def command(self, word: str) -> str:
         """What the daemon answers."""
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(_PATIENCE)
+            connection.settimeout(PATIENCE)
             connection.connect(str(self.path))
             connection.sendall(b"z%s\0" % word.encode())
             received = b""
@@ -169,18 +130,6 @@ def _unsigned_database(version: int, made: int, lines: bytes) -> bytes:
             archive.addfile(entry, io.BytesIO(content))
     md5 = hashlib.md5(packed.getvalue(), usedforsecurity=False).hexdigest()
     return header(md5).encode().ljust(512) + packed.getvalue()
-
-
-def _state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-
-def _free_port() -> int:
-    while True:
-        port = random.choice(_PORTS)
-        with socket.socket() as tried, contextlib.suppress(OSError):
-            tried.bind(("127.0.0.1", port))
-            return port
 
 
 @contextlib.contextmanager

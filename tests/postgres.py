@@ -6,10 +6,8 @@ import contextlib
 import itertools
 import os
 import pwd
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.daemon import free_port
+
 USER, PASSWORD = "aligner", "s3cret/of:the@test"
 _QUOTED_PASSWORD = "s3cret%2Fof%3Athe%40test"
 _PATIENCE = 60.0
-# Below the range from which the kernel gives ports to clients: a server that is stopped gets its port back.
-_PORTS = range(20_000, 30_000)
 _FAST = (
     "fsync=off",
     "synchronous_commit=off",
@@ -68,7 +66,7 @@ class Postgres:
         """At the port it had before, else at a free one."""
         deadline = time.monotonic() + _PATIENCE
         while True:
-            port = self.port or _free_port()
+            port = self.port or free_port()
             options = [part for option in _FAST for part in ("-c", option)]
             with self._log.open("ab") as log:
                 self._process = subprocess.Popen(
@@ -190,11 +188,3 @@ def postgres(postgres_server: Postgres) -> Iterator[Postgres]:
 
 def _user_exists() -> bool:
     return any(user.pw_name == "postgres" for user in pwd.getpwall())
-
-
-def _free_port() -> int:
-    while True:
-        port = random.choice(_PORTS)
-        with socket.socket() as tried, contextlib.suppress(OSError):
-            tried.bind(("127.0.0.1", port))
-            return port

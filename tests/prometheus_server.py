@@ -16,7 +16,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.redis_server import _free_port
+from tests.daemon import free_port
 
 _PATIENCE = 30.0
 _CONFIG = """\
@@ -96,7 +96,7 @@ def scraping(target: str, rules: Path) -> Iterator[Prometheus]:
         pytest.skip("needs Prometheus")
     home = Path(tempfile.mkdtemp(prefix="aligner-prometheus-"))
     (home / "prometheus.yaml").write_text(_CONFIG.format(rules=rules.resolve(), target=target))
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     with (home / "log").open("wb") as log:
         process = subprocess.Popen(
             [

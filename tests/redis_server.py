@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import random
 import shutil
-import signal
 import socket
-import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.daemon import PATIENCE, Daemon
+
 PASSWORD = "s3cret/of:the@test"
 _QUOTED_PASSWORD = "s3cret%2Fof%3Athe%40test"
-_PATIENCE = 30.0
-# Below the range from which the kernel gives ports to clients: a server that is stopped gets its port back.
-_PORTS = range(20_000, 30_000)
 
 
-class RedisServer:
+class RedisServer(Daemon):
     """One server, which keeps nothing when it ends: what a crash without a disk is."""
 
     def __init__(self, program: str, home: Path) -> None:
+        super().__init__(home)
         self._program = program
-        self._home = home
-        self._process: subprocess.Popen[bytes] | None = None
         self._prefixes = (f"test{number}" for number in itertools.count())
-        self.port = 0
 
     @property
     def url(self) -> str:
@@ -41,56 +33,14 @@ class RedisServer:
         """For the keys of one test."""
         return next(self._prefixes)
 
-    def start(self) -> None:
-        """At the port it had before, else at a free one."""
-        deadline = time.monotonic() + _PATIENCE
-        while time.monotonic() < deadline:
-            port = self.port or _free_port()
-            options = {"port": port, "bind": "127.0.0.1", "save": "", "appendonly": "no", "dir": self._home}
-            options |= {"logfile": "log", "daemonize": "no", "requirepass": PASSWORD}
-            arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-            self._process = subprocess.Popen(
-                [self._program, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self._home
-            )
-            while self._process.poll() is None and time.monotonic() < deadline:
-                with contextlib.suppress(OSError):
-                    if self._answers(port):
-                        self.port = port
-                        return
-                time.sleep(0.01)
-        raise AssertionError(f"Redis did not start:\n{(self._home / 'log').read_text()}")
-
-    def kill(self) -> None:
-        """As a crash does: nothing is written, connections are cut."""
-        if self.running:
-            self._process.kill()
-            self._process.wait(_PATIENCE)
-
-    def restart(self) -> None:
-        """Killed and started again, at the same port and empty."""
-        self.resume()
-        self.kill()
-        self.start()
-
-    @property
-    def running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
-
-    def pause(self) -> None:
-        """Connections stay and nobody answers: what a cut cable looks like."""
-        self._process.send_signal(signal.SIGSTOP)
-        # A signal is delivered some time later; what was asked before would be answered still.
-        deadline = time.monotonic() + _PATIENCE
-        while _state(self._process.pid) != "T" and time.monotonic() < deadline:
-            time.sleep(0.001)
-
-    def resume(self) -> None:
-        if self.running:
-            self._process.send_signal(signal.SIGCONT)
+    def _command(self, port: int) -> list[str]:
+        options = {"port": port, "bind": "127.0.0.1", "save": "", "appendonly": "no", "dir": self._home}
+        options |= {"logfile": "log", "daemonize": "no", "requirepass": PASSWORD}
+        return [self._program, *(part for name, value in options.items() for part in (f"--{name}", str(value)))]
 
     def command(self, *words: str) -> str:
         """What the server answers, the first lines of it, as it is on the wire."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=_PATIENCE) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as connection:
             connection.sendall(_line("AUTH", PASSWORD) + _line(*words))
             received = b""
             while received.count(b"\r\n") < 2 and (more := connection.recv(65536)):
@@ -107,18 +57,6 @@ def _line(*words: str) -> bytes:
     parts = [f"*{len(words)}\r\n".encode()]
     parts += [b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in words]
     return b"".join(parts)
-
-
-def _state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-
-def _free_port() -> int:
-    while True:
-        port = random.choice(_PORTS)
-        with socket.socket() as tried, contextlib.suppress(OSError):
-            tried.bind(("127.0.0.1", port))
-            return port
 
 
 @pytest.fixture(scope="module")

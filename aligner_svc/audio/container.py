@@ -17,6 +17,7 @@ from av.stream import Discard
 from aligner_svc.audio.mixdown import Mixdown
 from aligner_svc.audio.mpeg import skip_id3
 from aligner_svc.audio.refused import RefusedError, check_shape
+from aligner_svc.audio.source import Source, Unwatched, Watch
 from aligner_svc.audio.wave import read_wave_header
 
 # What speech comes in. libav has two hundred more decoders, most of them for games of the nineties and seldom looked at.
@@ -56,6 +57,9 @@ _MAX_METADATA: Final = 1 << 20
 _STEPS_PER_SECOND: Final = 1000
 """Packets, and frames, per second of the longest audio; Opus has 400 at most."""
 
+_TELL_EVERY: Final = 32
+"""Packets and frames between two signs of progress, which cost system calls."""
+
 _MAX_IDLE: Final = 100_000
 """Packets and empty frames in a row without a sample: half an hour of broken AAC, and a second of processor time."""
 
@@ -68,35 +72,14 @@ class Found:
     truncated: bool = False
 
 
-class _Bytes:
-    """A file for libav over memory that is already here; `io.BytesIO` would copy all of it."""
-
-    def __init__(self, data: memoryview) -> None:
-        self._data = data
-        self._at = 0
-
-    def read(self, size: int) -> bytes:
-        piece = bytes(self._data[self._at : self._at + size])
-        self._at += len(piece)
-        return piece
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        at = offset + (0, self._at, len(self._data))[whence]
-        if at < 0:
-            raise ValueError("before the start")
-        self._at = at
-        return at
-
-    def tell(self) -> int:
-        return self._at
-
-
 _PROBING: Final = {"wav": {"probesize": "32768", "max_size": "65536"}}
 """The header of a WAV says all there is to know, and the default packets are a few ms long: 3 s took 8 ms, not 4."""
 
 
-def decode_container(data: memoryview, demuxer: str, max_seconds: float) -> tuple[npt.NDArray[np.int16], Found]:
-    """The first audio stream as int16 of shape [n], 16 kHz mono.
+def decode_container(
+    data: memoryview, demuxer: str, max_seconds: float, watch: Watch | None = None
+) -> tuple[npt.NDArray[np.int16], Found]:
+    """The first audio stream as int16 of shape [n], 16 kHz mono. ID3 tags in front of it are not looked at.
 
     Raises RefusedError: AUDIO_UNREADABLE, AUDIO_NO_STREAM, AUDIO_EMPTY, AUDIO_METADATA_TOO_LARGE, AUDIO_TOO_MANY_PACKETS,
     AUDIO_TOO_MANY_STREAMS, CODEC_UNSUPPORTED, and those of `Mixdown`.
@@ -106,9 +89,10 @@ def decode_container(data: memoryview, demuxer: str, max_seconds: float) -> tupl
         check_shape(wave.channels, wave.rate)
     # The first thing to take memory, so that what is set aside for it is not there for a header to ask for.
     mixdown = Mixdown(max_seconds)
+    source = Source(data[skip_id3(data) :], watch or Unwatched())
     try:
         container = av.open(
-            _Bytes(data),
+            source,
             "r",
             format=demuxer,
             # codec_whitelist keeps probing from opening video decoders for a film's pictures; format_whitelist a demuxer from
@@ -126,13 +110,14 @@ def decode_container(data: memoryview, demuxer: str, max_seconds: float) -> tupl
     except (av.error.FFmpegError, ValueError):
         raise RefusedError("AUDIO_UNREADABLE") from None
     with container:
+        source.check()
         if len(container.streams) > _MAX_STREAMS:
             raise RefusedError("AUDIO_TOO_MANY_STREAMS", len(container.streams))
         if _metadata_size(container) > _MAX_METADATA:
             raise RefusedError("AUDIO_METADATA_TOO_LARGE", _MAX_METADATA)
         if not container.streams.audio:
             raise RefusedError("AUDIO_NO_STREAM" if len(container.streams) else "AUDIO_EMPTY")
-        reader = _Reader(container, demuxer, mixdown, max_seconds)
+        reader = _Reader(container, demuxer, mixdown, max_seconds, source)
         if reader.codec not in _CODECS:
             raise RefusedError("CODEC_UNSUPPORTED")
         samples = reader.read()
@@ -151,6 +136,7 @@ class _Reader:
     demuxer: str
     mixdown: Mixdown
     max_seconds: float
+    source: Source
     found: Found = field(default_factory=Found)
     seconds: float = 0.0
 
@@ -192,6 +178,8 @@ class _Reader:
             for frame in frames:
                 self._step()
                 self._add(frame)
+        self.source.check()
+        self.source.rest()
         if self._failed:
             self.found.truncated = True  # nothing decodable came after: a cut, rather than a hole
         return self.mixdown.finish()
@@ -200,6 +188,8 @@ class _Reader:
         """Count a packet or a frame. A file is as long as its samples, and may take endless work for none."""
         self._steps += 1
         self._idle += 1
+        if not self._steps % _TELL_EVERY:
+            self.source.progress()
         if self._idle > _MAX_IDLE:
             raise RefusedError("AUDIO_UNREADABLE")
         if self._steps > 2 * (_MAX_IDLE + self.max_seconds * _STEPS_PER_SECOND):

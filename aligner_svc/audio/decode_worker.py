@@ -11,6 +11,7 @@ import math
 import resource
 import struct
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, cast
@@ -23,6 +24,7 @@ from aligner_svc.audio.container import Found, decode_container
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.audio.headerless import decode_headerless
 from aligner_svc.audio.refused import RefusedError
+from aligner_svc.audio.source import PATIENCE, Watch
 from aligner_svc.domain import SAMPLE_RATE
 from aligner_svc.workers import Buffer, JsonValue, Sandbox, SandboxMode, serve
 from aligner_svc.workers.sandbox import limit_memory
@@ -33,8 +35,11 @@ _WORKING_MEMORY: Final = 192 << 20
 _CPU_BASE, _CPU_PER_MIB = 10, 10
 """Processor seconds a decode may take, and per MiB of it: five times what Opus at 6 kbit/s, the densest, takes on a slow core."""
 
+_STALLED: Final = PATIENCE + 0.25
+"""Processor seconds without progress that end the process; up to one more, as the kernel counts whole seconds."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Budget:
     """Limits of one decode at a time. Soft ones, so that the next decode's can be set; the hard ones hold for the process.
 
@@ -45,6 +50,8 @@ class Budget:
     mapped: int
     headroom: int
     cpu_seconds: int
+    _end: int = 0
+    """Processor seconds of the process at which the decode is over."""
 
     def open(self, payload_bytes: int, max_seconds: float) -> None:
         """Before a decode: its input is mapped already; its output comes to it, and what it needs in between."""
@@ -52,12 +59,21 @@ class Budget:
         self._limit_memory(payload_bytes + output + _WORKING_MEMORY)
         # The parent's timeout is first as a rule; this one is smaller for small files, and holds when the parent is gone.
         allowance = min(self.cpu_seconds, _CPU_BASE + _CPU_PER_MIB * math.ceil(payload_bytes / (1 << 20)))
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        spent = int(used.ru_utime + used.ru_stime) + 1
-        resource.setrlimit(resource.RLIMIT_CPU, (spent + allowance, resource.RLIM_INFINITY))
+        self._end = int(time.process_time()) + 1 + allowance
+        self.rest()
+
+    def progress(self) -> None:
+        """A decode got on. libav may also take its time over bytes that it has, where nothing of ours is asked."""
+        stalled = math.ceil(time.process_time() + _STALLED)
+        resource.setrlimit(resource.RLIMIT_CPU, (min(self._end, stalled), resource.RLIM_INFINITY))
+
+    def rest(self) -> None:
+        """What is left is ours, and has what the whole decode has."""
+        resource.setrlimit(resource.RLIMIT_CPU, (self._end, resource.RLIM_INFINITY))
 
     def close(self) -> None:
         """After it: room for the next input, however large."""
+        self.rest()
         self._limit_memory(self.headroom)
 
     def _limit_memory(self, more: int) -> None:
@@ -74,7 +90,7 @@ def main(headroom: int, cpu_seconds: int, mode: SandboxMode) -> None:
     def handle(header: dict[str, JsonValue], payload: memoryview) -> tuple[Mapping[str, JsonValue], Buffer]:
         budget.open(payload.nbytes, cast("float", header["max_seconds"]))
         try:
-            return decode(header, payload)
+            return decode(header, payload, budget)
         finally:
             budget.close()
 
@@ -92,14 +108,16 @@ def warm_up() -> None:
     decode({"encoding": "MULAW", "rate": 8000, "channels": 1, "max_seconds": 1.0}, memoryview(samples[:4000]))
 
 
-def decode(header: dict[str, JsonValue], payload: memoryview) -> tuple[Mapping[str, JsonValue], Buffer]:
+def decode(
+    header: dict[str, JsonValue], payload: memoryview, watch: Watch | None = None
+) -> tuple[Mapping[str, JsonValue], Buffer]:
     """One call: `encoding`, `max_seconds`, and `demuxer` or `rate` and `channels`, to int16 samples or a refusal."""
     encoding, seconds = Encoding(header["encoding"]), header["max_seconds"]
     assert isinstance(seconds, int | float)
     found = Found()
     try:
         if encoding is Encoding.CONTAINER:
-            samples, found = decode_container(payload, str(header["demuxer"]), seconds)
+            samples, found = decode_container(payload, str(header["demuxer"]), seconds, watch)
         else:
             rate, channels = header["rate"], header["channels"]
             assert isinstance(rate, int)

@@ -86,7 +86,7 @@ def service(
 ) -> Service:
     """Not started. Every section is given, so that no variable and no settings file of the machine has a say.
 
-    `qwen`: have that engine, and not pocketsphinx.
+    Nor has its load, for which a server sheds calls. `qwen`: have that engine, and not pocketsphinx.
     """
     built = Service(
         Settings(
@@ -102,7 +102,7 @@ def service(
             keys=keys or KeySettings(),
             audit=audit or AuditSettings(),
             quota=quota or QuotaSettings(),
-            overload=overload or OverloadSettings(),
+            overload=overload or OverloadSettings(pressure=False),
             abuse=abuse or AbuseSettings(),
             metrics=metrics or MetricsSettings(),
             tracing=tracing or TracingSettings(),
@@ -168,9 +168,9 @@ class Command:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """The environment without the settings and proxies of whoever runs the tests."""
+    """The environment without the settings and proxies of whoever runs the tests; the machine's load sheds no calls."""
     ours = {name: value for name, value in os.environ.items() if not re.match(r"ALIGNER_|.*_proxy$", name, re.IGNORECASE)}
-    return ours | variables
+    return ours | {"ALIGNER_OVERLOAD__PRESSURE": "false"} | variables
 
 
 @asynccontextmanager

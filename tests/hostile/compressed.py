@@ -160,7 +160,7 @@ COMPRESSED: Final[dict[str, Hostile]] = {
         lambda: id3(b"TIT2\0\0\0\x20\0\x09\x7f\x7f\x7f\x7f" + bytes(28)) + mp3(), DECODED
     ),
     "mp3: frames of no size": hostile(lambda: id3(frame(b"TIT2", b"") * 100_000) + mp3(), DECODED),
-    "mp3: 100000 texts": hostile(lambda: texts(100_000) + mp3(), *ANY),
+    "mp3: 100000 texts": hostile(lambda: texts(100_000) + mp3(), DECODED),
     "mp3: chapters without end": hostile(lambda: chapters(20_000) + mp3(), DECODED),
     "mp3: chapters in chapters": hostile(lambda: nested_chapters(2000) + mp3(), DECODED),
     "mp3: PNG in its tag": hostile(lambda: picture(png()) + mp3(), DECODED),

@@ -182,9 +182,9 @@ from aligner_svc.audio import decode_worker
 honest = decode_worker.decode
 
 
-def decode(header, payload):
+def decode(header, payload, watch):
     if header["encoding"] != "MULAW":
-        return honest(header, payload)
+        return honest(header, payload, watch)
     if payload[0] == 1:
         while True:
             pass

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from interceptors.antivirus.antivirus import Antivirus
     from interceptors.antivirus.scan import Scan
     from interceptors.auth.jwt import JwtAuthenticator
+    from interceptors.auth.keys.authenticator import KeyAuthenticator
     from interceptors.auth.keys.store import KeyStore
     from interceptors.tracing import Tracing
 
@@ -70,8 +71,9 @@ class Guards:
         self._store: KeyStore | None = None
         self.certificates: ServerCertificates | None = None
         self.tokens: JwtAuthenticator | None = None
+        self.keys: KeyAuthenticator | None = None
         self.antivirus: Antivirus | None = None
-        """These three for metrics; None where they are not asked for."""
+        """These four for metrics and readiness; None where they are not asked for."""
         limits = settings.limits
         try:
             record = self._open_audit(settings)
@@ -224,6 +226,7 @@ class Guards:
             raise GuardError(f"keys.database: {error}") from None
         authenticator = KeyAuthenticator(store, pepper, prefix=settings.prefix, timeout=settings.timeout, outage=settings.outage)
         self._parts.append(authenticator)
+        self.keys = authenticator
         self._store = store
         return authenticator
 

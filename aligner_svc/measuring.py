@@ -1,4 +1,4 @@
-"""Metrics as the settings want them: what counts, what is read, and the port that tells it."""
+"""Metrics and readiness as the settings want them: what counts, what is read, and the port that tells it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from aligner_svc import __version__
 from aligner_svc.config import Settings
+from aligner_svc.doctor.readiness import Readiness
 from aligner_svc.engines.base import Engine
 from aligner_svc.engines.batching import BatchReport, BatchWatch
 from aligner_svc.listening import ListenError, parse
-from aligner_svc.telemetry.metrics import Metrics, Sources
+from aligner_svc.telemetry import logs
+from aligner_svc.telemetry.metrics import CacheCounts, Metrics, Sources
 from aligner_svc.telemetry.metrics_server import MetricsServer, MetricsServerError
 from interceptors import Call, Describe
 from interceptors.quota.fallback import FallbackStore
@@ -19,6 +21,9 @@ from interceptors.traces import sampled_trace_id
 if TYPE_CHECKING:
     from aligner_svc.audio.decode import Decoder
     from aligner_svc.guards import Guards
+    from interceptors.antivirus.antivirus import State as AntivirusState
+    from interceptors.auth.keys.cache import KeyCache
+    from interceptors.auth.token_cache import TokenCache
 
 
 class Measuring:
@@ -29,9 +34,10 @@ class Measuring:
         assert settings.metrics.listen is not None
         address = parse(settings.metrics.listen)
         self._guards: Guards | None = None
+        self._readiness: Readiness | None = None
         quotas = settings.server.profile != "dev" or settings.quota.file is not None
         self.metrics = Metrics(methods, describe, quota_class=self._quota_class if quotas else None, trace_id=sampled_trace_id)
-        self.server = MetricsServer(self.metrics, address.host, address.port)
+        self.server = MetricsServer(self.metrics, address.host, address.port, readiness=self._ready)
         self._settings = settings
 
     def _quota_class(self, call: Call) -> str:
@@ -64,23 +70,28 @@ class Measuring:
         batcher = getattr(engine, "batcher", None)
         pool = getattr(engine, "pool", None)
         store = guards.protection.store
-        tokens, certificates, antivirus = guards.tokens, guards.certificates, guards.antivirus
-        self.metrics.watch(
-            Sources(
-                build={"version": __version__, "engine": engine.name},
-                ready=ready,
-                engine=batcher.state if batcher is not None else None,
-                engine_lanes=settings.workers if pool is not None else 1,
-                engine_queue=settings.queue,
-                pools=[part for part in (decoder.pool, pool) if part is not None],
-                overload=guards.protection.overload,
-                quota_store=store if isinstance(store, FallbackStore) else None,
-                key_sources=(lambda: tokens.sources) if tokens is not None else None,
-                certificate_expires=(lambda: certificates.expires) if certificates is not None else None,
-                antivirus=(lambda: antivirus.state) if antivirus is not None else None,
-                dropped=dropped,
-            )
+        tokens, keys, certificates, antivirus = guards.tokens, guards.keys, guards.certificates, guards.antivirus
+        sources = Sources(
+            build={"version": __version__, "engine": engine.name},
+            ready=ready,
+            engine=batcher.state if batcher is not None else None,
+            engine_lanes=settings.workers if pool is not None else 1,
+            engine_queue=settings.queue,
+            pools=[part for part in (decoder.pool, pool) if part is not None],
+            overload=guards.protection.overload,
+            quota_store=store if isinstance(store, FallbackStore) else None,
+            key_sources=(lambda: tokens.sources) if tokens is not None else None,
+            certificate_expires=(lambda: certificates.expires) if certificates is not None else None,
+            antivirus=(lambda: antivirus.state) if antivirus is not None else None,
+            caches=_caches(guards),
+            dropped={**dropped, **_lost_lines()},
         )
+        self.metrics.watch(sources)
+        self._readiness = Readiness(self._settings, sources, keys_away=(lambda: keys.cache.away) if keys is not None else None)
+
+    def _ready(self) -> tuple[bool, str]:
+        assert self._readiness is not None  # the port is open after `read` alone
+        return self._readiness.report()
 
     async def start(self) -> None:
         """Raises ListenError."""
@@ -94,6 +105,35 @@ class Measuring:
         """Idempotent."""
         await self.server.close()
         await self.metrics.close()
+
+
+def _caches(guards: Guards) -> dict[str, Callable[[], CacheCounts]]:
+    """Those that the settings ask for, by the label they have."""
+    tokens, keys, antivirus = guards.tokens, guards.keys, guards.antivirus
+    found: dict[str, Callable[[], CacheCounts]] = {}
+    if tokens is not None:
+        found["tokens"] = lambda: _counts(tokens.cache)
+    if keys is not None:
+        found["keys"] = lambda: _counts(keys.cache)
+    if antivirus is not None:
+        found["verdicts"] = lambda: _verdicts(antivirus.state)
+    return found
+
+
+def _counts(cache: TokenCache | KeyCache) -> CacheCounts:
+    return CacheCounts(cache.hits, cache.misses, len(cache))
+
+
+def _verdicts(state: AntivirusState) -> CacheCounts:
+    """What is not remembered is scanned: a miss ends as one of these. A call that is given up meanwhile is in neither count."""
+    misses = sum(state.counts[outcome] for outcome in ("clean", "infected", "failed", "away"))
+    return CacheCounts(state.cache_hits, misses, state.cached)
+
+
+def _lost_lines() -> dict[str, Callable[[], int]]:
+    """Of the process' log, which is opened before the service is built; whoever embeds the service has one of their own."""
+    log = logs.in_force()
+    return {"log": lambda: log.dropped} if log is not None else {}
 
 
 def _nobody() -> object:

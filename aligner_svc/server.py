@@ -138,6 +138,7 @@ class Service:
 
     async def drain(self) -> None:
         """NOT_SERVING, a moment for load balancers to notice, then let calls in flight finish."""
+        self._ready = False  # for the metrics and /ready, which say what the health service says
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(self._settings.server.drain_delay)
         self._health.leaving.set()

@@ -198,6 +198,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                     "{{cache}}",
                 ),
             ),
+            "What a miss costs: of tokens a signature to verify, of keys a question to the database, of verdicts a scan.",
             at_most=1,
         ),
     ),

@@ -90,8 +90,10 @@ doctor.__signature__ = inspect.Signature(_parameters)  # type: ignore[attr-defin
 
 def as_json(findings: Sequence[Finding]) -> str:
     """{"ok": bool, "findings": [{"check", "state", "said", "hint"}, ...]}; state is ok, warn, fail or skip."""
-    listed = [{"check": one.check, "state": one.state.value, "said": one.said, "hint": one.hint} for one in findings]
-    return json.dumps({"ok": all(one["state"] != "fail" for one in listed), "findings": listed}, indent=2, ensure_ascii=False)
+    from aligner_svc.doctor.findings import listed
+
+    told = listed(findings)
+    return json.dumps({"ok": all(one["state"] != "fail" for one in told), "findings": told}, indent=2, ensure_ascii=False)
 
 
 def _settings() -> tuple[Settings | None, list[Finding]]:

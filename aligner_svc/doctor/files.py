@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from aligner_svc import certificates
 from aligner_svc.api.v1 import aligner_pb2
 from aligner_svc.config import Settings
+from aligner_svc.doctor import words
 from aligner_svc.doctor.findings import Finding, State
 from aligner_svc.guards import DEFAULT_POLICY
 from interceptors.auth.policy import Policy
@@ -25,8 +26,6 @@ from interceptors.auth.policy_text import PolicyError
 from interceptors.quota.classes_file import QuotaClassesFile, built_in
 from interceptors.quota.classes_text import QuotaError
 
-_SOON = 14 * 86_400.0
-"""Seconds before the end of a certificate from which it is warned of, as the server does."""
 _GIB, _MIB = 1 << 30, 1 << 20
 
 
@@ -41,12 +40,9 @@ def tls(settings: Settings) -> Sequence[Finding]:
         found = certificates.read(wanted.certificate, wanted.key, wanted.client_ca, now)
     except certificates.CertificateError as error:
         return [Finding("tls", State.FAIL, str(error), "the server would not start with it")]
-    left = found.expires(now) - now
-    days = f"{left / 86_400:.0f} days" if left >= 2 * 86_400 else f"{left / 3600:.0f} hours"
-    clients = f"; clients need a certificate of {len(found.authorities)} CAs" if wanted.client_ca is not None else ""
-    said = f"{certificates.subject(found.chain[0])}, the key belongs to it; the first of them ends in {days}{clients}"
-    hint = "renew it: a server that runs takes the new files by itself" if left < _SOON else ""
-    return [Finding("tls", State.WARN if left < _SOON else State.OK, said, hint), *readers("tls", wanted.key)]
+    clients = f", clients need a certificate of {len(found.authorities)} CAs" if wanted.client_ca is not None else ""
+    said = f"{certificates.subject(found.chain[0])}, the key belongs to it{clients}"
+    return [words.certificate_ends(found.expires(now) - now, said), *readers("tls", wanted.key)]
 
 
 def auth(settings: Settings) -> Sequence[Finding]:

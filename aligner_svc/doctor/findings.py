@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeVar
@@ -51,12 +51,27 @@ async def examine(checks: Sequence[Check], seconds: float, key_prefixes: Sequenc
     Nothing that looks like a secret is in a finding, whoever put it there.
     """
     found = await asyncio.gather(*(_outcome(check, seconds * check.patience) for check in checks))
-    redactor = Redactor(key_prefixes)
+    return presentable([one for findings in found for one in findings], Redactor(key_prefixes))
+
+
+def presentable(findings: Iterable[Finding], redactor: Redactor) -> list[Finding]:
+    """On one line each, and without anything that looks like a secret."""
 
     def clean(text: str) -> str:
         return "".join(char if char.isprintable() else " " for char in redactor.text(text, longest=_LONGEST))
 
-    return [replace(one, said=clean(one.said), hint=clean(one.hint)) for findings in found for one in findings]
+    return [replace(one, said=clean(one.said), hint=clean(one.hint)) for one in findings]
+
+
+def listed(findings: Iterable[Finding]) -> list[dict[str, str]]:
+    """[{"check", "state", "said", "hint"}, ...], for JSON."""
+    return [{"check": one.check, "state": one.state.value, "said": one.said, "hint": one.hint} for one in findings]
+
+
+def unchecked(check: str, error: Exception) -> Finding:
+    """A bug of a check, of which the name alone is told: its text may hold what it looked at."""
+    hint = "a fault of this check, which says nothing of what it looks at: please report it"
+    return Finding(check, State.WARN, f"could not be checked ({type(error).__name__})", hint)
 
 
 async def _outcome(check: Check, seconds: float) -> Sequence[Finding]:
@@ -67,9 +82,8 @@ async def _outcome(check: Check, seconds: float) -> Sequence[Finding]:
         return [
             Finding(check.name, State.FAIL, f"no answer within {seconds:g} s", "allow more with --timeout SECONDS, or look why")
         ]
-    except Exception as error:  # a bug of a check, whose text may hold what it looked at
-        hint = "a fault of this check, which says nothing of what it looks at: please report it"
-        return [Finding(check.name, State.WARN, f"could not be checked ({type(error).__name__})", hint)]
+    except Exception as error:
+        return [unchecked(check.name, error)]
 
 
 async def in_thread(work: Callable[[], T]) -> T:

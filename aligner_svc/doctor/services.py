@@ -8,9 +8,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from aligner_svc.config import Settings
+from aligner_svc.doctor import words
 from aligner_svc.doctor.files import readers
 from aligner_svc.doctor.findings import Finding, State, in_thread
 from aligner_svc.security_settings import Issuer
@@ -22,8 +22,6 @@ _SLOW_REDIS = 0.025
 """Seconds. A server waits 50 ms for it at most and then counts by itself."""
 _OFF = 5.0
 """Seconds clocks may differ by: quotas and tokens are counted in time."""
-_OLD = 3 * 86_400.0
-"""Age of virus signatures that is warned of; ClamAV's own come out every day."""
 _TRIED = 64 << 20
 """Bytes that clamd is sent to see whether it takes them, at most."""
 
@@ -50,10 +48,7 @@ async def _issuer(issuer: Issuer) -> Finding:
                 await http.close()
         found = read_keys(raw)
     except KeysError as error:
-        hint = (
-            "its tokens are refused until its keys were got once: is the URL right, and does the way there lead through a proxy?"
-        )
-        return Finding("jwks", State.FAIL, f"{issuer.issuer}: {error}", hint)
+        return words.issuer_keys_never_got(issuer.issuer, str(error))
     except OSError as error:
         why = (error.strerror or "input/output error").lower()
         return Finding("jwks", State.FAIL, f"{issuer.issuer}: {issuer.jwks_file}: {why}", "setting jwt.issuers")
@@ -89,8 +84,7 @@ async def keys(settings: Settings) -> Sequence[Finding]:
     except KeyStoreError as error:
         return [*found, Finding("keys", State.FAIL, str(error), "`aligner keys create` makes it, with the first key")]
     except FAULTS as error:
-        hint = "is it up, and ALIGNER_KEYS__DATABASE right? Without it keys that are known go on for keys.outage seconds"
-        return [*found, Finding("keys", State.FAIL, f"{database}: {reason(error)}", hint)]
+        return [*found, words.key_database_away(str(database), reason(error))]
     if database.sqlite_file is not None:
         found += readers("keys", database.sqlite_file)
     newest = await in_thread(_newest)
@@ -136,9 +130,8 @@ async def redis(settings: Settings) -> Sequence[Finding]:
     from redis.exceptions import AuthenticationError, RedisError, ResponseError  # noqa: PLC0415
 
     url = settings.quota.redis.get_secret_value()
-    hint = "is it up, and ALIGNER_QUOTA__REDIS right? Until it is there each server counts its share by itself"
     try:
-        place = _place(url)
+        place = words.place(url)
         client: Any = Redis.from_url(url, decode_responses=True, protocol=2)
     except ValueError:  # its text may quote the password
         return [Finding("redis", State.FAIL, "quota.redis is not the URL of a Redis", "redis://[USER:PASSWORD@]HOST[:PORT][/DB]")]
@@ -150,12 +143,12 @@ async def redis(settings: Settings) -> Sequence[Finding]:
         seconds, micros = await client.time()
         information = await client.info()
     except AuthenticationError:
-        return [Finding("redis", State.FAIL, f"{place} does not take the user or the password", hint)]
+        return [words.redis_unusable(f"{place} does not take the user or the password")]
     except ResponseError:
         said = f"{place} answers, and does not let this user use PING, TIME and INFO"
         return [Finding("redis", State.WARN, said, "whether it is set up well could not be seen")]
     except (RedisError, OSError):
-        return [Finding("redis", State.FAIL, f"{place} cannot be reached", hint)]
+        return [words.redis_away(place)]
     finally:
         with contextlib.suppress(Exception):
             await client.aclose()
@@ -179,13 +172,6 @@ def _judged(place: str, information: dict[str, Any], took: float, off: float) ->
     return found or [Finding("redis", State.OK, said)]
 
 
-def _place(url: str) -> str:
-    """Without user and password. Raises ValueError."""
-    parts = urlsplit(url)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
-    return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}"
-
-
 async def clamd(settings: Settings) -> Sequence[Finding]:
     """Whether it answers, how old its signatures are, and whether it takes what is sent."""
     wanted = getattr(settings, "antivirus", None)
@@ -203,15 +189,9 @@ async def clamd(settings: Settings) -> Sequence[Finding]:
     await scanner.refresh()
     state = scanner.state
     if not state.healthy:
-        then = "uploads pass unscanned" if wanted.fail_open else "every upload is refused"
-        return [Finding("clamd", State.FAIL, f"{wanted.address}: {state.reason}", f"is it up? Until it is, {then}")]
-    said = f"{wanted.address}: {state.version}"
-    found = []
-    if state.signatures_age is None:
-        hint = "freshclam fetches ClamAV's own; what an operator added is not counted here"
-        found.append(Finding("clamd", State.WARN, f"{said}, with none of ClamAV's signatures", hint))
-    elif state.signatures_age > _OLD:
-        found.append(Finding("clamd", State.WARN, f"{said}, {state.signatures_age / 86_400:.0f} days old", "does freshclam run?"))
+        return [words.clamd_away(wanted.address, state.reason, fail_open=wanted.fail_open)]
+    there = words.clamd_there(wanted.address, state.version, state.signatures_age)
+    found = [there] if there.state is not State.OK else []
     try:
         await scanner.probe()
     except TooLargeError:
@@ -223,4 +203,4 @@ async def clamd(settings: Settings) -> Sequence[Finding]:
         )
     if wanted.fail_open:
         found.append(Finding("clamd", State.WARN, "uploads pass unscanned while it is away (antivirus.fail_open)", "unset it"))
-    return found or [Finding("clamd", State.OK, said)]
+    return found or [there]

@@ -13,6 +13,7 @@ from aligner_svc import __version__
 from aligner_svc.cli.failures import Failure, from_client
 from aligner_svc.client import AlignerClientError
 from aligner_svc.client.channel import choose_transport
+from aligner_svc.doctor import words
 from aligner_svc.doctor.findings import Finding, State
 
 if TYPE_CHECKING:
@@ -64,9 +65,7 @@ async def _health(connection: Connection) -> Finding:
     if answer.status == health_pb2.HealthCheckResponse.SERVING:
         return Finding("target", State.OK, f"{where} is SERVING")
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
-    return Finding(
-        "target", State.WARN, f"{where} is {status}", "it starts, drains, or its engine has failed: its log says which"
-    )
+    return Finding("target", State.WARN, f"{where} is {status}", words.NOT_SERVING)
 
 
 def _unwell(error: grpc.aio.AioRpcError, where: str) -> Finding:

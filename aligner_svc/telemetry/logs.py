@@ -182,17 +182,22 @@ def open_logs(
     )
 
 
+def in_force() -> Logs | None:
+    """Where the process' loggers write now: the one that was opened last and is not closed."""
+    return next((handler.logs for handler in logging.getLogger().handlers if isinstance(handler, _Handler)), None)
+
+
 class _Handler(logging.Handler):
     def __init__(self, logs: Logs) -> None:
         super().__init__()
-        self._logs = logs
+        self.logs = logs
 
     def createLock(self) -> None:  # noqa: N802 - the limit and the writer have their own
         self.lock = None
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._logs.take(record)
+            self.logs.take(record)
         except Exception:  # the standard library would print the arguments to stderr, secrets and all
             line = {
                 "time": now(),
@@ -201,7 +206,7 @@ class _Handler(logging.Handler):
                 "event": "a line could not be logged",
                 "line": record.lineno,
             }
-            self._logs._writer.put(line, 512, matters=True)  # noqa: SLF001 - its other half
+            self.logs._writer.put(line, 512, matters=True)  # noqa: SLF001 - its other half
 
 
 def _to_stdlib(_: Any, __: str, event: MutableMapping[str, Any]) -> tuple[tuple[str], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""GET /metrics, on a port of its own: who scrapes has no business on the port that serves callers.
+"""GET /metrics and /ready, on a port of its own: who scrapes and probes has no business on the port that serves callers.
 
 It runs on the server's event loop, because what is read at a scrape belongs to that loop; the text is made by one thread
 beside it. A request is a few lines from a machine next door, so this knows no more of HTTP than that, and bounds all of it.
@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gzip
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -22,6 +23,7 @@ from aligner_svc.telemetry.metrics import Metrics
 log = logging.getLogger(__name__)
 
 PATH: Final = "/metrics"
+READY_PATH: Final = "/ready"
 MOST_CONNECTIONS: Final = 32
 """A pair of Prometheus servers, agents, and people who look by hand."""
 _HEAD: Final = 8192
@@ -56,9 +58,12 @@ class _Answer:
 class MetricsServer:
     """`start`, then `close`, on the event loop that the metrics belong to."""
 
-    def __init__(self, metrics: Metrics, host: str, port: int) -> None:
-        """`port` 0: a free one."""
+    def __init__(
+        self, metrics: Metrics, host: str, port: int, *, readiness: Callable[[], tuple[bool, str]] | None = None
+    ) -> None:
+        """`port` 0: a free one. `readiness`: whether calls are taken, and JSON that says more; asked on the event loop."""
         self._metrics = metrics
+        self._readiness = readiness
         self._host = host
         self._port = port
         self._server: asyncio.Server | None = None
@@ -125,12 +130,19 @@ class MetricsServer:
         return request.stays
 
     async def _answer(self, request: _Request) -> _Answer:
-        if request.path != PATH:
-            return _plain(HTTPStatus.NOT_FOUND, f"metrics are at {PATH}")
+        if request.path not in {PATH, READY_PATH}:
+            return _plain(HTTPStatus.NOT_FOUND, f"metrics are at {PATH}, readiness is at {READY_PATH}")
         if request.method not in {"GET", "HEAD"}:
             return _plain(HTTPStatus.METHOD_NOT_ALLOWED, "", ("Allow", "GET, HEAD"))
+        if request.path == READY_PATH:
+            return self._ready()
         self._metrics.refresh()
         return await asyncio.get_running_loop().run_in_executor(self._encoding, self._encoded, request)
+
+    def _ready(self) -> _Answer:
+        ready, told = self._readiness() if self._readiness is not None else (False, "{}\n")
+        status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+        return _Answer(status, told.encode("utf-8"), (("Content-Type", "application/json"), ("Cache-Control", "no-store")))
 
     def _encoded(self, request: _Request) -> _Answer:
         """On a thread: some milliseconds, of which the event loop gets its turns."""

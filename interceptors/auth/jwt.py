@@ -40,6 +40,11 @@ class JwtAuthenticator:
         """Where the keys of each issuer come from: their age and health."""
         return {name: issuer.keys for name, issuer in self._issuers.items()}
 
+    @property
+    def cache(self) -> TokenCache:
+        """To look at: its counts and its size."""
+        return self._cache
+
     async def start(self) -> None:
         """Get the keys. Raises KeysError for a file without any.
 
@@ -66,7 +71,10 @@ class JwtAuthenticator:
             return Rejected(Check.MALFORMED)
         digest = token_digest(token)
         verified: Verified | Rejected | Undecided | None = self._remembered(digest)
-        if verified is None:
+        if verified is not None:
+            self._cache.hits += 1
+        else:
+            self._cache.misses += 1
             verified = await self._verified(token)
             if isinstance(verified, Verified):
                 self._cache.put(digest, verified)

@@ -16,6 +16,9 @@ class TokenCache:
     """
 
     def __init__(self, size: int) -> None:
+        self.hits = 0
+        self.misses = 0
+        """Look-ups for metrics, counted by who looks up: it alone knows whether what was found still holds."""
         self._size = size
         self._verified: OrderedDict[bytes, Verified] = OrderedDict()
 

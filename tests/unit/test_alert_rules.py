@@ -71,7 +71,7 @@ def full() -> Metrics:
             key_sources=lambda: {"https://issuer.example": keys},
             certificate_expires=lambda: time.time() + 90 * 86_400,
             antivirus=lambda: AntivirusState(True, "", "ClamAV", 1, 3600.0, 0, 0, 1, Counter(clean=1), 0.1),
-            caches={"token": lambda: CacheCounts(9, 1, 1)},
+            caches={"tokens": lambda: CacheCounts(9, 1, 1)},
             dropped={"audit": lambda: 0, "trace": lambda: 0, "log": lambda: 0},
         )
     )

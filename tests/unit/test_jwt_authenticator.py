@@ -182,6 +182,21 @@ async def test_a_remembered_token_is_still_judged_at_every_call(signatures: Coun
     assert len(given.jwt._cache) == 0
 
 
+async def test_look_ups_are_counted_by_whether_a_signature_was_computed_for_them(signatures: Counting):
+    given = Given()
+    first, second = given.forge.token(), given.forge.token(given.forge.claims(sub="another"))
+    for token in (first, first, second, first):
+        assert await given.check(token) == ""
+    cache = given.jwt.cache
+    assert (cache.hits, cache.misses, len(cache)) == (2, 2, 2)
+    assert signatures.times == cache.misses
+    given.keys.keys = dict(read_keys(jwks(rsa_key("rsa-1", maker="another"))).keys)
+    assert await given.check(first) == "signature"  # it is there, and does not hold any more
+    assert (cache.hits, cache.misses, len(cache)) == (2, 3, 1)
+    assert await given.check("é" * 10) == await given.check("malformed") == "malformed"
+    assert (cache.hits, cache.misses) == (2, 4)  # what cannot be a token is not looked up
+
+
 async def test_what_is_refused_is_not_remembered_as_good(signatures: Counting):
     given = Given()
     early = given.forge.token(given.forge.claims(nbf=int(given.clock.now) + 300))

@@ -402,6 +402,38 @@ async def test_no_bridge_where_none_is_wanted():
     await keys.close()
 
 
+async def test_look_ups_are_counted_by_whether_they_were_answered_from_memory(room):
+    known, absent = room.add()[0], room.add()
+    del room.database.records[absent[1]]
+    remembered = room.keys.cache
+
+    async def counted(key: str) -> tuple[int, int]:
+        before = remembered.hits, remembered.misses
+        await room.keys.authenticate(key)
+        await room.settle()
+        return remembered.hits - before[0], remembered.misses - before[1]
+
+    hit, miss = (1, 0), (0, 1)
+    assert [await counted(known) for _ in range(2)] == [miss, hit]
+    assert [await counted(absent[0]) for _ in range(2)] == [miss, hit]
+    assert await counted("malformed") == (0, 0)
+    assert len(remembered) == 1
+    room.clock.time += 3.0
+    assert await counted(known) == hit  # asked for again beside the call
+    room.clock.time += 4.5
+    assert await counted(known) == miss
+    assert not remembered.away
+    room.database.fault = KeyStoreError("away")
+    room.clock.time += 4.5
+    assert await counted(known) == miss  # it was asked, in vain
+    assert remembered.away
+    assert await counted(known) == hit  # and is not any more
+    assert await counted(absent[0]) == miss  # nobody knows
+    room.database.fault = None
+    await room.back()
+    assert not remembered.away
+
+
 async def test_what_was_never_seen_cannot_be_told(room):
     key, key_id = room.add()
     room.database.fault = KeyStoreError("away")

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aligner_svc.telemetry.log_writer import LogWriter
-from aligner_svc.telemetry.logs import open_logs
+from aligner_svc.telemetry.logs import in_force, open_logs
 from aligner_svc.telemetry.rate_limit import LogLimit, Rate
 from aligner_svc.telemetry.redaction import REDACTED, Redactor, conceal
 from interceptors.auth.keys import api_key
@@ -407,18 +407,19 @@ def test_a_rate_of_nothing_is_refused() -> None:
 
 def test_nobody_waits_for_who_does_not_read() -> None:
     """A pipe that nobody reads: the lines beyond the room for them are counted, and the rest comes when somebody does."""
+    sent = 25_000  # what the pipe holds, what the thread has taken to write, and as many again that wait: 19 000 at most
     reading, writing = os.pipe()
     with os.fdopen(writing, "w", encoding="utf-8") as stream:
         logs = open_logs("json", stream=stream, limit=LogLimit(ordinary=Rate(1e9, 10**9), level=Rate(1e9, 10**9)))
         try:
-            for number in range(12_000):
+            for number in range(sent):
                 log.info("line %d", number)
             for number in range(500):
                 log.error("error %d", number)  # for these there is room
             dropped = logs.dropped
-            assert 0 < dropped < 12_000
+            assert 0 < dropped < sent
             received, newlines = [], 0
-            while newlines < 12_500 - dropped:
+            while newlines < sent + 500 - dropped:
                 received.append(os.read(reading, 1 << 16))
                 newlines += received[-1].count(b"\n")
         finally:
@@ -426,7 +427,7 @@ def test_nobody_waits_for_who_does_not_read() -> None:
     os.close(reading)
     events = [json.loads(line)["event"] for line in b"".join(received).splitlines()]
     assert sum(event.startswith("error") for event in events) == 500
-    assert len(events) + dropped == 12_500
+    assert len(events) + dropped == sent + 500
 
 
 def test_a_stream_that_broke_is_no_failure() -> None:
@@ -453,3 +454,14 @@ def test_the_writer_counts_by_size_too() -> None:
     assert writer.dropped == 50 - taken
     gate.set()
     writer.close()
+
+
+def test_the_log_in_force_is_the_one_that_is_open():
+    logging.root.handlers = []
+    assert in_force() is None
+    with open_logs("json", stream=io.StringIO()) as outer:
+        assert in_force() is outer
+        with open_logs("json", stream=io.StringIO()) as inner:
+            assert in_force() is inner
+        assert in_force() is outer
+    assert in_force() is None

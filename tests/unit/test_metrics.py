@@ -585,7 +585,7 @@ async def test_state_is_read_at_the_time_of_the_scrape() -> None:
         overload=overload,
         quota_store=store,
         certificate_expires=lambda: 1e9,
-        caches={"token": lambda: CacheCounts(hits, 2, 1)},
+        caches={"tokens": lambda: CacheCounts(hits, 2, 1)},
         dropped={"audit": lambda: 5},
     )
     metrics.watch(sources)
@@ -607,7 +607,7 @@ async def test_state_is_read_at_the_time_of_the_scrape() -> None:
     assert read("aligner_calls_limit") == 8
     assert read("aligner_overload_refused_total", {"reason": "SERVER_OVERLOADED"}) == 3
     assert read("aligner_overload_refused_total", {"reason": "DEADLINE_UNREACHABLE"}) == 0
-    assert read("aligner_cache_hits_total", {"cache": "token"}) == 7
+    assert read("aligner_cache_hits_total", {"cache": "tokens"}) == 7
     assert read("aligner_certificate_expiry_timestamp_seconds") == 1e9
     assert read("aligner_build_info", {"version": "1.2.3"}) == 1
     assert read("aligner_telemetry_dropped_total", {"kind": "audit"}) == 5

@@ -80,6 +80,26 @@ async def test_state_is_read_anew_for_every_scrape() -> None:
             assert f"aligner_certificate_expiry_timestamp_seconds {places[0]}" in text
 
 
+async def test_readiness_is_asked_anew_and_answered_by_its_status() -> None:
+    answers = [(False, '{"ready": false}\n'), (True, '{"ready": true}\n'), (True, '{"ready": true}\n')]
+    server = MetricsServer(metrics(), "127.0.0.1", 0, readiness=lambda: answers.pop(0))
+    await server.start()
+    try:
+        async with httpx.AsyncClient(base_url=f"http://{server.address}") as client:
+            no, yes, head = await client.get("/ready"), await client.get("/ready"), await client.head("/ready")
+    finally:
+        await server.close()
+    assert [answer.status_code for answer in (no, yes, head)] == [503, 200, 200]
+    assert (no.json(), yes.json(), head.text) == ({"ready": False}, {"ready": True}, "")
+    assert yes.headers["content-type"] == "application/json"
+    assert yes.headers["cache-control"] == "no-store"
+
+
+async def test_who_cannot_tell_is_not_ready() -> None:
+    async with serving() as server, httpx.AsyncClient(base_url=f"http://{server.address}") as client:
+        assert (await client.get("/ready")).status_code == 503
+
+
 async def test_a_connection_serves_scrape_after_scrape() -> None:
     async with serving() as server:
         host, _, port = server.address.rpartition(":")
@@ -103,6 +123,8 @@ def _get(*headers: str) -> bytes:
         (b"GET /metrics/../etc HTTP/1.1\r\nconnection: close\r\n\r\n", b"404"),
         (b"GET /metrics?name=x HTTP/1.1\r\nconnection: close\r\n\r\n", b"200"),
         (b"POST /metrics HTTP/1.1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n", b"405"),
+        (b"POST /ready HTTP/1.1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n", b"405"),
+        (b"GET /ready/ HTTP/1.1\r\nconnection: close\r\n\r\n", b"404"),
         (b"POST /metrics HTTP/1.1\r\ncontent-length: 5\r\n\r\nhello", b"400"),
         (b"POST /metrics HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n", b"400"),
         (b"GET /metrics HTTP/2.0\r\n\r\n", b"400"),

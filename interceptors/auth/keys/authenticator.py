@@ -50,6 +50,11 @@ class KeyAuthenticator:
         self._last_used = LastUsed(store, now)
         self._warned_of_pepper = False
 
+    @property
+    def cache(self) -> KeyCache:
+        """To look at: its counts, and whether the database is away."""
+        return self._cache
+
     async def start(self) -> None:
         """Bring the database up to date. Does not fail without it: keys are Undecided until it is there."""
         await self._cache.start()

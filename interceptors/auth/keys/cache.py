@@ -54,6 +54,9 @@ class KeyCache:
     """Belongs to one event loop. `timeout` and `outage` in seconds, `clock` monotonic."""
 
     def __init__(self, store: KeyStore, *, timeout: float, outage: float, clock: Callable[[], float]) -> None:
+        self.hits = 0
+        self.misses = 0
+        """Look-ups, for metrics: told from memory, in an outage as well; and those that waited for the database or in vain."""
         self._store = store
         self._timeout = timeout
         self._outage = outage
@@ -63,6 +66,15 @@ class KeyCache:
         self._looks: dict[str, asyncio.Task[KeyRecord | Undecided | None]] = {}
         self._return: asyncio.Task[None] | None = None
         self._migrated = False
+
+    def __len__(self) -> int:
+        """Keys that are remembered, live or not; ids that are none are not counted."""
+        return len(self._known)
+
+    @property
+    def away(self) -> bool:
+        """Whether the database did not answer when it was last asked."""
+        return self._return is not None
 
     async def start(self) -> None:
         """Bring the database up to date; without it the start goes on, and it is tried until it is there."""
@@ -89,11 +101,19 @@ class KeyCache:
             if age < STALE:
                 if age >= FRESH and self._return is None:
                     self._look(key_id)
+                self.hits += 1
                 return known.record
         elif now - self._absent.get(key_id, float("-inf")) < FRESH:
+            self.hits += 1
             return None
         if self._return is not None or (known is None and len(self._looks) >= MAX_LOOKS and key_id not in self._looks):
-            return self._bridge(known)
+            bridged = self._bridge(known)
+            if isinstance(bridged, Undecided):
+                self.misses += 1
+            else:
+                self.hits += 1
+            return bridged
+        self.misses += 1
         look = self._look(key_id)
         # Not cancelled when the time is over, nor with the call: others wait for the same lookup.
         await asyncio.wait({look}, timeout=self._timeout)

@@ -1,0 +1,184 @@
+"""What a running server says of itself: the doctor's words, no secret, and ready exactly when it takes calls."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from aligner_svc.config import Settings
+from aligner_svc.doctor import services, words
+from aligner_svc.doctor.findings import Finding, State
+from aligner_svc.doctor.readiness import Readiness
+from aligner_svc.telemetry.metrics import Sources
+from interceptors.antivirus.antivirus import Antivirus
+from interceptors.antivirus.antivirus import State as AntivirusState
+from interceptors.antivirus.clamav import Clamd
+
+NOW = 1_800_000_000.0
+DAY = 86_400.0
+REDIS = "redis://gateway:hunter2@127.0.0.1:1/0"
+CLAMD = "tcp://127.0.0.1:1"
+ISSUER = "https://issuer.example"
+WELL = AntivirusState(True, "", "ClamAV 1.4", 1, 3600.0, 0, 0, 1, Counter(), 0.0)
+
+
+def settings(**sections) -> Settings:
+    given = {
+        "quota": {"redis": REDIS},
+        "keys": {"database": "postgresql+asyncpg://gateway:hunter2@db.example/keys"},
+        "antivirus": {"address": CLAMD},
+    }
+    return Settings(**given | sections)
+
+
+def sources(**parts) -> Sources:
+    """Of a server that has everything, and all of it well."""
+    engine = SimpleNamespace(failed=None)
+    keys = SimpleNamespace(age_seconds=40.0, last_error="", trouble="")
+    well = Sources(
+        build={"engine": "scripted-1"},
+        ready=lambda: True,
+        engine=lambda: engine,
+        pools=[SimpleNamespace(name="decoder", pids=[1, 2], size=2)],
+        quota_store=SimpleNamespace(degraded=False),
+        key_sources=lambda: {ISSUER: keys},
+        certificate_expires=lambda: NOW + 30 * DAY,
+        antivirus=lambda: WELL,
+    )
+    return replace(well, **parts)
+
+
+def readiness(wanted: Settings | None = None, *, keys_away: bool = False, **parts) -> Readiness:
+    return Readiness(wanted or settings(), sources(**parts), keys_away=lambda: keys_away, now=lambda: NOW)
+
+
+def found(check: str, wanted: Settings | None = None, **parts) -> Finding:
+    """The only finding of a check."""
+    [one] = [one for one in readiness(wanted, **parts).findings() if one.check == check]
+    return one
+
+
+def issuer(age: float | None, error: str = "", trouble: str = ""):
+    return lambda: {ISSUER: SimpleNamespace(age_seconds=age, last_error=error, trouble=trouble)}
+
+
+def test_a_server_that_is_well_says_so_of_everything() -> None:
+    ready, told = readiness().report()
+    report = json.loads(told)
+    assert ready is report["ready"] is True
+    assert [one["check"] for one in report["findings"]] == [
+        *("server", "engine", "workers", "tls", "jwks", "keys", "redis", "clamd")
+    ]
+    assert {one["state"] for one in report["findings"]} == {"ok"}
+    assert not any(one["hint"] for one in report["findings"])
+
+
+def test_what_is_not_asked_for_is_not_spoken_of() -> None:
+    bare = Readiness(Settings(), Sources(ready=lambda: True))
+    assert [(one.check, one.state) for one in bare.findings()] == [("server", State.OK)]
+
+
+@pytest.mark.parametrize(
+    ("check", "parts", "state", "said"),
+    [
+        (
+            "engine",
+            {"engine": lambda: SimpleNamespace(failed="CUDA error 719")},
+            "fail",
+            "scripted-1: out of service: CUDA error",
+        ),
+        ("workers", {"pools": [SimpleNamespace(name="decoder", pids=[1], size=2)]}, "warn", "decoder: 1 of 2 worker processes"),
+        ("workers", {"pools": [SimpleNamespace(name="decoder", pids=[], size=2)]}, "fail", "decoder: 0 of 2 worker processes"),
+        ("tls", {"certificate_expires": lambda: NOW + 9 * DAY}, "warn", "the first of them ends in 9 days"),
+        ("tls", {"certificate_expires": lambda: NOW - 3 * 3600}, "fail", "the first of them ended 3 hours ago"),
+        ("jwks", {"key_sources": issuer(None, "timeout", "keys_unavailable")}, "fail", f"{ISSUER}: timeout"),
+        ("jwks", {"key_sources": issuer(None, "", "keys_unavailable")}, "fail", "they have not come yet"),
+        ("jwks", {"key_sources": issuer(7200.0, "unreachable")}, "warn", "unreachable; its keys are from 2 hours ago"),
+        ("jwks", {"key_sources": issuer(1200.0, "unreachable", "keys_stale")}, "fail", "20 minutes ago, too old to be believed"),
+        ("keys", {"keys_away": True}, "fail", "PostgreSQL at db.example, database keys: it does not answer"),
+        ("redis", {"quota_store": SimpleNamespace(degraded=True)}, "warn", "redis://127.0.0.1:1/0 cannot be reached"),
+        ("clamd", {"antivirus": lambda: replace(WELL, healthy=False, reason="refused")}, "fail", f"{CLAMD}: refused"),
+        ("clamd", {"antivirus": lambda: replace(WELL, healthy=False, version="")}, "fail", "it has not answered yet"),
+        ("clamd", {"antivirus": lambda: replace(WELL, signatures_age=4 * DAY)}, "warn", "ClamAV 1.4, 4 days old"),
+        ("clamd", {"antivirus": lambda: replace(WELL, signatures_age=None)}, "warn", "none of ClamAV's signatures"),
+    ],
+)
+def test_what_is_away_is_told_with_what_to_do_and_leaves_the_server_ready(check, parts, state, said) -> None:
+    one = found(check, **parts)
+    assert one.state == state
+    assert said in one.said
+    assert one.hint
+    ready, told = readiness(**parts).report()
+    assert ready
+    assert [entry["check"] for entry in json.loads(told)["findings"] if entry["state"] != "ok"] == [check]
+
+
+def test_uploads_that_pass_unscanned_are_refused_to_nobody() -> None:
+    wanted = settings(antivirus={"address": CLAMD, "fail_open": True})
+    one = found("clamd", wanted, antivirus=lambda: replace(WELL, healthy=False, reason="refused"))
+    assert (one.state, one.hint) == (State.WARN, "is it up? Until it is, uploads pass unscanned")
+
+
+def test_it_is_ready_exactly_when_it_serves() -> None:
+    serving = [False]
+    server = readiness(ready=lambda: serving[0])
+    ready, told = server.report()
+    assert not ready
+    [first, *_] = json.loads(told)["findings"]
+    assert first == {"check": "server", "state": "fail", "said": "it is NOT_SERVING", "hint": words.NOT_SERVING}
+    serving[0] = True
+    assert server.report()[0]
+
+
+async def test_the_doctor_says_the_same_of_the_same() -> None:
+    """Asked from outside, of what is away for both of them."""
+    scanner = Antivirus(Clamd(CLAMD), stream_max_bytes=1)
+    await scanner.refresh()
+    wanted = settings()
+    [redis], [clamd] = await services.redis(wanted), await services.clamd(wanted)
+    own_redis = found("redis", quota_store=SimpleNamespace(degraded=True))
+    own_clamd = found("clamd", antivirus=lambda: scanner.state)
+    assert (own_redis.said, own_redis.hint) == (redis.said, redis.hint)
+    assert (own_clamd.said, own_clamd.hint) == (clamd.said, clamd.hint)
+
+
+def test_no_secret_is_in_it() -> None:
+    failed = SimpleNamespace(failed="asked redis://:hunter2@cache with Bearer hunter2hunter2\x1b[2J")
+    _, told = readiness(
+        keys_away=True,
+        engine=lambda: failed,
+        quota_store=SimpleNamespace(degraded=True),
+        antivirus=lambda: replace(WELL, healthy=False, reason="password=hunter2"),
+    ).report()
+    assert "hunter2" not in told
+    assert "gateway" not in told
+    assert "\\u001b" not in told
+    assert "out of service" in told
+
+
+def test_a_part_that_cannot_be_read_hides_no_other(caplog) -> None:
+    def broken():
+        raise RuntimeError("hunter2")
+
+    server = readiness(engine=broken)
+    with caplog.at_level(logging.ERROR):
+        ready, told = server.report()
+        server.report()
+    entries = {one["check"]: one for one in json.loads(told)["findings"]}
+    assert ready
+    assert (entries["engine"]["state"], entries["engine"]["said"]) == ("warn", "could not be checked (RuntimeError)")
+    assert entries["redis"]["state"] == "ok"
+    assert caplog.text.count("readiness: engine cannot be read") == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(-5, "0 s"), (0, "0 s"), (119, "119 s"), (120, "2 minutes"), (7199, "120 minutes"), (7200, "2 hours"), (9 * DAY, "9 days")],
+)
+def test_times_are_said_in_a_unit_for_people(seconds, said) -> None:
+    assert words.span(seconds) == said

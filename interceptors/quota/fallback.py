@@ -175,11 +175,19 @@ class FallbackStore:
     async def finish(self, subject: str, charges: Sequence[Charge], lease: str) -> None:
         """As QuotaStore has it."""
         call = self._calls.get(lease)
-        if call is None or not call.shared:
+        if call is None or not call.shared or self.degraded:
             await self.settle(subject, charges, lease)
             await self.release(subject, lease)
-        else:
-            await asyncio.gather(self.settle(subject, charges, lease), self.release(subject, lease))
+            return
+        del self._calls[lease]
+        owed = [charge for charge in charges if charge.cost >= 0]
+        back = [charge for charge in charges if charge.cost < 0 and call.told]
+        try:
+            await self._shared.finish(subject, [*owed, *back], lease)
+        except StoreAwayError as error:
+            self._lost(error)
+            if owed:
+                await self._local.settle(subject, self._charges(owed), lease)
 
     async def show(self, subject: str, buckets: Sequence[Bucket], slots: Sequence[Slots]) -> Left:
         """As QuotaStore has it: of the share, while the shared store is away."""

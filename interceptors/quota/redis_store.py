@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -108,11 +109,14 @@ class RedisStore:
             raise
 
     async def finish(self, subject: str, charges: Sequence[Charge], lease: str) -> None:
-        """As QuotaStore has it: two commands under way together, the release whatever becomes of the other."""
-        done = await asyncio.gather(self.settle(subject, charges, lease), self.release(subject, lease), return_exceptions=True)
-        for outcome in done:
-            if isinstance(outcome, BaseException):
-                raise outcome
+        """As QuotaStore has it, in one round trip. Where it fails, the next refresh makes up for the release."""
+        check_costs(charges, signed=True)
+        keys = self._held.pop(lease, ())
+        try:
+            await self._client.run((f"{self._key(subject)}:used", *keys), self._asked("finish", charges, (), lease))
+        except BaseException:
+            self._give_up(lease, keys)
+            raise
 
     def release_later(self, lease: str) -> None:
         """As `release`, at the next refresh: nothing is sent now."""
@@ -123,7 +127,7 @@ class RedisStore:
 
         Raises StoreAwayError where Redis does not do everything that calls need of it, writing among it.
         """
-        await self._client.run((f"{self._prefix}:{{probe}}",), ("probe", self._now()))
+        await self._client.run((f"{self._prefix}:{{probe}}",), self._json("probe"))
         held = dict(self._held)
         await self._client.run_all(self._renewals(held))
         for lease, keys in held.items():
@@ -166,13 +170,13 @@ class RedisStore:
             for key in keys:
                 leases[key].append(lease)
         return [
-            ((key,), ("renew", self._now(), str(HOLD), *of_key[start : start + _TOGETHER]))
+            ((key,), self._json("renew", leases=of_key[start : start + _TOGETHER], hold=HOLD))
             for key, of_key in leases.items()
             for start in range(0, len(of_key), _TOGETHER)
         ]
 
     def _release(self, lease: str, keys: _Keys) -> Command:
-        return keys, ("release", self._now(), lease)
+        return keys, self._json("release", lease=lease)
 
     def _give_up(self, lease: str, keys: _Keys) -> None:
         if keys:
@@ -181,13 +185,17 @@ class RedisStore:
                 del self._given_up[next(iter(self._given_up))]
 
     async def _ask(self, mode: str, subject: str, charges: Sequence[Charge], slots: Sequence[Slots], lease: str) -> Any:
-        arguments = [mode, self._now(), lease, str(HOLD), str(len(charges))]
-        for charge in charges:
-            bucket = charge.bucket
-            arguments += (bucket.name, repr(bucket.rate), repr(bucket.burst), repr(charge.cost))
-        for slot in slots:
-            arguments += (slot.name, str(slot.most))
-        return await self._client.run((f"{self._key(subject)}:used", *self._slot_keys(subject, slots)), arguments)
+        keys = (f"{self._key(subject)}:used", *self._slot_keys(subject, slots))
+        return await self._client.run(keys, self._asked(mode, charges, slots, lease))
+
+    def _asked(self, mode: str, charges: Sequence[Charge], slots: Sequence[Slots], lease: str) -> tuple[str]:
+        buckets = [(charge.bucket.name, charge.bucket.rate, charge.bucket.burst, charge.cost) for charge in charges]
+        return self._json(mode, buckets=buckets, slots=[(slot.name, slot.most) for slot in slots], lease=lease, hold=HOLD)
+
+    def _json(self, mode: str, **more: object) -> tuple[str]:
+        """What the script is asked. Without a time it has Redis's own."""
+        now = {} if self._clock is None else {"now": self._clock()}
+        return (json.dumps({"mode": mode, **now, **more}),)
 
     def _key(self, subject: str) -> str:
         """What all keys of a subject begin with. The braces put them on one node of a cluster."""
@@ -196,13 +204,9 @@ class RedisStore:
     def _slot_keys(self, subject: str, slots: Sequence[Slots]) -> _Keys:
         return tuple(f"{self._key(subject)}:slots:{slot.name}" for slot in slots)
 
-    def _now(self) -> str:
-        """Empty: Redis's own time."""
-        return "" if self._clock is None else repr(self._clock())
 
-
-def _answered(answer: Sequence[str], charges: Sequence[Charge], slots: Sequence[Slots]) -> Left | Spent:
-    match answer:
+def _answered(answer: str, charges: Sequence[Charge], slots: Sequence[Slots]) -> Left | Spent:
+    match answer.split(" "):
         case ["too_large", name, remaining]:
             return Spent(name, float(remaining), None, "too_large")
         case ["in_flight", name, remaining]:
@@ -212,6 +216,6 @@ def _answered(answer: Sequence[str], charges: Sequence[Charge], slots: Sequence[
     return _left(answer, charges, slots)
 
 
-def _left(answer: Sequence[str], charges: Sequence[Charge], slots: Sequence[Slots]) -> Left:
+def _left(answer: str, charges: Sequence[Charge], slots: Sequence[Slots]) -> Left:
     names = [*(charge.bucket.name for charge in charges), *(slot.name for slot in slots)]
-    return Left(dict(zip(names, map(float, answer[1:]), strict=True)))
+    return Left(dict(zip(names, map(float, answer.split(" ")[1:]), strict=True)))

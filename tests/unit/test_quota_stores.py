@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import math
 import re
 from collections.abc import AsyncIterator, Callable
@@ -423,7 +424,7 @@ async def test_a_call_that_ends_while_its_lease_is_renewed_is_not_held_on_to(red
         send = store._client.run_all
 
         async def late(commands):
-            if any(arguments[0] == "renew" for _, arguments in commands):
+            if any(json.loads(asked)["mode"] == "renew" for _, (asked,) in commands):
                 await store.release("key:1", "a")
             await send(commands)
 

@@ -9,7 +9,7 @@ BUF := tools/buf/node_modules/.bin/buf
 # A Python 3.11; looked for as python3.11, then python3, when not given.
 export PYTHON ?=
 
-.PHONY: help setup core demo run test lint lint-python lint-types lint-protos docs docs-check protos protos-check protos-baseline bench bench-accuracy bench-chain bench-overload bench-fairness bench-qwen bench-gpu bench-gpu-bundle lock clean
+.PHONY: help setup core demo run test lint lint-python lint-types lint-protos docs docs-check protos protos-check protos-baseline bench bench-accuracy bench-chain bench-overload bench-fairness bench-scan bench-qwen bench-gpu bench-gpu-bundle lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -115,6 +115,9 @@ bench-overload: $(VENV)/.core ## a server asked for 1 to 10 times what it can do
 
 bench-fairness: $(VENV)/.core ## nine callers within their share beside one at fifty times its own
 	$(PY) -m bench.fairness $(ARGS)
+
+bench-scan: $(VENV)/.all ## what the virus scan adds to a stream, beside a server without one
+	$(PY) -m bench.scan
 
 bench-qwen: $(VENV)/.all ## Qwen3-ForcedAligner on this machine's CPU, beside qwen-asr and the arithmetic bound
 	$(PY) -m bench.qwen $(ARGS)

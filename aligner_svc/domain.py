@@ -104,7 +104,7 @@ class Timing:
     align: float = 0.0
     total: float = 0.0
     scan: float = 0.0
-    """Waiting for the virus scanner's verdict."""
+    """From the end of the upload to the virus scanner's verdict; a stream is worked on meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from aligner_svc.audio.decode import Decoder
+from aligner_svc.audio.decode import Decoded, Decoder
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.config import Limits
 from aligner_svc.domain import Alignment, Caller, Timing, Token, Warning, Word, WordStatus
@@ -50,14 +50,14 @@ Observer = Callable[[Stage, float, float], None]
 """Told the stage, the seconds aligned and the seconds in all (0 while unknown). Must not block."""
 
 
-Admit = Callable[[float], Awaitable[None]]
-"""Told how many seconds of audio there are before the engine works on them; what it raises ends the job."""
+Admit = Callable[[Decoded], Awaitable[None]]
+"""Told what was decoded before the engine works on it; what it raises ends the job."""
 
 
 def ignore(stage: Stage, aligned: float, total: float) -> None: ...
 
 
-async def _admit(seconds: float) -> None: ...
+async def _admit(decoded: Decoded) -> None: ...
 
 
 class Pipeline:
@@ -107,7 +107,7 @@ class Pipeline:
             raise InvalidArgumentError("AUDIO_TOO_SHORT", message, field="audio")
         spoken = [token for token in tokens if token.spoken]
         dense = self._fit(spoken, seconds, language)
-        await admit(seconds)
+        await admit(decoded)
         observe(Stage.ALIGNING, 0.0, seconds)
         result = await self._engine.align(
             decoded.clip, spoken, language, caller, lambda done: observe(Stage.ALIGNING, done, seconds)

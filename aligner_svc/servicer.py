@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 from grpc import aio
 
 from aligner_svc import __version__, messages
 from aligner_svc.api.v1 import aligner_pb2, aligner_pb2_grpc
+from aligner_svc.audio.decode import Decoded
 from aligner_svc.config import Limits, StreamSettings
+from aligner_svc.course import Course
 from aligner_svc.domain import Alignment, Caller
 from aligner_svc.engines.base import Engine
 from aligner_svc.errors import LimitExceededError
 from aligner_svc.pipeline import Job, Observer, Pipeline, Stage, ignore
+from aligner_svc.scanned import scanned_first, scanned_meanwhile
 from aligner_svc.telemetry.redaction import conceal
 from aligner_svc.upload import Upload
 from aligner_svc.workers import Buffer
 from interceptors.call import current_call
 from interceptors.overload.admission import working
-from interceptors.stages import add_stage, stage
 
 Context: TypeAlias = "aio.ServicerContext[Any, Any]"
 _BATCH_WORDS = 256
@@ -46,8 +46,7 @@ class AlignerServicer(aligner_pb2_grpc.AlignerServicer):
         job = messages.job(request.config if request.HasField("config") else None)
         conceal(job.transcript)
         await messages.declared(request.config).check(request.audio)
-        scanning = await _scanned(request.audio)
-        alignment = _with_scan(await self._work(job, request.audio, _caller(context)), scanning)
+        alignment = await scanned_first(request.audio, self._work(job, request.audio, _caller(context)))
         if len(alignment.words) <= _BATCH_WORDS:
             return messages.response(alignment)
         return await asyncio.to_thread(messages.response, alignment)  # 40,000 words take a tenth of a second
@@ -73,8 +72,8 @@ class AlignerServicer(aligner_pb2_grpc.AlignerServicer):
 
             job, audio = upload.finish()
             conceal(job.transcript)
-            scanning = await _scanned(audio)
-            work = asyncio.create_task(self._work(job, audio, _caller(context), observe))
+            work = asyncio.create_task(scanned_meanwhile(audio, self._work(job, audio, _caller(context), observe)))
+            del audio
             try:
                 while not work.done():
                     told = asyncio.create_task(latest.get())
@@ -84,7 +83,7 @@ class AlignerServicer(aligner_pb2_grpc.AlignerServicer):
                         yield messages.working(stage, upload.received, aligned, total)
                     else:
                         told.cancel()
-                alignment = _with_scan(await work, scanning)
+                alignment = await work
             finally:
                 work.cancel()
         for first in range(0, len(alignment.words), _BATCH_WORDS):
@@ -94,16 +93,23 @@ class AlignerServicer(aligner_pb2_grpc.AlignerServicer):
 
     async def _work(self, job: Job, audio: Buffer, caller: Caller, observe: Observer = ignore) -> Alignment:
         """The job, once there is room for it; what it turns out to hold is charged before the engine works on it."""
-        size = memoryview(audio).nbytes
         async with working() as work:
-            began = time.perf_counter()
-            alignment = await self._pipeline.align(job, audio, caller, observe, _charge)
+            course = Course(memoryview(audio).nbytes, observe)
+
+            async def admit(decoded: Decoded) -> None:
+                course.decoded(decoded)
+                await _charge(decoded.clip.seconds)
+
+            aligning = self._pipeline.align(job, audio, caller, course.observe, admit)
+            del audio  # an upload may be hundreds of MB, and only the decoder needs it
+            try:
+                alignment = await aligning
+            except BaseException as error:
+                course.failed(error)
+                raise
+            course.done(alignment)
             timing = alignment.timing
             work.done(timing.queue, timing.decode + timing.align)
-        # Other processes did it and say how long it took; the order is theirs, the beginnings are reckoned.
-        add_stage("decode", began, timing.decode, bytes=size, audio_seconds=alignment.audio_seconds)
-        add_stage("queue", began + timing.decode, timing.queue)
-        add_stage("align", began + timing.total - timing.align, timing.align, words=len(alignment.words))
         return alignment
 
     async def GetServerInfo(  # noqa: N802
@@ -122,21 +128,6 @@ class AlignerServicer(aligner_pb2_grpc.AlignerServicer):
                 transcript_chars=limits.transcript_chars,
             ),
         )
-
-
-async def _scanned(audio: Buffer) -> float:
-    """Nothing decodes what the scanner has not passed. Seconds that it took."""
-    call = current_call()
-    if call is None or call.scan is None:
-        return 0.0
-    with stage("scan", bytes=memoryview(audio).nbytes) as scanning:
-        await call.scan.verdict(audio)
-    return scanning.seconds
-
-
-def _with_scan(alignment: Alignment, seconds: float) -> Alignment:
-    timing = alignment.timing
-    return replace(alignment, timing=replace(timing, scan=seconds, total=timing.total + seconds))
 
 
 async def _charge(audio_seconds: float) -> None:

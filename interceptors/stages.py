@@ -78,9 +78,9 @@ def stage(name: str, **attributes: Attribute) -> Stage:
     return Stage(name, attributes)
 
 
-def add_stage(name: str, began: float, seconds: float, **attributes: Attribute) -> Stage:
+def add_stage(name: str, began: float, seconds: float, error: str = "", **attributes: Attribute) -> Stage:
     """A stage that is over: what another process or a shared batch says it took. `began` by time.perf_counter()."""
-    added = Stage(name, attributes, began)
+    added = Stage(name, attributes, began, error=error)
     traced = _hook.get()
     if traced is not None:
         added.told = traced(added)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
 import pytest
 
@@ -52,16 +54,65 @@ async def test_what_is_infected_never_reaches_the_decoder(tmp_path, clamav: Clam
     assert len(engine.started) == 1
 
 
-async def test_a_stream_is_scanned_before_a_word_leaves(clamav: ClamdServer) -> None:  # noqa: F811
-    engine = ScriptedEngine()
+def upload(*chunks: bytes) -> list[aligner_pb2.StreamAlignRequest]:
+    return [
+        aligner_pb2.StreamAlignRequest(config=ALIGN.config),
+        *(aligner_pb2.StreamAlignRequest(audio=chunk) for chunk in chunks),
+    ]
+
+
+async def test_a_stream_is_scanned_as_it_comes_in(clamav: ClamdServer) -> None:  # noqa: F811
     half = len(EICAR) // 2
     chunks = [SPEECH[:50_000], SPEECH[50_000:] + EICAR[:half], EICAR[half:]]
-    async with serving(engine=engine, antivirus=settings(clamav)) as running, AsyncAligner(running.address) as aligner:
+    async with serving(engine=ScriptedEngine(), antivirus=settings(clamav)) as running, AsyncAligner(running.address) as aligner:
         assert (await aligner.stream_align(iter([SPEECH[:50_000], SPEECH[50_000:]]), TRANSCRIPT)).words
         with pytest.raises(InvalidArgumentError) as error:
             await aligner.stream_align(iter(chunks), TRANSCRIPT)
         assert error.value.reason == "MALWARE_FOUND"
-    assert len(engine.started) == 1
+
+
+async def test_a_stream_is_worked_on_meanwhile_and_no_word_leaves_before_the_verdict(clamav: ClamdServer) -> None:  # noqa: F811
+    engine = ScriptedEngine()
+    async with serving(engine=engine, antivirus=settings(clamav)) as running, calling(running.address) as stub:
+        clamav.pause()
+        call = stub.StreamAlign(iter(upload(SPEECH)))
+
+        async def first_words() -> aligner_pb2.StreamAlignResponse:
+            return await anext(response async for response in call if response.HasField("words"))
+
+        words = asyncio.ensure_future(first_words())
+        await engine.at_gate.acquire()
+        # It has its answer at once; that nothing comes can only be waited for.
+        await asyncio.wait({words}, timeout=0.2)
+        assert not words.done()
+        clamav.resume()
+        assert (await words).words.words
+
+
+async def test_work_on_what_turns_out_infected_is_ended(clamav: ClamdServer) -> None:  # noqa: F811
+    engine = ScriptedEngine()
+    engine.gate.clear()
+    async with serving(engine=engine, antivirus=settings(clamav)) as running, calling(running.address) as stub:
+        clamav.pause()
+        call = stub.StreamAlign(iter(upload(SPEECH, EICAR)))
+        reading = asyncio.ensure_future(refused(anext(response async for response in call if response.HasField("words"))))
+        await engine.at_gate.acquire()
+        clamav.resume()
+        assert await reading == ("INVALID_ARGUMENT", "MALWARE_FOUND")
+        await until(lambda: engine.cancelled == 1, "the work to be ended")
+
+
+async def test_what_is_infected_is_told_so_whatever_else_is_wrong_with_it(clamav: ClamdServer) -> None:  # noqa: F811
+    """And on the record, which a stream that is no audio must not keep it off."""
+    async with serving(engine=ScriptedEngine(), antivirus=settings(clamav)) as running, calling(running.address) as stub:
+        for audio in (EICAR, SPEECH[:8] + EICAR):
+            call = stub.StreamAlign(iter(upload(audio)))
+            assert await refused(_drained(call)) == ("INVALID_ARGUMENT", "MALWARE_FOUND")
+
+
+async def _drained(call) -> None:
+    async for _ in call:
+        pass
 
 
 async def test_without_a_verdict_nothing_is_worked_on(clamav: ClamdServer) -> None:  # noqa: F811

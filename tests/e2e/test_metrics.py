@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+import subprocess
+import sys
 from collections import Counter
 
 import grpc
@@ -11,11 +16,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from aligner_svc.api.v1 import aligner_pb2
 from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
+from aligner_svc.protection_settings import AntivirusSettings
 from aligner_svc.server import Service
 from aligner_svc.telemetry_settings import MetricsSettings
-from tests.e2e.guarded import Home, bearer, info
+from tests.clamd_server import ClamdServer, clamav, clamd_server  # noqa: F401 - fixtures
+from tests.daemon import free_port
+from tests.e2e.guarded import Home, bearer, info, with_key
 from tests.e2e.recordings import SPEECH, TRANSCRIPT
-from tests.e2e.servers import calling, serving, until
+from tests.e2e.servers import ALIGNER, calling, environment, serving, until
 
 ALIGN = aligner_pb2.AlignRequest(config=aligner_pb2.AlignConfig(transcript=TRANSCRIPT, language="en"), audio=SPEECH)
 METRICS = MetricsSettings(listen="127.0.0.1:0")
@@ -23,8 +31,13 @@ METRICS = MetricsSettings(listen="127.0.0.1:0")
 
 async def scraped(server: Service) -> dict[str, dict[tuple[str, ...], float]]:
     """Values by the name of a series and by its labels' values."""
+    return await scraped_at(server.metrics_address)
+
+
+async def scraped_at(address: str) -> dict[str, dict[tuple[str, ...], float]]:
+    """As `scraped`, of any process."""
     async with httpx.AsyncClient(trust_env=False) as http:
-        answer = await http.get(f"http://{server.metrics_address}/metrics", headers={"accept": "text/plain"})
+        answer = await http.get(f"http://{address}/metrics", headers={"accept": "text/plain"})
     assert answer.status_code == 200
     found: dict[str, dict[tuple[str, ...], float]] = {}
     for family in text_string_to_metric_families(answer.text):
@@ -57,7 +70,7 @@ async def test_what_is_counted_is_what_the_callers_saw(tmp_path) -> None:
             seen += 1
         running.engine.gate.clear()
         with pytest.raises(grpc.aio.AioRpcError):
-            await stub.Align(ALIGN, metadata=good, timeout=0.3)
+            await stub.Align(ALIGN, metadata=good, timeout=1.5)
         seen += 1
         await until(lambda: running.engine.cancelled == 1, "the server to see that as well")
         running.engine.gate.set()
@@ -71,9 +84,10 @@ async def test_what_is_counted_is_what_the_callers_saw(tmp_path) -> None:
         values = await scraped(running)
     assert sum(values["grpc_server_started_total"].values()) == seen
     assert sum(values["aligner_auth_failures_total"].values()) == 3
-    assert sum(values["aligner_audio_seconds_count"].values()) == 1
+    # Of the two that were let in: the one that was given up had been decoded.
+    assert sum(values["aligner_audio_seconds_count"].values()) == 2
     [audio] = values["aligner_audio_seconds_sum"].values()
-    assert round(audio, 3) == 4.905
+    assert round(audio, 3) == 2 * 4.905
 
 
 async def test_the_engine_the_workers_and_the_guards_are_seen() -> None:
@@ -85,6 +99,86 @@ async def test_the_engine_the_workers_and_the_guards_are_seen() -> None:
     assert list(values["aligner_engine_lanes"].values()) == [1]
     assert {name for name in values if name.startswith("aligner_worker")}
     assert [value for labels, value in values["aligner_stage_seconds_count"].items() if labels == ("decode",)] == [1]
+
+
+async def test_several_worker_processes_make_one_set_of_numbers() -> None:
+    """Which of them did what is nobody's business; that each call is counted once, and a process that is killed, is."""
+    calls = 6
+    async with serving(workers=2, decoders=2, metrics=METRICS) as running, calling(running.address) as stub:
+        await asyncio.gather(*(stub.Align(ALIGN) for _ in range(calls)))
+        os.kill(running.engine.pool.pids[0], signal.SIGKILL)
+        await until(lambda: running.engine.pool.restarts == 1 and len(running.engine.pool.pids) == 2, "another process")
+        await asyncio.gather(*(stub.Align(ALIGN) for _ in range(calls)))
+        values = await scraped(running)
+    assert values["aligner_engine_lanes"] == {(): 2}
+    assert values["aligner_workers"] == {("decoder",): 2, ("pocketsphinx",): 2}
+    assert values["aligner_worker_restarts_total"] == {("decoder",): 0, ("pocketsphinx",): 1}
+    assert values["aligner_audio_seconds_count"] == {(): 2 * calls}
+    assert round(values["aligner_audio_seconds_sum"][()], 2) == round(2 * calls * 4.905, 2)
+    stages = values["aligner_stage_seconds_count"]
+    assert stages["decode",] == stages["align",] == 2 * calls
+    assert values["aligner_batch_items_sum"] == {(): 2 * calls}
+    busy = values["aligner_engine_busy_seconds_total"][()]
+    assert busy > 0
+
+
+def test_worker_processes_have_nothing_to_count_with() -> None:
+    """What they counted nobody would read: the numbers are those of the server's own process."""
+    modules = ("aligner_svc.audio.decode_worker", "aligner_svc.engines.pocketsphinx.worker")
+    code = f"import sys, {', '.join(modules)}; sys.exit('prometheus_client' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+async def test_look_ups_of_tokens_and_verdicts_are_counted(tmp_path, clamav: ClamdServer) -> None:  # noqa: F811
+    home = Home(tmp_path, methods=("jwt",), mtls=False)
+    antivirus = AntivirusSettings(address=clamav.unix, stream_max_bytes=clamav.stream_max_bytes)
+    async with home.serving(metrics=METRICS, antivirus=antivirus) as running, home.connect(running) as channel:
+        token = [bearer(home.forge.token())]
+        for _ in range(3):
+            await AlignerStub(channel).Align(ALIGN, metadata=token)
+        values = await scraped(running)
+    assert values["aligner_cache_hits_total"] == {("tokens",): 2, ("verdicts",): 2}
+    assert values["aligner_cache_misses_total"] == {("tokens",): 1, ("verdicts",): 1}
+    assert values["aligner_cache_entries"] == {("tokens",): 1, ("verdicts",): 1}
+
+
+async def test_look_ups_of_keys_are_counted(tmp_path) -> None:
+    home = Home(tmp_path, methods=("api_key",), mtls=False)
+    async with home.serving(metrics=METRICS) as running, home.connect(running) as channel:
+        key = await home.new_key("align")
+        for _ in range(3):
+            await info(channel, with_key(key))
+        values = await scraped(running)
+    assert values["aligner_cache_hits_total"] == {("keys",): 2}
+    assert values["aligner_cache_misses_total"] == {("keys",): 1}
+    assert values["aligner_cache_entries"] == {("keys",): 1}
+
+
+async def test_lines_of_the_log_that_could_not_be_written_are_counted(tmp_path) -> None:
+    """The server's stderr is a disk that is full."""
+    port = free_port()
+    told = tmp_path / "stdout"
+    arguments = ("--workers", "1", "--listen", "127.0.0.1:0")
+    full = os.open("/dev/full", os.O_WRONLY)
+    with told.open("wb") as stdout:
+        variables = environment(ALIGNER_METRICS__LISTEN=f"127.0.0.1:{port}")
+        process = await asyncio.create_subprocess_exec(
+            ALIGNER, "serve", *arguments, cwd=tmp_path, stdout=stdout, stderr=full, env=variables
+        )
+    os.close(full)
+    try:
+        await until(lambda: b"ready on" in told.read_bytes() or process.returncode is not None, "the server to be ready")
+        target = told.read_text().rpartition(" ")[2].strip()
+        async with calling(target) as stub:
+            await stub.GetServerInfo(aligner_pb2.GetServerInfoRequest())  # which leaves a line of the log
+
+        async def counted() -> bool:
+            return (await scraped_at(f"127.0.0.1:{port}"))["aligner_telemetry_dropped_total"]["log",] > 0
+
+        await until(counted, "lost lines to be counted")
+    finally:
+        process.kill()
+        await process.wait()
 
 
 async def test_without_a_port_there_are_none() -> None:

@@ -8,11 +8,14 @@ import pytest
 from aligner_svc.api.v1 import aligner_pb2
 from aligner_svc.telemetry_settings import TracingSettings
 from tests.e2e.guarded import Home, bearer
-from tests.e2e.recordings import SPEECH, TRANSCRIPT, WORDS
+from tests.e2e.recordings import SPEECH, TRANSCRIPT, WORDS, repeated
+from tests.e2e.refusals import refusal
+from tests.e2e.scripted_engine import ScriptedEngine
 from tests.e2e.servers import calling, serving
 from tests.otlp_receiver import OtlpReceiver
 
 ALIGN = aligner_pb2.AlignRequest(config=aligner_pb2.AlignConfig(transcript=TRANSCRIPT, language="en"), audio=SPEECH)
+NO_WORDS = aligner_pb2.AlignConfig(transcript="...", language="en")
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SAMPLED = ("traceparent", f"00-{TRACE}-00f067aa0ba902b7-01")
 
@@ -24,16 +27,56 @@ async def test_a_callers_trace_goes_on_through_the_stages_and_the_batch() -> Non
         async with serving(tracing=tracing) as running, calling(running.address) as stub:
             answer = await stub.Align(ALIGN, metadata=[SAMPLED])
             assert [word.text for word in answer.words] == list(WORDS)
-        names = {"aligner.v1.Aligner/Align", "decode", "queue", "align", "batch"}
+        names = {"aligner.v1.Aligner/Align", "text", "decode", "queue", "align", "batch"}
         await collector.until(lambda seen: names <= {span.name for span in seen.spans})
         call = collector.named("aligner.v1.Aligner/Align")
         assert call.trace == TRACE
-        for name in ("decode", "queue", "align"):
+        for name in ("text", "decode", "queue", "align"):
             span = collector.named(name)
             assert (span.trace, span.parent) == (TRACE, call.span)
-        assert collector.named("decode").attributes["aligner.bytes"] == len(SPEECH)
+        decode = collector.named("decode").attributes
+        assert (decode["aligner.bytes"], decode["aligner.container"]) == (len(SPEECH), "flac")
+        assert decode["aligner.audio_seconds"] == pytest.approx(4.905, abs=0.001)
         assert TRACE in {trace for trace, _ in collector.named("batch").links}
         assert TRANSCRIPT.split()[0] not in str(collector.spans)
+
+
+async def test_a_long_recording_has_a_span_for_each_window() -> None:
+    audio, transcript = repeated(8)
+    long = aligner_pb2.AlignRequest(config=aligner_pb2.AlignConfig(transcript=transcript, language="en"), audio=audio)
+    async with OtlpReceiver().serving() as collector:
+        tracing = TracingSettings(endpoint=collector.endpoint, ratio=0.0)
+        async with serving(tracing=tracing) as running, calling(running.address) as stub:
+            answer = await stub.Align(long, metadata=[SAMPLED])
+        await collector.until(lambda seen: "align" in {span.name for span in seen.spans})
+    windows = sorted(
+        (span.attributes["aligner.audio_from"], span.attributes["aligner.audio_to"])
+        for span in collector.spans
+        if span.name == "window"
+    )
+    ends = [end for _, end in windows]
+    assert len(windows) >= 2
+    assert [0.0, *ends[:-1]] == [begin for begin, _ in windows], "each begins where the last one ended"
+    assert ends[-1] * 1000 == pytest.approx(answer.summary.audio_ms, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("request_", "stage", "reason"),
+    [
+        (aligner_pb2.AlignRequest(config=ALIGN.config, audio=SPEECH[:44] + b"x"), "decode", "AUDIO_"),
+        (aligner_pb2.AlignRequest(config=NO_WORDS, audio=SPEECH), "text", "TRANSCRIPT_"),
+    ],
+)
+async def test_a_call_that_fails_says_where(request_, stage, reason) -> None:
+    async with OtlpReceiver().serving() as collector:
+        tracing = TracingSettings(endpoint=collector.endpoint, ratio=0.0)
+        async with serving(tracing=tracing, engine=ScriptedEngine()) as running, calling(running.address) as stub:
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await stub.Align(request_, metadata=[SAMPLED])
+        await collector.until(lambda seen: stage in {span.name for span in seen.spans})
+    told = refusal(refused.value).reason
+    assert told.startswith(reason)
+    assert collector.named(stage).attributes["error.type"] == told
 
 
 async def test_a_refusal_says_why_and_a_fault_is_kept(tmp_path) -> None:

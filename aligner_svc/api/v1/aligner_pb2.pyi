@@ -303,7 +303,7 @@ class Timing(_message.Message):
     total_ms: _builtins.int
     """From the last byte received to the answer."""
     scan_ms: _builtins.int
-    """Waiting for the virus scanner's verdict; 0 where nothing is scanned."""
+    """From the end of the upload to the virus scanner's verdict; a stream is decoded and aligned meanwhile. 0: not scanned."""
     def __init__(
         self,
         *,

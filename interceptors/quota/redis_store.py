@@ -15,6 +15,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -185,7 +186,8 @@ class RedisStore:
                 del self._given_up[next(iter(self._given_up))]
 
     async def _ask(self, mode: str, subject: str, charges: Sequence[Charge], slots: Sequence[Slots], lease: str) -> Any:
-        keys = (f"{self._key(subject)}:used", *self._slot_keys(subject, slots))
+        key = self._key(subject)
+        keys = (f"{key}:used", *[f"{key}:slots:{slot.name}" for slot in slots])
         return await self._client.run(keys, self._asked(mode, charges, slots, lease))
 
     def _asked(self, mode: str, charges: Sequence[Charge], slots: Sequence[Slots], lease: str) -> tuple[str]:
@@ -199,10 +201,17 @@ class RedisStore:
 
     def _key(self, subject: str) -> str:
         """What all keys of a subject begin with. The braces put them on one node of a cluster."""
-        return f"{self._prefix}:{{{quote(subject, safe=':/@#.-_~=+,')}}}"
+        return f"{self._prefix}:{{{_quoted(subject)}}}"
 
     def _slot_keys(self, subject: str, slots: Sequence[Slots]) -> _Keys:
-        return tuple(f"{self._key(subject)}:slots:{slot.name}" for slot in slots)
+        key = self._key(subject)
+        return tuple(f"{key}:slots:{slot.name}" for slot in slots)
+
+
+@lru_cache(1024)
+def _quoted(subject: str) -> str:
+    """No brace and no blank in it."""
+    return quote(subject, safe=":/@#.-_~=+,")
 
 
 def _answered(answer: str, charges: Sequence[Charge], slots: Sequence[Slots]) -> Left | Spent:

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
+from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -91,7 +92,8 @@ class Stage:
 
     name: str
     port: int = 0
-    latencies: list[float] = field(default_factory=list)
+    p50: list[float] = field(default_factory=list)
+    """Of each round, as all of these."""
     rates: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
 
@@ -203,10 +205,12 @@ async def measure(stage: Stage, body: bytes, token: str, calls: int, pipe: Conne
         call = channel.unary_unary(METHOD)
         for _ in range(20):
             await call(body, metadata=metadata)
+        latencies = []
         for _ in range(calls):
             began = time.perf_counter()
             await call(body, metadata=metadata)
-            stage.latencies.append(time.perf_counter() - began)
+            latencies.append(time.perf_counter() - began)
+        stage.p50.append(statistics.median(latencies))
         left = iter(range(calls * 2))
         before, began = _cpu(pipe), time.perf_counter()
 
@@ -272,32 +276,36 @@ def report(grown: Sequence[Stage], arguments: argparse.Namespace) -> None:
     print(f"{arguments.kilobytes} kB requests, null engine, {arguments.rounds} rounds; a line has the guards above it too\n")
     columns = f"{'p50 us':>8} {'added':>7} {'in all':>7} {'calls/s':>9} {'over bare':>10} {'server CPU us':>14} {'over bare':>10}"
     print(f"{'':16} {columns}")
-    p50 = [statistics.median(stage.latencies) * 1e6 for stage in grown]
-    # Over bare in the same round: the machine's own drift is in both.
+    # Between stages of the same round: the machine's own drift is in both.
     for index, stage in enumerate(grown):
         rate = statistics.median(ours / bare for ours, bare in zip(stage.rates, grown[0].rates, strict=True))
         cpu = statistics.median(ours / bare for ours, bare in zip(stage.cpu, grown[0].cpu, strict=True))
-        added = p50[index] - p50[max(index - 1, 0)]
         print(
-            f"{stage.name:16} {p50[index]:8.0f} {added:+7.0f} {p50[index] - p50[0]:+7.0f} {statistics.median(stage.rates):9.0f} "
+            f"{stage.name:16} {statistics.median(stage.p50) * 1e6:8.0f} {added(stage, grown[max(index - 1, 0)]):+7.0f} "
+            f"{added(stage, grown[0]):+7.0f} {statistics.median(stage.rates):9.0f} "
             f"{rate:10.2f} {statistics.median(stage.cpu) * 1e6:14.0f} {cpu:10.2f}"
         )
-    names = [stage.name for stage in grown]
-    known = names.index("authorise")
-    rate = statistics.median(ours / bare for ours, bare in zip(grown[known].rates, grown[0].rates, strict=True))
-    print(f"\nrecovery to authorise: p50 {(p50[known] - p50[0]) / 1000:+.2f} ms (goal: 0.5 or less),", end=" ")
+    by_name = {stage.name: stage for stage in grown}
+    before = {stage.name: one_before for one_before, stage in pairwise(grown)}
+    known = by_name["authorise"]
+    rate = statistics.median(ours / bare for ours, bare in zip(known.rates, grown[0].rates, strict=True))
+    print(f"\nrecovery to authorise: p50 {added(known, grown[0]) / 1000:+.2f} ms (goal: 0.5 or less),", end=" ")
     print(f"throughput over bare {rate:.2f} (goal: 0.6 or more)")
-    quota = names.index("quota")
-    print(f"quota in memory: p50 {p50[quota] - p50[quota - 1]:+.0f} us (goal: 50 or less)", end="")
-    overload, seen = names.index("overload"), names.index(SEEN)
-    audit = p50[names.index("audit")] - p50[names.index("audit") - 1]
-    if IN_REDIS in names:
+    quota = added(by_name["quota"], before["quota"])
+    print(f"quota in memory: p50 {quota:+.0f} us (goal: 50 or less)", end="")
+    if IN_REDIS in by_name:
         # Beside the whole chain with the quota in memory, and what that adds.
-        redis_p50 = p50[names.index(IN_REDIS)] - p50[names.index("overload")] + p50[quota] - p50[quota - 1]
-        print(f"; in Redis, two round trips: {redis_p50 / 1000:+.2f} ms (goal: 0.5 or less)", end="")
+        in_redis = quota + added(by_name[IN_REDIS], by_name["overload"])
+        print(f"; in Redis, two round trips: {in_redis / 1000:+.2f} ms (goal: 0.5 or less)", end="")
     print()
-    print(f"metrics, access line and audit: p50 {p50[seen] - p50[overload] + audit:+.0f} us (goal: 80 or less);", end=" ")
-    print(f"traces of one in ten more: {p50[seen + 1] - p50[seen]:+.0f} us (goal: 60 or less)")
+    seen = added(by_name[SEEN], by_name["overload"]) + added(by_name["audit"], before["audit"])
+    print(f"metrics, access line and audit: p50 {seen:+.0f} us (goal: 80 or less);", end=" ")
+    print(f"traces of one in ten more: {added(by_name[TRACED], by_name[SEEN]):+.0f} us (goal: 60 or less)")
+
+
+def added(stage: Stage, to: Stage) -> float:
+    """Microseconds of p50, in the middle one of the rounds."""
+    return statistics.median(ours - theirs for ours, theirs in zip(stage.p50, to.p50, strict=True)) * 1e6
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Collection
@@ -74,7 +75,7 @@ class AccessLog(CallInterceptor):
                     fields["reason"] = self._reason(context, error, code)
                     fields["deadline_ms"] = None if left is None else _ms(left)
                     fields["trace_id"] = span.trace if span is not None else ""
-                    log.log(level, "call", extra={name: value for name, value in fields.items() if value not in (None, "")})
+                    _soon(level, {name: value for name, value in fields.items() if value not in (None, "")})
             except Exception:  # a call that went well must not fail for its line
                 log.exception("the line of a call is lost")
 
@@ -95,6 +96,20 @@ class AccessLog(CallInterceptor):
             if name == _DETAILS and isinstance(value, bytes):  # ended by interceptors.abort, maybe from outside
                 return _of(status_pb2.Status.FromString(value))
         return ""
+
+
+def _soon(level: int, fields: dict[str, Any]) -> None:
+    """Once the answer is on its way, for which it would wait otherwise: the event loop's next turn, in the call's context."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:  # an abandoned stream that is closed after the loop
+        _line(level, fields)
+    else:
+        loop.call_soon(_line, level, fields)
+
+
+def _line(level: int, fields: dict[str, Any]) -> None:
+    log.log(level, "call", extra=fields)
 
 
 def _fields(call: Call, code: grpc.StatusCode, seconds: float) -> dict[str, Any]:

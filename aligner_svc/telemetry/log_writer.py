@@ -20,6 +20,8 @@ _RESERVED = 0.1
 _PATIENCE = 2.0
 """Seconds `close` waits for what is still to be written."""
 _RETRY = 0.2
+_TOGETHER = 64
+"""Lines of one write."""
 _GATHER = 0.02
 """Seconds in which lines gather before they are written together. A thread that wakes for each line takes the interpreter from
 the event loop at each: 0.6 ms of a call's time were that."""
@@ -102,11 +104,9 @@ class LogWriter(Generic[T]):
                 self._waiting.clear()
                 self._characters = 0
                 closed = self._closed
-            for item in taken:
-                self._write(item)
+            self._write(taken)
             if closed or self._due():
-                for item in self._idle():
-                    self._write(item)
+                self._write(self._idle())
             if closed:
                 return
 
@@ -118,18 +118,32 @@ class LogWriter(Generic[T]):
         self._told = now
         return True
 
-    def _write(self, item: T) -> None:
+    def _write(self, items: Sequence[T]) -> None:
+        """Some at a time: each write gives the interpreter away, and has to get it back."""
+        for start in range(0, len(items), _TOGETHER):
+            some = items[start : start + _TOGETHER]
+            lines = [line for item in some if (line := self._rendered(item))]
+            try:
+                self._send(b"".join(lines))
+            except Exception:  # the reader left, the disk is full: there is nowhere to tell it, but the count
+                with self._changed:
+                    self._dropped += len(lines)
+
+    def _rendered(self, item: T) -> bytes:
         try:
-            data = self._render(item)
-            if self._fd is None:
-                self._stream.write(data.decode("utf-8"))
-                self._stream.flush()
-                return
-            while data:
-                try:
-                    data = data[os.write(self._fd, data) :]
-                except BlockingIOError:  # somebody made the pipe non-blocking
-                    threading.Event().wait(_RETRY)
-        except Exception:  # the reader left, the disk is full: there is nowhere to tell it, but the count
+            return self._render(item)
+        except Exception:  # a bug of the renderer's costs one line
             with self._changed:
                 self._dropped += 1
+            return b""
+
+    def _send(self, data: bytes) -> None:
+        if self._fd is None:
+            self._stream.write(data.decode("utf-8"))
+            self._stream.flush()
+            return
+        while data:
+            try:
+                data = data[os.write(self._fd, data) :]
+            except BlockingIOError:  # somebody made the pipe non-blocking
+                threading.Event().wait(_RETRY)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice, pairwise
 from typing import Any
 
@@ -22,6 +22,7 @@ _LONGEST = 4096
 _LONGEST_TRACE = 16_384
 _LOOKED_AT = 4 * _LONGEST_TRACE
 """Characters that are searched: a secret must not be cut in two by the other limits."""
+_LONGEST_KEY = 128
 _DEPTH, _ITEMS = 4, 64
 """Of values within values."""
 
@@ -61,9 +62,9 @@ _PEM_END = re.compile(r"-----END [A-Z0-9 ]{0,32}PRIVATE KEY-----")
 _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=\\ \r\n")
 
 _SUSPICIOUS = re.compile(
-    "private key|authorization|api[-_]?key|cookie|dpop|x_api|bearer|basic|eyj|://|passw|pwd|secret|pepper|token|assertion"
+    "private key|authorization|api[-_]?key|cookie|dpop|x_api|bearer|basic|eyj|passw|pwd|secret|pepper|token|assertion"
 )
-"""In lower case, what any of them needs: most texts have none of it, and are done."""
+"""In lower case, what any of them needs but for a URL with a name in it: most texts have none of it, and are done."""
 _TOKEN = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+(?:['\u2019][^\W_]+)*")
 """Words; a character each where they are written without blanks."""
 _CONCEALED_CHARACTERS = 1_000_000
@@ -162,7 +163,7 @@ class Redactor:
         """Without what must not be read, and cut to `longest` characters; a text that goes on says so."""
         kept = text if len(text) <= _LOOKED_AT else _ends(text, _LOOKED_AT)
         low = kept.lower()
-        if _SUSPICIOUS.search(low) is not None or any(prefix in kept for prefix in self._prefixes):
+        if self._suspicious(kept, low):
             for concerns, pattern, instead in self._rules:
                 if concerns(kept, low):
                     kept = pattern.sub(instead, kept)
@@ -171,6 +172,31 @@ class Redactor:
         if private is not None:
             kept = private.hide(kept)
         return kept if len(kept) <= longest else _ends(kept, longest)
+
+    def harmless(self, line: Mapping[str, Any]) -> bool:
+        """Whether every field would be logged as it is: a test of all values at once, which most lines pass.
+
+        Others are looked at field by field.
+        """
+        if not all(_is_plain(name) for name in line):
+            return False
+        texts: list[str] = []
+        for value in line.values():
+            if isinstance(value, str):
+                texts.append(value)
+            elif isinstance(value, dict):
+                if not all(isinstance(key, str) and _is_plain(key) and isinstance(item, float) for key, item in value.items()):
+                    return False
+                texts += value
+            elif value is not None and not isinstance(value, (int, float)):
+                return False
+        kept = "\n".join(texts)
+        return len(kept) <= _LONGEST and not self._suspicious(kept, kept.lower())
+
+    def _suspicious(self, text: str, low: str) -> bool:
+        if _SUSPICIOUS.search(low) is not None or ("://" in text and "@" in text):
+            return True
+        return any(prefix in text for prefix in self._prefixes)
 
     def trace(self, text: str, *, private: Concealed | None = None) -> str:
         """A traceback: its end says most, its beginning where it came from."""
@@ -202,10 +228,17 @@ class Redactor:
     def _collection(self, value: Mapping[Any, Any] | Collection[Any], depth: int) -> Any:
         if isinstance(value, Mapping):
             items = islice(value.items(), _ITEMS)
-            return {self.text(str(key), longest=128): self.field(str(key), item, depth=depth - 1) for key, item in items}
+            return {self.text(str(key), longest=_LONGEST_KEY): self.field(str(key), item, depth=depth - 1) for key, item in items}
         if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):  # a header
             return [self.text(value[0]), self.field(value[0], value[1], depth=depth - 1)]
         return [self.field("", item, depth=depth - 1) for item in islice(value, _ITEMS)]
+
+
+@lru_cache(1024)
+def _is_plain(name: str) -> bool:
+    """Whether what is in a field of this name may be logged where its form is harmless; that of most names is."""
+    folded = name.lower().replace("-", "_")
+    return len(name) <= _LONGEST_KEY and folded not in _SECRET_FIELDS and folded not in _CALLERS_FIELDS
 
 
 def _without_key_ends(text: str) -> str:

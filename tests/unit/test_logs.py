@@ -207,6 +207,36 @@ def test_no_secret_shows_where_a_text_is_cut(lines, before) -> None:
     assert "alk_" not in line["event"]
 
 
+_NAMES = st.sampled_from(["code", "duration_ms", "stages_ms", "principal", "token", "Transcript", "x-api-key", "peer", "audio"])
+_TEXTS = (
+    st.sampled_from([*(secret for secret, _ in SECRETS.values()), "ipv4:127.0.0.1:1", "https://issuer#a", "x" * 5000]) | st.text()
+)
+_FIELDS = st.dictionaries(
+    _NAMES,
+    st.one_of(st.none(), st.booleans(), st.floats(allow_nan=False), _TEXTS, st.dictionaries(_NAMES | _TEXTS, st.floats(0, 9))),
+)
+
+
+@given(_FIELDS)
+def test_a_line_that_passes_as_a_whole_is_what_its_fields_would_be_one_by_one(fields) -> None:
+    redactor = Redactor()
+    if redactor.harmless(fields):
+        assert {name: redactor.field(name, value) for name, value in fields.items()} == fields
+
+
+def test_the_line_of_a_call_passes_as_a_whole() -> None:
+    line = {
+        "method": "/a.B/C",
+        "code": "OK",
+        "principal": "jwt:https://issuer.example#a",
+        "stages_ms": {"decode": 3.1},
+        "left": 1,
+    }
+    assert Redactor().harmless(line)
+    for name, value in (("token", "x"), ("note", JWT), ("stages_ms", {"token": 1.0}), ("peer", "redis://:a@b"), ("x", [1])):
+        assert not Redactor().harmless(line | {name: value})
+
+
 @given(st.text(max_size=300))
 def test_any_text_is_one_line_of_json(text) -> None:
     stream = io.StringIO()

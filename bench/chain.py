@@ -42,7 +42,7 @@ from aligner_svc.status import DOMAIN, internal_status
 from aligner_svc.telemetry.audit import AuditLog
 from aligner_svc.telemetry.logs import open_logs
 from aligner_svc.telemetry.metrics import Metrics
-from interceptors import Audit, Authenticate, Authorise, HeaderLimits, Recovery, RequestId, Requests
+from interceptors import Audit, Authenticate, Authorise, Chain, HeaderLimits, Recovery, RequestId, Requests
 from interceptors.abuse.abuse import Abuse, AbuseRules
 from interceptors.access_log import AccessLog
 from interceptors.auth.authenticate import Methods
@@ -178,7 +178,10 @@ def serve(folder: str, pipe: Connection) -> None:
         async with AsyncExitStack() as stack:
             ports = []
             for name, interceptors in await stages(Path(folder), stack):
-                server = aio.server(interceptors=interceptors, options=[("grpc.max_receive_message_length", MOST_BYTES)])
+                server = aio.server(
+                    interceptors=(Chain(interceptors),) if interceptors else (),
+                    options=[("grpc.max_receive_message_length", MOST_BYTES)],
+                )
                 server.add_generic_rpc_handlers((null(),))
                 ports.append((name, server.add_insecure_port("127.0.0.1:0")))
                 await server.start()

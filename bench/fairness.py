@@ -3,16 +3,17 @@
     python -m bench.fairness [--seconds N] [--rounds N] [--times N] [--engine pocketsphinx] [--quick]
 
 Two servers of the prod profile take turns, one with quotas and one without; both have the adaptive limit. First what they can
-do is measured with calls that follow one another: C calls a second. A share is C/8, with 2 s of it at once and 8 calls in
-flight. Each of the nine calls at random at C/18 a second: together they use half of the server, each well within its share. The
-greedy one, a process of its own, asks for 50 shares (`--times`) at random; it waits for no answer and no refusal stops it.
-Everybody has a token. Phases without it and with it alternate, the order of the servers changes from round to round, and every
-call of a phase counts, the first ones too. `--times 1` tells what a tenth client that keeps to its share does to the others.
+do is measured with calls that follow one another: C calls a second. Ten shares together are 0.8 C, for whoever gives all of a
+server away has nothing left to refuse with; a client may have 3 s of its share at once and 8 calls in flight. Each of the nine
+calls at random for half of its share. The greedy one, a process of its own, asks for 50 shares (`--times`), four times what the
+server can do, at random; it waits for no answer and no refusal stops it. Everybody has a token. Phases without it and with it
+alternate, the order of the servers changes from round to round, and every call of a phase counts, the first ones too.
+`--times 1` tells what a tenth client that keeps to its share does to the others.
 
 By default the engine sleeps for 0.1 s on one of four lanes, which takes the aligner's own ups and downs out of it; everything
-before it is the server's. With `--engine pocketsphinx` the aligner shares the cores with the greedy client's own process, and
-what it loses to that counts as well. A call's latency runs from the moment it was due. `others`: cores that other programs
-kept busy; where that is a whole one, p95 is theirs.
+before it is the server's. With `--engine pocketsphinx` the aligner shares the cores with the refusals and with the greedy
+client's own process, and what it loses to both counts as well. A call's latency runs from the moment it was due. `others`:
+cores that other programs kept busy; where that is a whole one, p95 is theirs.
 """
 
 from __future__ import annotations
@@ -45,6 +46,10 @@ from bench.processes import cpu_seconds, others_cpu_seconds
 
 METHOD = "/aligner.v1.Aligner/Align"
 MODEST = 9
+SOLD = 0.8
+"""Of what the server can do, in ten shares."""
+BURST = 3.0
+"""Seconds of its share that a client may have at once: random calls at half of it do not use that up."""
 IN_FLIGHT = 6
 """Calls at a time that keep every lane busy."""
 DEADLINE = 30.0
@@ -89,6 +94,8 @@ class Measured:
     """p95 of the nine beside it over that of the nine alone, in each round."""
     cpu: list[float] = field(default_factory=lambda: [0.0, 0.0])
     """Seconds of the process that listens: in phases without the greedy one, and with it."""
+    greedy_cpu: float = 0.0
+    """Seconds of the greedy one's own process."""
 
 
 @contextmanager
@@ -174,6 +181,7 @@ def be_greedy(target: str, client: Client, body: bytes, seconds: float, pipe: Co
     pipe.send(None)
     pipe.recv()
     pipe.send(asyncio.run(offer(target, [client], body, seconds, seed=99)))
+    pipe.recv()  # there until its CPU time has been read
 
 
 def both(measured: Measured, nine: Sequence[Client], greedy: Client, body: bytes, *, seconds: float, seed: int) -> None:
@@ -186,9 +194,13 @@ def both(measured: Measured, nine: Sequence[Client], greedy: Client, body: bytes
     process = context.Process(target=be_greedy, args=(measured.target, greedy, body, seconds, theirs))
     process.start()
     ours.recv()
+    assert process.pid is not None
+    started = cpu_seconds([process.pid])
     ours.send(None)
     beside = asyncio.run(offer(measured.target, nine, body, seconds, seed))
     measured.greedy.add(ours.recv())
+    measured.greedy_cpu += cpu_seconds([process.pid]) - started
+    ours.send(None)
     process.join()
     used.append(cpu_seconds([measured.pid]))
     measured.cpu = [before + more for before, more in zip(measured.cpu, (used[1] - used[0], used[2] - used[1]), strict=True)]
@@ -228,7 +240,10 @@ def report(measured: Measured, seconds: float) -> None:
     middle = statistics.median(measured.growths)
     print(f"  p95 of the nine grows by {pooled:.2f}x, all rounds together; median round {middle:.2f}x ({each})")
     alone, beside = (used / seconds for used in measured.cpu)
-    print(f"  the server's own CPU: {alone:.2f} cores with the nine alone, {beside:.2f} beside the greedy\n")
+    print(
+        f"  CPU of the process that listens: {alone:.2f} cores with the nine alone, {beside:.2f} beside the greedy, "
+        f"which itself takes {measured.greedy_cpu / seconds:.2f}\n"
+    )
 
 
 def verdict(measured: Measured) -> bool:
@@ -260,10 +275,10 @@ def main() -> None:
         of = tokens(folder, [*(f"modest-{number}" for number in range(MODEST)), "greedy"])
         without = stack.enter_context(serving(folder, "without quotas", _NO_LIMITS, arguments.engine))
         can = asyncio.run(capacity(without.target, of["greedy"], body, seconds))
-        fair = can / 8
-        limits = f"requests_per_second = {fair:.6f}\nburst = {max(1.0, 2 * fair):.6f}\ncalls_in_flight = {2 * LANES}\n"
+        fair = SOLD * can / (MODEST + 1)
+        limits = f"requests_per_second = {fair:.6f}\nburst = {max(1.0, BURST * fair):.6f}\ncalls_in_flight = {2 * LANES}\n"
         quotas = stack.enter_context(serving(folder, "with quotas", f"{_NO_LIMITS}{limits}", arguments.engine))
-        nine = [Client(of[f"modest-{number}"], can / 2 / MODEST) for number in range(MODEST)]
+        nine = [Client(of[f"modest-{number}"], fair / 2) for number in range(MODEST)]
         greedy = Client(of["greedy"], arguments.times * fair)
         print(f"the server can do {can:.1f} calls/s; a share is {fair:.2f}/s, each of the nine asks for {nine[0].rate:.2f}/s")
         print(

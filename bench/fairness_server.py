@@ -20,6 +20,7 @@ from aligner_svc.errors import LimitExceededError
 from aligner_svc.protection_settings import QuotaSettings
 from aligner_svc.security_settings import AuditSettings, AuthSettings, Issuer, JwtSettings
 from aligner_svc.server import Service
+from aligner_svc.telemetry.logs import open_logs
 from aligner_svc.text import tokenise
 
 ISSUER = "https://issuer.example.org"
@@ -94,9 +95,11 @@ async def _serve(folder: Path, quotas: Path, engine: str, pipe: Connection) -> N
         audit=AuditSettings(file=folder / f"{quotas.stem}.jsonl"),
         quota=QuotaSettings(file=quotas),
     )
-    service = Service(settings, Lanes() if engine == "lanes" else None)
-    await service.start()
-    pipe.send(service.address)
-    with suppress(EOFError):
-        await asyncio.to_thread(pipe.recv)
-    await service.close()
+    # What nobody opened logs for would go to stderr, into the bench's report.
+    with (folder / f"{quotas.stem}.log").open("w") as lines, open_logs("json", stream=lines):
+        service = Service(settings, Lanes() if engine == "lanes" else None)
+        await service.start()
+        pipe.send(service.address)
+        with suppress(EOFError):
+            await asyncio.to_thread(pipe.recv)
+        await service.close()

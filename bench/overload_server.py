@@ -16,7 +16,7 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
-from interceptors import HeaderLimits, Recovery, RefusedError, RequestId, Requests
+from interceptors import Chain, HeaderLimits, Recovery, RefusedError, RequestId, Requests
 from interceptors.overload.admission import Priority, working
 from interceptors.overload.limit import AdaptiveLimit, LimitRules
 from interceptors.overload.overload import Overload
@@ -36,6 +36,7 @@ class Lanes(grpc.GenericRpcHandler):
     def __init__(self) -> None:
         self._lanes = asyncio.Semaphore(LANES)
         self._waiting = 0
+        self._handler = grpc.unary_unary_rpc_method_handler(self._align)
 
     async def _align(self, request: bytes, context: Any) -> bytes:
         if self._waiting >= QUEUE:
@@ -56,7 +57,7 @@ class Lanes(grpc.GenericRpcHandler):
         return b""
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:
-        return grpc.unary_unary_rpc_method_handler(self._align) if details.method.endswith("/Align") else None
+        return self._handler if details.method.endswith("/Align") else None
 
 
 def serve(adaptive: bool, pipe: Connection) -> None:
@@ -69,7 +70,8 @@ async def _serve(adaptive: bool, pipe: Connection) -> None:
     await pressure.start()
     limit = AdaptiveLimit(LimitRules(lowest=LANES, initial=2 * LANES, highest=LANES + QUEUE)) if adaptive else None
     overload = Overload(limit, exempt=HEALTH, priority=lambda call: Priority.NORMAL, pressure=pressure)
-    server = aio.server(interceptors=(Recovery(_describe, "bench"), RequestId(), HeaderLimits(64, 8192), overload, Requests()))
+    guards = Chain((Recovery(_describe, "bench"), RequestId(), HeaderLimits(64, 8192), overload, Requests()))
+    server = aio.server(interceptors=(guards,))
     health = health_aio.HealthServicer()
     await health.set("", health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)

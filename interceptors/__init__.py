@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
-
-from grpc import aio
 
 from interceptors.abuse.abuse import Abuse
 from interceptors.access_log import AccessLog
@@ -13,7 +10,7 @@ from interceptors.antivirus.scan import Scan
 from interceptors.audit import Audit
 from interceptors.auth.authenticate import Authenticate
 from interceptors.auth.authorise import Authorise
-from interceptors.base import CallInterceptor
+from interceptors.base import CallInterceptor, Chain, Wrapping
 from interceptors.call import Call, current_call
 from interceptors.ending import Describe, outcome
 from interceptors.events import Event, Record, SecurityEvent
@@ -36,6 +33,7 @@ __all__ = [
     "Authorise",
     "Call",
     "CallInterceptor",
+    "Chain",
     "Describe",
     "Event",
     "HeaderLimits",
@@ -70,12 +68,12 @@ def chain(
     overload: Overload | None = None,
     scan: Scan | None = None,
     check: Check | None = None,
-) -> Sequence[aio.ServerInterceptor]:
+) -> Chain:
     """Every interceptor in the order a call passes them, each with the reason for its place; without those that are None.
 
     `domain`: of the ErrorInfo in refusals.
     """
-    guards: tuple[aio.ServerInterceptor | None, ...] = (
+    guards: tuple[Wrapping | None, ...] = (
         # Outermost: what the interceptors below raise must not reach a client as exception text either.
         Recovery(describe, domain),
         # Before anything that logs or refuses, so that every line and every refusal carries the id.
@@ -106,4 +104,4 @@ def chain(
         # Behind it, for it alone tells a unary request from a stream.
         metrics.messages if metrics is not None else None,
     )
-    return tuple(guard for guard in guards if guard is not None)
+    return Chain(guard for guard in guards if guard is not None)

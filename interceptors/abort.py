@@ -10,14 +10,14 @@ from google.rpc import status_pb2
 from grpc import aio
 
 from interceptors.base import Context
-from interceptors.ending import BY_NUMBER
+from interceptors.ending import BY_NUMBER, DETAILS
 
 Metadata = Sequence[tuple[str, str]]
 
 
 async def abort(context: Context, status: status_pb2.Status, metadata: Metadata = ()) -> None:
     """Never returns: gRPC raises AbortError. Metadata that is set already (the request id) goes out as well."""
-    details = ("grpc-status-details-bin", status.SerializeToString())
+    details = (DETAILS, status.SerializeToString())
     # gRPC would drop the trailing metadata for what abort is given.
     await context.abort(BY_NUMBER[status.code], status.message, (*(context.trailing_metadata() or ()), *metadata, details))
 

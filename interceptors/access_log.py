@@ -7,22 +7,18 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any
 
 import grpc
-from google.rpc import error_details_pb2, status_pb2
-from grpc import aio
 
 from interceptors.base import CallInterceptor, Context
 from interceptors.call import Call, current_call
-from interceptors.ending import Describe, ended_with
-from interceptors.refusal import RefusedError
+from interceptors.ending import Describe, ended_with, reason_told
 from interceptors.traces import current_span
 
 log = logging.getLogger(__name__)
 
 _Code = grpc.StatusCode
-_DETAILS: Final = "grpc-status-details-bin"
 
 LEVELS = {
     **dict.fromkeys(
@@ -72,7 +68,7 @@ class AccessLog(CallInterceptor):
                 level = self._level(method, code)
                 if log.isEnabledFor(level):
                     fields = _fields(call, code, seconds)
-                    fields["reason"] = self._reason(context, error, code)
+                    fields["reason"] = reason_told(context, error, code, self._describe)
                     fields["deadline_ms"] = None if left is None else _ms(left)
                     fields["trace_id"] = span.trace if span is not None else ""
                     _soon(level, {name: value for name, value in fields.items() if value not in (None, "")})
@@ -82,20 +78,6 @@ class AccessLog(CallInterceptor):
     def _level(self, method: str, code: grpc.StatusCode) -> int:
         level = LEVELS.get(code, logging.ERROR)
         return logging.DEBUG if method in self._quiet and level < logging.ERROR else level
-
-    def _reason(self, context: Context, error: BaseException | None, code: grpc.StatusCode) -> str:
-        """What a client was told for programs; nothing where it had left."""
-        if isinstance(error, RefusedError):
-            return error.reason if error.code is code else ""
-        if isinstance(error, Exception) and not isinstance(error, (aio.AbortError, aio.BaseError)):
-            status = self._describe(error)
-            return _of(status) if status.code == code.value[0] else ""
-        if code is grpc.StatusCode.OK:
-            return ""
-        for name, value in context.trailing_metadata() or ():
-            if name == _DETAILS and isinstance(value, bytes):  # ended by interceptors.abort, maybe from outside
-                return _of(status_pb2.Status.FromString(value))
-        return ""
 
 
 def _soon(level: int, fields: dict[str, Any]) -> None:
@@ -138,11 +120,3 @@ def _fields(call: Call, code: grpc.StatusCode, seconds: float) -> dict[str, Any]
 
 def _ms(seconds: float) -> float:
     return round(seconds * 1000, 3)
-
-
-def _of(status: status_pb2.Status) -> str:
-    info = error_details_pb2.ErrorInfo()
-    for detail in status.details:
-        if detail.Unpack(info):
-            return str(info.reason)
-    return ""

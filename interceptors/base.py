@@ -11,60 +11,78 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing
-from typing import Any, Self, TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 from grpc import aio
 
 Context: TypeAlias = "aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]"
 
 
-class Wrapped:
-    """Handlers as an interceptor has wrapped them: gRPC asks at every call, and a service's handlers stay the same."""
+class Wrapping(aio.ServerInterceptor, ABC):
+    """An interceptor whose work is done by the handlers it wraps."""
+
+    @abstractmethod
+    def wrap(self, method: str, handler: Handler | None) -> Handler | None:
+        """What serves `method` in place of `handler`; None: nobody does."""
+
+    async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler | None:
+        """For one that stands by itself. Several are quicker as a Chain."""
+        return self.wrap(details.method, await continuation(details))
+
+
+class Chain(aio.ServerInterceptor):
+    """Interceptors as one, outermost first.
+
+    gRPC asks each of its interceptors anew at every call. A service's handlers stay the same, so what these make of
+    them is made once.
+    """
 
     _MOST = 256
-    """Methods of a server; what calls unknown ones name is not kept."""
+    """Methods of a server."""
 
-    def __init__(self) -> None:
-        self._known: dict[str, tuple[Handler, Handler]] = {}
+    def __init__(self, interceptors: Iterable[Wrapping]) -> None:
+        self._inwards = tuple(interceptors)
+        self._known: dict[str, tuple[Handler, Handler | None]] = {}
 
-    def get(self, method: str, handler: Handler, wrap: Callable[[str, Handler], Handler]) -> Handler:
-        """`wrap(method, handler)`, or what it gave before for the same two."""
+    def __iter__(self) -> Iterator[Wrapping]:
+        """Outermost first."""
+        return iter(self._inwards)
+
+    async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler | None:
+        """The handler as all of them have wrapped it."""
+        method, handler = details.method, await continuation(details)
+        if handler is None:  # not kept: calls may name what they like
+            return self._wrap(method, None)
         known = self._known.get(method)
         if known is not None and known[0] is handler:
             return known[1]
-        wrapped = wrap(method, handler)
+        wrapped = self._wrap(method, handler)
         if method in self._known or len(self._known) < self._MOST:
             self._known[method] = handler, wrapped
         return wrapped
 
+    def _wrap(self, method: str, handler: Handler | None) -> Handler | None:
+        for interceptor in reversed(self._inwards):
+            handler = interceptor.wrap(method, handler)
+        return handler
 
-class CallInterceptor(aio.ServerInterceptor, ABC):
+
+class CallInterceptor(Wrapping):
     """Subclasses say what happens around a call."""
-
-    _wrapped: Wrapped
-
-    def __new__(cls, *_: Any, **__: Any) -> Self:
-        """With room for its handlers, whatever the subclass does when it is made."""
-        made = super().__new__(cls)
-        made._wrapped = Wrapped()
-        return made
 
     @abstractmethod
     def around(self, method: str, context: Context) -> AbstractAsyncContextManager[None]:
         """Entered before the handler runs, left when it is done, with its exception if it raised one."""
 
-    async def intercept_service(
-        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]], details: grpc.HandlerCallDetails
-    ) -> Handler | None:
-        """Wrap the handler of one call; a method nobody serves has none."""
-        handler = await continuation(details)
-        return None if handler is None else self._wrapped.get(details.method, handler, self._wrap)
-
-    def _wrap(self, method: str, handler: Handler) -> Handler:
+    def wrap(self, method: str, handler: Handler | None) -> Handler | None:
+        """`handler` with what happens around it."""
+        if handler is None:
+            return None
         if handler.response_streaming:
             inner: Any = handler.stream_stream if handler.request_streaming else handler.unary_stream
             make = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 
 import grpc
-from google.rpc import status_pb2
+from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
 from interceptors.base import Context
@@ -17,6 +17,8 @@ Describe = Callable[[Exception], status_pb2.Status]
 """The status a failure is told as; INTERNAL for whatever is not expected."""
 BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 """By google.rpc.Code's numbers."""
+DETAILS = "grpc-status-details-bin"
+"""Trailing metadata that holds the google.rpc.Status."""
 _ROUNDED = 0.01
 """What a timeout is rounded up by at most, as a share of it."""
 _EARLY = 0.01
@@ -63,6 +65,27 @@ def ended_with(
     if isinstance(error, Exception):
         return BY_NUMBER.get(describe(error).code, grpc.StatusCode.UNKNOWN)
     return grpc.StatusCode.UNKNOWN
+
+
+def reason_told(context: Context, error: BaseException | None, code: grpc.StatusCode, describe: Describe) -> str:
+    """What a client was told for programs (ErrorInfo.reason) when its call ended with `code`; empty where it had left."""
+    if isinstance(error, RefusedError):
+        return error.reason if error.code is code else ""
+    if isinstance(error, Exception) and not isinstance(error, aio.AbortError | aio.BaseError):
+        status = describe(error)
+        return reason_in(status) if status.code == code.value[0] else ""
+    if code is grpc.StatusCode.OK:
+        return ""
+    for name, value in context.trailing_metadata() or ():
+        if name == DETAILS and isinstance(value, bytes):  # ended by interceptors.abort, maybe from outside
+            return reason_in(status_pb2.Status.FromString(value))
+    return ""
+
+
+def reason_in(status: status_pb2.Status) -> str:
+    """Its ErrorInfo's; empty without one."""
+    info = error_details_pb2.ErrorInfo()
+    return next((info.reason for detail in status.details if detail.Unpack(info)), "")
 
 
 def _late(context: Context, allowed: float | None) -> bool:

@@ -6,19 +6,18 @@ Only there is a unary request told from a stream: further out every request is a
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
 import grpc
-from grpc import aio
 
-from interceptors.base import Context, Handler, Wrapped
+from interceptors.base import Context, Handler, Wrapping
 
 Tally: TypeAlias = Callable[[], None]
 
 
-class MessageCounter(aio.ServerInterceptor):
+class MessageCounter(Wrapping):
     """Counts what the servicer is given and gives. A response counts once it is sent, not when it is made.
 
     `tallies`: of a method, called once for each message received, and sent.
@@ -26,16 +25,11 @@ class MessageCounter(aio.ServerInterceptor):
 
     def __init__(self, tallies: Callable[[str], tuple[Tally, Tally]]) -> None:
         self._tallies = tallies
-        self._wrapped = Wrapped()
 
-    async def intercept_service(
-        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]], details: grpc.HandlerCallDetails
-    ) -> Handler | None:
-        """The handler with its messages counted; a method nobody serves has none."""
-        handler = await continuation(details)
-        return None if handler is None else self._wrapped.get(details.method, handler, self._wrap)
-
-    def _wrap(self, method: str, handler: Handler) -> Handler:
+    def wrap(self, method: str, handler: Handler | None) -> Handler | None:
+        """The handler with its messages counted."""
+        if handler is None:
+            return None
         received, sent = self._tallies(method)
 
         def taken(request: Any) -> Any:

@@ -16,10 +16,9 @@ from typing import Final
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
-from grpc import aio
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from interceptors.base import CallInterceptor, Context
+from interceptors.base import CallInterceptor, Context, Wrapping
 from interceptors.call import Call, current_call
 from interceptors.ending import Describe, ended_with
 from interceptors.message_counter import MessageCounter, Tally
@@ -93,7 +92,7 @@ class RpcMetrics(CallInterceptor):
         series = _Series(registry)
         self._unknown = series.of(UNKNOWN, "unary")
         self._counted = {method: series.of(method, kind) for method, kind in methods.items()}
-        self.messages: aio.ServerInterceptor = MessageCounter(self._tallies)
+        self.messages: Wrapping = MessageCounter(self._tallies)
         """To stand innermost, behind interceptors.requests."""
         self.describe = describe
         self.trace_id = trace_id

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
 
 import grpc
 from grpc import aio
 
-from interceptors.base import Context, Handler, Wrapped
+from interceptors.base import Context, Handler, Wrapping
 from interceptors.call import current_call
 from interceptors.refusal import RefusedError
 
@@ -23,25 +23,16 @@ _Parse = Callable[[bytes], Any]
 Check = Callable[[Any], None]
 
 
-class Requests(aio.ServerInterceptor):
+class Requests(Wrapping):
     """Reads and parses requests, and answers for methods that nobody serves, so that those calls pass the guards too."""
 
     def __init__(self, check: Check | None = None) -> None:
         """`check`: raises RefusedError for a parsed message that nobody should act on."""
-        self._wrapped = Wrapped()
         self._check = check or _nothing
 
-    def _streaming(self, _: str, handler: Handler) -> Handler:
-        return _streaming(self._check, handler)
-
-    async def intercept_service(
-        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]], details: grpc.HandlerCallDetails
-    ) -> Handler | None:
+    def wrap(self, method: str, handler: Handler | None) -> Handler:
         """A handler that takes a stream of bytes, whatever the method is."""
-        handler = await continuation(details)
-        if handler is None:
-            return grpc.stream_unary_rpc_method_handler(_unknown)
-        return self._wrapped.get(details.method, handler, self._streaming)
+        return grpc.stream_unary_rpc_method_handler(_unknown) if handler is None else _streaming(self._check, handler)
 
 
 def _nothing(message: Any) -> None: ...

@@ -10,13 +10,12 @@ import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 
-import grpc
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import code_pb2
 from grpc import aio
 
 from interceptors.base import CallInterceptor, Context
 from interceptors.call import Call, current_call
-from interceptors.ending import Describe, ended_with
+from interceptors.ending import Describe, ended_with, reason_told
 from interceptors.refusal import RefusedError
 from interceptors.sampling import Sampling
 from interceptors.stages import trace_stages
@@ -24,8 +23,6 @@ from interceptors.trace_context import Format, TraceHeaders
 from interceptors.traces import CallTrace, Deliver, SpanRef, enter_trace, new_id
 
 log = logging.getLogger(__name__)
-
-_DETAILS = "grpc-status-details-bin"
 
 
 class Tracing(CallInterceptor):
@@ -97,7 +94,8 @@ class Tracing(CallInterceptor):
         trace.why = "sampled" if trace.span.sampled else self._sampling.kept(trace.code, trace.seconds)
         if not trace.why:
             return
-        trace.reason, trace.exception = self._reason(context, error, trace.code)
+        trace.reason = reason_told(context, error, trace.code, self._describe)
+        trace.exception = self._unexpected(error)
         if self._principals and call is not None and call.principal is not None:
             trace.principal = call.principal.name
         self._deliver(trace)
@@ -106,32 +104,11 @@ class Tracing(CallInterceptor):
                 batch.delivered = True
                 self._deliver(batch)
 
-    def _reason(self, context: Context, error: BaseException | None, code: grpc.StatusCode) -> tuple[str, str]:
-        """What the caller was told for programs, nothing where it had left; and the class of an exception nobody expected.
+    def _unexpected(self, error: BaseException | None) -> str:
+        """The class of an exception that is a bug; never its text, which may quote a request.
 
-        This stands inside of the recovery: refusals and bugs are exceptions yet. Of these, never the text, which may quote
-        a request.
+        This stands inside of the recovery: refusals and bugs are exceptions yet.
         """
-        if isinstance(error, RefusedError):
-            return error.reason if error.code is code else "", ""
-        if isinstance(error, Exception) and not isinstance(error, aio.AbortError | aio.BaseError):
-            status = self._describe(error)
-            bug = status.code == grpc.StatusCode.INTERNAL.value[0]
-            return _error_info(status) if status.code == code.value[0] else "", type(error).__name__ if bug else ""
-        return _sent_reason(context), ""
-
-
-def _sent_reason(context: Context) -> str:
-    """Of a call that was ended by `interceptors.abort`, which may have been from outside."""
-    for name, value in context.trailing_metadata() or ():
-        if name == _DETAILS and isinstance(value, bytes):
-            return _error_info(status_pb2.Status.FromString(value))
-    return ""
-
-
-def _error_info(status: status_pb2.Status) -> str:
-    info = error_details_pb2.ErrorInfo()
-    for detail in status.details:
-        if detail.Unpack(info):
-            return str(info.reason)
-    return ""
+        if not isinstance(error, Exception) or isinstance(error, RefusedError | aio.AbortError | aio.BaseError):
+            return ""
+        return type(error).__name__ if self._describe(error).code == code_pb2.INTERNAL else ""

@@ -23,6 +23,7 @@ from aligner_svc.config import Settings
 from aligner_svc.doctor import words
 from aligner_svc.doctor.findings import Finding, State, listed, presentable, unchecked
 from aligner_svc.telemetry.redaction import Redactor
+from interceptors.quota.redis_client import place
 
 if TYPE_CHECKING:
     from aligner_svc.telemetry.metrics import Sources
@@ -132,7 +133,7 @@ class Readiness:
         store, url = self._sources.quota_store, self._settings.quota.redis
         if store is None or url is None:
             return
-        where = words.place(url.get_secret_value())
+        where = place(url.get_secret_value())
         if store.degraded:
             yield replace(words.redis_away(where), state=State.WARN)  # by design: see interceptors.quota.fallback
         else:

@@ -17,6 +17,7 @@ from aligner_svc.security_settings import Issuer
 from interceptors.auth.jwk import read_keys
 from interceptors.auth.jwks_http import KeysHttp
 from interceptors.auth.keys_error import KeysError
+from interceptors.quota.redis_client import place
 
 _SLOW_REDIS = 0.025
 """Seconds. A server waits 50 ms for it at most and then counts by itself."""
@@ -131,7 +132,7 @@ async def redis(settings: Settings) -> Sequence[Finding]:
 
     url = settings.quota.redis.get_secret_value()
     try:
-        place = words.place(url)
+        where = place(url)
         client: Any = Redis.from_url(url, decode_responses=True, protocol=2)
     except ValueError:  # its text may quote the password
         return [Finding("redis", State.FAIL, "quota.redis is not the URL of a Redis", "redis://[USER:PASSWORD@]HOST[:PORT][/DB]")]
@@ -143,32 +144,32 @@ async def redis(settings: Settings) -> Sequence[Finding]:
         seconds, micros = await client.time()
         information = await client.info()
     except AuthenticationError:
-        return [words.redis_unusable(f"{place} does not take the user or the password")]
+        return [words.redis_unusable(f"{where} does not take the user or the password")]
     except ResponseError:
-        said = f"{place} answers, and does not let this user use PING, TIME and INFO"
+        said = f"{where} answers, and does not let this user use PING, TIME and INFO"
         return [Finding("redis", State.WARN, said, "whether it is set up well could not be seen")]
     except (RedisError, OSError):
-        return [words.redis_away(place)]
+        return [words.redis_away(where)]
     finally:
         with contextlib.suppress(Exception):
             await client.aclose()
-    return _judged(place, information, took, abs(time.time() - (seconds + micros / 1e6)))
+    return _judged(where, information, took, abs(time.time() - (seconds + micros / 1e6)))
 
 
-def _judged(place: str, information: dict[str, Any], took: float, off: float) -> list[Finding]:
+def _judged(where: str, information: dict[str, Any], took: float, off: float) -> list[Finding]:
     policy = str(information.get("maxmemory_policy", "unknown"))
-    said = f"{place}: version {information.get('redis_version', 'unknown')}, {took * 1000:.1f} ms, maxmemory-policy {policy}"
+    said = f"{where}: version {information.get('redis_version', 'unknown')}, {took * 1000:.1f} ms, maxmemory-policy {policy}"
     found = []
     if policy not in {"noeviction", "unknown"}:
         hint = "set maxmemory-policy to noeviction: what is evicted was never used, and its caller's quota is full again"
         found.append(Finding("redis", State.WARN, said, hint))
     if information.get("role") == "slave":
-        found.append(Finding("redis", State.FAIL, f"{place} is a replica, which takes no writes", "name the primary"))
+        found.append(Finding("redis", State.FAIL, f"{where} is a replica, which takes no writes", "name the primary"))
     if took > _SLOW_REDIS:
         hint = "a server waits 50 ms for it and then counts by itself: move them closer together"
-        found.append(Finding("redis", State.WARN, f"{place} takes {took * 1000:.0f} ms to answer", hint))
+        found.append(Finding("redis", State.WARN, f"{where} takes {took * 1000:.0f} ms to answer", hint))
     if off > _OFF:
-        found.append(Finding("redis", State.WARN, f"the clock of {place} is {off:.0f} s off this one", "synchronise both (NTP)"))
+        found.append(Finding("redis", State.WARN, f"the clock of {where} is {off:.0f} s off this one", "synchronise both (NTP)"))
     return found or [Finding("redis", State.OK, said)]
 
 

@@ -8,7 +8,6 @@ A server that serves without it by design softens that itself.
 from __future__ import annotations
 
 from typing import Final
-from urllib.parse import urlsplit
 
 from aligner_svc.doctor.findings import Finding, State
 
@@ -28,15 +27,8 @@ def span(seconds: float) -> str:
     return f"{max(0.0, seconds):.0f} s"
 
 
-def place(url: str) -> str:
-    """A URL without user and password, and without what may follow its path. Raises ValueError."""
-    parts = urlsplit(url)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
-    return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}"
-
-
 def redis_away(where: str) -> Finding:
-    """`where` as `place` has it."""
+    """`where`: its URL as `interceptors.quota.redis_client.place` has it."""
     return redis_unusable(f"{where} cannot be reached")
 
 

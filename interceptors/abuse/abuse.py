@@ -22,7 +22,7 @@ from ipaddress import IPv4Network, IPv6Network
 from types import MappingProxyType
 
 import grpc
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import code_pb2, status_pb2
 from grpc import aio
 
 from interceptors.abuse.blocks import Block, Blocks
@@ -31,7 +31,7 @@ from interceptors.abuse.windows import Window
 from interceptors.audit import of_call
 from interceptors.base import CallInterceptor, Context
 from interceptors.call import current_call
-from interceptors.ending import outcome
+from interceptors.ending import outcome, reason_in
 from interceptors.events import Event, Record, SecurityEvent
 from interceptors.refusal import RefusedError
 
@@ -139,7 +139,7 @@ class Abuse(CallInterceptor):
         except Exception as error:
             status = self._describe(error)
             code = _INVALID if status.code == code_pb2.INVALID_ARGUMENT else None
-            self._judge(code, _reason(status), peer, context)
+            self._judge(code, reason_in(status), peer, context)
             raise
         self._judge(outcome(context, None), "", peer, context)
 
@@ -190,8 +190,3 @@ def _name(context: Context) -> str:
     """The peer as gRPC writes it."""
     call = current_call()
     return call.peer if call is not None else context.peer()
-
-
-def _reason(status: status_pb2.Status) -> str:
-    info = error_details_pb2.ErrorInfo()
-    return next((info.reason for detail in status.details if detail.Unpack(info)), "")

@@ -94,6 +94,13 @@ def _away(error: Exception, seconds: float) -> StoreAwayError:
     return StoreAwayError(f"no answer within {seconds * 1000:g} ms" if type(error) is TimeoutError else _reason(error))
 
 
+def place(url: str) -> str:
+    """A URL without user and password, and without what may follow its path. Raises ValueError."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}"
+
+
 def _connect_later(url: str, timeout: float) -> tuple[object, str]:
     """The client, and the URL as it may be shown."""
     from redis.asyncio import Redis  # noqa: PLC0415
@@ -101,9 +108,7 @@ def _connect_later(url: str, timeout: float) -> tuple[object, str]:
     from redis.backoff import NoBackoff  # noqa: PLC0415
 
     try:
-        parts = urlsplit(url)
-        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
-        place = f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}"
+        shown = place(url)
         client = Redis.from_url(
             url,
             # None: `_in_time` bounds everything at once, where redis-py would allow this much for each of five steps.
@@ -117,7 +122,7 @@ def _connect_later(url: str, timeout: float) -> tuple[object, str]:
         )
     except ValueError:  # its text may quote the password
         raise ValueError("not the URL of a Redis: write redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss:// or unix://") from None
-    return client, place
+    return client, shown
 
 
 def _reason(error: Exception) -> str:

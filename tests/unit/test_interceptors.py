@@ -12,7 +12,19 @@ import pytest
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc import aio
 
-from interceptors import CallInterceptor, HeaderLimits, Recovery, RefusedError, RequestId, Requests, chain, current_call, outcome
+from interceptors import (
+    CallInterceptor,
+    Chain,
+    HeaderLimits,
+    Recovery,
+    RefusedError,
+    RequestId,
+    Requests,
+    chain,
+    current_call,
+    outcome,
+)
+from interceptors.base import Wrapping
 
 SERVICE = "test.Kinds"
 KINDS = ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream")
@@ -102,8 +114,8 @@ class Witness(CallInterceptor):
 
 
 @asynccontextmanager
-async def serving(*interceptors: aio.ServerInterceptor, script: Script) -> AsyncIterator[aio.Channel]:
-    server = aio.server(interceptors=interceptors, options=[("grpc.max_receive_message_length", -1)])
+async def serving(*interceptors: Wrapping, script: Script) -> AsyncIterator[aio.Channel]:
+    server = aio.server(interceptors=(Chain(interceptors),), options=[("grpc.max_receive_message_length", -1)])
     server.add_generic_rpc_handlers((handlers(script),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -134,7 +146,7 @@ async def answer(call) -> bytes:
     return b"".join([response async for response in call])
 
 
-def ours() -> tuple[aio.ServerInterceptor, ...]:
+def ours() -> tuple[Wrapping, ...]:
     return tuple(chain(describe, "test", most_metadata_entries=ENTRIES, most_metadata_bytes=BYTES))
 
 
@@ -145,6 +157,46 @@ def script() -> Script:
 
 def test_the_order_is_written_down() -> None:
     assert [type(interceptor) for interceptor in ours()] == [Recovery, RequestId, HeaderLimits, Requests]
+
+
+class Told(Wrapping):
+    """Notes what it is given to wrap."""
+
+    def __init__(self) -> None:
+        self.given: list[tuple[str, object]] = []
+
+    def wrap(self, method, handler):
+        self.given.append((method, handler))
+        return handler
+
+
+async def test_what_a_chain_makes_of_a_handler_is_made_once_and_of_an_unknown_method_not_kept() -> None:
+    told = Told()
+    guards, first, second = Chain([told, Requests()]), *(grpc.unary_unary_rpc_method_handler(act) for act in (repr, str))
+    served = {"/a/A": first, "/a/B": second}
+
+    async def ask(method: str):
+        async def look_up(details):
+            return served.get(details.method)
+
+        return await guards.intercept_service(look_up, Details(method))
+
+    made = [await ask(method) for method in ("/a/A", "/a/B", "/a/A", "/a/B")]
+    assert (made[0], made[1]) == (made[2], made[3])
+    assert made[0] is not made[1]
+    assert [method for method, _ in told.given] == ["/a/A", "/a/B"]
+    served["/a/A"] = second  # another handler for the same method is not mistaken for the one before
+    assert (await ask("/a/A")) is not made[0]
+    told.given.clear()
+    for number in range(1000):
+        assert await ask(f"/b/{number}") is not None
+    assert len(told.given) == 1000
+    assert len(guards._known) == 2
+
+
+@dataclass(frozen=True)
+class Details:
+    method: str
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -254,7 +306,7 @@ async def test_a_message_that_cannot_be_parsed_is_refused_without_the_parsers_wo
             handler = plain.service(details)
             return handler._replace(request_deserializer=parse)
 
-    server = aio.server(interceptors=ours())
+    server = aio.server(interceptors=(Chain(ours()),))
     server.add_generic_rpc_handlers((Parsing(),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

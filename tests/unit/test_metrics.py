@@ -328,7 +328,7 @@ async def test_a_response_counts_once_it_is_sent() -> None:
         yield b"second"
 
     metrics = Metrics(METHODS, describe)
-    counted = metrics.rpc.messages._wrap(f"/{SERVICE}/UnaryStream", grpc.unary_stream_rpc_method_handler(made))
+    counted = metrics.rpc.messages.wrap(f"/{SERVICE}/UnaryStream", grpc.unary_stream_rpc_method_handler(made))
     responses = counted.unary_stream(b"", None)
 
     def sent() -> float | None:

@@ -76,6 +76,18 @@ def test_any_lengths(attend: Attention, causal: bool) -> None:
         torch.testing.assert_close(out.double(), formula(*material, lengths, causal=causal), rtol=0, atol=1e-5)
 
 
+def test_long_sequences_in_parts_of_their_heads() -> None:
+    """Three, three and two groups at a time here, in blocks of more rows; and the same alone as in company."""
+    long = attention._LONG + 300
+    lengths = [attention._LONG - 1, 5, long]
+    material = drawn(lengths, (16, 8, 4))
+    assert attention._Block.of(long, 8, 2)[:2] == (attention._LONG_ROWS, 3)
+    out = attended(blocked, material, lengths, causal=True)
+    torch.testing.assert_close(out.double(), formula(*material, lengths, causal=True), rtol=0, atol=1e-5)
+    alone = attended(blocked, [part[-long:] for part in material], [long], causal=True)
+    assert torch.equal(alone, out[-long:])
+
+
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("attend", [blocked, one_by_one])
 def test_half_precision(attend: Attention, causal: bool) -> None:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch.nn import functional
@@ -21,10 +21,14 @@ from torch.nn.attention.varlen import varlen_attn
 
 log = logging.getLogger(__name__)
 
-_ROWS, _FEWEST_ROWS = 128, 32
-"""Query rows of a block of causal attention."""
-_SCORES = 8 << 20
-"""Scores of such a block in all heads: a long clip has fewer rows in it."""
+_ROWS, _LONG_ROWS = 128, 256
+"""Query rows of a block of causal attention, in short sequences and in long ones. More rows share the product's packing of the
+keys, and multiply more of those that none of them may see."""
+_LONG = 1000
+"""Rows of a sequence from which that pays."""
+_SCORES = 2 << 20
+"""Scores of such a block: it takes as many groups of heads at a time as have fewer, or one. They and their softmax then stay in a
+CPU's caches between the two products."""
 
 
 _HALVES = frozenset({torch.bfloat16, torch.float16})
@@ -115,16 +119,34 @@ def blocked(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths
     # A product whose second factor lies scattered takes twice as long. No copies if they were written so.
     key, value = key.transpose(0, 1).contiguous().transpose(1, 2), value.transpose(0, 1).contiguous()
     if causal:
-        longest = max(lengths)
-        step = min(longest, max(_FEWEST_ROWS, min(_ROWS, _SCORES // (heads * longest))))
-        room = _Room(query, heads * step * longest)
-        future = torch.full((step, step), float("-inf"), dtype=query.dtype).triu(1)
-        for start, end in _spans(lengths):
-            _causal(grouped[:, start:end], key[..., start:end], value[:, start:end], future, room)
+        blocks = [_Block.of(length, groups, heads // groups) for length in lengths]
+        room = _Room(query, max(block.scores for block in blocks))
+        widest = max(block.rows for block in blocks)
+        future = torch.full((widest, widest), float("-inf"), dtype=query.dtype).triu(1)
+        for (start, end), block in zip(_spans(lengths), blocks, strict=True):
+            for first in range(0, groups, block.groups):
+                some = slice(first, first + block.groups)
+                _causal(grouped[some, start:end], key[some, :, start:end], value[some, start:end], future, room, block.rows)
     else:
         for start, end, length in _runs(lengths):
             _full(grouped[:, start:end], key[..., start:end], value[:, start:end], length)
     return query
+
+
+class _Block(NamedTuple):
+    """How much of one sequence's causal attention is worked through at a time. Its length alone decides, not its batch."""
+
+    rows: int
+    groups: int
+    scores: int
+
+    @classmethod
+    def of(cls, length: int, groups: int, share: int) -> _Block:
+        """`share`: heads of a group."""
+        rows = min(length, _LONG_ROWS if length >= _LONG else _ROWS)
+        one = share * rows * length
+        some = min(groups, max(1, _SCORES // one))
+        return cls(rows, some, some * one)
 
 
 class _Room:
@@ -142,10 +164,11 @@ class _Room:
         return torch.softmax(scores, -1, out=self._weights[: scores.numel()].view(scores.shape))
 
 
-def _causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, future: torch.Tensor, room: _Room) -> None:
-    """One sequence, in blocks of as many rows as `future` has; the keys after a block's last row are not multiplied at all."""
+def _causal(  # noqa: PLR0917 - three tensors, and what all blocks share
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, future: torch.Tensor, room: _Room, step: int
+) -> None:
+    """Some groups of one sequence, in blocks of `step` rows; the keys after a block's last row are not multiplied at all."""
     groups, rows, share, depth = query.shape
-    step = len(future)
     for start in range(0, rows, step):
         end = min(start + step, rows)
         count = end - start

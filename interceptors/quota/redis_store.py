@@ -186,8 +186,7 @@ class RedisStore:
                 del self._given_up[next(iter(self._given_up))]
 
     async def _ask(self, mode: str, subject: str, charges: Sequence[Charge], slots: Sequence[Slots], lease: str) -> Any:
-        key = self._key(subject)
-        keys = (f"{key}:used", *[f"{key}:slots:{slot.name}" for slot in slots])
+        keys = (f"{self._key(subject)}:used", *self._slot_keys(subject, slots))
         return await self._client.run(keys, self._asked(mode, charges, slots, lease))
 
     def _asked(self, mode: str, charges: Sequence[Charge], slots: Sequence[Slots], lease: str) -> tuple[str]:

@@ -26,21 +26,23 @@ from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.config import EngineSettings, QwenSettings
 from aligner_svc.domain import SAMPLE_RATE, Caller, Clip
 from aligner_svc.engines.qwen import checkpoint
-from aligner_svc.engines.qwen.device import return_memory
 from aligner_svc.engines.qwen.engine import QwenEngine
 from aligner_svc.engines.qwen.forward import PackedAligner
+from aligner_svc.engines.qwen.layers import FusedLinear, Linear, fused_work
+from aligner_svc.engines.qwen.memory import keep_memory
 from aligner_svc.engines.qwen.preparation import CHUNK, Preparation, Prepared, chunks_of
 from aligner_svc.engines.qwen.words import load_nagisa
 from bench import flops
 from bench.processes import others_cpu_seconds
 from bench.service import service
-from bench.synthetic import Speech, speech
+from bench.synthetic import LANGUAGE, Speech, speech
 from tests.checkpoint import TRUE_SIZE, build
 from tests.e2e.servers import calling
 
 _MIXED = (3, 5, 8, 12, 15, 20, 25, 30)
 _IN_FLIGHT = 16
 _CLIP_SECONDS = 10.0
+_PARTS = ("memory", "model", "service")
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -56,25 +58,30 @@ def in_turns(repetitions: int, *works: Callable[[], object]) -> list[float]:
 
 
 class Product:
-    """A product of bf16 matrices, the quickest of some sizes on this machine: what it can do at most, whenever it is asked."""
+    """A product of bf16 matrices, the quickest of some sizes on this machine: what it can do at most, whenever it is asked.
+
+    Weights as PyTorch has them, and as oneDNN lays them out for its kernels, where it can.
+    """
 
     def __init__(self) -> None:
-        sizes = ((4096, 4096, 4096), (2048, 2048, 2048), (1024, 1024, 3072), (512, 3072, 1024))
-        self._left, self._right = max((self._draw(*size) for size in sizes), key=self._rate)
+        sizes = ((4096, 4096, 4096), (2048, 2048, 2048), (1024, 1024, 3072), (512, 3072, 1024), (1024, 1024, 1024))
+        kinds = (Linear, FusedLinear) if fused_work(torch.device("cpu"), torch.bfloat16) else (Linear,)
+        drawn = (self._draw(kind, *size) for kind in kinds for size in sizes)
+        self._rows, self._layer = max(drawn, key=lambda pair: self._rate(*pair))
 
     def rate(self) -> float:
         """GFLOP/s, the best of some tries."""
-        return self._rate((self._left, self._right))
+        return self._rate(self._rows, self._layer)
 
     @staticmethod
-    def _draw(rows: int, inner: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.randn(rows, inner).bfloat16(), torch.randn(columns, inner).bfloat16()
+    def _draw(kind: type[Linear], rows: int, inner: int, columns: int) -> tuple[torch.Tensor, Linear]:
+        layer = torch.nn.Linear(inner, columns, bias=False, dtype=torch.bfloat16).requires_grad_(False)
+        return torch.randn(rows, inner).bfloat16(), kind(layer)
 
     @staticmethod
-    def _rate(pair: tuple[torch.Tensor, torch.Tensor]) -> float:
-        left, right = pair
-        seconds = min(timed(lambda: torch.nn.functional.linear(left, right)) for _ in range(6))
-        return 2 * left.numel() * len(right) / seconds / 1e9
+    def _rate(rows: torch.Tensor, layer: Linear) -> float:
+        seconds = min(timed(lambda: layer(rows)) for _ in range(6))
+        return 2 * rows.numel() * layer(rows).shape[1] / seconds / 1e9
 
 
 class Bench:
@@ -85,7 +92,6 @@ class Bench:
         from qwen_asr import Qwen3ForcedAligner  # noqa: PLC0415 - only after nagisa, see load_nagisa
 
         self.theirs = Qwen3ForcedAligner.from_pretrained(str(folder), dtype=torch.bfloat16)
-        return_memory()  # as the engine does at its start; it holds for both
         loaded = checkpoint.load(str(folder), torch.device("cpu"), torch.bfloat16)
         self.config = loaded.thinker.config
         self.preparation = Preparation(loaded, torch.bfloat16)
@@ -175,28 +181,40 @@ def request(clip: Speech) -> pb.AlignRequest:
     return pb.AlignRequest(config=config, audio=clip.samples.tobytes())
 
 
-_ONE_LONG_CLIP = """
-import asyncio, sys
-from bench.qwen import EngineSettings, QwenSettings, QwenEngine, Clip, Caller, speech
-from pathlib import Path
-async def main():
-    engine = QwenEngine(EngineSettings(), QwenSettings(model=sys.argv[1], device="cpu", dtype="bf16"))
+async def one_long_clip(folder: Path) -> None:
+    engine = QwenEngine(EngineSettings(), QwenSettings(model=str(folder), device="cpu", dtype="bf16"))
     await engine.start()
     clip = speech(300.0)
-    await engine.align(Clip(clip.samples), clip.tokens, "en", Caller())
+    await engine.align(Clip(clip.samples), clip.tokens, LANGUAGE, Caller())
     await engine.close()
-asyncio.run(main())
-print(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")))
-"""
 
 
 def memory(folder: Path) -> None:
     """Peak of a process that does nothing else, interpreter and libraries included."""
+    asyncio.run(one_long_clip(folder))
+    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) * 1024
     weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    command = [sys.executable, "-W", "ignore", "-c", _ONE_LONG_CLIP, str(folder)]
-    peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) * 1024
     share = f"{peak / weights:.2f} of the weights' {weights / 1e6:.0f} MB (goal 1.30)"
     print(f"\nMemory, one clip of 300 s: {peak / 1e6:.0f} MB at most, {share}.")
+
+
+def model(folder: Path, repetitions: int) -> None:
+    keep_memory()  # as the engine does; it holds for qwen-asr too
+    print(f"\n{torch.get_num_threads()} threads, torch {torch.__version__}")
+    bench = Bench(folder, repetitions)
+    bench.model(Product())
+    bench.padding()
+
+
+def part(name: str, folder: Path, repetitions: int) -> None:
+    match name:
+        case "memory":
+            memory(folder)
+        case "model":
+            model(folder, repetitions)
+        case "service":
+            asyncio.run(service_over_engine(folder, max(1, repetitions // 2)))
 
 
 def main() -> None:
@@ -205,24 +223,20 @@ def main() -> None:
         "--model", type=Path, help="a checkpoint; default: random weights of the true size, in a temporary folder"
     )
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
-    parser.add_argument("--only", choices=("model", "service", "memory"), help="one part")
+    parser.add_argument("--only", choices=_PARTS, help="one part")
     chosen = parser.parse_args()
-    repetitions = 1 if chosen.quick else 5
+    began, disturbed = time.perf_counter(), others_cpu_seconds()
     with tempfile.TemporaryDirectory() as scratch:
         folder = chosen.model or build(Path(scratch), TRUE_SIZE, dtype=torch.bfloat16)
-        began, disturbed = time.perf_counter(), others_cpu_seconds()
-        if chosen.only in {None, "memory"}:
-            memory(folder)
-        if chosen.only in {None, "model"}:
-            print(f"\n{torch.get_num_threads()} threads, torch {torch.__version__}")
-            bench = Bench(folder, repetitions)
-            bench.model(Product())
-            bench.padding()
-            del bench
-        if chosen.only in {None, "service"}:
-            asyncio.run(service_over_engine(folder, max(1, repetitions // 2)))
-        share = (others_cpu_seconds() - disturbed) / (time.perf_counter() - began)
-        print(f"\nOther programs used {share:.2f} of a core meanwhile.")
+        if chosen.only and chosen.model:
+            part(chosen.only, folder, 1 if chosen.quick else 5)
+            return
+        # Each in a process of its own: one's threads and memory would get into the next one's way, and into its figures.
+        for name in [chosen.only] if chosen.only else _PARTS:
+            command = [sys.executable, "-W", "ignore", "-m", "bench.qwen", "--only", name, "--model", str(folder)]
+            subprocess.run([*command, *["--quick"] * chosen.quick], check=True)
+    share = (others_cpu_seconds() - disturbed) / (time.perf_counter() - began)
+    print(f"\nOther programs used {share:.2f} of a core meanwhile.")
 
 
 if __name__ == "__main__":

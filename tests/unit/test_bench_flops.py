@@ -49,7 +49,7 @@ def squares(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths
 def seen(loaded: Checkpoint, batch: list[Prepared]) -> dict[str, int]:
     """Operator -> operations, as PyTorch counts them."""
     with FlopCounterMode(display=False) as counter:
-        PackedAligner(loaded, squares)(batch)
+        PackedAligner(loaded, squares, fused=False)(batch)
     return {str(operator): operations for operator, operations in counter.get_flop_counts()["Global"].items()}
 
 

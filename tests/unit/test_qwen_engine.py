@@ -20,7 +20,7 @@ from aligner_svc.engines.qwen import device
 from aligner_svc.engines.qwen.device import resolve_device, resolve_dtype
 from aligner_svc.engines.qwen.engine import QwenEngine
 from aligner_svc.engines.qwen.forward import PackedAligner, Slots
-from aligner_svc.engines.qwen.preparation import Prepared
+from aligner_svc.engines.qwen.preparation import Preparation, Prepared
 from aligner_svc.engines.qwen.words import LANGUAGES
 from aligner_svc.errors import AlignerError, InvalidArgumentError, LimitExceededError, UnavailableError
 from tests import qwen_material
@@ -464,6 +464,31 @@ async def test_nobody_is_served_after_it(tiny_checkpoint: Path, pairs: list[Pair
 
 
 # Where it runs
+
+
+async def test_cores_are_the_models_alone(tiny_checkpoint: Path, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads with operations of several cores put each other's to sleep. The event loop's has none at all."""
+    used: dict[str, set[int]] = {}
+
+    def watched(plain: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            used.setdefault(threading.current_thread().name.rpartition("_")[0], set()).add(torch.get_num_threads())
+            return plain(*arguments)
+
+        return call
+
+    cores = 3
+    with pytest.MonkeyPatch.context() as machine:
+        machine.setattr(torch, "get_num_threads", lambda: cores)
+        engine = built(tiny_checkpoint)
+    monkeypatch.setattr(Preparation, "__call__", watched(Preparation.__call__))
+    monkeypatch.setattr(PackedAligner, "__call__", watched(PackedAligner.__call__))
+    async with asyncio.timeout(PATIENCE):
+        await engine.start()
+        await asyncio.gather(*(ask(engine, pair) for pair in pairs[:4]))
+        await engine._check()
+        await engine.close()
+    assert used == {"qwen-prepare": {1}, "qwen-model": {cores}}
 
 
 def settings(name: str = "auto", dtype: str = "auto") -> QwenSettings:

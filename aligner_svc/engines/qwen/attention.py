@@ -120,9 +120,8 @@ def blocked(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths
     key, value = key.transpose(0, 1).contiguous().transpose(1, 2), value.transpose(0, 1).contiguous()
     if causal:
         blocks = [_Block.of(length, groups, heads // groups) for length in lengths]
-        room = _Room(query, max(block.scores for block in blocks))
-        widest = max(block.rows for block in blocks)
-        future = torch.full((widest, widest), float("-inf"), dtype=query.dtype).triu(1)
+        room = _Room(query, blocks, heads // groups)
+        future = _future(max(block.rows for block in blocks), query.dtype)
         for (start, end), block in zip(_spans(lengths), blocks, strict=True):
             for first in range(0, groups, block.groups):
                 some = slice(first, first + block.groups)
@@ -150,10 +149,18 @@ class _Block(NamedTuple):
 
 
 class _Room:
-    """Memory for the scores of one block and for their softmax, taken once for all blocks: they are long clips' largest."""
+    """Memory for one block's queries, scores and their softmax, taken once for all blocks: they are long clips' largest."""
 
-    def __init__(self, like: torch.Tensor, most: int) -> None:
+    def __init__(self, like: torch.Tensor, blocks: Sequence[_Block], share: int) -> None:
+        """`like` [rows, heads, depth]; `share`: heads of a group."""
+        most = max(block.scores for block in blocks)
         self._scores, self._weights = like.new_empty(most), like.new_empty(most)
+        self._queries = like.new_empty(max(block.rows * block.groups for block in blocks) * share * like.shape[-1])
+
+    def queries(self, query: torch.Tensor) -> torch.Tensor:
+        """[groups, rows, share, depth], scaled, to [groups, rows * share, depth]."""
+        room = self._queries[: query.numel()].view(query.shape)
+        return torch.mul(query, query.shape[-1] ** -0.5, out=room).flatten(1, 2)
 
     def scores(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         """[batch, rows, depth] times [batch, depth, columns]."""
@@ -172,7 +179,7 @@ def _causal(  # noqa: PLR0917 - three tensors, and what all blocks share
     for start in range(0, rows, step):
         end = min(start + step, rows)
         count = end - start
-        block = (query[:, start:end] * depth**-0.5).reshape(groups, count * share, depth)
+        block = room.queries(query[:, start:end])
         scores = room.scores(block, key[..., :end])
         scores.view(groups, count, share, end)[..., start:].add_(future[:count, None, :count])
         mixed = _multiply(room.softmax(scores), value[:, :end], block)
@@ -182,14 +189,12 @@ def _causal(  # noqa: PLR0917 - three tensors, and what all blocks share
 def _multiply(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """A batch of matrix products, [batch, rows, inner] times [batch, inner, columns].
 
-    Where `right` is a part of a larger tensor, bmm copies it first in half precision: for the last rows of a long clip all of
-    its keys. One product after the other takes it where it lies.
+    Where `right` is a part of a larger tensor, bmm copies it first, and slowly if its columns lie one after the other. A
+    product after the other would take it where it lies, but each is so small that two cores get in each other's way.
     """
-    if right.stride(0) == right.shape[1] * right.shape[2]:
-        return torch.bmm(left, right, out=out)
-    for one, other, into in zip(left, right, out, strict=True):
-        torch.mm(one, other, out=into)
-    return out
+    if right.stride(1) == 1:
+        right = right.transpose(1, 2).contiguous().transpose(1, 2)
+    return torch.bmm(left, right, out=out)
 
 
 def _full(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, length: int) -> None:
@@ -200,6 +205,12 @@ def _full(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, length: i
     k = key.reshape(groups, depth, many, length).transpose(1, 2).reshape(groups * many, depth, length)
     v = value.reshape(groups * many, length, depth)
     query.copy_(torch.bmm(torch.softmax(torch.bmm(q, k), -1), v).view(groups, rows, share, depth))
+
+
+@lru_cache(maxsize=8)
+def _future(rows: int, dtype: torch.dtype) -> torch.Tensor:
+    """[rows, rows]: minus infinity wherever a row does not see a column, which comes after it."""
+    return torch.full((rows, rows), float("-inf"), dtype=dtype).triu(1)
 
 
 @lru_cache(maxsize=8)

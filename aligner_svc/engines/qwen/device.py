@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
 import numpy as np
 import torch
@@ -15,13 +13,11 @@ from aligner_svc.config import QwenSettings
 from aligner_svc.engines.base import EngineStartError
 from aligner_svc.engines.batching import DeviceMemoryError
 from aligner_svc.engines.qwen.forward import Slots
+from aligner_svc.engines.qwen.memory import return_memory
 from aligner_svc.engines.qwen.preparation import Prepared
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-"""mallopt(3), malloc.h."""
-_LARGE, _KEPT = 4 << 20, 16 << 20
-"""Bytes. What lies between two products of a block of rows is smaller, and stays with the process: fresh pages cost as
-much as what is computed on them."""
+_LONG_ROWS = 2048
+"""Rows of a batch, a minute and a half of audio, above which its memory is given back. What less leaves is kept for the next."""
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -50,18 +46,6 @@ def _cpu_multiplies_bf16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - there is no public question
 
 
-def return_memory() -> None:
-    """Have glibc give large blocks back to the system when they are freed.
-
-    Left to itself it raises the size from which it does so to 32 MB, and keeps what a long clip took, in pieces, for the
-    life of the process: half a gigabyte after 300 s of audio. Elsewhere than on glibc nothing happens.
-    """
-    with suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)
-        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)
-
-
 def _checked(answers: list[Slots]) -> list[Slots]:
     """Raises RuntimeError where the device computed NaN: the batcher finds out whose fault it is."""
     if not all(np.isfinite(slots.probabilities).all() for slots in answers):
@@ -69,12 +53,22 @@ def _checked(answers: list[Slots]) -> list[Slots]:
     return answers
 
 
+def threads(count: int, name: str, cores: int) -> ThreadPoolExecutor:
+    """`count` threads, whose tensor operations take `cores` cores each.
+
+    OpenMP gives every thread that asks for more than one a pool of its own. As soon as all of them are more than the
+    machine has cores, its threads go to sleep between any two operations instead of waiting awake for the next: 10 to 20 % of a
+    batch's time. So one thread may ask.
+    """
+    return ThreadPoolExecutor(count, thread_name_prefix=name, initializer=torch.set_num_threads, initargs=(cores,))
+
+
 class ModelThread:
     """The only thread that touches the model: qwen-asr's modules are not made for two."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="qwen-model")
+        self._executor = threads(1, "qwen-model", torch.get_num_threads())
         self._forward: Callable[[Sequence[Prepared]], list[Slots]] | None = None
 
     async def load(self, build: Callable[[], Callable[[Sequence[Prepared]], list[Slots]]]) -> None:
@@ -104,6 +98,9 @@ class ModelThread:
         except RuntimeError as error:
             if "DefaultCPUAllocator" not in str(error):
                 raise
+        finally:
+            if self._device.type == "cpu" and sum(item.rows for item in batch) > _LONG_ROWS:
+                return_memory()
         # Outside of the handlers: the exception's frames hold the tensors that have to go before the halves are tried.
         if self._device.type == "cuda":
             torch.cuda.empty_cache()

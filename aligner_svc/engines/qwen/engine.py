@@ -7,7 +7,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import ParamSpec, TypeVar
 
@@ -18,8 +17,9 @@ from aligner_svc.domain import SAMPLE_RATE, Caller, Clip, ProgressSink, Token
 from aligner_svc.engines.base import EngineResult, EngineStartError
 from aligner_svc.engines.batching import Batcher, BatchWatch, DeviceMemoryError, State, closed, queue_full
 from aligner_svc.engines.qwen import checkpoint, words
-from aligner_svc.engines.qwen.device import ModelThread, resolve_device, resolve_dtype, return_memory
+from aligner_svc.engines.qwen.device import ModelThread, resolve_device, resolve_dtype, threads
 from aligner_svc.engines.qwen.forward import PackedAligner, Slots
+from aligner_svc.engines.qwen.memory import keep_memory
 from aligner_svc.engines.qwen.outcome import LONGEST_SECONDS, assemble, check_rate
 from aligner_svc.engines.qwen.preparation import Preparation, Prepared
 from aligner_svc.errors import InvalidArgumentError
@@ -58,8 +58,10 @@ class QwenEngine:
         self._settings = qwen
         self._device = resolve_device(qwen)
         self._dtype = resolve_dtype(qwen, self._device)
+        if self._device.type == "cpu":
+            keep_memory()
         self._model = ModelThread(self._device)
-        self._preparers = ThreadPoolExecutor(_PREPARERS[self._device.type], thread_name_prefix="qwen-prepare")
+        self._preparers = threads(_PREPARERS[self._device.type], "qwen-prepare", cores=1)
         self._preparation: Preparation | None = None
         self._segment_ms = 0.0
         self._most = engine.queue + qwen.batch_items
@@ -82,14 +84,12 @@ class QwenEngine:
         return self.batcher.state()
 
     async def start(self) -> None:
-        if self._device.type == "cpu":
-            return_memory()
         began = time.perf_counter()
         await self._model.load(self._build)
         loaded = time.perf_counter()
         try:
             for seconds in _WARM_SECONDS[self._device.type]:
-                await self._model.run([self._noise(seconds)])
+                await self._model.run([await self._noise(seconds)])
         except DeviceMemoryError:
             raise EngineStartError(f"the memory of {self._device} does not hold {self._settings.model} and a clip") from None
         log.info(
@@ -143,11 +143,11 @@ class QwenEngine:
         self._segment_ms = loaded.segment_ms
         return PackedAligner(loaded)
 
-    def _noise(self, seconds: float) -> Prepared:
+    async def _noise(self, seconds: float) -> Prepared:
         assert self._preparation is not None
         samples = np.random.default_rng(0).normal(0, 1000, int(seconds * SAMPLE_RATE)).astype(np.int16)
-        return self._preparation(samples, ["word"] * max(1, int(seconds * _WARM_WORDS_A_SECOND)))
+        return await self._beside(self._preparation, samples, ["word"] * max(1, int(seconds * _WARM_WORDS_A_SECOND)))
 
     async def _check(self) -> None:
         """Something that is known to work, if the device does."""
-        await self._model.run([self._noise(1.0)])
+        await self._model.run([await self._noise(1.0)])

@@ -14,19 +14,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 from torch.nn import functional
 
+from aligner_svc.engines.qwen import layers
 from aligner_svc.engines.qwen.attention import Attention, for_device
 from aligner_svc.engines.qwen.checkpoint import Checkpoint
 from aligner_svc.engines.qwen.preparation import CHUNK, CHUNK_TOKENS, Prepared, chunks_of, tokens_after
 
 _WINDOW = 8 * CHUNK_TOKENS
 """Audio tokens that see each other: 8 s."""
-_CONVOLVED = 4
+_CONVOLVED = 2
 """Chunks that go through the convolutions at a time on a CPU: what is between them then stays in its caches."""
 _CONVOLVED_DEVICE = 512
-_ROWS = 448
+_ROWS = 1024
 """Rows that go through a layer's products at a time on a CPU, so that a long clip takes little memory between them. A GPU
 takes all at once."""
 _HEAD_ROWS = 1024
@@ -43,22 +43,19 @@ class Slots(NamedTuple):
 class PackedAligner:
     """The model. One thread at a time."""
 
-    def __init__(self, checkpoint: Checkpoint, attention: Attention | None = None) -> None:
+    def __init__(self, checkpoint: Checkpoint, attention: Attention | None = None, *, fused: bool | None = None) -> None:
+        """`attention`, `fused` layers: the quickest that work here, if not given. The checkpoint's own layers are replaced."""
         thinker = checkpoint.thinker
         self._encoder: Any = thinker.audio_tower
         self._decoder: Any = thinker.model
-        self._head: Any = thinker.lm_head
-        weight = self._head.weight
+        weight = self._decoder.embed_tokens.weight
         self.device: torch.device = weight.device
         self.dtype: torch.dtype = weight.dtype
         self._timestamp_id = checkpoint.timestamp_id
         self._audio_id = checkpoint.audio_id
         self._attention = attention or for_device(self.device, self.dtype)
-        for layer in self._decoder.layers:
-            if isinstance(layer.mlp.act_fn, nn.SiLU):
-                layer.mlp.act_fn = nn.SiLU(inplace=True)
-        for convolution in (self._encoder.conv2d1, self._encoder.conv2d2, self._encoder.conv2d3):
-            convolution.to(memory_format=torch.channels_last)  # what the kernels of both kinds of device are quickest with
+        layers.fit(thinker, fused=layers.fused_work(self.device, self.dtype) if fused is None else fused)
+        self._head: Any = thinker.lm_head
 
     @torch.inference_mode()
     def __call__(self, batch: Sequence[Prepared]) -> list[Slots]:
@@ -100,9 +97,7 @@ class PackedAligner:
         heads = _Heads(hidden, attention.num_heads, attention.num_heads, attention.head_dim)
         for layer in encoder.layers:
             self._encoder_layer(layer, hidden, heads, windows)
-        return torch.cat(
-            [encoder.proj2(encoder.act(encoder.proj1(encoder.ln_post(hidden[rows])))) for rows in self._blocks(hidden)]
-        )
+        return torch.cat([encoder.proj2(encoder.proj1.gelu(encoder.ln_post(hidden[rows]))) for rows in self._blocks(hidden)])
 
     def _encoder_layer(self, layer: Any, hidden: torch.Tensor, heads: _Heads, windows: Sequence[int]) -> None:
         """`hidden` [audio tokens, width], in place."""
@@ -116,7 +111,7 @@ class PackedAligner:
         mixed = self._attention(query, key, value, windows, causal=False).flatten(1)
         for rows in self._blocks(hidden):
             block = hidden[rows].add_(attention.out_proj(mixed[rows]))
-            block.add_(layer.fc2(layer.activation_fn(layer.fc1(layer.final_layer_norm(block)))))
+            block.add_(layer.fc2(layer.fc1.gelu(layer.final_layer_norm(block))))
 
     def _convolve(self, mels: Sequence[torch.Tensor]) -> torch.Tensor:
         """Chunks of a second through the convolutions; the tokens of all clips in order."""
@@ -131,7 +126,7 @@ class PackedAligner:
             maps = chunks[start : start + step].unsqueeze(1).contiguous(memory_format=torch.channels_last)
             within = {index - start: length for index, length in short.items() if start <= index < start + step}
             for convolution in (encoder.conv2d1, encoder.conv2d2, encoder.conv2d3):
-                maps = functional.gelu(convolution(maps))
+                maps = convolution(maps)
                 for index, length in within.items():
                     within[index] = (length + 1) // 2
                     maps[index, ..., within[index] :] = 0
@@ -148,7 +143,7 @@ class PackedAligner:
         positions = self._upload(np.concatenate([np.arange(length) for length in lengths]))
         cos, sin = (part.transpose(0, 1) for part in decoder.rotary_emb(hidden, positions.expand(3, 1, -1)))
         attention = decoder.layers[0].self_attn
-        groups = attention.k_proj.out_features // attention.head_dim
+        groups = attention.config.num_key_value_heads
         heads = _Heads(hidden, groups * attention.num_key_value_groups, groups, attention.head_dim)
         for layer in decoder.layers[:-1]:
             mixed = self._attend(layer, hidden, heads, cos, sin, lengths)
@@ -157,7 +152,7 @@ class PackedAligner:
         mixed = self._attend(decoder.layers[-1], hidden, heads, cos, sin, lengths)[slots]
         hidden = hidden[slots]
         self._transform(decoder.layers[-1], hidden, mixed)
-        return _norm(decoder.norm, hidden)
+        return decoder.norm(hidden)
 
     def _attend(  # noqa: PLR0917 - the layer, and what is the same for all layers
         self, layer: Any, hidden: torch.Tensor, heads: _Heads, cos: torch.Tensor, sin: torch.Tensor, lengths: Sequence[int]
@@ -166,12 +161,12 @@ class PackedAligner:
         attention = layer.self_attn
         query, key, value = heads.query, heads.key, heads.value
         for rows in self._blocks(hidden):
-            normal = _norm(layer.input_layernorm, hidden[rows])
+            normal = layer.input_layernorm(hidden[rows])
             for into, projection, norm in (
                 (query, attention.q_proj, attention.q_norm),
                 (key, attention.k_proj, attention.k_norm),
             ):
-                _rotate(_norm(norm, projection(normal).view_as(into[rows])), cos[rows], sin[rows], into[rows])
+                _rotate(norm(projection(normal).view_as(into[rows])), cos[rows], sin[rows], into[rows])
             value[rows] = attention.v_proj(normal).view_as(value[rows])
         return self._attention(query, key, value, lengths, causal=True).flatten(1)
 
@@ -180,8 +175,8 @@ class PackedAligner:
         mlp = layer.mlp
         for rows in self._blocks(hidden):
             block = hidden[rows].add_(layer.self_attn.o_proj(mixed[rows]))
-            normal = _norm(layer.post_attention_layernorm, block)
-            block.add_(mlp.down_proj(mlp.act_fn(mlp.gate_proj(normal)).mul_(mlp.up_proj(normal))))
+            normal = layer.post_attention_layernorm(block)
+            block.add_(mlp.down_proj(mlp.gate_proj.silu(normal).mul_(mlp.up_proj(normal))))
 
     def _blocks(self, hidden: torch.Tensor) -> list[slice]:
         rows = len(hidden)
@@ -200,11 +195,6 @@ class _Heads:
         rows = len(hidden)
         self.query = hidden.new_empty((rows, heads, depth))
         self.key, self.value = (hidden.new_empty((groups, rows, depth)).transpose(0, 1) for _ in range(2))
-
-
-def _norm(module: Any, hidden: torch.Tensor) -> torch.Tensor:
-    """RMS norm in one kernel; the module's own forward takes seven."""
-    return functional.rms_norm(hidden, module.weight.shape, module.weight, module.variance_epsilon)
 
 
 def _rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor) -> None:

@@ -1,0 +1,72 @@
+"""Memory: weights are there once, and nothing of a long clip stays when it is over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from aligner_svc.engines.qwen import checkpoint, device
+from aligner_svc.engines.qwen.device import ModelThread
+from aligner_svc.engines.qwen.forward import Slots
+from aligner_svc.engines.qwen.memory import forget
+from aligner_svc.engines.qwen.preparation import Preparation, Prepared
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+
+def resident_file_kb() -> int:
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssFile"))
+
+
+def test_what_is_forgotten_of_a_mapped_file_leaves_memory(tmp_path: Path) -> None:
+    """And its neighbours in the file can be read as before."""
+    path = tmp_path / "weights.safetensors"
+    drawn = {name: torch.randn(4 << 20, generator=torch.Generator().manual_seed(seed)) for seed, name in enumerate("abc")}
+    save_file(drawn, path)
+    with safe_open(path, framework="pt") as file:
+        a, b, c = (file.get_tensor(name) for name in "abc")
+    assert float(a.sum() + b.sum() + c.sum()) != 0
+    before = resident_file_kb()
+    forget(b)
+    assert before - resident_file_kb() > 15 << 10
+    assert torch.equal(a, drawn["a"])
+    assert torch.equal(c, drawn["c"])
+
+
+@pytest.mark.parametrize("count", [0, 1, 100, 1023])
+def test_less_than_a_page_is_left_alone(count: int) -> None:
+    tensor = torch.ones(count)
+    forget(tensor)
+    assert tensor.sum() == count
+
+
+@pytest.mark.parametrize(("rows", "given_back"), [(device._LONG_ROWS + 1, 1), (device._LONG_ROWS, 0)])
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_long_clips_memory_is_given_back(
+    fails: bool, rows: int, given_back: int, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[None] = []
+    monkeypatch.setattr(device, "return_memory", lambda: calls.append(None))
+    prepare = Preparation(checkpoint.load(str(tiny_checkpoint), torch.device("cpu"), torch.float32), torch.float32)
+    item = prepare(torch.zeros(4000, dtype=torch.int16).numpy(), ["a"])
+    long = Prepared(item.mel, item.ids.repeat(-(-rows // item.rows))[:rows], slots=0)
+    thread = ModelThread(torch.device("cpu"))
+
+    def forward(batch: Sequence[Prepared]) -> list[Slots]:
+        if fails:
+            raise RuntimeError("out of order")
+        return []
+
+    await thread.load(lambda: forward)
+    try:
+        await thread.run([long])
+    except RuntimeError:
+        assert fails
+    thread.close()
+    assert len(calls) == given_back

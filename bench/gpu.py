@@ -23,7 +23,8 @@ import torch
 
 from aligner_svc.engines.qwen import checkpoint as checkpoints
 from aligner_svc.engines.qwen.attention import Attention, for_device, one_by_one
-from aligner_svc.engines.qwen.engine import QwenEngine
+from aligner_svc.engines.qwen.device import thread_pool
+from aligner_svc.engines.qwen.engine import PREPARERS, QwenEngine
 from aligner_svc.engines.qwen.forward import PackedAligner, Slots
 from aligner_svc.engines.qwen.outcome import assemble
 from aligner_svc.engines.qwen.preparation import Preparation, Prepared
@@ -39,7 +40,7 @@ GOAL_RATE, GOAL_RATIO, GOAL_LATENCY = 8000.0, 5.0, 15.0
 DISTINCT = 4
 """Clips of a length that are made; a batch repeats them."""
 MEMORY = (180.0, 32)
-_PARTS = ("_encoder_layer", "_attend", "_transform")
+_PARTS = ("_project_audio", "_transform_audio", "_project_text", "_transform_text")
 """What of PackedAligner is compiled: private, so a change there asks for one here. Without them this variant is left out."""
 _PRODUCTS = 10
 """Matrices multiplied between two waits for the device."""
@@ -137,7 +138,7 @@ def _theirs(subject: Subject, reference: Reference, clips: Sequence[Speech]) -> 
 
 def whole(subject: Subject, clips: Sequence[Speech], batches: int = 3) -> float:
     """Samples and text to classes, one batch being prepared while another is on the device, as in the service."""
-    with ThreadPoolExecutor(subject.preparers) as pool:
+    with preparing_threads(subject.preparers) as pool:
 
         def submit() -> list[Future[Prepared]]:
             return [pool.submit(subject.prepare, clip) for clip in clips]
@@ -161,12 +162,17 @@ def whole(subject: Subject, clips: Sequence[Speech], batches: int = 3) -> float:
         return done * sum(clip.seconds for clip in clips) / (time.perf_counter() - began)
 
 
+def preparing_threads(count: int) -> ThreadPoolExecutor:
+    """As the service has them."""
+    return thread_pool(count, "prepare", cores=1)
+
+
 def preparing(subject: Subject) -> dict[int, float]:
     """Multiples of real time that the CPU prepares alone, by threads."""
     clips = many(30.0, 16)
     rates = {}
     for threads in (1, 2, 4, 8):
-        with ThreadPoolExecutor(threads) as pool:
+        with preparing_threads(threads) as pool:
             took = subject.timed(lambda pool=pool: list(pool.map(subject.prepare, clips)))
         assert isinstance(took, float)
         rates[threads] = sum(clip.seconds for clip in clips) / took
@@ -239,8 +245,12 @@ def correctness(subject: Subject, reference: Reference | None) -> dict[str, tupl
 
 
 def compiled(subject: Subject) -> PackedAligner:
-    """A layer's parts of the engine as it is, through torch.compile; attention, a kernel of its own, stays outside."""
-    aligner: Any = PackedAligner(subject.loaded, torch.compiler.disable(subject.attention))
+    """A layer's parts of the engine as it is, through torch.compile; attention, a kernel of its own, stays outside.
+
+    With plain layers, as a GPU has them: of fused ones it understands nothing.
+    """
+    loaded = checkpoints.load(str(subject.folder), subject.device, subject.aligner.dtype)
+    aligner: Any = PackedAligner(loaded, torch.compiler.disable(subject.attention), fused=False)
     for name in _PARTS:
         setattr(aligner, name, torch.compile(getattr(aligner, name), dynamic=True))
     return aligner
@@ -355,7 +365,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="write everything into this file too")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="measure torch.compile too (unless --quick)")
     parser.add_argument("--no-qwen-asr", action="store_true", help="leave qwen-asr out")
-    parser.add_argument("--preparers", type=int, default=2, help="threads that prepare; the service has 2")
+    parser.add_argument("--preparers", type=int, help="threads that prepare; default: as many as the service has")
     parser.add_argument("--threads", type=int, help="threads of PyTorch on the CPU")
     return parser.parse_args()
 
@@ -383,7 +393,7 @@ def main() -> int:
         attention, note = attention_here(device, dtype)
         subject = Subject(
             folder, device, loaded, Preparation(loaded, dtype), attention, PackedAligner(loaded, attention),
-            options.preparers, plan, began + plan.total,
+            options.preparers or PREPARERS[device.type], plan, began + plan.total,
         )  # fmt: skip
         clip = speech(60.0, 0)
         item = subject.prepare(clip)

@@ -24,12 +24,9 @@ log = logging.getLogger(__name__)
 _ROWS, _LONG_ROWS = 128, 256
 """Query rows of a block of causal attention, in short sequences and in long ones. More rows share the product's packing of the
 keys, and multiply more of those that none of them may see."""
-_LONG = 1000
-"""Rows of a sequence from which that pays."""
-_SCORES = 2 << 20
-"""Scores of such a block: it takes as many groups of heads at a time as have fewer, or one. They and their softmax then stay in a
-CPU's caches between the two products."""
-
+_LONG = 2000
+"""Rows of a sequence from which the second pays, with one group of heads at a time: a block's scores and their softmax then stay
+in a CPU's caches between the two products."""
 
 _HALVES = frozenset({torch.bfloat16, torch.float16})
 _AMPERE = (8, 0)
@@ -142,10 +139,8 @@ class _Block(NamedTuple):
     @classmethod
     def of(cls, length: int, groups: int, share: int) -> _Block:
         """`share`: heads of a group."""
-        rows = min(length, _LONG_ROWS if length >= _LONG else _ROWS)
-        one = share * rows * length
-        some = min(groups, max(1, _SCORES // one))
-        return cls(rows, some, some * one)
+        rows, some = (_LONG_ROWS, 1) if length >= _LONG else (min(length, _ROWS), groups)
+        return cls(rows, some, some * share * rows * length)
 
 
 class _Room:
@@ -189,9 +184,12 @@ def _causal(  # noqa: PLR0917 - three tensors, and what all blocks share
 def _multiply(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """A batch of matrix products, [batch, rows, inner] times [batch, inner, columns].
 
-    Where `right` is a part of a larger tensor, bmm copies it first, and slowly if its columns lie one after the other. A
-    product after the other would take it where it lies, but each is so small that two cores get in each other's way.
+    Where `right` is a part of a larger tensor, bmm copies it first, and slowly if its columns lie one after the other. One
+    product takes it where it lies, but many are so small each that two cores get in each other's way.
     """
+    if len(left) == 1:
+        torch.mm(left[0], right[0], out=out[0])
+        return out
     if right.stride(1) == 1:
         right = right.transpose(1, 2).contiguous().transpose(1, 2)
     return torch.bmm(left, right, out=out)

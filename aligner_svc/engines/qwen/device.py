@@ -53,7 +53,7 @@ def _checked(answers: list[Slots]) -> list[Slots]:
     return answers
 
 
-def threads(count: int, name: str, cores: int) -> ThreadPoolExecutor:
+def thread_pool(count: int, name: str, *, cores: int) -> ThreadPoolExecutor:
     """`count` threads, whose tensor operations take `cores` cores each.
 
     OpenMP gives every thread that asks for more than one a pool of its own. As soon as all of them are more than the
@@ -68,7 +68,7 @@ class ModelThread:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._executor = threads(1, "qwen-model", torch.get_num_threads())
+        self._executor = thread_pool(1, "qwen-model", cores=torch.get_num_threads())
         self._forward: Callable[[Sequence[Prepared]], list[Slots]] | None = None
 
     async def load(self, build: Callable[[], Callable[[Sequence[Prepared]], list[Slots]]]) -> None:

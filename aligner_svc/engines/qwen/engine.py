@@ -17,7 +17,7 @@ from aligner_svc.domain import SAMPLE_RATE, Caller, Clip, ProgressSink, Token
 from aligner_svc.engines.base import EngineResult, EngineStartError
 from aligner_svc.engines.batching import Batcher, BatchWatch, DeviceMemoryError, State, closed, queue_full
 from aligner_svc.engines.qwen import checkpoint, words
-from aligner_svc.engines.qwen.device import ModelThread, resolve_device, resolve_dtype, threads
+from aligner_svc.engines.qwen.device import ModelThread, resolve_device, resolve_dtype, thread_pool
 from aligner_svc.engines.qwen.forward import PackedAligner, Slots
 from aligner_svc.engines.qwen.memory import keep_memory
 from aligner_svc.engines.qwen.outcome import LONGEST_SECONDS, assemble, check_rate
@@ -36,7 +36,7 @@ _WARM_WORDS_A_SECOND = 2
 _CHARACTERS_A_SECOND = {"ja": 20}
 _MOST_CHARACTERS_A_SECOND = 50
 """Of a transcript, over the longest clip. Japanese has a limit of its own: its tagger keeps 26 kB for each of them."""
-_PREPARERS = {"cuda": max(2, min(8, (os.cpu_count() or 2) - 2)), "cpu": 2}
+PREPARERS = {"cuda": max(2, min(8, (os.cpu_count() or 2) - 2)), "cpu": 2}
 """Threads. One prepares some 3,800 times real time, nearly all of it spectrograms."""
 
 
@@ -61,7 +61,7 @@ class QwenEngine:
         if self._device.type == "cpu":
             keep_memory()
         self._model = ModelThread(self._device)
-        self._preparers = threads(_PREPARERS[self._device.type], "qwen-prepare", cores=1)
+        self._preparers = thread_pool(PREPARERS[self._device.type], "qwen-prepare", cores=1)
         self._preparation: Preparation | None = None
         self._segment_ms = 0.0
         self._most = engine.queue + qwen.batch_items

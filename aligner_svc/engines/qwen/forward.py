@@ -95,23 +95,29 @@ class PackedAligner:
         windows = [length for count in counts for length in _windows(count)]
         attention = encoder.layers[0].self_attn
         heads = _Heads(hidden, attention.num_heads, attention.num_heads, attention.head_dim)
+        blocks = heads.blocks(hidden, self._slices(len(hidden)))
         for layer in encoder.layers:
-            self._encoder_layer(layer, hidden, heads, windows)
-        return torch.cat([encoder.proj2(encoder.proj1.gelu(encoder.ln_post(hidden[rows]))) for rows in self._blocks(hidden)])
+            for block in blocks:
+                self._project_audio(layer, block)
+            mixed = self._attention(heads.query, heads.key, heads.value, windows, causal=False).flatten(1)
+            for block in blocks:
+                self._transform_audio(layer, block.hidden, mixed[block.rows])
+        return torch.cat([encoder.proj2(encoder.proj1.gelu(encoder.ln_post(block.hidden))) for block in blocks])
 
-    def _encoder_layer(self, layer: Any, hidden: torch.Tensor, heads: _Heads, windows: Sequence[int]) -> None:
-        """`hidden` [audio tokens, width], in place."""
+    @staticmethod
+    def _project_audio(layer: Any, block: _Block) -> None:
+        """What precedes attention."""
         attention = layer.self_attn
-        query, key, value = heads.query, heads.key, heads.value
-        for rows in self._blocks(hidden):
-            normal = layer.self_attn_layer_norm(hidden[rows])
-            query[rows] = attention.q_proj(normal).view_as(query[rows])
-            key[rows] = attention.k_proj(normal).view_as(key[rows])
-            value[rows] = attention.v_proj(normal).view_as(value[rows])
-        mixed = self._attention(query, key, value, windows, causal=False).flatten(1)
-        for rows in self._blocks(hidden):
-            block = hidden[rows].add_(attention.out_proj(mixed[rows]))
-            block.add_(layer.fc2(layer.fc1.gelu(layer.final_layer_norm(block))))
+        normal = layer.self_attn_layer_norm(block.hidden)
+        block.query.copy_(attention.q_proj(normal).view_as(block.query))
+        block.key.copy_(attention.k_proj(normal).view_as(block.key))
+        block.value.copy_(attention.v_proj(normal).view_as(block.value))
+
+    @staticmethod
+    def _transform_audio(layer: Any, hidden: torch.Tensor, mixed: torch.Tensor) -> None:
+        """What follows attention; `hidden` [rows, width], in place."""
+        hidden.add_(layer.self_attn.out_proj(mixed))
+        hidden.add_(layer.fc2(layer.fc1.gelu(layer.final_layer_norm(hidden))))
 
     def _convolve(self, mels: Sequence[torch.Tensor]) -> torch.Tensor:
         """Chunks of a second through the convolutions; the tokens of all clips in order."""
@@ -145,44 +151,72 @@ class PackedAligner:
         attention = decoder.layers[0].self_attn
         groups = attention.config.num_key_value_heads
         heads = _Heads(hidden, groups * attention.num_key_value_groups, groups, attention.head_dim)
-        for layer in decoder.layers[:-1]:
-            mixed = self._attend(layer, hidden, heads, cos, sin, lengths)
-            self._transform(layer, hidden, mixed)
+        blocks = heads.blocks(hidden, self._slices(len(hidden)))
+        rotations = [_Rotation(cos[block.rows], sin[block.rows].chunk(2, -1)[0]) for block in blocks]
+        for layer in decoder.layers:
+            for block, rotation in zip(blocks, rotations, strict=True):
+                self._project_text(layer, block, rotation)
+            mixed = self._attention(heads.query, heads.key, heads.value, lengths, causal=True).flatten(1)
+            if layer is decoder.layers[-1]:
+                break
+            for block in blocks:
+                self._transform_text(layer, block.hidden, mixed[block.rows])
         # Behind the last layer's attention no row looks at another any more: the timestamps go on alone.
-        mixed = self._attend(decoder.layers[-1], hidden, heads, cos, sin, lengths)[slots]
-        hidden = hidden[slots]
-        self._transform(decoder.layers[-1], hidden, mixed)
+        hidden, mixed = hidden[slots], mixed[slots]
+        for rows in self._slices(len(hidden)):
+            self._transform_text(layer, hidden[rows], mixed[rows])
         return decoder.norm(hidden)
 
-    def _attend(  # noqa: PLR0917 - the layer, and what is the same for all layers
-        self, layer: Any, hidden: torch.Tensor, heads: _Heads, cos: torch.Tensor, sin: torch.Tensor, lengths: Sequence[int]
-    ) -> torch.Tensor:
-        """[rows, heads * depth]."""
+    @staticmethod
+    def _project_text(layer: Any, block: _Block, rotation: _Rotation) -> None:
+        """What precedes attention."""
         attention = layer.self_attn
-        query, key, value = heads.query, heads.key, heads.value
-        for rows in self._blocks(hidden):
-            normal = layer.input_layernorm(hidden[rows])
-            for into, projection, norm in (
-                (query, attention.q_proj, attention.q_norm),
-                (key, attention.k_proj, attention.k_norm),
-            ):
-                _rotate(norm(projection(normal).view_as(into[rows])), cos[rows], sin[rows], into[rows])
-            value[rows] = attention.v_proj(normal).view_as(value[rows])
-        return self._attention(query, key, value, lengths, causal=True).flatten(1)
+        normal = layer.input_layernorm(block.hidden)
+        rotation.of(attention.q_norm(attention.q_proj(normal).view_as(block.query)), out=block.query)
+        rotation.of(attention.k_norm(attention.k_proj(normal).view_as(block.key)), out=block.key)
+        block.value.copy_(attention.v_proj(normal).view_as(block.value))
 
-    def _transform(self, layer: Any, hidden: torch.Tensor, mixed: torch.Tensor) -> None:
+    @staticmethod
+    def _transform_text(layer: Any, hidden: torch.Tensor, mixed: torch.Tensor) -> None:
         """What follows attention; `hidden` [rows, width], in place."""
         mlp = layer.mlp
-        for rows in self._blocks(hidden):
-            block = hidden[rows].add_(layer.self_attn.o_proj(mixed[rows]))
-            normal = layer.post_attention_layernorm(block)
-            block.add_(mlp.down_proj(mlp.gate_proj.silu(normal).mul_(mlp.up_proj(normal))))
+        hidden.add_(layer.self_attn.o_proj(mixed))
+        normal = layer.post_attention_layernorm(hidden)
+        hidden.add_(mlp.down_proj(mlp.gate_proj.silu(normal).mul_(mlp.up_proj(normal))))
 
-    def _blocks(self, hidden: torch.Tensor) -> list[slice]:
-        rows = len(hidden)
+    def _slices(self, rows: int) -> list[slice]:
+        """The rows that go through a layer's products at a time."""
         count = max(1, -(-rows // _ROWS)) if self.device.type == "cpu" else 1
         step = max(1, -(-rows // count))  # even ones: the last should not be a few rows
         return [slice(start, start + step) for start in range(0, rows, step)]
+
+
+class _Block(NamedTuple):
+    """Some rows, with their part of what all layers read and write."""
+
+    rows: slice
+    hidden: torch.Tensor
+    """[rows, width]."""
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    """[rows, heads, depth], as in _Heads."""
+
+
+class _Rotation(NamedTuple):
+    """Rotary position embedding of some rows, whose halves are alike."""
+
+    cos: torch.Tensor
+    """[rows, 1, depth]."""
+    sin: torch.Tensor
+    """[rows, 1, depth / 2]."""
+
+    def of(self, heads: torch.Tensor, *, out: torch.Tensor) -> None:
+        """Both [rows, heads, depth]."""
+        first, second = heads.chunk(2, -1)
+        left, right = torch.mul(heads, self.cos, out=out).chunk(2, -1)
+        left.addcmul_(second, self.sin, value=-1)
+        right.addcmul_(first, self.sin)
 
 
 class _Heads:
@@ -196,14 +230,9 @@ class _Heads:
         self.query = hidden.new_empty((rows, heads, depth))
         self.key, self.value = (hidden.new_empty((groups, rows, depth)).transpose(0, 1) for _ in range(2))
 
-
-def _rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor) -> None:
-    """Rotary position embedding: `heads`, `out` [rows, heads, depth]; `cos`, `sin` [rows, 1, depth], whose halves are alike."""
-    first, second = heads.chunk(2, -1)
-    sin, _ = sin.chunk(2, -1)
-    left, right = torch.mul(heads, cos, out=out).chunk(2, -1)
-    left.addcmul_(second, sin, value=-1)
-    right.addcmul_(first, sin)
+    def blocks(self, hidden: torch.Tensor, slices: Sequence[slice]) -> list[_Block]:
+        """Cut once for all layers: on a GPU the cuts of every layer would take longer to ask for than to compute with."""
+        return [_Block(rows, hidden[rows], self.query[rows], self.key[rows], self.value[rows]) for rows in slices]
 
 
 def _chunks(mel: torch.Tensor) -> torch.Tensor:

@@ -26,12 +26,12 @@ class Linear(nn.Module):
 
     def __init__(self, module: nn.Linear) -> None:
         super().__init__()
-        self._plain = module
+        self._weight: torch.Tensor = module.weight
+        self._bias: torch.Tensor | None = module.bias
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """[rows, width] to [rows, width of the result]."""
-        out: torch.Tensor = self._plain(rows)
-        return out
+        return functional.linear(rows, self._weight, self._bias)
 
     def gelu(self, rows: torch.Tensor) -> torch.Tensor:
         """The result's GELU."""
@@ -48,7 +48,7 @@ class FusedLinear(Linear):
     def __init__(self, module: nn.Linear) -> None:
         nn.Module.__init__(self)
         self._weight = torch.ops.mkldnn._reorder_linear_weight(module.weight.detach())  # noqa: SLF001 - these have no public names
-        self._bias = None if module.bias is None else module.bias.detach()
+        self._bias = module.bias
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """See Linear."""
@@ -88,7 +88,7 @@ class FusedConvolution(Convolution):
         assert not isinstance(module.padding, str)
         self._how = (list(module.padding), list(module.stride), list(module.dilation), module.groups)
         self._weight = module.weight.detach().contiguous(memory_format=torch.channels_last)
-        self._bias = None if module.bias is None else module.bias.detach()
+        self._bias = module.bias
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """See Convolution. The first maps that come say what size they all have."""
@@ -106,7 +106,7 @@ class RMSNorm(nn.Module):
     def __init__(self, weight: torch.Tensor, epsilon: float) -> None:
         """`weight` [width]."""
         super().__init__()
-        self._weight = weight.detach()
+        self._weight = weight
         self._epsilon = epsilon
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
@@ -152,9 +152,9 @@ def fused_work(device: torch.device, dtype: torch.dtype) -> bool:
         return False
     probe = torch.zeros((16, 16), dtype=dtype)
     try:
-        linear = FusedLinear(nn.Linear(16, 16, dtype=dtype))
+        linear = FusedLinear(nn.Linear(16, 16, dtype=dtype).requires_grad_(False))
         linear(linear.silu(linear.gelu(probe)))
-        FusedConvolution(nn.Conv2d(1, 16, 3, dtype=dtype))(probe[None, None])
+        FusedConvolution(nn.Conv2d(1, 16, 3, dtype=dtype).requires_grad_(False))(probe[None, None])
         FusedRMSNorm(probe[0], 1e-6)(probe)
     except (AttributeError, RuntimeError) as error:
         log.warning("not used: fused layers: %s", error)

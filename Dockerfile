@@ -3,8 +3,8 @@
 #   docker build -t aligner-svc .
 #   docker run --rm --network host --read-only --tmpfs /tmp aligner-svc
 #
-# --network host is needed: the service listens on loopback only (anything else wants TLS and
-# authentication, which it does not have yet), so a published port would reach nothing.
+# --network host is needed for that: the dev profile listens on loopback only, so a published port would reach nothing.
+# Behind a port it wants the prod profile, with TLS and authentication: docs/security.md.
 
 FROM python:3.11-slim AS build
 # hadolint ignore=DL3008

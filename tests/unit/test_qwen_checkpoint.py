@@ -294,11 +294,20 @@ def test_another_width(folder: Path) -> None:
     assert "(64" in said
 
 
-@pytest.mark.parametrize(("name", "value"), [("n_window", 100), ("n_window_infer", 400)])
-def test_other_windows(name: str, value: int, folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("audio_config", "n_window", 100),
+        ("audio_config", "n_window_infer", 400),
+        ("audio_config", "activation_function", "relu"),
+        ("text_config", "hidden_act", "gelu"),
+    ],
+)
+def test_other_windows_and_activations(part: str, name: str, value: object, folder: Path) -> None:
     """The forward pass has them built in; with others it would give other times than qwen-asr, and nobody would know."""
-    edit(folder / "config.json", lambda config: config["thinker_config"]["audio_config"].update({name: value}))
-    assert f"'{name}': {value}" in refusal(folder)
+    edit(folder / "config.json", lambda config: config["thinker_config"][part].update({name: value}))
+    assert f"{part} has {{" in refusal(folder)
+    assert f"'{name}': {value!r}" in refusal(folder)
 
 
 @pytest.mark.parametrize(("part", "name"), [("audio_config", "d_model"), ("text_config", "hidden_size")])

@@ -21,8 +21,12 @@ _FETCHED = ("*.json", "*.txt", "*.safetensors")
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 """Either will do: the second, with merges.txt, is what the first is made from."""
 _FRAMES = {"sampling_rate": 16_000, "hop_length": 160, "n_fft": 400}
-_WINDOWS = {"n_window": 50, "n_window_infer": 800}
-"""Half of a chunk of the convolutions, and the reach of the encoder's attention (mel frames): forward.py is written for these."""
+_BUILT_IN: dict[str, dict[str, object]] = {
+    "audio_config": {"n_window": 50, "n_window_infer": 800, "activation_function": "gelu"},
+    "text_config": {"hidden_act": "silu"},
+}
+"""What forward.py is written for. Half of a chunk of the convolutions, and the reach of the encoder's attention (mel frames);
+activations."""
 
 
 class CheckpointError(EngineStartError):
@@ -55,11 +59,11 @@ def load(model: str, device: torch.device, dtype: torch.dtype) -> Checkpoint:
     _check_files(folder, model)
     whole, config = _weights(folder, model, device, dtype)
     processor = _processor(folder, model)
-    audio = config.thinker_config.audio_config
-    windows = {name: getattr(audio, name) for name in _WINDOWS}
-    if windows != _WINDOWS:
-        raise CheckpointError(f"{model}: config.json's audio_config has {windows}; an aligner's windows are {_WINDOWS}")
-    frames = {**_FRAMES, "feature_size": audio.num_mel_bins}
+    for part, built_in in _BUILT_IN.items():
+        found = {name: getattr(getattr(config.thinker_config, part), name) for name in built_in}
+        if found != built_in:
+            raise CheckpointError(f"{model}: config.json's {part} has {found}; an aligner has {built_in}")
+    frames = {**_FRAMES, "feature_size": config.thinker_config.audio_config.num_mel_bins}
     wanted = {name: getattr(processor.feature_extractor, name) for name in frames}
     if wanted != frames:
         raise CheckpointError(f"{model}: preprocessor_config.json wants {wanted}; an aligner's frames are {frames}")

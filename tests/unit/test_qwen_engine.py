@@ -466,6 +466,30 @@ async def test_nobody_is_served_after_it(tiny_checkpoint: Path, pairs: list[Pair
 # Where it runs
 
 
+def test_a_thread_keeps_its_cores_whoever_sets_others_after_it() -> None:
+    """Threads of PyTorch take the last number set anywhere, unless they have asked before."""
+    many, one = device.thread_pool(1, "many", cores=3), device.thread_pool(1, "one", cores=1)
+    for pool in (many, one, many):
+        pool.submit(torch.ones, 1).result()
+    work = torch.randn(1 << 20)
+    for pool, cores in ((many, 3), (one, 1)):
+        pool.submit(work.exp).result()
+        assert pool.submit(torch.get_num_threads).result() == cores
+        pool.shutdown()
+
+
+async def test_a_device_is_examined_without_waiting_for_preparations(tiny_checkpoint: Path) -> None:
+    async with running(tiny_checkpoint) as engine:
+        held = threading.Event()
+        waiting = [asyncio.create_task(engine._beside(held.wait, PATIENCE)) for _ in range(10)]
+        try:
+            await engine._check()
+            assert not any(task.done() for task in waiting)
+        finally:
+            held.set()
+            await asyncio.gather(*waiting)
+
+
 async def test_cores_are_the_models_alone(tiny_checkpoint: Path, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch) -> None:
     """Two threads with operations of several cores put each other's to sleep. The event loop's has none at all."""
     used: dict[str, set[int]] = {}

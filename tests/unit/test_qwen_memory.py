@@ -20,8 +20,9 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 def resident_file_kb() -> int:
+    """Of a file system in memory, too."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssFile"))
+    return sum(int(line.split()[1]) for line in status.splitlines() if line.startswith(("RssFile", "RssShmem")))
 
 
 def test_what_is_forgotten_of_a_mapped_file_leaves_memory(tmp_path: Path) -> None:
@@ -46,11 +47,18 @@ def test_less_than_a_page_is_left_alone(count: int) -> None:
     assert tensor.sum() == count
 
 
-@pytest.mark.parametrize(("rows", "given_back"), [(device._LONG_ROWS + 1, 1), (device._LONG_ROWS, 0)])
+def test_what_lies_between_others_numbers_is_left_alone() -> None:
+    whole = torch.ones(4096, 8)
+    forget(whole[:, :4])
+    assert whole.sum() == whole.numel()
+
+
+@pytest.mark.parametrize(("rows", "given_back"), [(device._LONG_ROWS + 1, 2), (device._LONG_ROWS, 0)])
 @pytest.mark.parametrize("fails", [False, True])
 async def test_a_long_clips_memory_is_given_back(
     fails: bool, rows: int, given_back: int, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """When it is over, and what others left before it begins."""
     calls: list[None] = []
     monkeypatch.setattr(device, "return_memory", lambda: calls.append(None))
     prepare = Preparation(checkpoint.load(str(tiny_checkpoint), torch.device("cpu"), torch.float32), torch.float32)

@@ -17,7 +17,7 @@ from aligner_svc.engines.qwen.memory import return_memory
 from aligner_svc.engines.qwen.preparation import Prepared
 
 _LONG_ROWS = 2048
-"""Rows of a batch, a minute and a half of audio, above which its memory is given back. What less leaves is kept for the next."""
+"""Rows of a batch, a minute and a half of audio, above which its memory is given back. What others leave is kept."""
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -60,7 +60,13 @@ def thread_pool(count: int, name: str, *, cores: int) -> ThreadPoolExecutor:
     machine has cores, its threads go to sleep between any two operations instead of waiting awake for the next: 10 to 20 % of a
     batch's time. So one thread may ask.
     """
-    return ThreadPoolExecutor(count, thread_name_prefix=name, initializer=torch.set_num_threads, initargs=(cores,))
+    return ThreadPoolExecutor(count, thread_name_prefix=name, initializer=_use, initargs=(cores,))
+
+
+def _use(cores: int) -> None:
+    # Asked first: a thread that was not takes what the last one set, whichever that was, with its first operation.
+    torch.get_num_threads()
+    torch.set_num_threads(cores)
 
 
 class ModelThread:
@@ -91,6 +97,9 @@ class ModelThread:
 
     def _run(self, batch: Sequence[Prepared]) -> list[Slots]:
         assert self._forward is not None
+        long = self._device.type == "cpu" and sum(item.rows for item in batch) > _LONG_ROWS
+        if long:
+            return_memory()  # what shorter batches left lies in pieces: it would come on top
         try:
             return _checked(self._forward(batch))
         except (torch.OutOfMemoryError, MemoryError):
@@ -99,7 +108,7 @@ class ModelThread:
             if "DefaultCPUAllocator" not in str(error):
                 raise
         finally:
-            if self._device.type == "cpu" and sum(item.rows for item in batch) > _LONG_ROWS:
+            if long:
                 return_memory()
         # Outside of the handlers: the exception's frames hold the tensors that have to go before the halves are tried.
         if self._device.type == "cuda":

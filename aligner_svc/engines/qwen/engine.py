@@ -63,6 +63,7 @@ class QwenEngine:
         self._model = ModelThread(self._device)
         self._preparers = thread_pool(PREPARERS[self._device.type], "qwen-prepare", cores=1)
         self._preparation: Preparation | None = None
+        self._probe: Prepared | None = None
         self._segment_ms = 0.0
         self._most = engine.queue + qwen.batch_items
         self._calls = 0
@@ -89,7 +90,9 @@ class QwenEngine:
         loaded = time.perf_counter()
         try:
             for seconds in _WARM_SECONDS[self._device.type]:
-                await self._model.run([await self._noise(seconds)])
+                noise = await self._noise(seconds)
+                self._probe = self._probe or noise
+                await self._model.run([noise])
         except DeviceMemoryError:
             raise EngineStartError(f"the memory of {self._device} does not hold {self._settings.model} and a clip") from None
         log.info(
@@ -149,5 +152,6 @@ class QwenEngine:
         return await self._beside(self._preparation, samples, ["word"] * max(1, int(seconds * _WARM_WORDS_A_SECOND)))
 
     async def _check(self) -> None:
-        """Something that is known to work, if the device does."""
-        await self._model.run([await self._noise(1.0)])
+        """Something that is known to work, if the device does, and waits for nobody's preparations."""
+        assert self._probe is not None
+        await self._model.run([self._probe])

@@ -44,7 +44,10 @@ class PackedAligner:
     """The model. One thread at a time."""
 
     def __init__(self, checkpoint: Checkpoint, attention: Attention | None = None, *, fused: bool | None = None) -> None:
-        """`attention`, `fused` layers: the quickest that work here, if not given. The checkpoint's own layers are replaced."""
+        """`attention`, `fused` layers: the quickest that work here, if not given.
+
+        The checkpoint's own layers are replaced, and stay what they have become for whoever is given it next.
+        """
         thinker = checkpoint.thinker
         self._encoder: Any = thinker.audio_tower
         self._decoder: Any = thinker.model

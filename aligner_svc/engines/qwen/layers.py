@@ -129,11 +129,12 @@ class FusedRMSNorm(RMSNorm):
 def fit(model: nn.Module, *, fused: bool) -> None:
     """Put this module's layers in place of torch's and qwen-asr's everywhere in `model`.
 
-    One layer after the other, and the weights a fused one came with are forgotten: no second copy of all weights ever
-    exists. What was fitted before is left as it is.
+    One layer after the other, and the weights a fused linear one came with are forgotten: no second copy of all weights
+    ever exists. What was fitted before is left as it is.
     """
     linear, convolution, norm = (FusedLinear, FusedConvolution, FusedRMSNorm) if fused else (Linear, Convolution, RMSNorm)
-    uses = Counter(parameter.data_ptr() for _, parameter in model.named_parameters(remove_duplicate=False))
+    held = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
+    uses = Counter(tensor.data_ptr() for _, tensor in held)
     for parent in [module for module in model.modules() if not isinstance(module, Linear | Convolution | RMSNorm)]:
         for name, child in parent.named_children():
             if isinstance(child, nn.Linear):

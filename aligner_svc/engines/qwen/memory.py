@@ -10,8 +10,9 @@ import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 """mallopt(3), malloc.h."""
-_LARGE, _ALL = 8 << 20, 1 << 30
-"""Bytes. Only what exists once for a whole batch is as large as the first, and what lies between two layers never."""
+_LARGE, _KEPT = 8 << 20, 256 << 20
+"""Bytes. Only what exists once for a whole batch is as large as the first, and what lies between two layers never. The second is
+more than a batch leaves behind that is not given back as a whole."""
 
 
 def keep_memory() -> None:
@@ -23,7 +24,7 @@ def keep_memory() -> None:
     """
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
-        for what, value in ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, _LARGE), (_M_TRIM_THRESHOLD, _ALL)):
+        for what, value in ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, _LARGE), (_M_TRIM_THRESHOLD, _KEPT)):
             libc.mallopt(what, value)
 
 
@@ -37,7 +38,10 @@ def forget(tensor: torch.Tensor) -> None:
     """Give back the pages that hold nothing but `tensor`, whose numbers are lost: nobody may read them again.
 
     Of weights that lie in a mapped file: they are many tensors in one mapping, which stays as long as one of them is used.
+    A tensor whose numbers lie between others' is left alone.
     """
+    if not tensor.is_contiguous():
+        return
     start = tensor.data_ptr()
     first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
     length = (start + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - first

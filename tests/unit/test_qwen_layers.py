@@ -14,8 +14,10 @@ from qwen_asr.core.transformers_backend import modeling_qwen3_asr
 from torch import nn
 from torch.nn import functional
 
+from aligner_svc.config import QwenSettings
 from aligner_svc.domain import SAMPLE_RATE
 from aligner_svc.engines.qwen import checkpoint
+from aligner_svc.engines.qwen.device import resolve_dtype
 from aligner_svc.engines.qwen.forward import PackedAligner
 from aligner_svc.engines.qwen.layers import (
     Convolution,
@@ -33,7 +35,7 @@ from tests import qwen_material
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 CPU = torch.device("cpu")
-HALF = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+HALF = resolve_dtype(QwenSettings(), CPU) is torch.bfloat16
 """Whether this CPU has what oneDNN's kernels in half precision are made of: AVX-512, or later."""
 DTYPES = [torch.float32, *[torch.bfloat16] * HALF]
 _WITHIN = {torch.float32: {"rtol": 1e-5, "atol": 1e-5}, torch.bfloat16: {"rtol": 0.02, "atol": 0.02}}

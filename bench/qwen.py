@@ -29,7 +29,7 @@ from aligner_svc.engines.qwen import checkpoint
 from aligner_svc.engines.qwen.engine import QwenEngine
 from aligner_svc.engines.qwen.forward import PackedAligner
 from aligner_svc.engines.qwen.layers import FusedLinear, Linear, fused_work
-from aligner_svc.engines.qwen.memory import keep_memory
+from aligner_svc.engines.qwen.memory import keep_few_kernels, keep_memory
 from aligner_svc.engines.qwen.preparation import CHUNK, Preparation, Prepared, chunks_of
 from aligner_svc.engines.qwen.words import load_nagisa
 from bench import flops
@@ -42,6 +42,7 @@ from tests.e2e.servers import calling
 _MIXED = (3, 5, 8, 12, 15, 20, 25, 30)
 _IN_FLIGHT = 16
 _CLIP_SECONDS = 10.0
+_LENGTHS = 60
 _PARTS = ("memory", "model", "service")
 
 
@@ -181,26 +182,33 @@ def request(clip: Speech) -> pb.AlignRequest:
     return pb.AlignRequest(config=config, audio=clip.samples.tobytes())
 
 
-async def one_long_clip(folder: Path) -> None:
+async def clips_of_many_lengths(folder: Path, weights: int) -> None:
+    """A long clip in a process that has served nothing before, and again behind clips of all lengths. `weights`: bytes."""
+    long = speech(300.0)  # drawn first: that takes more memory than aligning it
     engine = QwenEngine(EngineSettings(), QwenSettings(model=str(folder), device="cpu", dtype="bf16"))
     await engine.start()
-    clip = speech(300.0)
-    await engine.align(Clip(clip.samples), clip.tokens, LANGUAGE, Caller())
+    served = 0
+    mixed = np.random.default_rng(0).uniform(1, 30, _LENGTHS)
+    for clips in ([long], (speech(float(seconds), seed) for seed, seconds in enumerate(mixed)), [long]):
+        for clip in clips:
+            await engine.align(Clip(clip.samples), clip.tokens, LANGUAGE, Caller())
+            served += 1
+        peak = peak_resident_bytes()
+        share = f"{peak / weights:.2f} of the weights' {weights / 1e6:.0f} MB (goal 1.30)"
+        last = len(clip.samples) / SAMPLE_RATE
+        print(f"Memory after {served} clips, the last of {last:.0f} s: {peak / 1e6:.0f} MB at most, {share}.", flush=True)
     await engine.close()
 
 
-def memory(folder: Path) -> None:
-    """Peak of a process that does nothing else, interpreter and libraries included."""
-    asyncio.run(one_long_clip(folder))
+def peak_resident_bytes() -> int:
+    """Of this process, interpreter and libraries included."""
     status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) * 1024
-    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    share = f"{peak / weights:.2f} of the weights' {weights / 1e6:.0f} MB (goal 1.30)"
-    print(f"\nMemory, one clip of 300 s: {peak / 1e6:.0f} MB at most, {share}.")
+    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) * 1024
 
 
 def model(folder: Path, repetitions: int) -> None:
     keep_memory()  # as the engine does; it holds for qwen-asr too
+    keep_few_kernels()
     print(f"\n{torch.get_num_threads()} threads, torch {torch.__version__}")
     bench = Bench(folder, repetitions)
     bench.model(Product())
@@ -210,7 +218,8 @@ def model(folder: Path, repetitions: int) -> None:
 def part(name: str, folder: Path, repetitions: int) -> None:
     match name:
         case "memory":
-            memory(folder)
+            weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+            asyncio.run(clips_of_many_lengths(folder, weights))
         case "model":
             model(folder, repetitions)
         case "service":

@@ -236,7 +236,7 @@ def test_qwen_asr_answers_by_the_company_a_clip_is_in(
 # The parts
 
 
-@pytest.mark.parametrize("count", [SHORTEST, 320, 960, 15_999, 16_000, 16_001, 128_000, 128_161, 480_000, 480_123])
+@pytest.mark.parametrize("count", [SHORTEST, 320, 960, 15_999, 16_000, 16_001, 128_000, 128_161, 160_160, 480_000, 480_123])
 def test_frames_are_the_extractors(count: int, tiny_checkpoint: Path, loaded: checkpoint.Checkpoint) -> None:
     extractor = WhisperFeatureExtractor.from_pretrained(tiny_checkpoint)
     samples = qwen_material.audio(np.random.default_rng(count), count)

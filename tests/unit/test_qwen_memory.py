@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,9 +13,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from aligner_svc.engines.qwen import checkpoint, device
+from aligner_svc.config import EngineSettings, QwenSettings
+from aligner_svc.domain import SAMPLE_RATE, Caller, Clip
+from aligner_svc.engines.qwen import checkpoint, device, engine, memory
 from aligner_svc.engines.qwen.device import ModelThread
+from aligner_svc.engines.qwen.engine import QwenEngine
 from aligner_svc.engines.qwen.forward import Slots
+from aligner_svc.engines.qwen.layers import fused_work
 from aligner_svc.engines.qwen.memory import forget
 from aligner_svc.engines.qwen.preparation import Preparation, Prepared
 
@@ -78,3 +85,59 @@ async def test_a_long_clips_memory_is_given_back(
         assert fails
     thread.close()
     assert len(calls) == given_back
+
+
+@pytest.mark.parametrize(("seconds", "given_back"), [(engine._LONG_SECONDS, 0), (engine._LONG_SECONDS + 1, 1)])
+async def test_what_is_kept_is_given_back_before_a_long_clips_spectrogram(
+    seconds: int, given_back: int, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[None] = []
+    running = QwenEngine(EngineSettings(), QwenSettings(model=str(tiny_checkpoint), device="cpu", dtype="fp32"))
+    await running.start()
+    monkeypatch.setattr(engine, "return_memory", lambda: calls.append(None))
+    tokens = await running.tokenise("a word", "en")
+    await running.align(Clip(torch.zeros(seconds * SAMPLE_RATE, dtype=torch.int16).numpy()), tokens, "en", Caller())
+    await running.close()
+    assert len(calls) == given_back
+
+
+_MANY_SHAPES = """
+import ctypes, sys, torch
+from aligner_svc.engines.qwen.layers import FusedLinear
+from aligner_svc.engines.qwen.memory import keep_few_kernels
+
+class Heap(ctypes.Structure):
+    names = "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"
+    _fields_ = [(name, ctypes.c_size_t) for name in names]
+
+mallinfo = ctypes.CDLL(None).mallinfo2
+mallinfo.restype = Heap
+
+def used():
+    return mallinfo().uordblks + mallinfo().hblkhd
+
+torch.set_num_threads(1)
+if sys.argv[1] == "few":
+    keep_few_kernels()
+with torch.inference_mode():
+    layer = FusedLinear(torch.nn.Linear(32, 32))
+    before = used()
+    for rows in range(1, 601):
+        layer(torch.zeros(rows, 32))
+print((used() - before) >> 20)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's mallinfo2")
+@pytest.mark.skipif(not fused_work(torch.device("cpu"), torch.float32), reason="oneDNN has no such kernels here")
+def test_kernels_of_many_shapes_do_not_add_up() -> None:
+    """MiB that 600 of them take, in a process of their own: oneDNN reads its settings once."""
+    environment = {name: value for name, value in os.environ.items() if name not in memory._KERNEL_CACHES}
+
+    def growth(kept: str) -> int:
+        command = [sys.executable, "-c", _MANY_SHAPES, kept]
+        return int(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+
+    grown = {kept: growth(kept) for kept in ("all", "few")}
+    assert grown["few"] < 100
+    assert grown["all"] > 2 * grown["few"]

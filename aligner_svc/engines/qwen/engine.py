@@ -19,7 +19,7 @@ from aligner_svc.engines.batching import Batcher, BatchWatch, DeviceMemoryError,
 from aligner_svc.engines.qwen import checkpoint, words
 from aligner_svc.engines.qwen.device import ModelThread, resolve_device, resolve_dtype, thread_pool
 from aligner_svc.engines.qwen.forward import PackedAligner, Slots
-from aligner_svc.engines.qwen.memory import keep_memory
+from aligner_svc.engines.qwen.memory import keep_few_kernels, keep_memory, return_memory
 from aligner_svc.engines.qwen.outcome import LONGEST_SECONDS, assemble, check_rate
 from aligner_svc.engines.qwen.preparation import Preparation, Prepared
 from aligner_svc.errors import InvalidArgumentError
@@ -36,8 +36,10 @@ _WARM_WORDS_A_SECOND = 2
 _CHARACTERS_A_SECOND = {"ja": 20}
 _MOST_CHARACTERS_A_SECOND = 50
 """Of a transcript, over the longest clip. Japanese has a limit of its own: its tagger keeps 26 kB for each of them."""
+_LONG_SECONDS = 60
+"""Of a clip, above which its spectrogram takes memory worth making room for."""
 PREPARERS = {"cuda": max(2, min(8, (os.cpu_count() or 2) - 2)), "cpu": 2}
-"""Threads. One prepares some 3,800 times real time, nearly all of it spectrograms."""
+"""Threads. One prepares some 5,000 times real time, nearly all of it spectrograms."""
 
 
 class QwenEngine:
@@ -60,6 +62,7 @@ class QwenEngine:
         self._dtype = resolve_dtype(qwen, self._device)
         if self._device.type == "cpu":
             keep_memory()
+            keep_few_kernels()
         self._model = ModelThread(self._device)
         self._preparers = thread_pool(PREPARERS[self._device.type], "qwen-prepare", cores=1)
         self._preparation: Preparation | None = None
@@ -127,8 +130,7 @@ class QwenEngine:
             raise queue_full()
         self._calls += 1
         try:
-            assert self._preparation is not None
-            item = await self._beside(self._preparation, clip.samples, [token.spoken[0] for token in tokens])
+            item = await self._beside(self._prepare, clip, [token.spoken[0] for token in tokens])
             done = await self.batcher.submit(item, caller)
         finally:
             self._calls -= 1
@@ -145,6 +147,12 @@ class QwenEngine:
         self._preparation = Preparation(loaded, self._dtype)
         self._segment_ms = loaded.segment_ms
         return PackedAligner(loaded)
+
+    def _prepare(self, clip: Clip, spoken: Sequence[str]) -> Prepared:
+        assert self._preparation is not None
+        if self._device.type == "cpu" and clip.seconds > _LONG_SECONDS:
+            return_memory()  # a long clip's spectrogram would come on top of what batches have left
+        return self._preparation(clip.samples, spoken)
 
     async def _noise(self, seconds: float) -> Prepared:
         assert self._preparation is not None

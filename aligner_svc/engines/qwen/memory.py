@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 from contextlib import suppress
 
 import torch
@@ -13,6 +14,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _LARGE, _KEPT = 8 << 20, 256 << 20
 """Bytes. Only what exists once for a whole batch is as large as the first, and what lies between two layers never. The second is
 more than a batch leaves behind that is not given back as a whole."""
+_KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+"""Environment variables: how many kernels oneDNN keeps, and how many the layer between PyTorch and oneDNN holds on to."""
+_KERNELS = 128
+"""More than a batch calls for: 30 for one clip, 100 for 20 clips of as many lengths."""
 
 
 def keep_memory() -> None:
@@ -26,6 +31,17 @@ def keep_memory() -> None:
         libc = ctypes.CDLL(None)
         for what, value in ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, _LARGE), (_M_TRIM_THRESHOLD, _KEPT)):
             libc.mallopt(what, value)
+
+
+def keep_few_kernels() -> None:
+    """Have oneDNN forget the kernels that were not called for the longest time; both of its caches hold 1,024 otherwise.
+
+    It compiles one for every shape in a third of a millisecond; a clip of a length not seen before brings some 30. Each takes
+    half a megabyte: hardly any of it is written to, but within one heap it lies where tensors were, on pages that are there.
+    What the environment says is left so. To be called before oneDNN is first used.
+    """
+    for name in _KERNEL_CACHES:
+        os.environ.setdefault(name, str(_KERNELS))
 
 
 def return_memory() -> None:

@@ -153,14 +153,13 @@ class _Room:
         self._queries = like.new_empty(max(block.rows * block.groups for block in blocks) * share * like.shape[-1])
 
     def queries(self, query: torch.Tensor) -> torch.Tensor:
-        """[groups, rows, share, depth], scaled, to [groups, rows * share, depth]."""
-        room = self._queries[: query.numel()].view(query.shape)
-        return torch.mul(query, query.shape[-1] ** -0.5, out=room).flatten(1, 2)
+        """[groups, rows, share, depth] to [groups, rows * share, depth]."""
+        return self._queries[: query.numel()].view(query.shape).copy_(query).flatten(1, 2)
 
     def scores(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        """[batch, rows, depth] times [batch, depth, columns]."""
+        """[batch, rows, depth] times [batch, depth, columns], scaled."""
         shape = (*query.shape[:2], key.shape[2])
-        return _multiply(query, key, self._scores[: math.prod(shape)].view(shape))
+        return _multiply(query, key, self._scores[: math.prod(shape)].view(shape), scale=query.shape[2] ** -0.5)
 
     def softmax(self, scores: torch.Tensor) -> torch.Tensor:
         return torch.softmax(scores, -1, out=self._weights[: scores.numel()].view(scores.shape))
@@ -181,28 +180,29 @@ def _causal(  # noqa: PLR0917 - three tensors, and what all blocks share
         query[:, start:end] = mixed.view(groups, count, share, depth)
 
 
-def _multiply(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """A batch of matrix products, [batch, rows, inner] times [batch, inner, columns].
+def _multiply(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor, *, scale: float = 1.0) -> torch.Tensor:
+    """A batch of matrix products, [batch, rows, inner] times [batch, inner, columns], times `scale` before it is rounded.
 
     Where `right` is a part of a larger tensor, bmm copies it first, and slowly if its columns lie one after the other. One
     product takes it where it lies, but many are so small each that two cores get in each other's way.
     """
     if len(left) == 1:
-        torch.mm(left[0], right[0], out=out[0])
+        out[0].addmm_(left[0], right[0], beta=0, alpha=scale)
         return out
     if right.stride(1) == 1:
         right = right.transpose(1, 2).contiguous().transpose(1, 2)
-    return torch.bmm(left, right, out=out)
+    return out.baddbmm_(left, right, beta=0, alpha=scale)
 
 
 def _full(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, length: int) -> None:
     """Neighbouring sequences of one length, all at once."""
     groups, rows, share, depth = query.shape
     many = rows // length
-    q = (query * depth**-0.5).reshape(groups * many, length * share, depth)
+    q = query.reshape(groups * many, length * share, depth)
     k = key.reshape(groups, depth, many, length).transpose(1, 2).reshape(groups * many, depth, length)
     v = value.reshape(groups * many, length, depth)
-    query.copy_(torch.bmm(torch.softmax(torch.bmm(q, k), -1), v).view(groups, rows, share, depth))
+    scores = _multiply(q, k, q.new_empty((groups * many, length * share, length)), scale=depth**-0.5)
+    query.copy_(torch.bmm(torch.softmax(scores, -1), v).view(groups, rows, share, depth))
 
 
 @lru_cache(maxsize=8)

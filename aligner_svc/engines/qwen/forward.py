@@ -29,8 +29,8 @@ _CONVOLVED_DEVICE = 512
 _ROWS = 1024
 """Rows that go through a layer's products at a time on a CPU, so that a long clip takes little memory between them. A GPU
 takes all at once."""
-_HEAD_ROWS = 1024
-"""Timestamps whose logits are held in float32 at a time."""
+_HEAD_ROWS = {"cpu": 256, "cuda": 4096}
+"""Timestamps whose logits are held in float32 at a time. On a CPU few enough for their memory to be kept for the next."""
 
 
 class Slots(NamedTuple):
@@ -65,7 +65,7 @@ class PackedAligner:
         """Raises torch.OutOfMemoryError, or on a CPU RuntimeError, where memory does not suffice."""
         logits = self.logits(batch)
         classes, probabilities = [], []
-        for part in logits.split(_HEAD_ROWS):
+        for part in logits.split(_HEAD_ROWS[self.device.type]):
             rows = part.float()
             best, index = rows.max(-1)
             classes.append(index)

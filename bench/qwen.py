@@ -74,6 +74,14 @@ class Product:
         """GFLOP/s, the best of some tries."""
         return self._rate(self._rows, self._layer)
 
+    def sustained(self, seconds: float) -> float:
+        """GFLOP/s over so long a time, one after the other: a burst's rate is not what a shared machine keeps up."""
+        began, count = time.perf_counter(), 0
+        while (passed := time.perf_counter() - began) < seconds:
+            self._layer(self._rows)
+            count += 1
+        return count * self._operations(self._rows, self._layer) / passed / 1e9
+
     @staticmethod
     def _draw(kind: type[Linear], rows: int, inner: int, columns: int) -> tuple[torch.Tensor, Linear]:
         layer = torch.nn.Linear(inner, columns, bias=False, dtype=torch.bfloat16).requires_grad_(False)
@@ -82,7 +90,11 @@ class Product:
     @staticmethod
     def _rate(rows: torch.Tensor, layer: Linear) -> float:
         seconds = min(timed(lambda: layer(rows)) for _ in range(6))
-        return 2 * rows.numel() * layer(rows).shape[1] / seconds / 1e9
+        return Product._operations(rows, layer) / seconds / 1e9
+
+    @staticmethod
+    def _operations(rows: torch.Tensor, layer: Linear) -> int:
+        return 2 * rows.numel() * layer(rows).shape[1]
 
 
 class Bench:
@@ -106,7 +118,7 @@ class Bench:
         self.theirs.align(audio, [clip.text for clip in clips], ["English"] * len(clips))
 
     def model(self, product: Product) -> None:
-        print("\n| clips | audio | this engine | real-time factor | GFLOP/s | of the peak | qwen-asr | ratio | goal |")
+        print("\n| clips | this engine | real-time factor | GFLOP/s | of the peak | of the sustained | qwen-asr | ratio | goal |")
         print("|---|---|---|---|---|---|---|---|---|")
         for name, lengths, goal in (
             ("one of 10 s", (10.0,), ""), ("one of 30 s", (30.0,), "1.0"), ("8 of 3 to 30 s", _MIXED, "1.2"),
@@ -117,17 +129,20 @@ class Bench:
             count = flops.count(self.config, ready).total
             repetitions = self.repetitions if sum(lengths) < 60 else max(1, self.repetitions // 3)
             peaks: list[float] = []  # in turns with the rest: a shared machine is not always equally quick
-            forward, whole, theirs, _ = in_turns(
+            sustained: list[float] = []
+            # The pass alone comes behind one of its own kind, as in a service, and not behind qwen-asr's.
+            whole, forward, _, theirs = in_turns(
                 repetitions,
-                lambda: self.ours(ready),  # noqa: B023
                 lambda: self.ours(self.prepare(clips)),  # noqa: B023
+                lambda: self.ours(ready),  # noqa: B023
+                lambda: (peaks.append(product.rate()), sustained.append(product.sustained(1.0))),  # noqa: B023
                 lambda: self.align_theirs(clips),  # noqa: B023
-                lambda: peaks.append(product.rate()),  # noqa: B023
             )
-            rate, peak = count / forward / 1e9, statistics.median(peaks)
+            rate, peak, kept = count / forward / 1e9, statistics.median(peaks), statistics.median(sustained)
             print(
-                f"| {name} | {sum(lengths):.0f} s | {whole:.2f} s | {whole / sum(lengths):.3f} | {rate:.0f} | "
-                f"{rate / peak:.2f} of {peak:.0f} (goal 0.80) | {theirs:.2f} s | {theirs / whole:.2f} | {goal} |",
+                f"| {name} | {whole:.2f} s | {whole / sum(lengths):.3f} | {rate:.0f} | "
+                f"{rate / peak:.2f} of {peak:.0f} (goal 0.80) | "
+                f"{rate / kept:.2f} of {kept:.0f} | {theirs:.2f} s | {theirs / whole:.2f} | {goal} |",
                 flush=True,
             )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import statistics
 import subprocess
 import sys
@@ -38,6 +39,7 @@ from bench.service import service
 from bench.synthetic import LANGUAGE, Speech, speech
 from tests.checkpoint import TRUE_SIZE, build
 from tests.e2e.servers import calling
+from tests.peak_memory import peak_memory
 
 _MIXED = (3, 5, 8, 12, 15, 20, 25, 30)
 _IN_FLIGHT = 16
@@ -208,17 +210,11 @@ async def clips_of_many_lengths(folder: Path, weights: int) -> None:
         for clip in clips:
             await engine.align(Clip(clip.samples), clip.tokens, LANGUAGE, Caller())
             served += 1
-        peak = peak_resident_bytes()
+        peak = peak_memory(os.getpid())
         share = f"{peak / weights:.2f} of the weights' {weights / 1e6:.0f} MB (goal 1.30)"
         last = len(clip.samples) / SAMPLE_RATE
         print(f"Memory after {served} clips, the last of {last:.0f} s: {peak / 1e6:.0f} MB at most, {share}.", flush=True)
     await engine.close()
-
-
-def peak_resident_bytes() -> int:
-    """Of this process, interpreter and libraries included."""
-    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) * 1024
 
 
 def model(folder: Path, repetitions: int) -> None:

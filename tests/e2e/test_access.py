@@ -8,7 +8,6 @@ import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 import grpc
 import pytest
@@ -29,6 +28,7 @@ from tests.e2e.recordings import PROJECT, SPEECH, TRANSCRIPT, WORDS
 from tests.e2e.servers import connect, launched
 from tests.e2e.test_grpcurl import GRPCURL, run
 from tests.npm import needs_node
+from tests.peak_memory import peak_memory
 from tests.postgres import Postgres, postgres, postgres_server  # noqa: F401 - fixtures
 
 ALIGN = aligner_pb2.AlignRequest(config=aligner_pb2.AlignConfig(transcript=TRANSCRIPT, language="en"), audio=SPEECH)
@@ -142,17 +142,12 @@ async def test_a_large_request_of_a_stranger_stays_with_the_stranger(tmp_path) -
         stub = aligner_pb2_grpc.AlignerStub(channel)
         good = [bearer(home.forge.token())]
         assert (await stub.Align(ALIGN, metadata=good)).words
-        before = peak_megabytes(server.process.pid)
+        before = peak_memory(server.process.pid)
         for _ in range(5):
             refused = stub.Align(large, metadata=[bearer("nobody")])
             assert await denied(refused) == ("UNAUTHENTICATED", "CREDENTIALS_INVALID")
-        assert peak_megabytes(server.process.pid) - before < 20
+        assert peak_memory(server.process.pid) - before < 20 << 20
         assert (await stub.Align(ALIGN, metadata=good)).words
-
-
-def peak_megabytes(pid: int) -> float:
-    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) / 1024
 
 
 async def test_a_token_of_a_real_provider(home, provider: OidcProvider) -> None:  # noqa: F811

@@ -24,6 +24,7 @@ from aligner_svc.audio.wave import read_wave_header
 from aligner_svc.config import DecodeSettings, Limits
 from aligner_svc.errors import InvalidArgumentError
 from aligner_svc.workers import WorkerDiedError, WorkerPool
+from tests.peak_memory import peak_memory
 from tests.unit.test_decode import bursts, encode, wav
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -47,11 +48,10 @@ async def reason(decoder: Decoder, audio: bytes, encoding: Encoding = Encoding.C
     return caught.value.reason or "", caught.value.message
 
 
-def peak_memory(decoder: Decoder) -> int:
-    """Bytes that the one child has had resident at most."""
+def childs_peak(decoder: Decoder) -> int:
+    """Of the one that it has."""
     (pid,) = decoder.pool.pids
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) << 10
+    return peak_memory(pid)
 
 
 def matroska(streams: int = 1, tags: dict[str, str] | None = None, extras: bool = False) -> bytes:
@@ -128,7 +128,7 @@ class TestMemory:
         audio = encode(np.zeros(8000 * 3600, np.float32), 8000, "flac", "flac")
         assert len(audio) < 1 << 20
         assert (await decoder.decode(audio, Encoding.CONTAINER)).clip.seconds == 3600
-        assert peak_memory(decoder) < 120 << 20  # the samples alone are 115 MB, and the libraries 60
+        assert childs_peak(decoder) < 120 << 20  # the samples alone are 115 MB, and the libraries 60
 
     async def test_a_table_for_millions_of_samples_that_are_not_there(self, decoder: Decoder) -> None:
         audio = bytearray(encode(bursts(44100), 44100, "mp4", "aac"))
@@ -139,14 +139,14 @@ class TestMemory:
             audio[at + 8 : at + 16] = struct.pack(">II", 1, count)
             code, _ = await reason(decoder, bytes(audio)) if count > 1 << 24 else ("", "")
             assert code in {"AUDIO_UNREADABLE", "AUDIO_EMPTY", ""}
-        assert peak_memory(decoder) < MOST_MEMORY
+        assert childs_peak(decoder) < MOST_MEMORY
 
     @pytest.mark.parametrize("size", [1 << 24, (1 << 28) - 1])
     async def test_a_tag_that_claims_hundreds_of_megabytes(self, decoder: Decoder, size: int) -> None:
         sizes = bytes((size >> shift) & 0x7F for shift in (21, 14, 7, 0))
         frame = b"COMM" + sizes + b"\0\0" + b"\0eng\0"
         await reason(decoder, b"ID3\x04\0\0" + sizes + frame + b"x" * 100_000)
-        assert peak_memory(decoder) < MOST_MEMORY
+        assert childs_peak(decoder) < MOST_MEMORY
 
     async def test_noise_behind_every_header(self, decoder: Decoder) -> None:
         """Bytes changed at random in each container: an answer or a refusal, in little memory, by the same child."""
@@ -168,7 +168,7 @@ class TestMemory:
                     await decoder.decode(audio.tobytes(), Encoding.CONTAINER)
                 except InvalidArgumentError as refused:
                     assert refused.reason  # noqa: PT017 - any of them
-        assert peak_memory(decoder) < MOST_MEMORY
+        assert childs_peak(decoder) < MOST_MEMORY
 
     async def test_the_same_child_did_all_of_it(self, decoder: Decoder) -> None:
         assert decoder.pool.restarts == 0

@@ -20,6 +20,7 @@ from tests.e2e.servers import until
 from tests.hostile.corpus import CORPUS
 from tests.hostile.good import FORMATS, good
 from tests.hostile.hostile import ANY, DECODED, REFUSALS, Hostile
+from tests.peak_memory import peak_memory
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -66,7 +67,7 @@ async def check(decoder: Decoder, case: Hostile) -> None:
     assert "in time" not in message
     assert decoder.pool.pids == pids, "no file costs a process"
     if forgotten:
-        assert peak(decoder) < PEAK + len(audio)
+        assert peak_memory(decoder.pool.pids[0]) < PEAK + len(audio)
 
 
 def forget_peak(decoder: Decoder) -> bool:
@@ -75,12 +76,6 @@ def forget_peak(decoder: Decoder) -> bool:
         Path(f"/proc/{decoder.pool.pids[0]}/clear_refs").write_text("5")
         return True
     return False
-
-
-def peak(decoder: Decoder) -> int:
-    """The most memory the process ever had (bytes)."""
-    status = Path(f"/proc/{decoder.pool.pids[0]}/status").read_text()
-    return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmHWM:"))
 
 
 @pytest.mark.parametrize(

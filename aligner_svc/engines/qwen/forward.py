@@ -23,9 +23,8 @@ from aligner_svc.engines.qwen.preparation import CHUNK, CHUNK_TOKENS, Prepared, 
 
 _WINDOW = 8 * CHUNK_TOKENS
 """Audio tokens that see each other: 8 s."""
-_CONVOLVED = 2
-"""Chunks that go through the convolutions at a time on a CPU: what is between them then stays in its caches."""
-_CONVOLVED_DEVICE = 512
+_CONVOLVED = {"cpu": 2, "cuda": 512}
+"""Chunks that go through the convolutions at a time. On a CPU few enough for what is between them to stay in its caches."""
 _ROWS = 1024
 """Rows that go through a layer's products at a time on a CPU, so that a long clip takes little memory between them. A GPU
 takes all at once."""
@@ -130,7 +129,7 @@ class PackedAligner:
         position = encoder.positional_embedding.positional_embedding[:CHUNK_TOKENS].to(self.dtype)
         short = _short_lengths(mels)
         convolved = []
-        step = _CONVOLVED if self.device.type == "cpu" else _CONVOLVED_DEVICE
+        step = _CONVOLVED[self.device.type]
         for start in range(0, len(chunks), step):
             maps = chunks[start : start + step].unsqueeze(1).contiguous(memory_format=torch.channels_last)
             within = {index - start: length for index, length in short.items() if start <= index < start + step}

@@ -7,7 +7,7 @@ import time
 from aligner_svc.audio.decode import Decoded
 from aligner_svc.domain import Alignment
 from aligner_svc.pipeline import Observer, Stage
-from interceptors.stages import add_stage, reason_of
+from interceptors.calls.stages import add_stage, reason_of
 
 
 class Course:

@@ -11,8 +11,8 @@ from typing import Any
 from aligner_svc.domain import Alignment
 from aligner_svc.workers import Buffer
 from interceptors.antivirus.scanning import Scanning
-from interceptors.call import current_call
-from interceptors.stages import stage
+from interceptors.calls.call import current_call
+from interceptors.calls.stages import stage
 
 
 async def scanned_first(audio: Buffer, work: Coroutine[Any, Any, Alignment]) -> Alignment:

@@ -21,7 +21,7 @@ from aligner_svc.scanned import scanned_first, scanned_meanwhile
 from aligner_svc.telemetry.redaction import conceal
 from aligner_svc.upload import Upload
 from aligner_svc.workers import Buffer
-from interceptors.call import current_call
+from interceptors.calls.call import current_call
 from interceptors.overload.admission import working
 
 Context: TypeAlias = "aio.ServicerContext[Any, Any]"

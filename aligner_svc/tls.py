@@ -17,7 +17,7 @@ import grpc
 
 from aligner_svc import certificates
 from aligner_svc.certificates import CertificateError
-from interceptors.events import Event, Record, SecurityEvent
+from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.file_watch import FileWatch
 
 __all__ = ["SOON", "CertificateError", "ServerCertificates"]

@@ -10,17 +10,17 @@ from interceptors.antivirus.scan import Scan
 from interceptors.audit import Audit
 from interceptors.auth.authenticate import Authenticate
 from interceptors.auth.authorise import Authorise
-from interceptors.base import CallInterceptor, Chain, Wrapping
-from interceptors.call import Call, current_call
-from interceptors.ending import Describe, outcome
-from interceptors.events import Event, Record, SecurityEvent
+from interceptors.calls.call import Call, current_call
+from interceptors.calls.outcome import Describe, outcome
+from interceptors.calls.refusal import RefusedError
+from interceptors.calls.security_event import Event, Record, SecurityEvent
+from interceptors.handlers.base import CallInterceptor, Chain, Wrapping
+from interceptors.handlers.requests import Check, Requests
 from interceptors.header_limits import HeaderLimits
 from interceptors.overload.overload import Overload
 from interceptors.quota.quota import Quota
 from interceptors.recovery import Recovery
-from interceptors.refusal import RefusedError
 from interceptors.request_id import RequestId
-from interceptors.requests import Check, Requests
 from interceptors.tracing import Tracing
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ import grpc
 from google.rpc import code_pb2, status_pb2
 from grpc import aio
 
-from interceptors.base import CallInterceptor, Context
-from interceptors.call import Call, current_call
-from interceptors.events import Event, Record, SecurityEvent
-from interceptors.refusal import RefusedError
+from interceptors.calls.call import Call, current_call
+from interceptors.calls.refusal import RefusedError
+from interceptors.calls.security_event import Event, Record, SecurityEvent
+from interceptors.handlers.base import CallInterceptor, Context
 
 _EVENTS = {
     grpc.StatusCode.UNAUTHENTICATED: Event.AUTHENTICATION_FAILED,

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 import grpc
 
-from interceptors.base import CallInterceptor, Context
-from interceptors.refusal import RefusedError
+from interceptors.calls.refusal import RefusedError
+from interceptors.handlers.base import CallInterceptor, Context
 
 
 class HeaderLimits(CallInterceptor):

@@ -1,7 +1,7 @@
 """How many calls, how they ended and how long they took, under the names that go-grpc-middleware gave them.
 
 It stands far out and sees how every call ends, those too that a guard refuses. What it cannot see from there, the messages, its
-other half counts: see interceptors.message_counter.
+other half counts: see interceptors.handlers.message_counter.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from interceptors.base import CallInterceptor, Context, Wrapping
-from interceptors.call import Call, current_call
-from interceptors.ending import Describe, ended_with
-from interceptors.message_counter import MessageCounter, Tally
+from interceptors.calls.call import Call, current_call
+from interceptors.calls.outcome import Describe, ended_with
+from interceptors.handlers.base import CallInterceptor, Context, Wrapping
+from interceptors.handlers.message_counter import MessageCounter, Tally
 
 log = logging.getLogger(__name__)
 

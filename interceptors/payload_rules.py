@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 from google.rpc import error_details_pb2
 
-from interceptors.refusal import RefusedError
+from interceptors.calls.refusal import RefusedError
 
 _MOST = 16
 """Violations told in one refusal: a message may break one rule a thousand times."""

@@ -13,11 +13,11 @@ from contextlib import asynccontextmanager
 from google.rpc import code_pb2
 from grpc import aio
 
-from interceptors.abort import abort
-from interceptors.base import CallInterceptor, Context
-from interceptors.call import current_call
-from interceptors.ending import Describe
-from interceptors.refusal import RefusedError
+from interceptors.calls.abort import abort
+from interceptors.calls.call import current_call
+from interceptors.calls.outcome import Describe
+from interceptors.calls.refusal import RefusedError
+from interceptors.handlers.base import CallInterceptor, Context
 
 log = logging.getLogger(__name__)
 

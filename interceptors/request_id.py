@@ -7,8 +7,8 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from interceptors.base import CallInterceptor, Context
-from interceptors.call import Call, enter_call
+from interceptors.calls.call import Call, enter_call
+from interceptors.handlers.base import CallInterceptor, Context
 
 HEADER = "x-request-id"
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
@@ -17,7 +17,7 @@ _LONGEST_USER_AGENT = 200
 
 
 class RequestId(CallInterceptor):
-    """Begins the Call (see interceptors.call) and returns its id in the trailing metadata, whatever the outcome."""
+    """Begins the Call (see interceptors.calls.call) and returns its id in the trailing metadata, whatever the outcome."""
 
     @asynccontextmanager
     async def around(self, method: str, context: Context) -> AsyncIterator[None]:

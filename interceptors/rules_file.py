@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, Self, TypeVar
 
-from interceptors.events import Event, Record, SecurityEvent
+from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.file_watch import FileWatch
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeAlias
 
 import grpc
 
-from interceptors.stages import Attribute, EndStage, Stage
+from interceptors.calls.stages import Attribute, EndStage, Stage
 from interceptors.trace_context import Parent
 
 MOST_SPANS = 1024

@@ -15,7 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from aligner_svc import devcerts
 from aligner_svc.devcerts import Pair
 from aligner_svc.tls import ServerCertificates
-from interceptors.events import SecurityEvent
+from interceptors.calls.security_event import SecurityEvent
 
 CLIENT, SERVER = ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH
 DAY = 86_400.0

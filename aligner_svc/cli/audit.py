@@ -97,7 +97,7 @@ def _event(name: str) -> str:
     import difflib
 
     from aligner_svc.telemetry.audit import DROPPED
-    from interceptors.events import Event
+    from interceptors.calls.security_event import Event
 
     known = [*Event, DROPPED]
     if name not in known:

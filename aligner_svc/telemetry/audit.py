@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 from aligner_svc.security_settings import AuditSettings
-from interceptors.events import SecurityEvent
+from interceptors.calls.security_event import SecurityEvent
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, TypeAlias
 
 from aligner_svc.telemetry.redaction import concealed
-from interceptors.call import current_call
+from interceptors.calls.call import current_call
 from interceptors.traces import current_span
 
 log = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from opentelemetry.semconv.schemas import Schemas
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
 from aligner_svc import __version__
+from interceptors.calls.stages import Attribute
 from interceptors.sampling import FAULTS
-from interceptors.stages import Attribute
 from interceptors.trace_context import Parent
 from interceptors.traces import BatchTrace, CallTrace, Deliverable, Ran, SpanRef
 

@@ -15,10 +15,10 @@ from interceptors.antivirus.clamav import Buffer, ScanFailedError, ScannerAwayEr
 from interceptors.antivirus.session import ScanSession
 from interceptors.antivirus.verdicts import Infected
 from interceptors.audit import of_call
-from interceptors.base import CallInterceptor, Context
-from interceptors.call import current_call
-from interceptors.events import Event, Record, SecurityEvent
-from interceptors.refusal import RefusedError
+from interceptors.calls.call import current_call
+from interceptors.calls.refusal import RefusedError
+from interceptors.calls.security_event import Event, Record, SecurityEvent
+from interceptors.handlers.base import CallInterceptor, Context
 
 log = logging.getLogger(__name__)
 

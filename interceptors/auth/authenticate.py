@@ -21,14 +21,14 @@ from typing import Protocol
 
 import grpc
 
-from interceptors.abort import abort_from_outside
 from interceptors.audit import of_call
-from interceptors.base import CallInterceptor, Context
-from interceptors.call import current_call
-from interceptors.events import Event, Record, SecurityEvent
-from interceptors.principal import Principal, Rejected, Undecided, Verdict
-from interceptors.refusal import RefusedError
-from interceptors.stages import stage
+from interceptors.calls.abort import abort_from_outside
+from interceptors.calls.call import current_call
+from interceptors.calls.principal import Principal, Rejected, Undecided, Verdict
+from interceptors.calls.refusal import RefusedError
+from interceptors.calls.security_event import Event, Record, SecurityEvent
+from interceptors.calls.stages import stage
+from interceptors.handlers.base import CallInterceptor, Context
 
 AUTHORIZATION = "authorization"
 API_KEY = "x-api-key"

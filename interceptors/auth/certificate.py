@@ -38,7 +38,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
-from interceptors.principal import Principal, Rejected, Verdict
+from interceptors.calls.principal import Principal, Rejected, Verdict
 
 Source = Literal["spiffe", "dns", "cn"]
 AuthContext = Mapping[str, Iterable[bytes]]

@@ -11,7 +11,7 @@ from interceptors.auth.jwk import Key, canonical
 from interceptors.auth.jwks import KeySource
 from interceptors.auth.token_cache import TokenCache, token_digest
 from interceptors.auth.tokens import LONGEST, Check, TokenRules, Unverified, Verified, judge, read, verify
-from interceptors.principal import Rejected, Undecided, Verdict
+from interceptors.calls.principal import Rejected, Undecided, Verdict
 
 
 @dataclass(frozen=True, slots=True)

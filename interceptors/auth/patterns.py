@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 PROOFS = ("mtls:", "jwt:", "key:")
-"""What names of principals begin with (see interceptors.principal)."""
+"""What names of principals begin with (see interceptors.calls.principal)."""
 
 
 def pattern_test(pattern: str) -> Callable[[str], object]:

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from interceptors.auth.patterns import pattern_fault, pattern_test
 from interceptors.auth.policy_text import PolicyError, PolicyText
-from interceptors.principal import Principal
+from interceptors.calls.principal import Principal
 
 __all__ = ["SCOPES", "Decision", "Policy", "PolicyError"]
 

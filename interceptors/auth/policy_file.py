@@ -7,7 +7,7 @@ from pathlib import Path
 
 from interceptors.auth.policy import SCOPES, Policy
 from interceptors.auth.policy_text import LONGEST, PolicyError, too_long
-from interceptors.events import Record
+from interceptors.calls.security_event import Record
 from interceptors.rules_file import Kind, RulesFile
 
 

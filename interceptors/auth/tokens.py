@@ -17,7 +17,7 @@ from typing import Any
 
 from interceptors.auth.jwk import KEY_ID, Key, canonical
 from interceptors.auth.strict_json import DuplicateMemberError, strict_object
-from interceptors.principal import Principal, Rejected
+from interceptors.calls.principal import Principal, Rejected
 
 LONGEST = 8192
 """Characters of a token. Real ones have 600 to 2000; one of 1 MB costs milliseconds before it can be refused."""

@@ -15,8 +15,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from interceptors.calls.refusal import RefusedError
 from interceptors.overload.limit import AdaptiveLimit
-from interceptors.refusal import RefusedError
 
 GRACE = 1.0
 """Seconds for which a call on its way to the work counts as if it were there."""

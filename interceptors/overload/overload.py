@@ -13,12 +13,12 @@ from typing import Final
 
 import grpc
 
-from interceptors.base import CallInterceptor, Context
-from interceptors.call import Call, current_call
+from interceptors.calls.call import Call, current_call
+from interceptors.calls.refusal import RefusedError
+from interceptors.handlers.base import CallInterceptor, Context
 from interceptors.overload.admission import Admission, Counts, Priority, Visit, arrive
 from interceptors.overload.limit import AdaptiveLimit
 from interceptors.overload.pressure import Level, Pressure
-from interceptors.refusal import RefusedError
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from typing import Literal
 from urllib.parse import unquote
 
 from interceptors.auth.patterns import pattern_test
-from interceptors.principal import Principal
+from interceptors.calls.principal import Principal
 from interceptors.quota.store import Bucket, Charge, Slots
 
 Priority = Literal["low", "normal", "high"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from interceptors.events import Record
+from interceptors.calls.security_event import Record
 from interceptors.quota.classes import BUILT_IN, QuotaClasses
 from interceptors.quota.classes_text import LONGEST, QuotaError, parse, too_long
 from interceptors.rules_file import Kind, RulesFile

@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from interceptors.auth.patterns import pattern_fault
-from interceptors.events import Event, Record, SecurityEvent
+from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.quota.classes import DEFAULT, QuotaClasses
 from interceptors.quota.redis_client import ScriptClient
 from interceptors.quota.store import StoreAwayError

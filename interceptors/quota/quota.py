@@ -8,14 +8,14 @@ from contextlib import asynccontextmanager
 
 import grpc
 
-from interceptors.base import CallInterceptor, Context
-from interceptors.call import Call, current_call
+from interceptors.calls.call import Call, current_call
+from interceptors.calls.refusal import RefusedError
+from interceptors.calls.stages import stage
+from interceptors.handlers.base import CallInterceptor, Context
 from interceptors.quota.classes import QuotaClass, QuotaClasses, subject_of
 from interceptors.quota.meter import CallMeter, Estimate
 from interceptors.quota.refusal import RATELIMIT, ratelimit, refusal
 from interceptors.quota.store import Left, QuotaStore
-from interceptors.refusal import RefusedError
-from interceptors.stages import stage
 
 
 class Quota(CallInterceptor):

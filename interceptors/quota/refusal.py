@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import grpc
 from google.rpc import error_details_pb2
 
+from interceptors.calls.refusal import RefusedError
 from interceptors.quota.store import Spent
-from interceptors.refusal import RefusedError
 
 RATELIMIT = "ratelimit"
 """Trailing metadata, as https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/ has the field of that name."""

@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 from interceptors.auth.jwks import UrlKeys
 from interceptors.auth.jwt import JwtAuthenticator
 from interceptors.auth.tokens import TokenRules
-from interceptors.principal import Principal, Rejected, Undecided
+from interceptors.calls.principal import Principal, Rejected, Undecided
 from tests.e2e.oidc import AUDIENCE, OidcProvider, provider
 
 __all__ = ["provider"]  # a fixture

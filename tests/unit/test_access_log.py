@@ -22,8 +22,8 @@ from aligner_svc.telemetry.logs import open_logs
 from aligner_svc.telemetry.rate_limit import LogLimit, Rate
 from interceptors import CallInterceptor, HeaderLimits, Recovery, RefusedError, RequestId, Requests, current_call
 from interceptors.access_log import LEVELS, AccessLog
-from interceptors.principal import Principal
-from interceptors.stages import stage
+from interceptors.calls.principal import Principal
+from interceptors.calls.stages import stage
 
 SERVICE = "test.Kinds"
 KINDS = ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream")

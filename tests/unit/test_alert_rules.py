@@ -22,11 +22,11 @@ from aligner_svc.engines.batching import State as EngineState
 from aligner_svc.telemetry.metrics import CacheCounts, Metrics, Sources
 from aligner_svc.telemetry.metrics_server import MetricsServer
 from interceptors.antivirus.antivirus import State as AntivirusState
-from interceptors.call import Call
-from interceptors.events import Event, SecurityEvent
+from interceptors.calls.call import Call
+from interceptors.calls.refusal import RefusedError
+from interceptors.calls.security_event import Event, SecurityEvent
+from interceptors.calls.stages import Stage
 from interceptors.metrics import Ended
-from interceptors.refusal import RefusedError
-from interceptors.stages import Stage
 from tests.prometheus_server import promtool, scraping
 from tools.dashboard import DASHBOARD, dashboard
 

@@ -17,7 +17,7 @@ from aligner_svc.security_settings import AuditSettings
 from aligner_svc.telemetry import audit
 from aligner_svc.telemetry.audit import DROPPED, AuditError, AuditLog, open_audit
 from interceptors.auth.tokens import Check
-from interceptors.events import Event, SecurityEvent
+from interceptors.calls.security_event import Event, SecurityEvent
 
 FAILED = Event.AUTHENTICATION_FAILED
 DOCS = Path(__file__).parents[2] / "docs" / "audit.md"
@@ -224,7 +224,7 @@ _OTHER = """
 import sys
 from pathlib import Path
 from aligner_svc.telemetry.audit import AuditLog
-from interceptors.events import Event, SecurityEvent
+from interceptors.calls.security_event import Event, SecurityEvent
 log = AuditLog(Path(sys.argv[1]))
 for number in range(3000):
     log.record(SecurityEvent(Event.KEY_CREATED, request_id=f"{sys.argv[2]}-{number}", detail="x" * 300))

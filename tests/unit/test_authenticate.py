@@ -13,7 +13,7 @@ from grpc import aio
 
 from interceptors import Audit, Authenticate, Event, Recovery, RequestId, Requests, SecurityEvent, current_call
 from interceptors.auth.authenticate import Methods
-from interceptors.principal import Principal, Rejected, Undecided
+from interceptors.calls.principal import Principal, Rejected, Undecided
 
 SERVICE = "test.Kinds"
 KINDS = ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream")

@@ -14,8 +14,8 @@ from interceptors import CallInterceptor, Recovery, RequestId, Requests, current
 from interceptors.auth.authorise import Authorise
 from interceptors.auth.policy import Policy
 from interceptors.auth.policy_file import PolicyFile
-from interceptors.events import Event
-from interceptors.principal import Principal
+from interceptors.calls.principal import Principal
+from interceptors.calls.security_event import Event
 from tests.unit.test_interceptors import KINDS, SERVICE, Script, answer, serving, start
 
 SERVED = tuple(f"/{SERVICE}/{kind}" for kind in KINDS)

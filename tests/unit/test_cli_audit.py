@@ -18,7 +18,7 @@ from aligner_svc.cli.audit import audit
 from aligner_svc.telemetry import audit_report
 from aligner_svc.telemetry.audit import AuditLog
 from aligner_svc.telemetry.audit_report import host_of, moment, with_rotated
-from interceptors.events import Event, SecurityEvent
+from interceptors.calls.security_event import Event, SecurityEvent
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ALIGN, INFO = "/aligner.v1.Aligner/Align", "/aligner.v1.Aligner/GetServerInfo"

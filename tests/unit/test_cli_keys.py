@@ -24,7 +24,7 @@ from aligner_svc.keys_access import PepperAbsentError, PepperError, make_pepper,
 from aligner_svc.security_settings import KeySettings
 from interceptors.auth.keys import api_key
 from interceptors.auth.keys.authenticator import KeyAuthenticator
-from interceptors.principal import Principal, Rejected
+from interceptors.calls.principal import Principal, Rejected
 from tests import postgres as pg
 
 postgres_server = pg.postgres_server

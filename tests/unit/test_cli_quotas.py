@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from aligner_svc.cli.quotas import app, commands, shown
 from aligner_svc.cli.quotas.access import Usage
-from interceptors.principal import Principal
+from interceptors.calls.principal import Principal
 from interceptors.quota.classes_text import parse
 from interceptors.quota.overrides import EVERY, Overrides, OverrideStore
 from interceptors.quota.redis_store import RedisStore

@@ -29,11 +29,11 @@ from aligner_svc.cli import top_view
 from aligner_svc.cli.scrape import Interval, ScrapeError, fetch, parse
 from aligner_svc.engines.batching import BatchReport, State
 from aligner_svc.telemetry.metrics import Metrics, Sources
-from interceptors.call import Call
-from interceptors.events import Event, SecurityEvent
+from interceptors.calls.call import Call
+from interceptors.calls.refusal import RefusedError
+from interceptors.calls.security_event import Event, SecurityEvent
+from interceptors.calls.stages import Stage
 from interceptors.metrics import Ended
-from interceptors.refusal import RefusedError
-from interceptors.stages import Stage
 
 NOW = 1_800_000_000.0
 ALIGN = "/aligner.v1.Aligner/Align"

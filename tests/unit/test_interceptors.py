@@ -24,7 +24,7 @@ from interceptors import (
     current_call,
     outcome,
 )
-from interceptors.base import Wrapping
+from interceptors.handlers.base import Wrapping
 
 SERVICE = "test.Kinds"
 KINDS = ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream")

@@ -19,7 +19,7 @@ from interceptors.auth.jwt import JwtAuthenticator
 from interceptors.auth.keys_error import KeysError
 from interceptors.auth.token_cache import TokenCache, token_digest
 from interceptors.auth.tokens import TokenRules
-from interceptors.principal import Principal, Rejected, Undecided, Verdict
+from interceptors.calls.principal import Principal, Rejected, Undecided, Verdict
 from tests.scripted_issuer import JWKS, METADATA, ScriptedIssuer, scripted_issuer
 from tests.token_forge import ACCEPTED, ATTACKS, Accepted, Attack, Forge, ec_key, jwks, rsa_key
 

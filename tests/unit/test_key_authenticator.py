@@ -12,7 +12,7 @@ import pytest
 from interceptors.auth.keys import api_key, authenticator, cache, last_used
 from interceptors.auth.keys.authenticator import KeyAuthenticator
 from interceptors.auth.keys.store import KeyRecord, KeyStoreError
-from interceptors.principal import Principal, Rejected, Undecided
+from interceptors.calls.principal import Principal, Rejected, Undecided
 
 PEPPER = b"pepper of the tests, 32 characters"
 NOW = 1_700_000_000.0

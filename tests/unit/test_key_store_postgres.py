@@ -12,7 +12,7 @@ import pytest
 from interceptors.auth.keys import api_key, cache, migrate
 from interceptors.auth.keys.authenticator import KeyAuthenticator
 from interceptors.auth.keys.store import KeyRecord, KeyStore, KeyStoreError
-from interceptors.principal import Principal, Rejected, Undecided
+from interceptors.calls.principal import Principal, Rejected, Undecided
 from tests import postgres as pg
 
 postgres_server = pg.postgres_server

@@ -29,14 +29,14 @@ from aligner_svc.telemetry.metrics.loop_lag import LoopLag
 from aligner_svc.telemetry.metrics_server import MetricsServer
 from aligner_svc.workers import WorkerPool
 from interceptors import CallInterceptor, HeaderLimits, Recovery, RefusedError, RequestId, Requests, current_call
-from interceptors.events import Event, SecurityEvent
+from interceptors.calls.security_event import Event, SecurityEvent
+from interceptors.calls.stages import add_stage, stage
 from interceptors.metrics import CODES, kinds
 from interceptors.overload.limit import AdaptiveLimit, LimitRules
 from interceptors.overload.overload import Overload
 from interceptors.quota.fallback import FallbackStore
 from interceptors.quota.memory import MemoryStore
 from interceptors.quota.store import StoreAwayError
-from interceptors.stages import add_stage, stage
 from tests.prometheus_server import scraping
 
 SERVICE = "test.Kinds"

@@ -14,12 +14,12 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc import aio
 
 from interceptors import CallInterceptor, Recovery, RequestId, Requests, current_call
+from interceptors.calls.principal import Principal
+from interceptors.calls.refusal import RefusedError
 from interceptors.overload.admission import GRACE, Admission, Priority, Visit, no_room, working
 from interceptors.overload.limit import AdaptiveLimit, LimitRules
 from interceptors.overload.overload import Overload
 from interceptors.overload.pressure import Groups, Pressure, Reading
-from interceptors.principal import Principal
-from interceptors.refusal import RefusedError
 
 SERVICE = "test.Kinds"
 KINDS = ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream")

@@ -16,8 +16,8 @@ from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.errors import InvalidArgumentError
 from aligner_svc.payload_rules import ProtoRules
 from aligner_svc.text import normalise_language
+from interceptors.calls.refusal import RefusedError
 from interceptors.payload_rules import BrokenRule, PayloadRules
-from interceptors.refusal import RefusedError
 
 GOOD = {"transcript": "a word", "language": "en"}
 

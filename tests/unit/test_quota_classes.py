@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from interceptors.events import Event
-from interceptors.principal import Principal
+from interceptors.calls.principal import Principal
+from interceptors.calls.security_event import Event
 from interceptors.quota.classes import BUILT_IN, QuotaClass, QuotaClasses, limits, subject_of
 from interceptors.quota.classes_file import QuotaClassesFile, built_in
 from interceptors.quota.classes_text import LONGEST, QuotaError, parse

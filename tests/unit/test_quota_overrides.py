@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from interceptors.events import Event
-from interceptors.principal import Principal
+from interceptors.calls.principal import Principal
+from interceptors.calls.security_event import Event
 from interceptors.quota import overrides as module
 from interceptors.quota.classes_text import parse
 from interceptors.quota.overrides import Overrides, OverrideStore, TooManyError, known

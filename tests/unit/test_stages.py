@@ -8,8 +8,8 @@ import grpc
 import pytest
 
 from interceptors import Call, RefusedError
-from interceptors.call import enter_call
-from interceptors.stages import MOST, Stage, add_stage, stage, trace_stages
+from interceptors.calls.call import enter_call
+from interceptors.calls.stages import MOST, Stage, add_stage, stage, trace_stages
 from interceptors.traces import CallTrace, SpanRef
 
 
@@ -17,7 +17,7 @@ from interceptors.traces import CallTrace, SpanRef
 def clock(monkeypatch):
     """Advances by a second whenever it is read."""
     readings = iter(range(100, 100_000))
-    monkeypatch.setattr("interceptors.stages.time.perf_counter", lambda: float(next(readings)))
+    monkeypatch.setattr("interceptors.calls.stages.time.perf_counter", lambda: float(next(readings)))
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from aligner_svc import tls
 from aligner_svc.devcerts import Pair
 from aligner_svc.tls import ServerCertificates
-from interceptors.events import Event, SecurityEvent
+from interceptors.calls.security_event import Event, SecurityEvent
 from tests.certificates import (
     DAY,
     SERVER,

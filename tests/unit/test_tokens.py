@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from interceptors.auth.jwk import read_keys
 from interceptors.auth.tokens import LONGEST, Check, TokenRules, Unverified, Verified, judge, read, verify
-from interceptors.principal import Principal, Rejected
+from interceptors.calls.principal import Principal, Rejected
 from tests.token_forge import ACCEPTED, ATTACKS, Accepted, Attack, Forge, jwks, rsa_key
 
 NOW = 1_800_000_000.0

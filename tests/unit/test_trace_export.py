@@ -16,7 +16,7 @@ from grpc import aio
 from aligner_svc.telemetry.otel_spans import WITHHELD, resource
 from aligner_svc.telemetry.tracing import Collector, TraceCounts, TraceExport, TracingError, otlp_exporter
 from interceptors import CallInterceptor
-from interceptors.stages import stage
+from interceptors.calls.stages import stage
 from interceptors.traces import Batches, CallTrace, SpanRef, current_trace
 from tests import certificates
 from tests.otlp_receiver import OtlpReceiver

@@ -9,8 +9,8 @@ import grpc
 import pytest
 
 from interceptors import CallInterceptor, current_call
-from interceptors.principal import Principal
-from interceptors.stages import stage
+from interceptors.calls.principal import Principal
+from interceptors.calls.stages import stage
 from interceptors.trace_context import TraceHeaders
 from interceptors.traces import MOST_SPANS, Batches, CallTrace, SpanRef, current_span, current_trace
 from tests.unit.traced_kinds import HEALTH, KINDS, SECRET, SERVICE, Delivered, Kinds, answer, ends, serving, start, tracing

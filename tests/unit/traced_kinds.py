@@ -12,9 +12,9 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc import aio
 
 from interceptors import Recovery, RefusedError, RequestId, Requests
-from interceptors.abort import abort_from_outside
+from interceptors.calls.abort import abort_from_outside
+from interceptors.calls.stages import stage
 from interceptors.sampling import Sampling, SamplingRules
-from interceptors.stages import stage
 from interceptors.traces import CallTrace, Deliverable, current_span
 from interceptors.tracing import Tracing
 

@@ -20,7 +20,7 @@ from aligner_svc.settings_report import SettingsProblem, load, unknown_variables
 from aligner_svc.telemetry.audit import AuditError, open_audit
 from interceptors.auth.keys import api_key
 from interceptors.auth.keys.store import DatabaseUrlError, KeyRecord, KeyStore, KeyStoreError
-from interceptors.events import Event, Record, SecurityEvent
+from interceptors.calls.security_event import Event, Record, SecurityEvent
 
 _CONNECT_TIMEOUT = 5.0
 """Seconds; a person waits longer than a call does."""

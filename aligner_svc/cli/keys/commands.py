@@ -54,7 +54,7 @@ def create(
     Exit codes: 0 done; 1 failed; 2 wrong usage or settings; 69 the key database is out of reach.
     """
     from aligner_svc.cli.keys.access import run
-    from interceptors.events import Event
+    from interceptors.calls.security_event import Event
 
     with reported():
         named, granted, lifetime = arguments.label(label), arguments.scopes(scope or ["align"]), arguments.lifetime(expires)
@@ -124,7 +124,7 @@ def rotate(
     Exit codes: 0 done; 1 failed; 2 wrong usage or settings; 69 the key database is out of reach.
     """
     from aligner_svc.cli.keys.access import run
-    from interceptors.events import Event
+    from interceptors.calls.security_event import Event
 
     with reported():
         both = arguments.seconds("--overlap", overlap, zero=True)
@@ -159,7 +159,7 @@ def revoke(
     key database is out of reach.
     """
     from aligner_svc.cli.keys.access import run
-    from interceptors.events import Event
+    from interceptors.calls.security_event import Event
 
     with reported():
 

@@ -15,7 +15,7 @@ from aligner_svc.config import Settings
 from aligner_svc.settings_report import SettingsProblem, load, unknown_variables
 from aligner_svc.telemetry.audit import AuditError, open_audit
 from interceptors.auth.patterns import PROOFS
-from interceptors.events import Event, Record, SecurityEvent
+from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.quota.classes import PEER, QuotaClass, QuotaClasses
 from interceptors.quota.classes_file import QuotaClassesFile, built_in
 from interceptors.quota.classes_text import QuotaError

@@ -11,12 +11,12 @@ from google.rpc import error_details_pb2
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from aligner_svc.telemetry.metrics.labels import OTHER, Bounded
-from interceptors.call import Call
-from interceptors.events import Event, Record, SecurityEvent
+from interceptors.calls.call import Call
+from interceptors.calls.refusal import RefusedError
+from interceptors.calls.security_event import Event, Record, SecurityEvent
+from interceptors.calls.stages import Stage
 from interceptors.metrics import CODES, Ended
 from interceptors.quota.classes import AUDIO_DAY, AUDIO_MINUTE, BYTES, CALLS, REQUESTS, STREAMS
-from interceptors.refusal import RefusedError
-from interceptors.stages import Stage
 
 AUDIO_BUCKETS: Final = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 14400.0)
 """Seconds of audio: clips, minutes, and hours up to the limit."""

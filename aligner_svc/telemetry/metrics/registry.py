@@ -10,8 +10,8 @@ from aligner_svc.telemetry.metrics.calls import CallMetrics
 from aligner_svc.telemetry.metrics.engine import EngineMetrics
 from aligner_svc.telemetry.metrics.loop_lag import LoopLag
 from aligner_svc.telemetry.metrics.sources import Sources, StateCollector
-from interceptors.call import Call
-from interceptors.ending import Describe
+from interceptors.calls.call import Call
+from interceptors.calls.outcome import Describe
 from interceptors.metrics import RpcMetrics
 
 

@@ -11,7 +11,7 @@ from interceptors.auth.keys import api_key
 from interceptors.auth.keys.cache import KeyCache
 from interceptors.auth.keys.last_used import LastUsed
 from interceptors.auth.keys.store import KeyRecord, KeyStore
-from interceptors.principal import Principal, Rejected, Undecided, Verdict
+from interceptors.calls.principal import Principal, Rejected, Undecided, Verdict
 
 log = logging.getLogger(__name__)
 

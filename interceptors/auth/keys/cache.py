@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from interceptors.auth.keys.store import KeyRecord, KeyStore, KeyStoreError
-from interceptors.principal import Undecided
+from interceptors.calls.principal import Undecided
 
 log = logging.getLogger(__name__)
 

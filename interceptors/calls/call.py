@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from interceptors.antivirus.scanning import Scanning
-from interceptors.metering import Meter
-from interceptors.principal import Principal
+from interceptors.calls.hooks import Meter
+from interceptors.calls.principal import Principal
 
 if TYPE_CHECKING:
-    from interceptors.stages import Stage
+    from interceptors.calls.stages import Stage
 
 
 @dataclass(slots=True)

@@ -10,8 +10,8 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
-from interceptors.base import Context
-from interceptors.refusal import RefusedError
+from interceptors.calls.refusal import RefusedError
+from interceptors.handlers.base import Context
 
 Describe = Callable[[Exception], status_pb2.Status]
 """The status a failure is told as; INTERNAL for whatever is not expected."""
@@ -77,7 +77,7 @@ def reason_told(context: Context, error: BaseException | None, code: grpc.Status
     if code is grpc.StatusCode.OK:
         return ""
     for name, value in context.trailing_metadata() or ():
-        if name == DETAILS and isinstance(value, bytes):  # ended by interceptors.abort, maybe from outside
+        if name == DETAILS and isinstance(value, bytes):  # ended by interceptors.calls.abort, maybe from outside
             return reason_in(status_pb2.Status.FromString(value))
     return ""
 

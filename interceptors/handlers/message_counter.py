@@ -1,6 +1,6 @@
 """Counts messages behind all the other interceptors, next to the servicer.
 
-Only there is a unary request told from a stream: further out every request is a stream of bytes (see interceptors.requests).
+Only there is a unary request told from a stream: further out every request is a stream of bytes (interceptors.handlers.requests).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from interceptors.base import Context, Handler, Wrapping
+from interceptors.handlers.base import Context, Handler, Wrapping
 
 Tally: TypeAlias = Callable[[], None]
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from google.rpc import status_pb2
 from grpc import aio
 
-from interceptors.base import Context
-from interceptors.ending import BY_NUMBER, DETAILS
+from interceptors.calls.outcome import BY_NUMBER, DETAILS
+from interceptors.handlers.base import Context
 
 Metadata = Sequence[tuple[str, str]]
 

@@ -4,7 +4,7 @@ A subclass says what happens around a call as one async context manager. The cor
 styles of response-streaming handlers apart by `isasyncgenfunction`, so each is wrapped in its own style.
 
 What `around` does before its `yield` happens before the request is read: gRPC would receive a unary request
-whole before it runs its handler, so the innermost of the chain (see interceptors.requests) turns it into a stream.
+whole before it runs its handler, so the innermost of the chain (see interceptors.handlers.requests) turns it into a stream.
 """
 
 from __future__ import annotations

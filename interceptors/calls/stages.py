@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TypeAlias
 
-from interceptors.call import current_call
+from interceptors.calls.call import current_call
 
 Attribute: TypeAlias = str | bool | int | float
 """What may be said of a stage. It leaves the process: never a transcript, a token, audio, or an exception's text."""

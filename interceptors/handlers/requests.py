@@ -15,9 +15,9 @@ from typing import Any
 import grpc
 from grpc import aio
 
-from interceptors.base import Context, Handler, Wrapping
-from interceptors.call import current_call
-from interceptors.refusal import RefusedError
+from interceptors.calls.call import current_call
+from interceptors.calls.refusal import RefusedError
+from interceptors.handlers.base import Context, Handler, Wrapping
 
 _Parse = Callable[[bytes], Any]
 Check = Callable[[Any], None]

@@ -10,8 +10,8 @@ from typing import Any
 
 from aligner_svc.domain import Alignment
 from aligner_svc.workers import Buffer
-from interceptors.antivirus.scanning import Scanning
 from interceptors.calls.call import current_call
+from interceptors.calls.hooks import Scanning
 from interceptors.calls.stages import stage
 
 

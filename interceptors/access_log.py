@@ -11,9 +11,9 @@ from typing import Any
 
 import grpc
 
-from interceptors.calls.call import Call, current_call
+from interceptors.calls.call import Call, Context, current_call
 from interceptors.calls.outcome import Describe, ended_with, reason_told
-from interceptors.handlers.base import CallInterceptor, Context
+from interceptors.handlers.base import CallInterceptor
 from interceptors.traces import current_span
 
 log = logging.getLogger(__name__)

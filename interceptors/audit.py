@@ -10,10 +10,10 @@ import grpc
 from google.rpc import code_pb2, status_pb2
 from grpc import aio
 
-from interceptors.calls.call import Call, current_call
+from interceptors.calls.call import Call, Context, current_call
 from interceptors.calls.refusal import RefusedError
 from interceptors.calls.security_event import Event, Record, SecurityEvent
-from interceptors.handlers.base import CallInterceptor, Context
+from interceptors.handlers.base import CallInterceptor
 
 _EVENTS = {
     grpc.StatusCode.UNAUTHENTICATED: Event.AUTHENTICATION_FAILED,

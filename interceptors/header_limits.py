@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 
 import grpc
 
+from interceptors.calls.call import Context
 from interceptors.calls.refusal import RefusedError
-from interceptors.handlers.base import CallInterceptor, Context
+from interceptors.handlers.base import CallInterceptor
 
 
 class HeaderLimits(CallInterceptor):

@@ -18,9 +18,9 @@ import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from interceptors.calls.call import Call, current_call
+from interceptors.calls.call import Call, Context, current_call
 from interceptors.calls.outcome import Describe, ended_with
-from interceptors.handlers.base import CallInterceptor, Context, Wrapping
+from interceptors.handlers.base import CallInterceptor, Wrapping
 from interceptors.handlers.message_counter import MessageCounter, Tally
 
 log = logging.getLogger(__name__)

@@ -14,10 +14,10 @@ from google.rpc import code_pb2
 from grpc import aio
 
 from interceptors.calls.abort import abort
-from interceptors.calls.call import current_call
+from interceptors.calls.call import Context, current_call
 from interceptors.calls.outcome import Describe
 from interceptors.calls.refusal import RefusedError
-from interceptors.handlers.base import CallInterceptor, Context
+from interceptors.handlers.base import CallInterceptor
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from interceptors.calls.call import Call, enter_call
-from interceptors.handlers.base import CallInterceptor, Context
+from interceptors.calls.call import Call, Context, enter_call
+from interceptors.handlers.base import CallInterceptor
 
 HEADER = "x-request-id"
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")

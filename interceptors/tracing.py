@@ -13,11 +13,11 @@ from contextlib import asynccontextmanager
 from google.rpc import code_pb2
 from grpc import aio
 
-from interceptors.calls.call import Call, current_call
+from interceptors.calls.call import Call, Context, current_call
 from interceptors.calls.outcome import Describe, ended_with, reason_told
 from interceptors.calls.refusal import RefusedError
 from interceptors.calls.stages import trace_stages
-from interceptors.handlers.base import CallInterceptor, Context
+from interceptors.handlers.base import CallInterceptor
 from interceptors.sampling import Sampling
 from interceptors.trace_context import Format, TraceHeaders
 from interceptors.traces import CallTrace, Deliver, SpanRef, enter_trace, new_id

@@ -29,11 +29,11 @@ from interceptors.abuse.blocks import Block, Blocks
 from interceptors.abuse.peers import Network, Networks
 from interceptors.abuse.windows import Window
 from interceptors.audit import of_call
-from interceptors.calls.call import current_call
+from interceptors.calls.call import Context, current_call
 from interceptors.calls.outcome import outcome, reason_in
 from interceptors.calls.refusal import RefusedError
 from interceptors.calls.security_event import Event, Record, SecurityEvent
-from interceptors.handlers.base import CallInterceptor, Context
+from interceptors.handlers.base import CallInterceptor
 
 REASON = "PEER_BLOCKED"
 LOOPBACK: tuple[Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))

@@ -13,10 +13,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
-from interceptors.antivirus.clamav import CHUNK, Buffer, Clamd, ScanFailedError, ScannerAwayError, TooLargeError, Version
+from interceptors.antivirus.clamav import CHUNK, Clamd, ScanFailedError, ScannerAwayError, TooLargeError, Version
 from interceptors.antivirus.pool import Pool
 from interceptors.antivirus.session import ScanSession
 from interceptors.antivirus.verdicts import Infected, Verdict, VerdictCache
+from interceptors.calls.hooks import Buffer
 
 log = logging.getLogger(__name__)
 

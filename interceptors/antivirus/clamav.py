@@ -20,12 +20,10 @@ import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from interceptors.antivirus.address import TcpAddress, UnixAddress, parse_address
 from interceptors.antivirus.verdicts import Clean, Infected, Verdict
-
-Buffer: TypeAlias = bytes | bytearray | memoryview
+from interceptors.calls.hooks import Buffer
 
 CHUNK = 128 * 1024
 """Bytes sent at a time: 64 to 256 KiB cost clamd 20 ms for 10 MB, 1 KiB a second."""

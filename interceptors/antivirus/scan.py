@@ -11,14 +11,15 @@ import grpc
 from google.rpc import error_details_pb2
 
 from interceptors.antivirus.antivirus import Antivirus, digest_of
-from interceptors.antivirus.clamav import Buffer, ScanFailedError, ScannerAwayError, TooLargeError
+from interceptors.antivirus.clamav import ScanFailedError, ScannerAwayError, TooLargeError
 from interceptors.antivirus.session import ScanSession
 from interceptors.antivirus.verdicts import Infected
 from interceptors.audit import of_call
-from interceptors.calls.call import current_call
+from interceptors.calls.call import Context, current_call
+from interceptors.calls.hooks import Buffer
 from interceptors.calls.refusal import RefusedError
 from interceptors.calls.security_event import Event, Record, SecurityEvent
-from interceptors.handlers.base import CallInterceptor, Context
+from interceptors.handlers.base import CallInterceptor
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,9 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from interceptors.antivirus.clamav import CHUNK, Buffer, ClamdStream, ScannerAwayError, TooLargeError
+from interceptors.antivirus.clamav import CHUNK, ClamdStream, ScannerAwayError, TooLargeError
 from interceptors.antivirus.verdicts import Verdict
+from interceptors.calls.hooks import Buffer
 
 if TYPE_CHECKING:
     from interceptors.antivirus.antivirus import Antivirus

@@ -23,12 +23,12 @@ import grpc
 
 from interceptors.audit import of_call
 from interceptors.calls.abort import abort_from_outside
-from interceptors.calls.call import current_call
+from interceptors.calls.call import Context, current_call
 from interceptors.calls.principal import Principal, Rejected, Undecided, Verdict
 from interceptors.calls.refusal import RefusedError
 from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.calls.stages import stage
-from interceptors.handlers.base import CallInterceptor, Context
+from interceptors.handlers.base import CallInterceptor
 
 AUTHORIZATION = "authorization"
 API_KEY = "x-api-key"

@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 import grpc
 
 from interceptors.auth.policy import Decision, Policy
-from interceptors.calls.call import Call, current_call
+from interceptors.calls.call import Call, Context, current_call
 from interceptors.calls.principal import Principal
 from interceptors.calls.refusal import RefusedError
 from interceptors.calls.security_event import Event, Record, SecurityEvent
-from interceptors.handlers.base import CallInterceptor, Context
+from interceptors.handlers.base import CallInterceptor
 
 
 class Authorise(CallInterceptor):

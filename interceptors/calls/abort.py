@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from google.rpc import status_pb2
 from grpc import aio
 
+from interceptors.calls.call import Context
 from interceptors.calls.outcome import BY_NUMBER, DETAILS
-from interceptors.handlers.base import Context
 
 Metadata = Sequence[tuple[str, str]]
 

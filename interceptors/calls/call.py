@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from interceptors.antivirus.scanning import Scanning
-from interceptors.calls.hooks import Meter
+from grpc import aio
+
+from interceptors.calls.hooks import Meter, Scanning
 from interceptors.calls.principal import Principal
 
 if TYPE_CHECKING:
     from interceptors.calls.stages import Stage
+
+Context: TypeAlias = "aio.ServicerContext[Any, Any]"
 
 
 @dataclass(slots=True)

@@ -1,15 +1,27 @@
-"""What a call is charged while it goes on: the interceptors and the servicer tell the meter, the meter asks the quotas."""
+"""What guards lend the servicer for one call: a meter to charge by, a scan to wait for."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
 class Meter(Protocol):
-    """Of one call. Either method raises RefusedError where the caller's quota is spent."""
+    """Charges one call. Either method raises RefusedError where the client's quota is spent."""
 
     async def received(self, size: int, message: Any) -> None:
-        """A request message of `size` bytes has come in. Nobody has seen it yet."""
+        """A request message of `size` bytes has come in. The servicer has not seen it yet."""
 
     async def decoded(self, audio_seconds: float) -> None:
-        """What the upload really holds is known, and nothing has been spent on it but its decoding."""
+        """The length of the audio is known; nothing but its decoding has been spent on it."""
+
+
+class Scanning(Protocol):
+    """Scans the upload of one call. Either method raises RefusedError."""
+
+    async def received(self, message: Any) -> None:
+        """A request message has come in. The servicer has not seen it yet."""
+
+    async def verdict(self, content: Buffer) -> None:
+        """Return once `content`, the complete upload, has passed the scan."""

@@ -10,8 +10,8 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
+from interceptors.calls.call import Context
 from interceptors.calls.refusal import RefusedError
-from interceptors.handlers.base import Context
 
 Describe = Callable[[Exception], status_pb2.Status]
 """The status a failure is told as; INTERNAL for whatever is not expected."""

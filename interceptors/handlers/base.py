@@ -18,7 +18,8 @@ from typing import Any, TypeAlias
 import grpc
 from grpc import aio
 
-Context: TypeAlias = "aio.ServicerContext[Any, Any]"
+from interceptors.calls.call import Context
+
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]"
 

@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from interceptors.handlers.base import Context, Handler, Wrapping
+from interceptors.calls.call import Context
+from interceptors.handlers.base import Handler, Wrapping
 
 Tally: TypeAlias = Callable[[], None]
 

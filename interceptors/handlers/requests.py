@@ -15,9 +15,9 @@ from typing import Any
 import grpc
 from grpc import aio
 
-from interceptors.calls.call import current_call
+from interceptors.calls.call import Context, current_call
 from interceptors.calls.refusal import RefusedError
-from interceptors.handlers.base import Context, Handler, Wrapping
+from interceptors.handlers.base import Handler, Wrapping
 
 _Parse = Callable[[bytes], Any]
 Check = Callable[[Any], None]

@@ -13,9 +13,9 @@ from typing import Final
 
 import grpc
 
-from interceptors.calls.call import Call, current_call
+from interceptors.calls.call import Call, Context, current_call
 from interceptors.calls.refusal import RefusedError
-from interceptors.handlers.base import CallInterceptor, Context
+from interceptors.handlers.base import CallInterceptor
 from interceptors.overload.admission import Admission, Counts, Priority, Visit, arrive
 from interceptors.overload.limit import AdaptiveLimit
 from interceptors.overload.pressure import Level, Pressure

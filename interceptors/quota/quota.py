@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 
 import grpc
 
-from interceptors.calls.call import Call, current_call
+from interceptors.calls.call import Call, Context, current_call
 from interceptors.calls.refusal import RefusedError
 from interceptors.calls.stages import stage
-from interceptors.handlers.base import CallInterceptor, Context
+from interceptors.handlers.base import CallInterceptor
 from interceptors.quota.classes import QuotaClass, QuotaClasses, subject_of
 from interceptors.quota.meter import CallMeter, Estimate
 from interceptors.quota.refusal import RATELIMIT, ratelimit, refusal

@@ -26,8 +26,8 @@ from interceptors.auth.authenticate import Certificates, Keys, Methods, Tokens
 from interceptors.auth.keys_error import KeysError
 from interceptors.auth.policy import Policy
 from interceptors.auth.policy_file import PolicyFile
-from interceptors.auth.policy_text import PolicyError
 from interceptors.payload_rules import PayloadRules
+from interceptors.rules.toml_text import PolicyError
 
 if TYPE_CHECKING:
     from aligner_svc.telemetry.metrics import Metrics
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from interceptors.auth.jwt import JwtAuthenticator
     from interceptors.auth.keys.authenticator import KeyAuthenticator
     from interceptors.auth.keys.store import KeyStore
-    from interceptors.tracing import Tracing
+    from interceptors.tracing.interceptor import Tracing
 
 DEFAULT_POLICY = "default_policy.toml"
 

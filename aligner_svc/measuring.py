@@ -16,7 +16,7 @@ from aligner_svc.telemetry.metrics import CacheCounts, Metrics, Sources
 from aligner_svc.telemetry.metrics_server import MetricsServer, MetricsServerError
 from interceptors import Call, Describe
 from interceptors.quota.fallback import FallbackStore
-from interceptors.traces import sampled_trace_id
+from interceptors.tracing.call_trace import sampled_trace_id
 
 if TYPE_CHECKING:
     from aligner_svc.audio.decode import Decoder

@@ -18,7 +18,7 @@ import grpc
 from aligner_svc import certificates
 from aligner_svc.certificates import CertificateError
 from interceptors.calls.security_event import Event, Record, SecurityEvent
-from interceptors.file_watch import FileWatch
+from interceptors.rules.file_watch import FileWatch
 
 __all__ = ["SOON", "CertificateError", "ServerCertificates"]
 

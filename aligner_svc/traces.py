@@ -11,9 +11,9 @@ from aligner_svc.telemetry.batch_traces import trace_batches
 from aligner_svc.telemetry.otel_spans import resource
 from aligner_svc.telemetry.tracing import Collector, TraceExport, TracingError, otlp_exporter
 from interceptors import Describe
-from interceptors.sampling import Sampling, SamplingRules
-from interceptors.traces import current_trace
-from interceptors.tracing import Tracing
+from interceptors.tracing.call_trace import current_trace
+from interceptors.tracing.interceptor import Tracing
+from interceptors.tracing.sampling import Sampling, SamplingRules
 
 __all__ = ["Traces", "TracingError"]
 

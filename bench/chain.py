@@ -60,8 +60,8 @@ from interceptors.quota.memory import MemoryStore
 from interceptors.quota.quota import Quota
 from interceptors.quota.redis_store import RedisStore
 from interceptors.quota.store import QuotaStore
-from interceptors.sampling import Sampling, SamplingRules
-from interceptors.tracing import Tracing
+from interceptors.tracing.interceptor import Tracing
+from interceptors.tracing.sampling import Sampling, SamplingRules
 
 METHOD = "/aligner.v1.Aligner/Align"
 ISSUER = "https://issuer.example.org"

@@ -21,7 +21,7 @@ from interceptors.overload.overload import Overload
 from interceptors.quota.quota import Quota
 from interceptors.recovery import Recovery
 from interceptors.request_id import RequestId
-from interceptors.tracing import Tracing
+from interceptors.tracing.interceptor import Tracing
 
 if TYPE_CHECKING:
     from interceptors.metrics import RpcMetrics  # prometheus-client is for servers that have metrics alone

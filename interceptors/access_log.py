@@ -14,7 +14,7 @@ import grpc
 from interceptors.calls.call import Call, Context, current_call
 from interceptors.calls.outcome import Describe, ended_with, reason_told
 from interceptors.handlers.base import CallInterceptor
-from interceptors.traces import current_span
+from interceptors.tracing.call_trace import current_span
 
 log = logging.getLogger(__name__)
 

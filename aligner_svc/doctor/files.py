@@ -22,9 +22,9 @@ from aligner_svc.doctor import words
 from aligner_svc.doctor.findings import Finding, State
 from aligner_svc.guards import DEFAULT_POLICY
 from interceptors.auth.policy import Policy
-from interceptors.auth.policy_text import PolicyError
 from interceptors.quota.classes_file import QuotaClassesFile, built_in
 from interceptors.quota.classes_text import QuotaError
+from interceptors.rules.toml_text import PolicyError
 
 _GIB, _MIB = 1 << 30, 1 << 20
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from aligner_svc.engines.batching import BatchReport
-from interceptors.traces import Batches, CallTrace, Deliver
+from interceptors.tracing.call_trace import Batches, CallTrace, Deliver
 
 
 def trace_batches(deliver: Deliver) -> Callable[[BatchReport], None]:
-    """For a Batcher's `on_batch`, if its `origin` is interceptors.traces.current_trace."""
+    """For a Batcher's `on_batch`, if its `origin` is interceptors.tracing.call_trace.current_trace."""
     batches = Batches(deliver)
 
     def ended(report: BatchReport) -> None:

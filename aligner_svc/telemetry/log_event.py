@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from aligner_svc.telemetry.redaction import concealed
 from interceptors.calls.call import current_call
-from interceptors.traces import current_span
+from interceptors.tracing.call_trace import current_span
 
 log = logging.getLogger(__name__)
 

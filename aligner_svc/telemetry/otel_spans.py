@@ -15,9 +15,9 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 
 from aligner_svc import __version__
 from interceptors.calls.stages import Attribute
-from interceptors.sampling import FAULTS
-from interceptors.trace_context import Parent
-from interceptors.traces import BatchTrace, CallTrace, Deliverable, Ran, SpanRef
+from interceptors.tracing.call_trace import BatchTrace, CallTrace, Deliverable, Ran, SpanRef
+from interceptors.tracing.headers import Parent
+from interceptors.tracing.sampling import FAULTS
 
 _SCOPE = InstrumentationScope("aligner_svc", __version__, Schemas.V1_44_0.value)
 _LABEL = re.compile(r"[A-Za-z0-9_.:,/+-]{1,64}")

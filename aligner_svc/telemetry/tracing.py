@@ -23,7 +23,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from aligner_svc.telemetry.otel_spans import SpanMaker
-from interceptors.traces import Deliverable
+from interceptors.tracing.call_trace import Deliverable
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import Protocol
 from interceptors.auth.jwk import Key, KeySet, read_keys
 from interceptors.auth.jwks_http import LARGEST, KeysHttp
 from interceptors.auth.keys_error import KeysError
-from interceptors.file_watch import FileWatch
+from interceptors.rules.file_watch import FileWatch
 
 log = logging.getLogger(__name__)
 

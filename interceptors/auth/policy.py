@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from interceptors.auth.patterns import pattern_fault, pattern_test
-from interceptors.auth.policy_text import PolicyError, PolicyText
 from interceptors.calls.principal import Principal
+from interceptors.rules.patterns import pattern_fault, pattern_test
+from interceptors.rules.toml_text import PolicyError, PolicyText
 
 __all__ = ["SCOPES", "Decision", "Policy", "PolicyError"]
 

@@ -6,9 +6,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from interceptors.auth.policy import SCOPES, Policy
-from interceptors.auth.policy_text import LONGEST, PolicyError, too_long
 from interceptors.calls.security_event import Record
-from interceptors.rules_file import Kind, RulesFile
+from interceptors.rules.file import Kind, RulesFile
+from interceptors.rules.toml_text import LONGEST, PolicyError, too_long
 
 
 class PolicyFile(RulesFile[Policy]):

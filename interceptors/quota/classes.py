@@ -15,9 +15,9 @@ from functools import lru_cache
 from typing import Literal
 from urllib.parse import unquote
 
-from interceptors.auth.patterns import pattern_test
 from interceptors.calls.principal import Principal
 from interceptors.quota.store import Bucket, Charge, Slots
+from interceptors.rules.patterns import pattern_test
 
 Priority = Literal["low", "normal", "high"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from interceptors.calls.security_event import Record
 from interceptors.quota.classes import BUILT_IN, QuotaClasses
 from interceptors.quota.classes_text import LONGEST, QuotaError, parse, too_long
-from interceptors.rules_file import Kind, RulesFile
+from interceptors.rules.file import Kind, RulesFile
 
 
 def built_in() -> QuotaClasses:

@@ -10,8 +10,6 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from interceptors.auth.patterns import pattern_fault
-from interceptors.auth.policy_text import PolicyError, PolicyText
 from interceptors.quota.classes import (
     AUDIO_DAY,
     AUDIO_MINUTE,
@@ -27,6 +25,8 @@ from interceptors.quota.classes import (
     QuotaClasses,
 )
 from interceptors.quota.store import Bucket, Slots
+from interceptors.rules.patterns import pattern_fault
+from interceptors.rules.toml_text import PolicyError, PolicyText
 
 LONGEST = 256 << 10
 """Bytes of the file, some 4000 principals: it is parsed between two calls, which takes 0.1 s then."""

@@ -15,11 +15,11 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from interceptors.auth.patterns import pattern_fault
 from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.quota.classes import DEFAULT, QuotaClasses
 from interceptors.quota.redis_client import ScriptClient
 from interceptors.quota.store import StoreAwayError
+from interceptors.rules.patterns import pattern_fault
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from aligner_svc.domain import Caller
 from aligner_svc.engines.batching import Batcher, BatchWatch
 from aligner_svc.telemetry.batch_traces import trace_batches
 from interceptors.calls.call import Call, current_call, enter_call
-from interceptors.traces import BatchTrace, CallTrace, SpanRef, current_trace, enter_trace
+from interceptors.tracing.call_trace import BatchTrace, CallTrace, SpanRef, current_trace, enter_trace
 
 
 async def test_a_batch_is_linked_to_the_calls_that_submitted_its_items() -> None:

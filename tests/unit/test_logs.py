@@ -22,7 +22,7 @@ from aligner_svc.telemetry.rate_limit import LogLimit, Rate
 from aligner_svc.telemetry.redaction import REDACTED, Redactor, conceal
 from interceptors.auth.keys import api_key
 from interceptors.calls.call import Call, enter_call
-from interceptors.traces import CallTrace, SpanRef, enter_trace
+from interceptors.tracing.call_trace import CallTrace, SpanRef, enter_trace
 
 JWT = "eyJhbGciOiJSUzI1NiIsInR5cCI6ImF0K2p3dCJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJlLW9mLXRoZS10b2tlbg"
 KEY = api_key.new("alk").reveal()

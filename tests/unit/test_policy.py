@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from interceptors.auth.policy import Decision, Policy, PolicyError
 from interceptors.auth.policy_file import PolicyFile
-from interceptors.auth.policy_text import LONGEST
 from interceptors.calls.principal import Principal
 from interceptors.calls.security_event import Event
+from interceptors.rules.toml_text import LONGEST
 
 ALIGN, STREAM, INFO = "/pkg.v1.Aligner/Align", "/pkg.v1.Aligner/StreamAlign", "/pkg.v1.Aligner/GetServerInfo"
 REFLECT = "/reflection.v1.Reflection/Info"

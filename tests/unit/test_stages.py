@@ -10,7 +10,7 @@ import pytest
 from interceptors import Call, RefusedError
 from interceptors.calls.call import enter_call
 from interceptors.calls.stages import MOST, Stage, add_stage, stage, trace_stages
-from interceptors.traces import CallTrace, SpanRef
+from interceptors.tracing.call_trace import CallTrace, SpanRef
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from interceptors.sampling import FAULTS, Sampling, SamplingRules
-from interceptors.trace_context import Parent, TraceHeaders
+from interceptors.tracing.headers import Parent, TraceHeaders
+from interceptors.tracing.sampling import FAULTS, Sampling, SamplingRules
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 IDS = int(TRACE, 16), int(SPAN, 16)

@@ -17,7 +17,7 @@ from aligner_svc.telemetry.otel_spans import WITHHELD, resource
 from aligner_svc.telemetry.tracing import Collector, TraceCounts, TraceExport, TracingError, otlp_exporter
 from interceptors import CallInterceptor
 from interceptors.calls.stages import stage
-from interceptors.traces import Batches, CallTrace, SpanRef, current_trace
+from interceptors.tracing.call_trace import Batches, CallTrace, SpanRef, current_trace
 from tests import certificates
 from tests.otlp_receiver import OtlpReceiver
 from tests.unit.traced_kinds import KINDS, SECRET, SERVICE, answer, ends, serving, start, tracing

@@ -11,8 +11,8 @@ import pytest
 from interceptors import CallInterceptor, current_call
 from interceptors.calls.principal import Principal
 from interceptors.calls.stages import stage
-from interceptors.trace_context import TraceHeaders
-from interceptors.traces import MOST_SPANS, Batches, CallTrace, SpanRef, current_span, current_trace
+from interceptors.tracing.call_trace import MOST_SPANS, Batches, CallTrace, SpanRef, current_span, current_trace
+from interceptors.tracing.headers import TraceHeaders
 from tests.unit.traced_kinds import HEALTH, KINDS, SECRET, SERVICE, Delivered, Kinds, answer, ends, serving, start, tracing
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"

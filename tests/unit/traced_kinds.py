@@ -14,9 +14,9 @@ from grpc import aio
 from interceptors import Recovery, RefusedError, RequestId, Requests
 from interceptors.calls.abort import abort_from_outside
 from interceptors.calls.stages import stage
-from interceptors.sampling import Sampling, SamplingRules
-from interceptors.traces import CallTrace, Deliverable, current_span
-from interceptors.tracing import Tracing
+from interceptors.tracing.call_trace import CallTrace, Deliverable, current_span
+from interceptors.tracing.interceptor import Tracing
+from interceptors.tracing.sampling import Sampling, SamplingRules
 
 SERVICE = "test.Kinds"
 KINDS = ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream")

@@ -14,7 +14,6 @@ from aligner_svc.cli.failures import UNAVAILABLE, USAGE, Failure, from_settings,
 from aligner_svc.config import Settings
 from aligner_svc.settings_report import SettingsProblem, load, unknown_variables
 from aligner_svc.telemetry.audit import AuditError, open_audit
-from interceptors.auth.patterns import PROOFS
 from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.quota.classes import PEER, QuotaClass, QuotaClasses
 from interceptors.quota.classes_file import QuotaClassesFile, built_in
@@ -22,6 +21,7 @@ from interceptors.quota.classes_text import QuotaError
 from interceptors.quota.overrides import OverrideStore, TooManyError, known, name_fault
 from interceptors.quota.redis_store import RedisStore
 from interceptors.quota.store import StoreAwayError
+from interceptors.rules.patterns import PROOFS
 
 _TIMEOUT = 5.0
 """Seconds; a person waits longer than a call does."""

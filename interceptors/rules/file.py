@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Generic, Protocol, Self, TypeVar
 
 from interceptors.calls.security_event import Event, Record, SecurityEvent
-from interceptors.file_watch import FileWatch
+from interceptors.rules.file_watch import FileWatch
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("interceptors.rules_file")
 
 
 class Rules(Protocol):

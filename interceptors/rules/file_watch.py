@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("interceptors.file_watch")
 
 _Signature = tuple[tuple[int, int, int, int] | None, ...]
 

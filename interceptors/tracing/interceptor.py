@@ -18,11 +18,11 @@ from interceptors.calls.outcome import Describe, ended_with, reason_told
 from interceptors.calls.refusal import RefusedError
 from interceptors.calls.stages import trace_stages
 from interceptors.handlers.base import CallInterceptor
-from interceptors.sampling import Sampling
-from interceptors.trace_context import Format, TraceHeaders
-from interceptors.traces import CallTrace, Deliver, SpanRef, enter_trace, new_id
+from interceptors.tracing.call_trace import CallTrace, Deliver, SpanRef, enter_trace, new_id
+from interceptors.tracing.headers import Format, TraceHeaders
+from interceptors.tracing.sampling import Sampling
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("interceptors.tracing")
 
 
 class Tracing(CallInterceptor):

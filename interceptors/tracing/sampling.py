@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from interceptors.trace_context import Parent
+from interceptors.tracing.headers import Parent
 
 FAULTS = frozenset(
     {

@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeAlias
 import grpc
 
 from interceptors.calls.stages import Attribute, EndStage, Stage
-from interceptors.trace_context import Parent
+from interceptors.tracing.headers import Parent
 
 MOST_SPANS = 1024
 """Of one call; further stages are counted alone."""

@@ -32,8 +32,8 @@ from interceptors.rules.toml_text import PolicyError
 if TYPE_CHECKING:
     from aligner_svc.telemetry.metrics import Metrics
     from aligner_svc.tls import ServerCertificates
-    from interceptors.antivirus.antivirus import Antivirus
-    from interceptors.antivirus.scan import Scan
+    from interceptors.antivirus.interceptor import Scan
+    from interceptors.antivirus.scanner import Antivirus
     from interceptors.auth.jwt import JwtAuthenticator
     from interceptors.auth.keys.authenticator import KeyAuthenticator
     from interceptors.auth.keys.store import KeyStore

@@ -15,13 +15,13 @@ from aligner_svc.telemetry import logs
 from aligner_svc.telemetry.metrics import CacheCounts, Metrics, Sources
 from aligner_svc.telemetry.metrics_server import MetricsServer, MetricsServerError
 from interceptors import Call, Describe
-from interceptors.quota.fallback import FallbackStore
+from interceptors.quota.stores.fallback import FallbackStore
 from interceptors.tracing.call_trace import sampled_trace_id
 
 if TYPE_CHECKING:
     from aligner_svc.audio.decode import Decoder
     from aligner_svc.guards import Guards
-    from interceptors.antivirus.antivirus import State as AntivirusState
+    from interceptors.antivirus.scanner import State as AntivirusState
     from interceptors.auth.keys.cache import KeyCache
     from interceptors.auth.token_cache import TokenCache
 

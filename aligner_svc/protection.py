@@ -10,18 +10,18 @@ from typing import Protocol
 from aligner_svc.audio_cost import AudioEstimate
 from aligner_svc.config import Settings
 from interceptors import Call, Describe, Record
-from interceptors.abuse.abuse import Abuse, AbuseRules
+from interceptors.abuse.interceptor import Abuse, AbuseRules
 from interceptors.overload.admission import Priority
+from interceptors.overload.interceptor import Overload
 from interceptors.overload.limit import AdaptiveLimit, LimitRules
-from interceptors.overload.overload import Overload
 from interceptors.overload.pressure import Groups, Pressure
 from interceptors.quota.classes import QuotaClasses
 from interceptors.quota.classes_file import QuotaClassesFile, built_in
 from interceptors.quota.classes_text import QuotaError
-from interceptors.quota.fallback import FallbackStore
-from interceptors.quota.memory import MemoryStore
-from interceptors.quota.quota import Quota
-from interceptors.quota.store import QuotaStore
+from interceptors.quota.interceptor import Quota
+from interceptors.quota.stores.base import QuotaStore
+from interceptors.quota.stores.fallback import FallbackStore
+from interceptors.quota.stores.memory import MemoryStore
 
 _PRIORITIES = {"low": Priority.LOW, "normal": Priority.NORMAL, "high": Priority.HIGH}
 
@@ -107,7 +107,7 @@ def _store(settings: Settings) -> QuotaStore:
     url = settings.quota.redis
     if url is None:
         return MemoryStore()
-    from interceptors.quota.redis_store import RedisStore  # noqa: PLC0415 - redis is imported where it is used alone
+    from interceptors.quota.stores.redis_store import RedisStore  # noqa: PLC0415 - redis is imported where it is used alone
 
     try:
         shared = RedisStore(url.get_secret_value())

@@ -8,9 +8,9 @@ from typing import Any
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.config import Settings
 from interceptors import Record
-from interceptors.antivirus.antivirus import Antivirus
 from interceptors.antivirus.clamav import Clamd
-from interceptors.antivirus.scan import Scan
+from interceptors.antivirus.interceptor import Scan
+from interceptors.antivirus.scanner import Antivirus
 
 _HEADERLESS = frozenset({pb.AUDIO_ENCODING_LINEAR16, pb.AUDIO_ENCODING_FLOAT32, pb.AUDIO_ENCODING_MULAW})
 

@@ -43,7 +43,7 @@ from aligner_svc.telemetry.audit import AuditLog
 from aligner_svc.telemetry.logs import open_logs
 from aligner_svc.telemetry.metrics import Metrics
 from interceptors import Audit, Authenticate, Authorise, Chain, HeaderLimits, Recovery, RequestId, Requests
-from interceptors.abuse.abuse import Abuse, AbuseRules
+from interceptors.abuse.interceptor import Abuse, AbuseRules
 from interceptors.access_log import AccessLog
 from interceptors.auth.authenticate import Methods
 from interceptors.auth.certificate import thumbprint
@@ -52,14 +52,14 @@ from interceptors.auth.jwt import JwtAuthenticator
 from interceptors.auth.policy import Policy
 from interceptors.auth.tokens import TokenRules
 from interceptors.overload.admission import Priority
+from interceptors.overload.interceptor import Overload
 from interceptors.overload.limit import AdaptiveLimit, LimitRules
-from interceptors.overload.overload import Overload
 from interceptors.quota.classes_text import parse
-from interceptors.quota.fallback import FallbackStore
-from interceptors.quota.memory import MemoryStore
-from interceptors.quota.quota import Quota
-from interceptors.quota.redis_store import RedisStore
-from interceptors.quota.store import QuotaStore
+from interceptors.quota.interceptor import Quota
+from interceptors.quota.stores.base import QuotaStore
+from interceptors.quota.stores.fallback import FallbackStore
+from interceptors.quota.stores.memory import MemoryStore
+from interceptors.quota.stores.redis_store import RedisStore
 from interceptors.tracing.interceptor import Tracing
 from interceptors.tracing.sampling import Sampling, SamplingRules
 

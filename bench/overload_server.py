@@ -18,8 +18,8 @@ from grpc_health.v1.health import aio as health_aio
 
 from interceptors import Chain, HeaderLimits, Recovery, RefusedError, RequestId, Requests
 from interceptors.overload.admission import Priority, working
+from interceptors.overload.interceptor import Overload
 from interceptors.overload.limit import AdaptiveLimit, LimitRules
-from interceptors.overload.overload import Overload
 from interceptors.overload.pressure import Groups, Pressure
 
 LANES = 4

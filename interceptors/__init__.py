@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from interceptors.abuse.abuse import Abuse
+from interceptors.abuse.interceptor import Abuse
 from interceptors.access_log import AccessLog
-from interceptors.antivirus.scan import Scan
+from interceptors.antivirus.interceptor import Scan
 from interceptors.audit import Audit
 from interceptors.auth.authenticate import Authenticate
 from interceptors.auth.authorise import Authorise
@@ -17,8 +17,8 @@ from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.handlers.base import CallInterceptor, Chain, Wrapping
 from interceptors.handlers.requests import Check, Requests
 from interceptors.header_limits import HeaderLimits
-from interceptors.overload.overload import Overload
-from interceptors.quota.quota import Quota
+from interceptors.overload.interceptor import Overload
+from interceptors.quota.interceptor import Quota
 from interceptors.recovery import Recovery
 from interceptors.request_id import RequestId
 from interceptors.tracing.interceptor import Tracing

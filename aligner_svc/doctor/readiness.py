@@ -23,7 +23,7 @@ from aligner_svc.config import Settings
 from aligner_svc.doctor import words
 from aligner_svc.doctor.findings import Finding, State, listed, presentable, unchecked
 from aligner_svc.telemetry.redaction import Redactor
-from interceptors.quota.redis_client import place
+from interceptors.quota.stores.redis_client import place
 
 if TYPE_CHECKING:
     from aligner_svc.telemetry.metrics import Sources
@@ -135,7 +135,7 @@ class Readiness:
             return
         where = place(url.get_secret_value())
         if store.degraded:
-            yield replace(words.redis_away(where), state=State.WARN)  # by design: see interceptors.quota.fallback
+            yield replace(words.redis_away(where), state=State.WARN)  # by design: see interceptors.quota.stores.fallback
         else:
             yield Finding("redis", State.OK, f"{where}: it answers")
 

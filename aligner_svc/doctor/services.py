@@ -17,7 +17,7 @@ from aligner_svc.security_settings import Issuer
 from interceptors.auth.jwk import read_keys
 from interceptors.auth.jwks_http import KeysHttp
 from interceptors.auth.keys_error import KeysError
-from interceptors.quota.redis_client import place
+from interceptors.quota.stores.redis_client import place
 
 _SLOW_REDIS = 0.025
 """Seconds. A server waits 50 ms for it at most and then counts by itself."""
@@ -178,8 +178,8 @@ async def clamd(settings: Settings) -> Sequence[Finding]:
     wanted = getattr(settings, "antivirus", None)
     if wanted is None or wanted.address is None:
         return [Finding("clamd", State.SKIP, "not set: uploads are not scanned")]
-    from interceptors.antivirus.antivirus import Antivirus  # noqa: PLC0415
     from interceptors.antivirus.clamav import Clamd, ScannerAwayError, TooLargeError  # noqa: PLC0415
+    from interceptors.antivirus.scanner import Antivirus  # noqa: PLC0415
 
     limits = settings.limits
     largest = wanted.stream_max_bytes or max(limits.unary_audio_bytes, limits.stream_audio_bytes)

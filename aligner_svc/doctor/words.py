@@ -28,7 +28,7 @@ def span(seconds: float) -> str:
 
 
 def redis_away(where: str) -> Finding:
-    """`where`: its URL as `interceptors.quota.redis_client.place` has it."""
+    """`where`: its URL as `interceptors.quota.stores.redis_client.place` has it."""
     return redis_unusable(f"{where} cannot be reached")
 
 

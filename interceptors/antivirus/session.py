@@ -14,7 +14,7 @@ from interceptors.antivirus.verdicts import Verdict
 from interceptors.calls.hooks import Buffer
 
 if TYPE_CHECKING:
-    from interceptors.antivirus.antivirus import Antivirus
+    from interceptors.antivirus.scanner import Antivirus
 
 _INLINE_BYTES = 1 << 20
 

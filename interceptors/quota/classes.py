@@ -16,7 +16,7 @@ from typing import Literal
 from urllib.parse import unquote
 
 from interceptors.calls.principal import Principal
-from interceptors.quota.store import Bucket, Charge, Slots
+from interceptors.quota.stores.base import Bucket, Charge, Slots
 from interceptors.rules.patterns import pattern_test
 
 Priority = Literal["low", "normal", "high"]

@@ -24,7 +24,7 @@ from interceptors.quota.classes import (
     QuotaClass,
     QuotaClasses,
 )
-from interceptors.quota.store import Bucket, Slots
+from interceptors.quota.stores.base import Bucket, Slots
 from interceptors.rules.patterns import pattern_fault
 from interceptors.rules.toml_text import PolicyError, PolicyText
 

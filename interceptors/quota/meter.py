@@ -7,7 +7,7 @@ from typing import Any
 
 from interceptors.quota.classes import QuotaClass
 from interceptors.quota.refusal import refusal
-from interceptors.quota.store import Left, QuotaStore
+from interceptors.quota.stores.base import Left, QuotaStore
 
 Estimate = Callable[[Any], float]
 """Of one call: seconds of audio that a message of it probably holds; it may remember what earlier messages said."""

@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.quota.classes import DEFAULT, QuotaClasses
-from interceptors.quota.redis_client import ScriptClient
-from interceptors.quota.store import StoreAwayError
+from interceptors.quota.stores.base import StoreAwayError
+from interceptors.quota.stores.redis_client import ScriptClient
 from interceptors.rules.patterns import pattern_fault
 
 log = logging.getLogger(__name__)

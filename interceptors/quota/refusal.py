@@ -8,7 +8,7 @@ import grpc
 from google.rpc import error_details_pb2
 
 from interceptors.calls.refusal import RefusedError
-from interceptors.quota.store import Spent
+from interceptors.quota.stores.base import Spent
 
 RATELIMIT = "ratelimit"
 """Trailing metadata, as https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/ has the field of that name."""

@@ -13,7 +13,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc import aio
 
 from interceptors import Audit, CallInterceptor, Event, Recovery, RefusedError, RequestId, Requests, SecurityEvent, current_call
-from interceptors.abuse.abuse import LOOPBACK, Abuse, AbuseRules
+from interceptors.abuse.interceptor import LOOPBACK, Abuse, AbuseRules
 
 SERVICE = "test.Kinds"
 KINDS = ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream")

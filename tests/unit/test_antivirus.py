@@ -15,9 +15,9 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc import aio
 
 from interceptors import Audit, Event, Recovery, RequestId, Requests, SecurityEvent, current_call
-from interceptors.antivirus.antivirus import Antivirus
 from interceptors.antivirus.clamav import CHUNK, Clamd, ScanFailedError, ScannerAwayError, TooLargeError
-from interceptors.antivirus.scan import Scan
+from interceptors.antivirus.interceptor import Scan
+from interceptors.antivirus.scanner import Antivirus
 from interceptors.antivirus.verdicts import Clean, Infected, Verdict, VerdictCache
 from tests import clamd_server as cs
 from tests.clamd_server import EICAR, MIB, SIGNATURE, ClamdServer, running_clamd

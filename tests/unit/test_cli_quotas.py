@@ -19,8 +19,8 @@ from aligner_svc.cli.quotas.access import Usage
 from interceptors.calls.principal import Principal
 from interceptors.quota.classes_text import parse
 from interceptors.quota.overrides import EVERY, Overrides, OverrideStore
-from interceptors.quota.redis_store import RedisStore
-from interceptors.quota.store import Left, Spent
+from interceptors.quota.stores.base import Left, Spent
+from interceptors.quota.stores.redis_store import RedisStore
 from tests import redis_server as rs
 from tests.redis_server import PASSWORD
 

@@ -32,11 +32,11 @@ from interceptors import CallInterceptor, HeaderLimits, Recovery, RefusedError, 
 from interceptors.calls.security_event import Event, SecurityEvent
 from interceptors.calls.stages import add_stage, stage
 from interceptors.metrics import CODES, kinds
+from interceptors.overload.interceptor import Overload
 from interceptors.overload.limit import AdaptiveLimit, LimitRules
-from interceptors.overload.overload import Overload
-from interceptors.quota.fallback import FallbackStore
-from interceptors.quota.memory import MemoryStore
-from interceptors.quota.store import StoreAwayError
+from interceptors.quota.stores.base import StoreAwayError
+from interceptors.quota.stores.fallback import FallbackStore
+from interceptors.quota.stores.memory import MemoryStore
 from tests.prometheus_server import scraping
 
 SERVICE = "test.Kinds"

@@ -17,8 +17,8 @@ from interceptors import CallInterceptor, Recovery, RequestId, Requests, current
 from interceptors.calls.principal import Principal
 from interceptors.calls.refusal import RefusedError
 from interceptors.overload.admission import GRACE, Admission, Priority, Visit, no_room, working
+from interceptors.overload.interceptor import Overload
 from interceptors.overload.limit import AdaptiveLimit, LimitRules
-from interceptors.overload.overload import Overload
 from interceptors.overload.pressure import Groups, Pressure, Reading
 
 SERVICE = "test.Kinds"
@@ -468,7 +468,7 @@ async def test_shedding_is_logged_once_and_not_for_every_call(caplog) -> None:
         await bench.fill(channel, "h")
         for _ in range(20):
             await refused(answer(start(channel, "UnaryUnary", "h")))
-    assert len([record for record in caplog.records if record.name == "interceptors.overload.overload"]) == 1
+    assert len([record for record in caplog.records if record.name == "interceptors.overload.interceptor"]) == 1
 
 
 async def test_work_outside_of_an_admitted_call_is_simply_done() -> None:

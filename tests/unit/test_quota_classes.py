@@ -13,7 +13,7 @@ from interceptors.calls.security_event import Event
 from interceptors.quota.classes import BUILT_IN, QuotaClass, QuotaClasses, limits, subject_of
 from interceptors.quota.classes_file import QuotaClassesFile, built_in
 from interceptors.quota.classes_text import LONGEST, QuotaError, parse
-from interceptors.quota.store import Bucket, Charge, Slots
+from interceptors.quota.stores.base import Bucket, Charge, Slots
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "quotas.example.toml"
 FULL = """\

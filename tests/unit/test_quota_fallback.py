@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interceptors.quota.fallback import RETRY_AFTER, FallbackStore
-from interceptors.quota.memory import MemoryStore
-from interceptors.quota.redis_store import RedisStore
-from interceptors.quota.store import Bucket, Charge, Left, Slots, Spent, StoreAwayError
+from interceptors.quota.stores.base import Bucket, Charge, Left, Slots, Spent, StoreAwayError
+from interceptors.quota.stores.fallback import RETRY_AFTER, FallbackStore
+from interceptors.quota.stores.memory import MemoryStore
+from interceptors.quota.stores.redis_store import RedisStore
 from tests import redis_server as rs
 from tests.redis_server import PASSWORD
 

@@ -14,8 +14,8 @@ from interceptors.calls.security_event import Event
 from interceptors.quota import overrides as module
 from interceptors.quota.classes_text import parse
 from interceptors.quota.overrides import Overrides, OverrideStore, TooManyError, known
-from interceptors.quota.redis_store import RedisStore
-from interceptors.quota.store import Bucket, Charge, StoreAwayError
+from interceptors.quota.stores.base import Bucket, Charge, StoreAwayError
+from interceptors.quota.stores.redis_store import RedisStore
 from tests import redis_server as rs
 from tests.redis_server import PASSWORD
 

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
-from interceptors.quota.memory import MemoryStore
-from interceptors.quota.redis_store import HOLD, RedisStore
-from interceptors.quota.store import Bucket, Charge, Left, QuotaStore, Slots, Spent, StoreAwayError
+from interceptors.quota.stores.base import Bucket, Charge, Left, QuotaStore, Slots, Spent, StoreAwayError
+from interceptors.quota.stores.memory import MemoryStore
+from interceptors.quota.stores.redis_store import HOLD, RedisStore
 from tests import redis_server as rs
 from tests.redis_server import PASSWORD, RedisServer
 

@@ -15,9 +15,9 @@ from aligner_svc.doctor import services, words
 from aligner_svc.doctor.findings import Finding, State
 from aligner_svc.doctor.readiness import Readiness
 from aligner_svc.telemetry.metrics import Sources
-from interceptors.antivirus.antivirus import Antivirus
-from interceptors.antivirus.antivirus import State as AntivirusState
 from interceptors.antivirus.clamav import Clamd
+from interceptors.antivirus.scanner import Antivirus
+from interceptors.antivirus.scanner import State as AntivirusState
 
 NOW = 1_800_000_000.0
 DAY = 86_400.0

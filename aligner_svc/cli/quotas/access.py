@@ -19,8 +19,8 @@ from interceptors.quota.classes import PEER, QuotaClass, QuotaClasses
 from interceptors.quota.classes_file import QuotaClassesFile, built_in
 from interceptors.quota.classes_text import QuotaError
 from interceptors.quota.overrides import OverrideStore, TooManyError, known, name_fault
-from interceptors.quota.redis_store import RedisStore
-from interceptors.quota.store import StoreAwayError
+from interceptors.quota.stores.base import StoreAwayError
+from interceptors.quota.stores.redis_store import RedisStore
 from interceptors.rules.patterns import PROOFS
 
 _TIMEOUT = 5.0

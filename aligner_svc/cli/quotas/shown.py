@@ -12,7 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from aligner_svc.cli.quotas.access import Usage
-    from interceptors.quota.store import Bucket
+    from interceptors.quota.stores.base import Bucket
 
 _PERIODS = (("second", 1.0), ("minute", 60.0), ("day", 86_400.0))
 _UNITS = (("d", 86_400), ("h", 3600), ("min", 60))

@@ -14,10 +14,10 @@ from prometheus_client.registry import Collector
 if TYPE_CHECKING:
     from aligner_svc.engines.batching import State as EngineState
     from aligner_svc.workers import WorkerPool
-    from interceptors.antivirus.antivirus import State as AntivirusState
+    from interceptors.antivirus.scanner import State as AntivirusState
     from interceptors.auth.jwks import KeySource
-    from interceptors.overload.overload import Overload
-    from interceptors.quota.fallback import FallbackStore
+    from interceptors.overload.interceptor import Overload
+    from interceptors.quota.stores.fallback import FallbackStore
 
 log = logging.getLogger(__name__)
 

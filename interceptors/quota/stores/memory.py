@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from itertools import islice
 
-from interceptors.quota.store import Bucket, Charge, Left, Slots, Spent, check_costs, retry_after
+from interceptors.quota.stores.base import Bucket, Charge, Left, Slots, Spent, check_costs, retry_after
 
 MOST_SUBJECTS = 10_000
 """Callers remembered, 2 KB each."""

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from interceptors.quota.store import StoreAwayError
+from interceptors.quota.stores.base import StoreAwayError
 
 CONNECTIONS = 8
 """Enough to keep one event loop busy. Each costs it 2 ms to open: many calls at once must not spend their time on that."""

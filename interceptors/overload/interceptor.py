@@ -20,7 +20,7 @@ from interceptors.overload.admission import Admission, Counts, Priority, Visit, 
 from interceptors.overload.limit import AdaptiveLimit
 from interceptors.overload.pressure import Level, Pressure
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("interceptors.overload.overload")
 
 ADMIN: Final = "admin"
 """Scope of those who look after the server, and get in when nobody else does."""

@@ -24,9 +24,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from interceptors.quota.store import Bucket, Charge, Left, QuotaStore, Slots, Spent, StoreAwayError
+from interceptors.quota.stores.base import Bucket, Charge, Left, QuotaStore, Slots, Spent, StoreAwayError
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("interceptors.quota.fallback")
 
 PROBE_EVERY = 0.5
 RETRY_AFTER = 5.0

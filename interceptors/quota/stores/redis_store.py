@@ -19,9 +19,9 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote
 
-from interceptors.quota.redis_client import Command, ScriptClient
-from interceptors.quota.redis_script import SCRIPT
-from interceptors.quota.store import Bucket, Charge, Left, Slots, Spent, check_costs
+from interceptors.quota.stores.base import Bucket, Charge, Left, Slots, Spent, check_costs
+from interceptors.quota.stores.redis_client import Command, ScriptClient
+from interceptors.quota.stores.redis_script import SCRIPT
 
 TIMEOUT = 0.05
 """Seconds for one answer, a connection to be made included: a healthy Redis takes 0.3 ms."""

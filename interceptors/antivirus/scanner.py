@@ -19,7 +19,7 @@ from interceptors.antivirus.session import ScanSession
 from interceptors.antivirus.verdicts import Infected, Verdict, VerdictCache
 from interceptors.calls.hooks import Buffer
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("interceptors.antivirus.antivirus")
 
 _INLINE_BYTES = 1 << 20
 """Hashed where it is, in 1 ms; more would hold up the event loop."""

@@ -10,8 +10,8 @@ from typing import Any
 import grpc
 from google.rpc import error_details_pb2
 
-from interceptors.antivirus.antivirus import Antivirus, digest_of
 from interceptors.antivirus.clamav import ScanFailedError, ScannerAwayError, TooLargeError
+from interceptors.antivirus.scanner import Antivirus, digest_of
 from interceptors.antivirus.session import ScanSession
 from interceptors.antivirus.verdicts import Infected
 from interceptors.audit import of_call
@@ -21,7 +21,7 @@ from interceptors.calls.refusal import RefusedError
 from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.handlers.base import CallInterceptor
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("interceptors.antivirus.scan")
 
 CHECK = "malware"
 """Of the audit log's events."""

@@ -15,7 +15,7 @@ from interceptors.handlers.base import CallInterceptor
 from interceptors.quota.classes import QuotaClass, QuotaClasses, subject_of
 from interceptors.quota.meter import CallMeter, Estimate
 from interceptors.quota.refusal import RATELIMIT, ratelimit, refusal
-from interceptors.quota.store import Left, QuotaStore
+from interceptors.quota.stores.base import Left, QuotaStore
 
 
 class Quota(CallInterceptor):

@@ -23,7 +23,7 @@ from interceptors import Authenticate, Authorise, Describe, Record, SecurityEven
 from interceptors.access_log import AccessLog
 from interceptors.antivirus.clamav import TooLargeError
 from interceptors.auth.authenticate import Certificates, Keys, Methods, Tokens
-from interceptors.auth.keys_error import KeysError
+from interceptors.auth.jwt.jwks_error import KeysError
 from interceptors.auth.policy import Policy
 from interceptors.auth.policy_file import PolicyFile
 from interceptors.payload_rules import PayloadRules
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from aligner_svc.tls import ServerCertificates
     from interceptors.antivirus.interceptor import Scan
     from interceptors.antivirus.scanner import Antivirus
-    from interceptors.auth.jwt import JwtAuthenticator
-    from interceptors.auth.keys.authenticator import KeyAuthenticator
-    from interceptors.auth.keys.store import KeyStore
+    from interceptors.auth.api_keys.authenticator import KeyAuthenticator
+    from interceptors.auth.api_keys.store import KeyStore
+    from interceptors.auth.jwt.authenticator import JwtAuthenticator
     from interceptors.tracing.interceptor import Tracing
 
 DEFAULT_POLICY = "default_policy.toml"
@@ -172,7 +172,7 @@ class Guards:
         auth = settings.auth
         if not auth.methods:
             return None
-        from interceptors.auth.certificate import thumbprint  # noqa: PLC0415
+        from interceptors.auth.mtls import thumbprint  # noqa: PLC0415
 
         methods = Methods(
             tokens=self._tokens(settings.jwt, settings.tls.reload_every) if "jwt" in auth.methods else None,
@@ -191,9 +191,9 @@ class Guards:
     def _tokens(self, settings: JwtSettings, reload_every: float) -> Tokens:
         if not settings.issuers:
             raise GuardError("auth.methods has jwt, and no issuer is believed: set ALIGNER_JWT__ISSUERS")
-        from interceptors.auth.jwks import FileKeys, UrlKeys  # noqa: PLC0415
-        from interceptors.auth.jwt import JwtAuthenticator  # noqa: PLC0415
-        from interceptors.auth.tokens import TokenRules  # noqa: PLC0415
+        from interceptors.auth.jwt.access_token import TokenRules  # noqa: PLC0415
+        from interceptors.auth.jwt.authenticator import JwtAuthenticator  # noqa: PLC0415
+        from interceptors.auth.jwt.jwks import FileKeys, UrlKeys  # noqa: PLC0415
 
         def rules(issuer: Issuer) -> TokenRules:
             audiences, algorithms = frozenset(issuer.audience), frozenset(settings.algorithms)
@@ -215,7 +215,7 @@ class Guards:
     def _keys(self, settings: KeySettings) -> Keys:
         """SQLAlchemy and the migrations are imported where API keys are a method alone."""
         from aligner_svc.keys_access import PepperError, open_store, read_pepper  # noqa: PLC0415
-        from interceptors.auth.keys.authenticator import KeyAuthenticator  # noqa: PLC0415
+        from interceptors.auth.api_keys.authenticator import KeyAuthenticator  # noqa: PLC0415
 
         try:
             store = open_store(settings)
@@ -249,7 +249,7 @@ class Guards:
 def _certificates(auth: AuthSettings, settings: Settings) -> Certificates:
     if settings.tls.client_ca is None:
         raise GuardError("auth.methods has mtls, and no client certificate is asked for: set ALIGNER_TLS__CLIENT_CA")
-    from interceptors.auth.certificate import CertificateAuthenticator  # noqa: PLC0415
+    from interceptors.auth.mtls import CertificateAuthenticator  # noqa: PLC0415
 
     try:
         return CertificateAuthenticator(auth.identity, auth.identities)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from aligner_svc.security_settings import KeySettings
-    from interceptors.auth.keys.store import KeyStore
+    from interceptors.auth.api_keys.store import KeyStore
 
 _PEPPER_BYTES = 32
 _SHORTEST = 32
@@ -31,7 +31,7 @@ class PepperAbsentError(PepperError):
 
 def open_store(settings: KeySettings, *, connect_timeout: float | None = None) -> KeyStore:
     """Not connected yet. `connect_timeout` in seconds, else the settings' own. Raises DatabaseUrlError."""
-    from interceptors.auth.keys.store import KeyStore
+    from interceptors.auth.api_keys.store import KeyStore
 
     return KeyStore(settings.database.get_secret_value(), timeout=connect_timeout or settings.timeout)
 

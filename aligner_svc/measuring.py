@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from aligner_svc.audio.decode import Decoder
     from aligner_svc.guards import Guards
     from interceptors.antivirus.scanner import State as AntivirusState
-    from interceptors.auth.keys.cache import KeyCache
-    from interceptors.auth.token_cache import TokenCache
+    from interceptors.auth.api_keys.cache import KeyCache
+    from interceptors.auth.jwt.token_cache import TokenCache
 
 
 class Measuring:

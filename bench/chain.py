@@ -46,11 +46,11 @@ from interceptors import Audit, Authenticate, Authorise, Chain, HeaderLimits, Re
 from interceptors.abuse.interceptor import Abuse, AbuseRules
 from interceptors.access_log import AccessLog
 from interceptors.auth.authenticate import Methods
-from interceptors.auth.certificate import thumbprint
-from interceptors.auth.jwks import FileKeys
-from interceptors.auth.jwt import JwtAuthenticator
+from interceptors.auth.jwt.access_token import TokenRules
+from interceptors.auth.jwt.authenticator import JwtAuthenticator
+from interceptors.auth.jwt.jwks import FileKeys
+from interceptors.auth.mtls import thumbprint
 from interceptors.auth.policy import Policy
-from interceptors.auth.tokens import TokenRules
 from interceptors.overload.admission import Priority
 from interceptors.overload.interceptor import Overload
 from interceptors.overload.limit import AdaptiveLimit, LimitRules

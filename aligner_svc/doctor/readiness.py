@@ -121,7 +121,7 @@ class Readiness:
     def _keys(self) -> Iterator[Finding]:
         if self._keys_away is None:
             return
-        from interceptors.auth.keys.database import Database  # noqa: PLC0415 - there already where there are API keys
+        from interceptors.auth.api_keys.database import Database  # noqa: PLC0415 - there already where there are API keys
 
         database = str(Database(self._settings.keys.database.get_secret_value()))
         if self._keys_away():

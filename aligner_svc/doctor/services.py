@@ -14,9 +14,9 @@ from aligner_svc.doctor import words
 from aligner_svc.doctor.files import readers
 from aligner_svc.doctor.findings import Finding, State, in_thread
 from aligner_svc.security_settings import Issuer
-from interceptors.auth.jwk import read_keys
-from interceptors.auth.jwks_http import KeysHttp
-from interceptors.auth.keys_error import KeysError
+from interceptors.auth.jwt.jwk import read_keys
+from interceptors.auth.jwt.jwks_error import KeysError
+from interceptors.auth.jwt.jwks_http import KeysHttp
 from interceptors.quota.stores.redis_client import place
 
 _SLOW_REDIS = 0.025
@@ -66,7 +66,7 @@ async def keys(settings: Settings) -> Sequence[Finding]:
     if "api_key" not in settings.auth.methods:
         return [Finding("keys", State.SKIP, "API keys are not a method of proof")]
     from aligner_svc.keys_access import PepperError, read_pepper  # noqa: PLC0415
-    from interceptors.auth.keys.database import FAULTS, Database, DatabaseUrlError, KeyStoreError, reason  # noqa: PLC0415
+    from interceptors.auth.api_keys.database import FAULTS, Database, DatabaseUrlError, KeyStoreError, reason  # noqa: PLC0415
 
     found: list[Finding] = []
     try:
@@ -100,7 +100,7 @@ async def _level(database: Any) -> tuple[str, int]:
     """The migration the database is at, "" before the first, and how many keys there are. Raises FAULTS."""
     from sqlalchemy import column, func, inspect, pool, select, table  # noqa: PLC0415
 
-    from interceptors.auth.keys.schema import VERSION_TABLE, api_keys  # noqa: PLC0415
+    from interceptors.auth.api_keys.schema import VERSION_TABLE, api_keys  # noqa: PLC0415
 
     engine = database.engine(3.0, poolclass=pool.NullPool)
     try:
@@ -118,7 +118,7 @@ async def _level(database: Any) -> tuple[str, int]:
 def _newest() -> str:
     from alembic.script import ScriptDirectory  # noqa: PLC0415
 
-    from interceptors.auth.keys import migrations  # noqa: PLC0415
+    from interceptors.auth.api_keys import migrations  # noqa: PLC0415
 
     return str(ScriptDirectory(str(Path(migrations.__file__).parent)).get_current_head())
 

@@ -22,8 +22,8 @@ from aligner_svc.keys_access import make_pepper, open_store, read_pepper
 from aligner_svc.protection_settings import QuotaSettings
 from aligner_svc.security_settings import AuditSettings, AuthSettings, Issuer, JwtSettings, KeySettings, TlsSettings
 from aligner_svc.server import Service
-from interceptors.auth.keys import api_key
-from interceptors.auth.keys.store import KeyRecord
+from interceptors.auth.api_keys import format as api_key
+from interceptors.auth.api_keys.store import KeyRecord
 from tests import certificates
 from tests.e2e.refusals import refusal
 from tests.e2e.scripted_engine import ScriptedEngine

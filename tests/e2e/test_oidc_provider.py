@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from interceptors.auth.jwks import UrlKeys
-from interceptors.auth.jwt import JwtAuthenticator
-from interceptors.auth.tokens import TokenRules
+from interceptors.auth.jwt.access_token import TokenRules
+from interceptors.auth.jwt.authenticator import JwtAuthenticator
+from interceptors.auth.jwt.jwks import UrlKeys
 from interceptors.calls.principal import Principal, Rejected, Undecided
 from tests.e2e.oidc import AUDIENCE, OidcProvider, provider
 

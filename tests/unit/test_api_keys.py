@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from interceptors.auth.keys import api_key
+from interceptors.auth.api_keys import format as api_key
 
 # The same in every process that collects these tests.
 KEY = api_key.ApiKey("alk", "7k2m9x4c1q8e", "n0V4bQ9xT2LrEwYc8aJd5GhKmP1sUz7FiBqRvX3tNoC")

@@ -16,7 +16,7 @@ import pytest
 from aligner_svc.security_settings import AuditSettings
 from aligner_svc.telemetry import audit
 from aligner_svc.telemetry.audit import DROPPED, AuditError, AuditLog, open_audit
-from interceptors.auth.tokens import Check
+from interceptors.auth.jwt.access_token import Check
 from interceptors.calls.security_event import Event, SecurityEvent
 
 FAILED = Event.AUTHENTICATION_FAILED

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from aligner_svc import devcerts
 from aligner_svc.devcerts import Pair
-from interceptors.auth.certificate import CertificateAuthenticator, thumbprint
+from interceptors.auth.mtls import CertificateAuthenticator, thumbprint
 from interceptors.calls.principal import Principal, Rejected
 from tests.certificates import CLIENT, DAY, SERVER, authority, client, connect, dns, leaf, peer, server, uri
 

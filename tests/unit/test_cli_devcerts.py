@@ -26,7 +26,7 @@ from aligner_svc import devcerts as made
 from aligner_svc.api.v1 import aligner_pb2, aligner_pb2_grpc
 from aligner_svc.cli.devcerts import devcerts
 from aligner_svc.tls import ServerCertificates
-from interceptors.auth.certificate import CertificateAuthenticator
+from interceptors.auth.mtls import CertificateAuthenticator
 from interceptors.calls.principal import Principal
 from tests.certificates import authority, client
 from tests.e2e.node_client import node_call

@@ -22,8 +22,8 @@ from aligner_svc.cli.keys import app, arguments
 from aligner_svc.config import Settings
 from aligner_svc.keys_access import PepperAbsentError, PepperError, make_pepper, open_store, read_pepper
 from aligner_svc.security_settings import KeySettings
-from interceptors.auth.keys import api_key
-from interceptors.auth.keys.authenticator import KeyAuthenticator
+from interceptors.auth.api_keys import format as api_key
+from interceptors.auth.api_keys.authenticator import KeyAuthenticator
 from interceptors.calls.principal import Principal, Rejected
 from tests import postgres as pg
 

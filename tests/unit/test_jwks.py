@@ -14,11 +14,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from interceptors.auth import jwks as sources
-from interceptors.auth.jwk import read_keys
-from interceptors.auth.jwks import FileKeys, UrlKeys, pause
-from interceptors.auth.jwks_http import LARGEST
-from interceptors.auth.keys_error import KeysError
+from interceptors.auth.jwt.authenticator import jwks as sources
+from interceptors.auth.jwt.jwk import read_keys
+from interceptors.auth.jwt.jwks import FileKeys, UrlKeys, pause
+from interceptors.auth.jwt.jwks_error import KeysError
+from interceptors.auth.jwt.jwks_http import LARGEST
 from tests.scripted_issuer import JWKS, METADATA, RFC_8414, Page, ScriptedIssuer, scripted_issuer
 from tests.token_forge import SigningKey, ec_key, ed_key, jwks, rsa_key
 
@@ -240,7 +240,7 @@ async def test_a_start_does_not_wait_for_an_issuer_that_hangs(issuer: ScriptedIs
 
 
 async def test_an_issuer_that_hangs_is_given_up(issuer: ScriptedIssuer, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("interceptors.auth.jwks_http.TIMEOUT", 0.05)
+    monkeypatch.setattr("interceptors.auth.jwt.jwks_http.TIMEOUT", 0.05)
     issuer.publish(jwks(rsa_key("rsa-1")))
     issuer.pages[JWKS].held = asyncio.Event()
     async with started(issuer.url) as keys:
@@ -249,7 +249,7 @@ async def test_an_issuer_that_hangs_is_given_up(issuer: ScriptedIssuer, monkeypa
 
 
 async def test_an_issuer_that_is_always_about_to_finish_is_given_up(issuer: ScriptedIssuer, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("interceptors.auth.jwks_http.TIMEOUT", 0.2)
+    monkeypatch.setattr("interceptors.auth.jwt.jwks_http.TIMEOUT", 0.2)
     issuer.publish(jwks(rsa_key("rsa-1")))
     issuer.pages[JWKS].dripping = True
     async with started(issuer.url) as keys:

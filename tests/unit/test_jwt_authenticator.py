@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from interceptors.auth import jwk
-from interceptors.auth.jwk import Key, read_keys
-from interceptors.auth.jwks import FileKeys, KeySource, UrlKeys
-from interceptors.auth.jwt import JwtAuthenticator
-from interceptors.auth.keys_error import KeysError
-from interceptors.auth.token_cache import TokenCache, token_digest
-from interceptors.auth.tokens import TokenRules
+from interceptors.auth.jwt.access_token import TokenRules
+from interceptors.auth.jwt.authenticator import JwtAuthenticator, jwk
+from interceptors.auth.jwt.jwk import Key, read_keys
+from interceptors.auth.jwt.jwks import FileKeys, KeySource, UrlKeys
+from interceptors.auth.jwt.jwks_error import KeysError
+from interceptors.auth.jwt.token_cache import TokenCache, token_digest
 from interceptors.calls.principal import Principal, Rejected, Undecided, Verdict
 from tests.scripted_issuer import JWKS, METADATA, ScriptedIssuer, scripted_issuer
 from tests.token_forge import ACCEPTED, ATTACKS, Accepted, Attack, Forge, ec_key, jwks, rsa_key

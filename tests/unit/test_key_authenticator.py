@@ -9,9 +9,10 @@ import logging
 
 import pytest
 
-from interceptors.auth.keys import api_key, authenticator, cache, last_used
-from interceptors.auth.keys.authenticator import KeyAuthenticator
-from interceptors.auth.keys.store import KeyRecord, KeyStoreError
+from interceptors.auth.api_keys import authenticator, cache, last_used
+from interceptors.auth.api_keys import format as api_key
+from interceptors.auth.api_keys.authenticator import KeyAuthenticator
+from interceptors.auth.api_keys.store import KeyRecord, KeyStoreError
 from interceptors.calls.principal import Principal, Rejected, Undecided
 
 PEPPER = b"pepper of the tests, 32 characters"

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from interceptors.auth.keys import database, migrate
-from interceptors.auth.keys.database import Database
-from interceptors.auth.keys.schema import VERSION_TABLE, api_keys, metadata
-from interceptors.auth.keys.store import DatabaseUrlError, KeyRecord, KeyStore, KeyStoreError
+from interceptors.auth.api_keys import database, migrate
+from interceptors.auth.api_keys.database import Database
+from interceptors.auth.api_keys.schema import VERSION_TABLE, api_keys, metadata
+from interceptors.auth.api_keys.store import DatabaseUrlError, KeyRecord, KeyStore, KeyStoreError
 from tests import postgres as pg
 
 postgres_server = pg.postgres_server
@@ -181,7 +181,7 @@ async def test_tasks_migrate_at_once(url):
 
 _MIGRATE = """
 import asyncio, sys
-from interceptors.auth.keys.store import KeyStore
+from interceptors.auth.api_keys.store import KeyStore
 sys.stdin.readline()
 async def main():
     store = KeyStore(sys.argv[1])

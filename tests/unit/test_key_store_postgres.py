@@ -9,9 +9,10 @@ import logging
 import asyncpg
 import pytest
 
-from interceptors.auth.keys import api_key, cache, migrate
-from interceptors.auth.keys.authenticator import KeyAuthenticator
-from interceptors.auth.keys.store import KeyRecord, KeyStore, KeyStoreError
+from interceptors.auth.api_keys import cache, migrate
+from interceptors.auth.api_keys import format as api_key
+from interceptors.auth.api_keys.authenticator import KeyAuthenticator
+from interceptors.auth.api_keys.store import KeyRecord, KeyStore, KeyStoreError
 from interceptors.calls.principal import Principal, Rejected, Undecided
 from tests import postgres as pg
 

@@ -20,7 +20,7 @@ from aligner_svc.telemetry.log_writer import LogWriter
 from aligner_svc.telemetry.logs import in_force, open_logs
 from aligner_svc.telemetry.rate_limit import LogLimit, Rate
 from aligner_svc.telemetry.redaction import REDACTED, Redactor, conceal
-from interceptors.auth.keys import api_key
+from interceptors.auth.api_keys import format as api_key
 from interceptors.calls.call import Call, enter_call
 from interceptors.tracing.call_trace import CallTrace, SpanRef, enter_trace
 

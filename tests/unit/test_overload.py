@@ -468,7 +468,7 @@ async def test_shedding_is_logged_once_and_not_for_every_call(caplog) -> None:
         await bench.fill(channel, "h")
         for _ in range(20):
             await refused(answer(start(channel, "UnaryUnary", "h")))
-    assert len([record for record in caplog.records if record.name == "interceptors.overload.interceptor"]) == 1
+    assert len([record for record in caplog.records if record.name == "interceptors.overload.overload"]) == 1
 
 
 async def test_work_outside_of_an_admitted_call_is_simply_done() -> None:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interceptors.auth.jwk import read_keys
-from interceptors.auth.tokens import LONGEST, Check, TokenRules, Unverified, Verified, judge, read, verify
+from interceptors.auth.jwt.access_token import LONGEST, Check, TokenRules, Unverified, Verified, judge, read, verify
+from interceptors.auth.jwt.jwk import read_keys
 from interceptors.calls.principal import Principal, Rejected
 from tests.token_forge import ACCEPTED, ATTACKS, Accepted, Attack, Forge, jwks, rsa_key
 

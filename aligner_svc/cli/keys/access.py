@@ -18,8 +18,8 @@ from aligner_svc.keys_access import PepperAbsentError, PepperError, make_pepper,
 from aligner_svc.security_settings import KeySettings
 from aligner_svc.settings_report import SettingsProblem, load, unknown_variables
 from aligner_svc.telemetry.audit import AuditError, open_audit
-from interceptors.auth.keys import api_key
-from interceptors.auth.keys.store import DatabaseUrlError, KeyRecord, KeyStore, KeyStoreError
+from interceptors.auth.api_keys import format as api_key
+from interceptors.auth.api_keys.store import DatabaseUrlError, KeyRecord, KeyStore, KeyStoreError
 from interceptors.calls.security_event import Event, Record, SecurityEvent
 
 _CONNECT_TIMEOUT = 5.0

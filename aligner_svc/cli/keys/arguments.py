@@ -65,7 +65,7 @@ def scopes(given: Sequence[str]) -> frozenset[str]:
 
 def key_id(text: str, prefix: str) -> str:
     """Of an id, of a principal as logs have it (key:ID), or with - of the whole key on stdin. Raises Failure."""
-    from interceptors.auth.keys import api_key
+    from interceptors.auth.api_keys import format as api_key
 
     if text == "-":
         # Limited, so that a wrong pipe does not fill the memory. Never repeated in a message.

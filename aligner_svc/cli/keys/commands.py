@@ -17,7 +17,7 @@ from aligner_svc.cli.keys import arguments, shown
 
 if TYPE_CHECKING:
     from aligner_svc.cli.keys.access import Access
-    from interceptors.auth.keys.store import KeyRecord
+    from interceptors.auth.api_keys.store import KeyRecord
 
 
 class NewFormat(StrEnum):

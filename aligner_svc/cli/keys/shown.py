@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from interceptors.auth.keys.store import KeyRecord
+    from interceptors.auth.api_keys.store import KeyRecord
 
 _COLOUR = {"live": "green", "rotated": "yellow", "expired": "dim", "revoked": "red"}
 

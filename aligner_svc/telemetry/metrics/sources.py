@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from aligner_svc.engines.batching import State as EngineState
     from aligner_svc.workers import WorkerPool
     from interceptors.antivirus.scanner import State as AntivirusState
-    from interceptors.auth.jwks import KeySource
+    from interceptors.auth.jwt.jwks import KeySource
     from interceptors.overload.interceptor import Overload
     from interceptors.quota.stores.fallback import FallbackStore
 

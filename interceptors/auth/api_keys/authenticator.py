@@ -7,13 +7,13 @@ import logging
 import time
 from collections.abc import Callable
 
-from interceptors.auth.keys import api_key
-from interceptors.auth.keys.cache import KeyCache
-from interceptors.auth.keys.last_used import LastUsed
-from interceptors.auth.keys.store import KeyRecord, KeyStore
+from interceptors.auth.api_keys import format as api_key
+from interceptors.auth.api_keys.cache import KeyCache
+from interceptors.auth.api_keys.last_used import LastUsed
+from interceptors.auth.api_keys.store import KeyRecord, KeyStore
 from interceptors.calls.principal import Principal, Rejected, Undecided, Verdict
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("interceptors.auth.keys.authenticator")
 
 _NOBODY = bytes(32)
 """What the digest is compared with where there is no key of that id: the same work as for a wrong secret."""

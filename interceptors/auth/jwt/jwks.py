@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from interceptors.auth.jwk import Key, KeySet, read_keys
-from interceptors.auth.jwks_http import LARGEST, KeysHttp
-from interceptors.auth.keys_error import KeysError
+from interceptors.auth.jwt.jwk import Key, KeySet, read_keys
+from interceptors.auth.jwt.jwks_error import KeysError
+from interceptors.auth.jwt.jwks_http import LARGEST, KeysHttp
 from interceptors.rules.file_watch import FileWatch
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("interceptors.auth.jwks")
 
 START_PATIENCE = 2.0
 """Seconds that `start` waits for the first keys."""

@@ -7,8 +7,8 @@ from urllib.parse import SplitResult, urlsplit
 
 import httpx
 
-from interceptors.auth.keys_error import KeysError
-from interceptors.auth.strict_json import strict_object
+from interceptors.auth.jwt.jwks_error import KeysError
+from interceptors.auth.jwt.strict_json import strict_object
 
 TIMEOUT = 5.0
 """Seconds for all of it: a caller with an unknown key waits that long."""

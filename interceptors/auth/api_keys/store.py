@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, insert, or_, select, update
 
-from interceptors.auth.keys.database import FAULTS, Database, DatabaseUrlError, KeyStoreError, reason
-from interceptors.auth.keys.migrate import migrate
-from interceptors.auth.keys.schema import api_keys
+from interceptors.auth.api_keys.database import FAULTS, Database, DatabaseUrlError, KeyStoreError, reason
+from interceptors.auth.api_keys.migrate import migrate
+from interceptors.auth.api_keys.schema import api_keys
 
 if TYPE_CHECKING:
     from sqlalchemy import RowMapping

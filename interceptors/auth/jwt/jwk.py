@@ -11,7 +11,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
-from interceptors.auth.strict_json import strict_object
+from interceptors.auth.jwt.strict_json import strict_object
 
 KEY_ID = re.compile(r"[A-Za-z0-9_=+~-][A-Za-z0-9._~=+:@-]{0,127}")
 """What a kid may look like. It is only ever looked up in a dict, but it is also logged: no paths, quotes or spaces."""

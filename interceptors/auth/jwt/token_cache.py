@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 
-from interceptors.auth.tokens import Verified
+from interceptors.auth.jwt.access_token import Verified
 
 
 class TokenCache:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import pool, text
 
-from interceptors.auth.keys.database import Database, KeyStoreError, begin_immediate
+from interceptors.auth.api_keys.database import Database, KeyStoreError, begin_immediate
 
 if TYPE_CHECKING:
     from alembic.config import Config

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from interceptors.auth.jwk import Key, canonical
-from interceptors.auth.jwks import KeySource
-from interceptors.auth.token_cache import TokenCache, token_digest
-from interceptors.auth.tokens import LONGEST, Check, TokenRules, Unverified, Verified, judge, read, verify
+from interceptors.auth.jwt.access_token import LONGEST, Check, TokenRules, Unverified, Verified, judge, read, verify
+from interceptors.auth.jwt.jwk import Key, canonical
+from interceptors.auth.jwt.jwks import KeySource
+from interceptors.auth.jwt.token_cache import TokenCache, token_digest
 from interceptors.calls.principal import Rejected, Undecided, Verdict
 
 

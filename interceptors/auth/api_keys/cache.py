@@ -21,10 +21,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from interceptors.auth.keys.store import KeyRecord, KeyStore, KeyStoreError
+from interceptors.auth.api_keys.store import KeyRecord, KeyStore, KeyStoreError
 from interceptors.calls.principal import Undecided
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("interceptors.auth.keys.cache")
 
 FRESH = 2.0
 STALE = 4.5

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from interceptors.auth.keys.schema import VERSION_TABLE, metadata
+from interceptors.auth.api_keys.schema import VERSION_TABLE, metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

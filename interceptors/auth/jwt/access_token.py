@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from interceptors.auth.jwk import KEY_ID, Key, canonical
-from interceptors.auth.strict_json import DuplicateMemberError, strict_object
+from interceptors.auth.jwt.jwk import KEY_ID, Key, canonical
+from interceptors.auth.jwt.strict_json import DuplicateMemberError, strict_object
 from interceptors.calls.principal import Principal, Rejected
 
 LONGEST = 8192

@@ -8,9 +8,9 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 
-from interceptors.auth.keys.store import KeyRecord, KeyStore, KeyStoreError
+from interceptors.auth.api_keys.store import KeyRecord, KeyStore, KeyStoreError
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("interceptors.auth.keys.last_used")
 
 EVERY = 60.0
 """Seconds between two writes for one key, by all servers together: each sees in the database what the others wrote."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from aligner_svc.security_settings import KeySettings
+    from aligner_svc.config.security import KeySettings
     from interceptors.auth.api_keys.store import KeyStore
 
 _PEPPER_BYTES = 32

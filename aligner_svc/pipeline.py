@@ -9,7 +9,7 @@ from enum import Enum
 
 from aligner_svc.audio.decode import Decoded, Decoder
 from aligner_svc.audio.encoding import Encoding
-from aligner_svc.config import Limits
+from aligner_svc.config.limits import Limits
 from aligner_svc.domain import Alignment, Caller, Timing, Token, Warning, Word, WordStatus
 from aligner_svc.engines.base import Engine, EngineResult, Span
 from aligner_svc.engines.qwen.words import LANGUAGES as QWEN_LANGUAGES

@@ -17,7 +17,8 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from aligner_svc.api.v1 import aligner_pb2, aligner_pb2_grpc
 from aligner_svc.audio.decode import Decoder
 from aligner_svc.channel_options import ChannelOptions
-from aligner_svc.config import MIB, Limits, Settings
+from aligner_svc.config import Settings
+from aligner_svc.config.limits import MIB, Limits
 from aligner_svc.engines.base import Engine, EngineStartError
 from aligner_svc.engines.batching import BatchWatch
 from aligner_svc.engines.pocketsphinx.engine import PocketSphinxEngine

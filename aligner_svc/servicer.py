@@ -11,7 +11,7 @@ from grpc import aio
 from aligner_svc import __version__, messages
 from aligner_svc.api.v1 import aligner_pb2, aligner_pb2_grpc
 from aligner_svc.audio.decode import Decoded
-from aligner_svc.config import Limits, StreamSettings
+from aligner_svc.config.limits import Limits, StreamSettings
 from aligner_svc.course import Course
 from aligner_svc.domain import Alignment, Caller
 from aligner_svc.engines.base import Engine

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from aligner_svc import messages
 from aligner_svc.api.v1 import aligner_pb2 as pb
-from aligner_svc.config import Limits
+from aligner_svc.config.limits import Limits
 from aligner_svc.declared import Arriving, Declared
 from aligner_svc.errors import InvalidArgumentError, LimitExceededError
 from aligner_svc.pipeline import Job, Pipeline

@@ -13,12 +13,14 @@ from pathlib import Path
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from aligner_svc.config import DecodeSettings, EngineSettings, ServerSettings, Settings
+from aligner_svc.config import Settings
+from aligner_svc.config.engine import EngineSettings
+from aligner_svc.config.limits import DecodeSettings, ServerSettings
+from aligner_svc.config.protection import QuotaSettings
+from aligner_svc.config.security import AuditSettings, AuthSettings, Issuer, JwtSettings
 from aligner_svc.domain import Caller, Clip, ProgressSink, Token, WordStatus
 from aligner_svc.engines.base import EngineResult, Span
 from aligner_svc.errors import LimitExceededError
-from aligner_svc.protection_settings import QuotaSettings
-from aligner_svc.security_settings import AuditSettings, AuthSettings, Issuer, JwtSettings
 from aligner_svc.server import Service
 from aligner_svc.telemetry.logs import open_logs
 from aligner_svc.text import tokenise

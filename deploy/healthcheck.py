@@ -8,7 +8,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from aligner_svc.config import Settings
-from aligner_svc.settings_report import SettingsProblem, load
+from aligner_svc.config.report import SettingsProblem, load
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Write the settings table of README.md from aligner_svc/config.py. `--check` only compares."""
+"""Write the settings table of README.md from aligner_svc/config/settings.py. `--check` only compares."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from aligner_svc.config import MIB, Settings
+from aligner_svc.config import Settings
+from aligner_svc.config.limits import MIB
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN = "<!-- settings: tools/settings_table.py writes this table -->\n"

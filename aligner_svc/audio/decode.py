@@ -12,7 +12,7 @@ import numpy.typing as npt
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.audio.refused import MAX_CHANNELS, MAX_RATE, MIN_RATE
 from aligner_svc.audio.sniff import ACCEPTED, check_headerless, sniff
-from aligner_svc.config import MIB, DecodeSettings, Limits
+from aligner_svc.config.limits import MIB, DecodeSettings, Limits
 from aligner_svc.domain import SAMPLE_RATE, Clip
 from aligner_svc.domain import Warning as AudioWarning
 from aligner_svc.errors import InvalidArgumentError, UnavailableError

@@ -144,7 +144,7 @@ def _configured(config: Path | None) -> Path:
     if config is not None:
         os.environ["ALIGNER_CONFIG"] = str(config)
     from aligner_svc.config import Settings
-    from aligner_svc.settings_report import SettingsProblem, load
+    from aligner_svc.config.report import SettingsProblem, load
 
     try:
         found = load(Settings).settings.audit.file

@@ -17,7 +17,7 @@ from aligner_svc.cli.credentials import VARIABLES
 from aligner_svc.cli.failures import from_settings, reported, warn
 
 if TYPE_CHECKING:
-    from aligner_svc.settings_report import Row
+    from aligner_svc.config.report import Row
 
 
 class ConfigFormat(StrEnum):
@@ -42,7 +42,7 @@ def config(
     if file is not None:
         os.environ["ALIGNER_CONFIG"] = str(file)
     from aligner_svc.config import Settings
-    from aligner_svc.settings_report import SettingsProblem, load, unknown_variables
+    from aligner_svc.config.report import SettingsProblem, load, unknown_variables
 
     for unknown in unknown_variables(Settings, VARIABLES):
         warn(str(unknown))

@@ -98,9 +98,9 @@ def as_json(findings: Sequence[Finding]) -> str:
 
 def _settings() -> tuple[Settings | None, list[Finding]]:
     """None where they cannot be used: then what depends on them cannot be checked."""
-    from aligner_svc.config import Settings, toml_file
+    from aligner_svc.config.report import SettingsProblem, load, unknown_variables
+    from aligner_svc.config.settings import Settings, toml_file
     from aligner_svc.doctor.findings import Finding, State
-    from aligner_svc.settings_report import SettingsProblem, load, unknown_variables
 
     found = [
         Finding("settings", State.WARN, str(unknown), "unset it, or correct the name: `aligner config` lists all there are")

@@ -12,8 +12,8 @@ import typer
 
 if TYPE_CHECKING:
     from aligner_svc.client import AlignerClientError
+    from aligner_svc.config.report import SettingsProblem
     from aligner_svc.domain import Alignment
-    from aligner_svc.settings_report import SettingsProblem
 
 FAILED = 1
 USAGE = 2

@@ -41,7 +41,7 @@ def serve(  # noqa: PLR0917 - typer makes flags of them; nobody gives them by po
     import asyncio
 
     from aligner_svc.config import Settings
-    from aligner_svc.settings_report import Override, SettingsProblem, load, unknown_variables
+    from aligner_svc.config.report import Override, SettingsProblem, load, unknown_variables
 
     flags = [
         Override("--profile", ("server", "profile"), profile),

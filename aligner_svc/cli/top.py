@@ -112,7 +112,7 @@ def _url(config: Path | None) -> str:
     if config is not None:
         os.environ["ALIGNER_CONFIG"] = str(config)
     from aligner_svc.config import Settings
-    from aligner_svc.settings_report import SettingsProblem, load
+    from aligner_svc.config.report import SettingsProblem, load
 
     try:
         settings = load(Settings).settings

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from aligner_svc.config import Settings
+from aligner_svc.config.security import Issuer
 from aligner_svc.doctor import words
 from aligner_svc.doctor.files import readers
 from aligner_svc.doctor.findings import Finding, State, in_thread
-from aligner_svc.security_settings import Issuer
 from interceptors.auth.jwt.jwk import read_keys
 from interceptors.auth.jwt.jwks_error import KeysError
 from interceptors.auth.jwt.jwks_http import KeysHttp

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from aligner_svc.security_settings import AuditSettings
+from aligner_svc.config.security import AuditSettings
 from interceptors.calls.security_event import SecurityEvent
 
 log = logging.getLogger(__name__)

@@ -15,12 +15,14 @@ from typing import Any, Literal
 import grpc
 
 from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
-from aligner_svc.config import DecodeSettings, EngineSettings, Limits, QwenSettings, ServerSettings, Settings, StreamSettings
+from aligner_svc.config import Settings
+from aligner_svc.config.engine import EngineSettings, QwenSettings
+from aligner_svc.config.limits import DecodeSettings, Limits, ServerSettings, StreamSettings
+from aligner_svc.config.protection import AbuseSettings, AntivirusSettings, ConnectionSettings, OverloadSettings, QuotaSettings
+from aligner_svc.config.security import AuditSettings, AuthSettings, JwtSettings, KeySettings, TlsSettings
+from aligner_svc.config.telemetry import MetricsSettings, TracingSettings
 from aligner_svc.engines.base import Engine
-from aligner_svc.protection_settings import AbuseSettings, AntivirusSettings, ConnectionSettings, OverloadSettings, QuotaSettings
-from aligner_svc.security_settings import AuditSettings, AuthSettings, JwtSettings, KeySettings, TlsSettings
 from aligner_svc.server import Service
-from aligner_svc.telemetry_settings import MetricsSettings, TracingSettings
 
 ALIGNER = Path(sys.executable).with_name("aligner")
 PATIENCE = 60.0

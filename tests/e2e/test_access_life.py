@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from aligner_svc import devcerts
 from aligner_svc.api.v1 import aligner_pb2, aligner_pb2_grpc
-from aligner_svc.security_settings import AuthSettings, JwtSettings, TlsSettings
+from aligner_svc.config.security import AuthSettings, JwtSettings, TlsSettings
 from aligner_svc.server import StartError
 from tests import certificates
 from tests.e2e.guarded import Home, bearer, denied, info, with_key

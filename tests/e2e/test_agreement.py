@@ -12,8 +12,8 @@ import pytest
 from aligner_svc.api.v1 import aligner_pb2
 from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
 from aligner_svc.client import AsyncAligner, BearerToken, InvalidArgumentError, Tls
-from aligner_svc.protection_settings import AntivirusSettings, QuotaSettings
-from aligner_svc.telemetry_settings import TracingSettings
+from aligner_svc.config.protection import AntivirusSettings, QuotaSettings
+from aligner_svc.config.telemetry import TracingSettings
 from interceptors.metrics import CODES
 from tests.clamd_server import EICAR, ClamdServer, clamav, clamd_server  # noqa: F401 - fixtures
 from tests.e2e.guarded import Home, bearer, info, port_of, with_key

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
-from aligner_svc.config import MIB, StreamSettings
+from aligner_svc.config.limits import MIB, StreamSettings
 from tests.e2e.recordings import SPEECH
 from tests.e2e.scripted_engine import ScriptedEngine
 from tests.e2e.servers import calling, serving

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
-from aligner_svc.config import MIB, Limits
+from aligner_svc.config.limits import MIB, Limits
 from tests.e2e.recordings import SPEECH, TRANSCRIPT, WORDS, encode, raw_wav, samples, wav
 from tests.e2e.refusals import check, refusal
 from tests.e2e.scripted_engine import ScriptedEngine

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.audio.encoding import Encoding
-from aligner_svc.config import MIB, Limits
+from aligner_svc.config.limits import MIB, Limits
 from aligner_svc.server import Service
 from tests.e2e.recordings import SPEECH
 from tests.e2e.refusals import check, refusal

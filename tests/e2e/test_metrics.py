@@ -16,9 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from aligner_svc.api.v1 import aligner_pb2
 from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
-from aligner_svc.protection_settings import AntivirusSettings
+from aligner_svc.config.protection import AntivirusSettings
+from aligner_svc.config.telemetry import MetricsSettings
 from aligner_svc.server import Service
-from aligner_svc.telemetry_settings import MetricsSettings
 from tests.clamd_server import ClamdServer, clamav, clamd_server  # noqa: F401 - fixtures
 from tests.daemon import free_port
 from tests.e2e.guarded import Home, bearer, info, with_key

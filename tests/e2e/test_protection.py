@@ -15,8 +15,8 @@ from pydantic import SecretStr
 
 from aligner_svc.api.v1 import aligner_pb2
 from aligner_svc.client import Aligner, AsyncAligner, AudioEncoding, ResourceExhaustedError, RetryPolicy
-from aligner_svc.config import EngineSettings
-from aligner_svc.protection_settings import AbuseSettings, QuotaSettings
+from aligner_svc.config.engine import EngineSettings
+from aligner_svc.config.protection import AbuseSettings, QuotaSettings
 from aligner_svc.server import StartError
 from tests.e2e.guarded import Home, bearer, info
 from tests.e2e.recordings import SPEECH, TRANSCRIPT, samples, silence_flac

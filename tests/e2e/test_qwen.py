@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
-from aligner_svc.config import QwenSettings
+from aligner_svc.config.engine import QwenSettings
 from aligner_svc.domain import SAMPLE_RATE
 from aligner_svc.engines.qwen import checkpoint
 from aligner_svc.engines.qwen.forward import PackedAligner, Slots

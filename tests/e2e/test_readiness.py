@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 
 from aligner_svc.api.v1 import aligner_pb2
-from aligner_svc.protection_settings import AntivirusSettings, QuotaSettings
+from aligner_svc.config.protection import AntivirusSettings, QuotaSettings
+from aligner_svc.config.telemetry import MetricsSettings
 from aligner_svc.server import Service
-from aligner_svc.telemetry_settings import MetricsSettings
 from interceptors.auth.api_keys import format as api_key
 from tests.clamd_server import ClamdServer, clamav, clamd_server  # noqa: F401 - fixtures
 from tests.e2e.guarded import Home, bearer, denied, info, with_key

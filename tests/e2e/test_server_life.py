@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from aligner_svc import __version__
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
-from aligner_svc.config import Limits
+from aligner_svc.config.limits import Limits
 from aligner_svc.server import StartError
 from tests.e2e.recordings import SPEECH, TRANSCRIPT, WORDS
 from tests.e2e.scripted_engine import ScriptedEngine

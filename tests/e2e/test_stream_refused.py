@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
-from aligner_svc.config import Limits, StreamSettings
+from aligner_svc.config.limits import Limits, StreamSettings
 from aligner_svc.server import Service
 from tests.e2e.refusals import check, refusal
 from tests.e2e.scripted_engine import ScriptedEngine

@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from aligner_svc.api.v1 import aligner_pb2
-from aligner_svc.telemetry_settings import TracingSettings
+from aligner_svc.config.telemetry import TracingSettings
 from tests.e2e.guarded import Home, bearer
 from tests.e2e.recordings import SPEECH, TRANSCRIPT, WORDS, repeated
 from tests.e2e.refusals import refusal

@@ -19,7 +19,7 @@ with atheris.instrument_imports(
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.audio.decode import Decoder
-from aligner_svc.config import Limits
+from aligner_svc.config.limits import Limits
 from aligner_svc.errors import AlignerError, Status
 from tests.e2e.scripted_engine import ScriptedEngine
 from tests.fuzz.running import run

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from aligner_svc.security_settings import AuditSettings
+from aligner_svc.config.security import AuditSettings
 from aligner_svc.telemetry import audit
 from aligner_svc.telemetry.audit import DROPPED, AuditError, AuditLog, open_audit
 from interceptors.auth.jwt.access_token import Check

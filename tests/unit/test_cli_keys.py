@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 from aligner_svc.cli.failures import Failure
 from aligner_svc.cli.keys import app, arguments
 from aligner_svc.config import Settings
+from aligner_svc.config.security import KeySettings
 from aligner_svc.keys_access import PepperAbsentError, PepperError, make_pepper, open_store, read_pepper
-from aligner_svc.security_settings import KeySettings
 from interceptors.auth.api_keys import format as api_key
 from interceptors.auth.api_keys.authenticator import KeyAuthenticator
 from interceptors.calls.principal import Principal, Rejected

@@ -16,7 +16,7 @@ import pytest_asyncio
 import aligner_svc
 from aligner_svc.audio.decode import Decoded, Decoder
 from aligner_svc.audio.encoding import Encoding
-from aligner_svc.config import DecodeSettings, Limits
+from aligner_svc.config.limits import DecodeSettings, Limits
 from aligner_svc.errors import AlignerError, InvalidArgumentError, UnavailableError
 from aligner_svc.workers import WorkerPool
 

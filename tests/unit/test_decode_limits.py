@@ -21,7 +21,7 @@ from aligner_svc.audio.encoding import Encoding
 from aligner_svc.audio.mpeg import skip_id3
 from aligner_svc.audio.refused import RefusedError
 from aligner_svc.audio.wave import read_wave_header
-from aligner_svc.config import DecodeSettings, Limits
+from aligner_svc.config.limits import DecodeSettings, Limits
 from aligner_svc.errors import InvalidArgumentError
 from aligner_svc.workers import WorkerDiedError, WorkerPool
 from tests.peak_memory import peak_memory

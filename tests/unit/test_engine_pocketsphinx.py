@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aligner_svc.config import EngineSettings
+from aligner_svc.config.engine import EngineSettings
 from aligner_svc.domain import SAMPLE_RATE, Caller, Clip, Token, WordStatus
 from aligner_svc.engines.pocketsphinx.engine import PocketSphinxEngine
 from aligner_svc.engines.pocketsphinx.wire import TokenSpan, WindowAnswer, decode_request, encode_answer

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
-from aligner_svc.config import Limits
+from aligner_svc.config.limits import Limits
 from aligner_svc.server import Service
 from tests.e2e.recordings import samples, wav
 from tests.e2e.refusals import refusal

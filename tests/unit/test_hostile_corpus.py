@@ -14,7 +14,7 @@ import pytest_asyncio
 import aligner_svc
 from aligner_svc.audio.decode import Decoder
 from aligner_svc.audio.encoding import Encoding
-from aligner_svc.config import DecodeSettings, Limits
+from aligner_svc.config.limits import DecodeSettings, Limits
 from aligner_svc.errors import InvalidArgumentError
 from tests.e2e.servers import until
 from tests.hostile.corpus import CORPUS

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from aligner_svc.config import EngineSettings, QwenSettings
+from aligner_svc.config.engine import EngineSettings, QwenSettings
 from aligner_svc.domain import SAMPLE_RATE, Caller, Clip
 from aligner_svc.engines.base import EngineResult, EngineStartError
 from aligner_svc.engines.qwen import device

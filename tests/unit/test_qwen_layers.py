@@ -14,7 +14,7 @@ from qwen_asr.core.transformers_backend import modeling_qwen3_asr
 from torch import nn
 from torch.nn import functional
 
-from aligner_svc.config import QwenSettings
+from aligner_svc.config.engine import QwenSettings
 from aligner_svc.domain import SAMPLE_RATE
 from aligner_svc.engines.qwen import checkpoint
 from aligner_svc.engines.qwen.device import resolve_dtype

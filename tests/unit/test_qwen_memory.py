@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from aligner_svc.config import EngineSettings, QwenSettings
+from aligner_svc.config.engine import EngineSettings, QwenSettings
 from aligner_svc.domain import SAMPLE_RATE, Caller, Clip
 from aligner_svc.engines.qwen import checkpoint, device, engine, memory
 from aligner_svc.engines.qwen.device import ModelThread

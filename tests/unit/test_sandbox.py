@@ -20,7 +20,8 @@ import pytest
 import aligner_svc
 from aligner_svc.audio.decode import Decoder
 from aligner_svc.audio.encoding import Encoding
-from aligner_svc.config import DecodeSettings, EngineSettings, Limits
+from aligner_svc.config.engine import EngineSettings
+from aligner_svc.config.limits import DecodeSettings, Limits
 from aligner_svc.domain import Caller, WordStatus
 from aligner_svc.engines.pocketsphinx.engine import PocketSphinxEngine
 from aligner_svc.workers import WorkerCrashedError, WorkerDiedError, WorkerPool, log_sandbox

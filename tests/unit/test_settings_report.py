@@ -10,7 +10,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from aligner_svc.cli.config import as_toml
-from aligner_svc.settings_report import SettingsProblem, load
+from aligner_svc.config.report import SettingsProblem, load
 
 
 class Keys(BaseModel):

@@ -14,9 +14,9 @@ import typer
 from aligner_svc.cli.failures import UNAVAILABLE, USAGE, Failure, from_settings, warn
 from aligner_svc.cli.keys import arguments
 from aligner_svc.config import Settings
+from aligner_svc.config.report import SettingsProblem, load, unknown_variables
+from aligner_svc.config.security import KeySettings
 from aligner_svc.keys_access import PepperAbsentError, PepperError, make_pepper, open_store, open_to_others, read_pepper
-from aligner_svc.security_settings import KeySettings
-from aligner_svc.settings_report import SettingsProblem, load, unknown_variables
 from aligner_svc.telemetry.audit import AuditError, open_audit
 from interceptors.auth.api_keys import format as api_key
 from interceptors.auth.api_keys.store import DatabaseUrlError, KeyRecord, KeyStore, KeyStoreError

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from aligner_svc.config import EngineSettings
+from aligner_svc.config.engine import EngineSettings
 from aligner_svc.domain import Caller, Clip, ProgressSink, Token, Warning, WordStatus
 from aligner_svc.engines.base import EngineResult, Span
 from aligner_svc.engines.batching import Batcher, BatchWatch, queue_full

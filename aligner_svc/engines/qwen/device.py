@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from aligner_svc.config import QwenSettings
+from aligner_svc.config.engine import QwenSettings
 from aligner_svc.engines.base import EngineStartError
 from aligner_svc.engines.batching import DeviceMemoryError
 from aligner_svc.engines.qwen.forward import Slots

@@ -12,7 +12,7 @@ from typing import ParamSpec, TypeVar
 
 import numpy as np
 
-from aligner_svc.config import EngineSettings, QwenSettings
+from aligner_svc.config.engine import EngineSettings, QwenSettings
 from aligner_svc.domain import SAMPLE_RATE, Caller, Clip, ProgressSink, Token
 from aligner_svc.engines.base import EngineResult, EngineStartError
 from aligner_svc.engines.batching import Batcher, BatchWatch, DeviceMemoryError, State, closed, queue_full

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
+from aligner_svc.config.section import Names, Section, check_url, split_names
 
-class Section(BaseModel):
-    """One concern's settings: a misspelled name is an error, and nothing changes once read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-def split_names(value: Any) -> Any:
-    """From a variable: names with commas between them. From the file: a list."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_names)]
 AuthMethod = Literal["mtls", "jwt", "api_key"]
 
 
@@ -87,16 +75,6 @@ class Issuer(Section):
         if self.jwks_url is None and self.jwks_file is None:
             check_url(self.issuer)
         return self
-
-
-def check_url(value: str) -> None:
-    """https, or http on loopback: whoever can change the keys on their way can sign as the issuer. Raises ValueError."""
-    parts = urlsplit(value)
-    if parts.scheme == "https" and parts.hostname:
-        return
-    if parts.scheme == "http" and parts.hostname in {"localhost", "127.0.0.1", "::1"}:
-        return
-    raise ValueError("an https URL is needed (http on localhost alone)")
 
 
 class JwtSettings(Section):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr, field_validator
 
-from aligner_svc.security_settings import Names, Section
+from aligner_svc.config.section import Names, Section
 
 
 class QuotaSettings(Section):

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
-from aligner_svc.security_settings import Section, split_names
+from aligner_svc.config.section import Section, split_names
 
 
 class MetricsSettings(Section):

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
-from aligner_svc.config import toml_file
+from aligner_svc.config.settings import toml_file
 
 CONFIG_VARIABLE = "ALIGNER_CONFIG"
 _PREFIX = "ALIGNER_"

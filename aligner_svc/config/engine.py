@@ -1,0 +1,40 @@
+"""Settings of the engines."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from aligner_svc.config.limits import available_cores
+from aligner_svc.config.section import Section
+
+
+class EngineSettings(Section):
+    """The aligner behind the service."""
+
+    name: Literal["pocketsphinx", "qwen"] = Field(
+        "pocketsphinx", description="pocketsphinx: English on any CPU; qwen: Qwen3-ForcedAligner, 11 languages"
+    )
+    workers: int = Field(default_factory=available_cores, ge=1, le=1024, description="aligner processes (pocketsphinx)")
+    queue: int = Field(64, ge=1, le=1_000_000, description="calls that may wait for the engine; one more is refused")
+
+
+class QwenSettings(Section):
+    """Qwen3-ForcedAligner, where it is the engine."""
+
+    model: str = Field(
+        "Qwen/Qwen3-ForcedAligner-0.6B",
+        min_length=1,
+        description="folder of a checkpoint, or a repository of the Hugging Face hub",
+    )
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$", description="cpu, cuda, cuda:N; auto: cuda if there is one"
+    )
+    dtype: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="precision of weights and arithmetic; auto: bf16 where the device multiplies it natively"
+    )
+    batch_tokens: int = Field(
+        0, ge=0, le=10_000_000, description="rows of the decoder one batch may have; 0: 32768 on a GPU, 1024 on a CPU"
+    )
+    batch_items: int = Field(128, ge=1, le=10_000, description="calls one batch may have")

@@ -1,0 +1,63 @@
+"""Settings: ALIGNER_* variables over a TOML file over the defaults below.
+
+Nested fields are joined by two underscores: `ALIGNER_LIMITS__AUDIO_SECONDS=600`. The TOML
+file is `aligner.toml` in the working directory, or the one `ALIGNER_CONFIG` names.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from aligner_svc.config.engine import EngineSettings, QwenSettings
+from aligner_svc.config.limits import DecodeSettings, Limits, ServerSettings, StreamSettings
+from aligner_svc.config.protection import AbuseSettings, AntivirusSettings, ConnectionSettings, OverloadSettings, QuotaSettings
+from aligner_svc.config.security import AuditSettings, AuthSettings, JwtSettings, KeySettings, TlsSettings
+from aligner_svc.config.telemetry import LogSettings, MetricsSettings, TracingSettings
+
+
+def toml_file() -> Path:
+    """The settings file, there or not."""
+    return Path(os.environ.get("ALIGNER_CONFIG", "aligner.toml"))
+
+
+class Settings(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ALIGNER_", env_nested_delimiter="__", extra="forbid", frozen=True, toml_file="aligner.toml"
+    )
+
+    server: ServerSettings = Field(default_factory=ServerSettings)
+    limits: Limits = Field(default_factory=Limits)
+    decode: DecodeSettings = Field(default_factory=DecodeSettings)
+    engine: EngineSettings = Field(default_factory=EngineSettings)
+    qwen: QwenSettings = Field(default_factory=QwenSettings)
+    stream: StreamSettings = Field(default_factory=StreamSettings)
+    tls: TlsSettings = Field(default_factory=TlsSettings)
+    auth: AuthSettings = Field(default_factory=AuthSettings)
+    jwt: JwtSettings = Field(default_factory=JwtSettings)
+    keys: KeySettings = Field(default_factory=KeySettings)
+    audit: AuditSettings = Field(default_factory=AuditSettings)
+    quota: QuotaSettings = Field(default_factory=QuotaSettings)
+    overload: OverloadSettings = Field(default_factory=OverloadSettings)
+    abuse: AbuseSettings = Field(default_factory=AbuseSettings)
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
+    logs: LogSettings = Field(default_factory=LogSettings)
+    tracing: TracingSettings = Field(default_factory=TracingSettings)
+    antivirus: AntivirusSettings = Field(default_factory=AntivirusSettings)
+    connections: ConnectionSettings = Field(default_factory=ConnectionSettings)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file())

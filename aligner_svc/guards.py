@@ -31,7 +31,7 @@ from interceptors.rules.toml_text import PolicyError
 
 if TYPE_CHECKING:
     from aligner_svc.telemetry.metrics import Metrics
-    from aligner_svc.tls import ServerCertificates
+    from aligner_svc.transport.tls import ServerCertificates
     from interceptors.antivirus.interceptor import Scan
     from interceptors.antivirus.scanner import Antivirus
     from interceptors.auth.api_keys.authenticator import KeyAuthenticator
@@ -158,7 +158,7 @@ class Guards:
         tls = settings.tls
         if tls.certificate is None or tls.key is None:
             return None
-        from aligner_svc.tls import CertificateError, ServerCertificates  # noqa: PLC0415
+        from aligner_svc.transport.tls import CertificateError, ServerCertificates  # noqa: PLC0415
 
         try:
             certificates = ServerCertificates(tls.certificate, tls.key, tls.client_ca, _required(record), tls.reload_every)

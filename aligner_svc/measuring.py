@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from aligner_svc import __version__
 from aligner_svc.config import Settings
-from aligner_svc.doctor.readiness import Readiness
 from aligner_svc.engines.base import Engine
 from aligner_svc.engines.batching import BatchReport, BatchWatch
-from aligner_svc.listening import ListenError, parse
+from aligner_svc.health.readiness import Readiness
 from aligner_svc.telemetry import logs
 from aligner_svc.telemetry.metrics import CacheCounts, Metrics, Sources
 from aligner_svc.telemetry.metrics_server import MetricsServer, MetricsServerError
+from aligner_svc.transport.bind import ListenError, parse
 from interceptors import Call, Describe
 from interceptors.quota.stores.fallback import FallbackStore
 from interceptors.tracing.call_trace import sampled_trace_id

@@ -14,12 +14,12 @@ from aligner_svc.domain import Alignment, Caller, Timing, Token, Warning, Word, 
 from aligner_svc.engines.base import Engine, EngineResult, Span
 from aligner_svc.engines.qwen.words import LANGUAGES as QWEN_LANGUAGES
 from aligner_svc.errors import InvalidArgumentError, UnsupportedError
-from aligner_svc.offload import off_loop
 from aligner_svc.text import normalise_language
 from aligner_svc.text.characters import check_characters
 from aligner_svc.text.composed import Composed
 from aligner_svc.text.speaking_rate import check_words, fit
 from aligner_svc.workers import Buffer
+from aligner_svc.workers.threads import off_loop
 
 _LETTERS_A_WORD = 5
 """Reckoned in deciding what is long work."""

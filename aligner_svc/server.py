@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any
 from google.rpc import status_pb2
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from aligner_svc.api.v1 import aligner_pb2, aligner_pb2_grpc
 from aligner_svc.audio.decode import Decoder
-from aligner_svc.channel_options import ChannelOptions
 from aligner_svc.config import Settings
 from aligner_svc.config.limits import MIB, Limits
 from aligner_svc.engines.base import Engine, EngineStartError
@@ -24,11 +22,13 @@ from aligner_svc.engines.batching import BatchWatch
 from aligner_svc.engines.pocketsphinx.engine import PocketSphinxEngine
 from aligner_svc.errors import AlignerError
 from aligner_svc.guards import GuardError, Guards
-from aligner_svc.listening import ListenError, check_exposure, parse, take
+from aligner_svc.health.grpc_health import GrpcHealth
 from aligner_svc.pipeline import Pipeline
 from aligner_svc.servicer import AlignerServicer
 from aligner_svc.status import internal_status, to_status
 from aligner_svc.telemetry.logs import Logs, open_logs
+from aligner_svc.transport.bind import ListenError, check_exposure, parse, take
+from aligner_svc.transport.channel_options import ChannelOptions
 from aligner_svc.workers import WorkerDiedError
 
 if TYPE_CHECKING:
@@ -47,25 +47,6 @@ _TEXT_ROOM = 4
 
 class StartError(Exception):
     """The service cannot start; the message says why and what to do."""
-
-
-class _Health(health_aio.HealthServicer):
-    """A watcher never hangs up by itself; it must not hold the drain for all of its grace."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.leaving = asyncio.Event()
-
-    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802
-        watching = asyncio.create_task(super().Watch(request, context))
-        leaving = asyncio.create_task(self.leaving.wait())
-        try:
-            await asyncio.wait((watching, leaving), return_when=asyncio.FIRST_COMPLETED)
-            if watching.done():
-                await watching
-        finally:
-            watching.cancel()
-            leaving.cancel()
 
 
 class Service:
@@ -99,7 +80,7 @@ class Service:
         self.engine: Engine = engine or _engine(settings, self._on_engine, watch)
         self._limits = _limits(settings.limits, self.engine)
         self.decoder = Decoder(settings.decode, self._limits, settings.decode.sandbox)
-        self._health = _Health()
+        self._health = GrpcHealth()
         self._engine_failed: str | None = None
         self._ready = False
         self._reporting: asyncio.Task[None] | None = None

@@ -12,9 +12,9 @@ import grpc
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from aligner_svc import devcerts
-from aligner_svc.devcerts import Pair
-from aligner_svc.tls import ServerCertificates
+from aligner_svc.transport import devcerts
+from aligner_svc.transport.devcerts import Pair
+from aligner_svc.transport.tls import ServerCertificates
 from interceptors.calls.security_event import SecurityEvent
 
 CLIENT, SERVER = ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH

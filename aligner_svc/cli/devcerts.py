@@ -14,7 +14,7 @@ import typer
 from aligner_svc.cli.failures import USAGE, Failure, reported, warn
 
 if TYPE_CHECKING:
-    from aligner_svc.devcerts import Pair
+    from aligner_svc.transport.devcerts import Pair
 
 _MOST_DAYS = 397
 """The longest that browsers and some libraries take of any certificate."""
@@ -39,7 +39,7 @@ def devcerts(
 
     Exit codes: 0 done; 1 failed; 2 wrong usage.
     """
-    from aligner_svc import devcerts as made
+    from aligner_svc.transport import devcerts as made
 
     hosts, clients = [name.lower() for name in host or ()], list(client or ())
     with reported():
@@ -76,7 +76,7 @@ def devcerts(
 
 
 def _check_ours(directory: Path, names: Sequence[str]) -> None:
-    from aligner_svc import devcerts as made
+    from aligner_svc.transport import devcerts as made
 
     foreign = [name for name in names if not made.may_write(directory, name)]
     if foreign:
@@ -88,7 +88,7 @@ def _check_ours(directory: Path, names: Sequence[str]) -> None:
 
 
 def _new_ca(directory: Path, days: int) -> Pair:
-    from aligner_svc import devcerts as made
+    from aligner_svc.transport import devcerts as made
 
     ca = made.authority(days)
     made.write(directory, "ca", ca)
@@ -98,7 +98,7 @@ def _new_ca(directory: Path, days: int) -> Pair:
 def _old_ca(directory: Path) -> Pair:
     from datetime import UTC, datetime
 
-    from aligner_svc import devcerts as made
+    from aligner_svc.transport import devcerts as made
 
     hint = "--force makes everything anew"
     try:
@@ -113,7 +113,7 @@ def _old_ca(directory: Path) -> Pair:
 
 def _warn_of_others(directory: Path, ca: Pair) -> None:
     """Certificates of an earlier CA, which the new one does not vouch for."""
-    from aligner_svc import devcerts as made
+    from aligner_svc.transport import devcerts as made
 
     for path in sorted(directory.glob("*.pem")):
         if made.may_write(directory, path.stem) and not made.signed_by(path, ca):
@@ -121,7 +121,7 @@ def _warn_of_others(directory: Path, ca: Pair) -> None:
 
 
 def _show(directory: Path, ca: Pair, hosts: Sequence[str], clients: Sequence[str]) -> None:
-    from aligner_svc import devcerts as made
+    from aligner_svc.transport import devcerts as made
 
     def path(name: str) -> str:
         return shlex.quote(str(directory / name))

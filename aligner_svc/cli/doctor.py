@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aligner_svc.config import Settings
-    from aligner_svc.doctor.findings import Check, Finding
+    from aligner_svc.health.findings import Check, Finding
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red", "skip": "dim"}
 
@@ -51,7 +51,7 @@ def _doctor(  # noqa: PLR0917 - typer makes flags of them; nobody gives them by 
     import logging
 
     from aligner_svc.doctor.examination import NAMES
-    from aligner_svc.doctor.findings import State, examine
+    from aligner_svc.health.findings import State, examine
 
     # Libraries warn of what the findings say better, and in lines of their own.
     logging.basicConfig(level=logging.CRITICAL)
@@ -90,7 +90,7 @@ doctor.__signature__ = inspect.Signature(_parameters)  # type: ignore[attr-defin
 
 def as_json(findings: Sequence[Finding]) -> str:
     """{"ok": bool, "findings": [{"check", "state", "said", "hint"}, ...]}; state is ok, warn, fail or skip."""
-    from aligner_svc.doctor.findings import listed
+    from aligner_svc.health.findings import listed
 
     told = listed(findings)
     return json.dumps({"ok": all(one["state"] != "fail" for one in told), "findings": told}, indent=2, ensure_ascii=False)
@@ -100,7 +100,7 @@ def _settings() -> tuple[Settings | None, list[Finding]]:
     """None where they cannot be used: then what depends on them cannot be checked."""
     from aligner_svc.config.report import SettingsProblem, load, unknown_variables
     from aligner_svc.config.settings import Settings, toml_file
-    from aligner_svc.doctor.findings import Finding, State
+    from aligner_svc.health.findings import Finding, State
 
     found = [
         Finding("settings", State.WARN, str(unknown), "unset it, or correct the name: `aligner config` lists all there are")
@@ -121,7 +121,7 @@ def _settings() -> tuple[Settings | None, list[Finding]]:
 
 def _checks(settings: Settings | None, server: ServerOptions | None) -> list[Check]:
     """`server`: that is to be looked at too."""
-    from aligner_svc.doctor.findings import Check
+    from aligner_svc.health.findings import Check
 
     checks: list[Check] = []
     if settings is not None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from aligner_svc.config import Settings
-from aligner_svc.doctor.findings import Finding, State
 from aligner_svc.engines.base import EngineStartError
+from aligner_svc.health.findings import Finding, State
 
 
 def engine(settings: Settings) -> Sequence[Finding]:

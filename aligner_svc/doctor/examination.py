@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from aligner_svc.config import Settings
 from aligner_svc.doctor import engine, files, machine, network, services
-from aligner_svc.doctor.findings import Check, blocking
+from aligner_svc.health.findings import Check, blocking
 
 NAMES = (
     *("settings", "listen", "tls", "auth", "policy", "quotas", "jwks", "keys", "redis", "clamd", "audit"),

@@ -15,12 +15,12 @@ from typing import Any
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from aligner_svc import certificates
 from aligner_svc.api.v1 import aligner_pb2
 from aligner_svc.config import Settings
-from aligner_svc.doctor import words
-from aligner_svc.doctor.findings import Finding, State
 from aligner_svc.guards import DEFAULT_POLICY
+from aligner_svc.health import phrases as words
+from aligner_svc.health.findings import Finding, State
+from aligner_svc.transport import certificates
 from interceptors.auth.policy import Policy
 from interceptors.quota.classes_file import QuotaClassesFile, built_in
 from interceptors.quota.classes_text import QuotaError

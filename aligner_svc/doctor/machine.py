@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aligner_svc.config import Settings
-from aligner_svc.doctor.findings import Finding, State
+from aligner_svc.health.findings import Finding, State
 from interceptors.overload.pressure import Groups
 
 _BUILT = 1_767_225_600.0

@@ -7,8 +7,8 @@ import socket
 from collections.abc import Sequence
 
 from aligner_svc.config import Settings
-from aligner_svc.doctor.findings import Finding, State
-from aligner_svc.listening import Address, ListenError, check_exposure, parse
+from aligner_svc.health.findings import Finding, State
+from aligner_svc.transport.bind import Address, ListenError, check_exposure, parse
 
 
 def listen(settings: Settings) -> Sequence[Finding]:

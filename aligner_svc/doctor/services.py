@@ -11,9 +11,9 @@ from typing import Any
 
 from aligner_svc.config import Settings
 from aligner_svc.config.security import Issuer
-from aligner_svc.doctor import words
 from aligner_svc.doctor.files import readers
-from aligner_svc.doctor.findings import Finding, State, in_thread
+from aligner_svc.health import phrases as words
+from aligner_svc.health.findings import Finding, State, in_thread
 from interceptors.auth.jwt.jwk import read_keys
 from interceptors.auth.jwt.jwks_error import KeysError
 from interceptors.auth.jwt.jwks_http import KeysHttp

@@ -13,8 +13,8 @@ from aligner_svc import __version__
 from aligner_svc.cli.failures import Failure, from_client
 from aligner_svc.client import AlignerClientError
 from aligner_svc.client.channel import choose_transport
-from aligner_svc.doctor import words
-from aligner_svc.doctor.findings import Finding, State
+from aligner_svc.health import phrases as words
+from aligner_svc.health.findings import Finding, State
 
 if TYPE_CHECKING:
     from aligner_svc.cli.credentials import Connection

@@ -11,10 +11,10 @@ import grpc
 import pytest
 from pydantic import SecretStr
 
-from aligner_svc import devcerts
 from aligner_svc.api.v1 import aligner_pb2, aligner_pb2_grpc
 from aligner_svc.config.security import AuthSettings, JwtSettings, TlsSettings
 from aligner_svc.server import StartError
+from aligner_svc.transport import devcerts
 from tests import certificates
 from tests.e2e.guarded import Home, bearer, denied, info, with_key
 from tests.e2e.oidc import OidcProvider, provider  # noqa: F401 - a fixture

@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from aligner_svc.tls import CertificateError
+from aligner_svc.transport.tls import CertificateError
 from tests.certificates import CLIENT, SERVER, Files, authority, client, dns, leaf, server
 
 

@@ -12,8 +12,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from aligner_svc import devcerts
-from aligner_svc.devcerts import Pair
+from aligner_svc.transport import devcerts
+from aligner_svc.transport.devcerts import Pair
 from interceptors.auth.mtls import CertificateAuthenticator, thumbprint
 from interceptors.calls.principal import Principal, Rejected
 from tests.certificates import CLIENT, DAY, SERVER, authority, client, connect, dns, leaf, peer, server, uri

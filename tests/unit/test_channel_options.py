@@ -18,7 +18,7 @@ import pytest
 from grpc import aio
 from grpc._cython import cygrpc
 
-from aligner_svc.channel_options import ChannelOptions, ChannelOptionsError
+from aligner_svc.transport.channel_options import ChannelOptions, ChannelOptionsError
 
 METHOD = "/test.Transport/Call"
 PATIENCE = 60.0

@@ -25,7 +25,7 @@ from aligner_svc.cli.doctor import doctor
 from aligner_svc.config import Settings
 from aligner_svc.doctor import engine, files, machine, services
 from aligner_svc.doctor.examination import NAMES, checks
-from aligner_svc.doctor.findings import Check, Finding, State, blocking, examine
+from aligner_svc.health.findings import Check, Finding, State, blocking, examine
 from aligner_svc.keys_access import make_pepper, open_store
 from tests import certificates
 from tests.clamd_server import ClamdServer, clamav, clamd_server  # noqa: F401 - fixtures

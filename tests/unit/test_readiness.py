@@ -11,9 +11,10 @@ from types import SimpleNamespace
 import pytest
 
 from aligner_svc.config import Settings
-from aligner_svc.doctor import services, words
-from aligner_svc.doctor.findings import Finding, State
-from aligner_svc.doctor.readiness import Readiness
+from aligner_svc.doctor import services
+from aligner_svc.health import phrases as words
+from aligner_svc.health.findings import Finding, State
+from aligner_svc.health.readiness import Readiness
 from aligner_svc.telemetry.metrics import Sources
 from interceptors.antivirus.clamav import Clamd
 from interceptors.antivirus.scanner import Antivirus

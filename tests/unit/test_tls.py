@@ -15,9 +15,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from aligner_svc import tls
-from aligner_svc.devcerts import Pair
-from aligner_svc.tls import ServerCertificates
+from aligner_svc.transport import tls
+from aligner_svc.transport.devcerts import Pair
+from aligner_svc.transport.tls import ServerCertificates
 from interceptors.calls.security_event import Event, SecurityEvent
 from tests.certificates import (
     DAY,

@@ -16,9 +16,9 @@ from aligner_svc.engines.batching import Batcher, BatchWatch, queue_full
 from aligner_svc.engines.pocketsphinx.wire import MalformedError, TokenSpan, decode_answer, encode_request
 from aligner_svc.errors import UnavailableError
 from aligner_svc.longform.windows import Placed, Prefix, align_in_windows
-from aligner_svc.offload import off_loop
 from aligner_svc.text import tokenise
 from aligner_svc.workers import JsonValue, Reply, SandboxMode, WorkerDiedError, WorkerPool, WorkerTimeoutError, log_sandbox
+from aligner_svc.workers.threads import off_loop
 
 MATCH_THRESHOLD = 0.5
 """Match score below which transcript and audio are said not to belong together."""

@@ -20,15 +20,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from aligner_svc.config import Settings
-from aligner_svc.doctor import words
-from aligner_svc.doctor.findings import Finding, State, listed, presentable, unchecked
+from aligner_svc.health import phrases as words
+from aligner_svc.health.findings import Finding, State, listed, presentable, unchecked
 from aligner_svc.telemetry.redaction import Redactor
 from interceptors.quota.stores.redis_client import place
 
 if TYPE_CHECKING:
     from aligner_svc.telemetry.metrics import Sources
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("aligner_svc.doctor.readiness")
 
 
 class Readiness:

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, Pub
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("aligner_svc.certificates")
 
 _LEAST_RSA_BITS = 2048
 _NAMED = 4

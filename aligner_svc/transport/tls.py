@@ -15,14 +15,14 @@ from pathlib import Path
 
 import grpc
 
-from aligner_svc import certificates
-from aligner_svc.certificates import CertificateError
+from aligner_svc.transport import certificates
+from aligner_svc.transport.certificates import CertificateError
 from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.rules.file_watch import FileWatch
 
 __all__ = ["SOON", "CertificateError", "ServerCertificates"]
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("aligner_svc.tls")
 
 SOON = 14 * 86_400.0
 """Seconds before its end from which a certificate is warned of."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from aligner_svc.doctor.findings import Finding, State
+from aligner_svc.health.findings import Finding, State
 
 CERTIFICATE_SOON: Final = 14 * 86_400.0
 """Seconds before the end of a certificate from which it is warned of."""

@@ -15,9 +15,9 @@ import grpc
 
 from aligner_svc.config import Settings
 from aligner_svc.config.security import AuthSettings, Issuer, JwtSettings, KeySettings
-from aligner_svc.payload_rules import ProtoRules
 from aligner_svc.protection import Part, ProtectionError, build
-from aligner_svc.status import DOMAIN
+from aligner_svc.rpc.field_rules import ProtoRules
+from aligner_svc.rpc.status import DOMAIN
 from aligner_svc.telemetry.audit import AuditError, AuditLog, open_audit
 from interceptors import Authenticate, Authorise, Describe, Record, SecurityEvent, chain
 from interceptors.access_log import AccessLog

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Protocol
 
-from aligner_svc.audio_cost import AudioEstimate
 from aligner_svc.config import Settings
+from aligner_svc.rpc.request_facts import AudioEstimate
 from interceptors import Call, Describe, Record
 from interceptors.abuse.interceptor import Abuse, AbuseRules
 from interceptors.overload.admission import Priority

@@ -24,8 +24,8 @@ from aligner_svc.errors import AlignerError
 from aligner_svc.guards import GuardError, Guards
 from aligner_svc.health.grpc_health import GrpcHealth
 from aligner_svc.pipeline import Pipeline
-from aligner_svc.servicer import AlignerServicer
-from aligner_svc.status import internal_status, to_status
+from aligner_svc.rpc.servicer import AlignerServicer
+from aligner_svc.rpc.status import internal_status, to_status
 from aligner_svc.telemetry.logs import Logs, open_logs
 from aligner_svc.transport.bind import ListenError, check_exposure, parse, take
 from aligner_svc.transport.channel_options import ChannelOptions

@@ -13,7 +13,7 @@ import pytest_asyncio
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.client import AlignerClientError, AsyncAligner
 from aligner_svc.config.limits import Limits
-from aligner_svc.payload_rules import ProtoRules
+from aligner_svc.rpc.field_rules import ProtoRules
 from aligner_svc.server import Service
 from tests.e2e.recordings import SAMPLE, SPEECH, TRANSCRIPT, WORDS, samples, wav
 from tests.e2e.refusals import check, refusal

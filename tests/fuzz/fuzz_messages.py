@@ -10,12 +10,12 @@ import atheris
 from google.protobuf.message import DecodeError
 
 with atheris.instrument_imports(
-    include=["aligner_svc.messages", "aligner_svc.upload", "aligner_svc.pipeline", "aligner_svc.status"]
+    include=["aligner_svc.rpc.messages", "aligner_svc.rpc.upload", "aligner_svc.pipeline", "aligner_svc.rpc.status"]
 ):
-    from aligner_svc import messages
     from aligner_svc.pipeline import Pipeline
-    from aligner_svc.status import to_status
-    from aligner_svc.upload import Upload
+    from aligner_svc.rpc import messages
+    from aligner_svc.rpc.status import to_status
+    from aligner_svc.rpc.upload import Upload
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.audio.decode import Decoder

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_svc import declared as module
-from aligner_svc.declared import Arriving, Declared
 from aligner_svc.errors import DataLossError, Status
+from aligner_svc.rpc import integrity as module
+from aligner_svc.rpc.integrity import Arriving, Declared
 
 AUDIO = bytes(range(256)) * 10
 SHA256 = hashlib.sha256(AUDIO).digest()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.errors import InvalidArgumentError
-from aligner_svc.payload_rules import ProtoRules
+from aligner_svc.rpc.field_rules import ProtoRules
 from aligner_svc.text import normalise_language
 from interceptors.calls.refusal import RefusedError
 from interceptors.payload_rules import BrokenRule, PayloadRules
@@ -144,7 +144,7 @@ def test_the_process_keeps_its_recursion_limit():
     """Whoever parses what strangers send relies on it."""
     run(
         "import sys; limit = sys.getrecursionlimit()\n"
-        "from aligner_svc.payload_rules import ProtoRules\n"
+        "from aligner_svc.rpc.field_rules import ProtoRules\n"
         "from aligner_svc.api.v1 import aligner_pb2 as pb\n"
         "rules = ProtoRules(); assert sys.getrecursionlimit() == limit\n"
         "config = pb.AlignConfig(language='', encoding=99, sample_rate_hz=1, channels=9, audio_sha256=b'1')\n"
@@ -163,7 +163,7 @@ def test_a_buf_validate_that_is_there_already_is_used(tmp_path):
     )
     run(
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from aligner_svc.payload_rules import ProtoRules\n"
+        "from aligner_svc.rpc.field_rules import ProtoRules\n"
         "from aligner_svc.api.rule_options import validate_pb2\n"
         "from aligner_svc.api.v1 import aligner_pb2 as pb\n"
         "assert validate_pb2.OURS is False and sys.modules['buf.validate.validate_pb2'] is validate_pb2\n"

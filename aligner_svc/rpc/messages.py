@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.audio.encoding import Encoding
-from aligner_svc.declared import Declared
 from aligner_svc.domain import Alignment, Word, WordStatus
 from aligner_svc.errors import InvalidArgumentError
 from aligner_svc.pipeline import Job, Stage
+from aligner_svc.rpc.integrity import Declared
 
 _ENCODINGS = {
     pb.AUDIO_ENCODING_UNSPECIFIED: Encoding.CONTAINER,

@@ -8,18 +8,19 @@ from typing import Any, TypeAlias
 
 from grpc import aio
 
-from aligner_svc import __version__, messages
+from aligner_svc import __version__
 from aligner_svc.api.v1 import aligner_pb2, aligner_pb2_grpc
 from aligner_svc.audio.decode import Decoded
 from aligner_svc.config.limits import Limits, StreamSettings
-from aligner_svc.course import Course
 from aligner_svc.domain import Alignment, Caller
 from aligner_svc.engines.base import Engine
 from aligner_svc.errors import LimitExceededError
 from aligner_svc.pipeline import Job, Observer, Pipeline, Stage, ignore
+from aligner_svc.rpc import messages
+from aligner_svc.rpc.upload import Upload
+from aligner_svc.rpc.work import Course
 from aligner_svc.scanned import scanned_first, scanned_meanwhile
 from aligner_svc.telemetry.redaction import conceal
-from aligner_svc.upload import Upload
 from aligner_svc.workers import Buffer
 from interceptors.calls.call import current_call
 from interceptors.overload.admission import working

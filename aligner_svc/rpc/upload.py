@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-from aligner_svc import messages
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.config.limits import Limits
-from aligner_svc.declared import Arriving, Declared
 from aligner_svc.errors import InvalidArgumentError, LimitExceededError
 from aligner_svc.pipeline import Job, Pipeline
+from aligner_svc.rpc import messages
+from aligner_svc.rpc.integrity import Arriving, Declared
 from aligner_svc.text.characters import check_characters
 
 _REPORT_BYTES = 1 << 20

@@ -1,4 +1,4 @@
-"""How many seconds of audio a request probably holds, before anything of it is decoded: what quotas reserve."""
+"""What the guards must know of a request before it is decoded: its audio, the audio's encoding and its probable length."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from aligner_svc.api.v1 import aligner_pb2 as pb
 CONTAINER_BYTES_PER_SECOND = 16_000
 """128 kbit/s: MP3 as it is common; half of what WAV of 16 kHz takes, several times what Opus does."""
 _SAMPLE_BYTES = {pb.AUDIO_ENCODING_LINEAR16: 2, pb.AUDIO_ENCODING_FLOAT32: 4, pb.AUDIO_ENCODING_MULAW: 1}
+_HEADERLESS = frozenset(_SAMPLE_BYTES)
 
 
 class AudioEstimate:
@@ -29,3 +30,13 @@ class AudioEstimate:
         width = _SAMPLE_BYTES.get(config.encoding)
         if width is not None and config.sample_rate_hz:
             self._bytes_per_second = width * config.sample_rate_hz * max(1, config.channels)
+
+
+def audio_of(message: Any) -> bytes | None:
+    """The audio of an AlignRequest or a StreamAlignRequest; None where a message has none."""
+    return message.audio or None if isinstance(message, pb.AlignRequest | pb.StreamAlignRequest) else None
+
+
+def headerless(message: Any) -> bool:
+    """Asked of a call's first message, which has the config."""
+    return isinstance(message, pb.AlignRequest | pb.StreamAlignRequest) and message.config.encoding in _HEADERLESS

@@ -16,12 +16,9 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from aligner_svc.api.v1 import aligner_pb2, aligner_pb2_grpc
 from aligner_svc.audio.decode import Decoder
 from aligner_svc.config import Settings
-from aligner_svc.config.limits import MIB, Limits
+from aligner_svc.config.limits import MIB
 from aligner_svc.engines.base import Engine, EngineStartError
-from aligner_svc.engines.batching import BatchWatch
-from aligner_svc.engines.pocketsphinx.engine import PocketSphinxEngine
 from aligner_svc.errors import AlignerError
-from aligner_svc.guards import GuardError, Guards
 from aligner_svc.health.grpc_health import GrpcHealth
 from aligner_svc.pipeline import Pipeline
 from aligner_svc.rpc.servicer import AlignerServicer
@@ -29,11 +26,13 @@ from aligner_svc.rpc.status import internal_status, to_status
 from aligner_svc.telemetry.logs import Logs, open_logs
 from aligner_svc.transport.bind import ListenError, check_exposure, parse, take
 from aligner_svc.transport.channel_options import ChannelOptions
+from aligner_svc.wiring.chain import GuardError, Guards
+from aligner_svc.wiring.engines import accepted, build_engine
 from aligner_svc.workers import WorkerDiedError
 
 if TYPE_CHECKING:
-    from aligner_svc.measuring import Measuring
-    from aligner_svc.traces import Traces
+    from aligner_svc.wiring.metrics import Measuring
+    from aligner_svc.wiring.tracing import Traces
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +76,11 @@ class Service:
         watch = self._traces.watch if self._traces is not None else None
         if self._measuring is not None:
             watch = self._measuring.watch(watch)
-        self.engine: Engine = engine or _engine(settings, self._on_engine, watch)
-        self._limits = _limits(settings.limits, self.engine)
+        try:
+            self.engine: Engine = engine or build_engine(settings, self._on_engine, watch)
+        except EngineStartError as error:
+            raise StartError(str(error)) from None
+        self._limits = accepted(settings.limits, self.engine)
         self.decoder = Decoder(settings.decode, self._limits, settings.decode.sandbox)
         self._health = GrpcHealth()
         self._engine_failed: str | None = None
@@ -241,7 +243,7 @@ def _measuring(settings: Settings) -> Measuring | None:
     """prometheus-client is imported where metrics are wanted alone. Raises ListenError."""
     if settings.metrics.listen is None:
         return None
-    from aligner_svc.measuring import Measuring  # noqa: PLC0415
+    from aligner_svc.wiring.metrics import Measuring  # noqa: PLC0415
     from interceptors.metrics import kinds  # noqa: PLC0415
 
     services: tuple[Any, ...] = (_ALIGNER, _HEALTH, _REFLECTION)  # their stubs do not agree on a descriptor's class
@@ -252,33 +254,12 @@ def _traces(settings: Settings, served: frozenset[str], exempt: frozenset[str], 
     """OpenTelemetry is imported where traces are wanted alone. Raises StartError."""
     if settings.tracing.endpoint is None:
         return None
-    from aligner_svc.traces import Traces, TracingError  # noqa: PLC0415
+    from aligner_svc.wiring.tracing import Traces, TracingError  # noqa: PLC0415
 
     try:
         return Traces(settings, _describe, served=served, exempt=exempt, address=address)
     except (TracingError, ValueError) as error:
         raise StartError(f"tracing: {error}") from None
-
-
-def _engine(settings: Settings, on_failed: Callable[[str | None], None], watch: BatchWatch | None) -> Engine:
-    """The engine the settings name. torch is imported for the one that needs it alone. Raises StartError."""
-    if settings.engine.name == "pocketsphinx":
-        return PocketSphinxEngine(settings.engine, settings.decode.sandbox, watch)
-    try:
-        from aligner_svc.engines.qwen.engine import QwenEngine  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise StartError(f"the engine qwen needs {error.name}, which is not installed: pip install 'aligner-svc[qwen]'") from None
-    try:
-        return QwenEngine(settings.engine, settings.qwen, on_failed, watch)
-    except EngineStartError as error:
-        raise StartError(str(error)) from None
-
-
-def _limits(limits: Limits, engine: Engine) -> Limits:
-    """What is accepted: what the settings allow and the engine can do."""
-    if engine.longest_seconds is None:
-        return limits
-    return limits.model_copy(update={"audio_seconds": min(limits.audio_seconds, engine.longest_seconds)})
 
 
 def _methods(*services: Any) -> frozenset[str]:

@@ -17,10 +17,10 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from aligner_svc.api.v1 import aligner_pb2
 from aligner_svc.config import Settings
-from aligner_svc.guards import DEFAULT_POLICY
 from aligner_svc.health import phrases as words
 from aligner_svc.health.findings import Finding, State
 from aligner_svc.transport import certificates
+from aligner_svc.wiring.chain import DEFAULT_POLICY
 from interceptors.auth.policy import Policy
 from interceptors.quota.classes_file import QuotaClassesFile, built_in
 from interceptors.quota.classes_text import QuotaError
@@ -71,7 +71,7 @@ def policy(settings: Settings) -> Sequence[Finding]:
     path = settings.auth.policy
     source = str(path) if path is not None else f"the built-in policy ({DEFAULT_POLICY})"
     try:
-        text = (path if path is not None else package_files("aligner_svc").joinpath(DEFAULT_POLICY)).read_text(encoding="utf-8")
+        text = (path if path is not None else package_files("aligner_svc.wiring").joinpath(DEFAULT_POLICY)).read_text(encoding="utf-8")
         Policy.parse(text, source, _served())
     except PolicyError as error:
         return [Finding("policy", State.FAIL, str(error), "docs/policy.md has the form; a running server keeps the one it has")]

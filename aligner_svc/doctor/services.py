@@ -65,7 +65,7 @@ async def keys(settings: Settings) -> Sequence[Finding]:
     """The pepper and the database of API keys."""
     if "api_key" not in settings.auth.methods:
         return [Finding("keys", State.SKIP, "API keys are not a method of proof")]
-    from aligner_svc.keys_access import PepperError, read_pepper  # noqa: PLC0415
+    from aligner_svc.wiring.api_keys import PepperError, read_pepper  # noqa: PLC0415
     from interceptors.auth.api_keys.database import FAULTS, Database, DatabaseUrlError, KeyStoreError, reason  # noqa: PLC0415
 
     found: list[Finding] = []

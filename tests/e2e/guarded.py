@@ -18,10 +18,10 @@ from cryptography.hazmat.primitives import serialization
 from aligner_svc.api.v1 import aligner_pb2
 from aligner_svc.config.protection import QuotaSettings
 from aligner_svc.config.security import AuditSettings, AuthSettings, Issuer, JwtSettings, KeySettings, TlsSettings
-from aligner_svc.keys_access import make_pepper, open_store, read_pepper
 from aligner_svc.server import Service
 from aligner_svc.transport import devcerts
 from aligner_svc.transport.devcerts import Pair
+from aligner_svc.wiring.api_keys import make_pepper, open_store, read_pepper
 from interceptors.auth.api_keys import format as api_key
 from interceptors.auth.api_keys.store import KeyRecord
 from tests import certificates

@@ -26,7 +26,7 @@ from aligner_svc.config import Settings
 from aligner_svc.doctor import engine, files, machine, services
 from aligner_svc.doctor.examination import NAMES, checks
 from aligner_svc.health.findings import Check, Finding, State, blocking, examine
-from aligner_svc.keys_access import make_pepper, open_store
+from aligner_svc.wiring.api_keys import make_pepper, open_store
 from tests import certificates
 from tests.clamd_server import ClamdServer, clamav, clamd_server  # noqa: F401 - fixtures
 from tests.redis_server import PASSWORD, RedisServer, redis, redis_server  # noqa: F401 - fixtures

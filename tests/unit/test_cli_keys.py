@@ -21,7 +21,7 @@ from aligner_svc.cli.failures import Failure
 from aligner_svc.cli.keys import app, arguments
 from aligner_svc.config import Settings
 from aligner_svc.config.security import KeySettings
-from aligner_svc.keys_access import PepperAbsentError, PepperError, make_pepper, open_store, read_pepper
+from aligner_svc.wiring.api_keys import PepperAbsentError, PepperError, make_pepper, open_store, read_pepper
 from interceptors.auth.api_keys import format as api_key
 from interceptors.auth.api_keys.authenticator import KeyAuthenticator
 from interceptors.calls.principal import Principal, Rejected
@@ -119,7 +119,7 @@ def test_the_console_script_from_the_first_key_to_its_end(tmp_path):
 
 def test_help_does_not_wait_for_the_database_libraries():
     code = (
-        "import sys; from aligner_svc.cli.keys import app; import aligner_svc.keys_access;"
+        "import sys; from aligner_svc.cli.keys import app; import aligner_svc.wiring.api_keys;"
         "print(sorted({'sqlalchemy', 'alembic', 'asyncpg', 'pydantic', 'rich.table'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

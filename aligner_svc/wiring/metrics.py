@@ -20,7 +20,7 @@ from interceptors.tracing.call_trace import sampled_trace_id
 
 if TYPE_CHECKING:
     from aligner_svc.audio.decode import Decoder
-    from aligner_svc.guards import Guards
+    from aligner_svc.wiring.chain import Guards
     from interceptors.antivirus.scanner import State as AntivirusState
     from interceptors.auth.api_keys.cache import KeyCache
     from interceptors.auth.jwt.token_cache import TokenCache

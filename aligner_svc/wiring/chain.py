@@ -15,10 +15,10 @@ import grpc
 
 from aligner_svc.config import Settings
 from aligner_svc.config.security import AuthSettings, Issuer, JwtSettings, KeySettings
-from aligner_svc.protection import Part, ProtectionError, build
 from aligner_svc.rpc.field_rules import ProtoRules
 from aligner_svc.rpc.status import DOMAIN
 from aligner_svc.telemetry.audit import AuditError, AuditLog, open_audit
+from aligner_svc.wiring.protection import Part, ProtectionError, build
 from interceptors import Authenticate, Authorise, Describe, Record, SecurityEvent, chain
 from interceptors.access_log import AccessLog
 from interceptors.antivirus.clamav import TooLargeError
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 DEFAULT_POLICY = "default_policy.toml"
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("aligner_svc.guards")
 
 
 class GuardError(Exception):
@@ -137,7 +137,7 @@ class Guards:
     def _scan(self, settings: Settings, record: Record | None, streams: Collection[str], exempt: Collection[str]) -> Scan | None:
         if settings.antivirus.address is None:
             return None
-        from aligner_svc.scanning import build as build_scan  # noqa: PLC0415
+        from aligner_svc.wiring.antivirus import build as build_scan  # noqa: PLC0415
 
         try:
             antivirus, scan = build_scan(settings, record or _logged, streams=streams, exempt=exempt)
@@ -214,7 +214,7 @@ class Guards:
 
     def _keys(self, settings: KeySettings) -> Keys:
         """SQLAlchemy and the migrations are imported where API keys are a method alone."""
-        from aligner_svc.keys_access import PepperError, open_store, read_pepper  # noqa: PLC0415
+        from aligner_svc.wiring.api_keys import PepperError, open_store, read_pepper  # noqa: PLC0415
         from interceptors.auth.api_keys.authenticator import KeyAuthenticator  # noqa: PLC0415
 
         try:
@@ -238,7 +238,7 @@ class Guards:
             return None
         record = _required(record)
         if auth.policy is None:
-            text = files("aligner_svc").joinpath(DEFAULT_POLICY).read_text(encoding="utf-8")
+            text = files("aligner_svc.wiring").joinpath(DEFAULT_POLICY).read_text(encoding="utf-8")
             built_in = Policy.parse(text, DEFAULT_POLICY, served)
             return Authorise(lambda: built_in, served=served, exempt=exempt, dry_run=auth.dry_run, record=record)
         policy = PolicyFile(auth.policy, served, record, settings.tls.reload_every)

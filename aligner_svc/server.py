@@ -23,7 +23,7 @@ from aligner_svc.health.grpc_health import GrpcHealth
 from aligner_svc.pipeline import Pipeline
 from aligner_svc.rpc.servicer import AlignerServicer
 from aligner_svc.rpc.status import internal_status, to_status
-from aligner_svc.telemetry.logs import Logs, open_logs
+from aligner_svc.telemetry.logs.pipeline import Logs, open_logs
 from aligner_svc.transport.bind import ListenError, check_exposure, parse, take
 from aligner_svc.transport.channel_options import ChannelOptions
 from aligner_svc.wiring.chain import GuardError, Guards

@@ -13,14 +13,15 @@ from multiprocessing import get_context
 from unittest.mock import patch
 
 from aligner_svc.domain import Clip, Token
-from aligner_svc.engines.boundaries import BoundaryRefiner
-from aligner_svc.engines.pocketsphinx import ladder, listening
+from aligner_svc.engines.pocketsphinx import ladder
+from aligner_svc.engines.pocketsphinx import second_opinion as listening
+from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner
 from aligner_svc.engines.pocketsphinx.lexicon import Speller
 from aligner_svc.engines.pocketsphinx.phonemes import PhonemeModel
 from aligner_svc.engines.pocketsphinx.recogniser import Recogniser
 from aligner_svc.engines.pocketsphinx.window import WindowAligner
 from aligner_svc.engines.pocketsphinx.wire import TokenSpan
-from aligner_svc.longform.windows import Prefix, align_in_windows
+from aligner_svc.engines.windows import Prefix, align_in_windows
 
 
 class _Clock:

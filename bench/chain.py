@@ -38,8 +38,8 @@ from grpc import aio
 from aligner_svc.api.v1 import aligner_pb2
 from aligner_svc.rpc.request_facts import AudioEstimate
 from aligner_svc.rpc.status import DOMAIN, internal_status
-from aligner_svc.telemetry.audit import AuditLog
-from aligner_svc.telemetry.logs import open_logs
+from aligner_svc.telemetry.audit.log import AuditLog
+from aligner_svc.telemetry.logs.pipeline import open_logs
 from aligner_svc.telemetry.metrics import Metrics
 from aligner_svc.wiring.chain import DEFAULT_POLICY
 from interceptors import Audit, Authenticate, Authorise, Chain, HeaderLimits, Recovery, RequestId, Requests

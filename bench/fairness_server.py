@@ -22,7 +22,7 @@ from aligner_svc.domain import Caller, Clip, ProgressSink, Token, WordStatus
 from aligner_svc.engines.base import EngineResult, Span
 from aligner_svc.errors import LimitExceededError
 from aligner_svc.server import Service
-from aligner_svc.telemetry.logs import open_logs
+from aligner_svc.telemetry.logs.pipeline import open_logs
 from aligner_svc.text import tokenise
 
 ISSUER = "https://issuer.example.org"

@@ -1,4 +1,4 @@
-"""Makes aligner_svc/engines/data/boundaries.npz from scratch.
+"""Makes aligner_svc/engines/pocketsphinx/data/boundaries.npz from scratch.
 
     python tools/train_boundaries.py --hand-labelled DIR... [--sentences 1500] [--work build/boundaries]
 
@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pocketsphinx
 
-from aligner_svc.engines import boundaries as bd
+from aligner_svc.engines.pocketsphinx import boundaries as bd
 
 FRAME_RATE = 200
 DECODER = dict(lm=None, loglevel="FATAL", samprate=16000, frate=FRAME_RATE, silprob=0.5, bestpath=False, ds=2)  # noqa: C408

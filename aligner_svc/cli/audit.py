@@ -18,7 +18,7 @@ import typer
 from aligner_svc.cli.failures import USAGE, Failure, from_settings, reported, warn
 
 if TYPE_CHECKING:
-    from aligner_svc.telemetry.audit_report import Count, Entry, Network, Summary
+    from aligner_svc.telemetry.audit.report import Count, Entry, Network, Summary
 
 STDIN = Path("-")
 _ROWS = 50
@@ -61,7 +61,7 @@ def audit(  # noqa: PLR0917 - typer makes flags of them; nobody gives them by po
     Exit codes: 0 done, if with nothing found; 1 the log cannot be read; 2 wrong usage or settings.
     """
     with reported():
-        from aligner_svc.telemetry.audit_report import Reading, Selection, summarise
+        from aligner_svc.telemetry.audit.report import Reading, Selection, summarise
 
         now = datetime.now(UTC)
         selection = Selection(
@@ -96,7 +96,7 @@ def _event(name: str) -> str:
     """Raises Failure for what is none: that nothing is found would be read as "nothing happened"."""
     import difflib
 
-    from aligner_svc.telemetry.audit import DROPPED
+    from aligner_svc.telemetry.audit.log import DROPPED
     from interceptors.calls.security_event import Event
 
     known = [*Event, DROPPED]
@@ -108,7 +108,7 @@ def _event(name: str) -> str:
 
 
 def _moment(flag: str, text: str | None, now: datetime) -> datetime | None:
-    from aligner_svc.telemetry.audit_report import moment
+    from aligner_svc.telemetry.audit.report import moment
 
     try:
         return None if text is None else moment(text, now)
@@ -118,7 +118,7 @@ def _moment(flag: str, text: str | None, now: datetime) -> datetime | None:
 
 
 def _network(text: str) -> Network:
-    from aligner_svc.telemetry.audit_report import network
+    from aligner_svc.telemetry.audit.report import network
 
     try:
         return network(text)
@@ -135,7 +135,7 @@ def _files(file: Path | None, rotated: bool, config: Path | None) -> list[Path |
     found = file or _configured(config)
     if not rotated:
         return [found]
-    from aligner_svc.telemetry.audit_report import with_rotated
+    from aligner_svc.telemetry.audit.report import with_rotated
 
     return [*with_rotated(found)]
 
@@ -171,7 +171,7 @@ def _show_summary(summary: Summary, most: int, as_table: bool) -> None:
 
 def _as_json(summary: Summary, most: int) -> dict[str, object]:
     """Total and, by kind, the `most` frequent values; times in RFC 3339, `uncounted` the events beyond what is counted."""
-    from aligner_svc.telemetry.audit_report import KINDS
+    from aligner_svc.telemetry.audit.report import KINDS
 
     def count(found: Count) -> dict[str, object]:
         return {"count": found.times, "first": found.first.isoformat(), "last": found.last.isoformat()}

@@ -71,7 +71,8 @@ def policy(settings: Settings) -> Sequence[Finding]:
     path = settings.auth.policy
     source = str(path) if path is not None else f"the built-in policy ({DEFAULT_POLICY})"
     try:
-        text = (path if path is not None else package_files("aligner_svc.wiring").joinpath(DEFAULT_POLICY)).read_text(encoding="utf-8")
+        built_in = package_files("aligner_svc.wiring").joinpath(DEFAULT_POLICY)
+        text = (path if path is not None else built_in).read_text(encoding="utf-8")
         Policy.parse(text, source, _served())
     except PolicyError as error:
         return [Finding("policy", State.FAIL, str(error), "docs/policy.md has the form; a running server keeps the one it has")]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeVar
 
-from aligner_svc.telemetry.redaction import Redactor
+from aligner_svc.telemetry.logs.redaction import Redactor
 
 T = TypeVar("T")
 

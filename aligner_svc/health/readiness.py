@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 from aligner_svc.config import Settings
 from aligner_svc.health import phrases as words
 from aligner_svc.health.findings import Finding, State, listed, presentable, unchecked
-from aligner_svc.telemetry.redaction import Redactor
+from aligner_svc.telemetry.logs.redaction import Redactor
 from interceptors.quota.stores.redis_client import place
 
 if TYPE_CHECKING:

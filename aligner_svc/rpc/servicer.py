@@ -19,7 +19,7 @@ from aligner_svc.pipeline import Job, Observer, Pipeline, Stage, ignore
 from aligner_svc.rpc import messages
 from aligner_svc.rpc.upload import Upload
 from aligner_svc.rpc.work import Course, scanned_first, scanned_meanwhile
-from aligner_svc.telemetry.redaction import conceal
+from aligner_svc.telemetry.logs.redaction import conceal
 from aligner_svc.workers import Buffer
 from interceptors.calls.call import current_call
 from interceptors.overload.admission import working

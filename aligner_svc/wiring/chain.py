@@ -17,7 +17,7 @@ from aligner_svc.config import Settings
 from aligner_svc.config.security import AuthSettings, Issuer, JwtSettings, KeySettings
 from aligner_svc.rpc.field_rules import ProtoRules
 from aligner_svc.rpc.status import DOMAIN
-from aligner_svc.telemetry.audit import AuditError, AuditLog, open_audit
+from aligner_svc.telemetry.audit.log import AuditError, AuditLog, open_audit
 from aligner_svc.wiring.protection import Part, ProtectionError, build
 from interceptors import Authenticate, Authorise, Describe, Record, SecurityEvent, chain
 from interceptors.access_log import AccessLog

@@ -10,9 +10,9 @@ from aligner_svc.config import Settings
 from aligner_svc.engines.base import Engine
 from aligner_svc.engines.batching import BatchReport, BatchWatch
 from aligner_svc.health.readiness import Readiness
-from aligner_svc.telemetry import logs
+from aligner_svc.telemetry.logs.pipeline import in_force
 from aligner_svc.telemetry.metrics import CacheCounts, Metrics, Sources
-from aligner_svc.telemetry.metrics_server import MetricsServer, MetricsServerError
+from aligner_svc.telemetry.metrics.server import MetricsServer, MetricsServerError
 from aligner_svc.transport.bind import ListenError, parse
 from interceptors import Call, Describe
 from interceptors.quota.stores.fallback import FallbackStore
@@ -132,7 +132,7 @@ def _verdicts(state: AntivirusState) -> CacheCounts:
 
 def _lost_lines() -> dict[str, Callable[[], int]]:
     """Of the process' log, which is opened before the service is built; whoever embeds the service has one of their own."""
-    log = logs.in_force()
+    log = in_force()
     return {"log": lambda: log.dropped} if log is not None else {}
 
 

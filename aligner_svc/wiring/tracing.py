@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection
 
 from aligner_svc.config import Settings
 from aligner_svc.engines.batching import BatchWatch
-from aligner_svc.telemetry.batch_traces import trace_batches
-from aligner_svc.telemetry.otel_spans import resource
-from aligner_svc.telemetry.tracing import Collector, TraceExport, TracingError, otlp_exporter
+from aligner_svc.telemetry.traces.batches import trace_batches
+from aligner_svc.telemetry.traces.export import Collector, TraceExport, TracingError, otlp_exporter
+from aligner_svc.telemetry.traces.spans import resource
 from interceptors import Describe
 from interceptors.tracing.call_trace import current_trace
 from interceptors.tracing.interceptor import Tracing

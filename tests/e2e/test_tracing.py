@@ -11,8 +11,8 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from aligner_svc.telemetry.otel_spans import resource
-from aligner_svc.telemetry.tracing import Collector, TraceExport, otlp_exporter
+from aligner_svc.telemetry.traces.export import Collector, TraceExport, otlp_exporter
+from aligner_svc.telemetry.traces.spans import resource
 from interceptors import Recovery, RequestId, Requests
 from tests.e2e.node_client import node_call
 from tests.npm import needs_node

@@ -18,8 +18,8 @@ from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc import aio
 
-from aligner_svc.telemetry.logs import open_logs
-from aligner_svc.telemetry.rate_limit import LogLimit, Rate
+from aligner_svc.telemetry.logs.pipeline import open_logs
+from aligner_svc.telemetry.logs.rate_limit import LogLimit, Rate
 from interceptors import CallInterceptor, HeaderLimits, Recovery, RefusedError, RequestId, Requests, current_call
 from interceptors.access_log import LEVELS, AccessLog
 from interceptors.calls.principal import Principal

@@ -20,7 +20,7 @@ from google.rpc import status_pb2
 from aligner_svc.engines.batching import BatchReport
 from aligner_svc.engines.batching import State as EngineState
 from aligner_svc.telemetry.metrics import CacheCounts, Metrics, Sources
-from aligner_svc.telemetry.metrics_server import MetricsServer
+from aligner_svc.telemetry.metrics.server import MetricsServer
 from interceptors.antivirus.scanner import State as AntivirusState
 from interceptors.calls.call import Call
 from interceptors.calls.refusal import RefusedError

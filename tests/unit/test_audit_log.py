@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from aligner_svc.config.security import AuditSettings
-from aligner_svc.telemetry import audit
-from aligner_svc.telemetry.audit import DROPPED, AuditError, AuditLog, open_audit
+from aligner_svc.telemetry.audit import log as audit
+from aligner_svc.telemetry.audit.log import DROPPED, AuditError, AuditLog, open_audit
 from interceptors.auth.jwt.access_token import Check
 from interceptors.calls.security_event import Event, SecurityEvent
 
@@ -223,7 +223,7 @@ def test_a_log_that_is_rotated_away_goes_on_under_its_name(path, monkeypatch, ho
 _OTHER = """
 import sys
 from pathlib import Path
-from aligner_svc.telemetry.audit import AuditLog
+from aligner_svc.telemetry.audit.log import AuditLog
 from interceptors.calls.security_event import Event, SecurityEvent
 log = AuditLog(Path(sys.argv[1]))
 for number in range(3000):

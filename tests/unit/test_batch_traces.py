@@ -6,7 +6,7 @@ import asyncio
 
 from aligner_svc.domain import Caller
 from aligner_svc.engines.batching import Batcher, BatchWatch
-from aligner_svc.telemetry.batch_traces import trace_batches
+from aligner_svc.telemetry.traces.batches import trace_batches
 from interceptors.calls.call import Call, current_call, enter_call
 from interceptors.tracing.call_trace import BatchTrace, CallTrace, SpanRef, current_trace, enter_trace
 

@@ -8,8 +8,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from aligner_svc.engines import boundaries as bd
-from aligner_svc.engines.boundaries import MAX_SHIFT, SAMPLE_RATE, BoundaryRefiner, Refined, WordSpan, edges_of, in_order
+from aligner_svc.engines.pocketsphinx import boundaries as bd
+from aligner_svc.engines.pocketsphinx.boundaries import (
+    MAX_SHIFT,
+    SAMPLE_RATE,
+    BoundaryRefiner,
+    Refined,
+    WordSpan,
+    edges_of,
+    in_order,
+)
 
 Samples = npt.NDArray[np.int16]
 

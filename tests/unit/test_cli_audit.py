@@ -15,9 +15,9 @@ import typer
 from typer.testing import CliRunner
 
 from aligner_svc.cli.audit import audit
-from aligner_svc.telemetry import audit_report
-from aligner_svc.telemetry.audit import AuditLog
-from aligner_svc.telemetry.audit_report import host_of, moment, with_rotated
+from aligner_svc.telemetry.audit import report as audit_report
+from aligner_svc.telemetry.audit.log import AuditLog
+from aligner_svc.telemetry.audit.report import host_of, moment, with_rotated
 from interceptors.calls.security_event import Event, SecurityEvent
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from aligner_svc.domain import SAMPLE_RATE
 from aligner_svc.engines.pocketsphinx.ladder import Ladder, Placement, _in_order
-from aligner_svc.engines.pocketsphinx.listening import Samples
 from aligner_svc.engines.pocketsphinx.recogniser import Segment
+from aligner_svc.engines.pocketsphinx.second_opinion import Samples
 from tests.unit.test_engine_listening import SAID, FakeSpelling, segments, spoken
 
 LOUD = 1000

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aligner_svc.engines.boundaries import CLASS_OF, SILENCE
+from aligner_svc.engines.pocketsphinx.boundaries import CLASS_OF, SILENCE
 from aligner_svc.engines.pocketsphinx.lexicon import Speller
 
 PHONES = frozenset(CLASS_OF) - {SILENCE}

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aligner_svc.engines.pocketsphinx.listening import Samples, _groups, listen, listen_near
 from aligner_svc.engines.pocketsphinx.recogniser import Segment
+from aligner_svc.engines.pocketsphinx.second_opinion import Samples, _groups, listen, listen_near
 
 HOP = 320
 """Samples a label lasts at least: the recogniser's frame, 20 ms."""

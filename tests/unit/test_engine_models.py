@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from aligner_svc.domain import SAMPLE_RATE, Clip, Token, WordStatus
-from aligner_svc.engines.boundaries import BoundaryRefiner
+from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner
 from aligner_svc.engines.pocketsphinx.ladder import Ladder
 from aligner_svc.engines.pocketsphinx.lexicon import Speller
-from aligner_svc.engines.pocketsphinx.listening import Samples
 from aligner_svc.engines.pocketsphinx.phonemes import PhonemeModel
 from aligner_svc.engines.pocketsphinx.recogniser import Recogniser
+from aligner_svc.engines.pocketsphinx.second_opinion import Samples
 from aligner_svc.engines.pocketsphinx.window import WindowAligner
 from aligner_svc.engines.pocketsphinx.wire import TokenSpan, WindowAnswer
-from aligner_svc.longform.windows import Prefix, align_in_windows
+from aligner_svc.engines.windows import Prefix, align_in_windows
 
 SAMPLE = Path(__file__).resolve().parents[2] / "samples" / "librispeech_61-70968-0000.flac"
 SAID = [

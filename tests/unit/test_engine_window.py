@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_svc.domain import SAMPLE_RATE, WordStatus
-from aligner_svc.engines.boundaries import BoundaryRefiner
+from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner
 from aligner_svc.engines.pocketsphinx.ladder import Placement, Window
-from aligner_svc.engines.pocketsphinx.listening import Samples
+from aligner_svc.engines.pocketsphinx.second_opinion import Samples
 from aligner_svc.engines.pocketsphinx.window import WindowAligner
 from aligner_svc.engines.pocketsphinx.wire import WindowAnswer
 

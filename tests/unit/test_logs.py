@@ -16,10 +16,10 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_svc.telemetry.log_writer import LogWriter
-from aligner_svc.telemetry.logs import in_force, open_logs
-from aligner_svc.telemetry.rate_limit import LogLimit, Rate
-from aligner_svc.telemetry.redaction import REDACTED, Redactor, conceal
+from aligner_svc.telemetry.logs.pipeline import in_force, open_logs
+from aligner_svc.telemetry.logs.rate_limit import LogLimit, Rate
+from aligner_svc.telemetry.logs.redaction import REDACTED, Redactor, conceal
+from aligner_svc.telemetry.logs.writer import LogWriter
 from interceptors.auth.api_keys import format as api_key
 from interceptors.calls.call import Call, enter_call
 from interceptors.tracing.call_trace import CallTrace, SpanRef, enter_trace

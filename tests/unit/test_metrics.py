@@ -26,7 +26,7 @@ from aligner_svc.domain import Caller
 from aligner_svc.engines.batching import Batcher, BatchReport
 from aligner_svc.telemetry.metrics import CacheCounts, Metrics, Sources
 from aligner_svc.telemetry.metrics.loop_lag import LoopLag
-from aligner_svc.telemetry.metrics_server import MetricsServer
+from aligner_svc.telemetry.metrics.server import MetricsServer
 from aligner_svc.workers import WorkerPool
 from interceptors import CallInterceptor, HeaderLimits, Recovery, RefusedError, RequestId, Requests, current_call
 from interceptors.calls.security_event import Event, SecurityEvent

@@ -13,9 +13,9 @@ from google.rpc import status_pb2
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 
-from aligner_svc.telemetry import metrics_server
 from aligner_svc.telemetry.metrics import Metrics, Sources
-from aligner_svc.telemetry.metrics_server import MetricsServer, MetricsServerError
+from aligner_svc.telemetry.metrics import server as metrics_server
+from aligner_svc.telemetry.metrics.server import MetricsServer, MetricsServerError
 
 OPEN = (
     "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5"

@@ -13,8 +13,8 @@ import grpc
 import pytest
 from grpc import aio
 
-from aligner_svc.telemetry.otel_spans import WITHHELD, resource
-from aligner_svc.telemetry.tracing import Collector, TraceCounts, TraceExport, TracingError, otlp_exporter
+from aligner_svc.telemetry.traces.export import Collector, TraceCounts, TraceExport, TracingError, otlp_exporter
+from aligner_svc.telemetry.traces.spans import WITHHELD, resource
 from interceptors import CallInterceptor
 from interceptors.calls.stages import stage
 from interceptors.tracing.call_trace import Batches, CallTrace, SpanRef, current_trace

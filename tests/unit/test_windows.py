@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_svc.domain import SAMPLE_RATE, Clip, Token
-from aligner_svc.longform.windows import Placed, Prefix, align_in_windows
+from aligner_svc.engines.windows import Placed, Prefix, align_in_windows
 
 UNSURE = 1.5
 

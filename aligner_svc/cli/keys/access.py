@@ -16,7 +16,7 @@ from aligner_svc.cli.keys import arguments
 from aligner_svc.config import Settings
 from aligner_svc.config.report import SettingsProblem, load, unknown_variables
 from aligner_svc.config.security import KeySettings
-from aligner_svc.telemetry.audit import AuditError, open_audit
+from aligner_svc.telemetry.audit.log import AuditError, open_audit
 from aligner_svc.wiring.api_keys import PepperAbsentError, PepperError, make_pepper, open_store, open_to_others, read_pepper
 from interceptors.auth.api_keys import format as api_key
 from interceptors.auth.api_keys.store import DatabaseUrlError, KeyRecord, KeyStore, KeyStoreError

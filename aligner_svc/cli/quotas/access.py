@@ -13,7 +13,7 @@ from pathlib import Path
 from aligner_svc.cli.failures import UNAVAILABLE, USAGE, Failure, from_settings, warn
 from aligner_svc.config import Settings
 from aligner_svc.config.report import SettingsProblem, load, unknown_variables
-from aligner_svc.telemetry.audit import AuditError, open_audit
+from aligner_svc.telemetry.audit.log import AuditError, open_audit
 from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.quota.classes import PEER, QuotaClass, QuotaClasses
 from interceptors.quota.classes_file import QuotaClassesFile, built_in

@@ -14,8 +14,8 @@ from aligner_svc.domain import Caller, Clip, ProgressSink, Token, Warning, WordS
 from aligner_svc.engines.base import EngineResult, Span
 from aligner_svc.engines.batching import Batcher, BatchWatch, queue_full
 from aligner_svc.engines.pocketsphinx.wire import MalformedError, TokenSpan, decode_answer, encode_request
+from aligner_svc.engines.windows import Placed, Prefix, align_in_windows
 from aligner_svc.errors import UnavailableError
-from aligner_svc.longform.windows import Placed, Prefix, align_in_windows
 from aligner_svc.text import tokenise
 from aligner_svc.workers import JsonValue, Reply, SandboxMode, WorkerDiedError, WorkerPool, WorkerTimeoutError, log_sandbox
 from aligner_svc.workers.threads import off_loop

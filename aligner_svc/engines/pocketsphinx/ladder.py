@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from aligner_svc.domain import SAMPLE_RATE
 from aligner_svc.engines.pocketsphinx.denoise import denoise
-from aligner_svc.engines.pocketsphinx.listening import Heard, Samples, Spelling, listen, listen_near
 from aligner_svc.engines.pocketsphinx.recogniser import Recogniser, Segment
+from aligner_svc.engines.pocketsphinx.second_opinion import Heard, Samples, Spelling, listen, listen_near
 from aligner_svc.engines.pocketsphinx.skipping import Sighting
 
 TRUSTED_MEAN = -2.1

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from aligner_svc.engines.boundaries import BoundaryRefiner, WordSpan
+from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner, WordSpan
 from aligner_svc.engines.pocketsphinx.ladder import Placement
-from aligner_svc.engines.pocketsphinx.listening import Samples
+from aligner_svc.engines.pocketsphinx.second_opinion import Samples
 
 
 def refine(samples: Samples, placements: Sequence[Placement | None], refiner: BoundaryRefiner) -> list[Placement | None]:

@@ -8,13 +8,13 @@ from itertools import groupby, pairwise
 import numpy as np
 
 from aligner_svc.domain import SAMPLE_RATE, WordStatus
-from aligner_svc.engines.boundaries import BoundaryRefiner
 from aligner_svc.engines.pocketsphinx import calibration
+from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner
 from aligner_svc.engines.pocketsphinx.ladder import Ladder, Placement, loudness
 from aligner_svc.engines.pocketsphinx.lexicon import Speller
-from aligner_svc.engines.pocketsphinx.listening import Samples
 from aligner_svc.engines.pocketsphinx.refine import refine
 from aligner_svc.engines.pocketsphinx.repair import Gap, repair
+from aligner_svc.engines.pocketsphinx.second_opinion import Samples
 from aligner_svc.engines.pocketsphinx.wire import TokenSpan, WindowAnswer
 
 _UNSURE_SECONDS = 1.5

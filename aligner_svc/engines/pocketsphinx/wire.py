@@ -28,7 +28,7 @@ class TokenSpan:
 class WindowAnswer:
     """`spans` are the tokens that are final; the next window begins at `resume` seconds of this one.
 
-    `coherence` as in longform.windows.Prefix.
+    `coherence` as in engines.windows.Prefix.
     """
 
     spans: Sequence[TokenSpan]

@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 import numpy.fft  # numpy imports it on first use, when files can no longer be opened
 
-from aligner_svc.engines.boundaries import BoundaryRefiner
+from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner
 from aligner_svc.engines.pocketsphinx.ladder import Ladder
 from aligner_svc.engines.pocketsphinx.lexicon import Speller
 from aligner_svc.engines.pocketsphinx.phonemes import PhonemeModel

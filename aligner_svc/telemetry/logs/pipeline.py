@@ -17,10 +17,10 @@ from typing import Any, Literal, Self, TextIO, TypeAlias
 
 import structlog
 
-from aligner_svc.telemetry.log_event import Event, event_of, hooks, now
-from aligner_svc.telemetry.log_writer import LogWriter
-from aligner_svc.telemetry.rate_limit import LogLimit, Rate
-from aligner_svc.telemetry.redaction import Concealed, Redactor
+from aligner_svc.telemetry.logs.event import Event, event_of, hooks, now
+from aligner_svc.telemetry.logs.rate_limit import LogLimit, Rate
+from aligner_svc.telemetry.logs.redaction import Concealed, Redactor
+from aligner_svc.telemetry.logs.writer import LogWriter
 
 LogFormat: TypeAlias = Literal["auto", "json", "console"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]

@@ -22,10 +22,10 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from aligner_svc.telemetry.otel_spans import SpanMaker
+from aligner_svc.telemetry.traces.spans import SpanMaker
 from interceptors.tracing.call_trace import Deliverable
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("aligner_svc.telemetry.tracing")
 
 _LAST_WORD = 1.0
 """Seconds the thread has to notice that its channel was closed."""

@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, TypeAlias
 
-from aligner_svc.telemetry.redaction import concealed
+from aligner_svc.telemetry.logs.redaction import concealed
 from interceptors.calls.call import current_call
 from interceptors.tracing.call_trace import current_span
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("aligner_svc.telemetry.log_event")
 
 Event: TypeAlias = dict[str, Any]
 """Fields by name, before anything is taken out of them."""

@@ -18,7 +18,7 @@ from typing import TextIO
 from aligner_svc.config.security import AuditSettings
 from interceptors.calls.security_event import SecurityEvent
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("aligner_svc.telemetry.audit")
 
 DROPPED = "audit_dropped"
 """The event that stands for `count` others, for which there was no room while nothing could be written."""

@@ -20,7 +20,7 @@ from prometheus_client.exposition import choose_encoder
 
 from aligner_svc.telemetry.metrics import Metrics
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("aligner_svc.telemetry.metrics_server")
 
 PATH: Final = "/metrics"
 READY_PATH: Final = "/ready"

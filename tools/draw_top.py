@@ -14,8 +14,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from aligner_svc.cli.scrape import Interval, parse
-from aligner_svc.cli.top_view import frame
+from aligner_svc.cli.top.scrape import Interval, parse
+from aligner_svc.cli.top.view import frame
 
 COLUMNS = 80
 

@@ -9,7 +9,10 @@ from typing import Annotated
 
 import typer
 
-from aligner_svc.cli import align, audit, config, devcerts, doctor, info, keys, quotas, serve, top
+from aligner_svc.cli import config, devcerts, doctor, info, keys, quotas, serve
+from aligner_svc.cli.alignment import command as align
+from aligner_svc.cli.audit import command as audit
+from aligner_svc.cli.top import command as top
 
 app = typer.Typer(
     name="aligner",

@@ -22,10 +22,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from aligner_svc.cli.failures import USAGE, Failure, warn
+from aligner_svc.cli.failures import USAGE, Failure, reported, warn
 
 if TYPE_CHECKING:
-    from aligner_svc.cli.options import ServerOptions
     from aligner_svc.client import Aligner, AsyncAligner, Auth, ClientCredentials, Tls
 
 PREFIX = "ALIGNER_CLIENT_"
@@ -89,6 +88,36 @@ class Connection:
     def _failure(self, error: ValueError) -> Failure:
         hint = "--tls, or --ca FILE where the server's CA is not a public one" if self.tls is None else ""
         return _unusable(error, hint)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """How the server is reached and who calls, as the command line and the variables say it."""
+
+    target: str
+    tls: bool
+    ca: Path | None
+    cert: Path | None
+    key: Path | None
+    server_name: str | None
+    # Not shown: somebody may have given the secret itself.
+    token: str | None = field(repr=False)
+    api_key: str | None = field(repr=False)
+    oauth_url: str | None = field(repr=False)
+    oauth_client: str | None
+    oauth_secret: str | None = field(repr=False)
+    oauth_scope: str | None
+    oauth_audience: str | None
+    oauth_resource: str | None
+    oauth_ca: Path | None
+    oauth_post: bool
+    oauth_flags: bool
+    """One of the --oauth options is on the command line."""
+
+    def connection(self, *, stdin_taken: bool = False) -> Connection:
+        """What they come to; `stdin_taken` where stdin brings the audio. Ends the command where they do not fit together."""
+        with reported():
+            return resolve(self, stdin_taken=stdin_taken)
 
 
 def resolve(options: ServerOptions, *, stdin_taken: bool) -> Connection:

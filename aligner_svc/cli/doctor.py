@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aligner_svc.cli.credentials import VARIABLES
+from aligner_svc.cli.credentials import VARIABLES, ServerOptions
 from aligner_svc.cli.failures import FAILED, USAGE, Failure, reported
-from aligner_svc.cli.options import ServerOptions, with_server
+from aligner_svc.cli.server_options import with_server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,7 +129,7 @@ def _checks(settings: Settings | None, server: ServerOptions | None) -> list[Che
 
         checks += local(settings)
     if server is not None:
-        from aligner_svc.doctor.target import target
+        from aligner_svc.cli.doctor_target import target
 
         connection = server.connection()
         checks.append(Check("target", lambda: target(connection), patience=2.0))
@@ -141,7 +141,7 @@ def _print(findings: Sequence[Finding]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from aligner_svc.cli.table import printable
+    from aligner_svc.cli.alignment.table import printable
 
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)

@@ -140,7 +140,7 @@ def warn(message: str) -> None:
 
 def warn_of(alignment: Alignment) -> None:
     """The answer's warnings on stderr, for output that has no place for them."""
-    from aligner_svc.cli.table import printable
+    from aligner_svc.cli.alignment.table import printable
 
     for warning in alignment.warnings:
         warn(printable(f"{warning.message} ({warning.code})").plain)

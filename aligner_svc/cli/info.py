@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aligner_svc.cli.credentials import ServerOptions
 from aligner_svc.cli.failures import from_client, reported
-from aligner_svc.cli.options import ServerOptions, with_server
+from aligner_svc.cli.server_options import with_server
 
 if TYPE_CHECKING:
     from aligner_svc.client import ServerInfo

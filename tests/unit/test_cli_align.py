@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.cli import app
-from aligner_svc.cli.options import DEFAULT_TARGET, OutputFormat
-from aligner_svc.cli.output import write_file
+from aligner_svc.cli.alignment.output import write_file
+from aligner_svc.cli.options import OutputFormat
+from aligner_svc.cli.server_options import DEFAULT_TARGET
 from aligner_svc.client import channel
 from aligner_svc.formats import Format
 from tests.unit.scripted_aligner import Fault, scripted_server

@@ -14,7 +14,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from aligner_svc.cli.audit import audit
+from aligner_svc.cli.audit.command import audit
 from aligner_svc.telemetry.audit import report as audit_report
 from aligner_svc.telemetry.audit.log import AuditLog
 from aligner_svc.telemetry.audit.report import host_of, moment, with_rotated

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from aligner_svc.cli import app
 from aligner_svc.cli import failures as shown_failures
 from aligner_svc.cli.credentials import VARIABLES
-from aligner_svc.cli.options import _SERVER_OPTIONS
+from aligner_svc.cli.server_options import _SERVER_OPTIONS
 from aligner_svc.client import Handshake
 from tests.unit.guarded_aligner import Answer, Authority, guarded_server, token_endpoint
 

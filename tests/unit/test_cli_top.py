@@ -24,9 +24,9 @@ from prometheus_client import generate_latest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from aligner_svc.cli import top as command
-from aligner_svc.cli import top_view
-from aligner_svc.cli.scrape import Interval, ScrapeError, fetch, parse
+from aligner_svc.cli.top import command
+from aligner_svc.cli.top import view as top_view
+from aligner_svc.cli.top.scrape import Interval, ScrapeError, fetch, parse
 from aligner_svc.engines.batching import BatchReport, State
 from aligner_svc.telemetry.metrics import Metrics, Sources
 from interceptors.calls.call import Call

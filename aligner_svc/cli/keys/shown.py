@@ -52,7 +52,7 @@ def print_table(records: Sequence[KeyRecord], now: float) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from aligner_svc.cli.table import printable
+    from aligner_svc.cli.alignment.table import printable
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("id", "state"):
@@ -80,7 +80,7 @@ def print_one(record: KeyRecord, now: float) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from aligner_svc.cli.table import printable
+    from aligner_svc.cli.alignment.table import printable
 
     console = Console(highlight=False)
     for name, value in as_object(record, now).items():

@@ -54,7 +54,7 @@ def print_table(usages: Sequence[Usage]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from aligner_svc.cli.table import printable
+    from aligner_svc.cli.alignment.table import printable
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("caller", overflow="fold")
@@ -80,7 +80,7 @@ def print_one(usage: Usage) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from aligner_svc.cli.table import printable
+    from aligner_svc.cli.alignment.table import printable
 
     quota, used = usage.quota, usage.used
     console = Console(highlight=False)
@@ -116,7 +116,7 @@ def print_classes(given: Mapping[str, str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from aligner_svc.cli.table import printable
+    from aligner_svc.cli.alignment.table import printable
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("caller", overflow="fold")

@@ -10,8 +10,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from aligner_svc.cli.scrape import Interval
-from aligner_svc.cli.table import printable
+from aligner_svc.cli.alignment.table import printable
+from aligner_svc.cli.top.scrape import Interval
 
 _GOOD, _WARN, _BAD, _DIM = "green", "yellow", "bold red", "dim"
 _METHODS = 6

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from aligner_svc.cli.table import printable
+from aligner_svc.cli.alignment.table import printable
 from aligner_svc.telemetry.audit.report import KINDS, Count, Entry, Summary, Tally, host_of
 
 _TITLES = {"event": "Events", "check": "Failed checks", "principal": "Callers", "peer": "Addresses"}

@@ -49,7 +49,7 @@ def render(alignment: Alignment, chosen: OutputFormat, transcript: str, recordin
 def write(alignment: Alignment, chosen: OutputFormat, transcript: str, recording: str, out: Path | None) -> None:
     """To the file, or to stdout where there is none. UTF-8, whatever the locale. Raises OSError."""
     if chosen is OutputFormat.TABLE:
-        from aligner_svc.cli.table import print_table
+        from aligner_svc.cli.alignment.table import print_table
 
         print_table(alignment, out)
     elif out is None:

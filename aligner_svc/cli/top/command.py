@@ -14,7 +14,7 @@ import typer
 from aligner_svc.cli.failures import INTERRUPTED, UNAVAILABLE, Failure, from_settings, reported
 
 if TYPE_CHECKING:
-    from aligner_svc.cli.scrape import Interval, Scrape
+    from aligner_svc.cli.top.scrape import Interval, Scrape
 
 DEFAULT_URL = "http://127.0.0.1:9464/metrics"
 _PATIENCE = 2.0
@@ -46,8 +46,8 @@ def top(
 def _once(url: str, interval: float) -> None:
     from rich.console import Console
 
-    from aligner_svc.cli.scrape import Interval
-    from aligner_svc.cli.top_view import frame
+    from aligner_svc.cli.top.scrape import Interval
+    from aligner_svc.cli.top.view import frame
 
     before = _look(url)
     time.sleep(interval)
@@ -61,8 +61,8 @@ def _live(url: str, interval: float) -> None:
     from rich.live import Live
     from rich.text import Text
 
-    from aligner_svc.cli.scrape import Interval, ScrapeError, fetch, parse
-    from aligner_svc.cli.top_view import frame, span
+    from aligner_svc.cli.top.scrape import Interval, ScrapeError, fetch, parse
+    from aligner_svc.cli.top.view import frame, span
 
     console = Console(highlight=False)
     shown: Interval | None = None
@@ -87,7 +87,7 @@ def _live(url: str, interval: float) -> None:
 
 
 def _look(url: str) -> Scrape:
-    from aligner_svc.cli.scrape import ScrapeError, fetch, parse
+    from aligner_svc.cli.top.scrape import ScrapeError, fetch, parse
 
     try:
         return parse(fetch(url, _PATIENCE), time.monotonic())

@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from aligner_svc import domain
-from aligner_svc.cli import output, progress
-from aligner_svc.cli.corpus import Job, Plan, read_text
+from aligner_svc.cli.alignment import output, progress
+from aligner_svc.cli.alignment.corpus import Job, Plan, read_text
+from aligner_svc.cli.alignment.table import printable
 from aligner_svc.cli.failures import FAILED, Failure, from_client, warn
 from aligner_svc.cli.interrupt import leaving_at_once
 from aligner_svc.cli.options import OutputFormat, Request
-from aligner_svc.cli.table import printable
 from aligner_svc.client import AlignerClientError, AsyncAligner
 
 

@@ -79,7 +79,7 @@ def audit(  # noqa: PLR0917 - typer makes flags of them; nobody gives them by po
         if summary:
             _show_summary(summarise(entries), limit or _TOP, as_table)
         elif as_table:
-            from aligner_svc.cli.audit_tables import print_events
+            from aligner_svc.cli.audit.tables import print_events
 
             print_events(deque(entries, maxlen=limit or _ROWS))
         else:
@@ -160,7 +160,7 @@ def _configured(config: Path | None) -> Path:
 
 def _show_summary(summary: Summary, most: int, as_table: bool) -> None:
     if as_table:
-        from aligner_svc.cli.audit_tables import print_summary
+        from aligner_svc.cli.audit.tables import print_summary
 
         print_summary(summary, most)
     else:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
-from aligner_svc.cli import output, progress
+from aligner_svc.cli.alignment import output, progress
 from aligner_svc.cli.failures import from_client, warn_of
 from aligner_svc.cli.interrupt import leaving_at_once
 from aligner_svc.cli.options import OutputFormat, Request

@@ -10,10 +10,12 @@ from typing import Annotated
 
 import typer
 
-from aligner_svc.cli import corpus
+from aligner_svc.cli.alignment import corpus
+from aligner_svc.cli.alignment.output import SUFFIXES, choose
+from aligner_svc.cli.credentials import ServerOptions
 from aligner_svc.cli.failures import reported
-from aligner_svc.cli.options import Encoding, OutputFormat, Request, ServerOptions, with_server
-from aligner_svc.cli.output import SUFFIXES, choose
+from aligner_svc.cli.options import Encoding, OutputFormat, Request
+from aligner_svc.cli.server_options import with_server
 
 STDIN = Path("-")
 
@@ -87,7 +89,7 @@ def _align_tree(
     if wanted is OutputFormat.TABLE:
         raise typer.BadParameter("a table is for one file", param_hint="--format")
     chosen = wanted or OutputFormat.JSON
-    from aligner_svc.cli.align_tree import run
+    from aligner_svc.cli.alignment.directory import run
 
     run(corpus.plan(root, out, SUFFIXES[chosen]), root, out, chosen, request, jobs=jobs)
 
@@ -97,7 +99,7 @@ def _align_file(
 ) -> None:
     if out is not None and out.is_dir():
         raise typer.BadParameter(f"{out} is a directory", param_hint="--out")
-    from aligner_svc.cli.align_file import run
+    from aligner_svc.cli.alignment.one_file import run
 
     run(None if file == STDIN else file, out, choose(wanted, out), request, transcript, stream=stream)
 

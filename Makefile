@@ -39,7 +39,7 @@ run: $(VENV)/.core ## serve on 127.0.0.1:50051 until Ctrl-C; other flags: make r
 
 # Two at a time: the tests start servers, and a server uses every core by itself.
 PYTEST_WORKERS ?= 2
-test: $(VENV)/.all test-services ## the tests; a part of them: make test PYTEST_ARGS="tests/unit -k text"
+test: $(VENV)/.all test-services ## the tests; a part of them: make test PYTEST_ARGS="tests/aligner_svc/text"
 	$(PY) -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 RUNS ?= 100000

@@ -32,8 +32,8 @@ from aligner_svc.engines.qwen.words import split
 from bench.flops import count
 from bench.gpu_subject import QUICK, Plan, Subject
 from bench.synthetic import LANGUAGE, WORDS_A_SECOND, Speech, speech
-from tests.checkpoint import TINY, TRUE_SIZE, build
-from tests.qwen_reference import Reference
+from tests.kit.checkpoint import TINY, TRUE_SIZE, build
+from tests.kit.qwen_reference import Reference
 
 GOAL_RATE, GOAL_RATIO, GOAL_LATENCY = 8000.0, 5.0, 15.0
 """Multiples of real time at the best batch on one H100; over qwen-asr; milliseconds for a clip of 10 s."""

@@ -25,10 +25,10 @@ from aligner_svc.engines.qwen import checkpoint, words
 from aligner_svc.engines.qwen.forward import PackedAligner, Slots
 from aligner_svc.engines.qwen.preparation import Preparation, Prepared
 from aligner_svc.engines.qwen.timestamps import repair
-from tests import checkpoint as checkpoints
-from tests import qwen_material
-from tests.qwen_material import Pair
-from tests.qwen_reference import Reference, Timed
+from tests.kit import checkpoint as checkpoints
+from tests.kit import qwen_material
+from tests.kit.qwen_material import Pair
+from tests.kit.qwen_reference import Reference, Timed
 
 _BATCH = 8
 _WINDOW_SECONDS = 8.0

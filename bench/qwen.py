@@ -37,9 +37,9 @@ from bench import flops
 from bench.processes import others_cpu_seconds
 from bench.service import service
 from bench.synthetic import LANGUAGE, Speech, speech
-from tests.checkpoint import TRUE_SIZE, build
-from tests.e2e.servers import calling
-from tests.peak_memory import peak_memory
+from tests.kit.checkpoint import TRUE_SIZE, build
+from tests.kit.peak_memory import peak_memory
+from tests.kit.servers import calling
 
 _MIXED = (3, 5, 8, 12, 15, 20, 25, 30)
 _IN_FLIGHT = 16

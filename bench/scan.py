@@ -27,7 +27,7 @@ from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
 from bench import gold
 from bench.material import material
 from bench.service import service
-from tests.clamd_server import running_clamd
+from tests.kit.clamd_server import running_clamd
 
 _CHUNK = 64 * 1024
 _PACE = 10e6

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.qwen_reference import Reference
+    from tests.kit.qwen_reference import Reference
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def one_torch_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Classes of 1 ms: times differ wherever classes do, and what lies behind a clip's end still shows."""
-    from tests.checkpoint import build
+    from tests.kit.checkpoint import build
 
     return build(tmp_path_factory.mktemp("tiny"), segment_ms=1)
 
@@ -36,6 +36,6 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def reference(tiny_checkpoint: Path) -> Reference:
     """The same checkpoint in qwen-asr's hands."""
-    from tests.qwen_reference import Reference
+    from tests.kit.qwen_reference import Reference
 
     return Reference(tiny_checkpoint)

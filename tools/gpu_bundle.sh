@@ -23,7 +23,7 @@ needed=(
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 bundle=$work/bench-gpu
-mkdir -p "$bundle/wheels" "$bundle/pip" "$bundle/project/tests"
+mkdir -p "$bundle/wheels" "$bundle/pip" "$bundle/project"
 
 # A package of a lock with its hashes, whatever version of Python it was locked for.
 locked() {
@@ -47,7 +47,9 @@ pip wheel -qq --no-deps --require-hashes --wheel-dir "$bundle/wheels" --requirem
 pip wheel -qq --no-deps --require-hashes --wheel-dir "$bundle/pip" --requirement "$work/pip.txt"
 
 cp -R aligner_svc bench "$bundle/project/"
-cp tests/__init__.py tests/checkpoint.py tests/qwen_reference.py "$bundle/project/tests/"
+mkdir -p "$bundle/project/tests/kit"
+cp tests/__init__.py "$bundle/project/tests/"
+cp tests/kit/__init__.py tests/kit/checkpoint.py tests/kit/qwen_reference.py "$bundle/project/tests/kit/"
 find "$bundle/project" -name __pycache__ -prune -exec rm -rf {} +
 "$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' >"$bundle/python-version"
 

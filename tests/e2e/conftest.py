@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
 from aligner_svc.server import Service
-from tests.e2e.servers import calling, serving
+from tests.kit.servers import calling, serving
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,16 +20,17 @@ from aligner_svc.client import Aligner, AsyncAligner, ClientCredentials, Tls
 from aligner_svc.config.security import Issuer, JwtSettings
 from aligner_svc.server import Service
 from aligner_svc.transport import devcerts
-from tests import certificates
-from tests.e2e.guarded import Home, bearer, denied, info, port_of, with_key
-from tests.e2e.node_client import node_call
-from tests.e2e.oidc import OidcProvider, provider  # noqa: F401 - a fixture
-from tests.e2e.recordings import PROJECT, SPEECH, TRANSCRIPT, WORDS
-from tests.e2e.servers import connect, launched
+from tests import PROJECT
 from tests.e2e.test_grpcurl import GRPCURL, run
-from tests.npm import needs_node
-from tests.peak_memory import peak_memory
-from tests.postgres import Postgres, postgres, postgres_server  # noqa: F401 - fixtures
+from tests.kit import certificates
+from tests.kit.guarded import Home, bearer, denied, info, port_of, with_key
+from tests.kit.node_client import node_call
+from tests.kit.npm import needs_node
+from tests.kit.oidc import OidcProvider, provider  # noqa: F401 - a fixture
+from tests.kit.peak_memory import peak_memory
+from tests.kit.postgres import Postgres, postgres, postgres_server  # noqa: F401 - fixtures
+from tests.kit.recordings import SPEECH, TRANSCRIPT, WORDS
+from tests.kit.servers import connect, launched
 
 ALIGN = aligner_pb2.AlignRequest(config=aligner_pb2.AlignConfig(transcript=TRANSCRIPT, language="en"), audio=SPEECH)
 CLIENT = "mtls:spiffe://dev.local/client"

@@ -15,12 +15,13 @@ from aligner_svc.api.v1 import aligner_pb2, aligner_pb2_grpc
 from aligner_svc.config.security import AuthSettings, JwtSettings, TlsSettings
 from aligner_svc.server import StartError
 from aligner_svc.transport import devcerts
-from tests import certificates
-from tests.e2e.guarded import Home, bearer, denied, info, with_key
-from tests.e2e.oidc import OidcProvider, provider  # noqa: F401 - a fixture
-from tests.e2e.recordings import PROJECT, SPEECH, TRANSCRIPT, WORDS
-from tests.e2e.servers import environment, launched, service, serving, until
-from tests.postgres import Postgres, postgres, postgres_server  # noqa: F401 - fixtures
+from tests import PROJECT
+from tests.kit import certificates
+from tests.kit.guarded import Home, bearer, denied, info, with_key
+from tests.kit.oidc import OidcProvider, provider  # noqa: F401 - a fixture
+from tests.kit.postgres import Postgres, postgres, postgres_server  # noqa: F401 - fixtures
+from tests.kit.recordings import SPEECH, TRANSCRIPT, WORDS
+from tests.kit.servers import environment, launched, service, serving, until
 
 ALIGN = aligner_pb2.AlignRequest(config=aligner_pb2.AlignConfig(transcript=TRANSCRIPT, language="en"), audio=SPEECH)
 CLIENT = "mtls:spiffe://dev.local/client"

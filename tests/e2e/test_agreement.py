@@ -15,13 +15,13 @@ from aligner_svc.client import AsyncAligner, BearerToken, InvalidArgumentError, 
 from aligner_svc.config.protection import AntivirusSettings, QuotaSettings
 from aligner_svc.config.telemetry import TracingSettings
 from interceptors.metrics import CODES
-from tests.clamd_server import EICAR, ClamdServer, clamav, clamd_server  # noqa: F401 - fixtures
-from tests.e2e.guarded import Home, bearer, info, port_of, with_key
-from tests.e2e.recordings import SPEECH, TRANSCRIPT
-from tests.e2e.scripted_engine import ScriptedEngine
-from tests.e2e.servers import calling, serving, until
 from tests.e2e.test_metrics import METRICS, scraped
-from tests.otlp_receiver import OtlpReceiver
+from tests.kit.clamd_server import EICAR, ClamdServer, clamav, clamd_server  # noqa: F401 - fixtures
+from tests.kit.guarded import Home, bearer, info, port_of, with_key
+from tests.kit.otlp_receiver import OtlpReceiver
+from tests.kit.recordings import SPEECH, TRANSCRIPT
+from tests.kit.scripted_engine import ScriptedEngine
+from tests.kit.servers import calling, serving, until
 
 CONFIG = aligner_pb2.AlignConfig(transcript=TRANSCRIPT, language="en")
 ALIGN = aligner_pb2.AlignRequest(config=CONFIG, audio=SPEECH)

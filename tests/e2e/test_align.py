@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
-from tests.e2e import recordings
-from tests.e2e.recordings import SPEECH, TRANSCRIPT, WORDS, encode, mulaw, samples
+from tests.kit import recordings
+from tests.kit.recordings import SPEECH, TRANSCRIPT, WORDS, encode, mulaw, samples
 
 AUDIO_MS = round(len(samples()) / 16)
 TOLERANCE_MS = 40

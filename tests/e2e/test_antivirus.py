@@ -12,12 +12,12 @@ from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
 from aligner_svc.client import AsyncAligner, InvalidArgumentError
 from aligner_svc.config.protection import AntivirusSettings
 from aligner_svc.server import StartError
-from tests.clamd_server import EICAR, ClamdServer, clamav, clamd_server  # noqa: F401 - fixtures
-from tests.e2e.guarded import Home, bearer
-from tests.e2e.recordings import SPEECH, TRANSCRIPT, samples
-from tests.e2e.refusals import refusal
-from tests.e2e.scripted_engine import ScriptedEngine
-from tests.e2e.servers import calling, serving, until
+from tests.kit.clamd_server import EICAR, ClamdServer, clamav, clamd_server  # noqa: F401 - fixtures
+from tests.kit.guarded import Home, bearer
+from tests.kit.recordings import SPEECH, TRANSCRIPT, samples
+from tests.kit.refusals import refusal
+from tests.kit.scripted_engine import ScriptedEngine
+from tests.kit.servers import calling, serving, until
 
 ALIGN = aligner_pb2.AlignRequest(config=aligner_pb2.AlignConfig(transcript=TRANSCRIPT, language="en"), audio=SPEECH)
 LARGEST = 12 << 20

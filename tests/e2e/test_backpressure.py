@@ -9,10 +9,10 @@ import pytest
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.config.limits import MIB, StreamSettings
-from tests.e2e.recordings import SPEECH
-from tests.e2e.scripted_engine import ScriptedEngine
-from tests.e2e.servers import calling, serving
-from tests.e2e.uploads import Answer, audio, chunks, config, linear16, send
+from tests.kit.recordings import SPEECH
+from tests.kit.scripted_engine import ScriptedEngine
+from tests.kit.servers import calling, serving
+from tests.kit.uploads import Answer, audio, chunks, config, linear16, send
 
 CHUNK = 64 * 1024
 UPLOAD = 16 * MIB

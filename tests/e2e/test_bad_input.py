@@ -14,10 +14,10 @@ import pytest
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.config.limits import MIB, Limits
-from tests.e2e.recordings import SPEECH, TRANSCRIPT, WORDS, encode, raw_wav, samples, wav
-from tests.e2e.refusals import check, refusal
-from tests.e2e.scripted_engine import ScriptedEngine
-from tests.e2e.servers import calling, serving
+from tests.kit.recordings import SPEECH, TRANSCRIPT, WORDS, encode, raw_wav, samples, wav
+from tests.kit.refusals import check, refusal
+from tests.kit.scripted_engine import ScriptedEngine
+from tests.kit.servers import calling, serving
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 LINEAR16, FLOAT32, MULAW = pb.AUDIO_ENCODING_LINEAR16, pb.AUDIO_ENCODING_FLOAT32, pb.AUDIO_ENCODING_MULAW

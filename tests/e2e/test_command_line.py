@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.recordings import SAMPLE, TRANSCRIPT, WORDS
-from tests.e2e.servers import ALIGNER, environment
+from tests.kit.recordings import SAMPLE, TRANSCRIPT, WORDS
+from tests.kit.servers import ALIGNER, environment
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
-from tests.e2e.recordings import PROJECT
-from tests.e2e.refusals import refusal
+from tests import PROJECT
+from tests.kit.refusals import refusal
 
 GOLD = PROJECT.parent / "shared" / "gold"
 AWKWARD = GOLD / "awkward"

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.recordings import PROJECT, TRANSCRIPT, WORDS
-from tests.e2e.servers import environment
+from tests import PROJECT
+from tests.kit.recordings import TRANSCRIPT, WORDS
+from tests.kit.servers import environment
 
 _BESIDE = Path(sys.executable).with_name("grpcurl")
 GRPCURL = str(_BESIDE) if _BESIDE.exists() else shutil.which("grpcurl")

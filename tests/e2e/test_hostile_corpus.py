@@ -14,12 +14,12 @@ from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.config.limits import MIB, Limits
 from aligner_svc.server import Service
-from tests.e2e.recordings import SPEECH
-from tests.e2e.refusals import check, refusal
-from tests.e2e.scripted_engine import ScriptedEngine
-from tests.e2e.servers import calling, serving
 from tests.hostile.corpus import CORPUS
 from tests.hostile.hostile import DECODED
+from tests.kit.recordings import SPEECH
+from tests.kit.refusals import check, refusal
+from tests.kit.scripted_engine import ScriptedEngine
+from tests.kit.servers import calling, serving
 
 # Those that have one outcome alone; over the wire every third of them, and all of the polyglots and bombs.
 ONE_OUTCOME: Final = sorted(

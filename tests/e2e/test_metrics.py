@@ -19,11 +19,11 @@ from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
 from aligner_svc.config.protection import AntivirusSettings
 from aligner_svc.config.telemetry import MetricsSettings
 from aligner_svc.server import Service
-from tests.clamd_server import ClamdServer, clamav, clamd_server  # noqa: F401 - fixtures
-from tests.daemon import free_port
-from tests.e2e.guarded import Home, bearer, info, with_key
-from tests.e2e.recordings import SPEECH, TRANSCRIPT
-from tests.e2e.servers import ALIGNER, calling, environment, serving, until
+from tests.kit.clamd_server import ClamdServer, clamav, clamd_server  # noqa: F401 - fixtures
+from tests.kit.daemon import free_port
+from tests.kit.guarded import Home, bearer, info, with_key
+from tests.kit.recordings import SPEECH, TRANSCRIPT
+from tests.kit.servers import ALIGNER, calling, environment, serving, until
 
 ALIGN = aligner_pb2.AlignRequest(config=aligner_pb2.AlignConfig(transcript=TRANSCRIPT, language="en"), audio=SPEECH)
 METRICS = MetricsSettings(listen="127.0.0.1:0")

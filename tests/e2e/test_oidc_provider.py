@@ -19,7 +19,7 @@ from interceptors.auth.jwt.access_token import TokenRules
 from interceptors.auth.jwt.authenticator import JwtAuthenticator
 from interceptors.auth.jwt.jwks import UrlKeys
 from interceptors.calls.principal import Principal, Rejected, Undecided
-from tests.e2e.oidc import AUDIENCE, OidcProvider, provider
+from tests.kit.oidc import AUDIENCE, OidcProvider, provider
 
 __all__ = ["provider"]  # a fixture
 

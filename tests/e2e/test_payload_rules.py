@@ -15,11 +15,11 @@ from aligner_svc.client import AlignerClientError, AsyncAligner
 from aligner_svc.config.limits import Limits
 from aligner_svc.rpc.field_rules import ProtoRules
 from aligner_svc.server import Service
-from tests.e2e.recordings import SAMPLE, SPEECH, TRANSCRIPT, WORDS, samples, wav
-from tests.e2e.refusals import check, refusal
-from tests.e2e.scripted_engine import ScriptedEngine
-from tests.e2e.servers import calling, serving
-from tests.e2e.uploads import audio, chunks, config, refused, stream, text
+from tests.kit.recordings import SAMPLE, SPEECH, TRANSCRIPT, WORDS, samples, wav
+from tests.kit.refusals import check, refusal
+from tests.kit.scripted_engine import ScriptedEngine
+from tests.kit.servers import calling, serving
+from tests.kit.uploads import audio, chunks, config, refused, stream, text
 
 INVALID, LOST = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.DATA_LOSS
 SIZE, SHA256 = len(SPEECH), hashlib.sha256(SPEECH).digest()

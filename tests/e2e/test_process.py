@@ -14,10 +14,10 @@ import pytest_asyncio
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
-from tests.e2e import recordings
-from tests.e2e.recordings import WORDS
-from tests.e2e.servers import Command, connect, gone, launched, listening, until
-from tests.e2e.uploads import chunks, config, finish, reached, send
+from tests.kit import recordings
+from tests.kit.recordings import WORDS
+from tests.kit.servers import Command, connect, gone, launched, listening, until
+from tests.kit.uploads import chunks, config, finish, reached, send
 
 LOOPBACK = ("--profile", "dev", "--listen", "127.0.0.1:0")
 QUICK = {"ALIGNER_SERVER__DRAIN_DELAY": "0"}

@@ -18,12 +18,12 @@ from aligner_svc.client import Aligner, AsyncAligner, AudioEncoding, ResourceExh
 from aligner_svc.config.engine import EngineSettings
 from aligner_svc.config.protection import AbuseSettings, QuotaSettings
 from aligner_svc.server import StartError
-from tests.e2e.guarded import Home, bearer, info
-from tests.e2e.recordings import SPEECH, TRANSCRIPT, samples, silence_flac
-from tests.e2e.refusals import refusal
-from tests.e2e.scripted_engine import ScriptedEngine
-from tests.e2e.servers import calling, connect, service, serving, until
-from tests.redis_server import RedisServer, redis_server  # noqa: F401 - a fixture
+from tests.kit.guarded import Home, bearer, info
+from tests.kit.recordings import SPEECH, TRANSCRIPT, samples, silence_flac
+from tests.kit.redis_server import RedisServer, redis_server  # noqa: F401 - a fixture
+from tests.kit.refusals import refusal
+from tests.kit.scripted_engine import ScriptedEngine
+from tests.kit.servers import calling, connect, service, serving, until
 
 CONFIG = aligner_pb2.AlignConfig(transcript=TRANSCRIPT, language="en")
 ALIGN = aligner_pb2.AlignRequest(config=CONFIG, audio=SPEECH)

@@ -27,12 +27,11 @@ from aligner_svc.engines.qwen import checkpoint
 from aligner_svc.engines.qwen.forward import PackedAligner, Slots
 from aligner_svc.engines.qwen.preparation import Prepared
 from aligner_svc.server import Service, StartError
-from tests import qwen_material
-from tests.e2e import recordings, refusals, uploads
-from tests.e2e.refusals import Refusal, refusal
-from tests.e2e.servers import Command, calling, connect, launched, service, serving, until
-from tests.qwen_material import LANGUAGES
-from tests.qwen_reference import Reference
+from tests.kit import qwen_material, recordings, refusals, uploads
+from tests.kit.qwen_material import LANGUAGES
+from tests.kit.qwen_reference import Reference
+from tests.kit.refusals import Refusal, refusal
+from tests.kit.servers import Command, calling, connect, launched, service, serving, until
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

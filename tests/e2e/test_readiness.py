@@ -14,12 +14,12 @@ from aligner_svc.config.protection import AntivirusSettings, QuotaSettings
 from aligner_svc.config.telemetry import MetricsSettings
 from aligner_svc.server import Service
 from interceptors.auth.api_keys import format as api_key
-from tests.clamd_server import ClamdServer, clamav, clamd_server  # noqa: F401 - fixtures
-from tests.e2e.guarded import Home, bearer, denied, info, with_key
-from tests.e2e.recordings import SPEECH, TRANSCRIPT
-from tests.e2e.scripted_engine import ScriptedEngine
-from tests.e2e.servers import calling, service, serving, until
-from tests.redis_server import PASSWORD, RedisServer, redis_server  # noqa: F401 - a fixture
+from tests.kit.clamd_server import ClamdServer, clamav, clamd_server  # noqa: F401 - fixtures
+from tests.kit.guarded import Home, bearer, denied, info, with_key
+from tests.kit.recordings import SPEECH, TRANSCRIPT
+from tests.kit.redis_server import PASSWORD, RedisServer, redis_server  # noqa: F401 - a fixture
+from tests.kit.scripted_engine import ScriptedEngine
+from tests.kit.servers import calling, service, serving, until
 
 METRICS = MetricsSettings(listen="127.0.0.1:0")
 

@@ -12,11 +12,11 @@ from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.config.limits import StreamSettings
 from aligner_svc.errors import LimitExceededError, UnavailableError
 from aligner_svc.server import Service
-from tests.e2e.recordings import SPEECH
-from tests.e2e.refusals import check, refusal
-from tests.e2e.scripted_engine import ScriptedEngine
-from tests.e2e.servers import calling, serving
-from tests.e2e.uploads import chunks, config, refused
+from tests.kit.recordings import SPEECH
+from tests.kit.refusals import check, refusal
+from tests.kit.scripted_engine import ScriptedEngine
+from tests.kit.servers import calling, serving
+from tests.kit.uploads import chunks, config, refused
 
 SECRET = "password of the database: hunter2"
 

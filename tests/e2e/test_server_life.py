@@ -16,10 +16,10 @@ from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
 from aligner_svc.config.limits import Limits
 from aligner_svc.server import StartError
-from tests.e2e.recordings import SPEECH, TRANSCRIPT, WORDS
-from tests.e2e.scripted_engine import ScriptedEngine
-from tests.e2e.servers import PATIENCE, connect, gone, listening, service, serving, until
-from tests.e2e.uploads import chunks, config, reached, send
+from tests.kit.recordings import SPEECH, TRANSCRIPT, WORDS
+from tests.kit.scripted_engine import ScriptedEngine
+from tests.kit.servers import PATIENCE, connect, gone, listening, service, serving, until
+from tests.kit.uploads import chunks, config, reached, send
 
 SERVICE = "aligner.v1.Aligner"
 SERVING = health_pb2.HealthCheckResponse.SERVING

@@ -9,9 +9,9 @@ import pytest
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.client import Aligner, AsyncAligner, Progress, Stage
-from tests.e2e import recordings, uploads
-from tests.e2e.recordings import SAMPLE, SPEECH, TRANSCRIPT, WORDS, samples
-from tests.e2e.uploads import audio, chunks, config, linear16, stream, text
+from tests.kit import recordings, uploads
+from tests.kit.recordings import SAMPLE, SPEECH, TRANSCRIPT, WORDS, samples
+from tests.kit.uploads import audio, chunks, config, linear16, stream, text
 
 
 async def whole(stub) -> pb.AlignResponse:

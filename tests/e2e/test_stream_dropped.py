@@ -11,11 +11,11 @@ import pytest_asyncio
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.config.limits import StreamSettings
 from aligner_svc.server import Service
-from tests.e2e import recordings
-from tests.e2e.recordings import SPEECH, WORDS
-from tests.e2e.scripted_engine import ScriptedEngine
-from tests.e2e.servers import calling, serving, until
-from tests.e2e.uploads import Stage, chunks, config, reached, send, stream
+from tests.kit import recordings
+from tests.kit.recordings import SPEECH, WORDS
+from tests.kit.scripted_engine import ScriptedEngine
+from tests.kit.servers import calling, serving, until
+from tests.kit.uploads import Stage, chunks, config, reached, send, stream
 
 ONE = StreamSettings(concurrent=1)
 

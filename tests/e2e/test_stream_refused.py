@@ -11,10 +11,10 @@ import pytest_asyncio
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.config.limits import Limits, StreamSettings
 from aligner_svc.server import Service
-from tests.e2e.refusals import check, refusal
-from tests.e2e.scripted_engine import ScriptedEngine
-from tests.e2e.servers import calling, serving
-from tests.e2e.uploads import Stage, audio, chunks, config, reached, refused, send, stream, text
+from tests.kit.refusals import check, refusal
+from tests.kit.scripted_engine import ScriptedEngine
+from tests.kit.servers import calling, serving
+from tests.kit.uploads import Stage, audio, chunks, config, reached, refused, send, stream, text
 
 INVALID, EXHAUSTED = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED
 KIB = 1024

@@ -9,10 +9,10 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from tests.e2e.guarded import Home, bearer, info, with_key
-from tests.e2e.refusals import refusal
-from tests.e2e.servers import until
-from tests.token_forge import ACCEPTED, ATTACKS, Accepted, Attack
+from tests.kit.guarded import Home, bearer, info, with_key
+from tests.kit.refusals import refusal
+from tests.kit.servers import until
+from tests.kit.token_forge import ACCEPTED, ATTACKS, Accepted, Attack
 
 TOLD = ("UNAUTHENTICATED", "CREDENTIALS_INVALID", "the credential is not accepted")
 EXPIRED = ("UNAUTHENTICATED", "TOKEN_EXPIRED", "the credential has expired")

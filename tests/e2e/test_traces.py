@@ -7,12 +7,12 @@ import pytest
 
 from aligner_svc.api.v1 import aligner_pb2
 from aligner_svc.config.telemetry import TracingSettings
-from tests.e2e.guarded import Home, bearer
-from tests.e2e.recordings import SPEECH, TRANSCRIPT, WORDS, repeated
-from tests.e2e.refusals import refusal
-from tests.e2e.scripted_engine import ScriptedEngine
-from tests.e2e.servers import calling, serving
-from tests.otlp_receiver import OtlpReceiver
+from tests.kit.guarded import Home, bearer
+from tests.kit.otlp_receiver import OtlpReceiver
+from tests.kit.recordings import SPEECH, TRANSCRIPT, WORDS, repeated
+from tests.kit.refusals import refusal
+from tests.kit.scripted_engine import ScriptedEngine
+from tests.kit.servers import calling, serving
 
 ALIGN = aligner_pb2.AlignRequest(config=aligner_pb2.AlignConfig(transcript=TRANSCRIPT, language="en"), audio=SPEECH)
 NO_WORDS = aligner_pb2.AlignConfig(transcript="...", language="en")

@@ -14,10 +14,10 @@ import pytest_asyncio
 from aligner_svc.telemetry.traces.export import Collector, TraceExport, otlp_exporter
 from aligner_svc.telemetry.traces.spans import resource
 from interceptors import Recovery, RequestId, Requests
-from tests.e2e.node_client import node_call
-from tests.npm import needs_node
-from tests.otlp_receiver import OtlpReceiver
-from tests.unit.traced_kinds import KINDS, SERVICE, Kinds, describe, tracing
+from tests.kit.node_client import node_call
+from tests.kit.npm import needs_node
+from tests.kit.otlp_receiver import OtlpReceiver
+from tests.kit.traced_kinds import KINDS, SERVICE, Kinds, describe, tracing
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 # On the wire a message with one bytes field is two bytes and the field: the handlers are given, and give, just that.

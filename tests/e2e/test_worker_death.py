@@ -14,9 +14,9 @@ import pytest
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.workers import WorkerPool
-from tests.e2e.recordings import SPEECH, TRANSCRIPT, repeated
-from tests.e2e.refusals import check, refusal
-from tests.e2e.servers import calling, serving, until
+from tests.kit.recordings import SPEECH, TRANSCRIPT, repeated
+from tests.kit.refusals import check, refusal
+from tests.kit.servers import calling, serving, until
 
 
 def request(audio: bytes = SPEECH, transcript: str = TRANSCRIPT) -> pb.AlignRequest:

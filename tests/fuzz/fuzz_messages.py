@@ -21,8 +21,8 @@ from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.audio.decode import Decoder
 from aligner_svc.config.limits import Limits
 from aligner_svc.errors import AlignerError, Status
-from tests.e2e.scripted_engine import ScriptedEngine
 from tests.fuzz.running import run
+from tests.kit.scripted_engine import ScriptedEngine
 
 LIMITS: Final = Limits(stream_audio_bytes=2000, stream_chunk_bytes=500, unary_audio_bytes=2000, transcript_chars=300)
 # Neither is called: an upload asks its pipeline for the language and the transcript's length.

@@ -13,8 +13,8 @@ with atheris.instrument_imports(include=["aligner_svc.text", "aligner_svc.engine
 
 from aligner_svc.domain import Token
 from aligner_svc.errors import InvalidArgumentError
-from tests.e2e.recordings import TRANSCRIPT
 from tests.fuzz.running import run
+from tests.kit.recordings import TRANSCRIPT
 
 # Japanese is cut by a library with a model of its own, which takes 0.2 ms a character.
 LANGUAGES: Final = ("zh", "en", "yue", "fr", "de", "ko", "ru")

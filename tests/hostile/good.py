@@ -10,7 +10,7 @@ from typing import Final
 
 import av
 
-from tests.e2e import recordings
+from tests.kit import recordings
 
 
 @cache

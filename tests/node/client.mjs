@@ -1,5 +1,5 @@
 // One call with @grpc/grpc-js, a gRPC client nobody here wrote. The call comes as JSON on stdin, and not as arguments,
-// which others can read; the outcome goes as JSON to stdout. See tests/e2e/node_client.py for what is in both.
+// which others can read; the outcome goes as JSON to stdout. See tests/kit/node_client.py for what is in both.
 
 import { readFileSync } from "node:fs";
 import { text } from "node:stream/consumers";

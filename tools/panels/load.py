@@ -16,8 +16,8 @@ from grpc import aio, ssl_channel_credentials
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
-from tests.clamd_server import EICAR
-from tests.e2e.recordings import SPEECH, TRANSCRIPT, repeated
+from tests.kit.clamd_server import EICAR
+from tests.kit.recordings import SPEECH, TRANSCRIPT, repeated
 from tools.panels.scene import Scene
 
 DEADLINE = 30.0

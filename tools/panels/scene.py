@@ -17,10 +17,10 @@ from urllib.parse import urlencode
 from urllib.request import urlopen
 
 from bench.fairness_server import ISSUER, tokens
-from tests.clamd_server import ClamdServer, running_clamd
-from tests.daemon import Daemon, free_port
-from tests.e2e.servers import Command, environment, launched
-from tests.redis_server import RedisServer
+from tests.kit.clamd_server import ClamdServer, running_clamd
+from tests.kit.daemon import Daemon, free_port
+from tests.kit.redis_server import RedisServer
+from tests.kit.servers import Command, environment, launched
 
 RULES = Path(__file__).parents[2] / "deploy" / "prometheus" / "rules.yaml"
 JOB, INSTANCE = "aligner", "aligner-0"

@@ -1,0 +1,157 @@
+"""`aligner serve`, `config`, `info` and `--version`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tomllib
+from importlib.metadata import version
+from types import ModuleType
+
+import pytest
+from typer.testing import CliRunner
+
+from aligner_svc.cli import app
+from aligner_svc.config import Settings
+from tests.kit.scripted_aligner import scripted_server
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch, tmp_path):
+    """No settings but the test's own."""
+    import os  # noqa: PLC0415
+
+    for name in [name for name in os.environ if name.upper().startswith("ALIGNER_")]:
+        monkeypatch.delenv(name)
+    # Set and removed again, so that what a command sets is undone too.
+    monkeypatch.setenv("ALIGNER_CONFIG", "x")
+    monkeypatch.delenv("ALIGNER_CONFIG")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """A server module that only notes its settings and leaves with 3."""
+    seen: list[Settings] = []
+
+    async def serve(settings: Settings) -> int:
+        seen.append(settings)
+        return 3
+
+    module = ModuleType("aligner_svc.server")
+    module.serve = serve
+    monkeypatch.setitem(sys.modules, "aligner_svc.server", module)
+    return seen
+
+
+def aligner(*arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_version():
+    assert aligner("--version").stdout == f"aligner {version('aligner-svc')}\n"
+
+
+def test_info():
+    with scripted_server() as running:
+        answer = json.loads(aligner("info", "--target", running.target).stdout)
+        table = aligner("info", "--target", running.target, "--format", "table").stdout
+    assert answer["engine"] == "scripted-1"
+    assert answer["limits"]["unary_audio_bytes"] == 10 << 20
+    assert "10 MiB, streamed 512 MiB" in table
+    assert aligner("info", "--target", "127.0.0.1:1").exit_code == 69
+
+
+def test_serve_puts_flags_over_variables_over_the_file(served, monkeypatch, tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('[server]\nlisten = "127.0.0.1:1"\ndrain_grace = 2\n[engine]\nqueue = 3\n')
+    monkeypatch.setenv("ALIGNER_ENGINE__QUEUE", "4")
+    monkeypatch.setenv("ALIGNER_ENGINE__WORKERS", "5")
+    result = aligner("serve", "--profile", "dev", "--listen", "127.0.0.1:0", "--workers", 6, "--config", file)
+    assert result.exit_code == 3, result.output
+    settings = served[0]
+    assert (settings.server.listen, settings.server.drain_grace) == ("127.0.0.1:0", 2.0)
+    assert (settings.engine.queue, settings.engine.workers) == (4, 6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "said"),
+    [
+        (["--engine", "nothing"], {}, "--engine: input should be"),
+        (["--workers", "0"], {}, "--workers: input should be greater than or equal to 1"),
+        ([], {"ALIGNER_LIMITS__AUDIO_SECONDS": "long"}, "ALIGNER_LIMITS__AUDIO_SECONDS: input should be a valid number"),
+        ([], {"aligner_limits__audio_second": "9"}, "did you mean ALIGNER_LIMITS__AUDIO_SECONDS?"),
+        ([], {"ALIGNER_STREAM": '{"concurrent": 0}'}, "ALIGNER_STREAM (stream.concurrent): input should be"),
+        ([], {"ALIGNER_STREAM": "{"}, "ALIGNER_STREAM: not valid JSON"),
+        (["--config", "missing.toml"], {}, "ALIGNER_CONFIG: missing.toml is not a file"),
+        (["--config", "broken.toml"], {}, "broken.toml: not valid TOML"),
+        (["--config", "wrong.toml"], {}, "wrong.toml: limits.audio_secs: no such setting; did you mean limits.audio_seconds?"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_a_readable_line(served, monkeypatch, tmp_path, arguments, environment, said):
+    (tmp_path / "broken.toml").write_text("[server")
+    (tmp_path / "wrong.toml").write_text("[limits]\naudio_secs = 4")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    result = aligner("serve", *arguments)
+    assert result.exit_code == 2, result.output
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+    assert served == []
+
+
+def test_a_misspelled_variable_is_warned_of_and_kubernetes_own_are_not(served, monkeypatch):
+    for name in ("ALIGNER_STREM__IDLE_TIMEOUT", "ALIGNER_PORT_50051_TCP_ADDR", "ALIGNER_SERVICE_HOST", "ALIGNER_PORT"):
+        monkeypatch.setenv(name, "1")
+    for command in ("serve", "config"):
+        stderr = aligner(command).stderr
+        assert stderr == "warning: ALIGNER_STREM__IDLE_TIMEOUT sets nothing; did you mean ALIGNER_STREAM__IDLE_TIMEOUT?\n"
+
+
+def test_config_names_the_source_of_every_value(monkeypatch, tmp_path):
+    (tmp_path / "aligner.toml").write_text("[limits]\naudio_seconds = 5\ntranscript_chars = 6\n")
+    monkeypatch.setenv("ALIGNER_LIMITS__AUDIO_SECONDS", "600")
+    monkeypatch.setenv("ALIGNER_STREAM", '{"concurrent": 3}')
+    rows = json.loads(aligner("config", "--format", "json").stdout)
+    assert rows["limits.audio_seconds"] == {
+        "value": 600.0,
+        "source": "environment",
+        "origin": "ALIGNER_LIMITS__AUDIO_SECONDS",
+    }
+    assert rows["limits.transcript_chars"] == {"value": 6, "source": "file", "origin": "aligner.toml"}
+    assert rows["stream.concurrent"] == {"value": 3, "source": "environment", "origin": "ALIGNER_STREAM"}
+    assert rows["server.listen"] == {"value": "127.0.0.1:50051", "source": "default", "origin": None}
+    toml = aligner("config").stdout
+    assert "audio_seconds = 600.0  # environment: ALIGNER_LIMITS__AUDIO_SECONDS" in toml
+    # What is not set is a comment: TOML has no null.
+    assert tomllib.loads(toml) == Settings().model_dump(mode="json", exclude_none=True)
+
+
+def test_config_written_to_a_file_is_read_back(monkeypatch, tmp_path):
+    """Lists of names and tables among it; secrets are asterisks there, and have to be put in again."""
+    monkeypatch.setenv("ALIGNER_AUTH__METHODS", "jwt, api_key")
+    monkeypatch.setenv("ALIGNER_JWT__ISSUERS", '[{"issuer": "https://idp.example.org", "audience": ["a", "b"]}]')
+    (tmp_path / "aligner.toml").write_text(aligner("config").stdout)
+    before = Settings()
+    monkeypatch.delenv("ALIGNER_AUTH__METHODS")
+    monkeypatch.delenv("ALIGNER_JWT__ISSUERS")
+    after = Settings()
+    assert (after.auth, after.jwt) == (before.auth, before.jwt)
+    assert after.auth.methods == ("jwt", "api_key")
+    assert after.jwt.issuers[0].audience == ("a", "b")
+
+
+def test_the_clients_variables_are_not_settings_of_the_server(monkeypatch):
+    monkeypatch.setenv("ALIGNER_CLIENT_TARGET", "localhost:1")
+    monkeypatch.setenv("ALIGNER_AUTH__METHOD", "jwt")
+    told = aligner("config").stderr
+    assert "ALIGNER_CLIENT_TARGET" not in told
+    assert "did you mean ALIGNER_AUTH__METHODS?" in told
+
+
+def test_config_shows_a_wrong_setting_as_a_line(monkeypatch):
+    monkeypatch.setenv("ALIGNER_LIMITS__AUDIO_SECONDS", "long")
+    result = aligner("config")
+    assert result.exit_code == 2
+    assert "ALIGNER_LIMITS__AUDIO_SECONDS: input should be" in result.stderr
+    assert result.stdout == ""

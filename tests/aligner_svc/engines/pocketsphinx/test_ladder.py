@@ -1,0 +1,238 @@
+"""Which recogniser is asked what, and whose word counts, with recognisers that say what they are told to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aligner_svc.domain import SAMPLE_RATE
+from aligner_svc.engines.pocketsphinx.ladder import Ladder, Placement, _in_order
+from aligner_svc.engines.pocketsphinx.recogniser import Segment
+from aligner_svc.engines.pocketsphinx.second_opinion import Samples
+from tests.aligner_svc.engines.pocketsphinx.test_second_opinion import SAID, FakeSpelling, segments, spoken
+
+LOUD = 1000
+"""Sample value of the first letter; pauses are digital silence."""
+PHONES = ("AH", "AH")
+
+
+class LoudSpelling(FakeSpelling):
+    def log_probabilities(self, samples: Samples) -> npt.NDArray[np.float32]:
+        return super().log_probabilities(samples // LOUD)
+
+
+@dataclass(frozen=True)
+class Asked:
+    seconds: float
+    words: Sequence[str]
+    exits: Sequence[int]
+
+
+@dataclass
+class FakeRecogniser:
+    """Answers `answers` one after the other, the last one for ever."""
+
+    answers: list[list[Segment] | None]
+    asked: list[Asked] = field(default_factory=list)
+
+    def align(self, samples: Samples, words: Sequence[str], exits: Sequence[int] = ()) -> list[Segment] | None:
+        self.asked.append(Asked(len(samples) / SAMPLE_RATE, list(words), list(exits)))
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+def audio(words: Sequence[str]) -> Samples:
+    return spoken(words) * np.int16(LOUD)
+
+
+def placed(segment: Segment) -> Placement:
+    return Placement(segment.start, segment.end, segment.score, None, segment.phones)
+
+
+def ladder(*answers: list[Segment] | None) -> tuple[Ladder, FakeRecogniser, FakeSpelling]:
+    recogniser, spelling = FakeRecogniser(list(answers)), LoudSpelling()
+    return Ladder(recogniser, spelling), recogniser, spelling  # type: ignore[arg-type]
+
+
+def doubted(known: Sequence[Segment], *indices: int, score: float = -6.0) -> list[Segment]:
+    return [replace(segment, score=score) if index in indices else segment for index, segment in enumerate(known)]
+
+
+# ---- nobody else is asked without need
+
+
+@pytest.mark.parametrize("exits", [(), range(len(SAID))])
+def test_words_that_fit_need_no_second_opinion(exits: Sequence[int]) -> None:
+    known = segments(SAID)
+    made, recogniser, spelling = ladder(known)
+    window = made.align(audio(SAID), SAID, exits)
+    assert list(window.placements) == [placed(segment) for segment in known]
+    assert (window.reached, window.noisy) == (len(SAID), False)
+    assert len(recogniser.asked) == 1
+    assert spelling.heard == []
+
+
+def test_a_word_in_doubt_that_is_there_is_confirmed_and_the_others_are_untouched() -> None:
+    known = doubted(segments(SAID), 7)
+    made, recogniser, spelling = ladder(known)
+    window = made.align(audio(SAID), SAID)
+    assert [index for index, given in enumerate(window.placements) if given != placed(known[index])] == [7]
+    confirmed = window.placements[7]
+    assert confirmed is not None
+    assert confirmed.gap == pytest.approx(0, abs=0.01)
+    assert (confirmed.start, confirmed.end, confirmed.score) == (known[7].start, known[7].end, -6.0)
+    assert len(recogniser.asked) == 1
+    assert len(spelling.heard) == 1
+    assert spelling.heard[0] < len(spoken(SAID)) / 2
+
+
+def test_many_words_in_doubt_are_listened_for_in_all_of_the_audio() -> None:
+    made, _, spelling = ladder(doubted(segments(SAID), *range(0, 18, 3), score=-4.5))
+    window = made.align(audio(SAID), SAID)
+    assert spelling.heard == [len(spoken(SAID))]
+    assert all(given is not None and given.gap is not None for given in window.placements)
+
+
+def test_a_few_words_in_doubt_are_listened_for_where_they_are() -> None:
+    made, _, spelling = ladder(doubted(segments(SAID), 2, 14, score=-4.5))
+    window = made.align(audio(SAID), SAID)
+    assert len(spelling.heard) == 2
+    assert [index for index, given in enumerate(window.placements) if given is not None and given.gap is not None] == [2, 14]
+
+
+def test_a_word_that_is_not_there_is_left_out_and_the_others_are_placed_without_it() -> None:
+    words = [*SAID[:6], "haaah", *SAID[6:]]
+    made, recogniser, _ = ladder(segments(words, absent=[6]), segments(SAID))
+    window = made.align(audio(SAID), words)
+    assert window.placements[6] is None
+    assert [given for given in window.placements if given is not None] == [placed(segment) for segment in segments(SAID)]
+    assert [list(asked.words) for asked in recogniser.asked] == [words, SAID]
+
+
+@pytest.mark.parametrize("cut_short", [False, True])
+def test_words_are_placed_again_in_all_of_the_audio_that_was_reached(cut_short: bool) -> None:
+    """Though the only word that was listened for comes early, and is not there."""
+    words = [*SAID[:6], "haaah", *SAID[6:]]
+    later = ["dead"] * 30
+    first = segments(words, absent=[6])
+    answers = [None, first, segments(SAID)] if cut_short else [first, segments(SAID)]
+    made, recogniser, _ = ladder(*answers)
+    window = made.align(audio(SAID), [*words, *later], () if cut_short else range(len(words) + len(later)))
+    assert window.reached == len(words)
+    assert recogniser.asked[-1].words == SAID
+    assert recogniser.asked[-1].seconds >= segments(SAID)[-1].end
+    assert [given is not None for given in window.placements] == [word != "haaah" for word in words] + [False] * 30
+
+
+# ---- audio cut short
+
+
+def test_a_recording_cut_short_is_placed_as_far_as_it_goes() -> None:
+    known = segments(SAID[:8])
+    made, recogniser, spelling = ladder(None, known)
+    window = made.align(audio(SAID[:8]), SAID)
+    assert list(window.placements) == [*[placed(segment) for segment in known], *[None] * (len(SAID) - 8)]
+    assert window.reached == 8
+    assert [list(asked.exits) for asked in recogniser.asked] == [[], list(range(1, len(SAID)))]
+    assert spelling.heard == []
+
+
+def test_a_bad_fit_is_no_better_than_none() -> None:
+    known = segments(SAID[:8])
+    squeezed = [Segment(index * 0.02, index * 0.02 + 0.02, -7.0, PHONES) for index in range(len(SAID))]
+    made, _, _ = ladder(squeezed, known)
+    assert made.align(audio(SAID[:8]), SAID).reached == 8
+
+
+@pytest.mark.parametrize("prefix", [None, [], doubted(segments(SAID[:8]), *range(8)), segments(SAID[:2])])
+def test_a_beginning_that_does_not_fit_either_proves_nothing(prefix: list[Segment] | None) -> None:
+    made, _, spelling = ladder(None, prefix, None)
+    window = made.align(audio(SAID[:8]), SAID)
+    assert spelling.heard == [len(spoken(SAID[:8]))]
+    assert window.reached == len(SAID)
+    assert [given is not None for given in window.placements] == [True] * 8 + [False] * (len(SAID) - 8)
+
+
+def test_an_open_window_is_open_from_the_first() -> None:
+    exits = range(len(SAID))
+    made, recogniser, spelling = ladder(None)
+    window = made.align(audio(SAID[:8]), SAID, exits)
+    assert list(recogniser.asked[0].exits) == list(exits)
+    assert not any(asked.exits for asked in recogniser.asked[1:])
+    assert spelling.heard == [len(spoken(SAID[:8]))]
+    assert window.reached == 8
+
+
+def test_noise_is_left_to_the_phoneme_recogniser() -> None:
+    made, recogniser, spelling = ladder(None)
+    hum = np.where(spoken(SAID) == 0, 900, spoken(SAID) * LOUD).astype(np.int16)
+    window = made.align(hum, SAID)
+    assert window.noisy
+    assert spelling.heard == [len(hum)]
+    assert all(given is not None and given.score is None for given in window.placements)
+    assert len(recogniser.asked) == 1, "on cleaned audio only"
+
+
+# ---- order
+
+
+def test_times_from_two_recognisers_do_not_cross() -> None:
+    known = segments(SAID)
+    known[2] = replace(known[2], end=known[2].end + 0.14)  # and the next one somewhere else altogether
+    known[3] = replace(known[3], start=known[3].start + 0.5, end=known[3].end + 0.5)
+    made, _, _ = ladder(None, None, known)
+    window = made.align(audio(SAID), SAID)
+    second, third = window.placements[2], window.placements[3]
+    assert second is not None
+    assert third is not None
+    assert (second.score, third.score) == (-0.5, None)
+    assert second.end == third.start
+    edges = [edge for given in window.placements if given is not None for edge in (given.start, given.end)]
+    assert edges == sorted(edges)
+
+
+def at(start: float, end: float) -> Placement:
+    return Placement(start, end, -1.0, None, ())
+
+
+def times(placements: Sequence[Placement | None]) -> list[tuple[float, float] | None]:
+    return [None if given is None else (given.start, given.end) for given in placements]
+
+
+@pytest.mark.parametrize(
+    ("given", "ordered"),
+    [
+        ([], []),
+        ([(0, 1), (1, 2)], [(0, 1), (1, 2)]),
+        ([(0, 1), None, (1.5, 2)], [(0, 1), None, (1.5, 2)]),
+        ([(0, 2), (1, 3)], [(0, 1.5), (1.5, 3)]),
+        ([(0, 2), None, None, (1, 3)], [(0, 1.5), None, None, (1.5, 3)]),
+        ([None, (5, 6), (1, 2)], [None, (5, 5), (5, 5)]),
+        ([(0, 3), (1, 2), (2, 4)], [(0, 2), (2, 2), (2, 4)]),
+    ],
+)
+def test_words_that_cross_meet_half_way(
+    given: list[tuple[float, float] | None], ordered: list[tuple[float, float] | None]
+) -> None:
+    assert times(_in_order([None if time is None else at(*time) for time in given])) == ordered
+
+
+_TIME = st.tuples(st.floats(0, 20), st.floats(0, 2)) | st.none()
+
+
+@settings(derandomize=True, max_examples=200, deadline=None)
+@given(st.lists(_TIME, max_size=12))
+def test_any_words_are_put_in_order(chosen: list[tuple[float, float] | None]) -> None:
+    given = [None if time is None else at(time[0], time[0] + time[1]) for time in chosen]
+    ordered = _in_order(given)
+    assert [placement is None for placement in ordered] == [placement is None for placement in given]
+    edges = [edge for placement in ordered if placement for edge in (placement.start, placement.end)]
+    assert edges == sorted(edges)
+    assert _in_order(ordered) == ordered
+    inside = [edge for placement in given if placement for edge in (placement.start, placement.end)]
+    assert not edges or (min(inside) <= edges[0] and edges[-1] <= max(inside))

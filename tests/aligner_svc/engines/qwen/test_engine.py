@@ -1,0 +1,578 @@
+"""The engine around the model: every call ends with its own answer or a clear error, whatever else goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from aligner_svc.config.engine import EngineSettings, QwenSettings
+from aligner_svc.domain import SAMPLE_RATE, Caller, Clip
+from aligner_svc.engines.base import EngineResult, EngineStartError
+from aligner_svc.engines.qwen import device
+from aligner_svc.engines.qwen.device import resolve_device, resolve_dtype
+from aligner_svc.engines.qwen.engine import QwenEngine
+from aligner_svc.engines.qwen.forward import PackedAligner, Slots
+from aligner_svc.engines.qwen.preparation import Preparation, Prepared
+from aligner_svc.engines.qwen.words import LANGUAGES
+from aligner_svc.errors import AlignerError, InvalidArgumentError, LimitExceededError, UnavailableError
+from tests.kit import qwen_material
+from tests.kit.qwen_material import Pair
+from tests.kit.qwen_reference import Reference, Timed
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+PATIENCE = 30.0
+Forward = Callable[[PackedAligner, Sequence[Prepared]], list[Slots]]
+
+
+@pytest.fixture(scope="module")
+def pairs() -> list[Pair]:
+    return qwen_material.pairs(0, qwen_material.log_uniform(0, 20, 0.5, 12))
+
+
+@pytest.fixture(scope="module")
+def solo(tiny_checkpoint: Path, pairs: list[Pair]) -> list[list[Timed]]:
+    """Of the reference, cut off where the audio ends."""
+    reference = Reference(tiny_checkpoint)
+    answers = []
+    for pair in pairs:
+        seconds = len(pair.samples) / SAMPLE_RATE
+        timed = reference.solo(*pair)
+        answers.append([Timed(word.text, min(word.start, seconds), min(word.end, seconds)) for word in timed])
+    return answers
+
+
+def built(
+    tiny_checkpoint: Path, *, queue: int = 64, on_failed: Callable[[str | None], None] | None = None, **settings: Any
+) -> QwenEngine:
+    qwen = QwenSettings(model=str(tiny_checkpoint), device="cpu", dtype="fp32", **settings)
+    engine = QwenEngine(EngineSettings(workers=1, queue=queue), qwen, on_failed)
+    engine.batcher._device._pauses = (0.02, 0.05)  # seconds between looks at a failed device; 5 to 60 are too many here
+    return engine
+
+
+@asynccontextmanager
+async def running(tiny_checkpoint: Path, **settings: Any) -> AsyncIterator[QwenEngine]:
+    engine = built(tiny_checkpoint, **settings)
+    async with asyncio.timeout(PATIENCE):
+        await engine.start()
+        try:
+            yield engine
+        finally:
+            await engine.close()
+
+
+async def ask(engine: QwenEngine, pair: Pair, caller: Caller | None = None) -> EngineResult:
+    tokens = await engine.tokenise(pair.text, pair.language)
+    return await engine.align(Clip(pair.samples), tokens, pair.language, caller or Caller())
+
+
+async def timed(engine: QwenEngine, pair: Pair, caller: Caller | None = None) -> list[Timed]:
+    tokens = await engine.tokenise(pair.text, pair.language)
+    result = await engine.align(Clip(pair.samples), tokens, pair.language, caller or Caller())
+    return [Timed(token.spoken[0], span.start, span.end) for token, span in zip(tokens, result.spans, strict=True)]
+
+
+class Gate:
+    """Holds the model's thread: `forward` waits here, once it is closed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._open = threading.Event()
+        self.entered = threading.Event()
+        self.batches: list[int] = []
+        self._plain = PackedAligner.__call__
+
+        def forward(model: PackedAligner, batch: Sequence[Prepared]) -> list[Slots]:
+            return self._wait(model, batch)
+
+        monkeypatch.setattr(PackedAligner, "__call__", forward)
+        self._open.set()
+
+    def close(self) -> None:
+        self._open.clear()
+        self.entered.clear()
+
+    def open(self) -> None:
+        self._open.set()
+
+    async def reached(self) -> None:
+        assert await asyncio.to_thread(self.entered.wait, PATIENCE)
+
+    def _wait(self, model: PackedAligner, batch: Sequence[Prepared]) -> list[Slots]:
+        self.batches.append(len(batch))
+        self.entered.set()
+        assert self._open.wait(PATIENCE)
+        return self._plain(model, batch)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    gate = Gate(monkeypatch)
+    yield gate
+    gate.open()
+
+
+def instead(monkeypatch: pytest.MonkeyPatch, trouble: Callable[[Sequence[Prepared]], None]) -> list[int]:
+    """Have `trouble` look at every batch first, and raise if it likes. Returns the sizes (rows) of those it let pass."""
+    plain = PackedAligner.__call__
+    passed: list[int] = []
+
+    def forward(model: PackedAligner, batch: Sequence[Prepared]) -> list[Slots]:
+        trouble(batch)
+        passed.append(sum(item.rows for item in batch))
+        return plain(model, batch)
+
+    monkeypatch.setattr(PackedAligner, "__call__", forward)
+    return passed
+
+
+async def crowd(
+    engine: QwenEngine, pairs: Sequence[Pair], gate: Gate
+) -> tuple[asyncio.Task[list[Timed]], list[asyncio.Task[list[Timed]]]]:
+    """The first call on the device, behind a closed gate, and the others in the queue."""
+    first = asyncio.create_task(timed(engine, pairs[0]))
+    await gate.reached()
+    others = [asyncio.create_task(timed(engine, pair)) for pair in pairs[1:]]
+    while engine.state.waiting < len(others):  # noqa: ASYNC110 - there is no event for it
+        await asyncio.sleep(0.005)
+    return first, others
+
+
+# Answers
+
+
+async def test_everybody_gets_the_references_answer(tiny_checkpoint: Path, pairs: list[Pair], solo: list[list[Timed]]) -> None:
+    """Twenty calls of four clients at once; the queue makes batches of them."""
+    async with running(tiny_checkpoint) as engine:
+        calls = [timed(engine, pair, Caller(f"client {place % 4}")) for place, pair in enumerate(pairs)]
+        assert await asyncio.gather(*calls) == solo
+        assert engine.state.waiting == 0
+        assert await timed(engine, pairs[0]) == solo[0]
+
+
+async def test_those_who_wait_share_a_batch(
+    tiny_checkpoint: Path, pairs: list[Pair], solo: list[list[Timed]], gate: Gate
+) -> None:
+    async with running(tiny_checkpoint, batch_tokens=100_000) as engine:
+        gate.close()
+        gate.batches.clear()
+        first, others = await crowd(engine, pairs, gate)
+        gate.open()
+        assert await asyncio.gather(first, *others) == solo
+        assert gate.batches == [1, len(others)]
+
+
+async def test_what_is_told_besides(tiny_checkpoint: Path, pairs: list[Pair]) -> None:
+    async with running(tiny_checkpoint) as engine:
+        result = await ask(engine, pairs[0])
+        assert result.busy > 0
+        assert result.queued >= 0
+        assert 0 < result.match_score <= 1
+        assert engine.name.startswith("qwen3-forced-aligner-")
+        assert engine.languages == LANGUAGES
+        assert engine.longest_seconds == 300.0
+
+
+async def test_preparations_do_not_get_into_each_others_way(tiny_checkpoint: Path, pairs: list[Pair]) -> None:
+    """Two threads, and one tokenizer, which is not only read when it is used."""
+    async with running(tiny_checkpoint) as engine:
+        assert engine._preparation is not None
+        items = [(pair.samples[:SAMPLE_RATE], ["мягких", "敏捷", f"word{place}"] * 40) for place, pair in enumerate(pairs)]
+        alone = [engine._preparation(*item) for item in items]
+        beside = await asyncio.gather(*(engine._beside(engine._preparation, *item) for item in items * 5))
+        for one, other in zip(alone * 5, beside, strict=True):
+            assert one.ids.tolist() == other.ids.tolist()
+            assert torch.equal(one.mel, other.mel)
+
+
+# Refusals
+
+
+async def test_audio_that_is_too_long(tiny_checkpoint: Path) -> None:
+    async with running(tiny_checkpoint) as engine:
+        tokens = await engine.tokenise("a word", "en")
+        clip = Clip(np.zeros(300 * SAMPLE_RATE + 1, np.int16))
+        with pytest.raises(InvalidArgumentError, match="300 seconds") as caught:
+            await engine.align(clip, tokens, "en", Caller())
+        assert caught.value.reason == "AUDIO_TOO_LONG"
+        result = await engine.align(Clip(clip.samples[:-1]), tokens, "en", Caller())
+        assert len(result.spans) == 2
+
+
+async def test_more_words_than_anybody_speaks(tiny_checkpoint: Path) -> None:
+    async with running(tiny_checkpoint) as engine:
+        tokens = await engine.tokenise("a " * 21, "en")
+        with pytest.raises(InvalidArgumentError) as caught:
+            await engine.align(Clip(np.zeros(SAMPLE_RATE, np.int16)), tokens, "en", Caller())
+        assert caught.value.reason == "TRANSCRIPT_TOO_DENSE"
+
+
+@pytest.mark.parametrize(("language", "most"), [("ja", 6_000), ("en", 15_000), ("zh", 15_000)])
+async def test_text_no_audio_could_hold(language: str, most: int, tiny_checkpoint: Path) -> None:
+    engine = built(tiny_checkpoint)
+    with pytest.raises(InvalidArgumentError, match=f"{most + 1} characters.* at most {most}") as caught:
+        await engine.tokenise("の" * (most + 1), language)
+    assert caught.value.reason == "TRANSCRIPT_TOO_LONG"
+    if language != "ja":  # nagisa would take its seconds
+        assert await engine.tokenise("の" * most, language)
+    await engine.close()
+
+
+async def test_a_full_queue(tiny_checkpoint: Path, pairs: list[Pair], solo: list[list[Timed]], gate: Gate) -> None:
+    async with running(tiny_checkpoint, queue=2, batch_items=1) as engine:
+        gate.close()
+        calls = [asyncio.create_task(timed(engine, pair)) for pair in pairs[:3]]
+        await gate.reached()
+        while engine.state.waiting < 2:  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0.005)
+        with pytest.raises(LimitExceededError) as caught:
+            await ask(engine, pairs[3])
+        assert caught.value.reason == "ENGINE_QUEUE_FULL"
+        assert caught.value.retry_after
+        gate.open()
+        assert await asyncio.gather(*calls) == solo[:3]
+        assert await timed(engine, pairs[3]) == solo[3]
+
+
+async def test_a_call_that_is_cancelled_gives_its_place_back(tiny_checkpoint: Path, pairs: list[Pair], gate: Gate) -> None:
+    async with running(tiny_checkpoint, queue=1, batch_items=1) as engine:
+        gate.close()
+        held = [asyncio.create_task(ask(engine, pair)) for pair in pairs[:2]]
+        await gate.reached()
+        while engine.state.waiting < 1:  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0.005)
+        for call in held:
+            call.cancel()
+        assert all(isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(*held, return_exceptions=True))
+        gate.open()
+        assert (await ask(engine, pairs[2])).spans
+
+
+async def test_a_deadline_that_passes(tiny_checkpoint: Path, pairs: list[Pair], gate: Gate) -> None:
+    async with running(tiny_checkpoint) as engine:
+        gate.close()
+        caller = Caller(deadline=asyncio.get_running_loop().time() + 0.2)
+        with pytest.raises(UnavailableError) as caught:
+            await ask(engine, pairs[0], caller)
+        assert caught.value.reason == "DEADLINE_EXPIRED"
+        gate.open()
+        assert (await ask(engine, pairs[0])).spans
+
+
+# Memory
+
+
+no_memory = pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:119] err == 0. DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+
+
+@no_memory
+async def test_a_batch_that_does_not_fit_is_tried_in_parts(
+    error: Exception, tiny_checkpoint: Path, pairs: list[Pair], solo: list[list[Timed]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tiny_checkpoint, batch_tokens=100_000) as engine:
+        assert engine._preparation is not None
+        rows = [
+            engine._preparation(pair.samples, [word.text for word in words]).rows for pair, words in zip(pairs, solo, strict=True)
+        ]
+        fits, refused = max(rows), []
+
+        def memory(batch: Sequence[Prepared]) -> None:
+            if sum(item.rows for item in batch) > fits:
+                refused.append(len(batch))
+                raise error
+
+        passed = instead(monkeypatch, memory)
+        assert await asyncio.gather(*(timed(engine, pair) for pair in pairs)) == solo
+        assert refused
+        assert max(passed) <= fits
+        assert engine.state.failed is None
+
+
+@no_memory
+async def test_a_clip_that_does_not_fit_at_all(
+    error: Exception, tiny_checkpoint: Path, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tiny_checkpoint) as engine:
+
+        def memory(_batch: Sequence[Prepared]) -> None:
+            raise error
+
+        instead(monkeypatch, memory)
+        for pair in pairs[:4]:
+            with pytest.raises(LimitExceededError) as caught:
+                await ask(engine, pair)
+            assert caught.value.reason == "ENGINE_OUT_OF_MEMORY"
+        assert engine.state.failed is None
+
+
+async def test_no_memory_for_the_first_clip(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def memory(_batch: Sequence[Prepared]) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nSee documentation")
+
+    instead(monkeypatch, memory)
+    engine = built(tiny_checkpoint)
+    with pytest.raises(EngineStartError, match=f"the memory of cpu does not hold {tiny_checkpoint} and a clip"):
+        await engine.start()
+    await engine.close()
+
+
+# Failures
+
+
+async def test_a_poisonous_item_fails_alone(
+    tiny_checkpoint: Path, pairs: list[Pair], solo: list[list[Timed]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guilty = 7
+    async with running(tiny_checkpoint, batch_tokens=100_000) as engine:
+
+        def poison(batch: Sequence[Prepared]) -> None:
+            if any(item.mel.shape[1] == len(pairs[guilty].samples) // 160 for item in batch):
+                raise ValueError("poison")
+
+        instead(monkeypatch, poison)
+        ends = await asyncio.gather(*(timed(engine, pair) for pair in pairs), return_exceptions=True)
+        assert isinstance(ends[guilty], ValueError)
+        assert [*ends[:guilty], *ends[guilty + 1 :]] == [*solo[:guilty], *solo[guilty + 1 :]]
+        assert engine.state.failed is None
+
+
+@pytest.mark.parametrize("kind", ["raises", "answers nonsense"])
+async def test_a_device_that_fails_and_comes_back(
+    kind: str, tiny_checkpoint: Path, pairs: list[Pair], solo: list[list[Timed]], gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str | None] = []
+    broken = threading.Event()
+    held = PackedAligner.__call__
+
+    def forward(model: PackedAligner, batch: Sequence[Prepared]) -> list[Slots]:
+        slots = held(model, batch)
+        if not broken.is_set():
+            return slots
+        if kind == "raises":
+            raise RuntimeError("CUDA error: unspecified launch failure")
+        return [Slots(one.classes, one.probabilities * np.float32("nan")) for one in slots]
+
+    monkeypatch.setattr(PackedAligner, "__call__", forward)
+    async with running(tiny_checkpoint, batch_tokens=100_000, on_failed=told.append) as engine:
+        gate.close()
+        first, others = await crowd(engine, pairs, gate)
+        broken.set()
+        gate.open()
+        ends = await asyncio.gather(*others, return_exceptions=True)
+        assert all(isinstance(end, UnavailableError) and end.reason == "ENGINE_FAILED" for end in ends), ends
+        assert isinstance(
+            (await asyncio.gather(first, return_exceptions=True))[0], RuntimeError
+        )  # alone, it might be its own fault
+        assert told == [engine.state.failed]
+        assert ("CUDA error" if kind == "raises" else "numbers that are none") in str(told[0])
+        with pytest.raises(UnavailableError) as caught:
+            await ask(engine, pairs[0])
+        assert caught.value.reason == "ENGINE_FAILED"
+        assert caught.value.retry_after
+        broken.clear()
+        while len(told) < 2:  # noqa: ASYNC110 - bounded by the timeout around it
+            await asyncio.sleep(0.01)
+        assert told[1] is None
+        assert engine.state.failed is None
+        assert await asyncio.gather(*(timed(engine, pair) for pair in pairs)) == solo
+
+
+async def test_an_answer_that_is_no_number(tiny_checkpoint: Path, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights in half precision can overflow on a clip. Nobody is told a confidence of NaN."""
+    plain = PackedAligner.__call__
+
+    def forward(model: PackedAligner, batch: Sequence[Prepared]) -> list[Slots]:
+        guilty = len(pairs[3].samples) // 160
+        return [
+            Slots(slots.classes, slots.probabilities * np.float32("nan") if item.mel.shape[1] == guilty else slots.probabilities)
+            for item, slots in zip(batch, plain(model, batch), strict=True)
+        ]
+
+    async with running(tiny_checkpoint) as engine:
+        monkeypatch.setattr(PackedAligner, "__call__", forward)
+        ends = await asyncio.gather(*(ask(engine, pair) for pair in pairs), return_exceptions=True)
+        assert [place for place, end in enumerate(ends) if isinstance(end, Exception)] == [3]
+
+
+# Beginning and end
+
+
+async def test_a_checkpoint_that_is_none(tmp_path: Path) -> None:
+    engine = built(tmp_path)
+    with pytest.raises(EngineStartError, match=r"config\.json is missing"):
+        await engine.start()
+    await engine.close()
+
+
+async def test_close_is_idempotent(tiny_checkpoint: Path, pairs: list[Pair]) -> None:
+    engine = built(tiny_checkpoint)
+    await engine.close()
+    await engine.close()
+    engine = built(tiny_checkpoint)
+    await engine.start()
+    await ask(engine, pairs[0])
+    await asyncio.gather(engine.close(), engine.close())
+    await engine.close()
+
+
+async def test_nobody_is_left_behind_when_it_closes(
+    tiny_checkpoint: Path, pairs: list[Pair], solo: list[list[Timed]], gate: Gate
+) -> None:
+    """Some are being prepared, some wait, some are on the device: each ends, with its answer or with ENGINE_UNAVAILABLE."""
+    engine = built(tiny_checkpoint, queue=1_000, batch_items=2)
+    await engine.start()
+    done = await timed(engine, pairs[0])
+    gate.close()
+    calls = [asyncio.create_task(timed(engine, pair)) for pair in pairs * 10]
+    await gate.reached()
+    closing = asyncio.create_task(engine.close())
+    await asyncio.sleep(0)
+    assert not closing.done()
+    gate.open()
+    async with asyncio.timeout(PATIENCE):
+        await closing
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+    assert done == solo[0]
+    for end, answer in zip(ends, solo * 10, strict=True):
+        assert end == answer or (isinstance(end, UnavailableError) and end.reason == "ENGINE_UNAVAILABLE"), repr(end)
+
+
+async def test_nobody_is_served_after_it(tiny_checkpoint: Path, pairs: list[Pair]) -> None:
+    engine = built(tiny_checkpoint)
+    await engine.start()
+    tokens = await engine.tokenise(pairs[0].text, pairs[0].language)
+    await engine.close()
+    with pytest.raises(AlignerError) as caught:
+        await engine.align(Clip(pairs[0].samples), tokens, pairs[0].language, Caller())
+    assert caught.value.reason == "ENGINE_UNAVAILABLE"
+
+
+# Where it runs
+
+
+def test_a_thread_keeps_its_cores_whoever_sets_others_after_it() -> None:
+    """Threads of PyTorch take the last number set anywhere, unless they have asked before."""
+    many, one = device.thread_pool(1, "many", cores=3), device.thread_pool(1, "one", cores=1)
+    for pool in (many, one, many):
+        pool.submit(torch.ones, 1).result()
+    work = torch.randn(1 << 20)
+    for pool, cores in ((many, 3), (one, 1)):
+        pool.submit(work.exp).result()
+        assert pool.submit(torch.get_num_threads).result() == cores
+        pool.shutdown()
+
+
+async def test_a_device_is_examined_without_waiting_for_preparations(tiny_checkpoint: Path) -> None:
+    async with running(tiny_checkpoint) as engine:
+        held = threading.Event()
+        waiting = [asyncio.create_task(engine._beside(held.wait, PATIENCE)) for _ in range(10)]
+        try:
+            await engine._check()
+            assert not any(task.done() for task in waiting)
+        finally:
+            held.set()
+            await asyncio.gather(*waiting)
+
+
+async def test_cores_are_the_models_alone(tiny_checkpoint: Path, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads with operations of several cores put each other's to sleep. The event loop's has none at all."""
+    used: dict[str, set[int]] = {}
+
+    def watched(plain: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            used.setdefault(threading.current_thread().name.rpartition("_")[0], set()).add(torch.get_num_threads())
+            return plain(*arguments)
+
+        return call
+
+    cores = 3
+    with pytest.MonkeyPatch.context() as machine:
+        machine.setattr(torch, "get_num_threads", lambda: cores)
+        engine = built(tiny_checkpoint)
+    monkeypatch.setattr(Preparation, "__call__", watched(Preparation.__call__))
+    monkeypatch.setattr(PackedAligner, "__call__", watched(PackedAligner.__call__))
+    async with asyncio.timeout(PATIENCE):
+        await engine.start()
+        await asyncio.gather(*(ask(engine, pair) for pair in pairs[:4]))
+        await engine._check()
+        await engine.close()
+    assert used == {"qwen-prepare": {1}, "qwen-model": {cores}}
+
+
+def settings(name: str = "auto", dtype: str = "auto") -> QwenSettings:
+    return QwenSettings.model_validate({"device": name, "dtype": dtype})
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """The GPUs of the machine, as PyTorch counts them."""
+
+    def have(count: int) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+    return have
+
+
+def test_a_gpu_is_taken_if_there_is_one(gpus: Callable[[int], None]) -> None:
+    gpus(0)
+    assert resolve_device(settings()) == torch.device("cpu")
+    gpus(2)
+    assert resolve_device(settings()) == torch.device("cuda")
+    assert resolve_device(settings("cuda:1")) == torch.device("cuda:1")
+    assert resolve_device(settings("cpu")) == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:1"])
+@pytest.mark.parametrize(("cuda", "said"), [(None, "this PyTorch has no CUDA"), ("12.8", "no GPU answers")])
+def test_a_gpu_that_is_not_there(
+    name: str, cuda: str | None, said: str, gpus: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus(0)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    with pytest.raises(EngineStartError, match=f"^device {name}: {said}.*or give --device cpu$"):
+        resolve_device(settings(name))
+
+
+def test_a_number_no_gpu_has(gpus: Callable[[int], None]) -> None:
+    gpus(2)
+    with pytest.raises(EngineStartError, match=r"^device cuda:2: there are 2 GPUs, counted from 0$"):
+        resolve_device(settings("cuda:2"))
+
+
+def test_an_engine_is_not_built_without_its_device(tiny_checkpoint: Path, gpus: Callable[[int], None]) -> None:
+    gpus(0)
+    with pytest.raises(EngineStartError, match="device cuda"):
+        QwenEngine(EngineSettings(), QwenSettings(model=str(tiny_checkpoint), device="cuda"))
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_precision(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "_cpu_multiplies_bf16", lambda: native)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: native)
+    wanted = torch.bfloat16 if native else torch.float32
+    for name in ("cpu", "cuda"):
+        assert resolve_dtype(settings(), torch.device(name)) == wanted
+        assert resolve_dtype(settings(dtype="bf16"), torch.device(name)) == torch.bfloat16
+        assert resolve_dtype(settings(dtype="fp32"), torch.device(name)) == torch.float32
+
+
+def test_whether_this_cpu_multiplies_bf16() -> None:
+    """PyTorch is asked in a way that is not documented, and may stop answering."""
+    assert isinstance(device._cpu_multiplies_bf16(), bool)

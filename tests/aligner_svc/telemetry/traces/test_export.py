@@ -1,0 +1,311 @@
+"""Traces on their way to a collector: a real one by protocol, a slow one, a dead one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+from grpc import aio
+
+from aligner_svc.telemetry.traces.export import Collector, TraceCounts, TraceExport, TracingError, otlp_exporter
+from aligner_svc.telemetry.traces.spans import WITHHELD, resource
+from interceptors import CallInterceptor
+from interceptors.calls.stages import stage
+from interceptors.tracing.call_trace import Batches, CallTrace, SpanRef, current_trace
+from tests.kit import certificates
+from tests.kit.otlp_receiver import OtlpReceiver
+from tests.kit.traced_kinds import KINDS, SECRET, SERVICE, answer, ends, serving, start, tracing
+
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+PARENT = ("traceparent", f"00-{TRACE}-{SPAN}-01")
+TRANSCRIPT = "never gonna give you up"
+TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbGljZSIsImF1ZCI6ImFsaWduZXIifQ.c2lnbmF0dXJl"
+
+
+@asynccontextmanager
+async def exporting(endpoint: str, *, collector=None, **named) -> AsyncIterator[TraceExport]:
+    exporter = otlp_exporter(Collector(endpoint, **({"timeout": 30.0} | (collector or {}))))
+    export = TraceExport(exporter, resource("aligner", "one"), **({"every": 0.01} | named))
+    await export.start()
+    try:
+        yield export
+    finally:
+        await asyncio.wait_for(export.close(), 60)
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[OtlpReceiver]:
+    async with OtlpReceiver().serving() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def dead() -> str:
+    """Nobody listens there, and nobody else can."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+def trace(stages: int = 0) -> CallTrace:
+    made = CallTrace("test", "/test", "", SpanRef(7, 8, True), None, 0.0, 0)
+    for _ in range(stages):
+        with stage("window") as window:
+            pass
+        made.begin_stage(window)(window)
+    return made
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_call_arrives_as_the_spans_it_was(receiver, kind) -> None:
+    before = time.time_ns()
+    async with (
+        exporting(receiver.endpoint, server=lambda: "127.0.0.1:50051") as export,
+        serving(tracing(export.deliver)) as channel,
+    ):
+        await answer(start(channel, kind, "answer", PARENT, ("tracestate", "vendor=1,other=2"), ("x-request-id", "mine")))
+        await receiver.received(3)
+    call, outer, inner = receiver.named(f"{SERVICE}/{kind}"), receiver.named("outer"), receiver.named("inner")
+    assert (call.trace, call.parent, call.kind, call.state) == (TRACE, SPAN, "SERVER", "vendor=1,other=2")
+    assert (outer.trace, outer.parent, inner.trace, inner.parent) == (TRACE, call.span, TRACE, outer.span)
+    assert len({call.span, outer.span, inner.span, SPAN}) == 4
+    assert before <= call.began <= outer.began <= inner.began <= inner.ended <= outer.ended <= call.ended <= time.time_ns()
+    assert {call.status, outer.status, inner.status} == {"UNSET"}
+    attributes = call.attributes
+    assert attributes.pop("client.port") == attributes.pop("network.peer.port") > 0
+    assert attributes.pop("user_agent.original").startswith("grpc-python-asyncio/")
+    assert attributes == {
+        "rpc.system.name": "grpc",
+        "rpc.method": f"{SERVICE}/{kind}",
+        "rpc.response.status_code": "OK",
+        "server.address": "127.0.0.1",
+        "server.port": 50051,
+        "client.address": "127.0.0.1",
+        "network.peer.address": "127.0.0.1",
+        "network.transport": "tcp",
+        "network.type": "ipv4",
+        "network.protocol.name": "http",
+        "network.protocol.version": "2",
+        "aligner.request_id": "mine",
+        "aligner.trace.kept": "sampled",
+    }
+    assert outer.attributes == {"aligner.bytes": 6, "aligner.container": "wav"}
+    assert (call.resource["service.name"], call.resource["service.instance.id"]) == ("aligner", "one")
+    assert (call.scope, call.schema) == ("aligner_svc", "https://opentelemetry.io/schemas/1.44.0")
+    assert export.counts == TraceCounts(delivered=3, dropped=0, failed=0, waiting=0)
+
+
+@pytest.mark.parametrize(
+    ("deed", "status", "told"),
+    [
+        ("refuse", "UNSET", {"rpc.response.status_code": "PERMISSION_DENIED", "aligner.reason": "NOT_ALLOWED"}),
+        ("full", "UNSET", {"rpc.response.status_code": "RESOURCE_EXHAUSTED", "aligner.reason": "QUEUE_FULL"}),
+        ("fail", "ERROR", {"rpc.response.status_code": "INTERNAL", "error.type": "INTERNAL", "exception.type": "ValueError"}),
+    ],
+)
+async def test_only_what_is_our_fault_is_an_error(receiver, deed, status, told) -> None:
+    async with exporting(receiver.endpoint) as export, serving(tracing(export.deliver)) as channel:
+        await ends(start(channel, "UnaryUnary", deed))
+        await receiver.received(3)
+    call, inner = receiver.named(f"{SERVICE}/UnaryUnary"), receiver.named("inner")
+    known = {"rpc.response.status_code", "aligner.reason", "error.type", "exception.type"}
+    assert {name: value for name, value in call.attributes.items() if name in known} == told
+    assert (call.status, inner.status) == (status, status)
+    assert inner.attributes == {"error.type": {"refuse": "NOT_ALLOWED", "full": "FullError", "fail": "ValueError"}[deed]}
+
+
+async def test_an_unknown_method_shares_a_name_and_is_told_beside_it(receiver) -> None:
+    async with exporting(receiver.endpoint) as export, serving(tracing(export.deliver)) as channel:
+        for method in ("test.Kinds/Other", "test.Kinds/" + "x" * 200):
+            with pytest.raises(aio.AioRpcError):
+                await channel.unary_unary(f"/{method}")(b"")
+        await receiver.received(2)
+    assert [(span.name, span.attributes["rpc.method"], span.status) for span in receiver.spans] == [
+        ("grpc", "_OTHER", "ERROR")
+    ] * 2
+    assert [span.attributes["rpc.method_original"] for span in receiver.spans] == ["test.Kinds/Other", WITHHELD]
+
+
+async def test_a_batch_and_its_calls_find_each_other(receiver) -> None:
+    async with exporting(receiver.endpoint) as export:
+        batches = Batches(export.deliver)
+
+        class Engine(CallInterceptor):
+            @asynccontextmanager
+            async def around(self, method, context):
+                batches.ended([current_trace()], 0.5, failed=False, items=4, tokens=300, padding=0.25)
+                yield
+
+        async with serving(tracing(export.deliver), Engine()) as channel:
+            await answer(start(channel, "UnaryUnary", "answer", PARENT))
+            await receiver.received(4)
+    call, batch = receiver.named(f"{SERVICE}/UnaryUnary"), receiver.named("batch")
+    assert batch.links == [(TRACE, call.span)]
+    assert call.links == [(batch.trace, batch.span)]
+    assert (batch.parent, batch.kind, batch.ended - batch.began) == ("", "INTERNAL", 500_000_000)
+    assert batch.trace != TRACE
+    assert batch.attributes == {"aligner.items": 4, "aligner.tokens": 300, "aligner.padding": 0.25}
+
+
+async def test_no_transcript_token_or_audio_leaves_whoever_tries_to_tell_it(receiver) -> None:
+    class Careless(CallInterceptor):
+        @asynccontextmanager
+        async def around(self, method, context):
+            with stage("text", transcript=TRANSCRIPT, token=TOKEN, audio=b"RIFF-audio", words=[TRANSCRIPT]):
+                pass
+            yield
+
+    secrets = ("authorization", f"Bearer {TOKEN}"), ("x-api-key", SECRET)
+    async with exporting(receiver.endpoint) as export, serving(tracing(export.deliver), Careless()) as channel:
+        for deed in ("answer", "refuse", "full", "fail"):
+            await ends(start(channel, "UnaryUnary", deed, *secrets))
+        await receiver.received(16)
+    withheld = {f"aligner.{name}": WITHHELD for name in ("transcript", "token", "audio", "words")}
+    assert [span.attributes for span in receiver.spans if span.name == "text"] == [withheld] * 4
+    everything = b"".join(receiver.raw)
+    for secret in (TRANSCRIPT, TOKEN, SECRET, "RIFF-audio", "Traceback"):
+        assert secret.encode() not in everything
+
+
+async def test_the_collectors_secret_goes_to_it_and_not_into_texts(receiver) -> None:
+    async with exporting(receiver.endpoint, collector={"headers": {"X-Api-Key": SECRET}}) as export:
+        export.deliver(trace())
+        await receiver.received(1)
+    assert receiver.metadata[0]["x-api-key"] == SECRET
+    assert SECRET not in repr(Collector("http://127.0.0.1:1", {"x-api-key": SECRET}))
+
+
+async def test_a_collector_behind_tls_that_wants_to_know_us(tmp_path) -> None:
+    ca = certificates.authority()
+    own, ours = certificates.server(ca), certificates.client(ca)
+    files = {"ca": ca.certificate_pem, "certificate": ours.certificate_pem, "key": ours.key_pem}
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    wanted = grpc.ssl_server_credentials([(own.key_pem, own.certificate_pem)], ca.certificate_pem, require_client_auth=True)
+    paths = {name: tmp_path / name for name in files}
+    async with OtlpReceiver(credentials=wanted).serving() as receiver, exporting(receiver.endpoint, collector=paths) as export:
+        export.deliver(trace())
+        await receiver.received(1)
+
+
+async def test_a_collector_that_is_down_costs_nothing_but_its_spans(dead, caplog) -> None:
+    with caplog.at_level(logging.INFO):
+        async with exporting(dead, collector={"timeout": 0.5}) as export, serving(tracing(export.deliver)) as channel:
+            for _ in range(50):
+                assert await answer(start(channel, "UnaryUnary")) == b"done"
+    counts = export.counts
+    assert (counts.delivered, counts.waiting) == (0, 0)
+    assert counts.failed + counts.dropped == 150
+    assert len(caplog.records) <= 1  # not a line a try
+
+
+async def test_a_collector_that_hangs_costs_nothing_but_its_spans(receiver) -> None:
+    receiver.hanging = True
+    async with exporting(receiver.endpoint, collector={"timeout": 600}, room=30, batch=3, flush=0.2) as export:
+        async with serving(tracing(export.deliver)) as channel:
+            await answer(start(channel, "UnaryUnary"))
+            await receiver.until(lambda receiver: receiver.requests == 1)
+            for _ in range(50):
+                assert await answer(start(channel, "UnaryUnary")) == b"done"
+        assert export.counts == TraceCounts(delivered=0, dropped=120, failed=0, waiting=30)
+    # Closed while it hung: what was under way has failed, and the rest was dropped.
+    assert export.counts == TraceCounts(delivered=0, dropped=150, failed=3, waiting=0)
+
+
+async def test_a_collector_that_accepts_connections_and_says_nothing(caplog) -> None:
+    async def silent(reader, writer) -> None:
+        await reader.read()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        async with exporting(f"http://127.0.0.1:{port}", collector={"timeout": 600}, flush=0.2) as export:
+            export.deliver(trace())
+    assert export.counts.failed == 1
+
+
+async def test_it_goes_on_when_the_collector_is_back(caplog) -> None:
+    receiver = OtlpReceiver(refusing=grpc.StatusCode.INVALID_ARGUMENT)  # which is not tried again
+    with caplog.at_level(logging.INFO, "aligner_svc"):
+        async with receiver.serving(), exporting(receiver.endpoint) as export:
+            for _ in range(3):
+                export.deliver(trace())
+                await _until(lambda: export.counts.waiting == 0)
+            await _until(lambda: export.counts.failed == 3)
+            receiver.refusing = None
+            export.deliver(trace())
+            await receiver.received(1)
+    assert export.counts == TraceCounts(delivered=1, dropped=0, failed=3, waiting=0)
+    assert [record.message.split(" traces")[0] for record in caplog.records] == [
+        "the collector does not take",
+        "the collector takes",
+    ]
+
+
+async def test_what_is_left_at_the_end_is_sent(receiver) -> None:
+    async with exporting(receiver.endpoint, every=3600.0, batch=4) as export:
+        for _ in range(3):
+            export.deliver(trace(stages=1))
+        await export.close()
+        export.deliver(trace())
+    assert len(receiver.spans) == 6
+    assert export.counts == TraceCounts(delivered=6, dropped=1, failed=0, waiting=0)
+
+
+async def test_a_call_of_more_spans_than_a_message_holds_stays_whole(receiver) -> None:
+    async with exporting(receiver.endpoint, batch=5) as export:
+        export.deliver(trace(stages=20))
+        await receiver.received(21)
+    assert receiver.requests == 1
+
+
+async def test_one_that_never_started_can_be_closed(dead) -> None:
+    export = TraceExport(otlp_exporter(Collector(dead)), resource("aligner", "one"))
+    export.deliver(trace())
+    await asyncio.wait_for(export.close(), 60)
+    assert export.counts.dropped == 1
+
+
+async def test_an_exporter_with_a_bug_does_not_end_the_thread(receiver, monkeypatch, caplog) -> None:
+    async with exporting(receiver.endpoint) as export:
+        with monkeypatch.context() as patch:
+            patch.setattr(export._exporter, "export", lambda spans: 1 / 0)
+            export.deliver(trace())
+            await _until(lambda: export.counts.failed == 1)
+        export.deliver(trace())
+        await receiver.received(1)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "headers", "words"),
+    [
+        ("collector:4317", {}, "write http://HOST:PORT"),
+        ("ftp://collector:4317", {}, "write http://HOST:PORT"),
+        ("http://collector", {}, "write http://HOST:PORT"),
+        ("http://collector:many", {}, "write http://HOST:PORT"),
+        ("http://collector:4317/v1/traces", {}, "write http://HOST:PORT"),
+        ("http://collector:4317", {"x-api-key": SECRET}, "in clear"),
+    ],
+)
+def test_an_address_that_cannot_be_meant_is_refused(endpoint, headers, words) -> None:
+    with pytest.raises(TracingError, match=words) as error:
+        otlp_exporter(Collector(endpoint, headers))
+    assert SECRET not in str(error.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path) -> None:
+    with pytest.raises(TracingError, match=r"nowhere\.pem"):
+        otlp_exporter(Collector("https://collector:4317", ca=tmp_path / "nowhere.pem"))
+
+
+async def _until(condition) -> None:
+    """For what happens on the exporter's thread, which tells nobody."""
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 - a thread's counts are read, they tell nobody
+            await asyncio.sleep(0.005)

@@ -1,0 +1,530 @@
+"""The scanner over a real clamd, and the guard that asks it around calls on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+
+import grpc
+import pytest
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc import aio
+
+from interceptors import Audit, Event, Recovery, RequestId, Requests, SecurityEvent, current_call
+from interceptors.antivirus.clamav import CHUNK, Clamd, ScanFailedError, ScannerAwayError, TooLargeError
+from interceptors.antivirus.interceptor import Scan
+from interceptors.antivirus.scanner import Antivirus
+from interceptors.antivirus.verdicts import Clean, Infected, Verdict, VerdictCache
+from tests.kit import clamd_server as cs
+from tests.kit.clamd_server import EICAR, MIB, SIGNATURE, ClamdServer, running_clamd
+
+clamd_server = cs.clamd_server
+clamav = cs.clamav
+
+SHORT = 0.2
+"""Seconds, where a time-out is waited for."""
+SERVICE = "test.Uploads"
+UNARY, STREAM, OPEN = (f"/{SERVICE}/{name}" for name in ("Unary", "Stream", "Open"))
+RAW = b"raw:"
+"""How a call begins that need not be scanned."""
+
+
+def unmistakable(size: int) -> bytes:
+    """Content that nobody has scanned before."""
+    return os.urandom(size)
+
+
+@asynccontextmanager
+async def scanner(clamav: ClamdServer, kind: str = "unix", **options) -> AsyncIterator[Antivirus]:
+    """Started. It does not look at clamd by itself unless it is told to, or has lost it."""
+    clamd = Clamd(clamav.address(kind), timeout=20.0, scan_timeout=20.0)
+    settings = {"stream_max_bytes": 12 * MIB, "poll_every": 3600.0, "retry_every": 3600.0} | options
+    antivirus = Antivirus(clamd, **settings)
+    try:
+        await antivirus.start()
+        yield antivirus
+    finally:
+        await antivirus.close()
+
+
+async def streamed(antivirus: Antivirus, content: bytes, size: int = 64 * 1024) -> Verdict:
+    async with antivirus.session() as session:
+        for at in range(0, len(content), size):
+            await session.feed(content[at : at + size])
+        return await session.finish(content)
+
+
+async def healed(antivirus: Antivirus) -> None:
+    while not antivirus.state.healthy:
+        await antivirus.refresh()
+
+
+@contextmanager
+def impatient(antivirus: Antivirus) -> Iterator[None]:
+    """Short time-outs, for as long as nobody answers: on a busy machine those who do need longer."""
+    clamd = antivirus._clamd
+    before = clamd._timeout, clamd._scan_timeout
+    clamd._timeout = clamd._scan_timeout = SHORT
+    try:
+        yield
+    finally:
+        clamd._timeout, clamd._scan_timeout = before
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """What the scanner does by itself has come about."""
+    async with asyncio.timeout(60):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0.005)
+
+
+class TestVerdictCache:
+    def test_forgets_what_other_signatures_said(self) -> None:
+        cache = VerdictCache(10, 60.0)
+        cache.use("1")
+        cache.put(b"a", Clean(), "1")
+        assert cache.get(b"a") == Clean()
+        cache.use("1")
+        assert cache.get(b"a") == Clean()
+        cache.use("2")
+        assert cache.get(b"a") is None
+        cache.put(b"a", Clean(), "1")  # a scan that began before
+        assert cache.get(b"a") is None
+
+    def test_keeps_nothing_without_a_version(self) -> None:
+        cache = VerdictCache(10, 60.0)
+        cache.put(b"a", Clean(), "")
+        assert cache.get(b"a") is None
+
+    def test_drops_the_least_recently_used_and_the_old(self) -> None:
+        now = 0.0
+        cache = VerdictCache(2, 60.0, lambda: now)
+        cache.use("1")
+        cache.put(b"a", Clean(), "1")
+        cache.put(b"b", Infected("x"), "1")
+        assert cache.get(b"a") == Clean()
+        cache.put(b"c", Clean(), "1")
+        assert cache.get(b"b") is None
+        assert len(cache) == 2
+        now = 60.0
+        assert cache.get(b"a") is None
+        assert len(cache) == 1
+
+
+async def test_what_was_scanned_before_needs_no_clamd(clamav: ClamdServer) -> None:
+    clean, infected = unmistakable(MIB), unmistakable(MIB) + EICAR
+    async with scanner(clamav) as antivirus:
+        assert await antivirus.scan(clean) == Clean()
+        assert await streamed(antivirus, infected) == Infected(SIGNATURE)
+        clamav.kill()
+        for _ in range(2):
+            assert await antivirus.scan(infected) == Infected(SIGNATURE)
+            assert await streamed(antivirus, clean) == Clean()
+        assert antivirus.state.cache_hits == 4
+        with pytest.raises(ScannerAwayError):
+            await antivirus.scan(clean + b"x")
+
+
+async def test_a_new_version_of_the_signatures_has_everything_scanned_again(clamav: ClamdServer) -> None:
+    pattern = unmistakable(32)
+    content = unmistakable(1000) + pattern
+    async with scanner(clamav, poll_every=0.01) as antivirus:
+        assert await antivirus.scan(content) == Clean()
+        assert await antivirus.scan(content) == Clean()
+        assert antivirus.state.cache_hits == 1
+        clamav.learn("Test-Other", pattern)
+        await until(lambda: antivirus.state.signatures == clamav.signatures)
+        assert await antivirus.scan(content) == Infected("Test-Other.UNOFFICIAL")
+        assert antivirus.state.cache_hits == 1
+
+
+async def test_signatures_that_change_during_a_scan_leave_nothing_behind(clamav: ClamdServer) -> None:
+    pattern = unmistakable(32)
+    content = unmistakable(CHUNK) + pattern
+    async with scanner(clamav) as antivirus:
+        digest = hashlib.sha256(content).digest()
+        async with antivirus.judging(digest) as judged:
+            judged.append(Clean())  # as the old ones had it
+            clamav.learn("Test-Late", pattern)
+            await antivirus.refresh()
+        assert await antivirus.scan(content) == Infected("Test-Late.UNOFFICIAL")
+
+
+async def test_a_clamd_that_was_away_may_know_more_under_the_same_version(clamav: ClamdServer) -> None:
+    pattern = unmistakable(32)
+    async with scanner(clamav) as antivirus:
+        assert await antivirus.scan(pattern) == Clean()
+        clamav.kill()
+        await antivirus.refresh()
+        assert await antivirus.scan(pattern) == Clean()
+        clamav.start(with_signatures={"Test-Own": pattern})
+        await healed(antivirus)
+        assert await antivirus.scan(pattern) == Infected("Test-Own.UNOFFICIAL")
+
+
+async def test_without_a_version_of_the_signatures_nothing_is_kept() -> None:
+    with running_clamd(versioned=False) as clamav:
+        async with scanner(clamav) as antivirus:
+            for _ in range(2):
+                assert await antivirus.scan(EICAR) == Infected(SIGNATURE)
+            state = antivirus.state
+            assert (state.healthy, state.signatures, state.signatures_age, state.cached) == (True, 0, None, 0)
+
+
+async def test_the_state_says_how_old_the_signatures_are(clamav: ClamdServer) -> None:
+    async with scanner(clamav) as antivirus:
+        state = antivirus.state
+        assert state.signatures == clamav.signatures
+        assert state.signatures_age is not None
+        assert 0 <= state.signatures_age < 600
+
+
+async def test_a_limit_that_clamd_does_not_have_is_found_at_the_start() -> None:
+    with running_clamd(stream_max_bytes=MIB) as clamav:
+        with pytest.raises(TooLargeError, match=f"does not take {MIB + 1} bytes"):
+            async with scanner(clamav, stream_max_bytes=MIB + 1):
+                pass
+        async with scanner(clamav, stream_max_bytes=MIB) as antivirus:
+            assert await antivirus.scan(bytes(MIB)) == Clean()
+            with pytest.raises(TooLargeError):
+                await antivirus.scan(bytes(MIB + 1))
+            assert antivirus.state.healthy
+
+
+async def test_a_limit_above_which_clamd_looks_away_is_found_with_a_test_virus() -> None:
+    with running_clamd(settings="MaxFileSize 1M") as clamav:
+        async with scanner(clamav, stream_max_bytes=MIB) as antivirus:
+            assert await antivirus.looks_at_all()
+        async with scanner(clamav, stream_max_bytes=2 * MIB) as antivirus:
+            assert not await antivirus.looks_at_all()
+    with running_clamd(settings="MaxFileSize 1M\nAlertExceedsMax yes") as clamav, pytest.raises(TooLargeError):
+        async with scanner(clamav, stream_max_bytes=2 * MIB):
+            pass
+
+
+async def test_a_clamd_that_comes_later_is_tried_out_then(clamav: ClamdServer, caplog) -> None:
+    clamav.kill()
+    async with scanner(clamav, stream_max_bytes=clamav.stream_max_bytes + 1, retry_every=0.01) as antivirus:
+        assert not antivirus.state.healthy
+        clamav.start()
+        await until(lambda: "does not take" in caplog.text)
+        assert antivirus.state.healthy
+
+
+@pytest.mark.parametrize("kind", ["unix", "tcp"])
+async def test_a_stream_is_with_clamd_before_it_ends(clamav: ClamdServer, kind) -> None:
+    async with scanner(clamav, kind) as antivirus:
+        for size in (1000, 64 * 1024, 1_000_000, 3 * MIB):  # messages, the last of them larger than any chunk
+            assert await streamed(antivirus, unmistakable(3 * MIB), size) == Clean()
+            assert await streamed(antivirus, unmistakable(MIB) + EICAR + unmistakable(MIB), size) == Infected(SIGNATURE)
+        assert antivirus.counts["overlapped"] == 8
+        assert await streamed(antivirus, EICAR) == Infected(SIGNATURE)  # less than a chunk: not worth a connection of its own
+        assert antivirus.counts["afterwards"] == 1
+        assert antivirus.pool.open == 0
+
+
+async def test_a_stream_waits_for_a_clamd_that_takes_nothing(clamav: ClamdServer) -> None:
+    content = unmistakable(8 * MIB)
+    async with scanner(clamav) as antivirus, antivirus.session() as session:
+        await session.feed(content[:CHUNK])
+        clamav.pause()
+
+        async def feed() -> None:
+            for at in range(CHUNK, len(content), CHUNK):
+                await session.feed(content[at : at + CHUNK])
+
+        feeding = asyncio.create_task(feed())
+        done, _ = await asyncio.wait((feeding,), timeout=SHORT)
+        assert not done
+        assert session.size < 4 * MIB  # what the kernel holds for it
+        clamav.resume()
+        await feeding
+        assert await session.finish(content) == Clean()
+        assert antivirus.counts["overlapped"] == 1
+
+
+async def test_a_clamd_that_is_restarted_costs_no_stream_its_upload(clamav: ClamdServer) -> None:
+    async with scanner(clamav) as antivirus:
+        for virus in (b"", EICAR):
+            content = unmistakable(4 * MIB) + virus
+            async with antivirus.session() as session:
+                await session.feed(content[:MIB])
+                clamav.restart()
+                await session.feed(content[MIB:])
+                assert antivirus.pool.open == 0  # it is not tried again with each chunk
+                await healed(antivirus)
+                assert await session.finish(content) == (Infected(SIGNATURE) if virus else Clean())
+        assert antivirus.counts["afterwards"] == 2
+        assert antivirus.pool.open == 0
+
+
+async def test_uploads_that_find_no_connection_are_scanned_afterwards(clamav: ClamdServer) -> None:
+    content = [unmistakable(MIB) + EICAR * (number % 2) for number in range(8)]
+    async with scanner(clamav, connections=4) as antivirus:
+        sessions = [antivirus.session() for _ in content]
+        for session, part in zip(sessions, content, strict=True):
+            await session.feed(part)
+        assert antivirus.pool.open == 2
+        verdicts = await asyncio.gather(*(s.finish(part) for s, part in zip(sessions, content, strict=True)))
+        assert verdicts == [Clean(), Infected(SIGNATURE)] * 4
+        assert antivirus.counts["overlapped"] == 2
+        assert antivirus.counts["afterwards"] == 6
+        assert antivirus.pool.most_open <= 4
+        assert antivirus.pool.open == 0
+
+
+async def test_32_scans_at_once_share_the_connections(clamav: ClamdServer) -> None:
+    content = [unmistakable(300_000) + EICAR * (number % 2) for number in range(32)]
+    async with scanner(clamav, connections=4, patience=30.0) as antivirus:
+        verdicts = await asyncio.gather(
+            *(antivirus.scan(part) if number % 4 < 2 else streamed(antivirus, part) for number, part in enumerate(content))
+        )
+        assert verdicts == [Clean(), Infected(SIGNATURE)] * 16
+        assert antivirus.pool.most_open <= 4
+        assert antivirus.pool.open == 0
+
+
+async def test_a_session_that_is_left_gives_its_connection_back(clamav: ClamdServer) -> None:
+    async with scanner(clamav, connections=2) as antivirus:
+        for _ in range(3):
+            async with antivirus.session() as session:
+                await session.feed(bytes(MIB))
+                assert antivirus.pool.open == 1
+            assert antivirus.pool.open == 0
+        async with antivirus.session() as session:
+            await session.feed(b"a")
+            with pytest.raises(ValueError, match="finished once"):
+                await session.finish(b"ab")
+
+
+async def test_a_session_takes_no_more_than_can_be_scanned(clamav: ClamdServer) -> None:
+    async with scanner(clamav, stream_max_bytes=MIB) as antivirus, antivirus.session() as session:
+        await session.feed(bytes(MIB))
+        with pytest.raises(TooLargeError):
+            await session.feed(b"\0")
+
+
+async def test_while_clamd_is_away_nobody_waits_for_it_and_it_is_found_again(clamav: ClamdServer) -> None:
+    async with scanner(clamav) as antivirus:
+        clamav.pause()
+        with impatient(antivirus), pytest.raises(ScannerAwayError):
+            await antivirus.scan(unmistakable(8 * MIB))
+        asked = antivirus.counts["away"]
+        for _ in range(1000):  # each for a time-out of its own would outlast the test's
+            with pytest.raises(ScannerAwayError):
+                await antivirus.scan(b"x")
+        assert antivirus.counts["away"] == asked + 1000
+        clamav.resume()
+        await healed(antivirus)
+    async with scanner(clamav, retry_every=0.01) as antivirus:
+        assert await antivirus.scan(b"x") == Clean()
+        clamav.kill()
+        with pytest.raises(ScannerAwayError):
+            await antivirus.scan(EICAR)
+        clamav.start()
+        await until(lambda: antivirus.state.healthy)
+        assert await antivirus.scan(EICAR) == Infected(SIGNATURE)
+
+
+async def test_a_clamd_that_hung_over_one_scan_is_not_away(clamav: ClamdServer) -> None:
+    async with scanner(clamav) as antivirus:
+        clamav.pause()
+        with impatient(antivirus), pytest.raises(ScanFailedError):
+            await antivirus.scan(b"small")
+        clamav.resume()
+        await healed(antivirus)
+        assert await antivirus.scan(b"small") == Clean()
+
+
+class Service(grpc.GenericRpcHandler):
+    """A stand-in for a servicer: works on an upload once there is a verdict. Messages are bytes, and all of them upload."""
+
+    def __init__(self) -> None:
+        self.worked: list[bytes] = []
+        self.begun = asyncio.Event()
+
+    async def _work(self, content: bytes) -> bytes:
+        call = current_call()
+        await call.scan.verdict(content)
+        self.worked.append(content)
+        return b"done"
+
+    async def _unary(self, request, context):
+        return await self._work(request)
+
+    async def _stream(self, requests, context):
+        received = bytearray()
+        async for request in requests:
+            self.begun.set()
+            received += request
+        if not context.done():
+            yield await self._work(bytes(received))
+
+    async def _open(self, request, context):
+        return b"" if current_call().scan is None else b"scanned"
+
+    def service(self, details):
+        handlers = {
+            UNARY: grpc.unary_unary_rpc_method_handler(self._unary),
+            STREAM: grpc.stream_stream_rpc_method_handler(self._stream),
+            OPEN: grpc.unary_unary_rpc_method_handler(self._open),
+        }
+        return handlers.get(details.method)
+
+
+@dataclass
+class Guarded:
+    antivirus: Antivirus
+    service: Service
+    channel: aio.Channel
+    events: list[SecurityEvent] = field(default_factory=list)
+
+    async def unary(self, content: bytes) -> bytes:
+        return await self.channel.unary_unary(UNARY)(content)
+
+    async def stream(self, *parts: bytes) -> bytes:
+        answer = b""
+        async for response in self.channel.stream_stream(STREAM)(iter(parts)):
+            answer += response
+        return answer
+
+
+def describe(error: Exception) -> status_pb2.Status:
+    return status_pb2.Status(code=code_pb2.INTERNAL, message="internal error")
+
+
+@asynccontextmanager
+async def guarded(antivirus: Antivirus, *, fail_open: bool = False) -> AsyncIterator[Guarded]:
+    events: list[SecurityEvent] = []
+    service = Service()
+    guard = Scan(
+        antivirus,
+        extract=lambda message: message,
+        skip=lambda message: message.startswith(RAW),
+        streams={STREAM},
+        exempt={OPEN},
+        record=events.append,
+        field="audio",
+        fail_open=fail_open,
+    )
+    chain = (Recovery(describe, "test"), RequestId(), Audit(events.append, describe), guard, Requests())
+    options = [("grpc.max_receive_message_length", 16 * MIB)]
+    server = aio.server(interceptors=chain, options=options)
+    server.add_generic_rpc_handlers((service,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield Guarded(antivirus, service, channel, events)
+    finally:
+        await server.stop(None)
+
+
+def refusal(error: aio.AioRpcError) -> tuple[grpc.StatusCode, str, str]:
+    """Its status, reason and field."""
+    metadata = dict(error.trailing_metadata() or ())
+    reason = field_name = ""
+    for detail in status_pb2.Status.FromString(metadata["grpc-status-details-bin"]).details:
+        info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+        if detail.Unpack(info):
+            reason = info.reason
+        elif detail.Unpack(bad):
+            field_name = bad.field_violations[0].field
+    return error.code(), reason, field_name
+
+
+async def test_what_is_clean_is_worked_on_and_what_is_not_is_refused(clamav: ClamdServer) -> None:
+    clean, infected = unmistakable(MIB), unmistakable(MIB) + EICAR
+    async with scanner(clamav) as antivirus, guarded(antivirus) as calls:
+        assert await calls.unary(clean) == b"done"
+        assert await calls.stream(clean[:9], clean[9:]) == b"done"
+        assert await calls.channel.unary_unary(OPEN)(b"") == b""
+        calls.service.worked.clear()
+        for call in (calls.unary(infected), calls.stream(infected[:-30], infected[-30:]), calls.unary(infected)):
+            with pytest.raises(aio.AioRpcError) as raised:
+                await call
+            assert refusal(raised.value) == (grpc.StatusCode.INVALID_ARGUMENT, "MALWARE_FOUND", "audio")
+            assert SIGNATURE not in raised.value.details()
+        assert calls.service.worked == []
+        assert len(calls.events) == 3
+        for event in calls.events:
+            assert (event.event, event.check) == (Event.MALWARE_FOUND, "malware")
+            assert event.detail == f"sha256 {hashlib.sha256(infected).hexdigest()} signature {SIGNATURE}"
+            assert event.request_id
+            assert event.peer
+
+
+async def test_what_begins_as_configured_is_not_scanned(clamav: ClamdServer) -> None:
+    async with scanner(clamav) as antivirus, guarded(antivirus) as calls:
+        clamav.kill()
+        assert await calls.unary(RAW + EICAR) == b"done"
+        assert await calls.stream(RAW, EICAR) == b"done"
+        with pytest.raises(aio.AioRpcError):  # a stream is what its first message says
+            await calls.stream(b"x", RAW, EICAR)
+
+
+async def test_what_is_too_large_is_refused_while_it_comes_in(clamav: ClamdServer) -> None:
+    async with scanner(clamav, stream_max_bytes=MIB) as antivirus, guarded(antivirus, fail_open=True) as calls:
+        for call in (calls.unary(bytes(MIB + 1)), calls.stream(bytes(MIB), b"\0")):
+            with pytest.raises(aio.AioRpcError) as raised:
+                await call
+            assert refusal(raised.value) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "UPLOAD_TOO_LARGE_TO_SCAN", "audio")
+        assert calls.service.worked == []
+
+
+@pytest.mark.parametrize("how", ["killed", "paused"])
+async def test_without_a_verdict_nothing_is_worked_on(clamav: ClamdServer, how) -> None:
+    async with scanner(clamav) as antivirus, guarded(antivirus) as calls:
+        clamav.kill() if how == "killed" else clamav.pause()
+        for call in (calls.unary(b"x"), calls.stream(bytes(4 * MIB), b"x"), calls.unary(b"x")):
+            with impatient(antivirus), pytest.raises(aio.AioRpcError) as raised:
+                await call
+            assert refusal(raised.value) == (grpc.StatusCode.UNAVAILABLE, "ANTIVIRUS_UNAVAILABLE", "")
+            assert dict(raised.value.trailing_metadata() or ())["retry-after"]
+        assert calls.service.worked == []
+        assert calls.events == []  # nobody's credential is in doubt
+        clamav.resume() if how == "paused" else clamav.start()
+        await healed(antivirus)
+        assert await calls.unary(b"x") == b"done"
+
+
+async def test_failing_open_leaves_a_record_of_every_upload(clamav: ClamdServer, caplog) -> None:
+    async with scanner(clamav) as antivirus, guarded(antivirus, fail_open=True) as calls:
+        clamav.kill()
+        content = unmistakable(MIB)
+        assert await calls.unary(content) == b"done"
+        assert await calls.stream(content, b"x") == b"done"
+        assert antivirus.state.counts["skipped"] == 2
+        assert [(event.event, event.check) for event in calls.events] == [(Event.SCAN_SKIPPED, "malware")] * 2
+        assert all(event.request_id and event.peer for event in calls.events)
+        assert caplog.text.count("was not scanned") == 2
+
+
+async def test_what_clamd_falls_over_never_passes(clamav: ClamdServer) -> None:
+    async with scanner(clamav) as antivirus, guarded(antivirus, fail_open=True) as calls:
+        clamav.pause()  # takes what the kernel takes for it, and gives no verdict
+        with impatient(antivirus), pytest.raises(aio.AioRpcError) as raised:
+            await calls.unary(b"x")
+        assert refusal(raised.value)[1] == "ANTIVIRUS_UNAVAILABLE"
+        assert calls.service.worked == []
+        assert calls.events == []
+
+
+async def test_a_caller_that_leaves_gives_its_connection_back(clamav: ClamdServer) -> None:
+    async with scanner(clamav, connections=2) as antivirus, guarded(antivirus) as calls:
+        for _ in range(3):
+            calls.service.begun.clear()
+            call = calls.channel.stream_stream(STREAM)()
+            await call.write(bytes(MIB))
+            await calls.service.begun.wait()
+            assert antivirus.pool.open == 1
+            call.cancel()
+            await until(lambda: not antivirus.pool.open)
+        assert calls.service.worked == []
+        assert await calls.stream(bytes(MIB)) == b"done"

@@ -1,0 +1,136 @@
+"""Every attack is refused for its own reason, and every good token beside it accepted: by the rules alone."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from interceptors.auth.jwt.access_token import LONGEST, Check, TokenRules, Unverified, Verified, judge, read, verify
+from interceptors.auth.jwt.jwk import read_keys
+from interceptors.calls.principal import Principal, Rejected
+from tests.kit.token_forge import ACCEPTED, ATTACKS, Accepted, Attack, Forge, jwks, rsa_key
+
+NOW = 1_800_000_000.0
+FORGE = Forge(now=lambda: NOW)
+
+
+def rules(issuer: str = FORGE.issuer, **changes) -> TokenRules:
+    algorithms = frozenset({"RS256", "ES256", "EdDSA"})
+    return dataclasses.replace(TokenRules(issuer, frozenset({FORGE.audience}), algorithms, 86_400.0, 30.0), **changes)
+
+
+def verdict(token: str, thumbprint: str | None = None, *, now: float = NOW, **changes) -> Principal | Rejected:
+    """As the authenticator does it, without anything that remembers or waits."""
+    sets = {FORGE.issuer: FORGE.jwks(), FORGE.other_issuer: FORGE.other_jwks()}
+    taken = read(token)
+    if isinstance(taken, Rejected):
+        return taken
+    if taken.issuer not in sets:
+        return Rejected(Check.ISSUER)
+    ruled = rules(taken.issuer, **changes)
+    key = read_keys(sets[taken.issuer]).keys.get(taken.key_id)
+    if key is None:
+        return Rejected(Check.ALGORITHM if taken.algorithm not in ruled.algorithms else Check.SIGNING_KEY)
+    found = verify(taken, ruled, key)
+    return judge(found, ruled, thumbprint, now) if isinstance(found, Verified) else found
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+def test_an_attack_is_refused_for_what_it_is(attack: Attack):
+    refused = verdict(attack.token(FORGE), FORGE.thumbprint if attack.certificate else None)
+    assert isinstance(refused, Rejected)
+    assert refused.check == attack.check
+    assert refused.check in set(Check)
+    assert refused.expired == (attack.check == "expired")
+
+
+@pytest.mark.parametrize("good", ACCEPTED, ids=lambda good: good.name)
+def test_a_good_token_is_accepted(good: Accepted):
+    token = good.token(FORGE)
+    accepted = verdict(token, FORGE.thumbprint if good.certificate else None)
+    assert isinstance(accepted, Principal), accepted
+    issuer = FORGE.other_issuer if good.name == "other_issuer" else FORGE.issuer
+    assert (accepted.name, accepted.method, accepted.scopes) == (f"jwt:{issuer}#service-a", "jwt", good.scopes)
+    assert len(token) <= LONGEST
+
+
+def test_names_of_attacks_are_their_own():
+    assert len({case.name for case in (*ATTACKS, *ACCEPTED)}) == len(ATTACKS) + len(ACCEPTED)
+    assert len(ATTACKS) >= 30
+
+
+def test_an_expired_token_is_its_owner_s_and_the_only_one_told_so():
+    token = FORGE.token(FORGE.claims(iat=NOW - 600, exp=NOW))
+    accepted = verdict(token, now=NOW + 29.9)
+    assert isinstance(accepted, Principal)
+    assert accepted.expires == NOW
+    assert verdict(token, now=NOW + 30) == Rejected("expired", f"jwt:{FORGE.issuer}#service-a", expired=True)
+
+
+def test_an_expired_token_that_is_also_bound_elsewhere_is_not_told_that_it_expired():
+    token = FORGE.token(FORGE.claims(iat=NOW - 600, exp=NOW - 300, cnf={"x5t#S256": FORGE.thumbprint}))
+    refused = verdict(token, None)
+    assert isinstance(refused, Rejected)
+    assert (refused.check, refused.expired) == ("certificate_binding", False)
+
+
+def test_whom_a_signed_token_names_is_said_and_whom_an_unsigned_one_names_is_not():
+    def named(token: str) -> str:
+        refused = verdict(token)
+        assert isinstance(refused, Rejected)
+        return refused.principal
+
+    assert named(FORGE.token(FORGE.claims(aud="another-service"))) == f"jwt:{FORGE.issuer}#service-a"
+    assert named(FORGE.token(key=rsa_key("rsa-1", maker="attacker"))) == ""
+
+
+@pytest.mark.parametrize(("lifetime", "check"), [(86_400, None), (86_401, "lifetime")])
+def test_a_lifetime_is_measured_from_iat(lifetime: int, check: str | None):
+    found = verdict(FORGE.token(FORGE.claims(iat=NOW - 50_000, exp=NOW - 50_000 + lifetime)))
+    assert (found.check if isinstance(found, Rejected) else None) == check
+
+
+def test_leeway_is_all_that_a_fast_clock_gets():
+    token = FORGE.token(FORGE.claims(iat=NOW, nbf=NOW))
+    assert isinstance(verdict(token, now=NOW - 30), Principal)
+    early = verdict(token, now=NOW - 30.1)
+    assert isinstance(early, Rejected)
+    assert early.check == "not_yet_valid"
+
+
+def test_only_the_algorithms_of_the_list():
+    refused = verdict(FORGE.token(), algorithms=frozenset({"ES256"}))
+    assert isinstance(refused, Rejected)
+    assert refused.check == "algorithm"
+    assert isinstance(verdict(FORGE.token(key=FORGE.keys[1]), algorithms=frozenset({"ES256"})), Principal)
+
+
+def test_a_key_is_for_the_tokens_with_its_kid_and_the_rules_for_those_of_their_issuer():
+    taken = read(FORGE.token())
+    assert isinstance(taken, Unverified)
+    key = read_keys(jwks(rsa_key("rsa-1"))).keys["rsa-1"]
+    assert verify(taken, rules(FORGE.other_issuer), key) == Rejected("issuer")
+    assert verify(dataclasses.replace(taken, key_id="rsa-2"), rules(), key) == Rejected("key_id")
+
+
+def test_an_issuer_and_a_subject_cannot_be_read_in_two_ways():
+    with pytest.raises(ValueError, match="cannot have a #"):
+        rules("https://idp.example.org#tenant")
+
+
+@settings(derandomize=True, max_examples=100, deadline=None)
+@given(st.text(max_size=300))
+def test_no_text_is_anybody(text: str):
+    assert isinstance(read(text), Rejected)
+
+
+@settings(derandomize=True, max_examples=200, deadline=None)
+@given(st.data())
+def test_no_change_of_a_character_goes_unnoticed(data: st.DataObject):
+    token = FORGE.token(key=FORGE.keys[2])
+    place = data.draw(st.integers(0, len(token) - 1))
+    other = data.draw(st.sampled_from("AZaz09-_.=").filter(lambda character: character != token[place]))
+    assert isinstance(verdict(token[:place] + other + token[place + 1 :]), Rejected)

@@ -1,0 +1,475 @@
+"""Where keys come from: what is taken from a set, over HTTP and from a file, how often, and for how long."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+
+from interceptors.auth.jwt import jwks as sources
+from interceptors.auth.jwt.jwk import read_keys
+from interceptors.auth.jwt.jwks import FileKeys, UrlKeys, pause
+from interceptors.auth.jwt.jwks_error import KeysError
+from interceptors.auth.jwt.jwks_http import LARGEST
+from tests.kit.scripted_issuer import JWKS, METADATA, RFC_8414, Page, ScriptedIssuer, scripted_issuer
+from tests.kit.token_forge import SigningKey, ec_key, ed_key, jwks, rsa_key
+
+PATIENCE = 30.0
+
+
+@pytest.fixture
+async def issuer() -> AsyncIterator[ScriptedIssuer]:
+    async with scripted_issuer() as running:
+        yield running
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@asynccontextmanager
+async def started(issuer: str, url: str | None = None, *, clock: Clock | None = None) -> AsyncIterator[UrlKeys]:
+    keys = UrlKeys(issuer, url, refresh=3600.0, stale=600.0, cooldown=10.0, clock=clock or Clock())
+    await keys.start()
+    try:
+        yield keys
+    finally:
+        await keys.close()
+
+
+async def until(condition) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+# ---- what is taken from a set
+
+
+def altered(key: SigningKey, **changes) -> dict:
+    return {name: value for name, value in (key.jwk | changes).items() if value is not None}
+
+
+@pytest.mark.parametrize("key", [rsa_key("a"), ec_key("a"), ed_key("a")], ids=lambda key: key.algorithm)
+@pytest.mark.parametrize("changes", [{}, {"alg": None}, {"use": None}, {"key_ops": ["verify"]}], ids=str)
+def test_a_good_key_is_taken(key: SigningKey, changes: dict):
+    found = read_keys(jwks(altered(key, **changes)))
+    assert found.ignored == ()
+    assert found.keys["a"].algorithm == key.algorithm
+    assert found.keys["a"].signed(b"words", key.sign(b"words"))
+    assert not found.keys["a"].signed(b"other words", key.sign(b"words"))
+
+
+@pytest.mark.parametrize("signature", [b"", b"\0", bytes(64), bytes(256), b"\xff" * 64], ids=len)
+def test_no_key_takes_what_is_no_signature(signature: bytes):
+    found = read_keys(jwks(rsa_key("a"), ec_key("b"), ed_key("c")))
+    assert [key.signed(b"words", signature) for key in found.keys.values()] == [False] * 3
+
+
+def private(key: SigningKey, writer) -> dict:
+    return json.loads(writer.to_jwk(key.private)) | {"kid": "a", "key_ops": ["verify"]}
+
+
+USELESS = {
+    "weak": (rsa_key("a", 1024).jwk, "it has 1024 bits"),
+    "symmetric": ({"kty": "oct", "kid": "a", "k": "c2VjcmV0", "alg": "HS256"}, "private part"),
+    "private_rsa": (private(rsa_key("a"), RSAAlgorithm), "private part"),
+    "private_ec": (private(ec_key("a"), ECAlgorithm), "private part"),
+    "private_ed": (private(ed_key("a"), OKPAlgorithm), "private part"),
+    "for_encryption": (altered(rsa_key("a"), use="enc"), "not for signatures"),
+    "for_signing": (altered(rsa_key("a"), key_ops=["sign"]), "not for verifying"),
+    "operations_no_list": (altered(rsa_key("a"), key_ops="verify"), "not for verifying"),
+    "no_kid": (altered(rsa_key("a"), kid=None), "no kid"),
+    "kid_path": (altered(rsa_key("a"), kid="../a"), "no kid"),
+    "kid_number": (altered(rsa_key("a"), kid=7), "no kid"),
+    "other_algorithm": (altered(rsa_key("a"), alg="PS256"), "its algorithm"),
+    "algorithm_of_another_type": (altered(ec_key("a"), alg="RS256"), "its algorithm"),
+    "algorithm_no_text": (altered(ec_key("a"), alg=["ES256"]), "its algorithm"),
+    "other_curve": (
+        altered(SigningKey("a", "ES384", ec.generate_private_key(ec.SECP384R1())), alg=None),
+        "its type or curve",
+    ),
+    "other_type": ({"kty": "XYZ", "kid": "a"}, "its type or curve"),
+    "part_missing": (altered(rsa_key("a"), n=None), "a part of it is missing"),
+    "part_no_text": (altered(rsa_key("a"), e=65537), "a part of it is missing"),
+    "not_on_the_curve": (altered(ec_key("a"), y=ec_key("a").jwk["x"]), "no valid key"),
+    "short_point": (altered(ed_key("a"), x="AAAA"), "no valid key"),
+    "not_base64": (altered(ed_key("a"), x="\u00e4"), "no valid key"),
+    "no_object": ("a", "not an object"),
+}
+
+
+@pytest.mark.parametrize(("member", "reason"), USELESS.values(), ids=USELESS)
+def test_a_key_of_no_use_is_left_out_and_the_others_are_not(member, reason: str):
+    found = read_keys(json.dumps({"keys": [member, rsa_key("b").jwk]}).encode())
+    assert set(found.keys) == {"b"}
+    assert len(found.ignored) == 1
+    assert reason in found.ignored[0]
+
+
+def test_the_first_of_two_keys_with_one_kid_stands():
+    found = read_keys(jwks(ec_key("a"), rsa_key("a")))
+    assert found.keys["a"].algorithm == "ES256"
+    assert "same kid" in found.ignored[0]
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"{}", b'{"keys": {}}', b'{"keys": [], "keys": []}', b"\xff"], ids=str)
+def test_what_is_no_set_is_none(raw: bytes):
+    with pytest.raises(ValueError):  # noqa: PT011
+        read_keys(raw)
+
+
+def test_the_same_key_read_twice_is_the_same_and_another_is_not():
+    def read(key: SigningKey):
+        return read_keys(jwks(key)).keys["a"]
+
+    assert read(ec_key("a")) == read(ec_key("a"))
+    assert read(ec_key("a")) != read(ec_key("a", maker="another"))
+
+
+# ---- over HTTP
+
+
+async def test_keys_are_discovered(issuer: ScriptedIssuer):
+    issuer.publish(jwks(rsa_key("rsa-1")))
+    async with started(issuer.url) as keys:
+        assert keys.find("rsa-1") is not None
+        assert keys.find("rsa-2") is None
+        assert (keys.trouble, keys.last_error, keys.age_seconds) == ("", "", 0.0)
+        assert all(b"accept-encoding: identity\r\n" in head.lower() for head in issuer.headers)
+
+
+async def test_keys_are_discovered_by_oauth_metadata_and_for_an_issuer_with_a_path(issuer: ScriptedIssuer):
+    issuer.publish(jwks(rsa_key("rsa-1")), issuer=issuer.url + "/tenant")
+    issuer.pages[RFC_8414 + "/tenant"] = issuer.pages.pop(METADATA)
+    async with started(issuer.url + "/tenant") as keys:
+        assert keys.find("rsa-1") is not None
+    assert issuer.asked["/tenant" + METADATA] == 1
+
+
+async def test_an_address_that_is_given_needs_no_metadata(issuer: ScriptedIssuer):
+    issuer.pages["/keys"] = Page(jwks(rsa_key("rsa-1")))
+    async with started("urn:any-issuer", issuer.url + "/keys") as keys:
+        assert keys.find("rsa-1") is not None
+    assert issuer.asked == {"/keys": 1}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "error"),
+    [
+        ({"issuer": "https://attacker.example.org"}, "issuer_mismatch"),
+        ({"issuer": None}, "issuer_mismatch"),
+        ({"jwks_uri": "http://idp.example.org/jwks"}, "url_not_allowed"),
+        ({"jwks_uri": "file:///etc/passwd"}, "url_not_allowed"),
+        ({"jwks_uri": "https://"}, "url_not_allowed"),
+        ({"jwks_uri": "http://[half"}, "url_not_allowed"),
+        ({"jwks_uri": None}, "malformed"),
+    ],
+    ids=str,
+)
+async def test_metadata_that_is_not_the_issuer_s_is_not_followed(issuer: ScriptedIssuer, metadata: dict, error: str):
+    issuer.publish(jwks(rsa_key("rsa-1")), **metadata)
+    async with started(issuer.url) as keys:
+        assert (keys.last_error, keys.trouble, keys.age_seconds) == (error, "keys_unavailable", None)
+    assert JWKS not in issuer.asked
+
+
+async def test_an_issuer_with_a_slash_is_another(issuer: ScriptedIssuer):
+    issuer.publish(jwks(rsa_key("rsa-1")))
+    async with started(issuer.url + "/") as keys:
+        assert keys.last_error == "issuer_mismatch"
+
+
+async def test_an_issuer_elsewhere_cannot_send_us_to_this_machine():
+    http = sources.KeysHttp("https://idp.example.org", None)
+
+    async def got(url: str) -> bytes:
+        return json.dumps({"issuer": "https://idp.example.org", "jwks_uri": "http://127.0.0.1:8080/admin"}).encode()
+
+    http._got = got  # there is no certificate for that name here
+    with pytest.raises(KeysError) as refused:
+        await http.fetch()
+    assert refused.value.check == "url_not_allowed"
+
+
+@pytest.mark.parametrize(
+    ("page", "error"),
+    [
+        (Page(b"", 404), "http_status"),
+        (Page(b"", 302, {"location": "/elsewhere"}), "http_status"),
+        (Page(b"{"), "malformed"),
+        (Page(b'{"keys": [' + b" " * LARGEST + b"]}"), "too_large"),
+        (Page(gzip.compress(b" " * LARGEST + b'{"keys": []}'), headers={"content-encoding": "gzip"}), "malformed"),
+    ],
+    ids=["not_found", "redirect", "malformed", "too_large", "packed"],
+)
+async def test_an_odd_answer_is_no_set(issuer: ScriptedIssuer, page: Page, error: str):
+    issuer.publish(b"")
+    issuer.pages |= {JWKS: page, "/elsewhere": Page(jwks(rsa_key("rsa-1")))}
+    async with started(issuer.url) as keys:
+        assert keys.last_error == error
+        assert keys.find("rsa-1") is None
+    assert "/elsewhere" not in issuer.asked
+
+
+async def test_plain_http_is_for_this_machine(caplog: pytest.LogCaptureFixture):
+    async with started("http://idp.example.org") as keys:
+        assert keys.last_error == "url_not_allowed"
+    assert "keys of http://idp.example.org could not be got" in caplog.text
+
+
+async def test_a_start_does_not_wait_for_an_issuer_that_hangs(issuer: ScriptedIssuer, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sources, "START_PATIENCE", 0.01)
+    issuer.publish(jwks(rsa_key("rsa-1")))
+    issuer.pages[JWKS].held = asyncio.Event()
+    async with started(issuer.url) as keys:
+        assert (keys.trouble, keys.last_error) == ("keys_unavailable", "")  # it is still to be told
+        issuer.pages[JWKS].held.set()
+        await until(lambda: keys.find("rsa-1") is not None)
+
+
+async def test_an_issuer_that_hangs_is_given_up(issuer: ScriptedIssuer, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("interceptors.auth.jwt.jwks_http.TIMEOUT", 0.05)
+    issuer.publish(jwks(rsa_key("rsa-1")))
+    issuer.pages[JWKS].held = asyncio.Event()
+    async with started(issuer.url) as keys:
+        assert keys.last_error == "timeout"
+        issuer.pages[JWKS].held.set()
+
+
+async def test_an_issuer_that_is_always_about_to_finish_is_given_up(issuer: ScriptedIssuer, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("interceptors.auth.jwt.jwks_http.TIMEOUT", 0.2)
+    issuer.publish(jwks(rsa_key("rsa-1")))
+    issuer.pages[JWKS].dripping = True
+    async with started(issuer.url) as keys:
+        assert keys.last_error == "timeout"
+
+
+# ---- how often, and for how long
+
+
+async def test_keys_are_fetched_again_and_again(issuer: ScriptedIssuer):
+    issuer.publish(jwks(rsa_key("rsa-1")))
+    keys = UrlKeys(issuer.url, refresh=0.01, stale=600.0)
+    await keys.start()
+    try:
+        issuer.publish(jwks(ec_key("ec-2")))
+        await until(lambda: keys.find("ec-2") is not None)
+        assert keys.find("rsa-1") is None
+        issuer.publish(b"nonsense")
+        await until(lambda: keys.last_error == "malformed")
+        assert keys.find("ec-2") is not None
+        issuer.publish(b'{"keys": []}')  # an issuer may withdraw all of its keys
+        await until(lambda: keys.last_error == "")
+        assert keys.find("ec-2") is None
+        assert keys.trouble == ""
+    finally:
+        await keys.close()
+    await keys.close()
+    asked = issuer.asked[JWKS]
+    await keys.seek()
+    assert keys._keeping is not None
+    assert keys._keeping.done()
+    assert issuer.asked[JWKS] == asked
+
+
+async def test_keys_grow_old_while_their_issuer_is_away(issuer: ScriptedIssuer):
+    clock = Clock()
+    issuer.publish(jwks(rsa_key("rsa-1")))
+    async with started(issuer.url, clock=clock) as keys:
+        clock.now = 600.0
+        await issuer.stop()
+        await keys.seek()
+        assert (keys.trouble, keys.last_error, keys.age_seconds) == ("", "unreachable", 600.0)
+        clock.now = 600.1
+        assert keys.trouble == "keys_stale"
+
+
+async def test_keys_are_as_old_as_the_question(issuer: ScriptedIssuer):
+    """Not as the answer, which may have been on its way for seconds: what the issuer withdrew meanwhile is not in it."""
+    clock = Clock()
+    issuer.publish(jwks(rsa_key("rsa-1")))
+    async with started(issuer.url, clock=clock) as keys:
+        clock.now = 100.0
+        issuer.pages[JWKS].held = asyncio.Event()
+        issuer.coming.clear()
+        asking = asyncio.create_task(keys.seek())
+        await issuer.coming.wait()
+        clock.now = 104.0
+        issuer.pages[JWKS].held.set()
+        await asking
+        assert keys.age_seconds == 4.0
+
+
+async def test_an_issuer_that_was_away_is_asked_again_soon(issuer: ScriptedIssuer, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sources, "_FIRST_PAUSE", 0.001)
+    async with started(issuer.url) as keys:
+        assert keys.last_error == "http_status"
+        issuer.publish(jwks(rsa_key("rsa-1")))
+        await until(lambda: keys.find("rsa-1") is not None)
+
+
+async def test_many_callers_with_unknown_keys_are_one_request_a_cooldown(issuer: ScriptedIssuer):
+    clock = Clock()
+    issuer.publish(jwks(rsa_key("rsa-1")))
+    async with started(issuer.url, clock=clock) as keys:
+        assert issuer.asked[JWKS] == 1
+        await asyncio.gather(*(keys.seek() for _ in range(50)))
+        assert issuer.asked[JWKS] == 2
+        clock.now = 9.9
+        await asyncio.gather(*(keys.seek() for _ in range(50)))
+        assert issuer.asked[JWKS] == 2
+        clock.now = 10.0
+        issuer.publish(jwks(rsa_key("rsa-1"), ec_key("ec-2")))
+        await asyncio.gather(*(keys.seek() for _ in range(50)))
+        assert issuer.asked[JWKS] == 3
+        assert keys.find("ec-2") is not None
+
+
+async def test_a_failed_request_is_a_request_as_well(issuer: ScriptedIssuer):
+    async with started(issuer.url) as keys:
+        for _ in range(20):
+            await keys.seek()
+    assert issuer.asked[METADATA] == 2
+
+
+async def test_a_caller_that_leaves_does_not_take_the_request_along(issuer: ScriptedIssuer):
+    issuer.publish(jwks(rsa_key("rsa-1")))
+    async with started(issuer.url) as keys:
+        issuer.publish(jwks(ec_key("ec-2")))
+        issuer.pages[JWKS].held = asyncio.Event()
+        issuer.coming.clear()
+        leaving, staying = asyncio.create_task(keys.seek()), asyncio.create_task(keys.seek())
+        await issuer.coming.wait()
+        leaving.cancel()
+        await asyncio.wait({leaving})
+        issuer.pages[JWKS].held.set()
+        async with asyncio.timeout(PATIENCE):
+            await staying
+        assert leaving.cancelled()
+        assert keys.find("ec-2") is not None
+
+
+async def test_a_key_that_is_ignored_is_said_once(issuer: ScriptedIssuer, caplog: pytest.LogCaptureFixture):
+    issuer.publish(jwks(rsa_key("rsa-weak", 1024), rsa_key("rsa-1")))
+    clock = Clock()
+    async with started(issuer.url, clock=clock) as keys:
+        clock.now = 20.0
+        await keys.seek()
+    said = [record.getMessage() for record in caplog.records if record.name == "interceptors.auth.jwks"]
+    assert said == [f"keys of {issuer.url}: key 'rsa-weak': it has 1024 bits; at least 2048 are needed; it is ignored"]
+
+
+async def test_a_set_without_a_usable_key_is_said_once(issuer: ScriptedIssuer, caplog: pytest.LogCaptureFixture):
+    clock = Clock()
+    issuer.publish(b'{"keys": []}')
+    async with started(issuer.url, clock=clock) as keys:
+        clock.now = 20.0
+        await keys.seek()
+    said = [record.getMessage() for record in caplog.records if record.name == "interceptors.auth.jwks"]
+    assert said == [f"keys of {issuer.url}: none of the set can be used: its tokens are refused"]
+
+
+async def test_an_outage_is_said_when_it_begins_and_when_it_ends(issuer: ScriptedIssuer, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, "interceptors.auth.jwks")
+    clock = Clock()
+    async with started(issuer.url, clock=clock) as keys:
+        for clock.now in (20.0, 40.0):
+            await keys.seek()
+        issuer.publish(jwks(rsa_key("rsa-1")))
+        clock.now = 60.0
+        await keys.seek()
+    levels = [record.levelname for record in caplog.records if record.name == "interceptors.auth.jwks"]
+    assert levels == ["WARNING", "INFO"]
+
+
+async def test_a_bug_does_not_end_the_fetching(issuer: ScriptedIssuer, monkeypatch: pytest.MonkeyPatch):
+    async def broken(self) -> bytes:
+        raise RuntimeError("a bug")
+
+    clock = Clock()
+    issuer.publish(jwks(rsa_key("rsa-1")))
+    with monkeypatch.context() as patched:
+        patched.setattr(sources.KeysHttp, "fetch", broken)
+        keys = UrlKeys(issuer.url, refresh=3600.0, stale=600.0, clock=clock)
+        await keys.start()
+        assert (keys.last_error, keys.trouble) == ("unexpected", "keys_unavailable")
+    await keys.seek()
+    assert (keys.last_error, keys.trouble) == ("", "")
+    await keys.close()
+
+
+def test_pauses_grow_while_attempts_fail_and_are_spread():
+    assert all(0.5 <= pause(1, 300.0) <= 1.0 for _ in range(100))
+    assert all(2.0 <= pause(3, 300.0) <= 4.0 for _ in range(100))
+    assert all(15.0 <= pause(10_000, 300.0) <= 30.0 for _ in range(100))
+    assert all(270.0 <= pause(0, 300.0) <= 300.0 for _ in range(100))
+    assert all(pause(10, 0.5) <= 0.5 for _ in range(100))
+    assert len({pause(0, 300.0) for _ in range(10)}) > 1
+
+
+# ---- from a file
+
+
+async def test_a_file_is_read_again_when_it_changes(tmp_path: Path):
+    path = tmp_path / "jwks.json"
+    path.write_bytes(jwks(rsa_key("rsa-1")))
+    keys = FileKeys(path, 0.01)
+    await keys.start()
+    try:
+        assert keys.find("rsa-1") is not None
+        path.write_bytes(b"nonsense")
+        await until(lambda: keys.last_error == "malformed")
+        assert keys.find("rsa-1") is not None
+        path.unlink()
+        await until(lambda: keys.last_error == "unreadable")
+        await keys.seek()
+        assert keys.find("rsa-1") is not None
+        path.write_bytes(jwks(ec_key("ec-2")))
+        await until(lambda: keys.find("ec-2") is not None)
+        assert (keys.find("rsa-1"), keys.last_error, keys.trouble) == (None, "", "")
+        assert keys.age_seconds is not None
+    finally:
+        await keys.close()
+
+
+async def test_keys_of_a_file_do_not_grow_old(tmp_path: Path):
+    path, clock = tmp_path / "jwks.json", Clock()
+    path.write_bytes(jwks(rsa_key("rsa-1")))
+    keys = FileKeys(path, 60.0, clock=clock)
+    assert keys.trouble == "keys_unavailable"
+    await keys.start()
+    clock.now = 1e9
+    assert (keys.trouble, keys.age_seconds) == ("", 1e9)
+    await keys.close()
+
+
+@pytest.mark.parametrize(
+    ("content", "check", "words"),
+    [
+        (None, "unreadable", "No such file"),
+        (b"nonsense", "malformed", "no JWK set"),
+        (jwks(rsa_key("a", 1024)), "malformed", "no key that can be used"),
+        (b" " * (LARGEST + 1), "too_large", "more than"),
+    ],
+    ids=["missing", "nonsense", "useless", "too_large"],
+)
+async def test_a_server_does_not_start_with_a_file_without_keys(tmp_path: Path, content: bytes | None, check: str, words: str):
+    path = tmp_path / "jwks.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(KeysError, match=words) as refused:
+        await FileKeys(path, 1.0).start()
+    assert refused.value.check == check
+    assert str(path) in str(refused.value)

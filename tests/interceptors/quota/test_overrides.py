@@ -1,0 +1,285 @@
+"""Classes that are set at run time: they hold on every replica, over the file, and whatever becomes of Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from interceptors.calls.principal import Principal
+from interceptors.calls.security_event import Event
+from interceptors.quota import overrides as module
+from interceptors.quota.classes_text import parse
+from interceptors.quota.overrides import Overrides, OverrideStore, TooManyError, known
+from interceptors.quota.stores.base import Bucket, Charge, StoreAwayError
+from interceptors.quota.stores.redis_store import RedisStore
+from tests.kit import redis_server as rs
+from tests.kit.redis_server import PASSWORD
+
+redis = rs.redis
+redis_server = rs.redis_server
+
+EVER = 3600.0
+PATIENCE = 30.0
+FILE = """
+[classes.default]
+requests_per_second = 1
+[classes.batch]
+requests_per_second = 5
+[classes.gold]
+requests_per_second = 50
+[principals]
+"key:3fb1c9" = "batch"
+"jwt:https://idp.example.org#*" = "batch"
+"""
+OLDER_FILE = FILE.replace("[classes.gold]\nrequests_per_second = 50\n", "")
+
+
+def classes(text: str = FILE):
+    return parse(text, "quotas.toml")
+
+
+def class_of(current, name: str) -> str:
+    return current.of(Principal(name, "jwt")).name
+
+
+@pytest.fixture
+async def store(redis) -> AsyncIterator[OverrideStore]:
+    """What the command line has."""
+    made = OverrideStore(redis.url, prefix=redis.prefix(), timeout=PATIENCE)
+    yield made
+    await made.close()
+
+
+@asynccontextmanager
+async def replica(redis, store, text: str = FILE, *, record=None, every: float = EVER):
+    """The part of one server, with a connection of its own."""
+    file = classes(text)
+    part = Overrides(
+        OverrideStore(redis.url, prefix=store._key.removesuffix(":classes"), timeout=PATIENCE), lambda: file, record, every=every
+    )
+    await part.start()
+    try:
+        yield part
+    finally:
+        await part.close()
+
+
+async def until(condition) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0.005)
+
+
+# The classes
+
+
+def test_what_is_set_takes_the_place_of_the_file_and_nothing_else_changes():
+    file = classes()
+    merged = file.with_overrides({"key:3fb1c9": "gold", "key:*": "gold"})
+    assert class_of(merged, "key:3fb1c9") == "gold"
+    assert class_of(merged, "key:another") == "gold"
+    assert class_of(merged, "jwt:https://idp.example.org#a") == "batch"
+    assert class_of(merged, "mtls:a") == "default"
+    assert class_of(file, "key:3fb1c9") == "batch"
+    assert merged.fingerprint == file.fingerprint
+    assert merged.changes_since(file) == "principals: +key:* (gold), key:3fb1c9 (batch -> gold)"
+
+
+def test_the_very_name_goes_before_a_pattern_whichever_of_them_was_set():
+    file = classes()
+    assert class_of(file.with_overrides({"key:*": "gold"}), "key:3fb1c9") == "batch"
+    assert class_of(file.with_overrides({"jwt:https://idp.example.org#a": "gold"}), "jwt:https://idp.example.org#a") == "gold"
+    assert class_of(file.with_overrides({"jwt:https://idp.example.org#a": "gold"}), "jwt:https://idp.example.org#b") == "batch"
+
+
+def test_of_patterns_of_one_length_that_which_was_set_holds():
+    file = classes(FILE + '"mtls:*.example.org" = "batch"\n')
+    assert class_of(file.with_overrides({"mtls:a.*.example.org": "gold"}), "mtls:a.b.example.org") == "gold"
+    same = classes(FILE + '"mtls:a.*.org" = "batch"\n')
+    assert class_of(same, "mtls:a.b.org") == "batch"
+    assert class_of(same.with_overrides({"mtls:*.b.org": "gold"}), "mtls:a.b.org") == "gold"
+
+
+def test_the_class_of_who_is_counted():
+    file = classes(FILE + "[classes.anonymous]\nrequests_per_second = 1\n")
+    assert file.of_subject("key:3fb1c9").name == "batch"
+    assert file.of_subject("peer:127.0.0.1").name == "anonymous"
+    assert classes().of_subject("peer:127.0.0.1").name == "default"
+
+
+@pytest.mark.parametrize("name", ["*", "key", "key:", "somebody", "mtls:spiffe://example.org*", "key:a\nb", "key:" + "a" * 3000])
+def test_what_is_no_name_is_not_taken(name):
+    assert known({name: "gold", "key:a": "gold"}, classes()) == {"key:a": "gold"}
+    assert module.name_fault(name) is not None
+
+
+# The store
+
+
+async def test_the_store_remembers_and_says_what_was_there_before(store):
+    assert await store.read() == {}
+    assert await store.put("key:b", "gold") is None
+    assert await store.put("key:b", "batch") == "gold"
+    assert await store.put("jwt:https://idp#é *", "gold") is None
+    assert list((await store.read()).items()) == [("jwt:https://idp#é *", "gold"), ("key:b", "batch")]
+    assert await store.remove("key:b") == "batch"
+    assert await store.remove("key:b") is None
+    assert await store.read() == {"jwt:https://idp#é *": "gold"}
+
+
+async def test_there_is_an_end_to_the_names_and_those_that_are_there_can_change(store, monkeypatch):
+    monkeypatch.setattr(module, "MOST", 2)
+    await store.put("key:1", "gold")
+    await store.put("key:2", "gold")
+    with pytest.raises(TooManyError, match="2 names"):
+        await store.put("key:3", "gold")
+    assert await store.put("key:2", "batch") == "gold"
+    await store.remove("key:1")
+    assert await store.put("key:3", "gold") is None
+
+
+async def test_what_is_set_is_no_subject_and_a_reset_does_not_touch_it(redis, store):
+    prefix = store._key.removesuffix(":classes")
+    counted = RedisStore(redis.url, prefix=prefix, timeout=PATIENCE)
+    await store.put("key:1", "gold")
+    await counted.take("key:1", [Charge(Bucket("requests", 1, 5), 1)], (), "a")
+    assert list(await counted.subjects(10)) == ["key:1"]
+    await counted.reset("key:1")
+    assert await store.read() == {"key:1": "gold"}
+    await counted.close()
+
+
+async def test_the_password_is_nowhere(redis, store, caplog):
+    assert PASSWORD not in store.place
+    assert f"127.0.0.1:{redis.port}" in store.place
+    redis.kill()
+    with pytest.raises(StoreAwayError) as raised:
+        await store.read()
+    async with replica(redis, store):
+        pass
+    for text in (str(raised.value), caplog.text):
+        assert PASSWORD not in text
+        assert redis.url not in text
+
+
+# A replica
+
+
+async def test_what_is_set_holds_on_every_replica_and_is_recorded_once_by_each(redis, store):
+    events = [], []
+    async with (
+        replica(redis, store, record=events[0].append, every=0.01) as one,
+        replica(redis, store, record=events[1].append, every=0.01) as other,
+    ):
+        await store.put("key:new", "gold")
+        await until(lambda: class_of(one.current, "key:new") == class_of(other.current, "key:new") == "gold")
+        await store.remove("key:new")
+        await until(lambda: class_of(one.current, "key:new") == class_of(other.current, "key:new") == "default")
+    for of_replica in events:
+        assert [event.event for event in of_replica] == [Event.QUOTA_CHANGED] * 2
+        assert "principals: +key:new (gold)" in of_replica[0].detail
+        assert "principals: -key:new (gold)" in of_replica[1].detail
+        assert PASSWORD not in str(of_replica)
+
+
+async def test_a_reading_that_changes_nothing_leaves_no_record_and_all_that_was_found_out(redis, store):
+    events = []
+    await store.put("key:new", "gold")
+    async with replica(redis, store, record=events.append) as one:
+        before = one.current
+        await one.refresh()
+        assert one.current is before
+        await store.put("key:other", "nosuch")
+        await one.refresh()
+    assert len(events) == 1
+
+
+async def test_what_was_set_before_holds_from_the_first_call_on(redis, store):
+    await store.put("key:new", "gold")
+    async with replica(redis, store) as one:
+        assert class_of(one.current, "key:new") == "gold"
+
+
+async def test_a_file_that_changes_keeps_what_is_set(redis, store):
+    await store.put("key:new", "gold")
+    versions = [classes()]
+    part = Overrides(
+        OverrideStore(redis.url, prefix=store._key.removesuffix(":classes"), timeout=PATIENCE), lambda: versions[-1], None
+    )
+    await part.start()
+    versions.append(classes(FILE.replace("requests_per_second = 50", "requests_per_second = 70")))
+    assert part.current.of(Principal("key:new", "api_key")).requests.rate == 70
+    assert part.current is part.current
+    await part.close()
+
+
+async def test_a_class_that_this_replica_does_not_know_is_passed_over_and_told_once(redis, store, caplog):
+    await store.put("key:new", "gold")
+    await store.put("key:other", "batch")
+    redis.command("HSET", store._key, "nobody", "batch")
+    versions = [classes(OLDER_FILE)]
+    part = Overrides(
+        OverrideStore(redis.url, prefix=store._key.removesuffix(":classes"), timeout=PATIENCE), lambda: versions[-1], None
+    )
+    await part.start()
+    for _ in range(3):
+        await part.refresh()
+        assert class_of(part.current, "key:new") == "default"
+        assert class_of(part.current, "key:other") == "batch"
+    await store.put("key:third", "batch")
+    await part.refresh()
+    told = [line.getMessage() for line in caplog.records if "passed over" in line.getMessage()]
+    assert len(told) == 2
+    assert "'key:new'" in told[0]
+    assert "no such class" in told[0]
+    assert "'nobody'" in told[1]
+    # Once its file is as new as the others', it knows.
+    versions.append(classes())
+    assert class_of(part.current, "key:new") == "gold"
+    await part.close()
+
+
+async def test_while_redis_is_away_the_last_that_was_read_holds(redis, store, caplog):
+    caplog.set_level(logging.INFO)
+    await store.put("key:new", "gold")
+    async with replica(redis, store) as one:
+        redis.kill()
+        for _ in range(3):
+            await one.refresh()
+            assert class_of(one.current, "key:new") == "gold"
+        redis.start()  # empty: what was set is lost with it
+        await one.refresh()
+        assert class_of(one.current, "key:new") == "default"
+    lines = [line.getMessage() for line in caplog.records if "run time" in line.getMessage()]
+    assert len(lines) == 2
+    assert "cannot be read" in lines[0]
+    assert "again" in lines[1]
+
+
+async def test_a_replica_starts_without_redis_and_learns_when_it_is_there(redis, store):
+    redis.kill()
+    async with replica(redis, store, every=0.01) as one:
+        assert class_of(one.current, "key:3fb1c9") == "batch"
+        redis.start()
+        await store.put("key:3fb1c9", "gold")
+        await until(lambda: class_of(one.current, "key:3fb1c9") == "gold")
+
+
+async def test_one_reading_that_fails_is_not_the_last(redis, store, caplog):
+    async with replica(redis, store, every=0.01) as one:
+        redis.command("SET", store._key, "not a hash")
+        await until(lambda: "cannot be read" in caplog.text)
+        redis.command("DEL", store._key)
+        await store.put("key:new", "gold")
+        await until(lambda: class_of(one.current, "key:new") == "gold")
+
+
+async def test_closing_twice_does_no_harm(redis, store):
+    async with replica(redis, store) as one:
+        await one.close()

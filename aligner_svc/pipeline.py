@@ -24,7 +24,7 @@ from aligner_svc.workers.threads import off_loop
 _LETTERS_A_WORD = 5
 """Reckoned in deciding what is long work."""
 
-_SHORTEST_SECONDS = 0.06
+_MIN_SECONDS = 0.06
 """The shortest words ("a", "I") last this long in fluent speech; less audio holds none."""
 
 
@@ -102,8 +102,8 @@ class Pipeline:
         decoded = await self._decoder.decode(audio, job.encoding, job.sample_rate_hz, job.channels)
         del audio  # an upload may be hundreds of MB and the engine needs none of it
         seconds = decoded.clip.seconds
-        if seconds < _SHORTEST_SECONDS:
-            message = f"the audio lasts {seconds * 1000:.0f} ms; a word needs {_SHORTEST_SECONDS * 1000:.0f} ms at least"
+        if seconds < _MIN_SECONDS:
+            message = f"the audio lasts {seconds * 1000:.0f} ms; a word needs {_MIN_SECONDS * 1000:.0f} ms at least"
             raise InvalidArgumentError("AUDIO_TOO_SHORT", message, field="audio")
         spoken = [token for token in tokens if token.spoken]
         dense = self._fit(spoken, seconds, language)

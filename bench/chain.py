@@ -68,7 +68,7 @@ ISSUER = "https://issuer.example.org"
 IN_FLIGHT = 32
 IN_REDIS = "quota in Redis"
 SEEN, TRACED = "metrics, log", "traced, 10 %"
-MOST_BYTES = 16 << 20
+MAX_BYTES = 16 << 20
 
 
 def null() -> grpc.GenericRpcHandler:
@@ -180,7 +180,7 @@ def serve(folder: str, pipe: Connection) -> None:
             for name, interceptors in await stages(Path(folder), stack):
                 server = aio.server(
                     interceptors=(Chain(interceptors),) if interceptors else (),
-                    options=[("grpc.max_receive_message_length", MOST_BYTES)],
+                    options=[("grpc.max_receive_message_length", MAX_BYTES)],
                 )
                 server.add_generic_rpc_handlers((null(),))
                 ports.append((name, server.add_insecure_port("127.0.0.1:0")))

@@ -34,10 +34,10 @@ class Lanes:
 
     name = "lanes"
     languages = frozenset({"en"})
-    longest_seconds = None
+    max_seconds = None
 
     def __init__(self) -> None:
-        self._lanes = asyncio.Semaphore(LANES)
+        self._slots = asyncio.Semaphore(LANES)
         self._waiting = 0
 
     async def start(self) -> None:
@@ -54,14 +54,14 @@ class Lanes:
         came = time.monotonic()
         self._waiting += 1
         try:
-            await self._lanes.acquire()
+            await self._slots.acquire()
         finally:
             self._waiting -= 1
         began = time.monotonic()
         try:
             await asyncio.sleep(WORK)
         finally:
-            self._lanes.release()
+            self._slots.release()
         spans = [Span(0.0, clip.seconds, 0.5, WordStatus.ALIGNED)] * len(tokens)
         return EngineResult(spans, match_score=1.0, queued=began - came, busy=time.monotonic() - began)
 

@@ -25,7 +25,7 @@ from aligner_svc.engines.qwen import checkpoint as checkpoints
 from aligner_svc.engines.qwen.attention import Attention, for_device, one_by_one
 from aligner_svc.engines.qwen.device import thread_pool
 from aligner_svc.engines.qwen.engine import PREPARERS, QwenEngine
-from aligner_svc.engines.qwen.forward import PackedAligner, Slots
+from aligner_svc.engines.qwen.forward import PackedAligner, TimestampSlots
 from aligner_svc.engines.qwen.outcome import assemble
 from aligner_svc.engines.qwen.preparation import Preparation, Prepared
 from aligner_svc.engines.qwen.words import split
@@ -216,7 +216,7 @@ def memory(subject: Subject) -> tuple[float, float] | str:
     return (torch.cuda.max_memory_allocated(subject.device) / 1e9, before / 1e9) if isinstance(took, float) else took
 
 
-def alike(left: Sequence[Slots], right: Sequence[Slots]) -> tuple[float, float]:
+def alike(left: Sequence[TimestampSlots], right: Sequence[TimestampSlots]) -> tuple[float, float]:
     """Shares of equal classes, and of those a class apart at most."""
     apart = np.concatenate([np.abs(a.classes - b.classes) for a, b in zip(left, right, strict=True)])
     return float((apart == 0).mean()), float((apart <= 1).mean())
@@ -239,7 +239,7 @@ def correctness(subject: Subject, reference: Reference | None) -> dict[str, tupl
     found["each clip by itself, against this engine on the CPU in fp32"] = alike([solo[index] for index in chosen], truth)
     if reference:
         logits = [reference.logits(clips[index].samples, clips[index].text, LANGUAGE).float() for index in chosen]
-        theirs = [Slots(row.argmax(-1).cpu().numpy(), row.amax(-1).cpu().numpy()) for row in logits]
+        theirs = [TimestampSlots(row.argmax(-1).cpu().numpy(), row.amax(-1).cpu().numpy()) for row in logits]
         found["qwen-asr here, windowed, against the same"] = alike(theirs, truth)
     return found
 

@@ -16,7 +16,7 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
-from interceptors import Chain, HeaderLimits, Recovery, RefusedError, RequestId, Requests
+from interceptors import CallRefusedError, Chain, HeaderLimits, Recovery, RequestId, Requests
 from interceptors.overload.admission import Priority, working
 from interceptors.overload.interceptor import Overload
 from interceptors.overload.limit import AdaptiveLimit, LimitRules
@@ -34,25 +34,25 @@ class Lanes(grpc.GenericRpcHandler):
     """Align that takes WORK seconds, LANES at a time."""
 
     def __init__(self) -> None:
-        self._lanes = asyncio.Semaphore(LANES)
+        self._slots = asyncio.Semaphore(LANES)
         self._waiting = 0
         self._handler = grpc.unary_unary_rpc_method_handler(self._align)
 
     async def _align(self, request: bytes, context: Any) -> bytes:
         if self._waiting >= QUEUE:
-            raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "ENGINE_QUEUE_FULL", "full", retry_after=1.0)
+            raise CallRefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "ENGINE_QUEUE_FULL", "full", retry_after=1.0)
         async with working() as work:
             came = time.monotonic()
             self._waiting += 1
             try:
-                await self._lanes.acquire()
+                await self._slots.acquire()
             finally:
                 self._waiting -= 1
             began = time.monotonic()
             try:
                 await asyncio.sleep(WORK)
             finally:
-                self._lanes.release()
+                self._slots.release()
             work.done(began - came, time.monotonic() - began)
         return b""
 

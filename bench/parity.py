@@ -22,7 +22,7 @@ import torch
 
 from aligner_svc.domain import SAMPLE_RATE
 from aligner_svc.engines.qwen import checkpoint, words
-from aligner_svc.engines.qwen.forward import PackedAligner, Slots
+from aligner_svc.engines.qwen.forward import PackedAligner, TimestampSlots
 from aligner_svc.engines.qwen.preparation import Preparation, Prepared
 from aligner_svc.engines.qwen.timestamps import repair
 from tests.kit import checkpoint as checkpoints
@@ -127,7 +127,7 @@ class Comparison:
         seconds = iter([round(time / 1000, 3) for time in times])
         return [Timed(word, next(seconds), next(seconds)) for word in _spoken(pair)]
 
-    def _slots(self, pair: Pair, slots: Slots) -> list[Timed]:
+    def _slots(self, pair: Pair, slots: TimestampSlots) -> list[Timed]:
         return self._timed(pair, slots.classes.tolist())
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _READY = re.compile(r"aligner-svc ready on (\S+)")
-_PATIENCE = 60.0
+_WAIT_TIMEOUT = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def service(**settings: object) -> Iterator[Running]:
             process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, env=environment)
         try:
             while not (found := _READY.search(log.read_text(errors="replace"))):
-                if process.poll() is not None or time.perf_counter() - began > _PATIENCE:
+                if process.poll() is not None or time.perf_counter() - began > _WAIT_TIMEOUT:
                     raise SystemExit(f"the server did not start:\n{log.read_text(errors='replace')}")
                 time.sleep(0.01)
             yield Running(found[1], process.pid, time.perf_counter() - began)

@@ -36,7 +36,7 @@ from bench.service import Running, service
 
 IN_FLIGHT = 8
 """Calls at a time where throughput is measured: keeps two workers busy, queues shortly."""
-PATIENCE = 900.0
+WAIT_TIMEOUT = 900.0
 T = TypeVar("T")
 
 
@@ -221,7 +221,7 @@ async def overhead(data: Material, two: Running, rounds: int) -> None:
 
 
 def _caller(client: AsyncAligner) -> Callable[[Speech], Awaitable[Alignment]]:
-    return lambda clip: client.align(clip.audio, clip.text, timeout=PATIENCE)
+    return lambda clip: client.align(clip.audio, clip.text, timeout=WAIT_TIMEOUT)
 
 
 def start_up(times: int) -> None:
@@ -241,7 +241,7 @@ def footprint(data: Material) -> None:
         peaks = []
         for call in (client.stream_align, client.align):
             with watched(running.pid) as seen:
-                call(data.long.audio, data.long.text, timeout=PATIENCE)
+                call(data.long.audio, data.long.text, timeout=WAIT_TIMEOUT)
             peaks.append(seen[-1])
     for kind in ("pss", "rss"):
         tell(f"server and children, 2 workers, after start, {kind.upper()}", getattr(idle, kind), "MB", most=500)

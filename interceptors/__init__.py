@@ -12,7 +12,7 @@ from interceptors.auth.authenticate import Authenticate
 from interceptors.auth.authorise import Authorise
 from interceptors.calls.call import Call, current_call
 from interceptors.calls.outcome import Describe, outcome
-from interceptors.calls.refusal import RefusedError
+from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.handlers.base import CallInterceptor, Chain, Wrapping
 from interceptors.handlers.requests import Check, Requests
@@ -33,6 +33,7 @@ __all__ = [
     "Authorise",
     "Call",
     "CallInterceptor",
+    "CallRefusedError",
     "Chain",
     "Describe",
     "Event",
@@ -41,7 +42,6 @@ __all__ = [
     "Quota",
     "Record",
     "Recovery",
-    "RefusedError",
     "RequestId",
     "Requests",
     "SecurityEvent",
@@ -55,8 +55,8 @@ def chain(
     describe: Describe,
     domain: str,
     *,
-    most_metadata_entries: int,
-    most_metadata_bytes: int,
+    max_metadata_entries: int,
+    max_metadata_bytes: int,
     tracing: Tracing | None = None,
     metrics: RpcMetrics | None = None,
     access_log: AccessLog | None = None,
@@ -88,7 +88,7 @@ def chain(
         # Before anything is looked at: a blocked address costs nothing. Outside of what refuses, whose refusals it counts.
         abuse,
         # Before anything that reads headers.
-        HeaderLimits(most_metadata_entries, most_metadata_bytes),
+        HeaderLimits(max_metadata_entries, max_metadata_bytes),
         # Before anything that depends on who calls, and anything that a stranger should not be able to spend.
         authenticate,
         # With the principal known, and before anything is spent on what it may not do.

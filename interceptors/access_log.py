@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 
 from interceptors.calls.call import Call, Context, current_call
-from interceptors.calls.outcome import Describe, ended_with, reason_told
+from interceptors.calls.outcome import Describe, final_code, reported_reason
 from interceptors.handlers.base import CallInterceptor
 from interceptors.tracing.call_trace import current_span
 
@@ -64,11 +64,11 @@ class AccessLog(CallInterceptor):
         finally:
             seconds = self._now() - began
             try:
-                code = ended_with(context, error, self._describe, left)
+                code = final_code(context, error, self._describe, left)
                 level = self._level(method, code)
                 if log.isEnabledFor(level):
                     fields = _fields(call, code, seconds)
-                    fields["reason"] = reason_told(context, error, code, self._describe)
+                    fields["reason"] = reported_reason(context, error, code, self._describe)
                     fields["deadline_ms"] = None if left is None else _ms(left)
                     fields["trace_id"] = span.trace if span is not None else ""
                     _soon(level, {name: value for name, value in fields.items() if value not in (None, "")})

@@ -11,7 +11,7 @@ from google.rpc import code_pb2, status_pb2
 from grpc import aio
 
 from interceptors.calls.call import Call, Context, current_call
-from interceptors.calls.refusal import RefusedError
+from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.handlers.base import CallInterceptor
 
@@ -36,7 +36,7 @@ class Audit(CallInterceptor):
             yield
         except (aio.AbortError, aio.BaseError):
             raise
-        except RefusedError as refused:
+        except CallRefusedError as refused:
             event = _CHECKS.get(refused.check) or _EVENTS.get(refused.code)
             if refused.check and event is not None:
                 self._record(of_call(SecurityEvent(event, refused.check, refused.principal), current_call()))

@@ -8,25 +8,25 @@ from contextlib import asynccontextmanager
 import grpc
 
 from interceptors.calls.call import Context
-from interceptors.calls.refusal import RefusedError
+from interceptors.calls.refusal import CallRefusedError
 from interceptors.handlers.base import CallInterceptor
 
 
 class HeaderLimits(CallInterceptor):
     """Bounds on the number of metadata entries and on their bytes, names included."""
 
-    def __init__(self, most_entries: int, most_bytes: int) -> None:
-        self._most_entries = most_entries
-        self._most_bytes = most_bytes
+    def __init__(self, max_entries: int, max_bytes: int) -> None:
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
 
     @asynccontextmanager
     async def around(self, method: str, context: Context) -> AsyncIterator[None]:
         metadata = tuple(context.invocation_metadata() or ())
         size = sum(len(name) + len(value) for name, value in metadata)
-        if len(metadata) > self._most_entries or size > self._most_bytes:
+        if len(metadata) > self._max_entries or size > self._max_bytes:
             message = (
                 f"the call has {len(metadata)} metadata entries of {size} bytes; "
-                f"at most {self._most_entries} of {self._most_bytes} bytes are accepted"
+                f"at most {self._max_entries} of {self._max_bytes} bytes are accepted"
             )
-            raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "HEADERS_TOO_LARGE", message)
+            raise CallRefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "HEADERS_TOO_LARGE", message)
         yield

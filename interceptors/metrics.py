@@ -19,7 +19,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from interceptors.calls.call import Call, Context, current_call
-from interceptors.calls.outcome import Describe, ended_with
+from interceptors.calls.outcome import Describe, final_code
 from interceptors.handlers.base import CallInterceptor, Wrapping
 from interceptors.handlers.message_counter import MessageCounter, Tally
 
@@ -172,7 +172,7 @@ class _Watched(AbstractAsyncContextManager[None]):
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         metrics, counted, trace_id = self._metrics, self._counted, self._trace_id
         seconds = metrics.clock() - self._began
-        code = ended_with(self._context, error, metrics.describe, self._allowed)
+        code = final_code(self._context, error, metrics.describe, self._allowed)
         counted.handled[code].inc()
         counted.seconds.observe(seconds, {"trace_id": trace_id} if trace_id else None)
         if metrics.ended is not None:

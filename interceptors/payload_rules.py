@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 from google.rpc import error_details_pb2
 
-from interceptors.calls.refusal import RefusedError
+from interceptors.calls.refusal import CallRefusedError
 
 _MOST = 16
 """Violations told in one refusal: a message may break one rule a thousand times."""
@@ -46,7 +46,7 @@ class PayloadRules:
             error_details_pb2.BadRequest.FieldViolation(field=rule.field, description=rule.description, reason=rule.reason)
             for rule in broken[:_MOST]
         ]
-        raise RefusedError(
+        raise CallRefusedError(
             grpc.StatusCode.INVALID_ARGUMENT,
             broken[0].reason,
             broken[0].description,

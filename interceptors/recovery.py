@@ -16,7 +16,7 @@ from grpc import aio
 from interceptors.calls.abort import abort
 from interceptors.calls.call import Context, current_call
 from interceptors.calls.outcome import Describe
-from interceptors.calls.refusal import RefusedError
+from interceptors.calls.refusal import CallRefusedError
 from interceptors.handlers.base import CallInterceptor
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Recovery(CallInterceptor):
             yield
         except (aio.AbortError, aio.BaseError):  # the status is set already
             raise
-        except RefusedError as refused:
+        except CallRefusedError as refused:
             await abort(context, refused.status(self._domain), refused.metadata)
         except Exception as error:
             status = self._describe(error)

@@ -13,7 +13,7 @@ from interceptors.handlers.base import CallInterceptor
 HEADER = "x-request-id"
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 """Short and harmless in a log line; anything else is replaced, not cleaned: a half id misleads."""
-_LONGEST_USER_AGENT = 200
+_MAX_USER_AGENT = 200
 
 
 class RequestId(CallInterceptor):
@@ -32,7 +32,7 @@ class RequestId(CallInterceptor):
 
 def printable(value: str | bytes) -> str:
     """A header as it may stand in a log line: its printable ASCII, 200 characters at most."""
-    text = value[:_LONGEST_USER_AGENT] if isinstance(value, str) else ""
+    text = value[:_MAX_USER_AGENT] if isinstance(value, str) else ""
     if text.isascii() and text.isprintable():
         return text
     return "".join(character for character in text if " " <= character <= "~")

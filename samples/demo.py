@@ -28,7 +28,7 @@ RECORDING = SAMPLES / "librispeech_61-70968-0000.flac"
 TRANSCRIPT = RECORDING.with_suffix(".txt")
 SERVICE = "aligner.v1.Aligner"
 READY = re.compile(r"aligner-svc ready on (\S+:\d+)")
-PATIENCE = 60.0  # seconds for the server to load its model, and for each answer
+WAIT_TIMEOUT = 60.0  # seconds for the server to load its model, and for each answer
 NEXT = ".venv/bin/python samples/request.py | grpcurl -plaintext -d @ 127.0.0.1:50051 aligner.v1.Aligner/Align"
 
 
@@ -38,26 +38,26 @@ class DemoFailedError(Exception):
 
 def address_of(server: subprocess.Popen[bytes], log: Path) -> str:
     """HOST:PORT from the line the server prints when it is ready."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_TIMEOUT
     while time.monotonic() < deadline:
         if match := READY.search(log.read_text(encoding="utf-8", errors="replace")):
             return match[1]
         if server.poll() is not None:
             raise DemoFailedError(f"the server ended with status {server.returncode}")
         time.sleep(0.05)
-    raise DemoFailedError(f"the server was not ready within {PATIENCE:.0f} s")
+    raise DemoFailedError(f"the server was not ready within {WAIT_TIMEOUT:.0f} s")
 
 
 def wait_until_serving(channel: grpc.Channel) -> None:
     """Block until grpc.health.v1 says SERVING."""
     health = health_pb2_grpc.HealthStub(channel)
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_TIMEOUT
     while time.monotonic() < deadline:
-        reply = health.Check(health_pb2.HealthCheckRequest(service=SERVICE), timeout=PATIENCE, wait_for_ready=True)
+        reply = health.Check(health_pb2.HealthCheckRequest(service=SERVICE), timeout=WAIT_TIMEOUT, wait_for_ready=True)
         if reply.status == health_pb2.HealthCheckResponse.SERVING:
             return
         time.sleep(0.1)
-    raise DemoFailedError(f"health never said SERVING within {PATIENCE:.0f} s")
+    raise DemoFailedError(f"health never said SERVING within {WAIT_TIMEOUT:.0f} s")
 
 
 def align(channel: grpc.Channel) -> aligner_pb2.AlignResponse:
@@ -66,7 +66,7 @@ def align(channel: grpc.Channel) -> aligner_pb2.AlignResponse:
         config=aligner_pb2.AlignConfig(transcript=transcript, language="en"),
         audio=RECORDING.read_bytes(),
     )
-    return aligner_pb2_grpc.AlignerStub(channel).Align(request, timeout=PATIENCE)
+    return aligner_pb2_grpc.AlignerStub(channel).Align(request, timeout=WAIT_TIMEOUT)
 
 
 def show(console: Console, response: aligner_pb2.AlignResponse) -> None:
@@ -103,7 +103,7 @@ def stop(server: subprocess.Popen[bytes]) -> None:
     if server.poll() is None:
         server.terminate()
     try:
-        status = server.wait(timeout=PATIENCE)
+        status = server.wait(timeout=WAIT_TIMEOUT)
     except subprocess.TimeoutExpired:
         server.kill()
         server.wait()

@@ -16,8 +16,8 @@ from av.stream import Discard
 
 from aligner_svc.audio.mixdown import Mixdown
 from aligner_svc.audio.mpeg import skip_id3
-from aligner_svc.audio.refused import RefusedError, check_shape
-from aligner_svc.audio.source import Source, Unwatched, Watch
+from aligner_svc.audio.refused import UndecodableError, check_shape
+from aligner_svc.audio.source import AudioSource, Unwatched, Watch
 from aligner_svc.audio.wave import read_wave_header
 
 # What speech comes in. libav has two hundred more decoders, most of them for games of the nineties and seldom looked at.
@@ -42,7 +42,7 @@ _OVERSHOOT: Final = 2.0
 _SLACK: Final = 0.1
 """Seconds a file may be shorter than its header says: encoder padding and rounding stay below."""
 
-_LONGEST_GAP: Final = 600.0
+_MAX_GAP: Final = 600.0
 """Seconds that time stamps may skip; beyond that the stamp is what is broken, not the audio."""
 
 _JITTER: Final = 0.1
@@ -89,7 +89,7 @@ def decode_container(
         check_shape(wave.channels, wave.rate)
     # The first thing to take memory, so that what is set aside for it is not there for a header to ask for.
     mixdown = Mixdown(max_seconds)
-    source = Source(data[skip_id3(data) :], watch or Unwatched())
+    source = AudioSource(data[skip_id3(data) :], watch or Unwatched())
     try:
         container = av.open(
             source,
@@ -108,21 +108,21 @@ def decode_container(
             io_open=_open_nothing,
         )
     except (av.error.FFmpegError, ValueError):
-        raise RefusedError("AUDIO_UNREADABLE") from None
+        raise UndecodableError("AUDIO_UNREADABLE") from None
     with container:
         source.check()
         if len(container.streams) > _MAX_STREAMS:
-            raise RefusedError("AUDIO_TOO_MANY_STREAMS", len(container.streams))
+            raise UndecodableError("AUDIO_TOO_MANY_STREAMS", len(container.streams))
         if _metadata_size(container) > _MAX_METADATA:
-            raise RefusedError("AUDIO_METADATA_TOO_LARGE", _MAX_METADATA)
+            raise UndecodableError("AUDIO_METADATA_TOO_LARGE", _MAX_METADATA)
         if not container.streams.audio:
-            raise RefusedError("AUDIO_NO_STREAM" if len(container.streams) else "AUDIO_EMPTY")
+            raise UndecodableError("AUDIO_NO_STREAM" if len(container.streams) else "AUDIO_EMPTY")
         reader = _Reader(container, demuxer, mixdown, max_seconds, source)
         if reader.codec not in _CODECS:
-            raise RefusedError("CODEC_UNSUPPORTED")
+            raise UndecodableError("CODEC_UNSUPPORTED")
         samples = reader.read()
         if not len(samples):
-            raise RefusedError("AUDIO_UNREADABLE" if reader.found.damaged or reader.found.truncated else "AUDIO_EMPTY")
+            raise UndecodableError("AUDIO_UNREADABLE" if reader.found.damaged or reader.found.truncated else "AUDIO_EMPTY")
         missing = wave.missing if wave else reader.declared_seconds - reader.seconds * 1.001 if _declares(data, demuxer) else 0.0
         reader.found.truncated |= missing > _SLACK
         return samples, reader.found
@@ -136,7 +136,7 @@ class _Reader:
     demuxer: str
     mixdown: Mixdown
     max_seconds: float
-    source: Source
+    source: AudioSource
     found: Found = field(default_factory=Found)
     seconds: float = 0.0
 
@@ -191,9 +191,9 @@ class _Reader:
         if not self._steps % _TELL_EVERY:
             self.source.progress()
         if self._idle > _MAX_IDLE:
-            raise RefusedError("AUDIO_UNREADABLE")
+            raise UndecodableError("AUDIO_UNREADABLE")
         if self._steps > 2 * (_MAX_IDLE + self.max_seconds * _STEPS_PER_SECOND):
-            raise RefusedError("AUDIO_TOO_MANY_PACKETS")
+            raise UndecodableError("AUDIO_TOO_MANY_PACKETS")
 
     def _packets(self) -> Iterator[av.Packet[AudioStream]]:
         try:
@@ -241,7 +241,7 @@ class _Reader:
         if self._anchor is None:
             self._anchor = at
         gap = at - self._anchor - self.seconds
-        if gap > _LONGEST_GAP:
+        if gap > _MAX_GAP:
             self.found.damaged = True
             self._anchor = at - self.seconds
         elif gap > (0.001 if failed else _JITTER):

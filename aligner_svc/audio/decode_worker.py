@@ -23,8 +23,8 @@ import av.subtitles.stream  # noqa: F401
 from aligner_svc.audio.container import Found, decode_container
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.audio.headerless import decode_headerless
-from aligner_svc.audio.refused import RefusedError
-from aligner_svc.audio.source import PATIENCE, Watch
+from aligner_svc.audio.refused import UndecodableError
+from aligner_svc.audio.source import WAIT_TIMEOUT, Watch
 from aligner_svc.domain import SAMPLE_RATE
 from aligner_svc.workers import Buffer, JsonValue, Sandbox, SandboxMode, serve
 from aligner_svc.workers.sandbox import limit_memory
@@ -35,12 +35,12 @@ _WORKING_MEMORY: Final = 192 << 20
 _CPU_BASE, _CPU_PER_MIB = 10, 10
 """Processor seconds a decode may take, and per MiB of it: five times what Opus at 6 kbit/s, the densest, takes on a slow core."""
 
-_STALLED: Final = PATIENCE + 0.25
+_STALLED: Final = WAIT_TIMEOUT + 0.25
 """Processor seconds without progress that end the process; up to one more, as the kernel counts whole seconds."""
 
 
 @dataclass(slots=True)
-class Budget:
+class DecodeBudget:
     """Limits of one decode at a time. Soft ones, so that the next decode's can be set; the hard ones hold for the process.
 
     `mapped`: bytes of address space before the first decode, 0 where that is not known. `headroom`: bytes beyond it
@@ -85,7 +85,7 @@ class Budget:
 def main(headroom: int, cpu_seconds: int, mode: SandboxMode) -> None:
     """Serve decodes. `headroom`: bytes the process may map beyond what it has now; `cpu_seconds` of one decode, at most."""
     warm_up()
-    budget = Budget(limit_memory(headroom), headroom, cpu_seconds)
+    budget = DecodeBudget(limit_memory(headroom), headroom, cpu_seconds)
 
     def handle(header: dict[str, JsonValue], payload: memoryview) -> tuple[Mapping[str, JsonValue], Buffer]:
         budget.open(payload.nbytes, cast("float", header["max_seconds"]))
@@ -123,7 +123,7 @@ def decode(
             assert isinstance(rate, int)
             assert isinstance(channels, int)
             samples = decode_headerless(payload, encoding, rate, channels, seconds)
-    except RefusedError as refused:
+    except UndecodableError as refused:
         return {"refused": refused.code, "value": refused.value}, b""
     except MemoryError:  # a header that asked for more than the limit
         return {"refused": "AUDIO_UNREADABLE", "value": 0}, b""

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.audio.mixdown import Mixdown
-from aligner_svc.audio.refused import RefusedError, check_shape
+from aligner_svc.audio.refused import UndecodableError, check_shape
 
 _BLOCK: Final = 1 << 16
 """Sample frames converted at a time, so that float copies stay small beside the input."""
@@ -31,7 +31,7 @@ def decode_headerless(
         mixdown.add(_to_float(block[: len(block) // width * width], encoding).reshape(-1, channels), rate)
     samples = mixdown.finish()
     if not len(samples):
-        raise RefusedError("AUDIO_EMPTY")
+        raise UndecodableError("AUDIO_EMPTY")
     return samples
 
 

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from aligner_svc.audio.refused import RefusedError, check_shape
+from aligner_svc.audio.refused import UndecodableError, check_shape
 from aligner_svc.domain import SAMPLE_RATE
 
 _BATCH: Final = 1 << 15
@@ -76,7 +76,7 @@ class Mixdown:
         mono = np.concatenate(self._pending)
         self._pending, self._pending_length = [], 0
         if not np.isfinite(mono).all():
-            raise RefusedError("AUDIO_NOT_FINITE")
+            raise UndecodableError("AUDIO_NOT_FINITE")
         if self._rate == SAMPLE_RATE:
             self._store(mono)
             return
@@ -100,7 +100,7 @@ class Mixdown:
         self._make_room(len(mono))
         peak = float(np.abs(mono).max())
         if not math.isfinite(peak):  # what went into the resampler was finite, and its sums were not
-            raise RefusedError("AUDIO_NOT_FINITE")
+            raise UndecodableError("AUDIO_NOT_FINITE")
         if peak:
             self._scale = max(self._scale, min(peak, self.max_peak))
             quantised = np.clip(np.rint(mono * np.float32(32768 / self._scale)), -32768, 32767)
@@ -110,4 +110,4 @@ class Mixdown:
 
     def _make_room(self, count: int) -> None:
         if self._length + count > len(self._samples):
-            raise RefusedError("AUDIO_TOO_LONG")
+            raise UndecodableError("AUDIO_TOO_LONG")

@@ -11,7 +11,7 @@ MAX_RATE: Final = 192_000
 MAX_CHANNELS: Final = 8
 
 
-class RefusedError(Exception):
+class UndecodableError(Exception):
     """`code` is one of the reasons in decode.py; `value` the number that was out of range, if one was."""
 
     def __init__(self, code: str, value: int = 0) -> None:
@@ -23,6 +23,6 @@ class RefusedError(Exception):
 def check_shape(channels: int, rate: int) -> None:
     """Raises RefusedError unless both are in range (rate in Hz)."""
     if not 1 <= channels <= MAX_CHANNELS:
-        raise RefusedError("CHANNELS_OUT_OF_RANGE", channels)
+        raise UndecodableError("CHANNELS_OUT_OF_RANGE", channels)
     if not MIN_RATE <= rate <= MAX_RATE:
-        raise RefusedError("SAMPLE_RATE_OUT_OF_RANGE", rate)
+        raise UndecodableError("SAMPLE_RATE_OUT_OF_RANGE", rate)

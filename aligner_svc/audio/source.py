@@ -10,9 +10,9 @@ import math
 import time
 from typing import Final, Protocol
 
-from aligner_svc.audio.refused import RefusedError
+from aligner_svc.audio.refused import UndecodableError
 
-PATIENCE: Final = 0.3
+WAIT_TIMEOUT: Final = 0.3
 """Seconds of processor time between two signs of progress, while libav asks for more bytes."""
 
 
@@ -34,7 +34,7 @@ class Unwatched:
     def rest(self) -> None: ...
 
 
-class Source:
+class AudioSource:
     """A file for libav over memory that is already here; `io.BytesIO` would copy all of it.
 
     It seems to end where libav asks for more after too long without progress; `check` tells that from its end.
@@ -50,13 +50,13 @@ class Source:
 
     def progress(self) -> None:
         """There is something to show for the time that was taken: what comes next has PATIENCE of its own."""
-        self._until = time.process_time() + PATIENCE
+        self._until = time.process_time() + WAIT_TIMEOUT
         self._watch.progress()
 
     def check(self) -> None:
         """Raises RefusedError(AUDIO_UNREADABLE) where it took too long."""
         if self._stalled:
-            raise RefusedError("AUDIO_UNREADABLE")
+            raise UndecodableError("AUDIO_UNREADABLE")
 
     def rest(self) -> None:
         """Everything that is wanted of it was read."""

@@ -16,7 +16,7 @@ from aligner_svc.cli.failures import USAGE, Failure, reported, warn
 if TYPE_CHECKING:
     from aligner_svc.transport.devcerts import Pair
 
-_MOST_DAYS = 397
+_MAX_DAYS = 397
 """The longest that browsers and some libraries take of any certificate."""
 
 
@@ -29,7 +29,7 @@ def devcerts(
     client: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="A client to make a certificate for; may be repeated.")
     ] = None,
-    days: Annotated[int, typer.Option(min=1, max=_MOST_DAYS, metavar="N", help="How long they are good.")] = 30,
+    days: Annotated[int, typer.Option(min=1, max=_MAX_DAYS, metavar="N", help="How long they are good.")] = 30,
     force: Annotated[bool, typer.Option("--force", help="A new CA in place of the one that is there.")] = False,
 ) -> None:
     """Make certificates to try TLS and mTLS with: a throw-away CA, a server's and a client's. Not for production.

@@ -51,7 +51,7 @@ def _doctor(  # noqa: PLR0917 - typer makes flags of them; nobody gives them by 
     import logging
 
     from aligner_svc.doctor.examination import NAMES
-    from aligner_svc.health.findings import State, examine
+    from aligner_svc.health.findings import Severity, examine
 
     # Libraries warn of what the findings say better, and in lines of their own.
     logging.basicConfig(level=logging.CRITICAL)
@@ -66,7 +66,7 @@ def _doctor(  # noqa: PLR0917 - typer makes flags of them; nobody gives them by 
         shown = sorted(
             [*(one for one in found if not only or one.check in only), *examined], key=lambda one: NAMES.index(one.check)
         )
-        failed = any(one.state is State.FAIL for one in shown)
+        failed = any(one.state is Severity.FAIL for one in shown)
         if output_format is DoctorFormat.JSON:
             typer.echo(as_json(shown))
         else:
@@ -100,23 +100,23 @@ def _settings() -> tuple[Settings | None, list[Finding]]:
     """None where they cannot be used: then what depends on them cannot be checked."""
     from aligner_svc.config.report import SettingsProblem, load, unknown_variables
     from aligner_svc.config.settings import Settings, toml_file
-    from aligner_svc.health.findings import Finding, State
+    from aligner_svc.health.findings import Finding, Severity
 
     found = [
-        Finding("settings", State.WARN, str(unknown), "unset it, or correct the name: `aligner config` lists all there are")
+        Finding("settings", Severity.WARN, str(unknown), "unset it, or correct the name: `aligner config` lists all there are")
         for unknown in unknown_variables(Settings, VARIABLES)
     ]
     try:
         loaded = load(Settings)
     except SettingsProblem as problem:
         hint = "the server would not start; `aligner config` shows where each value comes from"
-        return None, [*found, *(Finding("settings", State.FAIL, line, hint) for line in problem.lines)]
+        return None, [*found, *(Finding("settings", Severity.FAIL, line, hint) for line in problem.lines)]
     rows = loaded.rows()
     set_by = {source: sum(row.source == source for row in rows) for source in ("file", "environment")}
     file = toml_file()
     named = f"{set_by['file']} from {file.absolute()}" if file.is_file() else f"no file ({file.absolute()} is not there)"
     said = f"profile {loaded.settings.server.profile}: {named}, {set_by['environment']} from the environment"
-    return loaded.settings, [Finding("settings", State.OK, said), *found]
+    return loaded.settings, [Finding("settings", Severity.OK, said), *found]
 
 
 def _checks(settings: Settings | None, server: ServerOptions | None) -> list[Check]:

@@ -11,7 +11,7 @@ from typing import Any
 from aligner_svc.cli.credentials import Connection
 
 
-class Encoding(StrEnum):
+class HeaderlessEncoding(StrEnum):
     """Headerless encodings, by the names of client.AudioEncoding."""
 
     LINEAR16 = "linear16"
@@ -36,7 +36,7 @@ class Request:
 
     connection: Connection
     language: str
-    encoding: Encoding | None
+    encoding: HeaderlessEncoding | None
     sample_rate_hz: int
     channels: int
     timeout: float | None

@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from aligner_svc.api.v1 import aligner_pb2
 from aligner_svc.config import Settings
 from aligner_svc.health import phrases as words
-from aligner_svc.health.findings import Finding, State
+from aligner_svc.health.findings import Finding, Severity
 from aligner_svc.transport import certificates
 from aligner_svc.wiring.chain import DEFAULT_POLICY
 from interceptors.auth.policy import Policy
@@ -33,13 +33,13 @@ def tls(settings: Settings) -> Sequence[Finding]:
     """The server's certificate and key, and the CAs of clients."""
     wanted = settings.tls
     if wanted.certificate is None or wanted.key is None:
-        return [Finding("tls", State.SKIP, "not set: calls are in clear, which loopback alone allows")]
+        return [Finding("tls", Severity.SKIP, "not set: calls are in clear, which loopback alone allows")]
 
     now = time.time()
     try:
         found = certificates.read(wanted.certificate, wanted.key, wanted.client_ca, now)
     except certificates.CertificateError as error:
-        return [Finding("tls", State.FAIL, str(error), "the server would not start with it")]
+        return [Finding("tls", Severity.FAIL, str(error), "the server would not start with it")]
     clients = f", clients need a certificate of {len(found.authorities)} CAs" if wanted.client_ca is not None else ""
     said = f"{certificates.subject(found.chain[0])}, the key belongs to it{clients}"
     return [words.certificate_ends(found.expires(now) - now, said), *readers("tls", wanted.key)]
@@ -50,23 +50,25 @@ def auth(settings: Settings) -> Sequence[Finding]:
     methods = settings.auth.methods
     if not methods:
         if settings.server.profile == "dev":
-            return [Finding("auth", State.SKIP, "the dev profile asks nobody who they are")]
-        return [Finding("auth", State.FAIL, "the prod profile needs a method", "set ALIGNER_AUTH__METHODS: mtls, jwt, api_key")]
+            return [Finding("auth", Severity.SKIP, "the dev profile asks nobody who they are")]
+        return [
+            Finding("auth", Severity.FAIL, "the prod profile needs a method", "set ALIGNER_AUTH__METHODS: mtls, jwt, api_key")
+        ]
     missing = []
     if "jwt" in methods and not settings.jwt.issuers:
-        missing.append(Finding("auth", State.FAIL, "jwt, and no issuer is believed", "set ALIGNER_JWT__ISSUERS"))
+        missing.append(Finding("auth", Severity.FAIL, "jwt, and no issuer is believed", "set ALIGNER_JWT__ISSUERS"))
     if "mtls" in methods and settings.tls.client_ca is None:
-        missing.append(Finding("auth", State.FAIL, "mtls, and no certificate is asked for", "set ALIGNER_TLS__CLIENT_CA"))
+        missing.append(Finding("auth", Severity.FAIL, "mtls, and no certificate is asked for", "set ALIGNER_TLS__CLIENT_CA"))
     if settings.auth.dry_run:
         hint = "unset ALIGNER_AUTH__DRY_RUN once the audit log has nothing but what should be refused"
-        missing.append(Finding("auth", State.WARN, "the policy is a dry run: what it refuses is let through", hint))
-    return missing or [Finding("auth", State.OK, f"proof is one of {', '.join(methods)}")]
+        missing.append(Finding("auth", Severity.WARN, "the policy is a dry run: what it refuses is let through", hint))
+    return missing or [Finding("auth", Severity.OK, f"proof is one of {', '.join(methods)}")]
 
 
 def policy(settings: Settings) -> Sequence[Finding]:
     """Whether it can be read, and means what the server serves."""
     if not settings.auth.methods:
-        return [Finding("policy", State.SKIP, "nobody is asked who they are, so nothing is granted")]
+        return [Finding("policy", Severity.SKIP, "nobody is asked who they are, so nothing is granted")]
 
     path = settings.auth.policy
     source = str(path) if path is not None else f"the built-in policy ({DEFAULT_POLICY})"
@@ -75,10 +77,15 @@ def policy(settings: Settings) -> Sequence[Finding]:
         text = (path if path is not None else built_in).read_text(encoding="utf-8")
         Policy.parse(text, source, _served())
     except PolicyError as error:
-        return [Finding("policy", State.FAIL, str(error), "docs/policy.md has the form; a running server keeps the one it has")]
+        return [
+            Finding("policy", Severity.FAIL, str(error), "docs/policy.md has the form; a running server keeps the one it has")
+        ]
     except (OSError, UnicodeDecodeError) as error:
-        return [Finding("policy", State.FAIL, f"{source} cannot be read: {_why(error)}", "setting auth.policy")]
-    return [Finding("policy", State.OK, f"{source} covers every method"), *(_writers("policy", path) if path is not None else [])]
+        return [Finding("policy", Severity.FAIL, f"{source} cannot be read: {_why(error)}", "setting auth.policy")]
+    return [
+        Finding("policy", Severity.OK, f"{source} covers every method"),
+        *(_writers("policy", path) if path is not None else []),
+    ]
 
 
 def quotas(settings: Settings) -> Sequence[Finding]:
@@ -86,13 +93,13 @@ def quotas(settings: Settings) -> Sequence[Finding]:
     path = settings.quota.file
     if path is None:
         if settings.server.profile == "dev":
-            return [Finding("quotas", State.SKIP, "the dev profile has none unless quota.file is set")]
-        return [Finding("quotas", State.OK, f"the built-in classes: {', '.join(built_in().classes)}")]
+            return [Finding("quotas", Severity.SKIP, "the dev profile has none unless quota.file is set")]
+        return [Finding("quotas", Severity.OK, f"the built-in classes: {', '.join(built_in().classes)}")]
     try:
         classes = QuotaClassesFile(path, None, settings.tls.reload_every).current
     except QuotaError as error:
-        return [Finding("quotas", State.FAIL, str(error), "docs/quotas.md has the form")]
-    return [Finding("quotas", State.OK, f"{path}: {', '.join(classes.classes)}"), *_writers("quotas", path)]
+        return [Finding("quotas", Severity.FAIL, str(error), "docs/quotas.md has the form")]
+    return [Finding("quotas", Severity.OK, f"{path}: {', '.join(classes.classes)}"), *_writers("quotas", path)]
 
 
 def audit(settings: Settings) -> Sequence[Finding]:
@@ -100,38 +107,38 @@ def audit(settings: Settings) -> Sequence[Finding]:
     path = settings.audit.file
     if path is None:
         if settings.server.profile == "dev":
-            return [Finding("audit", State.SKIP, "the dev profile writes none unless audit.file is set")]
-        return [Finding("audit", State.OK, "to stdout, which somebody has to keep")]
+            return [Finding("audit", Severity.SKIP, "the dev profile writes none unless audit.file is set")]
+        return [Finding("audit", Severity.OK, "to stdout, which somebody has to keep")]
     path = path.absolute()
     there = path if path.exists() else path.parent
     if path.is_dir() or not there.exists():
         said = f"{path} is a directory" if path.is_dir() else f"{path.parent} is not there"
-        return [Finding("audit", State.FAIL, said, "the server would not start: setting audit.file")]
+        return [Finding("audit", Severity.FAIL, said, "the server would not start: setting audit.file")]
     if not os.access(there, os.W_OK):
         return [
-            Finding("audit", State.FAIL, f"{there} may not be written by this user", "the server would not start: audit.file")
+            Finding("audit", Severity.FAIL, f"{there} may not be written by this user", "the server would not start: audit.file")
         ]
     free = shutil.disk_usage(path.parent).free
     said = f"{path}, {free / _GIB:.1f} GiB free"
     if free < _GIB:
         hint = "an event has 300 bytes; a server on a full disk goes on and loses them: make room, rotate (docs/audit.md)"
-        return [Finding("audit", State.FAIL if free < 64 * _MIB else State.WARN, said, hint)]
+        return [Finding("audit", Severity.FAIL if free < 64 * _MIB else Severity.WARN, said, hint)]
     readable = path.exists() and path.stat().st_mode & stat.S_IROTH
     hint = f"every user can read who called: chmod o-r {path}" if readable else ""
-    return [Finding("audit", State.WARN if readable else State.OK, said, hint)]
+    return [Finding("audit", Severity.WARN if readable else Severity.OK, said, hint)]
 
 
 def readers(check: str, path: Path) -> list[Finding]:
     """Whether others may read a file with a secret."""
     if sys.platform == "win32" or not _mode(path) & 0o007:
         return []
-    return [Finding(check, State.WARN, f"{path} is open to every user of this machine", f"chmod 600 {path}")]
+    return [Finding(check, Severity.WARN, f"{path} is open to every user of this machine", f"chmod 600 {path}")]
 
 
 def _writers(check: str, path: Path) -> list[Finding]:
     if not _mode(path) & 0o002:
         return []
-    return [Finding(check, State.FAIL, f"{path} can be changed by every user of this machine", f"chmod o-w {path}")]
+    return [Finding(check, Severity.FAIL, f"{path} can be changed by every user of this machine", f"chmod o-w {path}")]
 
 
 def _mode(path: Path) -> int:

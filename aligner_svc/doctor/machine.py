@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aligner_svc.config import Settings
-from aligner_svc.health.findings import Finding, State
+from aligner_svc.health.findings import Finding, Severity
 from interceptors.overload.pressure import Groups
 
 _BUILT = 1_767_225_600.0
@@ -41,7 +41,7 @@ async def sandbox(settings: Settings) -> Sequence[Finding]:
     """Which layers hold on this kernel: tried, not guessed."""
     mode = getattr(settings.decode, "sandbox", "best-effort")
     if mode == "off":
-        state = State.WARN if settings.server.profile == "prod" else State.SKIP
+        state = Severity.WARN if settings.server.profile == "prod" else Severity.SKIP
         return [Finding("sandbox", state, "switched off: a hole in a decoder is a hole in the server", "unset decode.sandbox")]
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-I", "-c", f"import sys; sys.path[:0] = {_import_path()!r}\n{_SANDBOXED}"),
@@ -59,12 +59,12 @@ async def sandbox(settings: Settings) -> Sequence[Finding]:
         in_force, missing = json.loads(out)
     except (ValueError, TypeError):
         hint = "workers would not start, or without it: start one with ALIGNER_DECODE__SANDBOX=off to see whether that is why"
-        return [Finding("sandbox", State.FAIL, "a sandboxed process does not come up", hint)]
+        return [Finding("sandbox", Severity.FAIL, "a sandboxed process does not come up", hint)]
     said = f"in force: {', '.join(in_force) or 'nothing'}"
     if not missing:
-        return [Finding("sandbox", State.OK, said)]
+        return [Finding("sandbox", Severity.OK, said)]
     lacks = "; ".join(f"no {layer}: {why}" for layer, why in missing.items())
-    state = State.FAIL if mode == "required" else State.WARN
+    state = Severity.FAIL if mode == "required" else Severity.WARN
     hint = "docs/sandbox.md says what each layer stops, and what a container needs for it"
     return [Finding("sandbox", state, f"{lacks}. {said}", hint)]
 
@@ -76,21 +76,21 @@ def open_files(settings: Settings) -> Sequence[Finding]:
     needed = most + 4 * (settings.decode.workers + settings.engine.workers) + _SPARE_FILES
     said = f"{soft} may be open, {most} connections need about {needed}"
     if soft == resource.RLIM_INFINITY or soft >= needed:
-        return [Finding("files", State.OK, said)]
+        return [Finding("files", Severity.OK, said)]
     enough = hard == resource.RLIM_INFINITY or hard >= needed
     hint = f"LimitNOFILE={needed} (systemd) or ulimit -n {needed}{'' if enough else ', as root'}; or fewer: connections.most"
-    return [Finding("files", State.WARN, said, hint)]
+    return [Finding("files", Severity.WARN, said, hint)]
 
 
 def memory() -> Sequence[Finding]:
     """What the control group leaves."""
     reading = Groups().read()
     if reading.memory is None:
-        return [Finding("memory", State.OK, f"no limit of a control group; the machine has {_machine_memory()}")]
+        return [Finding("memory", Severity.OK, f"no limit of a control group; the machine has {_machine_memory()}")]
     said = f"{reading.memory:.0%} of the control group's limit is in use"
     if reading.memory >= 0.85:
-        return [Finding("memory", State.WARN, said, "calls are refused from 85 % on, and the kernel kills at 100 %: raise it")]
-    return [Finding("memory", State.OK, said)]
+        return [Finding("memory", Severity.WARN, said, "calls are refused from 85 % on, and the kernel kills at 100 %: raise it")]
+    return [Finding("memory", Severity.OK, said)]
 
 
 def cpu(settings: Settings, root: Path = _CGROUPS) -> Sequence[Finding]:
@@ -102,10 +102,10 @@ def cpu(settings: Settings, root: Path = _CGROUPS) -> Sequence[Finding]:
     said = f"{may:g} processors may be used, {workers} aligner and {settings.decode.workers} decoder processes"
     if quota is not None and workers > max(1.0, quota + 0.5):
         hint = f"the control group's quota is {quota:g}: set ALIGNER_ENGINE__WORKERS={max(1, int(quota))}, or raise the quota"
-        return [Finding("cpu", State.WARN, said, hint)]
+        return [Finding("cpu", Severity.WARN, said, hint)]
     if workers > seen:
-        return [Finding("cpu", State.WARN, said, f"more than there are wait for each other: ALIGNER_ENGINE__WORKERS={seen}")]
-    return [Finding("cpu", State.OK, said)]
+        return [Finding("cpu", Severity.WARN, said, f"more than there are wait for each other: ALIGNER_ENGINE__WORKERS={seen}")]
+    return [Finding("cpu", Severity.OK, said)]
 
 
 def clock() -> Sequence[Finding]:
@@ -114,12 +114,14 @@ def clock() -> Sequence[Finding]:
     shown = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
     if now < _BUILT:
         return [
-            Finding("clock", State.FAIL, f"it says {shown}, which is past", "set it: certificates and tokens are not valid yet")
+            Finding(
+                "clock", Severity.FAIL, f"it says {shown}, which is past", "set it: certificates and tokens are not valid yet"
+            )
         ]
     if _unsynchronised():
         hint = "start an NTP client (timedatectl set-ntp true); right where the host keeps the clock of a virtual machine"
-        return [Finding("clock", State.WARN, f"{shown}, and the kernel says that nobody synchronises it", hint)]
-    return [Finding("clock", State.OK, f"{shown}, synchronised" if sys.platform == "linux" else shown)]
+        return [Finding("clock", Severity.WARN, f"{shown}, and the kernel says that nobody synchronises it", hint)]
+    return [Finding("clock", Severity.OK, f"{shown}, synchronised" if sys.platform == "linux" else shown)]
 
 
 def _unsynchronised() -> bool:

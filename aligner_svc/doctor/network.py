@@ -7,7 +7,7 @@ import socket
 from collections.abc import Sequence
 
 from aligner_svc.config import Settings
-from aligner_svc.health.findings import Finding, State
+from aligner_svc.health.findings import Finding, Severity
 from aligner_svc.transport.bind import Address, ListenError, check_exposure, parse
 
 
@@ -17,7 +17,7 @@ def listen(settings: Settings) -> Sequence[Finding]:
         address = parse(settings.server.listen)
         check_exposure(address, settings)
     except ListenError as error:
-        return [Finding("listen", State.FAIL, str(error), "setting server.listen, or --listen")]
+        return [Finding("listen", Severity.FAIL, str(error), "setting server.listen, or --listen")]
     where = "loopback alone" if address.loopback else "other machines can reach it"
     found = [_port("listen", address, f"calls on {address}, {where}")]
     metrics = getattr(getattr(settings, "metrics", None), "listen", None)
@@ -25,13 +25,13 @@ def listen(settings: Settings) -> Sequence[Finding]:
         try:
             found.append(_port("listen", parse(str(metrics)), f"metrics on {metrics}"))
         except ListenError as error:
-            found.append(Finding("listen", State.FAIL, f"metrics: {error}", "setting metrics.listen"))
+            found.append(Finding("listen", Severity.FAIL, f"metrics: {error}", "setting metrics.listen"))
     return found
 
 
 def _port(check: str, address: Address, what: str) -> Finding:
     if not address.port:
-        return Finding(check, State.OK, f"{what}: a free port")
+        return Finding(check, Severity.OK, f"{what}: a free port")
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
         with socket.socket(family) as probe:
@@ -40,7 +40,9 @@ def _port(check: str, address: Address, what: str) -> Finding:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             hint = "right if a server runs already; else another program has it: `ss -ltnp` names it"
-            return Finding(check, State.WARN, f"{what}: the port is taken", hint)
+            return Finding(check, Severity.WARN, f"{what}: the port is taken", hint)
         reason = (error.strerror or "not possible").lower()
-        return Finding(check, State.FAIL, f"{what}: {reason}", "an address of this machine, and a port above 1023 without root")
-    return Finding(check, State.OK, f"{what}: the port is free")
+        return Finding(
+            check, Severity.FAIL, f"{what}: {reason}", "an address of this machine, and a port above 1023 without root"
+        )
+    return Finding(check, Severity.OK, f"{what}: the port is free")

@@ -46,7 +46,7 @@ class Engine(Protocol):
         """Primary language subtags it aligns."""
 
     @property
-    def longest_seconds(self) -> float | None:
+    def max_seconds(self) -> float | None:
         """Longest clip it takes, None: any."""
 
     async def start(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from aligner_svc.domain import Caller
 from aligner_svc.engines.device_health import RECHECK_FIRST, RECHECK_MAX, Device, tell
-from aligner_svc.engines.fair_queue import Budget, FairQueue, Room
+from aligner_svc.engines.fair_queue import FairQueue, Room, TokenBudget
 from aligner_svc.errors import LimitExceededError, UnavailableError
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class BatchReport:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class QueueState:
     """How things stand. `last_items` and `last_padding` (share, 0..1) are those of the newest batch that ended."""
 
     waiting: int
@@ -119,7 +119,7 @@ class BatchWatch:
 
 
 class Batcher(Generic[T, R]):
-    """Batches for `lanes` devices that are alike, or for one.
+    """Batches for `slots` devices that are alike, or for one.
 
     An idle lane starts with whatever is there in the same turn of the event loop; while all are
     busy, items collect. Clients take turns by tokens (FairQueue). Every method belongs to one
@@ -132,11 +132,11 @@ class Batcher(Generic[T, R]):
         *,
         size: Callable[[T], int],
         budget: int,
-        most_items: int,
+        max_items: int,
         queue: int,
-        lanes: int = 1,
+        slots: int = 1,
         padded: bool = False,
-        most_padding: float = 0.1,
+        max_padding: float = 0.1,
         check: Callable[[], Awaitable[None]] | None = None,
         on_failed: Callable[[str | None], None] | None = None,
         watch: BatchWatch | None = None,
@@ -146,7 +146,7 @@ class Batcher(Generic[T, R]):
         """`run` answers one batch: `results[i]` belongs to `items[i]`. It may be cancelled; its lane is free when it ends.
 
         `size`: tokens of an item; less than 1 counts as 1. `budget`: tokens of a batch, the sum of
-        its sizes, or longest * items with `padded`; one item over it runs alone. `most_padding`:
+        its sizes, or longest * items with `padded`; one item over it runs alone. `max_padding`:
         share of a padded batch that may be padding, 0..1. `queue`: items that wait at most, those
         that run not counted. `check` has the device do something that is known to work, and
         raises if it does not; it must end. Without it the device is never held to have failed.
@@ -154,15 +154,15 @@ class Batcher(Generic[T, R]):
         `on_batch` is told after every call of `run`; `origin` is asked in the task that submits an
         item, and its answer comes back in the report. `recheck_first` and `recheck_max` in seconds.
         """
-        if min(budget, most_items, lanes) < 1 or queue < 0:
+        if min(budget, max_items, slots) < 1 or queue < 0:
             raise ValueError("a batch holds one token and one item or more, on one lane or more; a queue has no places below 0")
         self._run = run
         self._size = size
-        self._budget = Budget(budget)
-        self._most_items = most_items
+        self._budget = TokenBudget(budget)
+        self._max_items = max_items
         self._places = queue
-        self._lanes = lanes
-        self._most_padding = most_padding if padded else None
+        self._slots = slots
+        self._max_padding = max_padding if padded else None
         self._device = Device(check, on_failed, self._on_device_change, (recheck_first, recheck_max))
         watch = watch or BatchWatch()
         self._on_batch = watch.on_batch
@@ -200,11 +200,11 @@ class Batcher(Generic[T, R]):
                 timer.cancel()
             self._leave(ticket)
 
-    def state(self) -> State:
+    def state(self) -> QueueState:
         """How things stand now. Costs a look at every waiting item."""
         now = asyncio.get_running_loop().time()
         last = self._last
-        return State(
+        return QueueState(
             waiting=len(self._waiting),
             waiting_tokens=self._waiting.tokens,
             oldest_wait=max((now - ticket.since for ticket in self._waiting), default=0.0),
@@ -230,7 +230,7 @@ class Batcher(Generic[T, R]):
     @property
     def _free(self) -> bool:
         """Whether a batch may start."""
-        return self._closing is None and self._device.in_service and len(self._running) < self._lanes
+        return self._closing is None and self._device.in_service and len(self._running) < self._slots
 
     def _enqueue(self, ticket: _Ticket[T, R], client: str) -> None:
         if len(self._waiting) >= self._places:
@@ -264,18 +264,18 @@ class Batcher(Generic[T, R]):
         self._waking = False
         while self._free and len(self._waiting):
             self._drop_gone()
-            tickets = self._waiting.take(Room(self._budget.in_force, self._most_items, self._most_padding))
+            tickets = self._waiting.take(Room(self._budget.in_force, self._max_items, self._max_padding))
             if tickets:
                 # A context of its own: this may run in that of any caller, whose call the batch would seem to be.
-                lane = asyncio.get_running_loop().create_task(self._work(tickets), context=Context())
-                self._running[lane] = tickets
-                lane.add_done_callback(self._free_lane)
+                slot = asyncio.get_running_loop().create_task(self._work(tickets), context=Context())
+                self._running[slot] = tickets
+                slot.add_done_callback(self._release_slot)
 
-    def _free_lane(self, lane: asyncio.Task[None]) -> None:
+    def _release_slot(self, slot: asyncio.Task[None]) -> None:
         """Have the next batch. The callers just answered ran before this; those that came again at once are in it."""
-        for ticket in self._running.pop(lane):
+        for ticket in self._running.pop(slot):
             ticket.refuse(closed())  # there is none, but a fault of this file should hang nobody
-        if not lane.cancelled() and (error := lane.exception()):
+        if not slot.cancelled() and (error := slot.exception()):
             log.error("a lane of the batcher broke", exc_info=error)
         self._fill()
 
@@ -291,7 +291,7 @@ class Batcher(Generic[T, R]):
     async def _work(self, tickets: list[_Ticket[T, R]]) -> None:
         """Work through one batch, in parts if it does not go as a whole."""
         parts: list[Sequence[_Ticket[T, R]]] = [tickets]
-        guilty: list[tuple[_Ticket[T, R], Exception]] = []
+        failed_alone: list[tuple[_Ticket[T, R], Exception]] = []
         while parts and await self._device.trusted():
             part, error = await self._attempt(parts.pop())
             if error is None:
@@ -302,14 +302,16 @@ class Batcher(Generic[T, R]):
                 else:
                     parts.extend(_halves_by_size(part))
             elif len(part) == 1:
-                guilty.append((part[0], error))
+                failed_alone.append((part[0], error))
             else:
                 parts.extend((part[len(part) // 2 :], part[: len(part) // 2]))
-        if guilty:
-            log.warning("%d of %d items of a batch failed: %s", len(guilty), len(tickets), type(guilty[0][1]).__name__)
+        if failed_alone:
+            log.warning(
+                "%d of %d items of a batch failed: %s", len(failed_alone), len(tickets), type(failed_alone[0][1]).__name__
+            )
         # Only now: should the device turn out to be the culprit, a retry is worth it for these too.
         trusted = await self._device.trusted()
-        for ticket, error in guilty:
+        for ticket, error in failed_alone:
             ticket.refuse(error if trusted else _device_failed())
         for ticket in tickets:
             ticket.refuse(_expired() if trusted else _device_failed())
@@ -331,7 +333,7 @@ class Batcher(Generic[T, R]):
         ended, tickets = loop.time(), call.tickets
         if not tickets:
             return tickets, None
-        room = _room_of(tickets, self._most_padding)
+        room = _room_of(tickets, self._max_padding)
         error = _error_of(call.task)
         for ticket in tickets:
             ticket.busy += ended - began
@@ -378,8 +380,8 @@ class Batcher(Generic[T, R]):
         await asyncio.gather(*self._running, return_exceptions=True)
 
 
-def _room_of(tickets: Iterable[_Ticket[Any, Any]], most_padding: float | None) -> Room:
-    room = Room(0, 0, most_padding)
+def _room_of(tickets: Iterable[_Ticket[Any, Any]], max_padding: float | None) -> Room:
+    room = Room(0, 0, max_padding)
     for ticket in tickets:
         room.add(ticket.size)
     return room

@@ -33,7 +33,7 @@ class Device:
         self._on_failed = on_failed
         self._on_change = on_change
         self._pauses = pauses
-        self._barren = 0  # failures in a row
+        self._consecutive_failures = 0  # failures in a row
         self._examination: asyncio.Task[bool] | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._closed = False
@@ -45,18 +45,18 @@ class Device:
 
     def worked(self) -> None:
         """An item succeeded."""
-        self._barren = 0
+        self._consecutive_failures = 0
 
     def disappointed(self) -> None:
         """A call of `run` failed as a whole, and not for want of memory."""
-        self._barren += 1
+        self._consecutive_failures += 1
 
     async def trusted(self) -> bool:
         """Whether the device may be given more. It is examined first where there is reason to doubt it."""
         if self.failed is not None:
             return False
         if self._examination is None:
-            if self._barren < _DOUBT or self._check is None or self._closed:
+            if self._consecutive_failures < _DOUBT or self._check is None or self._closed:
                 return True
             self._examination = asyncio.get_running_loop().create_task(self._examine(self._check))
         examination = self._examination
@@ -72,7 +72,7 @@ class Device:
         try:
             self.failed = await self._fault(check)
             if self.failed is None:
-                self._barren = 0  # it was the items
+                self._consecutive_failures = 0  # it was the items
                 return True
             log.error("the device is out of service: %s", self.failed)
             self._recovery = asyncio.get_running_loop().create_task(self._recover(check))
@@ -91,7 +91,7 @@ class Device:
             if self.failed is not None:
                 log.error("the device is still out of service: %s; next look in %.1f s", self.failed, pause)
         log.info("the device is back in service")
-        self._barren = 0
+        self._consecutive_failures = 0
         tell(self._on_failed, None)
 
     async def _fault(self, check: Callable[[], Awaitable[None]]) -> str | None:

@@ -30,7 +30,7 @@ _STEPS: Final = 8
 """Steps from nothing to the full budget."""
 
 
-class Budget:
+class TokenBudget:
     """Tokens of one batch, fewer for a while after the device's memory did not suffice."""
 
     def __init__(self, full: int) -> None:
@@ -55,13 +55,13 @@ class Budget:
 class Room:
     """What one batch holds so far, and whether more goes in. Sizes are the engine's tokens.
 
-    `most_padding` is the share of the device's work that may be padding, for a device that works
+    `max_padding` is the share of the device's work that may be padding, for a device that works
     through longest * count tokens; None: it works through the sum of the sizes alone.
     """
 
     budget: int
-    most_items: int
-    most_padding: float | None = None
+    max_items: int
+    max_padding: float | None = None
     count: int = field(default=0, init=False)
     tokens: int = field(default=0, init=False)
     longest: int = field(default=0, init=False)
@@ -69,22 +69,22 @@ class Room:
     @property
     def computed(self) -> int:
         """Tokens the device works through, padding included."""
-        return self.tokens if self.most_padding is None else self.longest * self.count
+        return self.tokens if self.max_padding is None else self.longest * self.count
 
     @property
     def full(self) -> bool:
         """Whether not even the smallest item would go in."""
-        return self.count >= self.most_items or (self.count > 0 and self.computed >= self.budget)
+        return self.count >= self.max_items or (self.count > 0 and self.computed >= self.budget)
 
     def admits(self, size: int) -> bool:
         """Whether one more of this size goes in if it is not full. The first always does: one over the budget runs alone."""
         if self.count == 0:
             return True
         tokens = self.tokens + size
-        if self.most_padding is None:
+        if self.max_padding is None:
             return tokens <= self.budget
         computed = max(self.longest, size) * (self.count + 1)
-        return computed <= self.budget and computed - tokens <= self.most_padding * computed
+        return computed <= self.budget and computed - tokens <= self.max_padding * computed
 
     def add(self, size: int) -> None:
         """Count one more in."""
@@ -204,7 +204,7 @@ class FairQueue(Generic[T]):
 
     def _fitting(self, client: _Client[T], room: Room) -> T | None:
         """The oldest item that goes in. Only lengths that do not match are reason to look behind the first."""
-        depth = 1 if room.most_padding is None else 1 + _LOOK - client.overtaken
+        depth = 1 if room.max_padding is None else 1 + _LOOK - client.overtaken
         return next((item for item, size in islice(client.waiting.items(), depth) if room.admits(size)), None)
 
     def _serve(self, client: _Client[T], item: T, size: int) -> None:

@@ -17,7 +17,7 @@ _LONGEST = 500
 """Characters of what a finding says."""
 
 
-class State(StrEnum):
+class Severity(StrEnum):
     """How it is. `WARN`: it runs, and somebody should look. `FAIL`: it does not run, or not safely. `SKIP`: not asked for."""
 
     OK = "ok"
@@ -31,7 +31,7 @@ class Finding:
     """One thing that was found. `hint`: what to do about it."""
 
     check: str
-    state: State
+    state: Severity
     said: str
     hint: str = ""
 
@@ -71,7 +71,7 @@ def listed(findings: Iterable[Finding]) -> list[dict[str, str]]:
 def unchecked(check: str, error: Exception) -> Finding:
     """A bug of a check, of which the name alone is told: its text may hold what it looked at."""
     hint = "a fault of this check, which says nothing of what it looks at: please report it"
-    return Finding(check, State.WARN, f"could not be checked ({type(error).__name__})", hint)
+    return Finding(check, Severity.WARN, f"could not be checked ({type(error).__name__})", hint)
 
 
 async def _outcome(check: Check, seconds: float) -> Sequence[Finding]:
@@ -80,7 +80,9 @@ async def _outcome(check: Check, seconds: float) -> Sequence[Finding]:
             return await check.run()
     except TimeoutError:
         return [
-            Finding(check.name, State.FAIL, f"no answer within {seconds:g} s", "allow more with --timeout SECONDS, or look why")
+            Finding(
+                check.name, Severity.FAIL, f"no answer within {seconds:g} s", "allow more with --timeout SECONDS, or look why"
+            )
         ]
     except Exception as error:
         return [unchecked(check.name, error)]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from aligner_svc.config import Settings
 from aligner_svc.health import phrases as words
-from aligner_svc.health.findings import Finding, State, listed, presentable, unchecked
+from aligner_svc.health.findings import Finding, Severity, listed, presentable, unchecked
 from aligner_svc.telemetry.logs.redaction import Redactor
 from interceptors.quota.stores.redis_client import place
 
@@ -32,7 +32,7 @@ log = logging.getLogger("aligner_svc.doctor.readiness")
 
 
 class Readiness:
-    """`sources`: the parts, as the metrics have them. `keys_away`: whether the database of API keys is; None: there is none.
+    """`sources`: the parts, as the metrics have them. `keys_unavailable`: no connection to the key database; None: none used.
 
     Belongs to the event loop of the parts. `now`: Unix seconds.
     """
@@ -42,12 +42,12 @@ class Readiness:
         settings: Settings,
         sources: Sources,
         *,
-        keys_away: Callable[[], bool] | None = None,
+        keys_unavailable: Callable[[], bool] | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._sources = sources
-        self._keys_away = keys_away
+        self._keys_unavailable = keys_unavailable
         self._now = now
         self._redactor = Redactor((settings.keys.prefix,))
         self._broken: set[str] = set()
@@ -86,21 +86,21 @@ class Readiness:
 
     def _server(self) -> Iterator[Finding]:
         if self._ready():
-            yield Finding("server", State.OK, "it is SERVING")
+            yield Finding("server", Severity.OK, "it is SERVING")
         else:
-            yield Finding("server", State.FAIL, "it is NOT_SERVING", words.NOT_SERVING)
+            yield Finding("server", Severity.FAIL, "it is NOT_SERVING", words.NOT_SERVING)
 
     def _engine(self) -> Iterator[Finding]:
         if self._sources.engine is None:
             return
         name, failed = self._sources.build.get("engine", "the engine"), self._sources.engine().failed
-        yield Finding("engine", State.OK, f"{name}: in service") if failed is None else words.engine_failed(name, failed)
+        yield Finding("engine", Severity.OK, f"{name}: in service") if failed is None else words.engine_failed(name, failed)
 
     def _workers(self) -> Iterator[Finding]:
         pools = [(pool.name, len(pool.pids), pool.size) for pool in self._sources.pools]
         missing = [words.workers_missing(*pool) for pool in pools if pool[1] < pool[2]]
         if pools and not missing:
-            yield Finding("workers", State.OK, ", ".join(f"{name}: {up} worker processes" for name, up, _ in pools))
+            yield Finding("workers", Severity.OK, ", ".join(f"{name}: {up} worker processes" for name, up, _ in pools))
         yield from missing
 
     def _tls(self) -> Iterator[Finding]:
@@ -116,18 +116,18 @@ class Readiness:
             elif keys.trouble or keys.last_error:
                 yield words.issuer_keys_old(issuer, why, age, stale=bool(keys.trouble))
             else:
-                yield Finding("jwks", State.OK, f"{issuer}: its keys are from {words.span(age)} ago")
+                yield Finding("jwks", Severity.OK, f"{issuer}: its keys are from {words.span(age)} ago")
 
     def _keys(self) -> Iterator[Finding]:
-        if self._keys_away is None:
+        if self._keys_unavailable is None:
             return
         from interceptors.auth.api_keys.database import Database  # noqa: PLC0415 - there already where there are API keys
 
         database = str(Database(self._settings.keys.database.get_secret_value()))
-        if self._keys_away():
-            yield words.key_database_away(database, "it does not answer, and is tried every second")
+        if self._keys_unavailable():
+            yield words.key_database_unavailable(database, "it does not answer, and is tried every second")
         else:
-            yield Finding("keys", State.OK, f"{database}: it answers")
+            yield Finding("keys", Severity.OK, f"{database}: it answers")
 
     def _redis(self) -> Iterator[Finding]:
         store, url = self._sources.quota_store, self._settings.quota.redis
@@ -135,9 +135,11 @@ class Readiness:
             return
         where = place(url.get_secret_value())
         if store.degraded:
-            yield replace(words.redis_away(where), state=State.WARN)  # by design: see interceptors.quota.stores.fallback
+            yield replace(
+                words.redis_unavailable(where), state=Severity.WARN
+            )  # by design: see interceptors.quota.stores.fallback
         else:
-            yield Finding("redis", State.OK, f"{where}: it answers")
+            yield Finding("redis", Severity.OK, f"{where}: it answers")
 
     def _clamd(self) -> Iterator[Finding]:
         wanted = self._settings.antivirus
@@ -147,5 +149,5 @@ class Readiness:
         if state.healthy:
             yield words.clamd_there(wanted.address, state.version, state.signatures_age)
             return
-        away = words.clamd_away(wanted.address, state.reason, fail_open=wanted.fail_open)
-        yield replace(away, state=State.WARN) if wanted.fail_open else away
+        away = words.clamd_unavailable(wanted.address, state.reason, fail_open=wanted.fail_open)
+        yield replace(away, state=Severity.WARN) if wanted.fail_open else away

@@ -6,7 +6,7 @@ import re
 
 from aligner_svc.errors import InvalidArgumentError
 
-_LONGEST_TAG = 35
+_MAX_TAG = 35
 """RFC 5646, section 4.4.1: no registered combination of subtags is longer."""
 
 # The primary subtag is 2-3 letters (ISO 639) or a registered 5-8; 4 letters are reserved.
@@ -20,7 +20,7 @@ def normalise_language(tag: str) -> str:
     Raises InvalidArgumentError (LANGUAGE_INVALID) for anything that is not a well-formed
     tag; whether the language is served is for the caller to decide.
     """
-    match = _TAG.fullmatch(tag) if len(tag) <= _LONGEST_TAG else None
+    match = _TAG.fullmatch(tag) if len(tag) <= _MAX_TAG else None
     if match is None:
         raise InvalidArgumentError(
             "LANGUAGE_INVALID", 'language must be a BCP-47 tag such as "en" or "en-GB"', field="config.language"

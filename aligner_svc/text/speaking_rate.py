@@ -30,35 +30,35 @@ syllables and 2.3 times the mean: https://www.guinnessworldrecords.com/news/2018
 _HURRIED = 1.6
 """Times the mean that hardly anybody keeps up: 10 English words a second, near the record, if each has one syllable. Chosen so
 that what is remarked on is hardly ever right; nobody is turned away for it."""
-MOST_WORDS, MANY_WORDS = 20.0, 10.0
+MAX_WORDS, MANY_WORDS = 20.0, 10.0
 """Words a second, in any language, the most that is taken and the most that is not remarked on."""
-MOST_LETTERS = 50.0
+MAX_LETTERS = 50.0
 """Letters a second, in any language: more than 20 short words have. Ideographs and syllable letters (Hangul, kana) are fewer."""
 ALWAYS_WORDS, ALWAYS_LETTERS = 5, 250
 """Never too many, however short the clip: its edges may be cut, and a word's length is one in a few only in the mean."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
-    """A second of speech holds at most `most_words` and `most_letters`; more than `many_words` are seldom."""
+class SpeakingRate:
+    """A second of speech holds at most `max_words` and `max_letters`; more than `many_words` are seldom."""
 
-    most_words: float = MOST_WORDS
+    max_words: float = MAX_WORDS
     many_words: float = MANY_WORDS
-    most_letters: float = MOST_LETTERS
+    max_letters: float = MAX_LETTERS
 
 
-def rate(language: str) -> Rate:
+def rate(language: str) -> SpeakingRate:
     """What a language's speakers can do, by its primary subtag. A word has a syllable at least; an ideograph is a word."""
     syllables = SYLLABLES.get(language, max(SYLLABLES.values()))
-    return Rate(min(MOST_WORDS, round(_RECORD * syllables)), min(MANY_WORDS, round(_HURRIED * syllables)))
+    return SpeakingRate(min(MAX_WORDS, round(_RECORD * syllables)), min(MANY_WORDS, round(_HURRIED * syllables)))
 
 
-def check_rate(words: int, letters: int, seconds: float, limits: Rate | None = None) -> None:
+def check_rate(words: int, letters: int, seconds: float, limits: SpeakingRate | None = None) -> None:
     """Raises InvalidArgumentError (TRANSCRIPT_TOO_DENSE) for more words, or longer ones, than the audio could hold."""
-    limits = limits or Rate()
+    limits = limits or SpeakingRate()
     for count, always, fastest, what in (
-        (words, ALWAYS_WORDS, limits.most_words, "words"),
-        (letters, ALWAYS_LETTERS, limits.most_letters, "letters"),
+        (words, ALWAYS_WORDS, limits.max_words, "words"),
+        (letters, ALWAYS_LETTERS, limits.max_letters, "letters"),
     ):
         if count > max(always, fastest * seconds):
             message = f"{count} {what} in {seconds:.1f} s of audio: nobody speaks more than {fastest:g} {what} a second"
@@ -72,9 +72,9 @@ def check_words(words: int, most: int) -> None:
         raise InvalidArgumentError("TRANSCRIPT_TOO_LONG", message, field="config.transcript")
 
 
-def dense_warning(words: int, seconds: float, limits: Rate | None = None) -> Warning | None:
+def dense_warning(words: int, seconds: float, limits: SpeakingRate | None = None) -> Warning | None:
     """TRANSCRIPT_DENSE for more words a second than people speak."""
-    if words <= max(ALWAYS_WORDS, (limits or Rate()).many_words * seconds):
+    if words <= max(ALWAYS_WORDS, (limits or SpeakingRate()).many_words * seconds):
         return None
     return Warning("TRANSCRIPT_DENSE", f"{words / seconds:.0f} words a second are more than people speak")
 
@@ -90,7 +90,7 @@ def fit(words: int, letters: int, seconds: float, language: str, when_dense: Whe
     return dense_warning(words, seconds, limits) or _long_words(letters, seconds, limits)
 
 
-def _long_words(letters: int, seconds: float, limits: Rate) -> Warning | None:
-    if letters <= max(ALWAYS_LETTERS, limits.most_letters * seconds):
+def _long_words(letters: int, seconds: float, limits: SpeakingRate) -> Warning | None:
+    if letters <= max(ALWAYS_LETTERS, limits.max_letters * seconds):
         return None
     return Warning("TRANSCRIPT_DENSE", f"{letters / seconds:.0f} letters a second are more than people speak")

@@ -23,7 +23,7 @@ from interceptors import Authenticate, Authorise, Describe, Record, SecurityEven
 from interceptors.access_log import AccessLog
 from interceptors.antivirus.clamav import TooLargeError
 from interceptors.auth.authenticate import Certificates, Keys, Methods, Tokens
-from interceptors.auth.jwt.jwks_error import KeysError
+from interceptors.auth.jwt.jwks_error import JwksError
 from interceptors.auth.policy import Policy
 from interceptors.auth.policy_file import PolicyFile
 from interceptors.payload_rules import PayloadRules
@@ -86,8 +86,8 @@ class Guards:
             self.interceptors = chain(
                 describe,
                 DOMAIN,
-                most_metadata_entries=limits.metadata_entries,
-                most_metadata_bytes=limits.metadata_bytes,
+                max_metadata_entries=limits.metadata_entries,
+                max_metadata_bytes=limits.metadata_bytes,
                 tracing=tracing,
                 metrics=metrics.rpc if metrics is not None else None,
                 access_log=AccessLog(describe, quiet=exempt),
@@ -120,7 +120,7 @@ class Guards:
         """
         try:
             await asyncio.gather(*(part.start() for part in self._parts))
-        except (KeysError, TooLargeError) as error:
+        except (JwksError, TooLargeError) as error:
             raise GuardError(str(error)) from None
 
     async def close(self) -> None:

@@ -25,6 +25,6 @@ def build_engine(settings: Settings, on_failed: Callable[[str | None], None], wa
 
 def accepted(limits: Limits, engine: Engine) -> Limits:
     """What is accepted: what the settings allow and the engine can do."""
-    if engine.longest_seconds is None:
+    if engine.max_seconds is None:
         return limits
-    return limits.model_copy(update={"audio_seconds": min(limits.audio_seconds, engine.longest_seconds)})
+    return limits.model_copy(update={"audio_seconds": min(limits.audio_seconds, engine.max_seconds)})

@@ -21,7 +21,7 @@ from interceptors.tracing.call_trace import sampled_trace_id
 if TYPE_CHECKING:
     from aligner_svc.audio.decode import Decoder
     from aligner_svc.wiring.chain import Guards
-    from interceptors.antivirus.scanner import State as AntivirusState
+    from interceptors.antivirus.scanner import ScannerState
     from interceptors.auth.api_keys.cache import KeyCache
     from interceptors.auth.jwt.token_cache import TokenCache
 
@@ -75,7 +75,7 @@ class Measuring:
             build={"version": __version__, "engine": engine.name},
             ready=ready,
             engine=batcher.state if batcher is not None else None,
-            engine_lanes=settings.workers if pool is not None else 1,
+            engine_slots=settings.workers if pool is not None else 1,
             engine_queue=settings.queue,
             pools=[part for part in (decoder.pool, pool) if part is not None],
             overload=guards.protection.overload,
@@ -87,7 +87,9 @@ class Measuring:
             dropped={**dropped, **_lost_lines()},
         )
         self.metrics.watch(sources)
-        self._readiness = Readiness(self._settings, sources, keys_away=(lambda: keys.cache.away) if keys is not None else None)
+        self._readiness = Readiness(
+            self._settings, sources, keys_unavailable=(lambda: keys.cache.away) if keys is not None else None
+        )
 
     def _ready(self) -> tuple[bool, str]:
         assert self._readiness is not None  # the port is open after `read` alone
@@ -124,7 +126,7 @@ def _counts(cache: TokenCache | KeyCache) -> CacheCounts:
     return CacheCounts(cache.hits, cache.misses, len(cache))
 
 
-def _verdicts(state: AntivirusState) -> CacheCounts:
+def _verdicts(state: ScannerState) -> CacheCounts:
     """What is not remembered is scanned: a miss ends as one of these. A call that is given up meanwhile is in neither count."""
     misses = sum(state.counts[outcome] for outcome in ("clean", "infected", "failed", "away"))
     return CacheCounts(state.cache_hits, misses, state.cached)

@@ -74,10 +74,10 @@ def _rules(settings: Settings) -> LimitRules:
     engine = settings.engine
     if engine.name == "qwen":
         # A batch on the device and one that waits for it; at the least some calls to make the next of.
-        lowest, lanes = max(4, settings.qwen.batch_items // 8), 2 * settings.qwen.batch_items
+        lowest, slots = max(4, settings.qwen.batch_items // 8), 2 * settings.qwen.batch_items
     else:
-        lowest, lanes = engine.workers + settings.decode.workers + 1, engine.workers
-    highest = max(lowest, lanes + engine.queue)
+        lowest, slots = engine.workers + settings.decode.workers + 1, engine.workers
+    highest = max(lowest, slots + engine.queue)
     return LimitRules(lowest=lowest, highest=highest, initial=highest)
 
 

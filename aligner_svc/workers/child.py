@@ -12,7 +12,17 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
-from aligner_svc.workers.frames import PREFIX, SOCKET_BUFFER, Buffer, JsonValue, Kind, allocate, pack, parse_header, parse_prefix
+from aligner_svc.workers.frames import (
+    PREFIX,
+    SOCKET_BUFFER,
+    Buffer,
+    FrameKind,
+    JsonValue,
+    allocate,
+    pack,
+    parse_header,
+    parse_prefix,
+)
 from aligner_svc.workers.sandbox import Sandbox
 
 FD_VARIABLE: Final = "WORKER_SOCKET_FD"
@@ -53,7 +63,7 @@ def serve(handler: Handler, sandbox: Sandbox | None = None) -> None:
             sandbox.seal()
         greeting: dict[str, JsonValue] = {"sandbox": sandbox.in_force, "missing": sandbox.missing} if sandbox else {}
         try:
-            sock.sendall(pack(Kind.READY, greeting, b""))
+            sock.sendall(pack(FrameKind.READY, greeting, b""))
             while True:
                 _answer(sock, handler)
         except (_ParentGoneError, ConnectionError):
@@ -67,11 +77,11 @@ def _answer(sock: socket.socket, handler: Handler) -> None:
     payload = _receive(sock, payload_bytes)
     try:
         reply_header, reply_payload = handler(header, payload)
-        head = pack(Kind.REPLY, reply_header, reply_payload)
+        head = pack(FrameKind.REPLY, reply_header, reply_payload)
     except Exception as error:  # any exception is a bug of the handler; the parent logs and reports it
         traceback.print_exc()
         sys.stderr.flush()
-        sock.sendall(pack(Kind.FAILED, {"error": type(error).__name__}, b""))
+        sock.sendall(pack(FrameKind.FAILED, {"error": type(error).__name__}, b""))
         return
     sock.sendall(head)
     sock.sendall(memoryview(reply_payload).cast("B"))

@@ -29,7 +29,7 @@ SOCKET_BUFFER: Final = 4 << 20
 _MAPPED_FROM: Final = 1 << 20
 
 
-class Kind(IntEnum):
+class FrameKind(IntEnum):
     READY = 1
     CALL = 2
     REPLY = 3
@@ -40,7 +40,7 @@ class FrameError(Exception):
     """The other side does not keep to the protocol."""
 
 
-def pack(kind: Kind, header: Mapping[str, JsonValue], payload: Buffer) -> bytes:
+def pack(kind: FrameKind, header: Mapping[str, JsonValue], payload: Buffer) -> bytes:
     """Everything of a frame that goes before the payload. Raises ValueError for a header that is no JSON or too long."""
     body = json.dumps(header, allow_nan=False, separators=(",", ":")).encode()
     if len(body) > MAX_HEADER:
@@ -48,11 +48,11 @@ def pack(kind: Kind, header: Mapping[str, JsonValue], payload: Buffer) -> bytes:
     return PREFIX.pack(kind, len(body), memoryview(payload).nbytes) + body
 
 
-def parse_prefix(prefix: Buffer, max_payload: int = MAX_PAYLOAD) -> tuple[Kind, int, int]:
+def parse_prefix(prefix: Buffer, max_payload: int = MAX_PAYLOAD) -> tuple[FrameKind, int, int]:
     """Kind, header bytes, payload bytes. Raises FrameError before anything is allocated for them."""
     number, header_bytes, payload_bytes = PREFIX.unpack(prefix)
     try:
-        kind = Kind(number)
+        kind = FrameKind(number)
     except ValueError:
         raise FrameError(f"kind {number}") from None
     if header_bytes > MAX_HEADER or payload_bytes > max_payload:

@@ -25,10 +25,10 @@ log = logging.getLogger(__name__)
 _ABANDONED: Final = 2.0
 """Seconds a child may go on with a call nobody waits for: most end within them, and a new child takes as long to load."""
 
-_EXIT_PATIENCE: Final = 1.0
+_EXIT_TIMEOUT: Final = 1.0
 """Seconds a child has to exit at `close` before it is killed."""
 
-_REAP_PATIENCE: Final = 5.0
+_REAP_TIMEOUT: Final = 5.0
 """Seconds for the kernel to bury a killed child; one stuck in uninterruptible I/O is left to it."""
 
 # What a child dies of by its own doing. SIGKILL is not one of them: that is an operator, or the kernel short of memory.
@@ -240,10 +240,10 @@ class WorkerPool:
         self.restarts += 1
         self._unburied.add(worker)
         self._keep(self._chores, self._respawn())
-        return self._keep(self._chores, self._bury_replaced(worker, why))
+        return self._keep(self._chores, self._reap_replaced(worker, why))
 
-    async def _bury_replaced(self, worker: WorkerProcess, why: str) -> None:
-        await self._bury(worker)
+    async def _reap_replaced(self, worker: WorkerProcess, why: str) -> None:
+        await self._reap(worker)
         ended = worker.fatal_signal.name if worker.fatal_signal else "no signal"
         log.warning("%s: child %d replaced: %s (%s)\n%s", self.name, worker.pid, why, ended, worker.take_tail())
 
@@ -271,7 +271,7 @@ class WorkerPool:
             reason = "not ready in time" if isinstance(error, TimeoutError) else "exited"
             worker.kill()
             self._unburied.add(worker)
-            await self._bury(worker)
+            await self._reap(worker)
             raise WorkerDiedError(f"{self.name}: a child did not start ({reason}): {worker.take_tail()}") from None
         except BaseException:
             worker.kill()
@@ -285,9 +285,9 @@ class WorkerPool:
         self._alive.add(worker)
         self._release(worker)
 
-    async def _bury(self, worker: WorkerProcess) -> None:
+    async def _reap(self, worker: WorkerProcess) -> None:
         """Collect a killed child. The caller puts it in `_unburied` first: a task may be cancelled before it runs."""
-        await worker.reap(_REAP_PATIENCE)
+        await worker.reap(_REAP_TIMEOUT)
         self._unburied.discard(worker)
 
     async def _close(self) -> None:
@@ -304,9 +304,9 @@ class WorkerPool:
         self._unburied.clear()
 
     async def _end(self, worker: WorkerProcess) -> None:
-        if not await worker.reap(_EXIT_PATIENCE):
+        if not await worker.reap(_EXIT_TIMEOUT):
             worker.kill()
-            await worker.reap(_REAP_PATIENCE)
+            await worker.reap(_REAP_TIMEOUT)
 
     def _fail_waiters(self, message: str) -> None:
         while self._waiters:

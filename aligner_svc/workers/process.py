@@ -19,8 +19,8 @@ from aligner_svc.workers.frames import (
     PREFIX,
     Buffer,
     FrameError,
+    FrameKind,
     JsonValue,
-    Kind,
     allocate,
     pack,
     parse_header,
@@ -92,7 +92,7 @@ class WorkerProcess:
     async def ready(self) -> dict[str, JsonValue]:
         """Wait until the child has loaded what it needs; what it says of itself. Raises GoneError."""
         kind, greeting, _ = await self._receive(0)
-        if kind is not Kind.READY:
+        if kind is not FrameKind.READY:
             raise GoneError("the first frame is not READY")
         return greeting
 
@@ -100,16 +100,16 @@ class WorkerProcess:
         self, header: Mapping[str, JsonValue], payload: Buffer, max_reply: int
     ) -> tuple[dict[str, JsonValue], memoryview]:
         """Send one call, wait for its answer. Raises GoneError, or WorkerFailedError if the handler raised."""
-        head = pack(Kind.CALL, header, payload)
+        head = pack(FrameKind.CALL, header, payload)
         try:
             await self._loop.sock_sendall(self._sock, head)
             await self._send_payload(memoryview(payload).cast("B"))
         except OSError:
             raise GoneError("the child closed its end") from None
         kind, answer, body = await self._receive(max_reply)
-        if kind is Kind.FAILED:
+        if kind is FrameKind.FAILED:
             raise WorkerFailedError(self.name, _class_name(answer.get("error")))
-        if kind is not Kind.REPLY:
+        if kind is not FrameKind.REPLY:
             raise GoneError("the answer is not a REPLY")
         return answer, body
 
@@ -119,7 +119,7 @@ class WorkerProcess:
             await self._loop.sock_sendall(self._sock, view[start : start + _CHUNK])
             await asyncio.sleep(0)
 
-    async def _receive(self, max_payload: int) -> tuple[Kind, dict[str, JsonValue], memoryview]:
+    async def _receive(self, max_payload: int) -> tuple[FrameKind, dict[str, JsonValue], memoryview]:
         try:
             kind, header_bytes, payload_bytes = parse_prefix(await self._exactly(PREFIX.size), max_payload)
             header = parse_header(await self._exactly(min(header_bytes, MAX_HEADER)))

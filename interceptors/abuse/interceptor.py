@@ -27,11 +27,11 @@ from grpc import aio
 
 from interceptors.abuse.blocks import Block, Blocks
 from interceptors.abuse.peers import Network, Networks
-from interceptors.abuse.windows import Window
+from interceptors.abuse.windows import CountWindow
 from interceptors.audit import of_call
 from interceptors.calls.call import Context, current_call
 from interceptors.calls.outcome import outcome, reason_in
-from interceptors.calls.refusal import RefusedError
+from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.handlers.base import CallInterceptor
 
@@ -78,7 +78,7 @@ class _Counted:
     def __init__(self, check: str, limit: int, entries: int) -> None:
         self.check = check
         self.limit = limit
-        self.window = Window(_MINUTE, entries)
+        self.window = CountWindow(_MINUTE, entries)
 
     def over(self, peer: bytes, now: float, weight: int = 1) -> bool:
         return self.window.add(peer, now, weight) > self.limit
@@ -130,7 +130,7 @@ class Abuse(CallInterceptor):
         except (aio.AbortError, aio.BaseError) as error:  # by the servicer's own hand, without a reason
             self._judge(outcome(context, error), "", peer, context)
             raise
-        except RefusedError as refused:
+        except CallRefusedError as refused:
             if refused.code is grpc.StatusCode.UNAUTHENTICATED and refused.check and refused.reason != _SOUND:
                 self._count(self._failures, peer, context)
             else:
@@ -162,7 +162,7 @@ class Abuse(CallInterceptor):
         block.refused += 1
         if not self._shadow:
             message = "too many calls from this address, or too many that failed: none is served for a while"
-            raise RefusedError(grpc.StatusCode.UNAVAILABLE, REASON, message, retry_after=block.until - now)
+            raise CallRefusedError(grpc.StatusCode.UNAVAILABLE, REASON, message, retry_after=block.until - now)
 
     def _judge(self, code: grpc.StatusCode | None, reason: str, peer: bytes, context: Context) -> None:
         weight = self._rules.weights.get(reason, 1 if code is _INVALID else 0)

@@ -15,7 +15,7 @@ SLICES = 4
 """A count looks back between 3/4 of the window and all of it. More slices look back more evenly and hold fewer peers each."""
 
 
-class Window:
+class CountWindow:
     """What every peer did within `seconds`: at most `entries` peers, in numbers that only err downwards."""
 
     def __init__(self, seconds: float, entries: int) -> None:

@@ -27,21 +27,21 @@ from interceptors.calls.hooks import Buffer
 
 CHUNK = 128 * 1024
 """Bytes sent at a time: 64 to 256 KiB cost clamd 20 ms for 10 MB, 1 KiB a second."""
-_LONGEST_REPLY = 4096
+_MAX_REPLY = 4096
 _LAST_WORDS = 0.2
 """Seconds a connection that broke is listened to: what clamd had to say about it is there by then or never."""
 _LENGTH = struct.Struct("!L")
 _VERSION = re.compile(r"ClamAV [!-.0-~]{1,64}(?:/(?P<number>\d{1,10})/(?P<date>[ -.0-~]{1,64}))?")
 _ODD = re.compile(r"[^A-Za-z0-9._:()/+-]")
-_LONGEST_NAME = 128
+_MAX_NAME = 128
 _LIMITS = "Heuristics.Limits.Exceeded"
 
 
-class ScannerAwayError(Exception):
+class ScannerUnavailableError(Exception):
     """There is no verdict, because clamd could not be reached. The message is for logs, without anything a caller sent."""
 
 
-class ScanFailedError(ScannerAwayError):
+class ScanFailedError(ScannerUnavailableError):
     """There is no verdict though clamd was reached: it failed over this upload, or had too much to do.
 
     Whoever lets uploads pass while the scanner is away must not let these pass: a caller can bring it about.
@@ -77,12 +77,12 @@ class Clamd:
         try:
             text = await commands.version(self.address, self._timeout)
         except TimeoutError:
-            raise ScannerAwayError(f"no answer within {self._timeout:g} s") from None
+            raise ScannerUnavailableError(f"no answer within {self._timeout:g} s") from None
         except OSError:
-            raise ScannerAwayError("it cannot be reached") from None
+            raise ScannerUnavailableError("it cannot be reached") from None
         match = _VERSION.fullmatch(text.rstrip("\0"))
         if match is None:
-            raise ScannerAwayError("what answers there is not clamd")
+            raise ScannerUnavailableError("what answers there is not clamd")
         return Version(match[0], int(match["number"] or 0), match["date"] or "")
 
     @asynccontextmanager
@@ -101,9 +101,9 @@ class Clamd:
             async with asyncio.timeout(self._timeout):
                 return await _connected(self.address)
         except TimeoutError:
-            raise ScannerAwayError(f"no connection within {self._timeout:g} s") from None
+            raise ScannerUnavailableError(f"no connection within {self._timeout:g} s") from None
         except OSError:
-            raise ScannerAwayError("it cannot be reached") from None
+            raise ScannerUnavailableError("it cannot be reached") from None
 
 
 class ClamdStream:
@@ -146,10 +146,10 @@ class ClamdStream:
             async with asyncio.timeout(self._timeout):
                 await self._loop.sock_sendall(self._connection, data)
         except TimeoutError:
-            raise ScannerAwayError(f"it took nothing for {self._timeout:g} s") from None
+            raise ScannerUnavailableError(f"it took nothing for {self._timeout:g} s") from None
         except OSError:
             await self._listen()
-            raise ScannerAwayError("the connection was cut") from None
+            raise ScannerUnavailableError("the connection was cut") from None
 
     async def _listen(self) -> None:
         """Raises what clamd said before it cut the connection, if it said anything."""
@@ -164,8 +164,8 @@ class ClamdStream:
     async def _reply(self) -> bytes:
         """Up to its end, or to where the connection ends."""
         reply = b""
-        while len(reply) < _LONGEST_REPLY and b"\0" not in reply:
-            more = await self._loop.sock_recv(self._connection, _LONGEST_REPLY)
+        while len(reply) < _MAX_REPLY and b"\0" not in reply:
+            more = await self._loop.sock_recv(self._connection, _MAX_REPLY)
             if not more:
                 break
             reply += more
@@ -179,7 +179,7 @@ def parse_reply(reply: bytes) -> Verdict:
         return Clean()
     words = text.decode("ascii", "replace")
     if words.startswith("stream: ") and words.endswith(" FOUND"):  # whatever the name in between, and though it were cut
-        name = _ODD.sub("?", words.removeprefix("stream: ").removesuffix(" FOUND"))[:_LONGEST_NAME]
+        name = _ODD.sub("?", words.removeprefix("stream: ").removesuffix(" FOUND"))[:_MAX_NAME]
         if name.startswith(_LIMITS):  # clamd's AlertExceedsMax: it found nothing, it only did not look at all of it
             raise TooLargeError("the upload exceeds a limit of clamd's (MaxFileSize, MaxScanSize, MaxScanTime, ...)")
         return Infected(name)
@@ -188,7 +188,7 @@ def parse_reply(reply: bytes) -> Verdict:
     if not reply:
         raise ScanFailedError("the connection was closed before the verdict")
     if end and words.endswith(" ERROR"):
-        raise ScanFailedError(f"it answered with an error: {_ODD.sub(' ', words)[:_LONGEST_NAME]}")
+        raise ScanFailedError(f"it answered with an error: {_ODD.sub(' ', words)[:_MAX_NAME]}")
     raise ScanFailedError("its answer makes no sense")
 
 

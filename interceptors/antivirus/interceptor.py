@@ -10,14 +10,14 @@ from typing import Any
 import grpc
 from google.rpc import error_details_pb2
 
-from interceptors.antivirus.clamav import ScanFailedError, ScannerAwayError, TooLargeError
+from interceptors.antivirus.clamav import ScanFailedError, ScannerUnavailableError, TooLargeError
 from interceptors.antivirus.scanner import Antivirus, digest_of
 from interceptors.antivirus.session import ScanSession
 from interceptors.antivirus.verdicts import Infected
 from interceptors.audit import of_call
 from interceptors.calls.call import Context, current_call
 from interceptors.calls.hooks import Buffer
-from interceptors.calls.refusal import RefusedError
+from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.handlers.base import CallInterceptor
 
@@ -108,7 +108,7 @@ class ScanCall:
             verdict = await scanned
         except TooLargeError as error:
             raise self._verdicts.too_large(error) from None
-        except ScannerAwayError as error:
+        except ScannerUnavailableError as error:
             self._verdicts.missing(error)
         else:
             if isinstance(verdict, Infected):
@@ -125,28 +125,28 @@ class _Verdicts:
         self._field = field
         self._fail_open = fail_open
 
-    def infected(self, verdict: Infected, sha256: str) -> RefusedError:
+    def infected(self, verdict: Infected, sha256: str) -> CallRefusedError:
         detail = f"sha256 {sha256} signature {verdict.signature}"
         self._record(of_call(SecurityEvent(Event.MALWARE_FOUND, CHECK, detail=detail), current_call()))
         # Not which: whoever tries out what gets past the scanner would like to know.
         message = "the virus scanner found malware in the upload"
         return self._refused(grpc.StatusCode.INVALID_ARGUMENT, "MALWARE_FOUND", message)
 
-    def missing(self, error: ScannerAwayError) -> None:
+    def missing(self, error: ScannerUnavailableError) -> None:
         if not self._fail_open or isinstance(error, ScanFailedError):
             message = "the virus scanner gives no verdict at the moment, and nothing is worked on without one; try again later"
-            raise RefusedError(grpc.StatusCode.UNAVAILABLE, "ANTIVIRUS_UNAVAILABLE", message, retry_after=_RETRY_AFTER)
+            raise CallRefusedError(grpc.StatusCode.UNAVAILABLE, "ANTIVIRUS_UNAVAILABLE", message, retry_after=_RETRY_AFTER)
         self._antivirus.counts["skipped"] += 1
         call = current_call()
         log.warning("antivirus: call %s was not scanned: %s", call.request_id if call else "", error)
         self._record(of_call(SecurityEvent(Event.SCAN_SKIPPED, CHECK, detail=str(error)), call))
 
-    def too_large(self, error: TooLargeError) -> RefusedError:
+    def too_large(self, error: TooLargeError) -> CallRefusedError:
         message = f"the upload cannot be scanned for viruses: {error}"
         return self._refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "UPLOAD_TOO_LARGE_TO_SCAN", message)
 
-    def _refused(self, code: grpc.StatusCode, reason: str, message: str) -> RefusedError:
+    def _refused(self, code: grpc.StatusCode, reason: str, message: str) -> CallRefusedError:
         if not self._field:
-            return RefusedError(code, reason, message)
+            return CallRefusedError(code, reason, message)
         violation = error_details_pb2.BadRequest.FieldViolation(field=self._field, description=message)
-        return RefusedError(code, reason, message, details=(error_details_pb2.BadRequest(field_violations=[violation]),))
+        return CallRefusedError(code, reason, message, details=(error_details_pb2.BadRequest(field_violations=[violation]),))

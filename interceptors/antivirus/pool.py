@@ -23,10 +23,10 @@ class Pool:
             raise ValueError("there are two connections to clamd at least")
         self.open = 0
         """Connections there are now."""
-        self.most_open = 0
+        self.max_open = 0
         """That there ever were."""
         self._clamd = clamd
-        self._patience = patience
+        self._timeout = patience
         self._uploads = asyncio.Semaphore(connections // 2)
         self._scans = asyncio.Semaphore(connections - connections // 2)
 
@@ -39,11 +39,11 @@ class Pool:
     async def scan(self) -> AsyncIterator[ClamdStream]:
         """For something complete. Raises ScanFailedError when there was no turn in time, and ScannerAwayError."""
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._timeout):
                 await self._scans.acquire()
         except TimeoutError:
             # Not "away": clamd is there, and a caller that keeps it busy must not have others pass unseen.
-            raise ScanFailedError(f"no connection to it was free within {self._patience:g} s") from None
+            raise ScanFailedError(f"no connection to it was free within {self._timeout:g} s") from None
         try:
             async with self._counted() as stream:
                 yield stream
@@ -59,7 +59,7 @@ class Pool:
     @asynccontextmanager
     async def _counted(self) -> AsyncIterator[ClamdStream]:
         self.open += 1
-        self.most_open = max(self.most_open, self.open)
+        self.max_open = max(self.max_open, self.open)
         try:
             async with self._clamd.stream() as stream:
                 yield stream

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
-from interceptors.antivirus.clamav import CHUNK, Clamd, ScanFailedError, ScannerAwayError, TooLargeError, Version
+from interceptors.antivirus.clamav import CHUNK, Clamd, ScanFailedError, ScannerUnavailableError, TooLargeError, Version
 from interceptors.antivirus.pool import Pool
 from interceptors.antivirus.session import ScanSession
 from interceptors.antivirus.verdicts import Infected, Verdict, VerdictCache
@@ -27,7 +27,7 @@ _ZEROS = bytes(CHUNK)
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class ScannerState:
     """For metrics and `doctor`. Ages are in seconds."""
 
     healthy: bool
@@ -92,10 +92,10 @@ class Antivirus:
         self._watch: asyncio.Task[None] | None = None
 
     @property
-    def state(self) -> State:
+    def state(self) -> ScannerState:
         """As of now."""
         version = self._version
-        return State(
+        return ScannerState(
             healthy=version is not None and not self._away,
             reason=self._away,
             version=version.text if version else "",
@@ -120,7 +120,7 @@ class Antivirus:
         """
         await self.refresh()
         if not self._away:
-            with contextlib.suppress(ScannerAwayError):
+            with contextlib.suppress(ScannerUnavailableError):
                 await self.probe()
         self._watch = asyncio.create_task(self._keep_watch())
 
@@ -146,7 +146,7 @@ class Antivirus:
         """Ask clamd for its version, which tells whether it is there and whether what it said before still holds."""
         try:
             version = await self._clamd.version()
-        except ScannerAwayError as error:
+        except ScannerUnavailableError as error:
             self._gone(error)
             return
         if self._away:
@@ -207,7 +207,7 @@ class Antivirus:
         """As `scan`, of what is not remembered and not too large."""
         async with self.judging(digest) as judged:
             if self._away:
-                raise ScannerAwayError(self._away)
+                raise ScannerUnavailableError(self._away)
             async with self.pool.scan() as stream:
                 await stream.send(content)
                 await stream.end()
@@ -231,7 +231,7 @@ class Antivirus:
             log.warning("antivirus: no verdict from clamd at %s: %s", self._clamd.address, error)
             self._look.set()  # it may have died of it
             raise
-        except ScannerAwayError as error:
+        except ScannerUnavailableError as error:
             self.counts["away"] += 1
             if not self._away:
                 self.lost(error)
@@ -242,12 +242,12 @@ class Antivirus:
             self.counts["infected" if isinstance(verdict, Infected) else "clean"] += 1
             self._cache.put(digest, verdict, version)
 
-    def lost(self, error: ScannerAwayError) -> None:
+    def lost(self, error: ScannerUnavailableError) -> None:
         """It did not answer: from now on nobody waits for it until it has."""
         self._gone(error)
         self._look.set()
 
-    def _gone(self, error: ScannerAwayError) -> None:
+    def _gone(self, error: ScannerUnavailableError) -> None:
         if not self._away:
             self._away = str(error)
             log.error("antivirus: clamd at %s is away: %s", self._clamd.address, error)
@@ -265,7 +265,7 @@ class Antivirus:
             except TooLargeError as error:
                 self._proven = True  # said once; uploads that are too large are refused one by one
                 log.error("antivirus: %s", error)
-            except ScannerAwayError:
+            except ScannerUnavailableError:
                 pass  # as the next look will show
 
 

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from interceptors.antivirus.clamav import CHUNK, ClamdStream, ScannerAwayError, TooLargeError
+from interceptors.antivirus.clamav import CHUNK, ClamdStream, ScannerUnavailableError, TooLargeError
 from interceptors.antivirus.verdicts import Verdict
 from interceptors.calls.hooks import Buffer
 
@@ -93,7 +93,7 @@ class ScanSession:
             return None
         try:
             await stream.end()
-        except (ScannerAwayError, TooLargeError):
+        except (ScannerUnavailableError, TooLargeError):
             return None
         self._antivirus.counts["overlapped"] += 1
         async with self._antivirus.judging(digest) as judged:
@@ -109,9 +109,9 @@ class ScanSession:
                     self._stream = await self._connections.enter_async_context(self._antivirus.pool.upload())
             if self._stream is not None:
                 await self._stream.send(self._pending)
-        except (ScannerAwayError, TooLargeError) as error:
+        except (ScannerUnavailableError, TooLargeError) as error:
             await self._drop()
-            if type(error) is ScannerAwayError:
+            if type(error) is ScannerUnavailableError:
                 self._antivirus.lost(error)
         self._pending = bytearray()
 
@@ -119,5 +119,5 @@ class ScanSession:
         self._tried = True
         self._stream = None
         self._pending = bytearray()
-        with contextlib.suppress(ScannerAwayError, TooLargeError):
+        with contextlib.suppress(ScannerUnavailableError, TooLargeError):
             await self._connections.aclose()

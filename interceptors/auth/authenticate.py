@@ -25,7 +25,7 @@ from interceptors.audit import of_call
 from interceptors.calls.abort import abort_from_outside
 from interceptors.calls.call import Context, current_call
 from interceptors.calls.principal import Principal, Rejected, Undecided, Verdict
-from interceptors.calls.refusal import RefusedError
+from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.calls.stages import stage
 from interceptors.handlers.base import CallInterceptor
@@ -127,7 +127,7 @@ class Authenticate(CallInterceptor):
 
         def end() -> None:
             message = "the credential expired while the call was running"
-            refused = RefusedError(_CODE, "TOKEN_EXPIRED", message)
+            refused = CallRefusedError(_CODE, "TOKEN_EXPIRED", message)
             ending.append(loop.create_task(abort_from_outside(context, refused.status(self._domain), task)))
             self._record(of_call(SecurityEvent(Event.AUTHENTICATION_FAILED, "expired_during_call", verdict.name), call))
 
@@ -160,23 +160,25 @@ class Authenticate(CallInterceptor):
             return Rejected("method_not_accepted")
         return await tokens.authenticate(token.strip(" "), self._thumbprint(peer))
 
-    def _refusal(self, verdict: Rejected | Undecided) -> RefusedError:
+    def _refusal(self, verdict: Rejected | Undecided) -> CallRefusedError:
         check = verdict.check
         if isinstance(verdict, Undecided):
             message = "whether the credential is good cannot be told at the moment"
-            return RefusedError(
+            return CallRefusedError(
                 grpc.StatusCode.UNAVAILABLE, "AUTHENTICATION_UNAVAILABLE", message, retry_after=RETRY_SECONDS, check=check
             )
         if check == _MISSING:
             message = f"this server wants to know who calls: send {self._methods}"
-            return RefusedError(_CODE, "CREDENTIALS_MISSING", message, check=check)
+            return CallRefusedError(_CODE, "CREDENTIALS_MISSING", message, check=check)
         if check == _AMBIGUOUS:
             message = "more than one credential was sent: send one, once"
-            return RefusedError(_CODE, "CREDENTIALS_AMBIGUOUS", message, check=check)
+            return CallRefusedError(_CODE, "CREDENTIALS_AMBIGUOUS", message, check=check)
         if verdict.expired:
-            return RefusedError(_CODE, "TOKEN_EXPIRED", "the credential has expired", check=check, principal=verdict.principal)
+            return CallRefusedError(
+                _CODE, "TOKEN_EXPIRED", "the credential has expired", check=check, principal=verdict.principal
+            )
         message = "the credential is not accepted"
-        return RefusedError(_CODE, "CREDENTIALS_INVALID", message, check=check, principal=verdict.principal)
+        return CallRefusedError(_CODE, "CREDENTIALS_INVALID", message, check=check, principal=verdict.principal)
 
 
 def _text(value: str | bytes) -> str:

@@ -10,7 +10,7 @@ import grpc
 from interceptors.auth.policy import Decision, Policy
 from interceptors.calls.call import Call, Context, current_call
 from interceptors.calls.principal import Principal
-from interceptors.calls.refusal import RefusedError
+from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.handlers.base import CallInterceptor
 
@@ -39,7 +39,7 @@ class Authorise(CallInterceptor):
         if call is None or call.principal is None:
             # Authentication has refused such a call already; if it did not, a mistake in the chain must not open the door.
             message = "this server wants to know who calls"
-            raise RefusedError(grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_MISSING", message, check="principal_missing")
+            raise CallRefusedError(grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_MISSING", message, check="principal_missing")
         if method not in self._served:
             # Answered as unknown further in. Only who has proven who they are gets to hear which methods there are.
             return
@@ -51,8 +51,8 @@ class Authorise(CallInterceptor):
         self._record(_would_deny(method, decision, call, call.principal))
 
 
-def _denied(decision: Decision, principal: Principal) -> RefusedError:
-    return RefusedError(
+def _denied(decision: Decision, principal: Principal) -> CallRefusedError:
+    return CallRefusedError(
         grpc.StatusCode.PERMISSION_DENIED,
         "PERMISSION_DENIED",
         f"the caller may not call this method: {_needs(decision)}",

@@ -49,7 +49,7 @@ _REMEMBERED = 2048
 _LEAST_RSA_BITS = 2048
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 _SEGMENT = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]+")
-_MOST_SPIFFE_ID = 2048
+_MAX_SPIFFE_ID = 2048
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _DNS = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
 _COMMON_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
@@ -225,7 +225,7 @@ def _names(certificate: x509.Certificate) -> dict[Source, tuple[str, ...] | None
 
 
 def _is_spiffe_id(uri: str) -> bool:
-    if not uri.startswith(_SPIFFE) or len(uri) > _MOST_SPIFFE_ID:
+    if not uri.startswith(_SPIFFE) or len(uri) > _MAX_SPIFFE_ID:
         return False
     domain, *segments = uri.removeprefix(_SPIFFE).split("/")
     return bool(_TRUST_DOMAIN.fullmatch(domain)) and bool(segments) and all(_SEGMENT.fullmatch(part) for part in segments)

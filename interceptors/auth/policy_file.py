@@ -7,7 +7,7 @@ from pathlib import Path
 
 from interceptors.auth.policy import SCOPES, Policy
 from interceptors.calls.security_event import Record
-from interceptors.rules.file import Kind, RulesFile
+from interceptors.rules.file import RulesFile, RulesFormat
 from interceptors.rules.toml_text import LONGEST, PolicyError, too_long
 
 
@@ -22,4 +22,4 @@ class PolicyFile(RulesFile[Policy]):
         def parse(text: str, source: str) -> Policy:
             return Policy.parse(text, source, served, scopes=scopes)
 
-        super().__init__(path, Kind("the policy's file", parse, PolicyError, LONGEST, too_long), record, every)
+        super().__init__(path, RulesFormat("the policy's file", parse, PolicyError, LONGEST, too_long), record, every)

@@ -12,7 +12,7 @@ from interceptors.calls.hooks import Meter, Scanning
 from interceptors.calls.principal import Principal
 
 if TYPE_CHECKING:
-    from interceptors.calls.stages import Stage
+    from interceptors.calls.stages import StageTiming
 
 Context: TypeAlias = "aio.ServicerContext[Any, Any]"
 
@@ -34,7 +34,7 @@ class Call:
     """What the call is charged by; None where it is not."""
     scan: Scanning | None = None
     """What its upload is scanned by; None where nothing is."""
-    stages: list[Stage] = field(default_factory=list)
+    stages: list[StageTiming] = field(default_factory=list)
     """What was done for the call so far, in the order it ended."""
 
 

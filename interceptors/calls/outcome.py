@@ -11,7 +11,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
 from interceptors.calls.call import Context
-from interceptors.calls.refusal import RefusedError
+from interceptors.calls.refusal import CallRefusedError
 
 Describe = Callable[[Exception], status_pb2.Status]
 """The status a failure is told as; INTERNAL for whatever is not expected."""
@@ -42,7 +42,7 @@ def outcome(context: Context, error: BaseException | None) -> grpc.StatusCode:
     return code or grpc.StatusCode.UNKNOWN
 
 
-def ended_with(
+def final_code(
     context: Context, error: BaseException | None, describe: Describe, allowed: float | None = None
 ) -> grpc.StatusCode:
     """How a call ended, seen from inside of the recovery, where what a guard raises has not become a status yet.
@@ -60,16 +60,16 @@ def ended_with(
         return grpc.StatusCode.DEADLINE_EXCEEDED
     if context.done():
         return grpc.StatusCode.DEADLINE_EXCEEDED if _late(context, allowed) else grpc.StatusCode.CANCELLED
-    if isinstance(error, RefusedError):
+    if isinstance(error, CallRefusedError):
         return error.code
     if isinstance(error, Exception):
         return BY_NUMBER.get(describe(error).code, grpc.StatusCode.UNKNOWN)
     return grpc.StatusCode.UNKNOWN
 
 
-def reason_told(context: Context, error: BaseException | None, code: grpc.StatusCode, describe: Describe) -> str:
+def reported_reason(context: Context, error: BaseException | None, code: grpc.StatusCode, describe: Describe) -> str:
     """What a client was told for programs (ErrorInfo.reason) when its call ended with `code`; empty where it had left."""
-    if isinstance(error, RefusedError):
+    if isinstance(error, CallRefusedError):
         return error.reason if error.code is code else ""
     if isinstance(error, Exception) and not isinstance(error, aio.AbortError | aio.BaseError):
         status = describe(error)

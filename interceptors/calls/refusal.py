@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 
-class RefusedError(Exception):
+class CallRefusedError(Exception):
     """Ends a call with `code`; `reason` is for programs (UPPER_SNAKE_CASE), `message` for people, both sent as they are.
 
     `retry_after`: seconds after which another try is worth it, None: no advice. `details`: further google.rpc messages.

@@ -26,7 +26,7 @@ MOST = 1024
 
 
 @dataclass(eq=False, slots=True)
-class Stage:
+class StageTiming:
     """One stretch of work for a call. Entered where the work begins, left where it ends."""
 
     name: str
@@ -42,7 +42,7 @@ class Stage:
     told: EndStage | None = None
     """What is waiting for its end."""
 
-    def __enter__(self) -> Stage:
+    def __enter__(self) -> StageTiming:
         self.began = time.perf_counter()
         traced = _hook.get()
         if traced is not None:
@@ -56,8 +56,8 @@ class Stage:
         _finish(self)
 
 
-EndStage: TypeAlias = Callable[[Stage], None]
-StageHook: TypeAlias = Callable[[Stage], EndStage]
+EndStage: TypeAlias = Callable[[StageTiming], None]
+StageHook: TypeAlias = Callable[[StageTiming], EndStage]
 """Called with a stage that begins; what it returns is called when that one has ended."""
 
 _hook: ContextVar[StageHook | None] = ContextVar("stage_hook", default=None)
@@ -68,19 +68,19 @@ def trace_stages(hook: StageHook) -> None:
     _hook.set(hook)
 
 
-def stage(name: str, **attributes: Attribute) -> Stage:
+def stage(name: str, **attributes: Attribute) -> StageTiming:
     """To be entered where the work begins and left where it ends.
 
     `with stage("decode", bytes=n) as decoding: ...; decoding.attributes["container"] = "wav"`. When it has ended it is
     appended to the stages of the call that this task serves, with its error if it raised one. Outside of a call it is
     measured all the same.
     """
-    return Stage(name, attributes)
+    return StageTiming(name, attributes)
 
 
-def add_stage(name: str, began: float, seconds: float, error: str = "", **attributes: Attribute) -> Stage:
+def add_stage(name: str, began: float, seconds: float, error: str = "", **attributes: Attribute) -> StageTiming:
     """A stage that is over: what another process or a shared batch says it took. `began` by time.perf_counter()."""
-    added = Stage(name, attributes, began, error=error)
+    added = StageTiming(name, attributes, began, error=error)
     traced = _hook.get()
     if traced is not None:
         added.told = traced(added)
@@ -96,7 +96,7 @@ def reason_of(error: BaseException) -> str:
     return reason if isinstance(reason, str) and _REASON.fullmatch(reason) else type(error).__name__
 
 
-def _finish(ended: Stage) -> None:
+def _finish(ended: StageTiming) -> None:
     call = current_call()
     if call is not None and len(call.stages) < MOST:
         call.stages.append(ended)

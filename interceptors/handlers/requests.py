@@ -16,7 +16,7 @@ import grpc
 from grpc import aio
 
 from interceptors.calls.call import Context, current_call
-from interceptors.calls.refusal import RefusedError
+from interceptors.calls.refusal import CallRefusedError
 from interceptors.handlers.base import Handler, Wrapping
 
 _Parse = Callable[[bytes], Any]
@@ -75,7 +75,7 @@ def _streaming(check: Check, handler: Handler) -> Handler:
 
 
 async def _unknown(requests: AsyncIterator[bytes], context: Context) -> Any:
-    raise RefusedError(grpc.StatusCode.UNIMPLEMENTED, "METHOD_UNKNOWN", "this server has no such method")
+    raise CallRefusedError(grpc.StatusCode.UNIMPLEMENTED, "METHOD_UNKNOWN", "this server has no such method")
 
 
 async def _only(parse: _Parse, context: Context) -> Any:
@@ -86,7 +86,7 @@ async def _only(parse: _Parse, context: Context) -> Any:
     if context.done():  # a caller that left looks like one that sent nothing
         raise asyncio.CancelledError
     message = "the call ended without a request"
-    raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_MISSING", message)
+    raise CallRefusedError(grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_MISSING", message)
 
 
 def _as_it_is(raw: bytes) -> bytes:
@@ -112,7 +112,7 @@ def _parsed(parse: _Parse, raw: bytes) -> Any:
         return parse(raw)
     except Exception:  # whatever a deserialiser raises; protobuf's own errors quote the message
         message = "the request is no valid message of its type"
-        raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_MALFORMED", message) from None
+        raise CallRefusedError(grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_MALFORMED", message) from None
 
 
 async def _parsed_stream(parse: _Parse, requests: AsyncIterator[bytes]) -> AsyncIterator[Any]:

@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from interceptors.calls.refusal import RefusedError
+from interceptors.calls.refusal import CallRefusedError
 from interceptors.overload.limit import AdaptiveLimit
 
 GRACE = 1.0
@@ -74,7 +74,7 @@ class Admission:
 
     limit: AdaptiveLimit | None
     now: Callable[[], float]
-    full: Callable[[], RefusedError]
+    full: Callable[[], CallRefusedError]
     patience: float
     _on_the_way: set[Visit] = field(default_factory=set)
     _fresh: dict[Visit, float] = field(default_factory=dict)
@@ -187,7 +187,7 @@ async def working() -> AsyncIterator[Work]:
         yield work
 
 
-def no_room() -> RefusedError | None:
+def no_room() -> CallRefusedError | None:
     """For the servicer, where it turns a call away for want of room in a queue of its own. None outside of an admitted call."""
     current = _current.get()
     return None if current is None else current[0].full()

@@ -14,7 +14,7 @@ from typing import Final
 import grpc
 
 from interceptors.calls.call import Call, Context, current_call
-from interceptors.calls.refusal import RefusedError
+from interceptors.calls.refusal import CallRefusedError
 from interceptors.handlers.base import CallInterceptor
 from interceptors.overload.admission import Admission, Counts, Priority, Visit, arrive
 from interceptors.overload.limit import AdaptiveLimit
@@ -30,7 +30,7 @@ SHARES: Final[Mapping[Priority, float]] = {Priority.LOW: 0.7, Priority.NORMAL: 0
 PRESSED_SHARES: Final[Mapping[Priority, float]] = {Priority.LOW: 0.3, Priority.NORMAL: 0.7, Priority.HIGH: 1.0}
 """The same while memory or CPU are short."""
 
-PATIENCE: Final = 10.0
+WAIT_TIMEOUT: Final = 10.0
 """Seconds a call that is uploaded waits for a place: its sender has paid for the upload, so it is not turned away lightly."""
 UPLOADS: Final = 256
 """Calls between the door and the work, at most. They keep no engine busy, but each has a buffer and a stream."""
@@ -58,7 +58,7 @@ class Overload(CallInterceptor):
         expected_seconds: Callable[[], float] = lambda: 0.0,
         pressure: Pressure | None = None,
         spared: Callable[[Call], bool] = is_admin,
-        patience: float = PATIENCE,
+        patience: float = WAIT_TIMEOUT,
         uploads: int = UPLOADS,
         now: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
@@ -124,10 +124,10 @@ class Overload(CallInterceptor):
                 message = f"the call has {max(0.0, left):.1f} s left and would wait for {wait:.1f} s before its turn"
                 raise self._refusal("DEADLINE_UNREACHABLE", message)
 
-    def _full(self) -> RefusedError:
+    def _full(self) -> CallRefusedError:
         return self._refusal("SERVER_OVERLOADED", "the server has more to do than it can; try again later")
 
-    def _refusal(self, reason: str, message: str) -> RefusedError:
+    def _refusal(self, reason: str, message: str) -> CallRefusedError:
         self.refused[reason] += 1
         if self._crowd.refuse():
             counts = self.counts
@@ -138,7 +138,7 @@ class Overload(CallInterceptor):
                 counts.waiting,
                 counts.on_the_way,
             )
-        return RefusedError(grpc.StatusCode.UNAVAILABLE, reason, message, retry_after=self._crowd.retry_after())
+        return CallRefusedError(grpc.StatusCode.UNAVAILABLE, reason, message, retry_after=self._crowd.retry_after())
 
 
 class _Crowd:

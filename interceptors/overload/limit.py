@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 from statistics import median
 
-_MOST_AT_ONCE = 0.5
+_MAX_AT_ONCE = 0.5
 """A window takes this share of the limit away at most: one bad moment must not empty the server."""
 
 
@@ -31,14 +31,14 @@ class LimitRules:
     """A wait that is fine as a multiple of the work: one turn of a full batch, or of every lane."""
     samples: int = 10
     """Calls of one window at least, half of the limit where that is more."""
-    longest_window: float = 10.0
+    max_window: float = 10.0
     """Seconds after which three calls are enough."""
 
     def __post_init__(self) -> None:
         """Raises ValueError."""
         if not 1 <= self.lowest <= self.initial <= self.highest:
             raise ValueError(f"1 <= lowest <= initial <= highest: {self.lowest}, {self.initial}, {self.highest}")
-        if min(self.target_wait, self.longest_window) <= 0 or self.tolerance < 0 or self.samples < 1:
+        if min(self.target_wait, self.max_window) <= 0 or self.tolerance < 0 or self.samples < 1:
             raise ValueError("target_wait, longest_window and samples are above 0, tolerance is not below")
 
 
@@ -80,7 +80,7 @@ class AdaptiveLimit:
         if worked is not None:
             self._work.append(max(0.0, worked))
         enough = len(self._waits) >= max(self._rules.samples, self._limit / 2)
-        if enough or (len(self._waits) >= 3 and now - self._opened >= self._rules.longest_window):
+        if enough or (len(self._waits) >= 3 and now - self._opened >= self._rules.max_window):
             self._conclude(now)
 
     def _conclude(self, now: float) -> None:
@@ -88,7 +88,7 @@ class AdaptiveLimit:
         self.typical_wait = median(self._waits)
         if self._work:
             self.typical_work = median(self._work)
-        gradient = min(1.0, max(_MOST_AT_ONCE, self.fine_wait / max(self.typical_wait, 1e-9)))
+        gradient = min(1.0, max(_MAX_AT_ONCE, self.fine_wait / max(self.typical_wait, 1e-9)))
         before, needed = self._limit, self._peak >= self._limit / 2
         if gradient < 1.0:
             self._limit *= gradient

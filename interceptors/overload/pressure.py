@@ -56,7 +56,7 @@ class PressureRules:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class PressureReading:
     """What the files say; None: nothing. Shares 0..1; `periods` and `throttled` count from the group's beginning."""
 
     memory: float | None = None
@@ -91,12 +91,12 @@ class Groups:
         self._cpu = _place(cpu, paths.get("cpu", "/"))
         self._pressure = _place(root / "unified", paths.get("", "/"))  # systemd's hybrid layout has stalls here
 
-    def read(self) -> Reading:
+    def read(self) -> PressureReading:
         """How things stand. Reads some six small files."""
         # The tightest counts: a pod's limit may stand above the container's own.
         shares = [share for group in self._memory if (share := self._share(group)) is not None]
         cpu = _file(self._cpu / "cpu.stat", _table)
-        return Reading(
+        return PressureReading(
             memory=max(shares, default=None),
             memory_some=_file(self._pressure / "memory.pressure", lambda text: _stalled(text, "some")),
             memory_full=_file(self._pressure / "memory.pressure", lambda text: _stalled(text, "full")),
@@ -122,7 +122,7 @@ class Pressure:
         self._groups = groups
         self._rules = rules or PressureRules()
         self._every = every
-        self._last = Reading()
+        self._last = PressureReading()
         self._memory = Level.NONE
         self._task: asyncio.Task[None] | None = None
         self.level = Level.NONE
@@ -142,7 +142,7 @@ class Pressure:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    def take(self, reading: Reading) -> None:
+    def take(self, reading: PressureReading) -> None:
         """Judge a reading; CPU throttling by what has come since the one before."""
         rules, before = self._rules, self._last
         self._last = reading
@@ -166,7 +166,7 @@ class Pressure:
             self.take(await asyncio.to_thread(self._groups.read))
 
 
-def _memory_level(reading: Reading, rules: PressureRules, now: Level) -> Level:
+def _memory_level(reading: PressureReading, rules: PressureRules, now: Level) -> Level:
     critical = rules.memory_critical - (_HYSTERESIS if now is Level.CRITICAL else 0)
     elevated = rules.memory_elevated - (_HYSTERESIS if now is not Level.NONE else 0)
     if _over(reading.memory, critical) or _over(reading.memory_full, rules.memory_full_critical):
@@ -176,7 +176,7 @@ def _memory_level(reading: Reading, rules: PressureRules, now: Level) -> Level:
     return Level.NONE
 
 
-def _since(before: Reading, now: Reading) -> float | None:
+def _since(before: PressureReading, now: PressureReading) -> float | None:
     """Share of the scheduler's periods between two readings that were throttled."""
     if before.periods is None or before.throttled is None or now.periods is None or now.throttled is None:
         return None

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import grpc
 
 from interceptors.calls.call import Call, Context, current_call
-from interceptors.calls.refusal import RefusedError
+from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.stages import stage
 from interceptors.handlers.base import CallInterceptor
 from interceptors.quota.classes import QuotaClass, QuotaClasses, subject_of
@@ -52,7 +52,7 @@ class Quota(CallInterceptor):
         refused = False  # says by itself what is left
         try:
             yield
-        except RefusedError as error:
+        except CallRefusedError as error:
             refused = True
             if error.code is grpc.StatusCode.UNAVAILABLE:
                 await meter.refund()  # turned away by the server's own troubles

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.quota.classes import DEFAULT, QuotaClasses
-from interceptors.quota.stores.base import StoreAwayError
+from interceptors.quota.stores.base import StoreUnavailableError
 from interceptors.quota.stores.redis_client import ScriptClient
 from interceptors.rules.patterns import pattern_fault
 
@@ -126,7 +126,7 @@ class Overrides:
         """Take in what is set now; where that cannot be read, keep what is in force."""
         try:
             read = await self._store.read()
-        except StoreAwayError as error:
+        except StoreUnavailableError as error:
             if not self._away:
                 self._away = True
                 what = "quotas: the classes set at run time cannot be read from %s (%s); those last read stay in force"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import grpc
 from google.rpc import error_details_pb2
 
-from interceptors.calls.refusal import RefusedError
+from interceptors.calls.refusal import CallRefusedError
 from interceptors.quota.stores.base import Spent
 
 RATELIMIT = "ratelimit"
@@ -16,7 +16,7 @@ _IN_FLIGHT_RETRY = 1.0
 """Seconds. When a call of the caller's own ends is its own to know."""
 
 
-def refusal(spent: Spent, subject: str) -> RefusedError:
+def refusal(spent: Spent, subject: str) -> CallRefusedError:
     """RESOURCE_EXHAUSTED with a QuotaFailure, and the time after which the same call would be let in."""
     match spent.kind:
         case "too_large":
@@ -29,13 +29,13 @@ def refusal(spent: Spent, subject: str) -> RefusedError:
             return _refusal("QUOTA_EXCEEDED", f"the quota {spent.name} is spent", spent, subject, spent.retry_after)
 
 
-def _refusal(reason: str, message: str, spent: Spent, subject: str, retry_after: float | None) -> RefusedError:
+def _refusal(reason: str, message: str, spent: Spent, subject: str, retry_after: float | None) -> CallRefusedError:
     left = max(0.0, spent.remaining)
     failure = error_details_pb2.QuotaFailure()
     failure.violations.add(
         subject=subject, description=f"{message}; {left:.6g} left", quota_metric=spent.name, quota_id=spent.name
     )
-    return RefusedError(
+    return CallRefusedError(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         reason,
         message,

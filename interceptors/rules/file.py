@@ -28,7 +28,7 @@ _Rules = TypeVar("_Rules", bound=Rules)
 
 
 @dataclass(frozen=True, slots=True)
-class Kind(Generic[_Rules]):
+class RulesFormat(Generic[_Rules]):
     """What is in the file. `parse(text, source)` raises `fault`, whose message names file and line."""
 
     name: str
@@ -46,7 +46,7 @@ class RulesFile(Generic[_Rules]):
     Calls in progress keep the answer they got; a new version is asked from the next call on.
     """
 
-    def __init__(self, path: Path, kind: Kind[_Rules], record: Record | None, every: float) -> None:
+    def __init__(self, path: Path, kind: RulesFormat[_Rules], record: Record | None, every: float) -> None:
         """`every`: seconds between looks at the file; without a `record`, what happens to it is logged.
 
         Raises the kind's fault: a server does not start with bad rules.

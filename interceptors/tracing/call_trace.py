@@ -15,12 +15,12 @@ from typing import NamedTuple, TypeAlias
 
 import grpc
 
-from interceptors.calls.stages import Attribute, EndStage, Stage
+from interceptors.calls.stages import Attribute, EndStage, StageTiming
 from interceptors.tracing.headers import Parent
 
-MOST_SPANS = 1024
+MAX_SPANS = 1024
 """Of one call; further stages are counted alone."""
-_MOST_BATCHES = 64
+_MAX_BATCHES = 64
 """Of one call that are remembered."""
 
 
@@ -51,7 +51,7 @@ class SpanRef(NamedTuple):
 class Ran:
     """A stage that has ended, as a span."""
 
-    stage: Stage
+    stage: StageTiming
     span_id: int
     parent_id: int
 
@@ -110,19 +110,19 @@ class CallTrace:
         """Spans."""
         return 1 + len(self.ran)
 
-    def begin_stage(self, stage: Stage) -> EndStage:
+    def begin_stage(self, stage: StageTiming) -> EndStage:
         """A StageHook. The new stage is whatever this task does until it ends; what is begun within is its child."""
         above = _at.get()
         span_id = new_id(64)
         parent_id = above.span_id if above is not None and above.call is self else self.span.span_id
         _at.set(_At(self, span_id))
 
-        def end(ended: Stage) -> None:
+        def end(ended: StageTiming) -> None:
             # Not by a token: a generator that nobody finished ends in another context, which would raise.
             _at.set(above)
             if not self.open:
                 return
-            if len(self.ran) < MOST_SPANS:
+            if len(self.ran) < MAX_SPANS:
                 self.ran.append(Ran(ended, span_id, parent_id))
             else:
                 self.left_out += 1
@@ -131,7 +131,7 @@ class CallTrace:
 
     def in_batch(self, batch: BatchTrace) -> None:
         """Remember a batch that worked for this call."""
-        if self.open and len(self.batches) < _MOST_BATCHES:
+        if self.open and len(self.batches) < _MAX_BATCHES:
             self.batches.append(batch)
 
 

@@ -14,8 +14,8 @@ from google.rpc import code_pb2
 from grpc import aio
 
 from interceptors.calls.call import Call, Context, current_call
-from interceptors.calls.outcome import Describe, ended_with, reason_told
-from interceptors.calls.refusal import RefusedError
+from interceptors.calls.outcome import Describe, final_code, reported_reason
+from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.stages import trace_stages
 from interceptors.handlers.base import CallInterceptor
 from interceptors.tracing.call_trace import CallTrace, Deliver, SpanRef, enter_trace, new_id
@@ -90,11 +90,11 @@ class Tracing(CallInterceptor):
     ) -> None:
         trace.seconds = time.perf_counter() - trace.began
         trace.open = False  # what a task left behind does from here on is not the call's
-        trace.code = ended_with(context, error, self._describe, allowed)
+        trace.code = final_code(context, error, self._describe, allowed)
         trace.why = "sampled" if trace.span.sampled else self._sampling.kept(trace.code, trace.seconds)
         if not trace.why:
             return
-        trace.reason = reason_told(context, error, trace.code, self._describe)
+        trace.reason = reported_reason(context, error, trace.code, self._describe)
         trace.exception = self._unexpected(error)
         if self._principals and call is not None and call.principal is not None:
             trace.principal = call.principal.name
@@ -109,6 +109,6 @@ class Tracing(CallInterceptor):
 
         This stands inside of the recovery: refusals and bugs are exceptions yet.
         """
-        if not isinstance(error, Exception) or isinstance(error, RefusedError | aio.AbortError | aio.BaseError):
+        if not isinstance(error, Exception) or isinstance(error, CallRefusedError | aio.AbortError | aio.BaseError):
             return ""
         return type(error).__name__ if self._describe(error).code == code_pb2.INTERNAL else ""

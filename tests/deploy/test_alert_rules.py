@@ -16,15 +16,14 @@ import pytest
 import yaml
 from google.rpc import status_pb2
 
-from aligner_svc.engines.batching import BatchReport
-from aligner_svc.engines.batching import State as EngineState
+from aligner_svc.engines.batching import BatchReport, QueueState
 from aligner_svc.telemetry.metrics import CacheCounts, Metrics, Sources
 from aligner_svc.telemetry.metrics.server import MetricsServer
-from interceptors.antivirus.scanner import State as AntivirusState
+from interceptors.antivirus.scanner import ScannerState
 from interceptors.calls.call import Call
-from interceptors.calls.refusal import RefusedError
+from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.security_event import Event, SecurityEvent
-from interceptors.calls.stages import Stage
+from interceptors.calls.stages import StageTiming
 from interceptors.metrics import Ended
 from tests import PROJECT
 from tests.kit.prometheus_server import promtool, scraping
@@ -60,8 +59,8 @@ def full() -> Metrics:
         Sources(
             build={"version": "0.1.0", "engine": "pocketsphinx-5.1.1"},
             ready=lambda: True,
-            engine=lambda: EngineState(1, 2, 0.5, 1, 1, 1, 0.0, 1, None),
-            engine_lanes=2,
+            engine=lambda: QueueState(1, 2, 0.5, 1, 1, 1, 0.0, 1, None),
+            engine_slots=2,
             engine_queue=64,
             pools=[SimpleNamespace(name="decode", pids=[1, 2], size=2, waiting=0, restarts=0)],
             overload=SimpleNamespace(
@@ -70,7 +69,7 @@ def full() -> Metrics:
             quota_store=SimpleNamespace(degraded=False, losses=0),
             key_sources=lambda: {"https://issuer.example": keys},
             certificate_expires=lambda: time.time() + 90 * 86_400,
-            antivirus=lambda: AntivirusState(True, "", "ClamAV", 1, 3600.0, 0, 0, 1, Counter(clean=1), 0.1),
+            antivirus=lambda: ScannerState(True, "", "ClamAV", 1, 3600.0, 0, 0, 1, Counter(clean=1), 0.1),
             caches={"tokens": lambda: CacheCounts(9, 1, 1)},
             dropped={"audit": lambda: 0, "trace": lambda: 0, "log": lambda: 0},
         )
@@ -82,10 +81,12 @@ def full() -> Metrics:
 def work(metrics: Metrics) -> None:
     """One more of everything that is counted."""
     call = Call(
-        ALIGN, "ipv4:192.0.2.1:1", stages=[Stage("decode", seconds=0.01), Stage("align", {"audio_seconds": 4.4}, seconds=0.06)]
+        ALIGN,
+        "ipv4:192.0.2.1:1",
+        stages=[StageTiming("decode", seconds=0.01), StageTiming("align", {"audio_seconds": 4.4}, seconds=0.06)],
     )
     call.meter = SimpleNamespace()
-    spent = RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED", "spent")
+    spent = CallRefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED", "spent")
     for code, error in ((grpc.StatusCode.OK, None), (grpc.StatusCode.RESOURCE_EXHAUSTED, spent)):
         metrics.rpc._counted[ALIGN].started.inc()
         metrics.rpc._counted[ALIGN].handled[code].inc()

@@ -24,7 +24,7 @@ from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
 from aligner_svc.config.engine import QwenSettings
 from aligner_svc.domain import SAMPLE_RATE
 from aligner_svc.engines.qwen import checkpoint
-from aligner_svc.engines.qwen.forward import PackedAligner, Slots
+from aligner_svc.engines.qwen.forward import PackedAligner, TimestampSlots
 from aligner_svc.engines.qwen.preparation import Prepared
 from aligner_svc.server import Service, StartError
 from tests.kit import qwen_material, recordings, refusals, uploads
@@ -211,7 +211,7 @@ async def test_not_serving_while_the_device_fails(
     broken = threading.Event()
     plain = PackedAligner.__call__
 
-    def forward(model: PackedAligner, batch: Sequence[Prepared]) -> list[Slots]:
+    def forward(model: PackedAligner, batch: Sequence[Prepared]) -> list[TimestampSlots]:
         if broken.is_set():
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         return plain(model, batch)

@@ -18,7 +18,7 @@ from aligner_svc.config.limits import Limits
 from aligner_svc.server import StartError
 from tests.kit.recordings import SPEECH, TRANSCRIPT, WORDS
 from tests.kit.scripted_engine import ScriptedEngine
-from tests.kit.servers import PATIENCE, connect, gone, listening, service, serving, until
+from tests.kit.servers import WAIT_TIMEOUT, connect, gone, listening, service, serving, until
 from tests.kit.uploads import chunks, config, reached, send
 
 SERVICE = "aligner.v1.Aligner"
@@ -61,7 +61,7 @@ async def test_a_watcher_does_not_hold_the_drain():
     async with connect(server.address) as channel:
         watch = aiter(health_pb2_grpc.HealthStub(channel).Watch(health(), wait_for_ready=True))
         assert (await anext(watch)).status == SERVING
-        async with asyncio.timeout(PATIENCE / 2):  # the grace for calls in flight is twice as long
+        async with asyncio.timeout(WAIT_TIMEOUT / 2):  # the grace for calls in flight is twice as long
             await server.drain()
         assert (await anext(watch)).status == NOT_SERVING
 

@@ -19,8 +19,8 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc import aio
 
 from aligner_svc.telemetry.logs.pipeline import open_logs
-from aligner_svc.telemetry.logs.rate_limit import LogLimit, Rate
-from interceptors import CallInterceptor, HeaderLimits, Recovery, RefusedError, RequestId, Requests, current_call
+from aligner_svc.telemetry.logs.rate_limit import LineRate, LogLimit
+from interceptors import CallInterceptor, CallRefusedError, HeaderLimits, Recovery, RequestId, Requests, current_call
 from interceptors.access_log import LEVELS, AccessLog
 from interceptors.calls.principal import Principal
 from interceptors.calls.stages import stage
@@ -54,7 +54,7 @@ class Script:
             case "abort":
                 await context.abort(grpc.StatusCode.NOT_FOUND, "not here")
             case "refuse":
-                raise RefusedError(grpc.StatusCode.PERMISSION_DENIED, "NOT_ALLOWED", "not you")
+                raise CallRefusedError(grpc.StatusCode.PERMISSION_DENIED, "NOT_ALLOWED", "not you")
             case "domain":
                 raise TooLongError
             case "fail":
@@ -139,7 +139,7 @@ class Bench:
     def __init__(self, script: Script, *, level: str = "debug", limit: LogLimit | None = None, quiet=()) -> None:
         self.script = script
         self._stream = io.StringIO()
-        self._open = {"level": level, "stream": self._stream, "limit": limit or LogLimit(ordinary=Rate(1e6, 10**6))}
+        self._open = {"level": level, "stream": self._stream, "limit": limit or LogLimit(ordinary=LineRate(1e6, 10**6))}
         self._quiet = quiet
 
     @asynccontextmanager
@@ -320,7 +320,7 @@ async def test_there_are_as_many_lines_as_calls_of_each_code(script) -> None:
 
 async def test_in_a_flood_the_lines_and_what_they_leave_out_are_all_calls(script) -> None:
     """Refusals have a limit of their own, so that they cost no line of a call that was served."""
-    bench, script.deed = Bench(script, limit=LogLimit(ordinary=Rate(0.001, 10))), "refuse"
+    bench, script.deed = Bench(script, limit=LogLimit(ordinary=LineRate(0.001, 10))), "refuse"
     async with bench.serving() as channel:
         await asyncio.gather(*(counted(start(channel, KINDS[number % 4])) for number in range(100)))
         script.deed = "answer"

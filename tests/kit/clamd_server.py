@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.daemon import PATIENCE, Daemon
+from tests.kit.daemon import WAIT_TIMEOUT, Daemon
 
 EICAR = rb"*H+H$!ELIF-TSET-SURIVITNA-DRADNATS-RACIE$}7)CC7)^P(45XZP\4[PA@%P!O5X"[::-1]
 """The test virus, backwards: scanners would flag this file."""
@@ -82,7 +82,7 @@ class ClamdServer(Daemon):
         self.signatures += 1
         self._write_signatures()
         assert self.command("RELOAD") == "RELOADING"
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + WAIT_TIMEOUT
         while f"/{self.signatures}/" not in self.command("VERSION"):
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -90,7 +90,7 @@ class ClamdServer(Daemon):
     def command(self, word: str) -> str:
         """What the daemon answers."""
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(PATIENCE)
+            connection.settimeout(WAIT_TIMEOUT)
             connection.connect(str(self.path))
             connection.sendall(b"z%s\0" % word.encode())
             received = b""

@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from pathlib import Path
 
-PATIENCE = 30.0
+WAIT_TIMEOUT = 30.0
 """Seconds that anything may take."""
 # Below the range from which the kernel gives ports to clients: a server that is stopped gets its port back.
 _PORTS = range(20_000, 30_000)
@@ -43,7 +43,7 @@ class Daemon(ABC):
 
     def start(self) -> None:
         """Returns when it answers. A port that was taken meanwhile is another try."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + WAIT_TIMEOUT
         while time.monotonic() < deadline:
             port = self.port or free_port()
             self._process = subprocess.Popen(
@@ -65,7 +65,7 @@ class Daemon(ABC):
         """As a crash does: nothing is written, connections are cut."""
         if self.running:
             self._process.kill()
-            self._process.wait(PATIENCE)
+            self._process.wait(WAIT_TIMEOUT)
 
     def restart(self) -> None:
         """Killed and started again, at the same port."""
@@ -77,7 +77,7 @@ class Daemon(ABC):
         """Connections stay, the kernel takes new ones, and nobody answers: what a cut cable looks like."""
         self._process.send_signal(signal.SIGSTOP)
         # A signal is delivered some time later; what was asked before would be answered still.
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + WAIT_TIMEOUT
         while _state(self._process.pid) != "T" and time.monotonic() < deadline:
             time.sleep(0.001)
 

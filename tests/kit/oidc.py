@@ -14,7 +14,7 @@ import httpx
 import pytest_asyncio
 
 from tests.kit.npm import install
-from tests.kit.servers import PATIENCE, environment
+from tests.kit.servers import WAIT_TIMEOUT, environment
 
 HERE = Path(__file__).parent.parent / "oidc"
 AUDIENCE = "aligner"
@@ -38,7 +38,7 @@ class OidcProvider:
         target = resource if ":" in resource else f"https://aligner.example.org/{resource}"
         form = {"grant_type": "client_credentials", "scope": scope, "resource": target}
         headers = {"x-client-certificate": base64.b64encode(certificate).decode()} if certificate else {}
-        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as http:
+        async with httpx.AsyncClient(trust_env=False, timeout=WAIT_TIMEOUT) as http:
             answer = await http.post(f"{self.issuer}/token", data=form, auth=(client, "only-for-tests"), headers=headers)
         assert answer.status_code == 200, answer.text
         return answer.json()["access_token"]
@@ -53,14 +53,14 @@ class OidcProvider:
         """Idempotent. It answers nobody any more."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_TIMEOUT):
             await self._process.wait()
 
 
 async def said(process: asyncio.subprocess.Process) -> dict[str, Any]:
     """The next line of the provider's own; what its libraries say is passed over."""
     assert process.stdout is not None
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_TIMEOUT):
         while line := await process.stdout.readline():
             if line.startswith(b"{"):
                 return json.loads(line)

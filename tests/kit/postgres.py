@@ -20,7 +20,7 @@ from tests.kit.daemon import free_port
 
 USER, PASSWORD = "aligner", "s3cret/of:the@test"
 _QUOTED_PASSWORD = "s3cret%2Fof%3Athe%40test"
-_PATIENCE = 60.0
+_WAIT_TIMEOUT = 60.0
 _FAST = (
     "fsync=off",
     "synchronous_commit=off",
@@ -64,7 +64,7 @@ class Postgres:
 
     def start(self) -> None:
         """At the port it had before, else at a free one."""
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _WAIT_TIMEOUT
         while True:
             port = self.port or free_port()
             options = [part for option in _FAST for part in ("-c", option)]
@@ -102,7 +102,7 @@ class Postgres:
         """Connections are cut, as in a crash that tidies up."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
-            self._process.wait(_PATIENCE)
+            self._process.wait(_WAIT_TIMEOUT)
 
     def pause(self) -> None:
         """Connections stay and nobody answers: what a cut cable looks like."""

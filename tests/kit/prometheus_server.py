@@ -18,7 +18,7 @@ import pytest
 
 from tests.kit.daemon import free_port
 
-_PATIENCE = 30.0
+_WAIT_TIMEOUT = 30.0
 _CONFIG = """\
 global: {{scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 200ms}}
 rule_files: [{rules}]
@@ -62,7 +62,7 @@ class Prometheus:
         self.until(lambda: (self.value('timestamp(up{job="aligner"} == 1)') or 0) > began, "no scrape succeeded")
 
     def until(self, condition, what: str) -> None:
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _WAIT_TIMEOUT
         while time.monotonic() < deadline:
             assert self._process.poll() is None, self._log()
             if condition():
@@ -79,7 +79,7 @@ class Prometheus:
 
     def _get(self, what: str, **arguments) -> dict:
         try:
-            with urlopen(f"http://{self._address}/api/v1/{what}?{urlencode(arguments)}", timeout=_PATIENCE) as answer:
+            with urlopen(f"http://{self._address}/api/v1/{what}?{urlencode(arguments)}", timeout=_WAIT_TIMEOUT) as answer:
                 return json.load(answer)
         except URLError as error:
             raise AssertionError(f"{arguments}: {error.read().decode() if hasattr(error, 'read') else error}") from None
@@ -115,7 +115,7 @@ def scraping(target: str, rules: Path) -> Iterator[Prometheus]:
         yield server
     finally:
         process.kill()
-        process.wait(_PATIENCE)
+        process.wait(_WAIT_TIMEOUT)
         shutil.rmtree(home, ignore_errors=True)
 
 

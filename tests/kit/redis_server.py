@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.daemon import PATIENCE, Daemon
+from tests.kit.daemon import WAIT_TIMEOUT, Daemon
 
 PASSWORD = "s3cret/of:the@test"
 _QUOTED_PASSWORD = "s3cret%2Fof%3Athe%40test"
@@ -40,7 +40,7 @@ class RedisServer(Daemon):
 
     def command(self, *words: str) -> str:
         """What the server answers, the first lines of it, as it is on the wire."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=WAIT_TIMEOUT) as connection:
             connection.sendall(_line("AUTH", PASSWORD) + _line(*words))
             received = b""
             while received.count(b"\r\n") < 2 and (more := connection.recv(65536)):

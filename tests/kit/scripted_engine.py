@@ -15,7 +15,7 @@ class ScriptedEngine:
 
     name = "scripted-1"
     languages = frozenset({"en"})
-    longest_seconds = None
+    max_seconds = None
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()

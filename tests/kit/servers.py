@@ -25,7 +25,7 @@ from aligner_svc.engines.base import Engine
 from aligner_svc.server import Service
 
 ALIGNER = Path(sys.executable).with_name("aligner")
-PATIENCE = 60.0
+WAIT_TIMEOUT = 60.0
 """Seconds anything may take before a test gives up: far more than it needs."""
 
 _READY = re.compile(rb"aligner-svc ready on (\S+:\d+)")
@@ -52,14 +52,14 @@ async def calling(target: str) -> AsyncIterator[AlignerStub]:
 async def until(condition: Callable[[], bool | Awaitable[bool]], what: str) -> None:
     """Wait for what is about to happen; fails, and says for what, when it does not."""
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_TIMEOUT):
             while True:
                 met = condition()
                 if met if isinstance(met, bool) else await met:
                     return
                 await asyncio.sleep(0.005)
     except TimeoutError:
-        raise AssertionError(f"waited {PATIENCE:g} s in vain: {what}") from None
+        raise AssertionError(f"waited {WAIT_TIMEOUT:g} s in vain: {what}") from None
 
 
 def service(
@@ -92,7 +92,7 @@ def service(
     """
     built = Service(
         Settings(
-            server=ServerSettings(profile=profile, listen=listen, drain_delay=0.0, drain_grace=PATIENCE),
+            server=ServerSettings(profile=profile, listen=listen, drain_delay=0.0, drain_grace=WAIT_TIMEOUT),
             limits=limits or Limits(),
             decode=DecodeSettings(workers=decoders),
             engine=engine_settings or EngineSettings(name="qwen" if qwen else "pocketsphinx", workers=workers),
@@ -132,7 +132,7 @@ def listening(target: str) -> bool:
     """Whether a new connection to HOST:PORT is taken; one that is reset came while the door was being closed."""
     host, _, port = target.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+        socket.create_connection((host, int(port)), timeout=WAIT_TIMEOUT).close()
     except (ConnectionRefusedError, ConnectionResetError):
         return False
     return True
@@ -157,7 +157,7 @@ class Command:
         return target
 
     async def exit_code(self) -> int:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_TIMEOUT):
             return await self.process.wait()
 
     def children(self) -> list[int]:

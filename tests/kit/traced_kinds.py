@@ -11,7 +11,7 @@ import grpc
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc import aio
 
-from interceptors import Recovery, RefusedError, RequestId, Requests
+from interceptors import CallRefusedError, Recovery, RequestId, Requests
 from interceptors.calls.abort import abort_from_outside
 from interceptors.calls.stages import stage
 from interceptors.tracing.call_trace import CallTrace, Deliverable, current_span
@@ -55,13 +55,13 @@ class Kinds(grpc.GenericRpcHandler):
                 case "abort":
                     await context.abort(grpc.StatusCode.NOT_FOUND, "not here")
                 case "refuse":
-                    raise RefusedError(grpc.StatusCode.PERMISSION_DENIED, "NOT_ALLOWED", f"not you, {SECRET}")
+                    raise CallRefusedError(grpc.StatusCode.PERMISSION_DENIED, "NOT_ALLOWED", f"not you, {SECRET}")
                 case "too late":
                     with suppress(asyncio.CancelledError):
                         await asyncio.sleep(60)
                     while context.time_remaining() > 0:  # noqa: ASYNC110 - a caller's own clock may end the call a moment early
                         await asyncio.sleep(0)
-                    raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "TOO_SHORT", "it ended early")
+                    raise CallRefusedError(grpc.StatusCode.INVALID_ARGUMENT, "TOO_SHORT", "it ended early")
                 case "full":
                     raise FullError(SECRET)
                 case "fail":

@@ -39,7 +39,7 @@ class Phase:
     called_off: float = 0.05
     guesses: float = 0.0
     worker_dies: bool = False
-    redis_away: bool = False
+    redis_unavailable: bool = False
 
 
 PHASES = (
@@ -49,7 +49,7 @@ PHASES = (
     Phase("usual load again", 20),
     Phase("a worker process dies", 15, worker_dies=True),
     Phase("somebody guesses at keys", 25, guesses=4),
-    Phase("the quotas' store is away", 20, redis_away=True),
+    Phase("the quotas' store is away", 20, redis_unavailable=True),
     Phase("usual load again", 15),
 )
 STREAMS, INFO, BROKEN, INFECTED, STRANGERS, READERS = 0.15, 0.5, 0.15, 0.1, 0.1, 0.1
@@ -164,7 +164,7 @@ def _happens(scene: Scene, phase: Phase) -> None:
         with suppress(ProcessLookupError):
             os.kill(max(scene.server.children()), signal.SIGKILL)
     if scene.redis is not None:
-        if phase.redis_away:
+        if phase.redis_unavailable:
             scene.redis.kill()
         elif not scene.redis.running:
             scene.redis.start()

@@ -14,10 +14,10 @@ _BEHIND: Final = 4096
 _TAIL: Final = 22 + 0xFFFF
 """A ZIP's directory is found from the end: its last record, and a comment of 65535 bytes at most."""
 
-_MOST_RECORDS: Final = 64
+_MAX_RECORDS: Final = 64
 """Ends of ZIP directories looked at. By chance there is one in 65,000 files; more are there to hide one."""
 
-_MOST_BOXES: Final = 256
+_MAX_BOXES: Final = 256
 """Boxes, chunks or objects on the top level that are stepped over; recordings have about ten."""
 
 
@@ -40,7 +40,7 @@ def ends_as_zip(view: memoryview) -> bool:
     """Whether programs that open ZIP archives find one, whatever is in front of it: APPNOTE.TXT 4.3.16."""
     tail = bytes(view[-_TAIL:])
     at = tail.rfind(b"PK\x05\x06")
-    for _ in range(_MOST_RECORDS):
+    for _ in range(_MAX_RECORDS):
         if at < 0:
             return False
         if len(tail) - at >= 22 and _has_directory(view, tail, at):
@@ -84,7 +84,7 @@ def _au(view: memoryview) -> int | None:
 def _boxes(view: memoryview) -> int | None:
     """MP4: where the first thing stands that is no box, or reaches beyond the file."""
     at = 0
-    for _ in range(_MOST_BOXES):
+    for _ in range(_MAX_BOXES):
         header = bytes(view[at : at + 16])
         size = int.from_bytes(header[:4], "big")
         if size == 1:
@@ -102,7 +102,7 @@ def _is_name(name: bytes) -> bool:
 
 def _caf(view: memoryview) -> int | None:
     at = 8
-    for _ in range(_MOST_BOXES):
+    for _ in range(_MAX_BOXES):
         name, size = bytes(view[at : at + 4]), int.from_bytes(view[at + 4 : at + 12], "big", signed=True)
         if name == b"data" and size == -1:  # to the end of the file, as a recorder leaves it that is switched off
             return None
@@ -114,7 +114,7 @@ def _caf(view: memoryview) -> int | None:
 
 def _asf(view: memoryview) -> int | None:
     at = 0
-    for _ in range(_MOST_BOXES):
+    for _ in range(_MAX_BOXES):
         size = int.from_bytes(view[at + 16 : at + 24], "little")
         if size < 24 or at + size > view.nbytes:
             return at or None

@@ -7,7 +7,7 @@ from typing import Final
 
 from aligner_svc.audio.sniff.containers import by_frames
 
-_MOST_TAGS: Final = 16
+_MAX_TAGS: Final = 16
 """Programs that prepend a tag without looking leave two or three. A tag may be 10 bytes long: an upload of nothing else
 would hold up the event loop for a second for every 10 MiB."""
 
@@ -28,7 +28,7 @@ class Tagged:
 def behind_tags(view: memoryview) -> Tagged | str:
     """The container behind the tags at the start, or what this is instead."""
     at = 0
-    for _ in range(_MOST_TAGS):
+    for _ in range(_MAX_TAGS):
         size = _tag_bytes(bytes(view[at : at + 10]))
         if not size:
             break

@@ -14,7 +14,7 @@ from aligner_svc.cli.alignment import corpus
 from aligner_svc.cli.alignment.output import SUFFIXES, choose
 from aligner_svc.cli.credentials import ServerOptions
 from aligner_svc.cli.failures import reported
-from aligner_svc.cli.options import Encoding, OutputFormat, Request
+from aligner_svc.cli.options import HeaderlessEncoding, OutputFormat, Request
 from aligner_svc.cli.server_options import with_server
 
 STDIN = Path("-")
@@ -44,7 +44,9 @@ def align(  # noqa: PLR0917 - typer makes a flag of each
         bool, typer.Option("--stream", help="Send in chunks. Files over the server's limit for one message always are.")
     ] = False,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, metavar="N", help="For DIR: files at a time.")] = 4,
-    encoding: Annotated[Encoding | None, typer.Option(help="The audio is headerless samples. Needs --sample-rate.")] = None,
+    encoding: Annotated[
+        HeaderlessEncoding | None, typer.Option(help="The audio is headerless samples. Needs --sample-rate.")
+    ] = None,
     sample_rate: Annotated[int, typer.Option(min=0, metavar="HZ", help="Headerless audio only.")] = 0,
     channels: Annotated[int, typer.Option(min=0, metavar="N", help="Headerless audio only; 0 means one.")] = 0,
     timeout: Annotated[

@@ -20,7 +20,7 @@ TEXT_SUFFIXES = (".txt", ".lab")
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class CorpusJob:
     """One file to align and where the answer goes."""
 
     audio: Path
@@ -32,7 +32,7 @@ class Job:
 class Plan:
     """What a tree holds, sorted: the jobs, and what is not paired."""
 
-    jobs: list[Job]
+    jobs: list[CorpusJob]
     audio_without_text: list[Path]
     text_without_audio: list[Path]
 
@@ -64,7 +64,7 @@ def plan(root: Path, out: Path, suffix: str) -> Plan:
             continue
         used.add(path.with_suffix(""))
         name = path.stem if stems[path.with_suffix("")] == 1 else path.name
-        jobs.append(Job(path, text, out / path.relative_to(root).with_name(name + suffix)))
+        jobs.append(CorpusJob(path, text, out / path.relative_to(root).with_name(name + suffix)))
     texts = [path for path in files if path.suffix in TEXT_SUFFIXES and path.with_suffix("") not in used]
     return Plan(jobs, lonely, list(_not_below(texts, out)))
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from aligner_svc import domain
 from aligner_svc.cli.alignment import output, progress
-from aligner_svc.cli.alignment.corpus import Job, Plan, read_text
+from aligner_svc.cli.alignment.corpus import CorpusJob, Plan, read_text
 from aligner_svc.cli.alignment.table import printable
 from aligner_svc.cli.failures import FAILED, Failure, from_client, warn
 from aligner_svc.cli.interrupt import leaving_at_once
@@ -61,7 +61,7 @@ def run(plan: Plan, root: Path, out: Path, chosen: OutputFormat, request: Reques
         raise typer.Exit(FAILED)
 
 
-async def _align_all(jobs: list[Job], chosen: OutputFormat, request: Request, width: int) -> Outcome:
+async def _align_all(jobs: list[CorpusJob], chosen: OutputFormat, request: Request, width: int) -> Outcome:
     async with request.connection.open_async() as aligner:
         # First of all: a server that is not there should be said once and not for every file.
         limit = (await aligner.server_info()).limits.unary_audio_bytes
@@ -85,7 +85,7 @@ async def _align_all(jobs: list[Job], chosen: OutputFormat, request: Request, wi
 
 
 async def _try(
-    aligner: AsyncAligner, limit: int, job: Job, chosen: OutputFormat, request: Request
+    aligner: AsyncAligner, limit: int, job: CorpusJob, chosen: OutputFormat, request: Request
 ) -> Failed | Sequence[domain.Warning]:
     try:
         return await _align_one(aligner, limit, job, chosen, request)
@@ -100,7 +100,7 @@ async def _try(
 
 
 async def _align_one(
-    aligner: AsyncAligner, limit: int, job: Job, chosen: OutputFormat, request: Request
+    aligner: AsyncAligner, limit: int, job: CorpusJob, chosen: OutputFormat, request: Request
 ) -> Sequence[domain.Warning]:
     transcript = read_text(job.text)
     if job.audio.stat().st_size > limit:

@@ -61,7 +61,7 @@ def audit(  # noqa: PLR0917 - typer makes flags of them; nobody gives them by po
     Exit codes: 0 done, if with nothing found; 1 the log cannot be read; 2 wrong usage or settings.
     """
     with reported():
-        from aligner_svc.telemetry.audit.report import Reading, Selection, summarise
+        from aligner_svc.telemetry.audit.report import AuditReading, Selection, summarise
 
         now = datetime.now(UTC)
         selection = Selection(
@@ -73,7 +73,7 @@ def audit(  # noqa: PLR0917 - typer makes flags of them; nobody gives them by po
             since=_moment("--since", since, now),
             until=_moment("--until", until, now),
         )
-        reading = Reading(_files(file, rotated, config))
+        reading = AuditReading(_files(file, rotated, config))
         entries = selection.filter(reading)
         as_table = (output_format or _default_format()) is AuditFormat.TABLE
         if summary:

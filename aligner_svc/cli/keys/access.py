@@ -26,7 +26,7 @@ _CONNECT_TIMEOUT = 5.0
 """Seconds; a person waits longer than a call does."""
 
 
-class Access:
+class KeyAccess:
     """One command's. `now` is the Unix time at which it began."""
 
     def __init__(self, settings: KeySettings, store: KeyStore, record: Record) -> None:
@@ -87,7 +87,7 @@ class Access:
         return key.reveal(), record
 
 
-def run(config: Path | None, work: Callable[[Access], Awaitable[None]], *, makes: bool = False) -> None:
+def run(config: Path | None, work: Callable[[KeyAccess], Awaitable[None]], *, makes: bool = False) -> None:
     """`work`, on the database the settings name; `makes` it if it is a file that is not there. Raises Failure."""
     settings = _settings(config)
     _warn_of_rights(settings.keys)
@@ -106,7 +106,7 @@ def run(config: Path | None, work: Callable[[Access], Awaitable[None]], *, makes
         audit.close()
 
 
-async def _run(settings: KeySettings, record: Record, work: Callable[[Access], Awaitable[None]], makes: bool) -> None:
+async def _run(settings: KeySettings, record: Record, work: Callable[[KeyAccess], Awaitable[None]], makes: bool) -> None:
     store = open_store(settings, connect_timeout=_CONNECT_TIMEOUT)
     try:
         file = store.sqlite_file
@@ -117,7 +117,7 @@ async def _run(settings: KeySettings, record: Record, work: Callable[[Access], A
                 hint="`aligner keys create` makes it; elsewhere: ALIGNER_KEYS__DATABASE=sqlite:////FILE or postgresql://...",
             )
         await store.migrate()
-        await work(Access(settings, store, record))
+        await work(KeyAccess(settings, store, record))
     except KeyStoreError as error:
         hint = "set ALIGNER_KEYS__DATABASE to where keys are kept, or try again"
         raise Failure(f"the key database ({store}) cannot be used", why=str(error), hint=hint, exit_code=UNAVAILABLE) from None

@@ -16,7 +16,7 @@ from aligner_svc.cli.failures import Failure, reported, warn
 from aligner_svc.cli.keys import arguments, shown
 
 if TYPE_CHECKING:
-    from aligner_svc.cli.keys.access import Access
+    from aligner_svc.cli.keys.access import KeyAccess
     from interceptors.auth.api_keys.store import KeyRecord
 
 
@@ -59,7 +59,7 @@ def create(
     with reported():
         named, granted, lifetime = arguments.label(label), arguments.scopes(scope or ["align"]), arguments.lifetime(expires)
 
-        async def work(access: Access) -> None:
+        async def work(access: KeyAccess) -> None:
             pepper = await access.pepper()
             key, record = access.new_key(pepper, named, granted, lifetime)
             await access.store.add(record)
@@ -79,7 +79,7 @@ def list_keys(output_format: PrintList = None, config: Config = None) -> None:
 
     with reported():
 
-        async def work(access: Access) -> None:
+        async def work(access: KeyAccess) -> None:
             records = await access.store.list()
             if _as_json(output_format):
                 shown.print_json([shown.as_object(record, access.now) for record in records])
@@ -100,7 +100,7 @@ def show(key: KeyId, output_format: PrintList = None, config: Config = None) -> 
 
     with reported():
 
-        async def work(access: Access) -> None:
+        async def work(access: KeyAccess) -> None:
             record = await access.find(key)
             if _as_json(output_format):
                 shown.print_json(shown.as_object(record, access.now))
@@ -130,7 +130,7 @@ def rotate(
         both = arguments.seconds("--overlap", overlap, zero=True)
         given = None if expires is None else (arguments.lifetime(expires),)
 
-        async def work(access: Access) -> None:
+        async def work(access: KeyAccess) -> None:
             old = await access.find(key)
             pepper = await access.pepper()
             (lifetime,) = given or (None if old.expires is None else old.expires - old.created,)
@@ -163,7 +163,7 @@ def revoke(
 
     with reported():
 
-        async def work(access: Access) -> None:
+        async def work(access: KeyAccess) -> None:
             record = await access.find(key)
             if await access.store.revoke(record.id, access.now):
                 access.record(Event.KEY_REVOKED, record.id, _detail(record))

@@ -19,7 +19,7 @@ from interceptors.quota.classes import PEER, QuotaClass, QuotaClasses
 from interceptors.quota.classes_file import QuotaClassesFile, built_in
 from interceptors.quota.classes_text import QuotaError
 from interceptors.quota.overrides import OverrideStore, TooManyError, known, name_fault
-from interceptors.quota.stores.base import StoreAwayError
+from interceptors.quota.stores.base import StoreUnavailableError
 from interceptors.quota.stores.redis_store import RedisStore
 from interceptors.rules.patterns import PROOFS
 
@@ -53,7 +53,7 @@ class Usage:
         return max(self.used.values(), default=0.0)
 
 
-class Access:
+class QuotaAccess:
     """One command's."""
 
     def __init__(self, file: QuotaClasses, source: str, store: RedisStore, overrides: OverrideStore, record: Record) -> None:
@@ -126,7 +126,7 @@ def name_or_pattern(text: str) -> str:
     return text
 
 
-def run(config: Path | None, work: Callable[[Access], Awaitable[None]]) -> None:
+def run(config: Path | None, work: Callable[[QuotaAccess], Awaitable[None]]) -> None:
     """`work`, on the Redis the settings name. Raises Failure."""
     settings = _settings(config)
     url = settings.quota.redis
@@ -150,18 +150,18 @@ def run(config: Path | None, work: Callable[[Access], Awaitable[None]]) -> None:
     except AuditError as error:
         raise Failure("nothing was done", why=str(error)) from None
     try:
-        asyncio.run(_run(Access(classes, source, store, overrides, audit.record), work))
+        asyncio.run(_run(QuotaAccess(classes, source, store, overrides, audit.record), work))
     except TooManyError as error:
         hint = "give classes by patterns, or in the file; `aligner quotas overrides` lists them"
         raise Failure("nothing was done", why=str(error), hint=hint) from None
-    except StoreAwayError as error:
+    except StoreUnavailableError as error:
         hint = "is it up, and ALIGNER_QUOTA__REDIS as the servers have it?"
         raise Failure(f"Redis ({store.place}) cannot be used", why=str(error), hint=hint, exit_code=UNAVAILABLE) from None
     finally:
         audit.close()
 
 
-async def _run(access: Access, work: Callable[[Access], Awaitable[None]]) -> None:
+async def _run(access: QuotaAccess, work: Callable[[QuotaAccess], Awaitable[None]]) -> None:
     try:
         await work(access)
     finally:

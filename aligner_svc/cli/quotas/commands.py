@@ -15,13 +15,13 @@ from aligner_svc.cli.failures import USAGE, Failure, reported, warn
 from aligner_svc.cli.quotas import shown
 
 if TYPE_CHECKING:
-    from aligner_svc.cli.quotas.access import Access
+    from aligner_svc.cli.quotas.access import QuotaAccess
 
 _SECONDS = 5
 """Until servers have read what was set: interceptors.quota.overrides.EVERY, whose import takes time."""
 
 
-class Format(StrEnum):
+class QuotaFormat(StrEnum):
     """How it is shown."""
 
     TABLE = "table"
@@ -29,7 +29,7 @@ class Format(StrEnum):
 
 
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="TOML settings; default aligner.toml, if there.")]
-Print = Annotated[Format | None, typer.Option("--format", "-f", help="Default: table on a terminal, json elsewhere.")]
+Print = Annotated[QuotaFormat | None, typer.Option("--format", "-f", help="Default: table on a terminal, json elsewhere.")]
 
 
 def show(
@@ -50,14 +50,14 @@ def show(
     with reported():
         name = None if principal is None else subject(principal)
 
-        async def one(access: Access) -> None:
+        async def one(access: QuotaAccess) -> None:
             usage = await access.usage(name or "")
             if _as_json(output_format):
                 shown.print_json(shown.as_object(usage))
             else:
                 shown.print_one(usage)
 
-        async def several(access: Access) -> None:
+        async def several(access: QuotaAccess) -> None:
             usages = await access.most_used(limit)
             if _as_json(output_format):
                 shown.print_json([shown.as_object(usage) for usage in usages])
@@ -84,7 +84,7 @@ def reset(
     with reported():
         name = subject(principal)
 
-        async def work(access: Access) -> None:
+        async def work(access: QuotaAccess) -> None:
             used = (await access.usage(name)).used
             await access.store.reset(name)
             parts = ", ".join(f"{quota} {part:.0%} used" for quota, part in used.items() if part >= 0.005)
@@ -116,14 +116,14 @@ def set_class(
         if (quota_class is None) is not default:
             raise Failure("a class is needed, or --default, and not both", hint=f"{name} CLASS", exit_code=USAGE)
 
-        async def put(access: Access) -> None:
+        async def put(access: QuotaAccess) -> None:
             target = quota_class or ""
             access.check_class(target)
             before = await access.overrides.put(name, target)
             access.record(name, f"class {target}, was {_was(before)}")
             typer.echo(f"{name} is in the class {target}: servers take it over within {_SECONDS} s", err=True)
 
-        async def take_back(access: Access) -> None:
+        async def take_back(access: QuotaAccess) -> None:
             before = await access.overrides.remove(name)
             if before is None:
                 warn(f"{name} was put in no class at run time; `aligner quotas overrides` lists who was")
@@ -143,7 +143,7 @@ def overrides(output_format: Print = None, config: Config = None) -> None:
 
     with reported():
 
-        async def work(access: Access) -> None:
+        async def work(access: QuotaAccess) -> None:
             given = await access.overrides.read()
             if _as_json(output_format):
                 shown.print_json(given)
@@ -159,5 +159,5 @@ def _was(before: str | None) -> str:
     return "that of the file" if before is None else f"{before}, set at run time"
 
 
-def _as_json(chosen: Format | None) -> bool:
-    return not sys.stdout.isatty() if chosen is None else chosen is Format.JSON
+def _as_json(chosen: QuotaFormat | None) -> bool:
+    return not sys.stdout.isatty() if chosen is None else chosen is QuotaFormat.JSON

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from aligner_svc.cli.top.scrape import Interval, Scrape
 
 DEFAULT_URL = "http://127.0.0.1:9464/metrics"
-_PATIENCE = 2.0
+_WAIT_TIMEOUT = 2.0
 """Seconds the server may take to answer."""
 _FIRST = 1.0
 """Seconds between the two looks of --once, at most: rates need two."""
@@ -72,7 +72,7 @@ def _live(url: str, interval: float) -> None:
             while True:
                 trouble = ""
                 try:
-                    scrape = parse(fetch(url, _PATIENCE), time.monotonic())
+                    scrape = parse(fetch(url, _WAIT_TIMEOUT), time.monotonic())
                     shown, last = Interval.between(last, scrape), scrape
                 except ScrapeError as error:
                     since = f"; last seen {span(time.monotonic() - last.at)} ago" if last is not None else ""
@@ -90,7 +90,7 @@ def _look(url: str) -> Scrape:
     from aligner_svc.cli.top.scrape import ScrapeError, fetch, parse
 
     try:
-        return parse(fetch(url, _PATIENCE), time.monotonic())
+        return parse(fetch(url, _WAIT_TIMEOUT), time.monotonic())
     except ScrapeError as error:
         hint = "does a server run there with metrics on (setting metrics.listen)? Else name it with --metrics-url"
         raise Failure(f"no metrics from {_shown(url)}", why=str(error), hint=hint, exit_code=UNAVAILABLE) from None

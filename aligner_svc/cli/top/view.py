@@ -120,11 +120,11 @@ def _engine(interval: Interval) -> list[Text]:
         oldest = after.total("aligner_engine_queue_oldest_seconds")
         more = f", oldest {_duration(oldest)}" if waiting and oldest is not None else ""
         lines.append(_row("queue", f"{waiting:.0f}{f' of {room:.0f}' if room else ''}{more}", style))
-    lanes, busy = after.total("aligner_engine_lanes"), interval.rate("aligner_engine_busy_seconds_total")
-    if lanes:
+    slots, busy = after.total("aligner_engine_lanes"), interval.rate("aligner_engine_busy_seconds_total")
+    if slots:
         running = after.total("aligner_engine_running_batches") or 0.0
-        used = f", busy {min(1.0, busy / lanes):.0%}" if busy is not None else ""
-        lines.append(_row("lanes", f"{running:.0f} of {lanes:.0f}{used}"))
+        used = f", busy {min(1.0, busy / slots):.0%}" if busy is not None else ""
+        lines.append(_row("lanes", f"{running:.0f} of {slots:.0f}{used}"))
     items, padding = interval.mean("aligner_batch_items"), interval.mean("aligner_batch_padding_ratio")
     if items is not None:
         lines.append(_row("batch", f"{items:.1f} items" + (f", padding {padding:.0%}" if padding is not None else "")))

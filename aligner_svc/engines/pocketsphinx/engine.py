@@ -24,7 +24,7 @@ MATCH_THRESHOLD = 0.5
 """Match score below which transcript and audio are said not to belong together."""
 _MATCHED = 0.75
 """Match score above which words are believed as they are: the lowest of 80 clips with their own transcript."""
-_MOST_SPOKEN = 100
+_MAX_SPOKEN = 100
 """Spoken words one token may have: what is said in a window. A 4,000-digit number has more, and no window holds it."""
 _CHARS_A_WORD = 6
 _WINDOW_TIMEOUT = 60.0
@@ -41,7 +41,7 @@ class PocketSphinxEngine:
 
     name = f"pocketsphinx-{version('pocketsphinx')}"
     languages = frozenset({"en"})
-    longest_seconds = None
+    max_seconds = None
 
     def __init__(self, settings: EngineSettings, sandbox: SandboxMode = "best-effort", watch: BatchWatch | None = None) -> None:
         module = "aligner_svc.engines.pocketsphinx.worker"
@@ -51,9 +51,9 @@ class PocketSphinxEngine:
             self._run,
             size=lambda window: len(window.samples),
             budget=1,
-            most_items=1,
+            max_items=1,
             queue=settings.queue,
-            lanes=settings.workers,
+            slots=settings.workers,
             watch=watch,
         )
         """The queue in front of them, a window an item; its `state` is for metrics."""
@@ -85,7 +85,7 @@ class PocketSphinxEngine:
             samples: npt.NDArray[np.int16], coming: Sequence[Token], last: bool, complete: bool
         ) -> Prefix[TokenSpan]:
             nonlocal queued, busy
-            request = encode_request([token.spoken[:_MOST_SPOKEN] for token in coming], last, complete)
+            request = encode_request([token.spoken[:_MAX_SPOKEN] for token in coming], last, complete)
             done = await self.batcher.submit(_Window(request, samples), caller)
             queued, busy = queued + done.queued + done.result.queued, busy + done.result.busy
             answer = decode_answer(done.result.header)

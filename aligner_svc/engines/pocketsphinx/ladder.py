@@ -58,7 +58,7 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class LadderWindow:
     """`placements[i]` is None where word i is not in the audio; words past `reached` may come later."""
 
     placements: Sequence[Placement | None]
@@ -73,7 +73,7 @@ class Ladder:
         self._recogniser = recogniser
         self._phonemes = phonemes
 
-    def align(self, samples: Samples, words: Sequence[str], exits: Sequence[int] = ()) -> Window:
+    def align(self, samples: Samples, words: Sequence[str], exits: Sequence[int] = ()) -> LadderWindow:
         """Place `words` in `samples`. `exits`: counts of words after which the audio may end; none: it holds all."""
         levels = _levels(samples)
         noisy = bool(np.subtract(*np.percentile(levels, [95, 5])) < CLEAN_RANGE_DB) if len(levels) else True
@@ -87,7 +87,7 @@ class Ladder:
             if not segments and first is not None and not heard.whole:  # words never in doubt are where they were
                 segments = {index: first[index] for index in present}
         placements = [_fuse(segments.get(index), heard.sightings.get(index), noisy, heard.whole) for index in range(len(words))]
-        return Window(_in_order(placements), heard.reached, noisy)
+        return LadderWindow(_in_order(placements), heard.reached, noisy)
 
     def _place(
         self, samples: Samples, words: Sequence[str], exits: Sequence[int], loud: npt.NDArray[np.bool_]

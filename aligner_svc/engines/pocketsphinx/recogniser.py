@@ -22,7 +22,7 @@ from aligner_svc.engines.pocketsphinx.lexicon import Speller
 
 FRAME_RATE = 200
 _GRAMMAR = "aligner"
-_MOST_ADDED_WORDS = 20_000
+_MAX_ADDED_WORDS = 20_000
 """Words added to the decoder's dictionary before it is rebuilt, so that it cannot grow for ever."""
 _EXIT = 0.5
 """Probability of leaving an open grammar after a word; at 1e-4 ten of 24 cut-off recordings fail."""
@@ -99,7 +99,7 @@ class Recogniser:
 
     def _ensure(self, words: Sequence[str]) -> None:
         new = [word for word in dict.fromkeys(words) if self._decoder.lookup_word(word) is None]
-        if self._added + len(new) > _MOST_ADDED_WORDS:
+        if self._added + len(new) > _MAX_ADDED_WORDS:
             self._decoder, self._added = self._build(), 0
             new = [word for word in dict.fromkeys(words) if self._decoder.lookup_word(word) is None]
         for word in new:

@@ -12,9 +12,9 @@ from itertools import pairwise
 
 from aligner_svc.engines.pocketsphinx.ladder import Placement
 
-_LONGEST_RUN = 3
+_MAX_RUN = 3
 """Words in a row; more of them missing is a passage that was left out, not slurred."""
-_SHORTEST_SHARE = 0.5
+_MIN_SHARE = 0.5
 """Of the usual duration. Fluent speech leaves none between neighbours, a reduced word keeps more than half."""
 _PHONE_SECONDS = 0.065
 """A phone in fluent English; function words are quicker, content words slower."""
@@ -44,11 +44,11 @@ def repair(
     for left, right in pairwise(heard):
         run = range(left + 1, right)
         before, after = placements[left], placements[right]
-        if not 0 < len(run) <= _LONGEST_RUN or before is None or after is None:
+        if not 0 < len(run) <= _MAX_RUN or before is None or after is None:
             continue
         gap = narrow(Gap(before.end, after.start))
         total = sum(phones[index] for index in run)
-        if gap.end - gap.start < _SHORTEST_SHARE * _PHONE_SECONDS * total:
+        if gap.end - gap.start < _MIN_SHARE * _PHONE_SECONDS * total:
             continue
         at = gap.start
         for index in run:

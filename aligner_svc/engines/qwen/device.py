@@ -12,7 +12,7 @@ import torch
 from aligner_svc.config.engine import QwenSettings
 from aligner_svc.engines.base import EngineStartError
 from aligner_svc.engines.batching import DeviceMemoryError
-from aligner_svc.engines.qwen.forward import Slots
+from aligner_svc.engines.qwen.forward import TimestampSlots
 from aligner_svc.engines.qwen.memory import return_memory
 from aligner_svc.engines.qwen.preparation import Prepared
 
@@ -46,7 +46,7 @@ def _cpu_multiplies_bf16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - there is no public question
 
 
-def _checked(answers: list[Slots]) -> list[Slots]:
+def _checked(answers: list[TimestampSlots]) -> list[TimestampSlots]:
     """Raises RuntimeError where the device computed NaN: the batcher finds out whose fault it is."""
     if not all(np.isfinite(slots.probabilities).all() for slots in answers):
         raise RuntimeError("the device answers with numbers that are none")
@@ -75,13 +75,13 @@ class ModelThread:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._executor = thread_pool(1, "qwen-model", cores=torch.get_num_threads())
-        self._forward: Callable[[Sequence[Prepared]], list[Slots]] | None = None
+        self._forward: Callable[[Sequence[Prepared]], list[TimestampSlots]] | None = None
 
-    async def load(self, build: Callable[[], Callable[[Sequence[Prepared]], list[Slots]]]) -> None:
+    async def load(self, build: Callable[[], Callable[[Sequence[Prepared]], list[TimestampSlots]]]) -> None:
         """Build the model in the thread that will run it."""
         self._forward = await asyncio.get_running_loop().run_in_executor(self._executor, build)
 
-    async def run(self, batch: Sequence[Prepared]) -> Sequence[Slots]:
+    async def run(self, batch: Sequence[Prepared]) -> Sequence[TimestampSlots]:
         """For a Batcher. Raises DeviceMemoryError. Cancelled, it ends only when the device is free again."""
         work = asyncio.get_running_loop().run_in_executor(self._executor, self._run, batch)
         try:
@@ -95,7 +95,7 @@ class ModelThread:
         """Idempotent; what runs is finished in the background."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def _run(self, batch: Sequence[Prepared]) -> list[Slots]:
+    def _run(self, batch: Sequence[Prepared]) -> list[TimestampSlots]:
         assert self._forward is not None
         long = self._device.type == "cpu" and sum(item.rows for item in batch) > _LONG_ROWS
         if long:

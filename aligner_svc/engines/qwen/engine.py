@@ -15,12 +15,12 @@ import numpy as np
 from aligner_svc.config.engine import EngineSettings, QwenSettings
 from aligner_svc.domain import SAMPLE_RATE, Caller, Clip, ProgressSink, Token
 from aligner_svc.engines.base import EngineResult, EngineStartError
-from aligner_svc.engines.batching import Batcher, BatchWatch, DeviceMemoryError, State, closed, queue_full
+from aligner_svc.engines.batching import Batcher, BatchWatch, DeviceMemoryError, QueueState, closed, queue_full
 from aligner_svc.engines.qwen import checkpoint, words
 from aligner_svc.engines.qwen.device import ModelThread, resolve_device, resolve_dtype, thread_pool
-from aligner_svc.engines.qwen.forward import PackedAligner, Slots
+from aligner_svc.engines.qwen.forward import PackedAligner, TimestampSlots
 from aligner_svc.engines.qwen.memory import keep_few_kernels, keep_memory, return_memory
-from aligner_svc.engines.qwen.outcome import LONGEST_SECONDS, assemble, check_rate
+from aligner_svc.engines.qwen.outcome import MAX_SECONDS, assemble, check_rate
 from aligner_svc.engines.qwen.preparation import Preparation, Prepared
 from aligner_svc.errors import InvalidArgumentError
 
@@ -31,10 +31,10 @@ T = TypeVar("T")
 
 _BUDGET = {"cuda": 32_768, "cpu": 1_024}
 """Decoder rows of a batch. A GPU is busy with some 16,000; two cores with 200, and more only make everybody wait."""
-_WARM_SECONDS = {"cuda": (1.0, 10.0, 30.0, 120.0, LONGEST_SECONDS), "cpu": (1.0, 10.0)}
+_WARM_SECONDS = {"cuda": (1.0, 10.0, 30.0, 120.0, MAX_SECONDS), "cpu": (1.0, 10.0)}
 _WARM_WORDS_A_SECOND = 2
 _CHARACTERS_A_SECOND = {"ja": 20}
-_MOST_CHARACTERS_A_SECOND = 50
+_MAX_CHARACTERS_A_SECOND = 50
 """Of a transcript, over the longest clip. Japanese has a limit of its own: its tagger keeps 26 kB for each of them."""
 _LONG_SECONDS = 60
 """Of a clip, above which its spectrogram takes memory worth making room for."""
@@ -47,7 +47,7 @@ class QwenEngine:
 
     name = f"qwen3-forced-aligner-{version('qwen-asr')}"
     languages = words.LANGUAGES
-    longest_seconds = LONGEST_SECONDS
+    max_seconds = MAX_SECONDS
 
     def __init__(
         self,
@@ -71,11 +71,11 @@ class QwenEngine:
         self._most = engine.queue + qwen.batch_items
         self._calls = 0
         self._closed = False
-        self.batcher: Batcher[Prepared, Slots] = Batcher(
+        self.batcher: Batcher[Prepared, TimestampSlots] = Batcher(
             self._model.run,
             size=lambda item: item.rows,
             budget=qwen.batch_tokens or _BUDGET[self._device.type],
-            most_items=qwen.batch_items,
+            max_items=qwen.batch_items,
             queue=engine.queue,
             check=self._check,
             on_failed=on_failed,
@@ -83,7 +83,7 @@ class QwenEngine:
         )
 
     @property
-    def state(self) -> State:
+    def state(self) -> QueueState:
         """Of the queue, for metrics."""
         return self.batcher.state()
 
@@ -112,9 +112,9 @@ class QwenEngine:
 
     async def tokenise(self, transcript: str, language: str) -> Sequence[Token]:
         """See Engine.tokenise. Raises InvalidArgumentError for a text that no clip this engine takes could hold."""
-        most = int(_CHARACTERS_A_SECOND.get(language, _MOST_CHARACTERS_A_SECOND) * LONGEST_SECONDS)
+        most = int(_CHARACTERS_A_SECOND.get(language, _MAX_CHARACTERS_A_SECOND) * MAX_SECONDS)
         if len(transcript) > most:
-            message = f"the transcript has {len(transcript)} characters; {LONGEST_SECONDS:g} s of audio hold at most {most}"
+            message = f"the transcript has {len(transcript)} characters; {MAX_SECONDS:g} s of audio hold at most {most}"
             raise InvalidArgumentError("TRANSCRIPT_TOO_LONG", message, field="config.transcript")
         return await self._beside(words.split, transcript, language)
 
@@ -122,8 +122,8 @@ class QwenEngine:
         self, clip: Clip, tokens: Sequence[Token], language: str, caller: Caller, progress: ProgressSink | None = None
     ) -> EngineResult:
         """See Engine.align."""
-        if clip.seconds > LONGEST_SECONDS:
-            message = f"the audio is longer than the {LONGEST_SECONDS:g} seconds this engine takes"
+        if clip.seconds > MAX_SECONDS:
+            message = f"the audio is longer than the {MAX_SECONDS:g} seconds this engine takes"
             raise InvalidArgumentError("AUDIO_TOO_LONG", message, field="audio")
         check_rate(len(tokens), sum(len(token.spoken[0]) for token in tokens), clip.seconds)
         if self._calls >= self._most:  # before anything is prepared for it

@@ -32,7 +32,7 @@ _HEAD_ROWS = {"cpu": 256, "cuda": 4096}
 """Timestamps whose logits are held in float32 at a time. On a CPU few enough for their memory to be kept for the next."""
 
 
-class Slots(NamedTuple):
+class TimestampSlots(NamedTuple):
     """What the model says of one clip's timestamps: the likeliest class of each, and its probability."""
 
     classes: npt.NDArray[np.int64]
@@ -60,7 +60,7 @@ class PackedAligner:
         self._head: Any = thinker.lm_head
 
     @torch.inference_mode()
-    def __call__(self, batch: Sequence[Prepared]) -> list[Slots]:
+    def __call__(self, batch: Sequence[Prepared]) -> list[TimestampSlots]:
         """Raises torch.OutOfMemoryError, or on a CPU RuntimeError, where memory does not suffice."""
         logits = self.logits(batch)
         classes, probabilities = [], []
@@ -72,7 +72,7 @@ class PackedAligner:
         counts = [item.slots for item in batch]
         chosen = torch.cat(classes).cpu().split(counts)
         sure = torch.cat(probabilities).cpu().split(counts)
-        return [Slots(index.numpy(), value.numpy()) for index, value in zip(chosen, sure, strict=True)]
+        return [TimestampSlots(index.numpy(), value.numpy()) for index, value in zip(chosen, sure, strict=True)]
 
     @torch.inference_mode()
     def logits(self, batch: Sequence[Prepared]) -> torch.Tensor:

@@ -6,20 +6,20 @@ from collections.abc import Sequence
 
 from aligner_svc.domain import Warning, WordStatus
 from aligner_svc.engines.base import EngineResult, Span
-from aligner_svc.engines.qwen.forward import Slots
+from aligner_svc.engines.qwen.forward import TimestampSlots
 from aligner_svc.engines.qwen.timestamps import repair
 from aligner_svc.text.speaking_rate import check_rate, dense_warning
 
-__all__ = ["LONGEST_SECONDS", "MATCH_THRESHOLD", "assemble", "check_rate"]
+__all__ = ["MATCH_THRESHOLD", "MAX_SECONDS", "assemble", "check_rate"]
 
-LONGEST_SECONDS = 300.0
+MAX_SECONDS = 300.0
 """What the model was made for; its 5,000 classes of 80 ms end at 400 s."""
 MATCH_THRESHOLD = 0.5
 """Share of the model's times that must be in order. Times read off at random from 20 words have 0.3 of them in order."""
 _MS = 1000.0
 
 
-def assemble(slots: Slots, seconds: float, segment_ms: float, queued: float, busy: float) -> EngineResult:
+def assemble(slots: TimestampSlots, seconds: float, segment_ms: float, queued: float, busy: float) -> EngineResult:
     """The answer for one clip of `seconds`; two slots a word, start and end, `segment_ms` a class.
 
     A word's confidence is the product of its two times' probabilities: how sure the model is that both lie

@@ -32,7 +32,7 @@ _RETRY = 1.0
 """Seconds between attempts to write what could not be written."""
 _COMPLAIN = 60.0
 """Seconds between complaints in the server's log: a full disk is not fought with more lines."""
-_PATIENCE = 5.0
+_WAIT_TIMEOUT = 5.0
 """Seconds `close` waits for what is still to be written."""
 _MODE = 0o640
 _FIELDS = ("event", "check", "principal", "request_id", "peer", "method", "user_agent", "detail")
@@ -74,7 +74,7 @@ class AuditLog:
         self._changed = threading.Condition()
         self._closed = threading.Event()
         self._dropped = 0
-        self._untold = 0
+        self._unreported = 0
         self._complained: dict[str, float] = {}
         # A daemon: a stream that nobody reads must not keep the process from leaving.
         self._thread = threading.Thread(target=self._write, name="audit", daemon=True)
@@ -94,7 +94,7 @@ class AuditLog:
                 self._changed.notify()
                 return
             self._dropped += 1
-            self._untold += 1
+            self._unreported += 1
         self._complain("events are lost: it is closed" if closed else "events are lost: they come faster than they are written")
 
     def close(self) -> None:
@@ -102,7 +102,7 @@ class AuditLog:
         with self._changed:
             self._closed.set()
             self._changed.notify()
-        self._thread.join(_PATIENCE)
+        self._thread.join(_WAIT_TIMEOUT)
 
     def _write(self) -> None:
         lines: list[bytes] = []
@@ -134,11 +134,11 @@ class AuditLog:
             count = min(len(self._waiting), self._out.batch)
             taken = [self._waiting.popleft() for _ in range(count)]
             # Told once there is room again, not for every event that finds none.
-            untold = self._untold if len(self._waiting) <= _WAITING // 2 else 0
-            self._untold -= untold
+            unreported = self._unreported if len(self._waiting) <= _WAITING // 2 else 0
+            self._unreported -= unreported
         lines = [_line(at, event) for at, event in taken]
-        if untold:
-            lines.append(_dump({"time": _rfc3339(self._now()), "event": DROPPED, "count": untold}))
+        if unreported:
+            lines.append(_dump({"time": _rfc3339(self._now()), "event": DROPPED, "count": unreported}))
         return lines
 
     def _lose(self, count: int) -> None:

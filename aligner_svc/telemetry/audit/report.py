@@ -23,9 +23,9 @@ from urllib.parse import unquote
 
 from pydantic_core import from_json
 
-LONGEST_LINE = 1 << 16
+MAX_LINE = 1 << 16
 """Bytes; the log's own are shorter, and a file without line ends must not fill the memory."""
-MOST_VALUES = 50_000
+MAX_VALUES = 50_000
 """Distinct values of a kind that a summary counts one by one."""
 KINDS = ("event", "check", "principal", "peer")
 """What a summary counts by; "peer" is an address without its port."""
@@ -54,7 +54,7 @@ class Entry:
 
 
 @dataclass(slots=True)
-class Reading:
+class AuditReading:
     """The entries of files, oldest file first, one at a time: a log is larger than the memory. To be iterated once."""
 
     files: Sequence[Path | None]
@@ -66,8 +66,8 @@ class Reading:
         """Raises OSError."""
         for file in self.files:
             with _opened(file) as lines:
-                while line := lines.readline(LONGEST_LINE):
-                    if line.endswith(b"\n") or len(line) < LONGEST_LINE:
+                while line := lines.readline(MAX_LINE):
+                    if line.endswith(b"\n") or len(line) < MAX_LINE:
                         entry = parse(line)
                     else:
                         entry = None
@@ -172,7 +172,7 @@ class Tally:
         count = self.counts.get(value)
         if count is not None:
             count.add(time)
-        elif len(self.counts) < MOST_VALUES:
+        elif len(self.counts) < MAX_VALUES:
             self.counts[value] = Count(1, time, time)
         else:
             self.uncounted += 1
@@ -278,5 +278,5 @@ def _opened(file: Path | None) -> Iterator[IO[bytes]]:
 
 
 def _skip_line(lines: IO[bytes]) -> None:
-    while (more := lines.readline(LONGEST_LINE)) and not more.endswith(b"\n"):
+    while (more := lines.readline(MAX_LINE)) and not more.endswith(b"\n"):
         pass

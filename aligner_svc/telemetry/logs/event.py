@@ -22,9 +22,9 @@ Event: TypeAlias = dict[str, Any]
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _OWN = frozenset({"limit_by", "_line", "_logger", "_name", "_from_structlog", "_record"})
-_LONGEST_TRACE = 256 * 1024
+_MAX_TRACE = 256 * 1024
 """Characters of a traceback that are kept for the writer's thread; an exception may quote a whole upload."""
-_LONGEST_MESSAGE = 64 * 1024
+_MAX_MESSAGE = 64 * 1024
 
 
 def event_of(record: logging.LogRecord) -> Event:
@@ -44,11 +44,11 @@ def event_of(record: logging.LogRecord) -> Event:
     event |= _trace_ids()
     if record.exc_info and record.exc_info[1] is not None:
         # Without locals: they hold audio and text.
-        event["exception"] = _bounded("".join(traceback.format_exception(*record.exc_info)).rstrip(), _LONGEST_TRACE)
+        event["exception"] = _bounded("".join(traceback.format_exception(*record.exc_info)).rstrip(), _MAX_TRACE)
     elif record.exc_text:
-        event["exception"] = _bounded(record.exc_text, _LONGEST_TRACE)
+        event["exception"] = _bounded(record.exc_text, _MAX_TRACE)
     if record.stack_info:
-        event["stack"] = _bounded(record.stack_info, _LONGEST_TRACE)
+        event["stack"] = _bounded(record.stack_info, _MAX_TRACE)
     private = concealed()
     if private is not None:
         event["_concealed"] = private
@@ -57,9 +57,9 @@ def event_of(record: logging.LogRecord) -> Event:
 
 def _message(record: logging.LogRecord) -> str:
     try:
-        return _bounded(record.getMessage(), _LONGEST_MESSAGE)
+        return _bounded(record.getMessage(), _MAX_MESSAGE)
     except Exception:  # arguments that do not fit: the template has none of their values
-        return f"{str(record.msg)[:_LONGEST_MESSAGE]} [its arguments do not fit]"
+        return f"{str(record.msg)[:_MAX_MESSAGE]} [its arguments do not fit]"
 
 
 def _bounded(text: str, longest: int) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Literal, Self, TextIO, TypeAlias
 import structlog
 
 from aligner_svc.telemetry.logs.event import Event, event_of, hooks, now
-from aligner_svc.telemetry.logs.rate_limit import LogLimit, Rate
+from aligner_svc.telemetry.logs.rate_limit import LineRate, LogLimit
 from aligner_svc.telemetry.logs.redaction import Concealed, Redactor
 from aligner_svc.telemetry.logs.writer import LogWriter
 
@@ -26,7 +26,7 @@ LogFormat: TypeAlias = Literal["auto", "json", "console"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 
 ACCESS = "interceptors.access_log"
-RATES = {ACCESS: Rate(1000.0, 5000)}
+RATES = {ACCESS: LineRate(1000.0, 5000)}
 """An access line is one call's, of a code: more than this is a flood, and what is left out is counted by code."""
 
 REPORT_EVERY = 10.0

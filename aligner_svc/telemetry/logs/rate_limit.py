@@ -9,13 +9,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-_MOST_EVENTS = 1024
+_MAX_EVENTS = 1024
 """Kinds of events that are told apart; further ones push out those that were quiet longest. Callers may be behind some."""
 _OTHERS = "others"
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
+class LineRate:
     """`burst` lines at once, `per_second` after that."""
 
     per_second: float
@@ -26,8 +26,8 @@ class Rate:
             raise ValueError("a rate lets something through")  # else an error could be kept quiet for ever
 
 
-ORDINARY = Rate(20.0, 100)
-LEVEL = Rate(2000.0, 10_000)
+ORDINARY = LineRate(20.0, 100)
+LEVEL = LineRate(2000.0, 10_000)
 """Of all events of a level: many different ones are a flood too. Errors have a bucket that no flood of others empties."""
 
 
@@ -46,7 +46,7 @@ class _Bucket:
     tokens: float
     at: float
 
-    def take(self, rate: Rate, now: float) -> bool:
+    def take(self, rate: LineRate, now: float) -> bool:
         self.tokens = min(float(rate.burst), self.tokens + max(0.0, now - self.at) * rate.per_second)
         self.at = now
         if self.tokens < 1:
@@ -63,10 +63,10 @@ class LogLimit:
 
     def __init__(
         self,
-        rates: Mapping[str, Rate] | None = None,
+        rates: Mapping[str, LineRate] | None = None,
         *,
-        ordinary: Rate = ORDINARY,
-        level: Rate = LEVEL,
+        ordinary: LineRate = ORDINARY,
+        level: LineRate = LEVEL,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rates = dict(rates or {})
@@ -97,7 +97,7 @@ class LogLimit:
             bucket = self._events.get(key)
             if bucket is None:
                 bucket = self._events[key] = _Bucket(rate.burst, now)
-                if len(self._events) > _MOST_EVENTS:
+                if len(self._events) > _MAX_EVENTS:
                     self._events.popitem(last=False)
             else:
                 self._events.move_to_end(key)
@@ -108,7 +108,7 @@ class LogLimit:
             if bucket.take(rate, now) and shared.take(self._level, now):
                 return True
             self._total += 1
-            if key not in self._suppressed and len(self._suppressed) >= _MOST_EVENTS:
+            if key not in self._suppressed and len(self._suppressed) >= _MAX_EVENTS:
                 key = (_OTHERS, severity, _OTHERS)
             self._suppressed[key] = self._suppressed.get(key, 0) + 1
             return False

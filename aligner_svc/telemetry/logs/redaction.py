@@ -19,10 +19,10 @@ REDACTED = "[redacted]"
 
 _LONGEST = 4096
 """Characters of a text that is no traceback."""
-_LONGEST_TRACE = 16_384
-_LOOKED_AT = 4 * _LONGEST_TRACE
+_MAX_TRACE = 16_384
+_LOOKED_AT = 4 * _MAX_TRACE
 """Characters that are searched: a secret must not be cut in two by the other limits."""
-_LONGEST_KEY = 128
+_MAX_KEY = 128
 _DEPTH, _ITEMS = 4, 64
 """Of values within values."""
 
@@ -200,7 +200,7 @@ class Redactor:
 
     def trace(self, text: str, *, private: Concealed | None = None) -> str:
         """A traceback: its end says most, its beginning where it came from."""
-        return self.text(text, private=private, longest=_LONGEST_TRACE)
+        return self.text(text, private=private, longest=_MAX_TRACE)
 
     def field(self, name: str, value: Any, *, depth: int = _DEPTH) -> Any:
         """The value of a field as it may be logged: plain JSON."""
@@ -228,7 +228,7 @@ class Redactor:
     def _collection(self, value: Mapping[Any, Any] | Collection[Any], depth: int) -> Any:
         if isinstance(value, Mapping):
             items = islice(value.items(), _ITEMS)
-            return {self.text(str(key), longest=_LONGEST_KEY): self.field(str(key), item, depth=depth - 1) for key, item in items}
+            return {self.text(str(key), longest=_MAX_KEY): self.field(str(key), item, depth=depth - 1) for key, item in items}
         if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):  # a header
             return [self.text(value[0]), self.field(value[0], value[1], depth=depth - 1)]
         return [self.field("", item, depth=depth - 1) for item in islice(value, _ITEMS)]
@@ -238,7 +238,7 @@ class Redactor:
 def _is_plain(name: str) -> bool:
     """Whether what is in a field of this name may be logged where its form is harmless; that of most names is."""
     folded = name.lower().replace("-", "_")
-    return len(name) <= _LONGEST_KEY and folded not in _SECRET_FIELDS and folded not in _CALLERS_FIELDS
+    return len(name) <= _MAX_KEY and folded not in _SECRET_FIELDS and folded not in _CALLERS_FIELDS
 
 
 def _without_key_ends(text: str) -> str:

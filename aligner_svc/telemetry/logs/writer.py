@@ -11,13 +11,13 @@ from typing import Generic, TextIO, TypeVar
 
 T = TypeVar("T")
 
-MOST_WAITING = 10_000
+MAX_WAITING = 10_000
 """Lines that wait for a slow reader."""
-MOST_CHARACTERS = 16 << 20
+MAX_CHARACTERS = 16 << 20
 """And about how long they are together."""
 _RESERVED = 0.1
 """Of that room, what only lines that matter may take."""
-_PATIENCE = 2.0
+_WAIT_TIMEOUT = 2.0
 """Seconds `close` waits for what is still to be written."""
 _RETRY = 0.2
 _TOGETHER = 64
@@ -40,15 +40,15 @@ class LogWriter(Generic[T]):
         *,
         idle: Callable[[], Sequence[T]] = list,
         every: float = 10.0,
-        most: int = MOST_WAITING,
-        most_characters: int = MOST_CHARACTERS,
+        most: int = MAX_WAITING,
+        max_characters: int = MAX_CHARACTERS,
     ) -> None:
         self._stream = stream
         self._render = render
         self._idle = idle
         self._every = every
         self._most = most
-        self._most_characters = most_characters
+        self._max_characters = max_characters
         try:
             # By its descriptor: a thread stuck in a TextIO keeps its lock, which ends the interpreter with an abort.
             self._fd: int | None = stream.fileno()
@@ -78,7 +78,7 @@ class LogWriter(Generic[T]):
         """Whether there was room. `size` in characters, about; `matters`: it may take the room that is kept for such lines."""
         share = 1.0 if matters else 1.0 - _RESERVED
         with self._changed:
-            full = len(self._waiting) >= self._most * share or self._characters + size > self._most_characters * share
+            full = len(self._waiting) >= self._most * share or self._characters + size > self._max_characters * share
             if full or self._closed:
                 self._dropped += 1
                 return False
@@ -93,7 +93,7 @@ class LogWriter(Generic[T]):
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join(_PATIENCE)
+        self._thread.join(_WAIT_TIMEOUT)
 
     def _run(self) -> None:
         while True:

@@ -12,9 +12,9 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from aligner_svc.telemetry.metrics.labels import OTHER, Bounded
 from interceptors.calls.call import Call
-from interceptors.calls.refusal import RefusedError
+from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.security_event import Event, Record, SecurityEvent
-from interceptors.calls.stages import Stage
+from interceptors.calls.stages import StageTiming
 from interceptors.metrics import CODES, Ended
 from interceptors.quota.classes import AUDIO_DAY, AUDIO_MINUTE, BYTES, CALLS, REQUESTS, STREAMS
 
@@ -109,7 +109,7 @@ class CallMetrics:
         elif event.event is Event.PEER_BLOCKED:
             self._blocks.labels(self._check(event.check or OTHER)).inc()
 
-    def _spent(self, stages: Sequence[Stage], end: Ended) -> None:
+    def _spent(self, stages: Sequence[StageTiming], end: Ended) -> None:
         seconds: defaultdict[str, float] = defaultdict(float)
         audio = 0.0
         for stage in stages:
@@ -143,12 +143,12 @@ class CallMetrics:
 
 
 def _spent_quota(error: BaseException | None) -> bool:
-    return isinstance(error, RefusedError) and error.reason in _QUOTA
+    return isinstance(error, CallRefusedError) and error.reason in _QUOTA
 
 
 def _dimension(error: BaseException | None) -> str:
     """Which of the quotas was spent, as it stands in the QuotaFailure."""
-    for detail in error.details if isinstance(error, RefusedError) else ():
+    for detail in error.details if isinstance(error, CallRefusedError) else ():
         if isinstance(detail, error_details_pb2.QuotaFailure):
             for violation in detail.violations:
                 if violation.quota_metric in _DIMENSIONS:

@@ -24,7 +24,7 @@ log = logging.getLogger("aligner_svc.telemetry.metrics_server")
 
 PATH: Final = "/metrics"
 READY_PATH: Final = "/ready"
-MOST_CONNECTIONS: Final = 32
+MAX_CONNECTIONS: Final = 32
 """A pair of Prometheus servers, agents, and people who look by hand."""
 _HEAD: Final = 8192
 """Bytes of a request's head at most."""
@@ -101,7 +101,7 @@ class MetricsServer:
         assert me is not None
         self._connections.add(me)
         try:
-            if len(self._connections) > MOST_CONNECTIONS:
+            if len(self._connections) > MAX_CONNECTIONS:
                 return
             while await self._serve(reader, writer):
                 pass

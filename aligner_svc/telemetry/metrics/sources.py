@@ -12,9 +12,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from aligner_svc.engines.batching import State as EngineState
+    from aligner_svc.engines.batching import QueueState
     from aligner_svc.workers import WorkerPool
-    from interceptors.antivirus.scanner import State as AntivirusState
+    from interceptors.antivirus.scanner import ScannerState
     from interceptors.auth.jwt.jwks import KeySource
     from interceptors.overload.interceptor import Overload
     from interceptors.quota.stores.fallback import FallbackStore
@@ -41,8 +41,8 @@ class Sources:
     build: Mapping[str, str] = field(default_factory=dict)
     """Labels of aligner_build_info."""
     ready: Callable[[], bool] | None = None
-    engine: Callable[[], EngineState] | None = None
-    engine_lanes: int = 0
+    engine: Callable[[], QueueState] | None = None
+    engine_slots: int = 0
     engine_queue: int = 0
     """Places in the engine's queue."""
     pools: Sequence[WorkerPool] = ()
@@ -51,7 +51,7 @@ class Sources:
     key_sources: Callable[[], Mapping[str, KeySource]] | None = None
     certificate_expires: Callable[[], float] | None = None
     """Unix seconds."""
-    antivirus: Callable[[], AntivirusState] | None = None
+    antivirus: Callable[[], ScannerState] | None = None
     caches: Mapping[str, Callable[[], CacheCounts]] = field(default_factory=dict)
     dropped: Mapping[str, Callable[[], int]] = field(default_factory=dict)
     """Audit lines, spans and log lines that were lost, by what they were."""
@@ -124,7 +124,7 @@ def _engine(sources: Sources) -> Iterator[Metric]:
     if sources.engine is None:
         return
     state = sources.engine()
-    yield _gauge("engine_lanes", "Batches that can run at a time.", sources.engine_lanes)
+    yield _gauge("engine_lanes", "Batches that can run at a time.", sources.engine_slots)
     yield _gauge("engine_queue_limit", "Items that may wait for the engine.", sources.engine_queue)
     yield _gauge("engine_queue_length", "Items that wait for the engine.", state.waiting)
     yield _gauge("engine_queue_tokens", "Their size, in what the engine counts.", state.waiting_tokens)

@@ -34,7 +34,7 @@ _MONEY = re.compile(
 )
 _MEASURE = re.compile(rf"(?P<sum>{FIGURE})(?P<unit>[°A-Za-zμ%][A-Za-zμ/^23]{{0,4}})")
 _ENDS_IN_FIGURE = re.compile(r"[-+]?(?:\d+ )?[\d,./½-]*\d")
-_LONGEST_CONTEXT = 24
+_MAX_CONTEXT = 24
 _HEIGHT = re.compile(r"(\d{1,2})'(\d{1,2})")
 
 
@@ -85,7 +85,7 @@ def _sum_of_money(text: str, sign: str) -> Words | None:
 def scale_of_money(word: str, context: Context) -> Words | None:
     """The million of "$5 million", which carries the dollars."""
     lower = word.lower()
-    if lower not in SCALES or not (before := context.before) or len(before) > _LONGEST_CONTEXT:
+    if lower not in SCALES or not (before := context.before) or len(before) > _MAX_CONTEXT:
         return None
     match = _MONEY.fullmatch(split_sign(before)[1])
     if match is None or not match["sign"] or match["size"] or context.after.lower() in (*SCALES, *_CURRENCIES[match["sign"]][:2]):
@@ -108,7 +108,7 @@ def measure(word: str, context: Context) -> Words | None:
 def unit(word: str, context: Context) -> Words | None:
     """The km of "5 km", the % of "50 %", the € of "5 €"; None: not a unit, or not behind a figure."""
     before = context.before
-    if not before or len(before) > _LONGEST_CONTEXT or not _ENDS_IN_FIGURE.fullmatch(before):
+    if not before or len(before) > _MAX_CONTEXT or not _ENDS_IN_FIGURE.fullmatch(before):
         return None
     if word in _CURRENCIES:
         return (_CURRENCIES[word][before != "1"],)

@@ -36,7 +36,7 @@ _LATEST = 253_402_300_799
 """The last second of the year 9999. No date of a token is later, and a float holds all before it exactly."""
 
 
-class Check(StrEnum):
+class TokenCheck(StrEnum):
     """Every test that a token can fail: what `Rejected.check` says."""
 
     TOKEN_TOO_LARGE = "token_too_large"  # noqa: S105
@@ -111,7 +111,7 @@ class Verified:
 
 
 class _FailedError(Exception):
-    def __init__(self, check: Check) -> None:
+    def __init__(self, check: TokenCheck) -> None:
         super().__init__(check)
         self.check = check
 
@@ -123,21 +123,21 @@ def read(token: str) -> Unverified | Rejected:
     except _FailedError as failed:
         return Rejected(failed.check)
     except DuplicateMemberError:
-        return Rejected(Check.CLAIMS_DUPLICATE)
+        return Rejected(TokenCheck.CLAIMS_DUPLICATE)
     except ValueError:
-        return Rejected(Check.MALFORMED)
+        return Rejected(TokenCheck.MALFORMED)
 
 
 def verify(token: Unverified, rules: TokenRules, key: Key) -> Verified | Rejected:
     """The signature first: until it holds, no claim is worth a look. `key` is the one of `rules.issuer` with the token's kid."""
     if token.issuer != rules.issuer:
-        return Rejected(Check.ISSUER)
+        return Rejected(TokenCheck.ISSUER)
     if canonical(token.algorithm) not in rules.algorithms or canonical(token.algorithm) != key.algorithm:
-        return Rejected(Check.ALGORITHM)
+        return Rejected(TokenCheck.ALGORITHM)
     if token.key_id != key.kid:
-        return Rejected(Check.KEY_ID)
+        return Rejected(TokenCheck.KEY_ID)
     if not key.signed(token.message, token.signature):
-        return Rejected(Check.SIGNATURE)
+        return Rejected(TokenCheck.SIGNATURE)
     name = ""
     try:
         name = f"jwt:{rules.issuer}#{_subject(token.claims)}"
@@ -150,36 +150,36 @@ def judge(verified: Verified, rules: TokenRules, thumbprint: str | None, now: fl
     """`now` in Unix seconds; `thumbprint` of the certificate that the caller has proven to hold, None without one."""
     name = verified.principal.name
     if now + rules.leeway < verified.not_before:
-        return Rejected(Check.NOT_YET_VALID, name)
+        return Rejected(TokenCheck.NOT_YET_VALID, name)
     if now + rules.leeway < verified.issued:
-        return Rejected(Check.ISSUED_IN_FUTURE, name)
+        return Rejected(TokenCheck.ISSUED_IN_FUTURE, name)
     if verified.thumbprint is not None and verified.thumbprint != thumbprint:
-        return Rejected(Check.CERTIFICATE_BINDING, name)
+        return Rejected(TokenCheck.CERTIFICATE_BINDING, name)
     if now - rules.leeway >= verified.expires:  # last: who is told so may fetch another, and that one will do
-        return Rejected(Check.EXPIRED, name, expired=True)
+        return Rejected(TokenCheck.EXPIRED, name, expired=True)
     return verified.principal
 
 
 def _read(token: str) -> Unverified:
     if len(token) > LONGEST:
-        raise _FailedError(Check.TOKEN_TOO_LARGE)
+        raise _FailedError(TokenCheck.TOKEN_TOO_LARGE)
     parts = _COMPACT.fullmatch(token)
     if parts is None:
-        raise _FailedError(Check.MALFORMED)
+        raise _FailedError(TokenCheck.MALFORMED)
     header = strict_object(_decoded(parts[1]))
     if not _NOT_ALLOWED.isdisjoint(header):
-        raise _FailedError(Check.HEADER_NOT_ALLOWED)
+        raise _FailedError(TokenCheck.HEADER_NOT_ALLOWED)
     algorithm, kind, key_id = header.get("alg"), header.get("typ"), header.get("kid")
     if not isinstance(algorithm, str):
-        raise _FailedError(Check.ALGORITHM)
+        raise _FailedError(TokenCheck.ALGORITHM)
     if not isinstance(kind, str) or kind.lower() not in _TYPES:  # an ID token, or one for something else altogether
-        raise _FailedError(Check.TYPE)
+        raise _FailedError(TokenCheck.TYPE)
     if not isinstance(key_id, str) or not KEY_ID.fullmatch(key_id):
-        raise _FailedError(Check.KEY_ID)
+        raise _FailedError(TokenCheck.KEY_ID)
     claims = strict_object(_decoded(parts[2]))
     issuer = _needed(claims, "iss")
     if not isinstance(issuer, str):
-        raise _FailedError(Check.ISSUER)
+        raise _FailedError(TokenCheck.ISSUER)
     message = token[: parts.end(2)].encode("ascii")
     return Unverified(algorithm, key_id, issuer, claims, message, _decoded(parts[3]))
 
@@ -189,9 +189,9 @@ def _decoded(part: str) -> bytes:
     try:
         raw = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
     except binascii.Error:
-        raise _FailedError(Check.MALFORMED) from None
+        raise _FailedError(TokenCheck.MALFORMED) from None
     if base64.urlsafe_b64encode(raw).rstrip(b"=") != part.encode("ascii"):
-        raise _FailedError(Check.MALFORMED)
+        raise _FailedError(TokenCheck.MALFORMED)
     return raw
 
 
@@ -199,13 +199,13 @@ def _verified(claims: Mapping[str, Any], rules: TokenRules, key: Key, name: str)
     named = _needed(claims, "aud")
     audiences = [named] if isinstance(named, str) else named
     if not isinstance(audiences, list) or not all(isinstance(audience, str) for audience in audiences):
-        raise _FailedError(Check.AUDIENCE)
+        raise _FailedError(TokenCheck.AUDIENCE)
     if rules.audiences.isdisjoint(audiences):
-        raise _FailedError(Check.AUDIENCE)
+        raise _FailedError(TokenCheck.AUDIENCE)
     expires, issued = _seconds(_needed(claims, "exp")), _seconds(_needed(claims, "iat"))
     not_before = _seconds(claims.get("nbf", 0))
     if not 0 < expires - issued <= rules.max_lifetime:
-        raise _FailedError(Check.LIFETIME)
+        raise _FailedError(TokenCheck.LIFETIME)
     principal = Principal(name, "jwt", _scopes(claims), expires)
     return Verified(principal, rules.issuer, key, issued, not_before, expires, _certificate(claims))
 
@@ -213,21 +213,21 @@ def _verified(claims: Mapping[str, Any], rules: TokenRules, key: Key, name: str)
 def _needed(claims: Mapping[str, Any], name: str) -> Any:
     value = claims.get(name)
     if value is None:
-        raise _FailedError(Check.CLAIM_MISSING)
+        raise _FailedError(TokenCheck.CLAIM_MISSING)
     return value
 
 
 def _subject(claims: Mapping[str, Any]) -> str:
     value = _needed(claims, "sub")
     if not isinstance(value, str) or not _SUBJECT.fullmatch(value):
-        raise _FailedError(Check.SUBJECT)
+        raise _FailedError(TokenCheck.SUBJECT)
     return value
 
 
 def _seconds(value: Any) -> float:
     """A number; to Python True is one as well. NaN is within no bounds."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LATEST:
-        raise _FailedError(Check.CLAIM_MALFORMED)
+        raise _FailedError(TokenCheck.CLAIM_MALFORMED)
     return float(value)
 
 
@@ -236,12 +236,12 @@ def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
     value = claims["scope"] if "scope" in claims else claims.get("scp", "")
     words: Any = value.split(" ") if isinstance(value, str) else value
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise _FailedError(Check.SCOPE)
+        raise _FailedError(TokenCheck.SCOPE)
     if "scope" in claims and not isinstance(value, str):  # a list is scp's way to say it
-        raise _FailedError(Check.SCOPE)
+        raise _FailedError(TokenCheck.SCOPE)
     scopes = frozenset(word for word in words if word)
     if not all(_SCOPE.fullmatch(scope) for scope in scopes):
-        raise _FailedError(Check.SCOPE)
+        raise _FailedError(TokenCheck.SCOPE)
     return scopes
 
 
@@ -251,8 +251,8 @@ def _certificate(claims: Mapping[str, Any]) -> str | None:
         return None
     confirmation = claims["cnf"]
     if not isinstance(confirmation, dict) or set(confirmation) != {"x5t#S256"}:
-        raise _FailedError(Check.CONFIRMATION_UNSUPPORTED)
+        raise _FailedError(TokenCheck.CONFIRMATION_UNSUPPORTED)
     thumbprint = confirmation["x5t#S256"]
     if not isinstance(thumbprint, str) or not _THUMBPRINT.fullmatch(thumbprint):
-        raise _FailedError(Check.CONFIRMATION_UNSUPPORTED)
+        raise _FailedError(TokenCheck.CONFIRMATION_UNSUPPORTED)
     return thumbprint

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from interceptors.auth.jwt.access_token import LONGEST, Check, TokenRules, Unverified, Verified, judge, read, verify
+from interceptors.auth.jwt.access_token import LONGEST, TokenCheck, TokenRules, Unverified, Verified, judge, read, verify
 from interceptors.auth.jwt.jwk import Key, canonical
 from interceptors.auth.jwt.jwks import KeySource
 from interceptors.auth.jwt.token_cache import TokenCache, token_digest
@@ -66,9 +66,9 @@ class JwtAuthenticator:
         Waits for the network only when the issuer's key is unknown, and that seldom: see UrlKeys.
         """
         if len(token) > LONGEST:
-            return Rejected(Check.TOKEN_TOO_LARGE)
+            return Rejected(TokenCheck.TOKEN_TOO_LARGE)
         if not token.isascii():
-            return Rejected(Check.MALFORMED)
+            return Rejected(TokenCheck.MALFORMED)
         digest = token_digest(token)
         verified: Verified | Rejected | Undecided | None = self._remembered(digest)
         if verified is not None:
@@ -103,9 +103,9 @@ class JwtAuthenticator:
             return unverified
         issuer = self._issuers.get(unverified.issuer)
         if issuer is None:
-            return Rejected(Check.ISSUER)
+            return Rejected(TokenCheck.ISSUER)
         if canonical(unverified.algorithm) not in issuer.rules.algorithms:  # before it can make anybody look for a key
-            return Rejected(Check.ALGORITHM)
+            return Rejected(TokenCheck.ALGORITHM)
         key = await self._key(unverified, issuer.keys)
         return verify(unverified, issuer.rules, key) if isinstance(key, Key) else key
 
@@ -120,4 +120,4 @@ class JwtAuthenticator:
         if key is not None:
             return key
         # While its keys cannot be got, an issuer may have signed with one that is not known here yet.
-        return Undecided("keys_unavailable") if keys.last_error else Rejected(Check.SIGNING_KEY)
+        return Undecided("keys_unavailable") if keys.last_error else Rejected(TokenCheck.SIGNING_KEY)

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Protocol
 
 from interceptors.auth.jwt.jwk import Key, KeySet, read_keys
-from interceptors.auth.jwt.jwks_error import KeysError
+from interceptors.auth.jwt.jwks_error import JwksError
 from interceptors.auth.jwt.jwks_http import LARGEST, KeysHttp
 from interceptors.rules.file_watch import FileWatch
 
 log = logging.getLogger("interceptors.auth.jwks")
 
-START_PATIENCE = 2.0
+START_TIMEOUT = 2.0
 """Seconds that `start` waits for the first keys."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
+_FIRST_PAUSE, _MAX_PAUSE = 1.0, 30.0
 """Seconds between attempts while they fail: an outage is over half a minute after the issuer is back, at the latest."""
 
 
@@ -75,7 +75,7 @@ class _Held:
         try:
             found = read_keys(raw)
         except ValueError:
-            raise KeysError("malformed", "no JWK set") from None
+            raise JwksError("malformed", "no JWK set") from None
         for reason in found.ignored:
             if reason not in self._set.ignored:  # once, not at every refresh
                 log.warning("keys of %s: %s; it is ignored", self.owner, reason)
@@ -85,7 +85,7 @@ class _Held:
             log.info("keys of %s: got them again", self.owner)
         self._set, self._taken, self.error = found, asked, ""
 
-    def failed(self, error: KeysError) -> None:
+    def failed(self, error: JwksError) -> None:
         if error.check != self.error:
             log.warning("keys of %s could not be got, those at hand are kept (%d): %s", self.owner, len(self.keys), error)
         self.error = error.check
@@ -108,7 +108,7 @@ class FileKeys(KeySource):
         """Raises KeysError when the file is not there, is no JWK set or has no key that can be used."""
         self._read()
         if not self._held.keys:
-            raise KeysError("malformed", f"{self._path} has no key that can be used")
+            raise JwksError("malformed", f"{self._path} has no key that can be used")
         await self._watch.start()
 
     async def close(self) -> None:
@@ -135,7 +135,7 @@ class FileKeys(KeySource):
     def _changed(self) -> None:
         try:
             self._read()
-        except KeysError as error:
+        except JwksError as error:
             self._held.failed(error)
 
     def _read(self) -> None:
@@ -143,13 +143,13 @@ class FileKeys(KeySource):
             with self._path.open("rb") as file:
                 raw = file.read(LARGEST + 1)
         except OSError as error:
-            raise KeysError("unreadable", f"{self._path}: {error.strerror}") from None
+            raise JwksError("unreadable", f"{self._path}: {error.strerror}") from None
         if len(raw) > LARGEST:
-            raise KeysError("too_large", f"{self._path} has more than {LARGEST} bytes")
+            raise JwksError("too_large", f"{self._path} has more than {LARGEST} bytes")
         try:
             self._held.take(raw, self._clock())
-        except KeysError as error:
-            raise KeysError(error.check, f"{self._path}: no JWK set") from None
+        except JwksError as error:
+            raise JwksError(error.check, f"{self._path}: no JWK set") from None
 
 
 class UrlKeys(KeySource):
@@ -185,7 +185,7 @@ class UrlKeys(KeySource):
     async def start(self) -> None:
         """Returns with the keys, after a failure, or after START_PATIENCE: a server can start while its issuer is down."""
         self._keeping = asyncio.create_task(self._keep())
-        await asyncio.wait({self._fetch()}, timeout=START_PATIENCE)
+        await asyncio.wait({self._fetch()}, timeout=START_TIMEOUT)
 
     async def close(self) -> None:
         for task in (self._keeping, self._fetching):
@@ -235,11 +235,11 @@ class UrlKeys(KeySource):
         asked = self._clock()
         try:
             self._held.take(await self._http.fetch(), asked)
-        except KeysError as error:
+        except JwksError as error:
             self._held.failed(error)
         except Exception as error:  # a bug, but no reason to ask never again
             log.exception("keys of %s", self._held.owner)
-            self._held.failed(KeysError("unexpected", type(error).__name__))
+            self._held.failed(JwksError("unexpected", type(error).__name__))
         self._failures = self._failures + 1 if self._held.error else 0
 
     async def _keep(self) -> None:
@@ -252,4 +252,4 @@ def pause(failures: int, refresh: float) -> float:
     """Seconds until the next attempt. Spread, so that the servers of one issuer do not ask it in step."""
     if failures == 0:
         return refresh * random.uniform(0.9, 1.0)
-    return min(refresh, _LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(failures - 1, 16)) * random.uniform(0.5, 1.0)
+    return min(refresh, _MAX_PAUSE, _FIRST_PAUSE * 2.0 ** min(failures - 1, 16)) * random.uniform(0.5, 1.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class KeysError(Exception):
+class JwksError(Exception):
     """Keys cannot be had. `detail` is for the log and for whoever starts the server.
 
     `check` is why, of a fixed set: unreachable, timeout, http_status, too_large, malformed, issuer_mismatch,

@@ -7,7 +7,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import httpx
 
-from interceptors.auth.jwt.jwks_error import KeysError
+from interceptors.auth.jwt.jwks_error import JwksError
 from interceptors.auth.jwt.strict_json import strict_object
 
 TIMEOUT = 5.0
@@ -34,7 +34,7 @@ class KeysHttp:
                 # Discovered anew each time: an issuer that moves its keys may leave the old ones where they were.
                 return await self._got(self._url or await self._discovered())
         except TimeoutError:
-            raise KeysError("timeout", f"no answer within {TIMEOUT:g} s") from None
+            raise JwksError("timeout", f"no answer within {TIMEOUT:g} s") from None
 
     async def close(self) -> None:
         """Idempotent."""
@@ -47,42 +47,42 @@ class KeysHttp:
         path = issuer.path.rstrip("/")
         try:
             raw = await self._got(_at(issuer, f"{path}/.well-known/openid-configuration"))
-        except KeysError as error:
+        except JwksError as error:
             if error.check != "http_status":
                 raise
             raw = await self._got(_at(issuer, f"/.well-known/oauth-authorization-server{path}"))
         try:
             metadata = strict_object(raw)
         except ValueError:
-            raise KeysError("malformed", "the metadata is no JSON object") from None
+            raise JwksError("malformed", "the metadata is no JSON object") from None
         # RFC 8414, 3.3: metadata that anyone else's server could have written is not to be used.
         if metadata.get("issuer") != self._issuer:
-            raise KeysError("issuer_mismatch", "the metadata is of another issuer")
+            raise JwksError("issuer_mismatch", "the metadata is of another issuer")
         url = metadata.get("jwks_uri")
         if not isinstance(url, str):
-            raise KeysError("malformed", "the metadata has no jwks_uri")
+            raise JwksError("malformed", "the metadata has no jwks_uri")
         if not _allowed(url) or (_scheme(self._issuer) == "https" and _scheme(url) != "https"):
             # Plain HTTP is for an issuer on this machine; one elsewhere has no business sending us to what listens here.
-            raise KeysError("url_not_allowed", "the jwks_uri in the metadata is not an https URL")
+            raise JwksError("url_not_allowed", "the jwks_uri in the metadata is not an https URL")
         return url
 
     async def _got(self, url: str) -> bytes:
         if not _allowed(url):
-            raise KeysError("url_not_allowed", "an https URL is needed (http on localhost alone)")
+            raise JwksError("url_not_allowed", "an https URL is needed (http on localhost alone)")
         try:
             async with self._client(url).stream("GET", url, headers=_HEADERS) as response:
                 if response.status_code != 200:
-                    raise KeysError("http_status", f"{_shown(url)} answered {response.status_code}")
+                    raise JwksError("http_status", f"{_shown(url)} answered {response.status_code}")
                 body = bytearray()
                 async for chunk in response.aiter_raw():  # what is packed all the same stays so, and is no JSON
                     body += chunk
                     if len(body) > LARGEST:
-                        raise KeysError("too_large", f"{_shown(url)} answered with more than {LARGEST} bytes")
+                        raise JwksError("too_large", f"{_shown(url)} answered with more than {LARGEST} bytes")
                 return bytes(body)
         except httpx.TimeoutException:
-            raise KeysError("timeout", f"{_shown(url)} did not answer in time") from None
+            raise JwksError("timeout", f"{_shown(url)} did not answer in time") from None
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
-            raise KeysError("unreachable", f"{_shown(url)}: {type(error).__name__}") from None
+            raise JwksError("unreachable", f"{_shown(url)}: {type(error).__name__}") from None
 
     def _client(self, url: str) -> httpx.AsyncClient:
         """Made once for each kind: a TLS context takes 20 ms. A proxy of the environment has no business on loopback."""

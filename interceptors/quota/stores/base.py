@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 
-class StoreAwayError(Exception):
+class StoreUnavailableError(Exception):
     """The store cannot answer now. The message says why, without addresses of secrets: it may be logged."""
 
 

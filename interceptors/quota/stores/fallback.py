@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from interceptors.quota.stores.base import Bucket, Charge, Left, QuotaStore, Slots, Spent, StoreAwayError
+from interceptors.quota.stores.base import Bucket, Charge, Left, QuotaStore, Slots, Spent, StoreUnavailableError
 
 log = logging.getLogger("interceptors.quota.fallback")
 
@@ -93,7 +93,7 @@ class FallbackStore:
         await self._local.start()
         try:
             await self._shared.refresh()
-        except StoreAwayError as error:
+        except StoreUnavailableError as error:
             self._lost(error)
 
     async def close(self) -> None:
@@ -111,7 +111,7 @@ class FallbackStore:
         if not self.degraded:
             try:
                 taken = await self._shared.take(subject, charges, slots, lease)
-            except StoreAwayError as error:
+            except StoreUnavailableError as error:
                 self._lost(error)
             else:
                 if isinstance(taken, Left):
@@ -128,7 +128,7 @@ class FallbackStore:
         if not self.degraded:
             try:
                 taken = await self._shared.charge(subject, charges, lease)
-            except StoreAwayError as error:
+            except StoreUnavailableError as error:
                 self._lost(error)
             else:
                 self._charged(lease, taken, shared=True)
@@ -150,7 +150,7 @@ class FallbackStore:
             try:
                 if owed or back:
                     await self._shared.settle(subject, [*owed, *back], lease)
-            except StoreAwayError as error:
+            except StoreUnavailableError as error:
                 self._lost(error)
             else:
                 return
@@ -169,7 +169,7 @@ class FallbackStore:
         else:
             try:
                 await self._shared.release(subject, lease)
-            except StoreAwayError as error:
+            except StoreUnavailableError as error:
                 self._lost(error)
 
     async def finish(self, subject: str, charges: Sequence[Charge], lease: str) -> None:
@@ -184,7 +184,7 @@ class FallbackStore:
         back = [charge for charge in charges if charge.cost < 0 and call.told]
         try:
             await self._shared.finish(subject, [*owed, *back], lease)
-        except StoreAwayError as error:
+        except StoreUnavailableError as error:
             self._lost(error)
             if owed:
                 await self._local.settle(subject, self._charges(owed), lease)
@@ -194,7 +194,7 @@ class FallbackStore:
         if not self.degraded:
             try:
                 return await self._shared.show(subject, buckets, slots)
-            except StoreAwayError as error:
+            except StoreUnavailableError as error:
                 self._lost(error)
         shares = [self._bucket(bucket) for bucket in buckets], [self._slots(slot) for slot in slots]
         return await self._local.show(subject, *shares)
@@ -204,7 +204,7 @@ class FallbackStore:
         if not self.degraded:
             try:
                 return await self._shared.subjects(limit)
-            except StoreAwayError as error:
+            except StoreUnavailableError as error:
                 self._lost(error)
         return await self._local.subjects(limit)
 
@@ -212,14 +212,14 @@ class FallbackStore:
         """In both. Raises StoreAwayError: what the shared store has counted still counts when it is back."""
         await self._local.reset(subject)
         if self.degraded:
-            raise StoreAwayError("it has been away, and is tried twice a second")
+            raise StoreUnavailableError("it has been away, and is tried twice a second")
         try:
             await self._shared.reset(subject)
-        except StoreAwayError as error:
+        except StoreUnavailableError as error:
             self._lost(error)
             raise
 
-    def _lost(self, error: StoreAwayError) -> None:
+    def _lost(self, error: StoreUnavailableError) -> None:
         if self.degraded or self._closed:
             return
         self.since = self._clock()

@@ -12,7 +12,7 @@ from itertools import islice
 
 from interceptors.quota.stores.base import Bucket, Charge, Left, Slots, Spent, check_costs, retry_after
 
-MOST_SUBJECTS = 10_000
+MAX_SUBJECTS = 10_000
 """Callers remembered, 2 KB each."""
 _LOOKED_AT = 16
 """Callers that are compared when one has to go: the longest unseen, which are the likeliest to have full buckets."""
@@ -53,14 +53,14 @@ class _Account:
 class MemoryStore:
     """Never away. `clock` is monotonic, in seconds.
 
-    Of more than `most_subjects` callers the least is lost by forgetting one whose buckets are full; where there is none
+    Of more than `max_subjects` callers the least is lost by forgetting one whose buckets are full; where there is none
     among the longest unseen, the one that is nearest to it goes. Callers with calls in flight are not forgotten, so there
     may be as many more as there are calls. A lease ends with `release`, or with the process.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic, most_subjects: int = MOST_SUBJECTS) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic, max_subjects: int = MAX_SUBJECTS) -> None:
         self._clock = clock
-        self._most = most_subjects
+        self._most = max_subjects
         self._accounts: OrderedDict[str, _Account] = OrderedDict()
 
     async def start(self) -> None:

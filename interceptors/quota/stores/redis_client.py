@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from interceptors.quota.stores.base import StoreAwayError
+from interceptors.quota.stores.base import StoreUnavailableError
 
 CONNECTIONS = 8
 """Enough to keep one event loop busy. Each costs it 2 ms to open: many calls at once must not spend their time on that."""
@@ -89,9 +89,9 @@ class ScriptClient:
             raise _away(error, seconds) from None
 
 
-def _away(error: Exception, seconds: float) -> StoreAwayError:
+def _away(error: Exception, seconds: float) -> StoreUnavailableError:
     """Of redis-py's own errors, what it raises where a connection breaks under it, and of our time-out."""
-    return StoreAwayError(f"no answer within {seconds * 1000:g} ms" if type(error) is TimeoutError else _reason(error))
+    return StoreUnavailableError(f"no answer within {seconds * 1000:g} ms" if type(error) is TimeoutError else _reason(error))
 
 
 def place(url: str) -> str:

@@ -19,7 +19,7 @@ from aligner_svc.audio.container import decode_container
 from aligner_svc.audio.decode import Decoder
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.audio.mpeg import skip_id3
-from aligner_svc.audio.refused import RefusedError
+from aligner_svc.audio.refused import UndecodableError
 from aligner_svc.audio.wave import read_wave_header
 from aligner_svc.config.limits import DecodeSettings, Limits
 from aligner_svc.errors import InvalidArgumentError
@@ -30,7 +30,7 @@ from tests.kit.peak_memory import peak_memory
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 LIMIT = 3600.0
-MOST_MEMORY = 300 << 20
+MAX_MEMORY = 300 << 20
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -100,7 +100,7 @@ class TestCounts:
             audio[at] ^= 0xFF
         decode_container(memoryview(audio), "matroska", LIMIT)
         monkeypatch.setattr(container_module, "_MAX_IDLE", 5)
-        with pytest.raises(RefusedError, match="AUDIO_UNREADABLE"):
+        with pytest.raises(UndecodableError, match="AUDIO_UNREADABLE"):
             decode_container(memoryview(audio), "matroska", LIMIT)
 
     async def test_packets_in_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +109,7 @@ class TestCounts:
         monkeypatch.setattr(container_module, "_STEPS_PER_SECOND", 50)
         decode_container(audio, "mp3", 4.5)
         monkeypatch.setattr(container_module, "_STEPS_PER_SECOND", 20)
-        with pytest.raises(RefusedError, match="AUDIO_TOO_MANY_PACKETS"):
+        with pytest.raises(UndecodableError, match="AUDIO_TOO_MANY_PACKETS"):
             decode_container(audio, "mp3", 4.5)
 
     async def test_empty_chunks_of_a_wav_and_empty_tags_are_not_looked_through_without_end(self) -> None:
@@ -139,14 +139,14 @@ class TestMemory:
             audio[at + 8 : at + 16] = struct.pack(">II", 1, count)
             code, _ = await reason(decoder, bytes(audio)) if count > 1 << 24 else ("", "")
             assert code in {"AUDIO_UNREADABLE", "AUDIO_EMPTY", ""}
-        assert childs_peak(decoder) < MOST_MEMORY
+        assert childs_peak(decoder) < MAX_MEMORY
 
     @pytest.mark.parametrize("size", [1 << 24, (1 << 28) - 1])
     async def test_a_tag_that_claims_hundreds_of_megabytes(self, decoder: Decoder, size: int) -> None:
         sizes = bytes((size >> shift) & 0x7F for shift in (21, 14, 7, 0))
         frame = b"COMM" + sizes + b"\0\0" + b"\0eng\0"
         await reason(decoder, b"ID3\x04\0\0" + sizes + frame + b"x" * 100_000)
-        assert childs_peak(decoder) < MOST_MEMORY
+        assert childs_peak(decoder) < MAX_MEMORY
 
     async def test_noise_behind_every_header(self, decoder: Decoder) -> None:
         """Bytes changed at random in each container: an answer or a refusal, in little memory, by the same child."""
@@ -168,7 +168,7 @@ class TestMemory:
                     await decoder.decode(audio.tobytes(), Encoding.CONTAINER)
                 except InvalidArgumentError as refused:
                     assert refused.reason  # noqa: PT017 - any of them
-        assert childs_peak(decoder) < MOST_MEMORY
+        assert childs_peak(decoder) < MAX_MEMORY
 
     async def test_the_same_child_did_all_of_it(self, decoder: Decoder) -> None:
         assert decoder.pool.restarts == 0

@@ -87,9 +87,9 @@ class Device:
         self.calls.append(batch)
         if self.automatic:
             await asyncio.sleep(0)
-            guilty = [item for item in batch if item.name in self.poison]
-            if guilty:
-                raise PoisonError(guilty[0].name)
+            failed_alone = [item for item in batch if item.name in self.poison]
+            if failed_alone:
+                raise PoisonError(failed_alone[0].name)
             return answers(batch)
         end: asyncio.Future[Sequence[str] | None] = asyncio.get_running_loop().create_future()
         self.running.append((batch, end))
@@ -101,9 +101,9 @@ class Device:
         finally:
             self.running.remove((batch, end))
 
-    async def end(self, error: Exception | None = None, *, lane: int = 0, results: Sequence[str] | None = None) -> None:
+    async def end(self, error: Exception | None = None, *, slot: int = 0, results: Sequence[str] | None = None) -> None:
         """End the oldest call, and let everybody take note."""
-        _, end = self.running[lane]
+        _, end = self.running[slot]
         if error is None:
             end.set_result(results)
         else:
@@ -139,7 +139,7 @@ def answers(batch: Sequence[Item]) -> list[str]:
 
 
 def batcher(run: Callable[[Sequence[Item]], Awaitable[Sequence[str]]], **settings: Any) -> Batcher[Item, str]:
-    return Batcher(run, **({"size": lambda item: item.size, "budget": 100, "most_items": 8, "queue": 1_000} | settings))
+    return Batcher(run, **({"size": lambda item: item.size, "budget": 100, "max_items": 8, "queue": 1_000} | settings))
 
 
 def submit(
@@ -212,11 +212,11 @@ async def test_callers_that_come_again_as_soon_as_they_are_answered_stay_togethe
 @by_clockwork
 async def test_every_lane_takes_one() -> None:
     device = Device()
-    batches = batcher(device, lanes=3, most_items=1)
+    batches = batcher(device, slots=3, max_items=1)
     submits = [submit(batches, name) for name in "abcd"]
     await settle()
     assert device.names() == [["a"], ["b"], ["c"]]
-    await device.end(lane=1)
+    await device.end(slot=1)
     assert device.names()[3:] == [["d"]]
     for _ in range(3):
         await device.end()
@@ -226,7 +226,7 @@ async def test_every_lane_takes_one() -> None:
 @by_clockwork
 async def test_times_add_up() -> None:
     device = Device()
-    batches = batcher(device, most_items=1)
+    batches = batcher(device, max_items=1)
     first, second = submit(batches, "a"), submit(batches, "b")
     await settle()
     await asyncio.sleep(2)
@@ -244,7 +244,7 @@ async def test_times_add_up() -> None:
 async def test_a_batch_keeps_to_the_budget_and_to_its_items() -> None:
     device = Device()
     device.automatic = True
-    batches = batcher(device, budget=10, most_items=3)
+    batches = batcher(device, budget=10, max_items=3)
     sizes = [4, 6, 1, 1, 1, 1, 25, 10, 1]
     await outcomes([submit(batches, Item(f"{number}", size)) for number, size in enumerate(sizes)])
     assert [[item.size for item in call] for call in device.calls] == [[4, 6], [1, 1, 1], [1], [25], [10], [1]]
@@ -268,7 +268,7 @@ def test_padded_batches_hold_little_padding(sizes: list[int], seed: int) -> None
     async def scenario() -> None:
         device = Device()
         device.automatic = True
-        batches = batcher(device, budget=8_000, most_items=16, padded=True, watch=BatchWatch(reports.append))
+        batches = batcher(device, budget=8_000, max_items=16, padded=True, watch=BatchWatch(reports.append))
         clients = random.Random(seed).choices("abcd", k=len(sizes))
         submits = [submit(batches, Item(f"{number}", size), clients[number]) for number, size in enumerate(sizes)]
         assert await outcomes(submits) == [f"answer to {number}" for number in range(len(sizes))]
@@ -282,7 +282,7 @@ def test_padded_batches_hold_little_padding(sizes: list[int], seed: int) -> None
     assert all(report.computed - report.tokens <= 0.1 * report.computed for report in reports)
 
 
-@pytest.mark.parametrize("wrong", [{"budget": 0}, {"most_items": 0}, {"lanes": 0}, {"queue": -1}])
+@pytest.mark.parametrize("wrong", [{"budget": 0}, {"max_items": 0}, {"slots": 0}, {"queue": -1}])
 def test_settings_that_could_never_serve_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="one lane or more"):
         batcher(Device(), **wrong)
@@ -294,7 +294,7 @@ def test_settings_that_could_never_serve_are_refused(wrong: dict[str, int]) -> N
 @by_clockwork
 async def test_one_more_than_the_queue_holds_is_refused() -> None:
     device = Device()
-    batches = batcher(device, queue=2, most_items=1)
+    batches = batcher(device, queue=2, max_items=1)
     submits = [submit(batches, name) for name in "abcd"]  # one that runs, two that wait, one too many
     await settle()
     with pytest.raises(LimitExceededError) as refused:
@@ -313,7 +313,7 @@ async def test_one_more_than_the_queue_holds_is_refused() -> None:
 @by_clockwork
 async def test_a_queue_without_places_serves_as_many_as_there_are_lanes() -> None:
     device = Device()
-    batches = batcher(device, queue=0, lanes=2, most_items=8)
+    batches = batcher(device, queue=0, slots=2, max_items=8)
     submits = [submit(batches, name) for name in "abc"]
     await settle()
     assert device.names() == [["a"], ["b"]]
@@ -402,7 +402,7 @@ async def test_a_call_whose_items_all_expired_is_cancelled() -> None:
 @by_clockwork
 async def test_cancelled_items_never_reach_the_device() -> None:
     device = Device()
-    batches = batcher(device, most_items=2)
+    batches = batcher(device, max_items=2)
     running = submit(batches, "a")
     await settle()
     waiting = [submit(batches, name) for name in "bcde"]
@@ -597,7 +597,7 @@ def test_only_the_guilty_fail(count: int, data: st.DataObject) -> None:
         device.automatic = True
         device.poison = {f"{number}" for number in poison}
         canary = Canary(*[True] * 100)
-        batches = batcher(device, check=canary, most_items=32)
+        batches = batcher(device, check=canary, max_items=32)
         assert await outcomes([submit(batches, f"{number}") for number in range(count)]) == [
             f"poison {number}" if number in poison else f"answer to {number}" for number in range(count)
         ]
@@ -710,7 +710,7 @@ async def test_a_good_item_clears_the_device_of_doubt() -> None:
 async def test_a_failing_device_is_out_of_service_until_it_passes() -> None:
     device, canary = Device(), Canary(*[False] * 6, True)
     told: list[str | None] = []
-    batches = batcher(device, check=canary, on_failed=told.append, most_items=1)
+    batches = batcher(device, check=canary, on_failed=told.append, max_items=1)
     canary.gate = asyncio.get_running_loop().create_future()
     raw = await fail(batches, device, 2)
     third = submit(batches, "third")
@@ -754,7 +754,7 @@ async def test_a_device_that_fails_in_the_middle_of_a_batch_fails_all_of_it() ->
 @by_clockwork
 async def test_lanes_share_one_examination() -> None:
     device, canary = Device(), Canary(False)
-    batches = batcher(device, check=canary, lanes=5, most_items=1)
+    batches = batcher(device, check=canary, slots=5, max_items=1)
     canary.gate = asyncio.get_running_loop().create_future()
     submits = [submit(batches, name) for name in "abcde"]
     await settle()
@@ -801,7 +801,7 @@ async def test_without_a_canary_nothing_is_held_against_the_device() -> None:
 @by_clockwork
 async def test_close_ends_everything_and_everybody_hears_of_it() -> None:
     device = Device()
-    batches = batcher(device, most_items=1)
+    batches = batcher(device, max_items=1)
     submits = [submit(batches, name) for name in "abc"]
     await settle()
     await asyncio.gather(batches.close(), batches.close())
@@ -866,7 +866,7 @@ async def test_every_call_is_reported() -> None:
 @by_clockwork
 async def test_the_state_tells_how_things_stand() -> None:
     device = Device()
-    batches = batcher(device, padded=True, most_items=2)
+    batches = batcher(device, padded=True, max_items=2)
     empty = batches.state()
     assert (empty.waiting, empty.oldest_wait, empty.last_items, empty.last_padding, empty.failed) == (0, 0, 0, 0, None)
     submits = [submit(batches, Item(f"{number}", 18 + number), f"{number % 3}") for number in range(5)]
@@ -908,8 +908,8 @@ STEPS = st.one_of(
 
 @given(
     steps=st.lists(STEPS, max_size=80),
-    lanes=st.integers(1, 3),
-    most_items=st.integers(1, 5),
+    slots=st.integers(1, 3),
+    max_items=st.integers(1, 5),
     queue=st.integers(0, 12),
     padded=st.booleans(),
     verdicts=st.lists(st.booleans(), max_size=6),
@@ -917,7 +917,7 @@ STEPS = st.one_of(
 )
 @settings(max_examples=250, deadline=None)
 def test_whatever_happens_every_item_ends_once_with_its_own(
-    steps: list[tuple[Any, ...]], lanes: int, most_items: int, queue: int, padded: bool, verdicts: list[bool], closes: bool
+    steps: list[tuple[Any, ...]], slots: int, max_items: int, queue: int, padded: bool, verdicts: list[bool], closes: bool
 ) -> None:
     @by_clockwork
     async def scenario() -> None:
@@ -949,13 +949,13 @@ def test_whatever_happens_every_item_ends_once_with_its_own(
                 assert item.name not in served, "served twice"
                 assert all(item not in batch for batch, _ in device.running), "in two calls at once"
             sizes = [item.size for item in items]
-            assert len(items) <= most_items
+            assert len(items) <= max_items
             assert len(items) == 1 or (max(sizes) * len(items) if padded else sum(sizes)) <= 100
-            assert len(device.running) < lanes
+            assert len(device.running) < slots
 
         canary = Canary(*verdicts, *[True] * 50)
         loop.set_exception_handler(lambda _, context: broken.append(f"{context}"))
-        batches = batcher(run, lanes=lanes, most_items=most_items, queue=queue, padded=padded, check=canary)
+        batches = batcher(run, slots=slots, max_items=max_items, queue=queue, padded=padded, check=canary)
         for step in steps:
             match step:
                 case ["submit", client, size, within]:
@@ -964,8 +964,8 @@ def test_whatever_happens_every_item_ends_once_with_its_own(
                     submits[name] = submit(batches, Item(name, size), f"{client}", within)
                 case ["cancel", which] if submits:
                     submits[f"{which % len(submits)}"].cancel()
-                case ["end", lane, how] if device.running:
-                    _, end = device.running[lane % len(device.running)]
+                case ["end", slot, how] if device.running:
+                    _, end = device.running[slot % len(device.running)]
                     if not end.done():
                         match how:
                             case "well":
@@ -982,10 +982,10 @@ def test_whatever_happens_every_item_ends_once_with_its_own(
                     await settle()
             state = batches.state()
             assert state.waiting <= queue
-            assert state.running <= lanes
+            assert state.running <= slots
             assert 1 <= state.budget <= 100
             if step[0] == "settle" and state.failed is None:
-                assert state.running == lanes or not state.waiting, "a lane idles and something waits"
+                assert state.running == slots or not state.waiting, "a lane idles and something waits"
         await settle()
         if closes:
             await batches.close()

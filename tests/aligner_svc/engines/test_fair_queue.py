@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aligner_svc.engines.fair_queue import Budget, FairQueue, Room
+from aligner_svc.engines.fair_queue import FairQueue, Room, TokenBudget
 
 Item = tuple[str, int, int]
 """Client, serial number, size."""
@@ -21,10 +21,10 @@ def add(queue: FairQueue[Item], client: str, *sizes: int, start: int = 0) -> lis
     return items
 
 
-def drain(queue: FairQueue[Item], budget: int, most_items: int = 64, most_padding: float | None = None) -> list[list[Item]]:
+def drain(queue: FairQueue[Item], budget: int, max_items: int = 64, max_padding: float | None = None) -> list[list[Item]]:
     batches = []
     while len(queue):
-        batches.append(queue.take(Room(budget, most_items, most_padding)))
+        batches.append(queue.take(Room(budget, max_items, max_padding)))
         assert batches[-1], "something waits and nothing was taken"
     return batches
 
@@ -141,13 +141,13 @@ def test_what_is_taken_out_does_not_count() -> None:
 def test_matching_lengths_are_looked_for_behind_the_first() -> None:
     queue: FairQueue[Item] = FairQueue(100)
     long, short, also_long = add(queue, "a", 100, 10, 95)
-    assert drain(queue, 1_000, most_padding=0.1) == [[long, also_long], [short]]
+    assert drain(queue, 1_000, max_padding=0.1) == [[long, also_long], [short]]
 
 
 def test_the_look_behind_the_first_ends() -> None:
     queue: FairQueue[Item] = FairQueue(1_000)
     long, *short, also_long = add(queue, "a", 100, *[10] * 65, 95)
-    assert drain(queue, 100_000, most_items=1_000, most_padding=0.1) == [[long], short, [also_long]]
+    assert drain(queue, 100_000, max_items=1_000, max_padding=0.1) == [[long], short, [also_long]]
 
 
 def test_an_item_without_company_is_not_overtaken_for_ever() -> None:
@@ -165,18 +165,18 @@ def test_an_item_without_company_is_not_overtaken_for_ever() -> None:
 @given(
     waiting=st.lists(st.lists(st.integers(1, 60), min_size=5, max_size=60), min_size=2, max_size=5),
     budget=st.integers(1, 100),
-    most_items=st.integers(1, 12),
+    max_items=st.integers(1, 12),
 )
 @settings(deadline=None)
 def test_clients_with_something_waiting_are_apart_by_one_batch_and_one_item_each(
-    waiting: list[list[int]], budget: int, most_items: int
+    waiting: list[list[int]], budget: int, max_items: int
 ) -> None:
     queue: FairQueue[Item] = FairQueue(1_000)
     left = {str(client): add(queue, str(client), *sizes) for client, sizes in enumerate(waiting)}
     largest = max(size for sizes in waiting for size in sizes)
     served: dict[str, int] = defaultdict(int)
     while all(left.values()):
-        batch = queue.take(Room(budget, most_items))
+        batch = queue.take(Room(budget, max_items))
         for client, number, size in batch:
             assert left[client].pop(0) == (client, number, size), "not in the client's order"
             served[client] += size
@@ -188,26 +188,26 @@ def test_clients_with_something_waiting_are_apart_by_one_batch_and_one_item_each
 @given(
     waiting=st.lists(st.tuples(st.sampled_from("abcd"), st.integers(1, 500)), min_size=1, max_size=150),
     budget=st.integers(1, 4_000),
-    most_items=st.integers(1, 40),
-    most_padding=st.sampled_from([None, 0.0, 0.1, 0.5]),
+    max_items=st.integers(1, 40),
+    max_padding=st.sampled_from([None, 0.0, 0.1, 0.5]),
 )
 @settings(deadline=None)
 def test_batches_keep_to_their_room_and_lose_nothing(
-    waiting: list[tuple[str, int]], budget: int, most_items: int, most_padding: float | None
+    waiting: list[tuple[str, int]], budget: int, max_items: int, max_padding: float | None
 ) -> None:
     queue: FairQueue[Item] = FairQueue(200)
     everything = [add(queue, client, size, start=number)[0] for number, (client, size) in enumerate(waiting)]
-    batches = drain(queue, budget, most_items, most_padding)
+    batches = drain(queue, budget, max_items, max_padding)
     assert sorted(item for batch in batches for item in batch) == sorted(everything)
     for batch in batches:
-        computed = tokens(batch) if most_padding is None else max(item[2] for item in batch) * len(batch)
-        assert len(batch) <= most_items
+        computed = tokens(batch) if max_padding is None else max(item[2] for item in batch) * len(batch)
+        assert len(batch) <= max_items
         assert len(batch) == 1 or computed <= budget
-        assert computed - tokens(batch) <= (most_padding or 0) * computed
+        assert computed - tokens(batch) <= (max_padding or 0) * computed
 
 
 def test_a_budget_is_halved_at_once_and_comes_back_by_steps() -> None:
-    budget = Budget(800)
+    budget = TokenBudget(800)
     budget.exceeded(600)
     assert budget.in_force == 300
     for _ in range(63):
@@ -221,7 +221,7 @@ def test_a_budget_is_halved_at_once_and_comes_back_by_steps() -> None:
 
 
 def test_a_failure_puts_the_next_step_off() -> None:
-    budget = Budget(800)
+    budget = TokenBudget(800)
     for _ in range(63):
         budget.sufficed()
     budget.exceeded(800)
@@ -230,7 +230,7 @@ def test_a_failure_puts_the_next_step_off() -> None:
 
 
 def test_a_budget_never_ends_and_an_item_over_it_does_not_change_it() -> None:
-    budget = Budget(8)
+    budget = TokenBudget(8)
     budget.exceeded(1_000)
     assert budget.in_force == 8
     for _ in range(5):

@@ -13,19 +13,18 @@ import pytest
 from aligner_svc.config import Settings
 from aligner_svc.doctor import services
 from aligner_svc.health import phrases as words
-from aligner_svc.health.findings import Finding, State
+from aligner_svc.health.findings import Finding, Severity
 from aligner_svc.health.readiness import Readiness
 from aligner_svc.telemetry.metrics import Sources
 from interceptors.antivirus.clamav import Clamd
-from interceptors.antivirus.scanner import Antivirus
-from interceptors.antivirus.scanner import State as AntivirusState
+from interceptors.antivirus.scanner import Antivirus, ScannerState
 
 NOW = 1_800_000_000.0
 DAY = 86_400.0
 REDIS = "redis://gateway:hunter2@127.0.0.1:1/0"
 CLAMD = "tcp://127.0.0.1:1"
 ISSUER = "https://issuer.example"
-WELL = AntivirusState(True, "", "ClamAV 1.4", 1, 3600.0, 0, 0, 1, Counter(), 0.0)
+WELL = ScannerState(True, "", "ClamAV 1.4", 1, 3600.0, 0, 0, 1, Counter(), 0.0)
 
 
 def settings(**sections) -> Settings:
@@ -54,8 +53,8 @@ def sources(**parts) -> Sources:
     return replace(well, **parts)
 
 
-def readiness(wanted: Settings | None = None, *, keys_away: bool = False, **parts) -> Readiness:
-    return Readiness(wanted or settings(), sources(**parts), keys_away=lambda: keys_away, now=lambda: NOW)
+def readiness(wanted: Settings | None = None, *, keys_unavailable: bool = False, **parts) -> Readiness:
+    return Readiness(wanted or settings(), sources(**parts), keys_unavailable=lambda: keys_unavailable, now=lambda: NOW)
 
 
 def found(check: str, wanted: Settings | None = None, **parts) -> Finding:
@@ -81,7 +80,7 @@ def test_a_server_that_is_well_says_so_of_everything() -> None:
 
 def test_what_is_not_asked_for_is_not_spoken_of() -> None:
     bare = Readiness(Settings(), Sources(ready=lambda: True))
-    assert [(one.check, one.state) for one in bare.findings()] == [("server", State.OK)]
+    assert [(one.check, one.state) for one in bare.findings()] == [("server", Severity.OK)]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +100,7 @@ def test_what_is_not_asked_for_is_not_spoken_of() -> None:
         ("jwks", {"key_sources": issuer(None, "", "keys_unavailable")}, "fail", "they have not come yet"),
         ("jwks", {"key_sources": issuer(7200.0, "unreachable")}, "warn", "unreachable; its keys are from 2 hours ago"),
         ("jwks", {"key_sources": issuer(1200.0, "unreachable", "keys_stale")}, "fail", "20 minutes ago, too old to be believed"),
-        ("keys", {"keys_away": True}, "fail", "PostgreSQL at db.example, database keys: it does not answer"),
+        ("keys", {"keys_unavailable": True}, "fail", "PostgreSQL at db.example, database keys: it does not answer"),
         ("redis", {"quota_store": SimpleNamespace(degraded=True)}, "warn", "redis://127.0.0.1:1/0 cannot be reached"),
         ("clamd", {"antivirus": lambda: replace(WELL, healthy=False, reason="refused")}, "fail", f"{CLAMD}: refused"),
         ("clamd", {"antivirus": lambda: replace(WELL, healthy=False, version="")}, "fail", "it has not answered yet"),
@@ -122,7 +121,7 @@ def test_what_is_away_is_told_with_what_to_do_and_leaves_the_server_ready(check,
 def test_uploads_that_pass_unscanned_are_refused_to_nobody() -> None:
     wanted = settings(antivirus={"address": CLAMD, "fail_open": True})
     one = found("clamd", wanted, antivirus=lambda: replace(WELL, healthy=False, reason="refused"))
-    assert (one.state, one.hint) == (State.WARN, "is it up? Until it is, uploads pass unscanned")
+    assert (one.state, one.hint) == (Severity.WARN, "is it up? Until it is, uploads pass unscanned")
 
 
 def test_it_is_ready_exactly_when_it_serves() -> None:
@@ -151,7 +150,7 @@ async def test_the_doctor_says_the_same_of_the_same() -> None:
 def test_no_secret_is_in_it() -> None:
     failed = SimpleNamespace(failed="asked redis://:hunter2@cache with Bearer hunter2hunter2\x1b[2J")
     _, told = readiness(
-        keys_away=True,
+        keys_unavailable=True,
         engine=lambda: failed,
         quota_store=SimpleNamespace(degraded=True),
         antivirus=lambda: replace(WELL, healthy=False, reason="password=hunter2"),

@@ -16,7 +16,7 @@ from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.errors import InvalidArgumentError
 from aligner_svc.rpc.field_rules import ProtoRules
 from aligner_svc.text import normalise_language
-from interceptors.calls.refusal import RefusedError
+from interceptors.calls.refusal import CallRefusedError
 from interceptors.payload_rules import BrokenRule, PayloadRules
 
 GOOD = {"transcript": "a word", "language": "en"}
@@ -107,7 +107,7 @@ RULES = ProtoRules()
 
 def test_a_refusal_names_every_field():
     rules = PayloadRules(lambda message: [BrokenRule("config.a", "A_WRONG", "a is wrong"), BrokenRule("b", "B_WRONG", "b too")])
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(CallRefusedError) as caught:
         rules.check(object())
     refused = caught.value
     assert (refused.code, refused.reason, refused.message) == (grpc.StatusCode.INVALID_ARGUMENT, "A_WRONG", "a is wrong")
@@ -121,7 +121,7 @@ def test_a_refusal_names_every_field():
 
 def test_a_refusal_stays_small():
     many = [BrokenRule(f"words[{number}]", "WORD_WRONG", "wrong") for number in range(1000)]
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(CallRefusedError) as caught:
         PayloadRules(lambda message: many).check(object())
     assert len(caught.value.details[0].field_violations) == 16
 

@@ -12,8 +12,8 @@ from aligner_svc.text.speaking_rate import (
     ALWAYS_LETTERS,
     ALWAYS_WORDS,
     MANY_WORDS,
-    MOST_LETTERS,
-    MOST_WORDS,
+    MAX_LETTERS,
+    MAX_WORDS,
     SYLLABLES,
     check_words,
     fit,
@@ -32,11 +32,11 @@ def code(words, letters, seconds, language="en", when="refuse"):
 @pytest.mark.parametrize("language", sorted(LANGUAGES))
 def test_a_languages_limits(language):
     limits = rate(language)
-    assert limits.many_words < limits.most_words <= MOST_WORDS
+    assert limits.many_words < limits.max_words <= MAX_WORDS
     assert limits.many_words <= MANY_WORDS
     if language in SYLLABLES:
         assert limits.many_words > SYLLABLES[language], "an ordinary reader of words with one syllable is not remarked on"
-        assert limits.most_words > 2.4 * SYLLABLES[language], "nor is the fastest turned away"
+        assert limits.max_words > 2.4 * SYLLABLES[language], "nor is the fastest turned away"
 
 
 def test_nobody_who_ever_spoke_is_refused():
@@ -77,7 +77,7 @@ def test_a_warning_comes_before_a_refusal(words, letters, seconds, language):
         assert fit(words, letters, seconds, language, "refuse") == warned
     except InvalidArgumentError:
         assert warned is not None
-        assert words > MOST_WORDS / 2 * seconds or letters > MOST_LETTERS * seconds
+        assert words > MAX_WORDS / 2 * seconds or letters > MAX_LETTERS * seconds
         assert words > ALWAYS_WORDS or letters > ALWAYS_LETTERS
 
 

@@ -21,7 +21,7 @@ from grpc._cython import cygrpc
 from aligner_svc.transport.channel_options import ChannelOptions, ChannelOptionsError
 
 METHOD = "/test.Transport/Call"
-PATIENCE = 60.0
+WAIT_TIMEOUT = 60.0
 MIB = 1 << 20
 SHORT = 0.2
 """Seconds that are soon over."""
@@ -74,7 +74,7 @@ class Wire:
 
     async def receive(self, kind: int | None = None, *, answer: bool = True) -> Frame | None:
         """The next frame, of that kind; None: the server has closed. `answer` its pings."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_TIMEOUT):
             while True:
                 try:
                     head = await self._reader.readexactly(9)
@@ -155,7 +155,7 @@ async def serving(**changed) -> AsyncIterator[Served]:
 
 
 async def ask(channel: aio.Channel, request: bytes = b"", metadata: tuple[tuple[str, str], ...] = ()) -> bytes:
-    return await channel.unary_unary(METHOD)(request, metadata=metadata, timeout=PATIENCE)
+    return await channel.unary_unary(METHOD)(request, metadata=metadata, timeout=WAIT_TIMEOUT)
 
 
 async def code_of(channel: aio.Channel, request: bytes = b"", metadata: tuple[tuple[str, str], ...] = ()) -> grpc.StatusCode:
@@ -242,12 +242,12 @@ async def test_a_connection_over_the_number_is_closed_and_room_is_found_again() 
         async with served.wire() as third:
             assert await third.settings() is None
         first.close()
-        async with asyncio.timeout(PATIENCE), served.channel() as channel:
+        async with asyncio.timeout(WAIT_TIMEOUT), served.channel() as channel:
             assert await channel.unary_unary(METHOD)(b"", wait_for_ready=True)
 
 
 async def test_a_client_keeps_calls_over_the_number_back_and_loses_none() -> None:
-    async with serving(streams=2) as served, served.channel() as channel, asyncio.timeout(PATIENCE):
+    async with serving(streams=2) as served, served.channel() as channel, asyncio.timeout(WAIT_TIMEOUT):
         held = [asyncio.ensure_future(ask(channel, b"wait")) for _ in range(2)]
         for _ in range(2):
             await served.begun.acquire()
@@ -342,12 +342,12 @@ async def test_a_silent_connection_is_closed_and_leaves_its_place(sent) -> None:
         assert b"before handshake timeout" in away.body
         assert await wire.receive(GOAWAY) is None
         async with served.channel() as channel:
-            assert await channel.unary_unary(METHOD)(b"", wait_for_ready=True, timeout=PATIENCE)
+            assert await channel.unary_unary(METHOD)(b"", wait_for_ready=True, timeout=WAIT_TIMEOUT)
 
 
 async def test_an_old_connection_is_left_without_a_failed_call() -> None:
     """With the retries that are gRPC's default: a call that crosses the goodbye is sent again, having reached nobody."""
-    async with serving(age_seconds=SHORT) as served, served.channel(retries=True) as channel, asyncio.timeout(PATIENCE):
+    async with serving(age_seconds=SHORT) as served, served.channel(retries=True) as channel, asyncio.timeout(WAIT_TIMEOUT):
         long = asyncio.ensure_future(ask(channel, b"wait"))
         await served.begun.acquire()
         first = await ask(channel)

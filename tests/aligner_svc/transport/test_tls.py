@@ -22,11 +22,11 @@ from interceptors.calls.security_event import Event, SecurityEvent
 from tests.kit.certificates import DAY, SERVER, Files, authority, client, connect, dns, leaf, openssl_context, plaintext, server
 
 ECHO, HOLD, WHO = "/test.Tls/Echo", "/test.Tls/Hold", "/test.Tls/Who"
-PATIENCE = 30.0
+WAIT_TIMEOUT = 30.0
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_TIMEOUT):
         while True:
             if condition():
                 return
@@ -84,7 +84,7 @@ async def serving(certificates: ServerCertificates, release: asyncio.Event | Non
 
 
 async def call(channel: grpc.aio.Channel, method: str = ECHO, body: bytes = b"hello") -> bytes:
-    return await channel.unary_unary(method)(body, timeout=PATIENCE)
+    return await channel.unary_unary(method)(body, timeout=WAIT_TIMEOUT)
 
 
 async def outcome(channel: grpc.aio.Channel) -> grpc.StatusCode:
@@ -99,7 +99,7 @@ async def outcome(channel: grpc.aio.Channel) -> grpc.StatusCode:
 
 async def served(port: int, context: ssl.SSLContext) -> bytes:
     """The server's certificate, DER."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_TIMEOUT):
         _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="localhost")
     found = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
     writer.close()

@@ -12,7 +12,17 @@ import pytest
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc import aio
 
-from interceptors import Audit, CallInterceptor, Event, Recovery, RefusedError, RequestId, Requests, SecurityEvent, current_call
+from interceptors import (
+    Audit,
+    CallInterceptor,
+    CallRefusedError,
+    Event,
+    Recovery,
+    RequestId,
+    Requests,
+    SecurityEvent,
+    current_call,
+)
 from interceptors.abuse.interceptor import LOOPBACK, Abuse, AbuseRules
 
 SERVICE = "test.Kinds"
@@ -62,17 +72,17 @@ class Guard(CallInterceptor):
         self.passed += 1
         match dict(context.invocation_metadata()).get("x-credential"):
             case "bad":
-                raise RefusedError(grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_INVALID", "no", check="signature")
+                raise CallRefusedError(grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_INVALID", "no", check="signature")
             case "expired":
-                raise RefusedError(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_EXPIRED", "no", check="expired")
+                raise CallRefusedError(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_EXPIRED", "no", check="expired")
             case "no check":
-                raise RefusedError(grpc.StatusCode.UNAUTHENTICATED, "SIGN_IN_AGAIN", "no")
+                raise CallRefusedError(grpc.StatusCode.UNAUTHENTICATED, "SIGN_IN_AGAIN", "no")
             case "unsure":
-                raise RefusedError(grpc.StatusCode.UNAVAILABLE, "AUTHENTICATION_UNAVAILABLE", "no", check="keys_unavailable")
+                raise CallRefusedError(grpc.StatusCode.UNAVAILABLE, "AUTHENTICATION_UNAVAILABLE", "no", check="keys_unavailable")
             case "forbidden":
-                raise RefusedError(grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED", "no", check="scope_missing")
+                raise CallRefusedError(grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED", "no", check="scope_missing")
             case "invalid":
-                raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_MALFORMED", "no")
+                raise CallRefusedError(grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_MALFORMED", "no")
         yield
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from interceptors.abuse.blocks import Blocks
 from interceptors.abuse.peers import Networks, address_of
-from interceptors.abuse.windows import SLICES, Window
+from interceptors.abuse.windows import SLICES, CountWindow
 
 MINUTE = 60.0
 
@@ -25,7 +25,7 @@ events = st.lists(st.tuples(st.floats(0, 40), st.integers(0, 7), st.integers(1, 
 
 @given(events)
 def test_with_room_a_count_looks_back_three_quarters_of_the_window_to_all_of_it(steps) -> None:
-    window, now, log = Window(MINUTE, 1000), 1e6, []
+    window, now, log = CountWindow(MINUTE, 1000), 1e6, []
     for passed, peer, weight in steps:
         now += passed
         log.append((now, peer, weight))
@@ -38,7 +38,7 @@ def test_with_room_a_count_looks_back_three_quarters_of_the_window_to_all_of_it(
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 12)), max_size=400))
 def test_without_room_a_count_is_never_too_high_and_too_low_by_no_more_than_promised(steps) -> None:
     each = 5
-    window, real, total = Window(MINUTE, each * SLICES), Counter[int](), 0
+    window, real, total = CountWindow(MINUTE, each * SLICES), Counter[int](), 0
     for peer, weight in steps:
         count = window.add(name(peer), 1.0, weight)
         real[peer] += weight
@@ -50,7 +50,7 @@ def test_without_room_a_count_is_never_too_high_and_too_low_by_no_more_than_prom
 
 def test_a_flood_of_addresses_hides_nobody_and_blames_nobody() -> None:
     """200,000 addresses within one slice of 1,000 entries; one peer fails once in every 400 calls, another never again."""
-    window = Window(MINUTE, 1000 * SLICES)
+    window = CountWindow(MINUTE, 1000 * SLICES)
     guest = window.add(b"guest", 0.0)
     most = 0
     for number in range(200_000):
@@ -64,7 +64,7 @@ def test_a_flood_of_addresses_hides_nobody_and_blames_nobody() -> None:
 
 
 def test_what_is_forgotten_begins_anew() -> None:
-    window = Window(MINUTE, 100)
+    window = CountWindow(MINUTE, 100)
     for now in (0.0, 20.0, 40.0):
         window.add(b"a", now, 5)
     window.forget(b"a")
@@ -72,14 +72,14 @@ def test_what_is_forgotten_begins_anew() -> None:
 
 
 def test_a_long_silence_empties_the_window() -> None:
-    window = Window(MINUTE, 100)
+    window = CountWindow(MINUTE, 100)
     assert window.add(b"a", 5.0, 5) == 5
     assert window.add(b"a", 1e9) == 1
     assert len(window) == 1
 
 
 def test_a_clock_that_stands_still_or_steps_back_a_slice_does_no_harm() -> None:
-    window = Window(MINUTE, 100)
+    window = CountWindow(MINUTE, 100)
     window.add(b"a", 100.0)
     assert window.add(b"a", 80.0) == 2
 
@@ -87,7 +87,7 @@ def test_a_clock_that_stands_still_or_steps_back_a_slice_does_no_harm() -> None:
 @pytest.mark.parametrize(("seconds", "entries"), [(0, 100), (-1, 100), (60, SLICES - 1)])
 def test_a_window_needs_time_and_room(seconds, entries) -> None:
     with pytest.raises(ValueError, match="window"):
-        Window(seconds, entries)
+        CountWindow(seconds, entries)
 
 
 def blocks(entries: int = 800) -> Blocks:

@@ -15,7 +15,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc import aio
 
 from interceptors import Audit, Event, Recovery, RequestId, Requests, SecurityEvent, current_call
-from interceptors.antivirus.clamav import CHUNK, Clamd, ScanFailedError, ScannerAwayError, TooLargeError
+from interceptors.antivirus.clamav import CHUNK, Clamd, ScanFailedError, ScannerUnavailableError, TooLargeError
 from interceptors.antivirus.interceptor import Scan
 from interceptors.antivirus.scanner import Antivirus
 from interceptors.antivirus.verdicts import Clean, Infected, Verdict, VerdictCache
@@ -127,7 +127,7 @@ async def test_what_was_scanned_before_needs_no_clamd(clamav: ClamdServer) -> No
             assert await antivirus.scan(infected) == Infected(SIGNATURE)
             assert await streamed(antivirus, clean) == Clean()
         assert antivirus.state.cache_hits == 4
-        with pytest.raises(ScannerAwayError):
+        with pytest.raises(ScannerUnavailableError):
             await antivirus.scan(clean + b"x")
 
 
@@ -275,7 +275,7 @@ async def test_uploads_that_find_no_connection_are_scanned_afterwards(clamav: Cl
         assert verdicts == [Clean(), Infected(SIGNATURE)] * 4
         assert antivirus.counts["overlapped"] == 2
         assert antivirus.counts["afterwards"] == 6
-        assert antivirus.pool.most_open <= 4
+        assert antivirus.pool.max_open <= 4
         assert antivirus.pool.open == 0
 
 
@@ -286,7 +286,7 @@ async def test_32_scans_at_once_share_the_connections(clamav: ClamdServer) -> No
             *(antivirus.scan(part) if number % 4 < 2 else streamed(antivirus, part) for number, part in enumerate(content))
         )
         assert verdicts == [Clean(), Infected(SIGNATURE)] * 16
-        assert antivirus.pool.most_open <= 4
+        assert antivirus.pool.max_open <= 4
         assert antivirus.pool.open == 0
 
 
@@ -313,11 +313,11 @@ async def test_a_session_takes_no_more_than_can_be_scanned(clamav: ClamdServer) 
 async def test_while_clamd_is_away_nobody_waits_for_it_and_it_is_found_again(clamav: ClamdServer) -> None:
     async with scanner(clamav) as antivirus:
         clamav.pause()
-        with impatient(antivirus), pytest.raises(ScannerAwayError):
+        with impatient(antivirus), pytest.raises(ScannerUnavailableError):
             await antivirus.scan(unmistakable(8 * MIB))
         asked = antivirus.counts["away"]
         for _ in range(1000):  # each for a time-out of its own would outlast the test's
-            with pytest.raises(ScannerAwayError):
+            with pytest.raises(ScannerUnavailableError):
                 await antivirus.scan(b"x")
         assert antivirus.counts["away"] == asked + 1000
         clamav.resume()
@@ -325,7 +325,7 @@ async def test_while_clamd_is_away_nobody_waits_for_it_and_it_is_found_again(cla
     async with scanner(clamav, retry_every=0.01) as antivirus:
         assert await antivirus.scan(b"x") == Clean()
         clamav.kill()
-        with pytest.raises(ScannerAwayError):
+        with pytest.raises(ScannerUnavailableError):
             await antivirus.scan(EICAR)
         clamav.start()
         await until(lambda: antivirus.state.healthy)

@@ -7,9 +7,9 @@ import asyncio
 import grpc
 import pytest
 
-from interceptors import Call, RefusedError
+from interceptors import Call, CallRefusedError
 from interceptors.calls.call import enter_call
-from interceptors.calls.stages import MOST, Stage, add_stage, stage, trace_stages
+from interceptors.calls.stages import MOST, StageTiming, add_stage, stage, trace_stages
 from interceptors.tracing.call_trace import CallTrace, SpanRef
 
 
@@ -49,7 +49,7 @@ async def test_stages_within_stages_end_first(clock, call) -> None:
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED", "the word is hunter2"), "QUOTA_EXCEEDED"),
+        (CallRefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED", "the word is hunter2"), "QUOTA_EXCEEDED"),
         (ValueError("hunter2"), "ValueError"),
         (UnicodeDecodeError("utf-8", b"hunter2", 0, 1, "hunter2"), "UnicodeDecodeError"),
         (asyncio.CancelledError(), "CancelledError"),
@@ -73,7 +73,7 @@ def test_outside_of_a_call_a_stage_is_measured_all_the_same(clock) -> None:
 
 async def test_a_stage_that_is_over_can_be_added(call) -> None:
     enter_call(call)
-    add_stage("queue", 12.0, 3.5, lane=2)
+    add_stage("queue", 12.0, 3.5, slot=2)
     (kept,) = call.stages
     assert (kept.name, kept.began, kept.seconds, kept.attributes) == ("queue", 12.0, 3.5, {"lane": 2})
 
@@ -89,7 +89,7 @@ async def test_of_very_many_stages_the_first_are_kept(call) -> None:
 async def test_a_hook_hears_of_stages_of_its_own_call_alone() -> None:
     heard: list[str] = []
 
-    def hook(begun: Stage):
+    def hook(begun: StageTiming):
         heard.append(f"> {begun.name}")
         return lambda ended: heard.append(f"< {ended.name} {ended.error}")
 

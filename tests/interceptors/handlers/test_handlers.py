@@ -14,10 +14,10 @@ from grpc import aio
 
 from interceptors import (
     CallInterceptor,
+    CallRefusedError,
     Chain,
     HeaderLimits,
     Recovery,
-    RefusedError,
     RequestId,
     Requests,
     chain,
@@ -51,7 +51,7 @@ class Script:
             case "abort":
                 await context.abort(grpc.StatusCode.NOT_FOUND, "not here")
             case "refuse":
-                raise RefusedError(grpc.StatusCode.PERMISSION_DENIED, "NOT_ALLOWED", "not you")
+                raise CallRefusedError(grpc.StatusCode.PERMISSION_DENIED, "NOT_ALLOWED", "not you")
             case "fail":
                 raise ValueError("the password is hunter2")
             case "hang":
@@ -147,7 +147,7 @@ async def answer(call) -> bytes:
 
 
 def ours() -> tuple[Wrapping, ...]:
-    return tuple(chain(describe, "test", most_metadata_entries=ENTRIES, most_metadata_bytes=BYTES))
+    return tuple(chain(describe, "test", max_metadata_entries=ENTRIES, max_metadata_bytes=BYTES))
 
 
 @pytest.fixture

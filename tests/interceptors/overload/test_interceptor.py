@@ -15,11 +15,11 @@ from grpc import aio
 
 from interceptors import CallInterceptor, Recovery, RequestId, Requests, current_call
 from interceptors.calls.principal import Principal
-from interceptors.calls.refusal import RefusedError
+from interceptors.calls.refusal import CallRefusedError
 from interceptors.overload.admission import GRACE, Admission, Priority, Visit, no_room, working
 from interceptors.overload.interceptor import Overload
 from interceptors.overload.limit import AdaptiveLimit, LimitRules
-from interceptors.overload.pressure import Groups, Pressure, Reading
+from interceptors.overload.pressure import Groups, Pressure, PressureReading
 
 SERVICE = "test.Kinds"
 KINDS = ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream")
@@ -224,7 +224,7 @@ async def test_a_call_without_work_leaves_nothing_behind() -> None:
 async def test_an_administrator_always_passes_and_counts() -> None:
     bench = Bench(1)
     bench.overload._pressure = Pressure(Groups(Path("/none"), Path("/none")))
-    bench.overload._pressure.take(Reading(memory=0.99))
+    bench.overload._pressure.take(PressureReading(memory=0.99))
     async with bench.serving() as channel:
         for _ in range(2):
             await bench.fill(channel, ["admin"])
@@ -253,7 +253,7 @@ async def test_a_class_that_is_alone_always_has_one_place() -> None:
 @pytest.mark.parametrize(("memory", "low", "normal", "high"), [(0.5, 7, 9, 10), (0.9, 3, 7, 10), (0.96, 0, 0, 0)])
 async def test_pressure_leaves_less_to_low_priorities_and_in_the_end_nothing(memory, low, normal, high, tmp_path) -> None:
     pressure = Pressure(Groups(tmp_path, tmp_path / "none"))
-    pressure.take(Reading(memory=memory))
+    pressure.take(PressureReading(memory=memory))
     bench = Bench(10, pressure=pressure)
     async with bench.serving() as channel:
         for name, most in (("l", low), ("n", normal), ("h", high)):
@@ -412,8 +412,8 @@ async def test_a_place_given_to_someone_who_gives_up_in_that_moment_is_passed_on
     assert begun[-1] == "c"
 
 
-def _full() -> RefusedError:
-    return RefusedError(grpc.StatusCode.UNAVAILABLE, "SERVER_OVERLOADED", "full", retry_after=1.0)
+def _full() -> CallRefusedError:
+    return CallRefusedError(grpc.StatusCode.UNAVAILABLE, "SERVER_OVERLOADED", "full", retry_after=1.0)
 
 
 async def test_what_the_servicer_reports_moves_the_limit() -> None:

@@ -35,7 +35,7 @@ class Server:
 
     limit: AdaptiveLimit
     work: Work
-    lanes: int
+    slots: int
     resized: Sequence[tuple[float, int]] = ()
     """At which second the number of lanes becomes which."""
     patience: float = float("inf")
@@ -51,7 +51,7 @@ class Server:
         count = inside = busy = 0
         while events[0][0] < seconds:
             now, _, ends = heapq.heappop(events)
-            lanes = next((size for at, size in reversed(self.resized) if now >= at), self.lanes)
+            slots = next((size for at, size in reversed(self.resized) if now >= at), self.slots)
             if ends is None:
                 count += 1
                 heapq.heappush(events, (now + chance.expovariate(rate(now)), count, None))
@@ -68,7 +68,7 @@ class Server:
                 if in_time:
                     self.served.append(Served(came, began, now))
                 self.limits.append((now, self.limit.calls))
-            while waiting and busy < lanes:
+            while waiting and busy < slots:
                 came, takes = waiting.popleft()
                 if now - came > self.patience:
                     self.limit.observe(now - came, None, since=came, now=now, at_work=inside)
@@ -108,17 +108,17 @@ SIZES = {"clips": (clips, 0.1), "recordings": (recordings, 5.0), "both": (both, 
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("lanes", [1, 2, 8, 32])
-def test_ten_times_too_much_is_served_as_well_as_what_fits(size, lanes) -> None:
+@pytest.mark.parametrize("slots", [1, 2, 8, 32])
+def test_ten_times_too_much_is_served_as_well_as_what_fits(size, slots) -> None:
     work, takes = SIZES[size]
-    capacity, seconds = lanes / takes, 4000 * takes / lanes
-    rules = LimitRules(lowest=lanes + 2, initial=lanes * 2 + 1)
-    fits = Server(AdaptiveLimit(rules), work, lanes).run(lambda _: capacity, seconds)
+    capacity, seconds = slots / takes, 4000 * takes / slots
+    rules = LimitRules(lowest=slots + 2, initial=slots * 2 + 1)
+    fits = Server(AdaptiveLimit(rules), work, slots).run(lambda _: capacity, seconds)
     once = fits.goodput(seconds / 4, seconds)
     for times in (2, 5, 10):
-        asked = Server(AdaptiveLimit(rules), work, lanes).run(lambda _, times=times: capacity * times, seconds)
+        asked = Server(AdaptiveLimit(rules), work, slots).run(lambda _, times=times: capacity * times, seconds)
         assert asked.goodput(seconds / 4, seconds) >= 0.9 * once
-        assert asked.goodput(seconds / 4, seconds) >= (0.8 if times == 2 else 0.9) * lanes
+        assert asked.goodput(seconds / 4, seconds) >= (0.8 if times == 2 else 0.9) * slots
         assert asked.p95(seconds / 4) <= 2 * fits.p95(seconds / 4)
 
 
@@ -143,8 +143,8 @@ def test_it_follows_when_capacity_halves_and_doubles() -> None:
     before, halved, doubled = (asked.mean_limit(begin + 50, begin + 300) for begin in (0.0, 300.0, 600.0))
     assert halved == pytest.approx(before / 2, rel=0.35)
     assert doubled == pytest.approx(before * 2, rel=0.35)
-    for begin, lanes in ((0.0, 8), (300.0, 4), (600.0, 16)):
-        assert asked.goodput(begin + 50, begin + 300) >= 0.95 * lanes
+    for begin, slots in ((0.0, 8), (300.0, 4), (600.0, 16)):
+        assert asked.goodput(begin + 50, begin + 300) >= 0.95 * slots
     waits = [one.waited for one in asked.served if 310 <= one.came < 590]
     assert sorted(waits)[int(0.95 * len(waits))] <= 4 * 0.25
 

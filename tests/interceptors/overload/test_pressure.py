@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from interceptors.overload.pressure import Groups, Level, Pressure, PressureRules, Reading
+from interceptors.overload.pressure import Groups, Level, Pressure, PressureReading, PressureRules
 
 GIB = 1 << 30
 STALLS = "some avg10={some:.2f} avg60=1.00 avg300=0.50 total=123456\nfull avg10={full:.2f} avg60=0.00 avg300=0.00 total=789\n"
@@ -50,7 +50,7 @@ def test_version_2_in_a_container(root, tmp_path) -> None:
         cpu_stat="usage_usec 100\nuser_usec 60\nsystem_usec 40\nnr_periods 200\nnr_throttled 50\nthrottled_usec 9\n",
     )
     reading = Groups(root, own(tmp_path, "0::/\n")).read()
-    assert reading == Reading(0.5, 0.125, 0.02, 0.4, 200, 50)
+    assert reading == PressureReading(0.5, 0.125, 0.02, 0.4, 200, 50)
 
 
 def test_the_tightest_limit_counts_wherever_it_stands(root, tmp_path) -> None:
@@ -81,13 +81,13 @@ def test_version_1(root, tmp_path) -> None:
     write(root / "memory", memory_usage_in_bytes=f"{50 * GIB}\n", memory_limit_in_bytes="9223372036854771712\n")
     write(root / "cpu,cpuacct" / "docker" / "1", cpu_stat="nr_periods 10\nnr_throttled 4\nthrottled_time 1\n")
     found = Groups(root, own(tmp_path, "5:cpu,cpuacct:/docker/1\n4:memory:/docker/1\n1:name=systemd:/docker/1\n0::/\n")).read()
-    assert found == Reading(memory=0.5, periods=10, throttled=4)
+    assert found == PressureReading(memory=0.5, periods=10, throttled=4)
 
 
 def test_the_hybrid_layout_has_stalls_in_the_unified_tree(root, tmp_path) -> None:
     write(root / "memory", memory_usage_in_bytes="1\n", memory_limit_in_bytes="9223372036854771712\n")
     write(root / "unified", memory_pressure=STALLS.format(some=30, full=10), cpu_pressure=STALLS.format(some=99, full=0))
-    assert Groups(root, own(tmp_path, "2:memory:/\n0::/\n")).read() == Reading(None, 0.3, 0.1, 0.99)
+    assert Groups(root, own(tmp_path, "2:memory:/\n0::/\n")).read() == PressureReading(None, 0.3, 0.1, 0.99)
 
 
 MALFORMED = ["", "max\n", "-5\n", "1e9\n", "\x00\n", "some\n", "some avg10=\nfull avg10=x\n", "nr_periods\n", "garbage in here\n"]
@@ -136,15 +136,15 @@ async def test_it_reads_again_and_again(root, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("reading", "level"),
     [
-        (Reading(), Level.NONE),
-        (Reading(memory=0.84, memory_some=0.19, memory_full=0.24, cpu_some=0.94), Level.NONE),
-        (Reading(memory=0.86), Level.ELEVATED),
-        (Reading(memory_some=0.21), Level.ELEVATED),
-        (Reading(cpu_some=0.96), Level.ELEVATED),
-        (Reading(memory=0.95), Level.CRITICAL),
-        (Reading(memory_full=0.3), Level.CRITICAL),
-        (Reading(memory=0.96, cpu_some=0.1), Level.CRITICAL),
-        (Reading(cpu_some=1.0, memory=0.1), Level.ELEVATED),
+        (PressureReading(), Level.NONE),
+        (PressureReading(memory=0.84, memory_some=0.19, memory_full=0.24, cpu_some=0.94), Level.NONE),
+        (PressureReading(memory=0.86), Level.ELEVATED),
+        (PressureReading(memory_some=0.21), Level.ELEVATED),
+        (PressureReading(cpu_some=0.96), Level.ELEVATED),
+        (PressureReading(memory=0.95), Level.CRITICAL),
+        (PressureReading(memory_full=0.3), Level.CRITICAL),
+        (PressureReading(memory=0.96, cpu_some=0.1), Level.CRITICAL),
+        (PressureReading(cpu_some=1.0, memory=0.1), Level.ELEVATED),
     ],
 )
 def test_levels(reading, level, tmp_path) -> None:
@@ -157,7 +157,7 @@ def test_throttling_counts_since_the_last_reading(tmp_path) -> None:
     pressure = Pressure(Groups(tmp_path, tmp_path / "none"))
     seen = []
     for periods, throttled in ((1000, 1000), (1010, 1005), (1020, 1014), (1020, 1014), (1030, 1014)):
-        pressure.take(Reading(periods=periods, throttled=throttled))
+        pressure.take(PressureReading(periods=periods, throttled=throttled))
         seen.append(pressure.level)
     assert seen == [Level.NONE, Level.NONE, Level.ELEVATED, Level.NONE, Level.NONE]
 
@@ -166,7 +166,7 @@ def test_a_level_ends_a_little_below_where_it_began(tmp_path, caplog) -> None:
     pressure = Pressure(Groups(tmp_path, tmp_path / "none"), PressureRules(memory_elevated=0.5, memory_critical=0.9))
     seen = []
     for memory in (0.49, 0.5, 0.48, 0.46, 0.91, 0.88, 0.86, 0.4):
-        pressure.take(Reading(memory=memory))
+        pressure.take(PressureReading(memory=memory))
         seen.append(pressure.level.name[0])
     assert "".join(seen) == "NEENCCEN"
     assert len([record for record in caplog.records if record.levelno == logging.WARNING]) == 2

@@ -14,7 +14,7 @@ from interceptors.calls.security_event import Event
 from interceptors.quota import overrides as module
 from interceptors.quota.classes_text import parse
 from interceptors.quota.overrides import Overrides, OverrideStore, TooManyError, known
-from interceptors.quota.stores.base import Bucket, Charge, StoreAwayError
+from interceptors.quota.stores.base import Bucket, Charge, StoreUnavailableError
 from interceptors.quota.stores.redis_store import RedisStore
 from tests.kit import redis_server as rs
 from tests.kit.redis_server import PASSWORD
@@ -23,7 +23,7 @@ redis = rs.redis
 redis_server = rs.redis_server
 
 EVER = 3600.0
-PATIENCE = 30.0
+WAIT_TIMEOUT = 30.0
 FILE = """
 [classes.default]
 requests_per_second = 1
@@ -49,7 +49,7 @@ def class_of(current, name: str) -> str:
 @pytest.fixture
 async def store(redis) -> AsyncIterator[OverrideStore]:
     """What the command line has."""
-    made = OverrideStore(redis.url, prefix=redis.prefix(), timeout=PATIENCE)
+    made = OverrideStore(redis.url, prefix=redis.prefix(), timeout=WAIT_TIMEOUT)
     yield made
     await made.close()
 
@@ -59,7 +59,10 @@ async def replica(redis, store, text: str = FILE, *, record=None, every: float =
     """The part of one server, with a connection of its own."""
     file = classes(text)
     part = Overrides(
-        OverrideStore(redis.url, prefix=store._key.removesuffix(":classes"), timeout=PATIENCE), lambda: file, record, every=every
+        OverrideStore(redis.url, prefix=store._key.removesuffix(":classes"), timeout=WAIT_TIMEOUT),
+        lambda: file,
+        record,
+        every=every,
     )
     await part.start()
     try:
@@ -69,7 +72,7 @@ async def replica(redis, store, text: str = FILE, *, record=None, every: float =
 
 
 async def until(condition) -> None:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_TIMEOUT):
         while True:
             if condition():
                 return
@@ -146,7 +149,7 @@ async def test_there_is_an_end_to_the_names_and_those_that_are_there_can_change(
 
 async def test_what_is_set_is_no_subject_and_a_reset_does_not_touch_it(redis, store):
     prefix = store._key.removesuffix(":classes")
-    counted = RedisStore(redis.url, prefix=prefix, timeout=PATIENCE)
+    counted = RedisStore(redis.url, prefix=prefix, timeout=WAIT_TIMEOUT)
     await store.put("key:1", "gold")
     await counted.take("key:1", [Charge(Bucket("requests", 1, 5), 1)], (), "a")
     assert list(await counted.subjects(10)) == ["key:1"]
@@ -159,7 +162,7 @@ async def test_the_password_is_nowhere(redis, store, caplog):
     assert PASSWORD not in store.place
     assert f"127.0.0.1:{redis.port}" in store.place
     redis.kill()
-    with pytest.raises(StoreAwayError) as raised:
+    with pytest.raises(StoreUnavailableError) as raised:
         await store.read()
     async with replica(redis, store):
         pass
@@ -210,7 +213,7 @@ async def test_a_file_that_changes_keeps_what_is_set(redis, store):
     await store.put("key:new", "gold")
     versions = [classes()]
     part = Overrides(
-        OverrideStore(redis.url, prefix=store._key.removesuffix(":classes"), timeout=PATIENCE), lambda: versions[-1], None
+        OverrideStore(redis.url, prefix=store._key.removesuffix(":classes"), timeout=WAIT_TIMEOUT), lambda: versions[-1], None
     )
     await part.start()
     versions.append(classes(FILE.replace("requests_per_second = 50", "requests_per_second = 70")))
@@ -225,7 +228,7 @@ async def test_a_class_that_this_replica_does_not_know_is_passed_over_and_told_o
     redis.command("HSET", store._key, "nobody", "batch")
     versions = [classes(OLDER_FILE)]
     part = Overrides(
-        OverrideStore(redis.url, prefix=store._key.removesuffix(":classes"), timeout=PATIENCE), lambda: versions[-1], None
+        OverrideStore(redis.url, prefix=store._key.removesuffix(":classes"), timeout=WAIT_TIMEOUT), lambda: versions[-1], None
     )
     await part.start()
     for _ in range(3):

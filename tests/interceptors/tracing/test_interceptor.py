@@ -11,7 +11,7 @@ import pytest
 from interceptors import CallInterceptor, current_call
 from interceptors.calls.principal import Principal
 from interceptors.calls.stages import stage
-from interceptors.tracing.call_trace import MOST_SPANS, Batches, CallTrace, SpanRef, current_span, current_trace
+from interceptors.tracing.call_trace import MAX_SPANS, Batches, CallTrace, SpanRef, current_span, current_trace
 from interceptors.tracing.headers import TraceHeaders
 from tests.kit.traced_kinds import HEALTH, KINDS, SECRET, SERVICE, Delivered, Kinds, answer, ends, serving, start, tracing
 
@@ -232,11 +232,11 @@ def call_trace(*, sampled: bool) -> CallTrace:
 
 async def test_stages_over_the_most_are_counted(delivered) -> None:
     trace = call_trace(sampled=True)
-    for _ in range(MOST_SPANS + 3):
+    for _ in range(MAX_SPANS + 3):
         with stage("window") as window:
             pass
         trace.begin_stage(window)(window)
-    assert (len(trace.ran), trace.left_out, trace.size) == (MOST_SPANS, 3, MOST_SPANS + 1)
+    assert (len(trace.ran), trace.left_out, trace.size) == (MAX_SPANS, 3, MAX_SPANS + 1)
 
 
 async def test_what_a_task_left_behind_does_is_not_the_calls() -> None:

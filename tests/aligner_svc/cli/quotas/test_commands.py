@@ -27,7 +27,7 @@ from tests.kit.redis_server import PASSWORD
 redis = rs.redis
 redis_server = rs.redis_server
 
-PATIENCE = 30.0
+WAIT_TIMEOUT = 30.0
 # So slow that nothing comes back while a test runs.
 FILE = """
 [classes.default]
@@ -86,7 +86,7 @@ def used(redis, subject: str, *, requests: float = 0, audio: float | None = None
     """What a server has a caller of its class take."""
 
     async def take() -> Left | Spent:
-        store = RedisStore(redis.url, timeout=PATIENCE)
+        store = RedisStore(redis.url, timeout=WAIT_TIMEOUT)
         quota = parse(FILE, "").of_subject(subject)
         try:
             for number in range(calls):
@@ -103,7 +103,7 @@ def class_on_a_server(redis, name: str) -> str:
 
     async def ask() -> str:
         file = parse(FILE, "")
-        part = Overrides(OverrideStore(redis.url, timeout=PATIENCE), lambda: file, None)
+        part = Overrides(OverrideStore(redis.url, timeout=WAIT_TIMEOUT), lambda: file, None)
         await part.start()
         try:
             return part.current.of(Principal(name, "api_key")).name

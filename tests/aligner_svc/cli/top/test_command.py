@@ -27,12 +27,12 @@ from typer.testing import CliRunner
 from aligner_svc.cli.top import command
 from aligner_svc.cli.top import view as top_view
 from aligner_svc.cli.top.scrape import Interval, ScrapeError, fetch, parse
-from aligner_svc.engines.batching import BatchReport, State
+from aligner_svc.engines.batching import BatchReport, QueueState
 from aligner_svc.telemetry.metrics import Metrics, Sources
 from interceptors.calls.call import Call
-from interceptors.calls.refusal import RefusedError
+from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.security_event import Event, SecurityEvent
-from interceptors.calls.stages import Stage
+from interceptors.calls.stages import StageTiming
 from interceptors.metrics import Ended
 from tests import PROJECT
 
@@ -48,7 +48,7 @@ class Server:
 
     def __init__(self) -> None:
         self.metrics = Metrics(METHODS, lambda _: status_pb2.Status(code=code_pb2.INTERNAL), quota_class=lambda _: "standard")
-        self.state = State(3, 300, 0.25, 1, 2, 4, 0.1, 1000, None)
+        self.state = QueueState(3, 300, 0.25, 1, 2, 4, 0.1, 1000, None)
         self.redis = SimpleNamespace(degraded=False, losses=0)
         self.scanner = SimpleNamespace(
             healthy=True, signatures_age=7200.0, connections=1, counts={"clean": 5}, scan_seconds=0.5, cached=0, cache_hits=0
@@ -62,7 +62,7 @@ class Server:
                 build={"version": "1.2.3", "engine": "pocketsphinx"},
                 ready=lambda: True,
                 engine=lambda: self.state,
-                engine_lanes=2,
+                engine_slots=2,
                 engine_queue=64,
                 pools=[self.pool],
                 overload=SimpleNamespace(counts=counts, limit=12.0, refused={"SERVER_OVERLOADED": 0}),
@@ -77,7 +77,7 @@ class Server:
     def call(
         self, times: int, code: grpc.StatusCode = grpc.StatusCode.OK, error: Exception | None = None, seconds: float = 0.07
     ) -> None:
-        stages = [Stage("decode", {"audio_seconds": 4.0}, seconds=0.008), Stage("align", seconds=0.06)]
+        stages = [StageTiming("decode", {"audio_seconds": 4.0}, seconds=0.008), StageTiming("align", seconds=0.06)]
         call = Call(ALIGN, "", stages=[] if error else stages)
         call.meter = SimpleNamespace()
         counted = self.metrics.rpc._find(ALIGN)
@@ -103,8 +103,8 @@ def interval(server) -> Interval:
     server.call(50)
     before = server.text()
     server.call(200)
-    server.call(20, grpc.StatusCode.INVALID_ARGUMENT, RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "AUDIO_UNREADABLE", ""))
-    server.call(30, grpc.StatusCode.UNAVAILABLE, RefusedError(grpc.StatusCode.UNAVAILABLE, "SERVER_OVERLOADED", ""))
+    server.call(20, grpc.StatusCode.INVALID_ARGUMENT, CallRefusedError(grpc.StatusCode.INVALID_ARGUMENT, "AUDIO_UNREADABLE", ""))
+    server.call(30, grpc.StatusCode.UNAVAILABLE, CallRefusedError(grpc.StatusCode.UNAVAILABLE, "SERVER_OVERLOADED", ""))
     server.metrics.rpc._find(ALIGN).started.inc(4)
     server.metrics.calls.event(SecurityEvent(Event.AUTHENTICATION_FAILED, "signature"))
     for _ in range(10):
@@ -160,7 +160,7 @@ def test_every_metric_that_is_shown_is_one_the_server_has(interval) -> None:
 
 
 def test_trouble_is_said(server) -> None:
-    server.state = State(64, 300, 30.0, 0, 2, 4, 0.1, 1000, "CUDA error")
+    server.state = QueueState(64, 300, 30.0, 0, 2, 4, 0.1, 1000, "CUDA error")
     server.redis.degraded = True
     server.scanner.healthy = False
     server.keys.trouble, server.keys.last_error = "keys_stale", "timeout"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from aligner_svc.domain import SAMPLE_RATE, WordStatus
 from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner
-from aligner_svc.engines.pocketsphinx.ladder import Placement, Window
+from aligner_svc.engines.pocketsphinx.ladder import LadderWindow, Placement
 from aligner_svc.engines.pocketsphinx.second_opinion import Samples
 from aligner_svc.engines.pocketsphinx.window import WindowAligner
 from aligner_svc.engines.pocketsphinx.wire import WindowAnswer
@@ -28,10 +28,10 @@ class FakeLadder:
         self.reached = len(times) if reached is None else reached
         self.exits: Sequence[int] = ()
 
-    def align(self, samples: Samples, words: Sequence[str], exits: Sequence[int] = ()) -> Window:
+    def align(self, samples: Samples, words: Sequence[str], exits: Sequence[int] = ()) -> LadderWindow:
         self.exits = exits
         assert len(words) == len(self.times)
-        return Window([time and Placement(*time, -0.5, None, ()) for time in self.times], self.reached, noisy=False)
+        return LadderWindow([time and Placement(*time, -0.5, None, ()) for time in self.times], self.reached, noisy=False)
 
 
 class FakeSpeller:

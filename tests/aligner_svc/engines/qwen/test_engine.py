@@ -19,7 +19,7 @@ from aligner_svc.engines.base import EngineResult, EngineStartError
 from aligner_svc.engines.qwen import device
 from aligner_svc.engines.qwen.device import resolve_device, resolve_dtype
 from aligner_svc.engines.qwen.engine import QwenEngine
-from aligner_svc.engines.qwen.forward import PackedAligner, Slots
+from aligner_svc.engines.qwen.forward import PackedAligner, TimestampSlots
 from aligner_svc.engines.qwen.preparation import Preparation, Prepared
 from aligner_svc.engines.qwen.words import LANGUAGES
 from aligner_svc.errors import AlignerError, InvalidArgumentError, LimitExceededError, UnavailableError
@@ -29,8 +29,8 @@ from tests.kit.qwen_reference import Reference, Timed
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
-PATIENCE = 30.0
-Forward = Callable[[PackedAligner, Sequence[Prepared]], list[Slots]]
+WAIT_TIMEOUT = 30.0
+Forward = Callable[[PackedAligner, Sequence[Prepared]], list[TimestampSlots]]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def built(
 @asynccontextmanager
 async def running(tiny_checkpoint: Path, **settings: Any) -> AsyncIterator[QwenEngine]:
     engine = built(tiny_checkpoint, **settings)
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_TIMEOUT):
         await engine.start()
         try:
             yield engine
@@ -90,7 +90,7 @@ class Gate:
         self.batches: list[int] = []
         self._plain = PackedAligner.__call__
 
-        def forward(model: PackedAligner, batch: Sequence[Prepared]) -> list[Slots]:
+        def forward(model: PackedAligner, batch: Sequence[Prepared]) -> list[TimestampSlots]:
             return self._wait(model, batch)
 
         monkeypatch.setattr(PackedAligner, "__call__", forward)
@@ -104,12 +104,12 @@ class Gate:
         self._open.set()
 
     async def reached(self) -> None:
-        assert await asyncio.to_thread(self.entered.wait, PATIENCE)
+        assert await asyncio.to_thread(self.entered.wait, WAIT_TIMEOUT)
 
-    def _wait(self, model: PackedAligner, batch: Sequence[Prepared]) -> list[Slots]:
+    def _wait(self, model: PackedAligner, batch: Sequence[Prepared]) -> list[TimestampSlots]:
         self.batches.append(len(batch))
         self.entered.set()
-        assert self._open.wait(PATIENCE)
+        assert self._open.wait(WAIT_TIMEOUT)
         return self._plain(model, batch)
 
 
@@ -125,7 +125,7 @@ def instead(monkeypatch: pytest.MonkeyPatch, trouble: Callable[[Sequence[Prepare
     plain = PackedAligner.__call__
     passed: list[int] = []
 
-    def forward(model: PackedAligner, batch: Sequence[Prepared]) -> list[Slots]:
+    def forward(model: PackedAligner, batch: Sequence[Prepared]) -> list[TimestampSlots]:
         trouble(batch)
         passed.append(sum(item.rows for item in batch))
         return plain(model, batch)
@@ -178,7 +178,7 @@ async def test_what_is_told_besides(tiny_checkpoint: Path, pairs: list[Pair]) ->
         assert 0 < result.match_score <= 1
         assert engine.name.startswith("qwen3-forced-aligner-")
         assert engine.languages == LANGUAGES
-        assert engine.longest_seconds == 300.0
+        assert engine.max_seconds == 300.0
 
 
 async def test_preparations_do_not_get_into_each_others_way(tiny_checkpoint: Path, pairs: list[Pair]) -> None:
@@ -338,17 +338,17 @@ async def test_no_memory_for_the_first_clip(tiny_checkpoint: Path, monkeypatch: 
 async def test_a_poisonous_item_fails_alone(
     tiny_checkpoint: Path, pairs: list[Pair], solo: list[list[Timed]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    guilty = 7
+    failed_alone = 7
     async with running(tiny_checkpoint, batch_tokens=100_000) as engine:
 
         def poison(batch: Sequence[Prepared]) -> None:
-            if any(item.mel.shape[1] == len(pairs[guilty].samples) // 160 for item in batch):
+            if any(item.mel.shape[1] == len(pairs[failed_alone].samples) // 160 for item in batch):
                 raise ValueError("poison")
 
         instead(monkeypatch, poison)
         ends = await asyncio.gather(*(timed(engine, pair) for pair in pairs), return_exceptions=True)
-        assert isinstance(ends[guilty], ValueError)
-        assert [*ends[:guilty], *ends[guilty + 1 :]] == [*solo[:guilty], *solo[guilty + 1 :]]
+        assert isinstance(ends[failed_alone], ValueError)
+        assert [*ends[:failed_alone], *ends[failed_alone + 1 :]] == [*solo[:failed_alone], *solo[failed_alone + 1 :]]
         assert engine.state.failed is None
 
 
@@ -360,13 +360,13 @@ async def test_a_device_that_fails_and_comes_back(
     broken = threading.Event()
     held = PackedAligner.__call__
 
-    def forward(model: PackedAligner, batch: Sequence[Prepared]) -> list[Slots]:
+    def forward(model: PackedAligner, batch: Sequence[Prepared]) -> list[TimestampSlots]:
         slots = held(model, batch)
         if not broken.is_set():
             return slots
         if kind == "raises":
             raise RuntimeError("CUDA error: unspecified launch failure")
-        return [Slots(one.classes, one.probabilities * np.float32("nan")) for one in slots]
+        return [TimestampSlots(one.classes, one.probabilities * np.float32("nan")) for one in slots]
 
     monkeypatch.setattr(PackedAligner, "__call__", forward)
     async with running(tiny_checkpoint, batch_tokens=100_000, on_failed=told.append) as engine:
@@ -397,10 +397,13 @@ async def test_an_answer_that_is_no_number(tiny_checkpoint: Path, pairs: list[Pa
     """Weights in half precision can overflow on a clip. Nobody is told a confidence of NaN."""
     plain = PackedAligner.__call__
 
-    def forward(model: PackedAligner, batch: Sequence[Prepared]) -> list[Slots]:
-        guilty = len(pairs[3].samples) // 160
+    def forward(model: PackedAligner, batch: Sequence[Prepared]) -> list[TimestampSlots]:
+        failed_alone = len(pairs[3].samples) // 160
         return [
-            Slots(slots.classes, slots.probabilities * np.float32("nan") if item.mel.shape[1] == guilty else slots.probabilities)
+            TimestampSlots(
+                slots.classes,
+                slots.probabilities * np.float32("nan") if item.mel.shape[1] == failed_alone else slots.probabilities,
+            )
             for item, slots in zip(batch, plain(model, batch), strict=True)
         ]
 
@@ -445,7 +448,7 @@ async def test_nobody_is_left_behind_when_it_closes(
     await asyncio.sleep(0)
     assert not closing.done()
     gate.open()
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_TIMEOUT):
         await closing
         ends = await asyncio.gather(*calls, return_exceptions=True)
     assert done == solo[0]
@@ -481,7 +484,7 @@ def test_a_thread_keeps_its_cores_whoever_sets_others_after_it() -> None:
 async def test_a_device_is_examined_without_waiting_for_preparations(tiny_checkpoint: Path) -> None:
     async with running(tiny_checkpoint) as engine:
         held = threading.Event()
-        waiting = [asyncio.create_task(engine._beside(held.wait, PATIENCE)) for _ in range(10)]
+        waiting = [asyncio.create_task(engine._beside(held.wait, WAIT_TIMEOUT)) for _ in range(10)]
         try:
             await engine._check()
             assert not any(task.done() for task in waiting)
@@ -507,7 +510,7 @@ async def test_cores_are_the_models_alone(tiny_checkpoint: Path, pairs: list[Pai
         engine = built(tiny_checkpoint)
     monkeypatch.setattr(Preparation, "__call__", watched(Preparation.__call__))
     monkeypatch.setattr(PackedAligner, "__call__", watched(PackedAligner.__call__))
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_TIMEOUT):
         await engine.start()
         await asyncio.gather(*(ask(engine, pair) for pair in pairs[:4]))
         await engine._check()

@@ -14,7 +14,7 @@ from transformers import WhisperFeatureExtractor
 
 from aligner_svc.domain import SAMPLE_RATE
 from aligner_svc.engines.qwen import checkpoint, forward, preparation, words
-from aligner_svc.engines.qwen.forward import PackedAligner, Slots
+from aligner_svc.engines.qwen.forward import PackedAligner, TimestampSlots
 from aligner_svc.engines.qwen.mel import HOP, SHORTEST, LogMel
 from aligner_svc.engines.qwen.preparation import Preparation, Prepared, tokens_after
 from aligner_svc.engines.qwen.timestamps import repair
@@ -46,7 +46,7 @@ class Ours(NamedTuple):
     def prepared(self, pair: Pair) -> Prepared:
         return self.prepare(pair.samples, _words(pair))
 
-    def timed(self, pair: Pair, slots: Slots) -> list[Timed]:
+    def timed(self, pair: Pair, slots: TimestampSlots) -> list[Timed]:
         times = repair([float(index * self.segment_ms) for index in slots.classes]).times
         seconds = iter([round(time / 1000, 3) for time in times])
         return [Timed(word, next(seconds), next(seconds)) for word in _words(pair)]
@@ -105,7 +105,7 @@ def solo(reference: Reference, material: list[Pair]) -> list[list[Timed]]:
 
 
 @pytest.fixture(scope="module")
-def alone(ours: Ours, material: list[Pair]) -> list[Slots]:
+def alone(ours: Ours, material: list[Pair]) -> list[TimestampSlots]:
     """What each gets by itself."""
     return [ours.align([ours.prepared(pair)])[0] for pair in material]
 
@@ -128,7 +128,7 @@ def test_the_material_is_what_it_should_be(material: list[Pair]) -> None:
 
 
 def test_words_and_times_are_the_references(
-    material: list[Pair], alone: list[Slots], solo: list[list[Timed]], ours: Ours
+    material: list[Pair], alone: list[TimestampSlots], solo: list[list[Timed]], ours: Ours
 ) -> None:
     got = [ours.timed(pair, slots) for pair, slots in zip(material, alone, strict=True)]
     assert [place for place, (one, other) in enumerate(zip(got, solo, strict=True)) if one != other] == []
@@ -141,7 +141,7 @@ def test_so_are_the_logits(samples: list[Sample], ours: Ours) -> None:
 
 
 @pytest.mark.parametrize("order", ["as they come", "shuffled"])
-def test_company_changes_nothing(order: str, material: list[Pair], alone: list[Slots], ours: Ours) -> None:
+def test_company_changes_nothing(order: str, material: list[Pair], alone: list[TimestampSlots], ours: Ours) -> None:
     """In batches of eight, whoever the other seven are."""
     places = list(range(len(material)))
     if order == "shuffled":
@@ -163,7 +163,7 @@ def test_the_logits_of_a_batch_are_those_of_its_clips(material: list[Pair], ours
 # That it means something
 
 
-def test_answers_follow_the_audio_and_the_words(material: list[Pair], alone: list[Slots], ours: Ours) -> None:
+def test_answers_follow_the_audio_and_the_words(material: list[Pair], alone: list[TimestampSlots], ours: Ours) -> None:
     """Or the comparisons above would compare one constant with another."""
     assert len({index for slots in alone for index in slots.classes.tolist()}) > 200
     rich = [slots.classes for slots in alone if len(slots.classes) >= 20]

@@ -18,7 +18,7 @@ from aligner_svc.domain import SAMPLE_RATE, Caller, Clip
 from aligner_svc.engines.qwen import checkpoint, device, engine, memory
 from aligner_svc.engines.qwen.device import ModelThread
 from aligner_svc.engines.qwen.engine import QwenEngine
-from aligner_svc.engines.qwen.forward import Slots
+from aligner_svc.engines.qwen.forward import TimestampSlots
 from aligner_svc.engines.qwen.memory import forget
 from aligner_svc.engines.qwen.preparation import Preparation, Prepared
 
@@ -72,7 +72,7 @@ async def test_a_long_clips_memory_is_given_back(
     long = Prepared(item.mel, item.ids.repeat(-(-rows // item.rows))[:rows], slots=0)
     thread = ModelThread(torch.device("cpu"))
 
-    def forward(batch: Sequence[Prepared]) -> list[Slots]:
+    def forward(batch: Sequence[Prepared]) -> list[TimestampSlots]:
         if fails:
             raise RuntimeError("out of order")
         return []

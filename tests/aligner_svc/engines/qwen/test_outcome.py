@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from aligner_svc.domain import WordStatus
 from aligner_svc.engines.base import EngineResult
-from aligner_svc.engines.qwen.forward import Slots
+from aligner_svc.engines.qwen.forward import TimestampSlots
 from aligner_svc.engines.qwen.outcome import MATCH_THRESHOLD, assemble, check_rate
 from aligner_svc.errors import InvalidArgumentError
 
@@ -23,7 +23,7 @@ def read(
     classes: Sequence[int], probabilities: Sequence[float] | None = None, *, seconds: float = 60.0, segment_ms: float = STEP
 ) -> EngineResult:
     sure = [0.9] * len(classes) if probabilities is None else probabilities
-    slots = Slots(np.array(classes, dtype=np.int64), np.array(sure, dtype=np.float32))
+    slots = TimestampSlots(np.array(classes, dtype=np.int64), np.array(sure, dtype=np.float32))
     return assemble(slots, seconds, segment_ms, queued=1.5, busy=0.25)
 
 

@@ -16,7 +16,7 @@ import pytest
 from aligner_svc.config.security import AuditSettings
 from aligner_svc.telemetry.audit import log as audit
 from aligner_svc.telemetry.audit.log import DROPPED, AuditError, AuditLog, open_audit
-from interceptors.auth.jwt.access_token import Check
+from interceptors.auth.jwt.access_token import TokenCheck
 from interceptors.calls.security_event import Event, SecurityEvent
 from tests import PROJECT
 
@@ -42,7 +42,7 @@ def path(tmp_path) -> Path:
     return tmp_path / "audit.log"
 
 
-@pytest.mark.parametrize("name", [*Event, *Check, DROPPED])
+@pytest.mark.parametrize("name", [*Event, *TokenCheck, DROPPED])
 def test_the_operators_manual_knows_every_word(name) -> None:
     assert f"`{name}`" in DOCS.read_text()
 

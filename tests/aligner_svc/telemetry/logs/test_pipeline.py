@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aligner_svc.telemetry.logs.pipeline import in_force, open_logs
-from aligner_svc.telemetry.logs.rate_limit import LogLimit, Rate
+from aligner_svc.telemetry.logs.rate_limit import LineRate, LogLimit
 from aligner_svc.telemetry.logs.redaction import REDACTED, Redactor, conceal
 from aligner_svc.telemetry.logs.writer import LogWriter
 from interceptors.auth.api_keys import format as api_key
@@ -387,7 +387,7 @@ class Clock:
 
 def test_a_flood_is_limited_and_what_was_left_out_is_told_once() -> None:
     stream, clock = io.StringIO(), Clock()
-    with open_logs("json", stream=stream, limit=LogLimit(ordinary=Rate(10, 20), now=clock), report_every=3600) as logs:
+    with open_logs("json", stream=stream, limit=LogLimit(ordinary=LineRate(10, 20), now=clock), report_every=3600) as logs:
         for number in range(1000):
             log.warning("number %d", number)
         log.warning("something else")
@@ -401,7 +401,7 @@ def test_a_flood_is_limited_and_what_was_left_out_is_told_once() -> None:
 
 def test_the_bucket_fills_again() -> None:
     clock = Clock()
-    limit = LogLimit(ordinary=Rate(10, 20), now=clock)
+    limit = LogLimit(ordinary=LineRate(10, 20), now=clock)
     assert sum(limit.passes("a", logging.INFO, "x") for _ in range(100)) == 20
     clock.now += 1
     assert sum(limit.passes("a", logging.INFO, "x") for _ in range(100)) == 10
@@ -412,7 +412,7 @@ def test_the_bucket_fills_again() -> None:
 
 def test_errors_are_heard_through_a_flood_of_anything_else() -> None:
     clock = Clock()
-    limit = LogLimit(ordinary=Rate(1, 5), level=Rate(1, 50), now=clock)
+    limit = LogLimit(ordinary=LineRate(1, 5), level=LineRate(1, 50), now=clock)
     assert sum(limit.passes("a", logging.INFO, f"event {number}") for number in range(5000)) == 50
     assert limit.passes("a", logging.ERROR, "the disk is full")
     for _ in range(100):
@@ -422,7 +422,7 @@ def test_errors_are_heard_through_a_flood_of_anything_else() -> None:
 
 
 def test_the_limit_remembers_a_bounded_number_of_events_and_loses_no_count() -> None:
-    limit = LogLimit(ordinary=Rate(1, 1), level=Rate(0.001, 1), now=Clock())
+    limit = LogLimit(ordinary=LineRate(1, 1), level=LineRate(0.001, 1), now=Clock())
     passed = sum(limit.passes("a", logging.INFO, f"event {number}") for number in range(10_000))
     assert len(limit._events) <= 1024
     report = limit.report()
@@ -432,7 +432,7 @@ def test_the_limit_remembers_a_bounded_number_of_events_and_loses_no_count() -> 
 
 def test_a_rate_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="lets something through"):
-        Rate(0, 1)
+        LineRate(0, 1)
 
 
 def test_nobody_waits_for_who_does_not_read() -> None:
@@ -440,7 +440,7 @@ def test_nobody_waits_for_who_does_not_read() -> None:
     sent = 25_000  # what the pipe holds, what the thread has taken to write, and as many again that wait: 19 000 at most
     reading, writing = os.pipe()
     with os.fdopen(writing, "w", encoding="utf-8") as stream:
-        logs = open_logs("json", stream=stream, limit=LogLimit(ordinary=Rate(1e9, 10**9), level=Rate(1e9, 10**9)))
+        logs = open_logs("json", stream=stream, limit=LogLimit(ordinary=LineRate(1e9, 10**9), level=LineRate(1e9, 10**9)))
         try:
             for number in range(sent):
                 log.info("line %d", number)
@@ -477,7 +477,7 @@ def test_the_writer_counts_by_size_too() -> None:
         gate.wait(30)
         return text.encode()
 
-    writer: LogWriter[str] = LogWriter(io.StringIO(), render, most_characters=1000)
+    writer: LogWriter[str] = LogWriter(io.StringIO(), render, max_characters=1000)
     taken = sum(writer.put("x", 100) for _ in range(50))
     assert taken in {9, 10}  # the first may be in the thread's hands
     assert writer.put("matters", 100, matters=True)

@@ -28,13 +28,13 @@ from aligner_svc.telemetry.metrics import CacheCounts, Metrics, Sources
 from aligner_svc.telemetry.metrics.loop_lag import LoopLag
 from aligner_svc.telemetry.metrics.server import MetricsServer
 from aligner_svc.workers import WorkerPool
-from interceptors import CallInterceptor, HeaderLimits, Recovery, RefusedError, RequestId, Requests, current_call
+from interceptors import CallInterceptor, CallRefusedError, HeaderLimits, Recovery, RequestId, Requests, current_call
 from interceptors.calls.security_event import Event, SecurityEvent
 from interceptors.calls.stages import add_stage, stage
 from interceptors.metrics import CODES, kinds
 from interceptors.overload.interceptor import Overload
 from interceptors.overload.limit import AdaptiveLimit, LimitRules
-from interceptors.quota.stores.base import StoreAwayError
+from interceptors.quota.stores.base import StoreUnavailableError
 from interceptors.quota.stores.fallback import FallbackStore
 from interceptors.quota.stores.memory import MemoryStore
 from tests import PROJECT
@@ -63,7 +63,7 @@ async def act(deed: bytes) -> bytes:
     """What a handler does is what its first message says."""
     match deed:
         case b"refuse":
-            raise RefusedError(grpc.StatusCode.PERMISSION_DENIED, "NOT_ALLOWED", "not you")
+            raise CallRefusedError(grpc.StatusCode.PERMISSION_DENIED, "NOT_ALLOWED", "not you")
         case b"tell":
             raise ToldError
         case b"fail":
@@ -117,9 +117,9 @@ class Guard(CallInterceptor):
         if "quota" in metadata:
             failure = error_details_pb2.QuotaFailure()
             failure.violations.add(quota_metric=metadata["quota"])
-            raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED", "spent", details=[failure])
+            raise CallRefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED", "spent", details=[failure])
         if "reason" in metadata:
-            raise RefusedError(grpc.StatusCode.UNAVAILABLE, metadata["reason"], "no")
+            raise CallRefusedError(grpc.StatusCode.UNAVAILABLE, metadata["reason"], "no")
         if "metered" in metadata:
             current_call().meter = Free()
         yield
@@ -558,7 +558,7 @@ class Shared:
     def __getattr__(self, name: str):
         async def away(*_) -> None:
             if name not in {"start", "close"}:
-                raise StoreAwayError("no")
+                raise StoreUnavailableError("no")
 
         return away
 
@@ -571,7 +571,7 @@ async def test_state_is_read_at_the_time_of_the_scrape() -> None:
         await going.wait()
         return [None for _ in items]
 
-    batcher: Batcher = Batcher(run, size=lambda item: item, budget=1, most_items=1, queue=8)
+    batcher: Batcher = Batcher(run, size=lambda item: item, budget=1, max_items=1, queue=8)
     rules = LimitRules(lowest=2, highest=8, initial=8)
     overload = Overload(AdaptiveLimit(rules), exempt=(), priority=lambda call: 1)
     overload.refused["SERVER_OVERLOADED"] = 3
@@ -581,7 +581,7 @@ async def test_state_is_read_at_the_time_of_the_scrape() -> None:
         build={"version": "1.2.3"},
         ready=lambda: True,
         engine=batcher.state,
-        engine_lanes=1,
+        engine_slots=1,
         engine_queue=8,
         overload=overload,
         quota_store=store,

@@ -146,7 +146,7 @@ async def test_anything_else_gets_a_plain_no(raw, status) -> None:
 async def test_connections_have_a_bound() -> None:
     async with serving() as server:
         host, _, port = server.address.rpartition(":")
-        open_ones = [await asyncio.open_connection(host, int(port)) for _ in range(metrics_server.MOST_CONNECTIONS)]
+        open_ones = [await asyncio.open_connection(host, int(port)) for _ in range(metrics_server.MAX_CONNECTIONS)]
         for reader, writer in open_ones:  # each has been taken
             writer.write(b"HEAD /metrics HTTP/1.1\r\n\r\n")
             await reader.readuntil(b"\r\n\r\n")

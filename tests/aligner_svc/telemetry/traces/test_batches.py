@@ -23,10 +23,10 @@ async def test_a_batch_is_linked_to_the_calls_that_submitted_its_items() -> None
         run,
         size=len,
         budget=100,
-        most_items=8,
+        max_items=8,
         queue=8,
         padded=True,
-        most_padding=0.9,
+        max_padding=0.9,
         watch=BatchWatch(trace_batches(told.append), current_trace),
     )
 

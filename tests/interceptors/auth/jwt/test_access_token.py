@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interceptors.auth.jwt.access_token import LONGEST, Check, TokenRules, Unverified, Verified, judge, read, verify
+from interceptors.auth.jwt.access_token import LONGEST, TokenCheck, TokenRules, Unverified, Verified, judge, read, verify
 from interceptors.auth.jwt.jwk import read_keys
 from interceptors.calls.principal import Principal, Rejected
 from tests.kit.token_forge import ACCEPTED, ATTACKS, Accepted, Attack, Forge, jwks, rsa_key
@@ -29,11 +29,11 @@ def verdict(token: str, thumbprint: str | None = None, *, now: float = NOW, **ch
     if isinstance(taken, Rejected):
         return taken
     if taken.issuer not in sets:
-        return Rejected(Check.ISSUER)
+        return Rejected(TokenCheck.ISSUER)
     ruled = rules(taken.issuer, **changes)
     key = read_keys(sets[taken.issuer]).keys.get(taken.key_id)
     if key is None:
-        return Rejected(Check.ALGORITHM if taken.algorithm not in ruled.algorithms else Check.SIGNING_KEY)
+        return Rejected(TokenCheck.ALGORITHM if taken.algorithm not in ruled.algorithms else TokenCheck.SIGNING_KEY)
     found = verify(taken, ruled, key)
     return judge(found, ruled, thumbprint, now) if isinstance(found, Verified) else found
 
@@ -43,7 +43,7 @@ def test_an_attack_is_refused_for_what_it_is(attack: Attack):
     refused = verdict(attack.token(FORGE), FORGE.thumbprint if attack.certificate else None)
     assert isinstance(refused, Rejected)
     assert refused.check == attack.check
-    assert refused.check in set(Check)
+    assert refused.check in set(TokenCheck)
     assert refused.expired == (attack.check == "expired")
 
 

@@ -17,7 +17,7 @@ from interceptors.auth.jwt.access_token import TokenRules
 from interceptors.auth.jwt.authenticator import JwtAuthenticator
 from interceptors.auth.jwt.jwk import Key, read_keys
 from interceptors.auth.jwt.jwks import FileKeys, KeySource, UrlKeys
-from interceptors.auth.jwt.jwks_error import KeysError
+from interceptors.auth.jwt.jwks_error import JwksError
 from interceptors.auth.jwt.token_cache import TokenCache, token_digest
 from interceptors.calls.principal import Principal, Rejected, Undecided, Verdict
 from tests.kit.scripted_issuer import JWKS, METADATA, ScriptedIssuer, scripted_issuer
@@ -347,7 +347,7 @@ async def test_a_file_without_keys_ends_the_start_and_what_was_started(tmp_path:
     good = GivenKeys(forge.jwks())
     missing = FileKeys(tmp_path / "absent.json", 1.0)
     jwt = JwtAuthenticator([(rules(forge.issuer), good), (rules(forge.other_issuer), missing)], cache=10)
-    with pytest.raises(KeysError, match=r"absent\.json"):
+    with pytest.raises(JwksError, match=r"absent\.json"):
         await jwt.start()
     assert not good.running
 

@@ -17,12 +17,12 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from interceptors.auth.jwt import jwks as sources
 from interceptors.auth.jwt.jwk import read_keys
 from interceptors.auth.jwt.jwks import FileKeys, UrlKeys, pause
-from interceptors.auth.jwt.jwks_error import KeysError
+from interceptors.auth.jwt.jwks_error import JwksError
 from interceptors.auth.jwt.jwks_http import LARGEST
 from tests.kit.scripted_issuer import JWKS, METADATA, RFC_8414, Page, ScriptedIssuer, scripted_issuer
 from tests.kit.token_forge import SigningKey, ec_key, ed_key, jwks, rsa_key
 
-PATIENCE = 30.0
+WAIT_TIMEOUT = 30.0
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ async def started(issuer: str, url: str | None = None, *, clock: Clock | None = 
 
 
 async def until(condition) -> None:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_TIMEOUT):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
@@ -198,7 +198,7 @@ async def test_an_issuer_elsewhere_cannot_send_us_to_this_machine():
         return json.dumps({"issuer": "https://idp.example.org", "jwks_uri": "http://127.0.0.1:8080/admin"}).encode()
 
     http._got = got  # there is no certificate for that name here
-    with pytest.raises(KeysError) as refused:
+    with pytest.raises(JwksError) as refused:
         await http.fetch()
     assert refused.value.check == "url_not_allowed"
 
@@ -355,7 +355,7 @@ async def test_a_caller_that_leaves_does_not_take_the_request_along(issuer: Scri
         leaving.cancel()
         await asyncio.wait({leaving})
         issuer.pages[JWKS].held.set()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_TIMEOUT):
             await staying
         assert leaving.cancelled()
         assert keys.find("ec-2") is not None
@@ -469,7 +469,7 @@ async def test_a_server_does_not_start_with_a_file_without_keys(tmp_path: Path, 
     path = tmp_path / "jwks.json"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(KeysError, match=words) as refused:
+    with pytest.raises(JwksError, match=words) as refused:
         await FileKeys(path, 1.0).start()
     assert refused.value.check == check
     assert str(path) in str(refused.value)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interceptors.quota.stores.base import Bucket, Charge, Left, Slots, Spent, StoreAwayError
+from interceptors.quota.stores.base import Bucket, Charge, Left, Slots, Spent, StoreUnavailableError
 from interceptors.quota.stores.fallback import RETRY_AFTER, FallbackStore
 from interceptors.quota.stores.memory import MemoryStore
 from interceptors.quota.stores.redis_store import RedisStore
@@ -50,7 +50,7 @@ class Shared(MemoryStore):
     def _ask(self, what: str) -> None:
         self.asked.append(what)
         if self.away:
-            raise StoreAwayError("no answer")
+            raise StoreUnavailableError("no answer")
 
     async def take(self, *arguments):
         self._ask("take")
@@ -79,7 +79,7 @@ class Shared(MemoryStore):
     async def refresh(self):
         self.probes += 1
         if self.away:
-            raise StoreAwayError("no answer")
+            raise StoreUnavailableError("no answer")
 
     def release_later(self, lease):
         self.later.append(lease)
@@ -163,7 +163,7 @@ async def test_calls_that_find_it_away_together_find_one_outage():
             nonlocal asked
             asked += 1
             await answer.wait()
-            raise StoreAwayError("no answer")
+            raise StoreUnavailableError("no answer")
 
         made.shared.take, made.shared.away = hang, True
         async with asyncio.TaskGroup() as group:
@@ -365,10 +365,10 @@ async def test_a_reset_says_when_it_was_not_complete():
         await made.store.reset("key:1")
         assert (await left(made.store))["requests"] == 10
         made.shared.away = True
-        with pytest.raises(StoreAwayError):
+        with pytest.raises(StoreUnavailableError):
             await made.store.reset("key:1")
         await made.store.take("key:1", costs(5), (), "a")
-        with pytest.raises(StoreAwayError):
+        with pytest.raises(StoreUnavailableError):
             await made.store.reset("key:1")
         assert (await left(made.store))["requests"] == 5
 

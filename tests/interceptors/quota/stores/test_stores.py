@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
-from interceptors.quota.stores.base import Bucket, Charge, Left, QuotaStore, Slots, Spent, StoreAwayError
+from interceptors.quota.stores.base import Bucket, Charge, Left, QuotaStore, Slots, Spent, StoreUnavailableError
 from interceptors.quota.stores.memory import MemoryStore
 from interceptors.quota.stores.redis_store import HOLD, RedisStore
 from tests.kit import redis_server as rs
@@ -407,9 +407,9 @@ async def test_what_is_lost_on_the_way_is_given_up_later(redis, clock):
         await store.take("key:1", (), [CALLS], "a")
         redis.pause()
         store._client._timeout = 0.05
-        with pytest.raises(StoreAwayError, match="no answer within 50 ms"):
+        with pytest.raises(StoreUnavailableError, match="no answer within 50 ms"):
             await store.take("key:1", (), [CALLS], "b")
-        with pytest.raises(StoreAwayError):
+        with pytest.raises(StoreUnavailableError):
             await store.release("key:1", "a")
         redis.resume()
         store._client._timeout = 10.0
@@ -491,7 +491,7 @@ async def test_every_key_expires_and_those_of_a_subject_lie_together(redis, cloc
 async def test_passwords_are_never_shown(redis):
     wrong = redis.url.replace("s3cret", "wr0ng")
     store = RedisStore(wrong, prefix=redis.prefix(), timeout=10.0)
-    with pytest.raises(StoreAwayError) as refused:
+    with pytest.raises(StoreUnavailableError) as refused:
         await store.take("key:1", costs(1), (), "a")
     assert store.place == f"redis://127.0.0.1:{redis.port}/0"
     assert str(refused.value) == "it does not take the user or the password"
@@ -514,9 +514,9 @@ async def test_a_server_that_is_full_is_away(redis, clock):
         await store.take("key:1", costs(1), (), "a")
         redis.command("CONFIG", "SET", "maxmemory", "1")
         try:
-            with pytest.raises(StoreAwayError, match="error"):
+            with pytest.raises(StoreUnavailableError, match="error"):
                 await store.take("key:1", costs(1), (), "a")
-            with pytest.raises(StoreAwayError):
+            with pytest.raises(StoreUnavailableError):
                 await store.refresh()
         finally:
             redis.command("CONFIG", "SET", "maxmemory", "0")
@@ -524,7 +524,7 @@ async def test_a_server_that_is_full_is_away(redis, clock):
 
 
 async def test_of_too_many_callers_those_with_full_buckets_are_forgotten_first(clock):
-    store = MemoryStore(clock=clock, most_subjects=4)
+    store = MemoryStore(clock=clock, max_subjects=4)
     await store.take("in debt", costs(5), (), "")
     await store.take("in flight", (), [CALLS], "a")
     await store.take("refills", costs(1), (), "")
@@ -539,7 +539,7 @@ async def test_of_too_many_callers_those_with_full_buckets_are_forgotten_first(c
 
 
 async def test_callers_with_calls_in_flight_are_not_forgotten_and_nobody_else_stays_beyond_the_bound(clock):
-    store = MemoryStore(clock=clock, most_subjects=4)
+    store = MemoryStore(clock=clock, max_subjects=4)
     for number in range(100):
         await store.take(f"busy {number}", (), [CALLS], "a")
     assert len(await store.subjects(1000)) == 100

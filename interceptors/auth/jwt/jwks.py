@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import random
@@ -15,6 +14,7 @@ from pathlib import Path
 from interceptors.auth.jwt.jwk import Key, KeySet, read_keys
 from interceptors.auth.jwt.jwks_error import JwksError
 from interceptors.auth.jwt.jwks_http import MAX_BYTES, KeysHttp
+from interceptors.background import BackgroundTask
 from interceptors.rules.file_watch import FileWatch
 
 log = logging.getLogger("interceptors.auth.jwks")
@@ -157,39 +157,34 @@ class UrlKeys(KeySource):
         self._cooldown = cooldown
         self._refreshed: float | None = None
         self._failures = 0
-        self._fetching: asyncio.Task[None] | None = None
-        self._keeping: asyncio.Task[None] | None = None
+        self._fetching = BackgroundTask(f"fetching the keys of {issuer}", self._fetched)
+        self._keeping = BackgroundTask(f"refreshing the keys of {issuer}", self._keep)
 
     async def start(self) -> None:
         """Return after the first fetch, failed or not, or START_TIMEOUT: a server can start while its issuer is down."""
-        self._keeping = asyncio.create_task(self._keep())
-        await asyncio.wait({self._fetch()}, timeout=START_TIMEOUT)
+        self._keeping.start()
+        await self._fetch(START_TIMEOUT)
 
     async def close(self) -> None:
-        for task in (self._keeping, self._fetching):
-            if task is not None:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+        await self._keeping.close()
+        await self._fetching.close()
         await self._http.close()
 
     async def refresh(self) -> None:
         """Callers during a request wait for that request instead of making another."""
-        if self._keeping is None or self._keeping.done():
+        if not self._keeping.running:
             return  # not started, or closed
-        if self._fetching is None or self._fetching.done():
+        if not self._fetching.running:
             now = self._clock()
             if self._refreshed is not None and now - self._refreshed < self._cooldown:
                 return
             self._refreshed = now
-        # A cancelled call does not cancel the request, which others wait for.
-        await asyncio.wait({self._fetch()})
+        await self._fetch()
 
-    def _fetch(self) -> asyncio.Task[None]:
-        """The request in flight, or a new one."""
-        if self._fetching is None or self._fetching.done():
-            self._fetching = asyncio.create_task(self._fetched())
-        return self._fetching
+    async def _fetch(self, max_seconds: float | None = None) -> None:
+        """Wait for the request in flight, or for a new one. Cancelling the wait does not cancel it: others may wait too."""
+        self._fetching.start()
+        await self._fetching.wait(max_seconds)
 
     async def _fetched(self) -> None:
         requested = self._clock()
@@ -204,7 +199,7 @@ class UrlKeys(KeySource):
 
     async def _keep(self) -> None:
         while True:
-            await asyncio.wait({self._fetch()})
+            await self._fetch()
             await asyncio.sleep(pause(self._failures, self._refresh))
 
 

@@ -88,7 +88,7 @@ class Measuring:
         )
         self.metrics.watch(sources)
         self._readiness = Readiness(
-            self._settings, sources, keys_unavailable=(lambda: keys.cache.away) if keys is not None else None
+            self._settings, sources, keys_unavailable=(lambda: keys.cache.unavailable) if keys is not None else None
         )
 
     def _ready(self) -> tuple[bool, str]:

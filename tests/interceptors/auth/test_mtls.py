@@ -274,7 +274,7 @@ def test_invalid_patterns_are_refused(pattern, sources, says):
 
 
 def test_an_open_connection_is_rejected_once_its_certificate_has_expired():
-    """gRPC checks the dates in the handshake only."""
+    """The handshake checked its dates, and gRPC does not check them again."""
     pair = client(CA, days=1)
     now = time.time()
     authenticator = CertificateAuthenticator(ANY, (), lambda: now)

@@ -28,7 +28,7 @@ from __future__ import annotations
 import base64
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, TypeVar
@@ -39,11 +39,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
+from interceptors.auth.method import AuthContext, AuthMethod
 from interceptors.calls.principal import Principal, Rejected, Verdict
 
 Source = Literal["spiffe", "dns", "cn"]
-AuthContext = Mapping[str, Iterable[bytes]]
-"""What `context.auth_context()` returns."""
 
 _MAX_CACHED = 2048
 """Parsed certificates, some kilobytes each. Only certificates that a trusted CA signed get this far."""
@@ -70,8 +69,11 @@ class _Certificate:
     names: Mapping[Source, tuple[str, ...] | None]
 
 
-class CertificateAuthenticator:
+class CertificateAuthenticator(AuthMethod):
     """Authenticates connections with a client certificate."""
+
+    header = ""
+    hint = "a client certificate"
 
     def __init__(self, sources: Sequence[Source], identities: Sequence[str], now: Callable[[], float] = time.time) -> None:
         """`identities`: patterns, see above; empty: every identity that the client CA signed. Raises ValueError for bad ones."""
@@ -80,7 +82,15 @@ class CertificateAuthenticator:
         self._now = now
         self._cached = lru_cache(_MAX_CACHED)(self._judge)
 
-    def authenticate(self, auth_context: AuthContext) -> Verdict | None:
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def authenticate(self, credential: str, connection: AuthContext) -> Verdict | None:
+        """See AuthMethod."""
+        return self.verify(connection)
+
+    def verify(self, auth_context: AuthContext) -> Verdict | None:
         """Judge the client certificate; None if the connection has none."""
         pem = _peer_certificate(auth_context)
         if pem is None:

@@ -31,14 +31,15 @@ class Replica:
         self.store = store
         self.clock, self.wall = Clock(1000.0), Clock(NOW)
         self.keys = KeyAuthenticator(store, PEPPER, prefix="alk", timeout=timeout, outage=outage, clock=self.clock, now=self.wall)
+        self.cache: Any = self.keys.report.caches["keys"]
 
     async def settled(self) -> None:
         """Wait until no lookup is in flight."""
-        await eventually(lambda: not self.keys.cache.lookups, timeout=30.0)
+        await eventually(lambda: not self.cache.lookups, timeout=30.0)
 
     async def recovered(self) -> None:
         """Wait until the cache has noticed that the database is available again."""
-        await eventually(lambda: not self.keys.cache.unavailable, timeout=30.0)
+        await eventually(lambda: not self.cache.unavailable, timeout=30.0)
 
 
 def new_key(prefix: str = "alk", pepper: bytes = PEPPER, **changes: Any) -> tuple[str, KeyRecord]:

@@ -11,6 +11,7 @@ from interceptors.auth.api_keys import format as api_key
 from interceptors.auth.api_keys.cache import KeyCache
 from interceptors.auth.api_keys.last_used import LastUsed
 from interceptors.auth.api_keys.store import KeyRecord, KeyStore
+from interceptors.auth.method import AuthContext, AuthMethod, MethodReport
 from interceptors.calls.principal import Principal, Rejected, Undecided, Verdict
 
 log = logging.getLogger("interceptors.auth.keys.authenticator")
@@ -19,12 +20,15 @@ _NO_DIGEST = bytes(32)
 """Compared with the digest of a key with an unknown id, so that it takes as long as one with a wrong secret."""
 
 
-class KeyAuthenticator:
+class KeyAuthenticator(AuthMethod):
     """Verdicts on API keys. Belongs to one event loop; see cache.py for the rules on revocation and outages.
 
     The checks a key can fail: key_malformed, key_unknown, key_secret, key_revoked, key_expired; key_store_unavailable while
     the database is unavailable. Only key_revoked and key_expired name the principal, as the others prove nothing.
     """
+
+    header = "x-api-key"
+    hint = "an API key (x-api-key: ...)"
 
     def __init__(
         self,
@@ -39,34 +43,43 @@ class KeyAuthenticator:
     ) -> None:
         """`timeout`: seconds a call waits for the database; `outage`: seconds a known key stays valid without it.
 
-        `clock`: monotonic, for the age of cached records; `now`: Unix time, for expiry. The caller closes the store, after
-        this.
+        `clock`: monotonic, for the age of cached records; `now`: Unix time, for expiry.
         """
-        self.cache = KeyCache(store, timeout=timeout, outage=outage, clock=clock)
-        """Public for metrics and readiness."""
+        self._cache = KeyCache(store, timeout=timeout, outage=outage, clock=clock)
         self._pepper = pepper
         self._mark = api_key.pepper_mark(pepper)
         self._prefix = prefix
         self._now = now
         self._last_used = LastUsed(store, now)
+        self._store = store
         self._pepper_warned = False
+
+    @property
+    def report(self) -> MethodReport:
+        """See AuthMethod."""
+        return MethodReport({"keys": self._cache}, unavailable=lambda: self._cache.unavailable)
 
     async def start(self) -> None:
         """Migrate the database. Does not fail if it is unavailable: keys are Undecided until it is back."""
-        await self.cache.start()
+        await self._cache.start()
 
     async def close(self) -> None:
-        """Write what is pending. Idempotent."""
-        await self.cache.close()
+        """Write what is pending and close the store. Idempotent."""
+        await self._cache.close()
         await self._last_used.close()
+        await self._store.close()
 
-    async def authenticate(self, key: str) -> Verdict:
+    async def authenticate(self, credential: str, connection: AuthContext) -> Verdict:
+        """See AuthMethod."""
+        return await self.verify(credential)
+
+    async def verify(self, key: str) -> Verdict:
         """Judge a complete key as the client sent it."""
         parsed = api_key.parse(key, self._prefix)
         if parsed is None:
             return Rejected("key_malformed")
         digest = api_key.digest(self._pepper, parsed)
-        record = await self.cache.find(parsed.id)
+        record = await self._cache.find(parsed.id)
         if isinstance(record, Undecided):
             return record
         same = hmac.compare_digest(digest, _NO_DIGEST if record is None else record.digest)

@@ -103,10 +103,11 @@ class Given:
         self.keys, self.others = ScriptedKeys(self.forge.jwks()), ScriptedKeys(self.forge.other_jwks())
         issuers = [(rules(self.forge.issuer), self.keys), (rules(self.forge.other_issuer), self.others)]
         self.jwt = JwtAuthenticator(issuers, cache=self.cache, now=self.clock)
+        self.cached = self.jwt.report.caches["tokens"]
 
     async def check(self, token: str, thumbprint: str | None = None) -> str:
         """The check it failed, "" for none."""
-        found: Verdict = await self.jwt.authenticate(token, thumbprint)
+        found: Verdict = await self.jwt.verify(token, thumbprint)
         return "" if isinstance(found, Principal) else found.check
 
 
@@ -127,7 +128,7 @@ async def test_an_attack_is_refused_every_time(attack: Attack):
     given = Given()
     token = attack.token(given.forge)
     for _ in range(2):
-        refused = await given.jwt.authenticate(token, given.forge.thumbprint if attack.certificate else None)
+        refused = await given.jwt.verify(token, given.forge.thumbprint if attack.certificate else None)
         assert isinstance(refused, Rejected)
         assert refused.check == attack.check
     # Only a kid that may be a new key causes a refresh.
@@ -139,7 +140,7 @@ async def test_a_good_token_is_accepted_every_time_and_verified_once(good: Accep
     given = Given()
     token = good.token(given.forge)
     for _ in range(3):
-        accepted = await given.jwt.authenticate(token, given.forge.thumbprint if good.certificate else None)
+        accepted = await given.jwt.verify(token, given.forge.thumbprint if good.certificate else None)
         assert isinstance(accepted, Principal)
         assert accepted.scopes == good.scopes
     assert signatures.times == 1
@@ -172,7 +173,7 @@ async def test_a_cached_token_is_judged_at_every_call(signatures: Counting):
     assert await given.check(bound, given.forge.thumbprint) == ""
     given.clock.now = now + 630
     assert await given.check(bound, given.forge.thumbprint) == "expired"
-    assert len(given.jwt.cache) == 0
+    assert len(given.cached) == 0
 
 
 async def test_a_lookup_that_needs_a_verification_counts_as_a_miss(signatures: Counting):
@@ -180,7 +181,7 @@ async def test_a_lookup_that_needs_a_verification_counts_as_a_miss(signatures: C
     first, second = given.forge.token(), given.forge.token(given.forge.claims(sub="another"))
     for token in (first, first, second, first):
         assert await given.check(token) == ""
-    cache = given.jwt.cache
+    cache = given.cached
     assert (cache.hits, cache.misses, len(cache)) == (2, 2, 2)
     assert signatures.times == cache.misses
     given.keys.keys = dict(read_keys(jwks(rsa_key("rsa-1", maker="another"))).keys)
@@ -197,7 +198,7 @@ async def test_a_refused_token_is_not_cached_as_good(signatures: Counting):
     given.clock.now += 300
     assert await given.check(early) == ""
     assert await given.check(given.forge.token(key=rsa_key("rsa-1", maker="attacker"))) == "signature"
-    assert len(given.jwt.cache) == 1
+    assert len(given.cached) == 1
 
 
 async def test_a_cached_token_is_refused_when_its_key_is_withdrawn():
@@ -208,7 +209,7 @@ async def test_a_cached_token_is_refused_when_its_key_is_withdrawn():
     assert await given.check(token) == ""
     del given.keys.keys["rsa-1"]
     assert await given.check(token) == "signing_key_unknown"
-    assert len(given.jwt.cache) == 0
+    assert len(given.cached) == 0
 
 
 async def test_a_cached_token_is_refused_when_its_key_is_replaced_under_the_same_kid():
@@ -225,8 +226,8 @@ async def test_without_valid_keys_tokens_are_undecided(trouble: str):
     token = given.forge.token()
     assert await given.check(token) == ""
     given.keys.scripted_trouble = trouble
-    assert await given.jwt.authenticate(token, None) == Undecided(trouble)
-    assert await given.jwt.authenticate(given.forge.token(key=ec_key("ec-1")), None) == Undecided(trouble)
+    assert await given.jwt.verify(token, None) == Undecided(trouble)
+    assert await given.jwt.verify(given.forge.token(key=ec_key("ec-1")), None) == Undecided(trouble)
     assert await given.check(given.forge.token(given.forge.claims(iss=given.forge.other_issuer), key=rsa_key("other-1"))) == ""
     assert given.keys.refreshed == 0
 
@@ -234,7 +235,7 @@ async def test_without_valid_keys_tokens_are_undecided(trouble: str):
 async def test_an_unknown_key_of_an_unavailable_issuer_is_undecided():
     given = Given()
     given.keys.last_error = "unreachable"
-    assert await given.jwt.authenticate(given.forge.token(key=rsa_key("rsa-9")), None) == Undecided("keys_unavailable")
+    assert await given.jwt.verify(given.forge.token(key=rsa_key("rsa-9")), None) == Undecided("keys_unavailable")
     assert await given.check(given.forge.token()) == ""
 
 
@@ -249,7 +250,7 @@ async def test_no_token_is_kept_in_memory():
     given = Given()
     token = given.forge.token()
     assert await given.check(token) == ""
-    kept = [given.jwt.cache]
+    kept = [given.cached]
     seen = set()
     while kept:
         thing = kept.pop()
@@ -279,7 +280,7 @@ async def test_the_least_recently_used_token_is_evicted_first(signatures: Counti
     assert signatures.times == 3
     assert await given.check(second) == ""
     assert signatures.times == 4
-    assert len(given.jwt.cache) == 2
+    assert len(given.cached) == 2
 
 
 def test_a_token_is_cached_under_its_digest():
@@ -296,13 +297,13 @@ async def test_tokens_with_a_new_key_wait_for_one_request(issuer: ScriptedIssuer
     issuer.publish(jwks(rsa_key("rsa-1")))
     async with discovering(issuer, Clock()) as (jwt, forge):
         old = forge.token()
-        assert isinstance(await jwt.authenticate(old, None), Principal)
+        assert isinstance(await jwt.verify(old, None), Principal)
         issuer.publish(jwks(ec_key("ec-2")))
         new = [forge.token(forge.claims(jti=str(number)), key=ec_key("ec-2")) for number in range(20)]
-        found = await asyncio.gather(*(jwt.authenticate(token, None) for token in new))
+        found = await asyncio.gather(*(jwt.verify(token, None) for token in new))
         assert all(isinstance(verdict, Principal) for verdict in found)
         assert issuer.asked[JWKS] == 2
-        assert await jwt.authenticate(old, None) == Rejected("signing_key_unknown")
+        assert await jwt.verify(old, None) == Rejected("signing_key_unknown")
 
 
 async def test_made_up_kids_cause_one_request_per_cooldown(issuer: ScriptedIssuer):
@@ -313,7 +314,7 @@ async def test_made_up_kids_cause_one_request_per_cooldown(issuer: ScriptedIssue
             clock.now += 10.0
             for number in range(20):
                 token = forge.token(header=forge.header(kid=f"made-up-{number}"), key=rsa_key("rsa-1", maker="attacker"))
-                assert await jwt.authenticate(token, None) == Rejected("signing_key_unknown")
+                assert await jwt.verify(token, None) == Rejected("signing_key_unknown")
             assert issuer.asked[JWKS] == 2 + round_
 
 
@@ -323,11 +324,11 @@ async def test_a_server_starts_while_its_issuer_is_down_and_gets_the_keys_later(
     await jwt.start()
     try:
         token = forge.token()
-        assert await jwt.authenticate(token, None) == Undecided("keys_unavailable")
-        assert jwt.sources[issuer.url].last_error == "http_status"
+        assert await jwt.verify(token, None) == Undecided("keys_unavailable")
+        assert jwt.report.key_sources[issuer.url].last_error == "http_status"
         issuer.publish(jwks(rsa_key("rsa-1")))
-        await eventually(lambda: not jwt.sources[issuer.url].trouble, timeout=30.0)
-        assert isinstance(await jwt.authenticate(token, None), Principal)
+        await eventually(lambda: not jwt.report.key_sources[issuer.url].trouble, timeout=30.0)
+        assert isinstance(await jwt.verify(token, None), Principal)
     finally:
         await jwt.close()
     assert issuer.asked[METADATA] >= 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
@@ -25,9 +26,9 @@ from interceptors.antivirus.clamav import TooLargeError
 from interceptors.auth.authenticate import Certificates, Keys, Methods, Tokens
 from interceptors.auth.jwt.jwks_error import JwksError
 from interceptors.auth.policy import Policy
-from interceptors.auth.policy_file import PolicyFile
 from interceptors.payload_rules import PayloadRules
-from interceptors.rules.toml_text import PolicyError
+from interceptors.rules.file import RulesFile
+from interceptors.rules.toml_text import RulesError
 
 if TYPE_CHECKING:
     from aligner_svc.telemetry.metrics import Metrics
@@ -100,7 +101,7 @@ class Guards:
                 scan=self._scan(settings, record, streams, exempt),
                 check=PayloadRules(ProtoRules()).check,
             )
-        except (AuditError, PolicyError, ProtectionError) as error:
+        except (AuditError, ProtectionError, RulesError) as error:
             self._close_audit()
             raise GuardError(str(error)) from None
         except GuardError:
@@ -241,7 +242,7 @@ class Guards:
             text = files("aligner_svc.wiring").joinpath(DEFAULT_POLICY).read_text(encoding="utf-8")
             built_in = Policy.parse(text, DEFAULT_POLICY, served)
             return Authorise(lambda: built_in, served=served, exempt=exempt, dry_run=auth.dry_run, record=record)
-        policy = PolicyFile(auth.policy, served, record, settings.tls.reload_every)
+        policy = RulesFile(auth.policy, partial(Policy.parse, served=served), record, settings.tls.reload_every)
         self._parts.append(policy)
         return Authorise(lambda: policy.current, served=served, exempt=exempt, dry_run=auth.dry_run, record=record)
 

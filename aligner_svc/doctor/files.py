@@ -18,9 +18,8 @@ from aligner_svc.rpc.services import SERVED
 from aligner_svc.transport import certificates
 from aligner_svc.wiring.auth import DEFAULT_POLICY
 from interceptors.auth.policy import Policy
-from interceptors.quota.classes_file import QuotaClassesFile, built_in
-from interceptors.quota.classes_text import QuotaError
-from interceptors.rules.toml_text import PolicyError
+from interceptors.quota import classes_text
+from interceptors.rules.toml_text import RulesError, read_text
 
 _GIB, _MIB = 1 << 30, 1 << 20
 
@@ -70,14 +69,12 @@ def policy(settings: Settings) -> Sequence[Finding]:
     source = str(path) if path is not None else f"the built-in policy ({DEFAULT_POLICY})"
     try:
         built_in = package_files("aligner_svc.wiring").joinpath(DEFAULT_POLICY)
-        text = (path if path is not None else built_in).read_text(encoding="utf-8")
+        text = read_text(path) if path is not None else built_in.read_text(encoding="utf-8")
         Policy.parse(text, source, SERVED)
-    except PolicyError as error:
+    except RulesError as error:
         return [
             Finding("policy", Severity.FAIL, str(error), "docs/policy.md has the form; a running server keeps the one it has")
         ]
-    except (OSError, UnicodeDecodeError) as error:
-        return [Finding("policy", Severity.FAIL, f"{source} cannot be read: {_why(error)}", "setting auth.policy")]
     return [
         Finding("policy", Severity.OK, f"{source} covers every method"),
         *(_writers("policy", path) if path is not None else []),
@@ -90,10 +87,10 @@ def quotas(settings: Settings) -> Sequence[Finding]:
     if path is None:
         if settings.server.profile == "dev":
             return [Finding("quotas", Severity.SKIP, "the dev profile has none unless quota.file is set")]
-        return [Finding("quotas", Severity.OK, f"the built-in classes: {', '.join(built_in().classes)}")]
+        return [Finding("quotas", Severity.OK, f"the built-in classes: {', '.join(classes_text.built_in().classes)}")]
     try:
-        classes = QuotaClassesFile(path, None, settings.tls.reload_every).current
-    except QuotaError as error:
+        classes = classes_text.parse(read_text(path), str(path))
+    except RulesError as error:
         return [Finding("quotas", Severity.FAIL, str(error), "docs/quotas.md has the form")]
     return [Finding("quotas", Severity.OK, f"{path}: {', '.join(classes.classes)}"), *_writers("quotas", path)]
 
@@ -142,7 +139,3 @@ def _mode(path: Path) -> int:
         return path.stat().st_mode
     except OSError:
         return 0
-
-
-def _why(error: Exception) -> str:
-    return (error.strerror or "input/output error").lower() if isinstance(error, OSError) else "it is not UTF-8"

@@ -97,7 +97,7 @@ class Room:
 
     async def back(self) -> None:
         """The database is found again."""
-        await self.keys._cache._return
+        await self.keys._cache._return.wait()
 
 
 @pytest.fixture
@@ -575,7 +575,7 @@ async def test_a_start_does_not_wait_for_ever(monkeypatch):
 
 
 async def written(room) -> list[dict[str, float]]:
-    await room.keys._last_used._writer
+    await room.keys._last_used._writer.wait()
     return room.database.touched
 
 

@@ -32,6 +32,8 @@ RATES = {ACCESS: LineRate(1000.0, 5000)}
 REPORT_EVERY = 10.0
 """Seconds between two reports of what was left out."""
 
+_CLOSE_TIMEOUT = 2.0
+"""Seconds `close` waits for what is still to be written."""
 _NOT_WANTED = ("logThreads", "logProcesses", "logMultiprocessing")
 """Of the standard library's switches: https://docs.python.org/3/howto/logging.html#optimization."""
 _QUIET = (
@@ -96,11 +98,6 @@ class Logs:
         """Lines that were left out because their event came too often."""
         return self._limit.suppressed
 
-    @property
-    def waiting(self) -> int:
-        """Lines that are still to be written."""
-        return self._writer.waiting
-
     def adopt(self) -> None:
         """Loggers that brought handlers of their own when they were imported send their lines here instead. Can be repeated."""
         for logger in list(logging.root.manager.loggerDict.values()):
@@ -113,7 +110,7 @@ class Logs:
     def close(self) -> None:
         """Write what waits, for 2 seconds at most, and put back what was there before. Idempotent."""
         self._before.restore(self._handler)
-        self._writer.close()
+        self._writer.close(_CLOSE_TIMEOUT)
 
     def __enter__(self) -> Self:
         return self
@@ -122,14 +119,27 @@ class Logs:
         self.close()
 
     def take(self, record: logging.LogRecord) -> None:
-        """One line, on the thread of whoever logs it. Never raises."""
+        """One line, on the thread that logs it. Never raises."""
+        try:
+            self._put(record)
+        except Exception:  # the standard library would print the arguments to stderr, secrets and all
+            line = {
+                "time": now(),
+                "level": "error",
+                "logger": record.name,
+                "event": "a line could not be logged",
+                "line": record.lineno,
+            }
+            self._writer.put(line, 512, important=True)
+
+    def _put(self, record: logging.LogRecord) -> None:
         template = record.msg if isinstance(record.msg, str) else type(record.msg).__name__
         event = str(record.__dict__.get("limit_by") or template[:512])
         if not self._limit.passes(record.name, record.levelno, event):
             return
         line = event_of(record)
         size = len(line["event"]) + len(line.get("exception", "")) + 512
-        self._writer.put(line, size, matters=record.levelno >= logging.WARNING)
+        self._writer.put(line, size, important=record.levelno >= logging.WARNING)
 
     def _left_out(self) -> Sequence[Event]:
         """For what the limit left out, a line an event."""
@@ -207,17 +217,7 @@ class _Handler(logging.Handler):
         self.lock = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        try:
-            self.logs.take(record)
-        except Exception:  # the standard library would print the arguments to stderr, secrets and all
-            line = {
-                "time": now(),
-                "level": "error",
-                "logger": record.name,
-                "event": "a line could not be logged",
-                "line": record.lineno,
-            }
-            self.logs._writer.put(line, 512, matters=True)  # noqa: SLF001 - its other half
+        self.logs.take(record)
 
 
 def _to_stdlib(_: Any, __: str, event: MutableMapping[str, Any]) -> tuple[tuple[str], dict[str, Any]]:

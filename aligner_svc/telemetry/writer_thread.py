@@ -41,9 +41,11 @@ class WriterThread(Generic[T]):
         self._every = every
         self._waiting: deque[tuple[T, int]] = deque()
         self._size = 0
-        self._refused = 0
-        self._lost = 0
-        self._closing = False
+        self.refused = 0
+        """Items for which there was no room, or that came after `close`; since the start."""
+        self.lost = 0
+        """Items that `write` could not write; it counts them here."""
+        self.closing = False
         self._changed = threading.Condition()
         # A daemon: a stream that nobody reads must not keep the process from exiting.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -55,27 +57,17 @@ class WriterThread(Generic[T]):
         return len(self._waiting)
 
     @property
-    def refused(self) -> int:
-        """Items for which there was no room, or that came after `close`; since the start."""
-        return self._refused
-
-    @property
     def dropped(self) -> int:
-        """Items refused or lost (see `lose`) since the start."""
-        return self._refused + self._lost
-
-    @property
-    def closing(self) -> bool:
-        """Whether `close` was called."""
-        return self._closing
+        """Items refused or lost."""
+        return self.refused + self.lost
 
     def put(self, item: T, size: int = 0, *, important: bool = False) -> bool:
         """Queue the item, from any thread. Returns whether there was room."""
         share = 1.0 if important else 1.0 - self._reserved
         with self._changed:
             full = len(self._waiting) >= self._max_items * share or self._size + size > self._max_size * share
-            if full or self._closing:
-                self._refused += 1
+            if full or self.closing:
+                self.refused += 1
                 return False
             self._waiting.append((item, size))
             self._size += size
@@ -86,14 +78,10 @@ class WriterThread(Generic[T]):
     def close(self, timeout: float) -> bool:
         """Write what waits. Returns whether the thread ended within `timeout` seconds. Idempotent."""
         with self._changed:
-            self._closing = True
+            self.closing = True
             self._changed.notify()
         self._thread.join(timeout)
         return not self._thread.is_alive()
-
-    def lose(self, count: int) -> None:
-        """For `write`: count items that could not be written."""
-        self._lost += count
 
     def clear(self) -> int:
         """For `write`: empty the queue. Returns how many items were in it."""
@@ -106,18 +94,18 @@ class WriterThread(Generic[T]):
     def pause(self, seconds: float) -> None:
         """For `write`: wait before another attempt, not longer than until `close` is called."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closing, seconds)
+            self._changed.wait_for(lambda: self.closing, seconds)
 
     def _run(self) -> None:
         more = True
         while more:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closing, self._every)
+                self._changed.wait_for(lambda: self._waiting or self.closing, self._every)
                 if 0 < len(self._waiting) < self._batch:
-                    self._changed.wait_for(lambda: self._closing, self._gather)
+                    self._changed.wait_for(lambda: self.closing, self._gather)
                 taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._batch))]
                 self._size -= sum(size for _, size in taken)
-                more = bool(taken) or not self._closing
+                more = bool(taken) or not self.closing
             self._write([item for item, _ in taken])
 
 

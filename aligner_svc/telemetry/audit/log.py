@@ -115,7 +115,7 @@ class AuditLog:
                 return
 
     def _lose(self, count: int) -> None:
-        self._writer.lose(count)
+        self._writer.lost += count
         log.error("audit log %s: %d lines are lost", self._name, count)
 
     def _complain(self, what: str) -> None:

@@ -44,16 +44,8 @@ class LogWriter(WriterThread[T]):
         self._idle = idle
         self._asked = time.monotonic()
         self._ask_every = every
-        super().__init__(
-            "log",
-            self._write_lines,
-            batch=_BATCH,
-            max_items=MAX_LINES,
-            max_size=max_characters,
-            reserved=_RESERVED,
-            gather=_GATHER,
-            every=every,
-        )
+        room = {"max_items": MAX_LINES, "max_size": max_characters}
+        super().__init__("log", self._write_lines, **room, reserved=_RESERVED, batch=_BATCH, gather=_GATHER, every=every)
 
     def _write_lines(self, items: Sequence[T]) -> None:
         self._send(items)
@@ -71,11 +63,11 @@ class LogWriter(WriterThread[T]):
                 except BlockingIOError:  # something made the pipe non-blocking
                     time.sleep(_RETRY)
         except Exception:  # the reader is gone or the disk is full: the counter is the only place to report it
-            self.lose(len(lines))
+            self.lost += len(lines)
 
     def _rendered(self, item: T) -> bytes:
         try:
             return self._render(item)
         except Exception:  # a bug of the renderer costs one line
-            self.lose(1)
+            self.lost += 1
             return b""

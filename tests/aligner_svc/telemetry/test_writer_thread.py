@@ -46,9 +46,12 @@ def test_a_thread_that_is_stuck_does_not_hold_up_its_close() -> None:
 
 def test_write_may_give_up_what_waits() -> None:
     write = Gated()
-    writer: WriterThread[int] = WriterThread(
-        "test", lambda items: (write(items), writer.lose(writer.clear())), batch=1, max_items=5
-    )
+
+    def give_up(items: list[int]) -> None:
+        write(items)
+        writer.lost += writer.clear()
+
+    writer = WriterThread("test", give_up, batch=1, max_items=5)
     for number in range(4):
         writer.put(number)
     write.gate.set()

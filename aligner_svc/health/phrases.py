@@ -72,7 +72,7 @@ def issuer_keys_old(issuer: str, why: str, age: float, *, stale: bool) -> Findin
 
 def key_database_unavailable(where: str, why: str) -> Finding:
     """`where` without user and password."""
-    hint = "is it up, and ALIGNER_KEYS__DATABASE right? Meanwhile keys seen lately stay valid for keys.outage seconds"
+    hint = "is it up, and ALIGNER_KEYS__DATABASE right? Meanwhile known keys stay valid for keys.outage seconds"
     return fail("keys", f"{where}: {why}", hint)
 
 

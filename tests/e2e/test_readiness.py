@@ -119,7 +119,7 @@ async def test_the_database_of_keys_goes_and_comes_back(tmp_path) -> None:
         (tmp_path / "keys.db").rename(tmp_path / "elsewhere.db")
         await denied(info(channel, with_key(api_key.new("alk"))))  # nobody has seen it, so the database is asked
         away = await becomes(running, "keys", "fail")
-        assert "keys that are known go on" in away["hint"]
+        assert "known keys stay valid" in away["hint"]
         await info(channel, with_key(key))
         (tmp_path / "elsewhere.db").rename(tmp_path / "keys.db")
         await becomes(running, "keys", "ok")

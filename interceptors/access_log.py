@@ -65,7 +65,9 @@ class AccessLog(CallInterceptor):
             seconds = self._now() - began
             try:
                 code = final_code(context, error, left)
-                level = self._level(method, code)
+                level = LEVELS.get(code, logging.ERROR)
+                if method in self._quiet and level < logging.ERROR:
+                    level = logging.DEBUG
                 if log.isEnabledFor(level):
                     fields = _fields(call, code, seconds)
                     fields["reason"] = reported_reason(context, error, code)
@@ -74,10 +76,6 @@ class AccessLog(CallInterceptor):
                     _write_soon(level, {name: value for name, value in fields.items() if value not in (None, "")})
             except Exception:  # a successful call must not fail because of its log line
                 log.exception("could not log a call")
-
-    def _level(self, method: str, code: grpc.StatusCode) -> int:
-        level = LEVELS.get(code, logging.ERROR)
-        return logging.DEBUG if method in self._quiet and level < logging.ERROR else level
 
 
 def _write_soon(level: int, fields: dict[str, Any]) -> None:

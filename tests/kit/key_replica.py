@@ -8,7 +8,7 @@ from typing import Any
 from interceptors.auth.api_keys import format as api_key
 from interceptors.auth.api_keys.authenticator import KeyAuthenticator
 from interceptors.auth.api_keys.store import KeyRecord
-from interceptors.calls.principal import Undecided
+from interceptors.calls.principal import Undecided, Verdict
 from tests.kit.waiting import eventually
 
 PEPPER = b"pepper of the tests, 32 characters"
@@ -32,6 +32,9 @@ class Replica:
         self.clock, self.wall = Clock(1000.0), Clock(NOW)
         self.keys = KeyAuthenticator(store, PEPPER, prefix="alk", timeout=timeout, outage=outage, clock=self.clock, now=self.wall)
         self.cache: Any = self.keys.report.caches["keys"]
+
+    async def verify(self, key: str) -> Verdict:
+        return await self.keys.authenticate(key, {})
 
     async def settled(self) -> None:
         """Wait until no lookup is in flight."""

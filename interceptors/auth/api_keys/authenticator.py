@@ -70,12 +70,8 @@ class KeyAuthenticator(AuthMethod):
         await self._store.close()
 
     async def authenticate(self, credential: str, connection: AuthContext) -> Verdict:
-        """See AuthMethod."""
-        return await self.verify(credential)
-
-    async def verify(self, key: str) -> Verdict:
         """Judge a complete key as the client sent it."""
-        parsed = api_key.parse(key, self._prefix)
+        parsed = api_key.parse(credential, self._prefix)
         if parsed is None:
             return Rejected("key_malformed")
         digest = api_key.digest(self._pepper, parsed)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 
 from interceptors.auth.jwt.access_token import MAX_LENGTH, TokenCheck, TokenRules, Verified, judge, read, verify
 from interceptors.auth.jwt.jwks import KeySource
-from interceptors.auth.jwt.token_cache import TokenCache, token_digest
+from interceptors.auth.jwt.token_cache import TokenCache
 from interceptors.auth.method import AuthContext, AuthMethod, MethodReport
 from interceptors.auth.mtls import thumbprint
 from interceptors.calls.principal import Rejected, Undecided, Verdict
@@ -70,7 +71,7 @@ class JwtAuthenticator(AuthMethod):
             return Rejected(TokenCheck.TOKEN_TOO_LARGE)
         if not token.isascii():
             return Rejected(TokenCheck.MALFORMED)
-        digest = token_digest(token)
+        digest = hashlib.sha256(token.encode("ascii")).digest()
         verified: Verified | Rejected | Undecided | None = self._find(digest)
         if verified is not None:
             self._cache.hits += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import grpc
 import pytest
@@ -13,9 +14,9 @@ from grpc import aio
 from interceptors import CallInterceptor, Recovery, RequestId, Requests, current_call
 from interceptors.auth.authorise import Authorise
 from interceptors.auth.policy import Policy
-from interceptors.auth.policy_file import PolicyFile
 from interceptors.calls.principal import Principal
 from interceptors.calls.security_event import Event
+from interceptors.rules.file import RulesFile
 from tests.interceptors.handlers.test_handlers import KINDS, SERVICE, Script, answer, serving, start
 
 SERVED = tuple(f"/{SERVICE}/{kind}" for kind in KINDS)
@@ -156,7 +157,7 @@ async def test_a_dry_run_records_and_lets_pass(kind) -> None:
 async def test_a_new_policy_is_asked_from_the_next_call_on(tmp_path) -> None:
     file = tmp_path / "policy.toml"
     file.write_text(ALL)
-    policy = PolicyFile(file, SERVED, lambda event: None, 1)
+    policy = RulesFile(file, partial(Policy.parse, served=SERVED), None, 1)
     door = Door(policy=lambda: policy.current)
     async with door.open() as channel:
         await refusal(channel, KINDS[0], "key:1")

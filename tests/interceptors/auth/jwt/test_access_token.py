@@ -121,13 +121,12 @@ def test_an_issuer_with_a_hash_sign_is_refused():
         rules("https://idp.example.org#tenant")
 
 
-@settings(derandomize=True, max_examples=100, deadline=None)
 @given(st.text(max_size=300))
 def test_arbitrary_text_is_refused(text: str):
     assert isinstance(read(text), Rejected)
 
 
-@settings(derandomize=True, max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_a_changed_character_is_refused(data: st.DataObject):
     token = FORGE.token(key=FORGE.keys[2])

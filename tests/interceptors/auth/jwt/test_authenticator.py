@@ -18,7 +18,6 @@ from interceptors.auth.jwt.authenticator import JwtAuthenticator
 from interceptors.auth.jwt.jwk import Key, read_keys
 from interceptors.auth.jwt.jwks import FileKeys, KeySource, UrlKeys
 from interceptors.auth.jwt.jwks_error import JwksError
-from interceptors.auth.jwt.token_cache import TokenCache, token_digest
 from interceptors.calls.principal import Principal, Rejected, Undecided, Verdict
 from tests.kit.scripted_issuer import JWKS, METADATA, ScriptedIssuer, scripted_issuer
 from tests.kit.token_forge import ACCEPTED, ATTACKS, Accepted, Attack, Forge, ec_key, jwks, rsa_key
@@ -283,11 +282,15 @@ async def test_the_least_recently_used_token_is_evicted_first(signatures: Counti
     assert len(given.cached) == 2
 
 
-def test_a_token_is_cached_under_its_digest():
-    assert token_digest("a.b.c") == hashlib.sha256(b"a.b.c").digest()
-    cache = TokenCache(2)
-    assert cache.get(token_digest("a.b.c")) is None
-    cache.drop(token_digest("a.b.c"))
+async def test_a_token_is_cached_under_its_digest():
+    given = Given()
+    token = given.forge.token()
+    assert await given.check(token) == ""
+    digest = hashlib.sha256(token.encode()).digest()
+    assert given.cached.get(digest) is not None
+    given.cached.drop(digest)
+    given.cached.drop(digest)
+    assert given.cached.get(digest) is None
 
 
 # ---- with an issuer

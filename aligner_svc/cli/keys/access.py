@@ -109,7 +109,7 @@ def run(config: Path | None, work: Callable[[KeyAccess], Awaitable[None]], *, ma
 async def _run(settings: KeySettings, record: Record, work: Callable[[KeyAccess], Awaitable[None]], makes: bool) -> None:
     store = open_store(settings, connect_timeout=_CONNECT_TIMEOUT)
     try:
-        file = store.sqlite_file
+        file = store.database.sqlite_file
         if file is not None and not makes and not file.exists():
             raise Failure(
                 "there is no key database",

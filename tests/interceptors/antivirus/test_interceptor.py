@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import grpc
 import pytest
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
 from interceptors import Audit, Event, Recovery, RequestId, Requests, SecurityEvent, current_call
@@ -20,6 +20,7 @@ from interceptors.antivirus.interceptor import Scan
 from interceptors.antivirus.scanner import Antivirus
 from interceptors.antivirus.verdicts import Clean, Infected, Verdict, VerdictCache
 from tests.kit import clamd_server as cs
+from tests.kit.chain_server import chain_server, describe
 from tests.kit.clamd_server import EICAR, MIB, SIGNATURE, ClamdServer, running_clamd
 
 clamd_server = cs.clamd_server
@@ -395,10 +396,6 @@ class Guarded:
         return answer
 
 
-def describe(error: Exception) -> status_pb2.Status:
-    return status_pb2.Status(code=code_pb2.INTERNAL, message="internal error")
-
-
 @asynccontextmanager
 async def guarded(antivirus: Antivirus, *, fail_open: bool = False) -> AsyncIterator[Guarded]:
     events: list[SecurityEvent] = []
@@ -414,16 +411,8 @@ async def guarded(antivirus: Antivirus, *, fail_open: bool = False) -> AsyncIter
         fail_open=fail_open,
     )
     chain = (Recovery(describe, "test"), RequestId(), Audit(events.append, describe), guard, Requests())
-    options = [("grpc.max_receive_message_length", 16 * MIB)]
-    server = aio.server(interceptors=chain, options=options)
-    server.add_generic_rpc_handlers((service,))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Guarded(antivirus, service, channel, events)
-    finally:
-        await server.stop(None)
+    async with chain_server(chain, service) as server:
+        yield Guarded(antivirus, service, server.channel, events)
 
 
 def refusal(error: aio.AioRpcError) -> tuple[grpc.StatusCode, str, str]:

@@ -18,23 +18,22 @@ from grpc import aio
 
 from aligner_svc.telemetry.logs.pipeline import open_logs
 from aligner_svc.telemetry.logs.rate_limit import LineRate, LogLimit
-from interceptors import CallInterceptor, CallRefusedError, HeaderLimits, Recovery, RequestId, Requests, current_call
+from interceptors import CallInterceptor, CallRefusedError, HeaderLimits, Recovery, RequestId, Requests
 from interceptors.access_log import LEVELS, AccessLog
-from interceptors.calls.principal import Principal
 from interceptors.calls.stages import stage
-
-SERVICE = "test.Kinds"
-KINDS = ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream")
+from tests.kit import chain_server as chain_server_kit
+from tests.kit.chain_server import KINDS, SERVICE, KindsHandler, answer, authentication, bearer, chain_server
+from tests.kit.waiting import forever
 
 
 @dataclass
-class Script:
+class Script(KindsHandler):
     """What the handlers do."""
 
     deed: str = "answer"
     begun: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def act(self, context) -> bytes:
+    async def act(self, request, context) -> bytes:
         self.begun.set()
         match self.deed:
             case "abort":
@@ -46,7 +45,7 @@ class Script:
             case "fail":
                 raise ValueError("the password is hunter2")
             case "hang":
-                await asyncio.sleep(60)
+                await forever()
             case "stages":
                 with stage("decode", audio_seconds=2.5):
                     pass
@@ -55,48 +54,15 @@ class Script:
                         pass
         return b"x"
 
+    async def unary_stream(self, request, context):
+        yield await self.act(request, context)
+        while self.deed == "pour":
+            yield bytes(1 << 16)
 
-def handlers(script: Script) -> grpc.GenericRpcHandler:
-    async def unary_unary(request, context):
-        return await script.act(context)
-
-    async def unary_stream(request, context):
-        yield await script.act(context)
-        if script.deed == "pour":
-            while True:
-                yield bytes(1 << 16)
-
-    async def stream_unary(requests, context):
-        async for _ in requests:
-            pass
-        return await script.act(context)
-
-    async def stream_stream(requests, context):
-        async for _ in requests:
-            pass
-        yield await script.act(context)
-        if script.deed == "pour":
-            while True:
-                yield bytes(1 << 16)
-
-    return grpc.method_handlers_generic_handler(
-        SERVICE,
-        {
-            "UnaryUnary": grpc.unary_unary_rpc_method_handler(unary_unary),
-            "UnaryStream": grpc.unary_stream_rpc_method_handler(unary_stream),
-            "StreamUnary": grpc.stream_unary_rpc_method_handler(stream_unary),
-            "StreamStream": grpc.stream_stream_rpc_method_handler(stream_stream),
-        },
-    )
-
-
-class Named(CallInterceptor):
-    """As authentication does."""
-
-    @asynccontextmanager
-    async def around(self, method, context) -> AsyncIterator[None]:
-        current_call().principal = Principal("key:7k2m", "api_key")
-        yield
+    async def stream_stream(self, requests, context):
+        yield await self.stream_unary(requests, context)
+        while self.deed == "pour":
+            yield bytes(1 << 16)
 
 
 class Calls(CallInterceptor):
@@ -137,21 +103,14 @@ class Bench:
             RequestId(),
             AccessLog(quiet=self._quiet),
             HeaderLimits(20, 2000),
-            Named(),
+            authentication(),
             Requests(),
         )
         with open_logs("json", **self._open):
-            server = aio.server(interceptors=chain)
-            server.add_generic_rpc_handlers((handlers(self.script),))
-            port = server.add_insecure_port("127.0.0.1:0")
-            await server.start()
-            try:
-                async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-                    yield channel
-            finally:
-                await server.stop(30)
-                # The core has ended its calls; what Python does about one that was given up may come later.
-                await asyncio.wait_for(calls.none.wait(), 30)
+            async with chain_server(chain, self.script, grace=30) as server:
+                yield server.channel
+            # The core has ended its calls; what Python does about one that was given up may come later.
+            await asyncio.wait_for(calls.none.wait(), 30)
 
     @property
     def all(self) -> list[dict]:
@@ -163,27 +122,14 @@ class Bench:
         return [line for line in self.all if line["logger"] == "interceptors.access_log"]
 
 
-def start(channel: aio.Channel, kind: str, requests=(b"body",), **named):
-    """`requests`: of the kinds that stream them."""
-    path = kind if kind.startswith("/") else f"/{SERVICE}/{kind}"
-    match kind:
-        case "UnaryStream":
-            return channel.unary_stream(path)(b"body", **named)
-        case "StreamUnary":
-            return channel.stream_unary(path)(iter(requests), **named)
-        case "StreamStream":
-            return channel.stream_stream(path)(iter(requests), **named)
-    return channel.unary_unary(path)(b"body", **named)
+def start(channel: aio.Channel, kind: str, body=b"body", metadata=(), **named):
+    return chain_server_kit.start(channel, kind, body, metadata=[bearer("key:7k2m"), *metadata], **named)
 
 
 async def counted(call) -> grpc.StatusCode:
     """The status as the client has it."""
     with contextlib.suppress(aio.AioRpcError, asyncio.CancelledError):
-        if isinstance(call, aio.UnaryUnaryCall | aio.StreamUnaryCall):
-            await call
-        else:
-            async for _ in call:
-                pass
+        await answer(call)
     return await call.code()
 
 
@@ -210,7 +156,7 @@ async def test_a_call_has_one_line_that_says_all_of_it(script, kind) -> None:
     }
     assert line["peer"].startswith("ipv4:127.0.0.1:")
     assert line["user_agent"].startswith("grpc-python-asyncio/")
-    assert list(line["stages_ms"]) == ["decode", "align"]
+    assert list(line["stages_ms"]) == ["authenticate", "decode", "align"]
     assert line["duration_ms"] >= sum(line["stages_ms"].values()) >= 0
     # A gRPC client sends what is left, rounded up.
     assert 0 < line["deadline_ms"] <= 60_000 * 1.1
@@ -241,7 +187,7 @@ async def test_a_call_that_no_guard_lets_in_has_its_line(script, kind) -> None:
     bench = Bench(script)
     async with bench.serving() as channel:
         # Nothing sent: grpc.aio's client calls it INTERNAL when the refusal arrives while it hands over a message.
-        call = start(channel, kind, requests=(), metadata=[("x-much", "x" * 3000)])
+        call = start(channel, kind, () if kind.startswith("Stream") else b"", metadata=[("x-much", "x" * 3000)])
         assert await counted(call) is grpc.StatusCode.RESOURCE_EXHAUSTED
     (line,) = bench.lines
     assert (line["code"], line["reason"], line["level"]) == ("RESOURCE_EXHAUSTED", "HEADERS_TOO_LARGE", "warning")
@@ -286,7 +232,6 @@ async def test_so_does_one_that_was_given_up_while_it_was_answered(script, kind)
 async def test_a_call_whose_deadline_passed_says_so(script, kind) -> None:
     bench, script.deed = Bench(script), "hang"
     async with bench.serving() as channel:
-        await channel.channel_ready()
         assert await counted(start(channel, kind, timeout=1)) is grpc.StatusCode.DEADLINE_EXCEEDED
     (line,) = bench.lines
     assert (line["code"], line["level"]) == ("DEADLINE_EXCEEDED", "warning")

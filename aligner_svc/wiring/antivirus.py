@@ -9,7 +9,7 @@ from aligner_svc.config import Settings
 from aligner_svc.rpc.request_facts import audio_of, headerless
 from interceptors import Record
 from interceptors.antivirus.clamav import Clamd
-from interceptors.antivirus.interceptor import Scan
+from interceptors.antivirus.interceptor import Scan, ScanRules
 from interceptors.antivirus.scanner import Antivirus
 
 
@@ -24,17 +24,9 @@ def build(settings: Settings, record: Record, *, streams: Collection[str], exemp
         cache_entries=wanted.cache_entries,
         cache_seconds=wanted.cache_seconds,
     )
-    scan = Scan(
-        antivirus,
-        extract=audio_of,
-        skip=headerless if wanted.skip_pcm else _nothing,
-        streams=streams,
-        exempt=exempt,
-        record=record,
-        field="audio",
-        fail_open=wanted.fail_open,
-    )
-    return antivirus, scan
+    skip = headerless if wanted.skip_pcm else _nothing
+    rules = ScanRules(audio_of, skip, record, field="audio", fail_open=wanted.fail_open)
+    return antivirus, Scan(antivirus, rules, streams=streams, exempt=exempt)
 
 
 def _nothing(message: Any) -> bool:

@@ -58,7 +58,7 @@ def presentable(findings: Iterable[Finding], redactor: Redactor) -> list[Finding
     """On one line each, and without anything that looks like a secret."""
 
     def clean(text: str) -> str:
-        return "".join(char if char.isprintable() else " " for char in redactor.text(text, longest=_LONGEST))
+        return "".join(char if char.isprintable() else " " for char in redactor.text(text, limit=_LONGEST))
 
     return [replace(one, said=clean(one.said), hint=clean(one.hint)) for one in findings]
 

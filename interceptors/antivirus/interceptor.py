@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from google.rpc import error_details_pb2
 
 from interceptors.antivirus.clamav import ScanFailedError, ScannerUnavailableError, TooLargeError
 from interceptors.antivirus.digest import sha256
@@ -19,7 +18,7 @@ from interceptors.antivirus.verdicts import Infected
 from interceptors.audit import of_call
 from interceptors.calls.call import Context, current_call
 from interceptors.calls.hooks import Buffer
-from interceptors.calls.refusal import CallRefusedError
+from interceptors.calls.refusal import BrokenRule, CallRefusedError
 from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.handlers.base import CallInterceptor
 
@@ -129,7 +128,5 @@ class ScanCall:
         return self._refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "UPLOAD_TOO_LARGE_TO_SCAN", message)
 
     def _refused(self, code: grpc.StatusCode, reason: str, message: str) -> CallRefusedError:
-        if not self._rules.field:
-            return CallRefusedError(code, reason, message)
-        violation = error_details_pb2.BadRequest.FieldViolation(field=self._rules.field, description=message)
-        return CallRefusedError(code, reason, message, details=(error_details_pb2.BadRequest(field_violations=[violation]),))
+        broken = (BrokenRule(self._rules.field, reason, message),) if self._rules.field else ()
+        return CallRefusedError(code, reason, message, broken=broken)

@@ -237,7 +237,7 @@ def test_there_is_a_replica():
 RATES, BURSTS = st.floats(0.01, 1e4), st.floats(2.0, 1e6)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     replicas=st.integers(2, 5),
     rate=RATES,

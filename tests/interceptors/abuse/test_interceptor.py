@@ -415,7 +415,7 @@ def test_rules_that_would_block_everybody(wrong) -> None:
         AbuseRules(**wrong)
 
 
-@pytest.mark.parametrize("wrong", [{"block_seconds": 0}, {"longest_block_seconds": 1}, {"ipv4_prefix": 0}, {"ipv6_prefix": 16}])
+@pytest.mark.parametrize("wrong", [{"block_seconds": 0}, {"max_block_seconds": 1}, {"ipv4_prefix": 0}, {"ipv6_prefix": 16}])
 def test_rules_that_make_no_sense(wrong) -> None:
     with pytest.raises(ValueError, match=r"block|bits"):
         Bench(AbuseRules(**wrong))

@@ -167,7 +167,7 @@ async def test_a_call_without_work_leaves_nothing_behind() -> None:
 async def test_an_administrator_always_passes_and_counts() -> None:
     bench = Bench(1)
     bench.overload._pressure = Pressure(Groups(Path("/none"), Path("/none")))
-    bench.overload._pressure.take(PressureReading(memory=0.99))
+    bench.overload._pressure.update(PressureReading(memory=0.99))
     async with bench.serving() as channel:
         for _ in range(2):
             await bench.fill(channel, ["admin,admin"])
@@ -196,7 +196,7 @@ async def test_a_class_that_is_alone_always_has_one_place() -> None:
 @pytest.mark.parametrize(("memory", "low", "normal", "high"), [(0.5, 7, 9, 10), (0.9, 3, 7, 10), (0.96, 0, 0, 0)])
 async def test_pressure_leaves_less_to_low_priorities_and_in_the_end_nothing(memory, low, normal, high, tmp_path) -> None:
     pressure = Pressure(Groups(tmp_path, tmp_path / "none"))
-    pressure.take(PressureReading(memory=memory))
+    pressure.update(PressureReading(memory=memory))
     bench = Bench(10, pressure=pressure)
     async with bench.serving() as channel:
         for name, most in (("l", low), ("n", normal), ("h", high)):

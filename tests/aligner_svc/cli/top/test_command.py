@@ -63,7 +63,7 @@ class Server:
                 pools=[self.pool],
                 overload=SimpleNamespace(counts=counts, limit=12.0, refused={"SERVER_OVERLOADED": 0}),
                 quota_store=self.redis,
-                key_sources=lambda: {"https://idp.example.org": self.keys},
+                key_sources={"https://idp.example.org": self.keys},
                 certificate_expires=lambda: self.expires,
                 antivirus=lambda: self.scanner,
                 dropped={"audit": lambda: 0, "log": lambda: 7},

@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from aligner_svc.config.engine import EngineSettings
 from aligner_svc.domain import Caller, Clip, ProgressSink, Token, Warning, WordStatus
+from aligner_svc.engines import refusals
 from aligner_svc.engines.base import EngineResult, Span
-from aligner_svc.engines.batching import Batcher, BatchWatch, queue_full
+from aligner_svc.engines.batching import Batcher, BatchWatch
 from aligner_svc.engines.pocketsphinx.wire import MalformedError, TokenSpan, decode_answer, encode_request
 from aligner_svc.engines.windows import Placed, Prefix, align_in_windows
 from aligner_svc.errors import UnavailableError
@@ -77,7 +78,7 @@ class PocketSphinxEngine:
     ) -> EngineResult:
         """See Engine.align. Windows of all calls take turns, so a long recording does not hold up a short one."""
         if self._calls >= self._most:
-            raise queue_full()
+            raise refusals.queue_full()
         self._calls += 1
         queued = busy = 0.0
 

@@ -55,7 +55,7 @@ def built(
 ) -> QwenEngine:
     qwen = QwenSettings(model=str(tiny_checkpoint), device="cpu", dtype="fp32", **settings)
     engine = QwenEngine(EngineSettings(workers=1, queue=queue), qwen, on_failed)
-    engine.batcher._device._pauses = (0.02, 0.05)  # seconds between looks at a failed device; 5 to 60 are too many here
+    engine.batcher.device.recheck_seconds = (0.02, 0.05)
     return engine
 
 

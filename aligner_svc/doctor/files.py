@@ -10,17 +10,13 @@ import time
 from collections.abc import Sequence
 from importlib.resources import files as package_files
 from pathlib import Path
-from typing import Any
 
-from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection_pb2
-
-from aligner_svc.api.v1 import aligner_pb2
 from aligner_svc.config import Settings
 from aligner_svc.health import phrases as words
 from aligner_svc.health.findings import Finding, Severity
+from aligner_svc.rpc.services import SERVED
 from aligner_svc.transport import certificates
-from aligner_svc.wiring.chain import DEFAULT_POLICY
+from aligner_svc.wiring.auth import DEFAULT_POLICY
 from interceptors.auth.policy import Policy
 from interceptors.quota.classes_file import QuotaClassesFile, built_in
 from interceptors.quota.classes_text import QuotaError
@@ -75,7 +71,7 @@ def policy(settings: Settings) -> Sequence[Finding]:
     try:
         built_in = package_files("aligner_svc.wiring").joinpath(DEFAULT_POLICY)
         text = (path if path is not None else built_in).read_text(encoding="utf-8")
-        Policy.parse(text, source, _served())
+        Policy.parse(text, source, SERVED)
     except PolicyError as error:
         return [
             Finding("policy", Severity.FAIL, str(error), "docs/policy.md has the form; a running server keeps the one it has")
@@ -150,13 +146,3 @@ def _mode(path: Path) -> int:
 
 def _why(error: Exception) -> str:
     return (error.strerror or "input/output error").lower() if isinstance(error, OSError) else "it is not UTF-8"
-
-
-def _served() -> frozenset[str]:
-
-    services: list[Any] = [
-        aligner_pb2.DESCRIPTOR.services_by_name["Aligner"],
-        health_pb2.DESCRIPTOR.services_by_name["Health"],
-        reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"],
-    ]
-    return frozenset(f"/{service.full_name}/{method.name}" for service in services for method in service.methods)

@@ -14,7 +14,7 @@ from aligner_svc.api import buf
 from aligner_svc.api.buf import validate
 from aligner_svc.api.rule_options import validate_pb2
 from aligner_svc.api.v1 import aligner_pb2 as pb
-from interceptors.payload_rules import BrokenRule
+from interceptors.calls.refusal import BrokenRule
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["Aligner"]
 _SHOWN = 2**32

@@ -20,10 +20,9 @@ from aligner_svc.engines.batching import BatchReport, QueueState
 from aligner_svc.telemetry.metrics import CacheCounts, Metrics, Sources
 from aligner_svc.telemetry.metrics.server import MetricsServer
 from interceptors.antivirus.scanner import ScannerState
-from interceptors.calls.call import Call
+from interceptors.calls.call import Call, StageTiming
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.security_event import Event, SecurityEvent
-from interceptors.calls.stages import StageTiming
 from interceptors.metrics import Ended
 from tests import PROJECT
 from tests.kit.prometheus_server import promtool, scraping

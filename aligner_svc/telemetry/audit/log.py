@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 from aligner_svc.config.security import AuditSettings
+from aligner_svc.errors import StartError
 from interceptors.calls.security_event import SecurityEvent
 
 log = logging.getLogger("aligner_svc.telemetry.audit")
@@ -38,7 +39,7 @@ _MODE = 0o640
 _FIELDS = ("event", "check", "principal", "request_id", "peer", "method", "user_agent", "detail")
 
 
-class AuditError(Exception):
+class AuditError(StartError):
     """The audit log cannot be written; the message says why and what to do."""
 
 

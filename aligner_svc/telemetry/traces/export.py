@@ -22,6 +22,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from aligner_svc.errors import StartError
 from aligner_svc.telemetry.traces.spans import SpanMaker
 from interceptors.tracing.call_trace import Deliverable
 
@@ -31,7 +32,7 @@ _LAST_WORD = 1.0
 """Seconds the thread has to notice that its channel was closed."""
 
 
-class TracingError(Exception):
+class TracingError(StartError):
     """Traces cannot be sent as the settings have it; the message says why and what to do."""
 
 

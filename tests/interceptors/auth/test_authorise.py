@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import grpc
 import pytest
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
 from interceptors import CallInterceptor, Recovery, RequestId, Requests, current_call
@@ -50,9 +50,6 @@ class Door:
         )
 
     def open(self):
-        def describe(error: Exception) -> status_pb2.Status:
-            return status_pb2.Status(code=code_pb2.INTERNAL, message="internal error")
-
         self.refused: list = []
         refused = self.refused
 
@@ -65,7 +62,7 @@ class Door:
                     refused.append(error)
                     raise
 
-        chain = (Recovery(describe, "test"), RequestId(), Witness(), Trusting(), self._authorise, Requests())
+        chain = (Recovery("test"), RequestId(), Witness(), Trusting(), self._authorise, Requests())
         return serving(*chain, script=self.script)
 
 

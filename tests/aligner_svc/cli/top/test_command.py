@@ -29,10 +29,9 @@ from aligner_svc.cli.top import view as top_view
 from aligner_svc.cli.top.scrape import Interval, ScrapeError, fetch, parse
 from aligner_svc.engines.batching import BatchReport, QueueState
 from aligner_svc.telemetry.metrics import Metrics, Sources
-from interceptors.calls.call import Call
+from interceptors.calls.call import Call, StageTiming
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.security_event import Event, SecurityEvent
-from interceptors.calls.stages import StageTiming
 from interceptors.metrics import Ended
 from tests import PROJECT
 

@@ -117,7 +117,7 @@ async def test_only_what_is_our_fault_is_an_error(receiver, deed, status, told) 
     known = {"rpc.response.status_code", "aligner.reason", "error.type", "exception.type"}
     assert {name: value for name, value in call.attributes.items() if name in known} == told
     assert (call.status, inner.status) == (status, status)
-    assert inner.attributes == {"error.type": {"refuse": "NOT_ALLOWED", "full": "FullError", "fail": "ValueError"}[deed]}
+    assert inner.attributes == {"error.type": {"refuse": "NOT_ALLOWED", "full": "QUEUE_FULL", "fail": "ValueError"}[deed]}
 
 
 async def test_an_unknown_method_shares_a_name_and_is_told_beside_it(receiver) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import time
@@ -22,8 +23,12 @@ CA = authority()
 ANY = ("spiffe", "dns", "cn")
 
 
+def verify(authenticator: CertificateAuthenticator, connection):
+    return asyncio.run(authenticator.authenticate("", connection))
+
+
 def judge(pair: Pair, sources=ANY, identities=(), now=time.time):
-    return CertificateAuthenticator(sources, identities, now).verify(peer(pair))
+    return verify(CertificateAuthenticator(sources, identities, now), peer(pair))
 
 
 def who(pair: Pair, sources=ANY, identities=()) -> str:
@@ -54,10 +59,10 @@ def test_the_principal_of_a_certificate():
 
 def test_a_connection_without_certificate_has_no_verdict():
     authenticator = CertificateAuthenticator(ANY, ())
-    assert authenticator.verify({}) is None
-    assert authenticator.verify({"transport_security_type": [b"ssl"], "x509_pem_cert": []}) is None
+    assert verify(authenticator, {}) is None
+    assert verify(authenticator, {"transport_security_type": [b"ssl"], "x509_pem_cert": []}) is None
     # Names that gRPC derives from a certificate are not used.
-    assert authenticator.verify({"x509_common_name": [b"admin"], "peer_uri": [b"spiffe://dev.local/admin"]}) is None
+    assert verify(authenticator, {"x509_common_name": [b"admin"], "peer_uri": [b"spiffe://dev.local/admin"]}) is None
 
 
 ID, OTHER = "spiffe://example.org/batch", "spiffe://example.org/admin"
@@ -278,12 +283,12 @@ def test_an_open_connection_is_rejected_once_its_certificate_has_expired():
     pair = client(CA, days=1)
     now = time.time()
     authenticator = CertificateAuthenticator(ANY, (), lambda: now)
-    first = authenticator.verify(peer(pair))
+    first = verify(authenticator, peer(pair))
     assert isinstance(first, Principal)
     now = first.expires
-    assert authenticator.verify(peer(pair)) == first
+    assert verify(authenticator, peer(pair)) == first
     now += 1
-    assert authenticator.verify(peer(pair)) == Rejected("certificate_expired", "mtls:spiffe://dev.local/client")
+    assert verify(authenticator, peer(pair)) == Rejected("certificate_expired", "mtls:spiffe://dev.local/client")
 
 
 def test_certificates_of_cas_and_with_weak_keys_are_rejected():
@@ -319,10 +324,10 @@ def test_an_unreadable_certificate_is_rejected():
     unreadable = Rejected("certificate_unreadable")
     good = client(CA).certificate_pem
     for pem in (b"", b"hello", good[:200], b"\xff\xfe"):
-        assert authenticator.verify({"x509_pem_cert": [pem]}) == unreadable
+        assert verify(authenticator, {"x509_pem_cert": [pem]}) == unreadable
         assert thumbprint({"x509_pem_cert": [pem]}) is None
     # A byte above ASCII where the standard has ASCII.
-    assert authenticator.verify(forged(leaf(CA, uri(ID)), ID.encode(), ID.encode()[:-1] + b"\xe9")) == unreadable
+    assert verify(authenticator, forged(leaf(CA, uri(ID)), ID.encode(), ID.encode()[:-1] + b"\xe9")) == unreadable
 
 
 def test_the_thumbprint_is_that_of_bound_tokens():
@@ -350,7 +355,7 @@ async def test_on_a_real_connection():
     class Who(KindsHandler):
         async def act(self, request, context):
             peer_now = context.auth_context()
-            seen.append((authenticator.verify(peer_now), thumbprint(peer_now)))
+            seen.append((await authenticator.authenticate("", peer_now), thumbprint(peer_now)))
             return b""
 
     ca = identities().ca

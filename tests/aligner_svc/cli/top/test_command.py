@@ -30,7 +30,7 @@ from aligner_svc.telemetry.metrics import Metrics, Sources
 from interceptors.calls.call import Call, StageTiming
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.security_event import Event, SecurityEvent
-from interceptors.metrics import Ended
+from interceptors.metrics import CompletedCall
 
 NOW = 1_800_000_000.0
 ALIGN = "/aligner.v1.Aligner/Align"
@@ -81,7 +81,7 @@ class Server:
             counted.started.inc()
             counted.handled[code].inc()
             counted.seconds.observe(seconds)
-            self.metrics.calls.ended(Ended(ALIGN, code, seconds, call, error, ""))
+            self.metrics.calls.ended(CompletedCall(ALIGN, code, seconds, call, error, ""))
 
     def text(self) -> str:
         self.metrics.refresh()

@@ -113,7 +113,8 @@ def decode_container(
         source.check()
         if len(container.streams) > _MAX_STREAMS:
             raise UndecodableError("AUDIO_TOO_MANY_STREAMS", len(container.streams))
-        if _metadata_size(container) > _MAX_METADATA:
+        tags = [container.metadata, *(stream.metadata for stream in container.streams)]
+        if sum(len(key) + len(value) for table in tags for key, value in table.items()) > _MAX_METADATA:
             raise UndecodableError("AUDIO_METADATA_TOO_LARGE", _MAX_METADATA)
         if not container.streams.audio:
             raise UndecodableError("AUDIO_NO_STREAM" if len(container.streams) else "AUDIO_EMPTY")
@@ -256,12 +257,6 @@ def _open_nothing(url: str, flags: int, options: dict[str, str]) -> NoReturn:
     """Replace libav's file and network access."""
     del url, flags, options
     raise PermissionError("this decoder opens no files")
-
-
-def _metadata_size(container: av.container.InputContainer) -> int:
-    """Characters in the tags of the file and its streams."""
-    tables = [container.metadata, *(stream.metadata for stream in container.streams)]
-    return sum(len(key) + len(value) for table in tables for key, value in table.items())
 
 
 def _declares(data: memoryview, demuxer: str) -> bool:

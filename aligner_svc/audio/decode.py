@@ -102,9 +102,8 @@ class Decoder:
         has its own. Times in the clip start at the first sample of the first audio stream, without the encoder delay
         where the container declares it.
 
-        Raises InvalidArgumentError: AUDIO_EMPTY, AUDIO_UNSUPPORTED, AUDIO_METADATA_TOO_LARGE, AUDIO_NO_STREAM,
-        AUDIO_NOT_FINITE, AUDIO_TOO_LONG, AUDIO_TOO_MANY_PACKETS, AUDIO_TOO_MANY_STREAMS, AUDIO_UNREADABLE, CODEC_UNSUPPORTED,
-        CHANNELS_OUT_OF_RANGE, SAMPLE_RATE_OUT_OF_RANGE, SAMPLE_RATE_REQUIRED;
+        Raises InvalidArgumentError: AUDIO_UNSUPPORTED, AUDIO_POLYGLOT, ENCODING_MISMATCH, SAMPLE_RATE_REQUIRED and those
+        of `_MESSAGES`;
         UnavailableError (DECODER_UNAVAILABLE) if no decoder process is available.
         """
         header: dict[str, JsonValue] = {"encoding": encoding.value, "max_seconds": self._seconds}

@@ -110,7 +110,9 @@ class WorkerProcess:
             raise GoneError("the child closed its end") from None
         kind, answer, body = await self._receive(max_reply)
         if kind is FrameKind.FAILED:
-            raise WorkerFailedError(self.name, _class_name(answer.get("error")))
+            name = answer.get("error")
+            is_name = isinstance(name, str) and name.isidentifier() and len(name) <= 80  # the child may send anything
+            raise WorkerFailedError(self.name, str(name) if is_name else "an exception")
         if kind is not FrameKind.REPLY:
             raise GoneError("the answer is not a REPLY")
         return answer, body
@@ -227,8 +229,3 @@ def _environment(fd: int) -> dict[str, str]:
     # The child imports from the same places as the parent: from the working directory only if the parent does.
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109 - a str is what PYTHONPATH needs
     return kept | _ONE_THREAD | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", FD_VARIABLE: str(fd)}
-
-
-def _class_name(value: JsonValue) -> str:
-    """The exception's class as the child reports it, if it looks like a class name."""
-    return value if isinstance(value, str) and value.isidentifier() and len(value) <= 80 else "an exception"

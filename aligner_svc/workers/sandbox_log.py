@@ -14,10 +14,5 @@ def log_sandbox(pool: WorkerPool) -> None:
     in_force, missing = pool.greeting.get("sandbox"), pool.greeting.get("missing")
     held = ", ".join(map(str, in_force)) if isinstance(in_force, list) else ""
     lacking = ", ".join(f"{layer} ({why})" for layer, why in missing.items()) if isinstance(missing, dict) else ""
-    log.log(
-        logging.WARNING if lacking else logging.INFO,
-        "%s sandbox: %s%s",
-        pool.name,
-        held or "none",
-        f"; missing: {lacking}" if lacking else "",
-    )
+    level = logging.WARNING if lacking else logging.INFO
+    log.log(level, "%s sandbox: %s%s", pool.name, held or "none", f"; missing: {lacking}" if lacking else "")

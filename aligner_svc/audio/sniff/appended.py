@@ -62,20 +62,11 @@ def _has_directory(view: memoryview, tail: bytes, at: int) -> bool:
 
 
 def _riff(view: memoryview) -> int | None:
-    """RIFF, RIFX, RF64 and BW64. Programs that cannot seek back write 0, or more than any file holds."""
-    size = int.from_bytes(view[4:8], "big" if bytes(view[:4]) == b"RIFX" else "little")
+    """RIFF, RIFX, RF64, BW64 and AIFF. Programs that cannot seek back write 0, or more than any file holds."""
+    size = int.from_bytes(view[4:8], "big" if bytes(view[:4]) in {b"RIFX", b"FORM"} else "little")
     if size == 0xFFFFFFFF and bytes(view[12:16]) == b"ds64":
         size = int.from_bytes(view[20:28], "little")
     return None if size < 4 else 8 + size + (size & 1)
-
-
-def _iff(view: memoryview) -> int | None:
-    size = int.from_bytes(view[4:8], "big")
-    return 8 + size + (size & 1) if size >= 4 else None
-
-
-def _w64(view: memoryview) -> int | None:
-    return int.from_bytes(view[16:24], "little") or None
 
 
 def _au(view: memoryview) -> int | None:
@@ -153,14 +144,14 @@ def _ogg(view: memoryview) -> int | None:
 
 
 _ENDS: Final[dict[str, Callable[[memoryview], int | None]]] = {
-    "aiff": _iff,
+    "aiff": _riff,
     "asf": partial(_chunks, start=0, chunk_bytes=_asf_object),
     "au": _au,
     "caf": partial(_chunks, start=8, chunk_bytes=_caf_chunk),
     "matroska": _matroska,
     "mov": partial(_chunks, start=0, chunk_bytes=_mp4_box),
     "ogg": _ogg,
-    "w64": _w64,
+    "w64": lambda view: int.from_bytes(view[16:24], "little") or None,
     "wav": _riff,
 }
 """Where a container's declared end is (bytes), by demuxer; None if it declares none."""

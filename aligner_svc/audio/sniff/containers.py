@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from aligner_svc.audio.mpeg import has_frames
+from aligner_svc.audio.mpeg import has_frames, skip_id3
 
 ACCEPTED: Final = "WAV, FLAC, MP3, Ogg (Opus, Vorbis), MP4/M4A, WebM, AAC, AIFF, CAF, AU, AMR, WMA, WavPack or AC-3"
 
@@ -22,10 +22,7 @@ _MAGICS: Final[tuple[tuple[bytes, str], ...]] = (
 
 # (magic at byte 0, form type at byte 8) -> libav demuxer
 _FORMS: Final[dict[tuple[bytes, bytes], str]] = {
-    (b"RIFF", b"WAVE"): "wav",
-    (b"RIFX", b"WAVE"): "wav",
-    (b"RF64", b"WAVE"): "wav",
-    (b"BW64", b"WAVE"): "wav",
+    **{(magic, b"WAVE"): "wav" for magic in (b"RIFF", b"RIFX", b"RF64", b"BW64")},
     (b"FORM", b"AIFF"): "aiff",
     (b"FORM", b"AIFC"): "aiff",
 }
@@ -64,6 +61,12 @@ NAMES: Final[dict[str, str]] = {
 }
 """What people call the files of each demuxer."""
 
+_MAX_PADDING: Final = 1 << 16
+"""Bytes of zeros after an ID3 tag: some taggers shrink a tag without updating its size."""
+
+_SEARCHED: Final = 1 << 14
+"""Bytes searched for a frame after ID3 tags. Encoders start with one; a cut leaves part of one, 2881 bytes at most."""
+
 
 def by_magic(head: bytes) -> str | None:
     """The demuxer whose magic number `head` starts with."""
@@ -83,6 +86,17 @@ def by_frames(head: bytes) -> str | None:
     if _is_adts(head):
         return "aac"
     return "mp3" if has_frames(head) else None
+
+
+def by_tags(view: memoryview) -> tuple[str | None, str]:
+    """The demuxer for what follows the ID3 tags at the start, or None and what the upload is instead."""
+    at = skip_id3(view)
+    if at >= view.nbytes:
+        return None, "an ID3 tag that claims to be longer than the file" if at > view.nbytes else "an ID3 tag without audio"
+    if skip_id3(view[at:]):
+        return None, "a pile of ID3 tags"
+    rest = bytes(view[at : at + _MAX_PADDING]).lstrip(b"\0")[:_SEARCHED]
+    return "flac" if rest.startswith(b"fLaC") else by_frames(rest), "an ID3 tag that no MPEG audio follows"
 
 
 def brand(head: bytes) -> str | None:

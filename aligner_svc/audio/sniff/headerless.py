@@ -7,8 +7,7 @@ from typing import Final
 
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.audio.sniff.appended import ends_as_zip
-from aligner_svc.audio.sniff.containers import NAMES
-from aligner_svc.audio.sniff.id3 import behind_tags
+from aligner_svc.audio.sniff.containers import NAMES, by_tags
 from aligner_svc.errors import InvalidArgumentError
 
 _HEAD: Final = 64
@@ -59,6 +58,6 @@ def _name(view: memoryview) -> str | None:
     for magic, name in _MAGICS:
         if magic.match(head):
             return name
-    if _ID3.match(head) and (container := behind_tags(view)[0]):
+    if _ID3.match(head) and (container := by_tags(view)[0]):
         return NAMES[container]
     return "a ZIP archive, by its end" if ends_as_zip(view) else None

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from aligner_svc.audio.sniff import foreign
 from aligner_svc.audio.sniff.appended import appended
-from aligner_svc.audio.sniff.containers import NAMES, by_frames, by_magic
-from aligner_svc.audio.sniff.id3 import behind_tags
+from aligner_svc.audio.sniff.containers import NAMES, by_frames, by_magic, by_tags
 from aligner_svc.errors import InvalidArgumentError
 
 _HEAD = 4096
@@ -24,7 +23,7 @@ def sniff(audio: bytes | bytearray | memoryview) -> str:
     head = bytes(view[:_HEAD])
     container = by_magic(head)
     if container is None and head.startswith(b"ID3"):  # tags precede MP3, but also FLAC and AAC; alone they are no audio
-        container, name = behind_tags(view)
+        container, name = by_tags(view)
         if container is None:
             raise InvalidArgumentError("AUDIO_UNSUPPORTED", foreign.refusal(name), field="audio")
     if container is None:

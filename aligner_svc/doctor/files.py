@@ -1,4 +1,4 @@
-"""The files the settings name: certificates, policy, quota classes, audit log; and whether the authentication is complete."""
+"""The files that the settings name: certificates, policy, quota classes, audit log; and the authentication methods."""
 
 from __future__ import annotations
 
@@ -10,22 +10,16 @@ import time
 from collections.abc import Sequence
 from importlib.resources import files as package_files
 from pathlib import Path
-from typing import Any
 
-from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection_pb2
-
-from aligner_svc.api.v1 import aligner_pb2
 from aligner_svc.config import Settings
 from aligner_svc.health import phrases
 from aligner_svc.health.findings import Finding, fail, ok, skip, warn
+from aligner_svc.rpc.services import SERVED
 from aligner_svc.transport import certificates
-from aligner_svc.wiring.chain import DEFAULT_POLICY
+from aligner_svc.wiring.auth import DEFAULT_POLICY
 from interceptors.auth.policy import Policy
-from interceptors.auth.policy_file import PolicyFile
-from interceptors.quota.classes_file import QuotaClassesFile, built_in
-from interceptors.quota.classes_text import QuotaError
-from interceptors.rules.toml_text import PolicyError
+from interceptors.quota import classes_text
+from interceptors.rules.toml_text import RulesError, read_text
 
 _GIB, _MIB = 1 << 30, 1 << 20
 
@@ -46,21 +40,14 @@ def tls(settings: Settings) -> Sequence[Finding]:
 
 
 def auth(settings: Settings) -> Sequence[Finding]:
-    """The authentication methods, and what each of them needs."""
+    """The authentication methods, and whether the policy is enforced."""
     methods = settings.auth.methods
     if not methods:
-        if settings.server.profile == "dev":
-            return [skip("auth", "the dev profile does not authenticate callers")]
-        return [fail("auth", "the prod profile needs a method", "set ALIGNER_AUTH__METHODS: mtls, jwt, api_key")]
-    found = []
-    if "jwt" in methods and not settings.jwt.issuers:
-        found.append(fail("auth", "jwt needs an issuer, and none is configured", "set ALIGNER_JWT__ISSUERS"))
-    if "mtls" in methods and settings.tls.client_ca is None:
-        found.append(fail("auth", "mtls needs the CA of the client certificates", "set ALIGNER_TLS__CLIENT_CA"))
+        return [skip("auth", "the dev profile does not authenticate callers")]
     if settings.auth.dry_run:
         hint = "unset ALIGNER_AUTH__DRY_RUN once the audit log shows only calls that should be refused"
-        found.append(warn("auth", "the policy is a dry run: calls that it refuses are served", hint))
-    return found or [ok("auth", f"one of {', '.join(methods)} is required")]
+        return [warn("auth", "the policy is a dry run: calls that it refuses are served", hint)]
+    return [ok("auth", f"one of {', '.join(methods)} is required")]
 
 
 def policy(settings: Settings) -> Sequence[Finding]:
@@ -68,17 +55,14 @@ def policy(settings: Settings) -> Sequence[Finding]:
     if not settings.auth.methods:
         return [skip("policy", "not used without authentication")]
     path = settings.auth.policy
+    source = f"the built-in policy ({DEFAULT_POLICY})" if path is None else str(path)
+    built_in = package_files("aligner_svc.wiring").joinpath(DEFAULT_POLICY)
     try:
-        if path is None:
-            text = package_files("aligner_svc.wiring").joinpath(DEFAULT_POLICY).read_text(encoding="utf-8")
-            Policy.parse(text, DEFAULT_POLICY, _served())
-        else:
-            PolicyFile(path, _served(), lambda event: None, settings.tls.reload_every)
-    except PolicyError as error:
+        Policy.parse(built_in.read_text(encoding="utf-8") if path is None else read_text(path), source, SERVED)
+    except RulesError as error:
         return [fail("policy", str(error), "docs/policy.md describes the format; a running server keeps its last valid policy")]
-    if path is None:
-        return [ok("policy", f"the built-in policy ({DEFAULT_POLICY}) covers every method")]
-    return [ok("policy", f"{path} covers every method"), *_writable_by_all("policy", path)]
+    covers = ok("policy", f"{source} covers every method")
+    return [covers] if path is None else [covers, *_writable_by_all("policy", path)]
 
 
 def quotas(settings: Settings) -> Sequence[Finding]:
@@ -87,10 +71,10 @@ def quotas(settings: Settings) -> Sequence[Finding]:
     if path is None:
         if settings.server.profile == "dev":
             return [skip("quotas", "the dev profile has none unless quota.file is set")]
-        return [ok("quotas", f"the built-in classes: {', '.join(built_in().classes)}")]
+        return [ok("quotas", f"the built-in classes: {', '.join(classes_text.built_in().classes)}")]
     try:
-        classes = QuotaClassesFile(path, None, settings.tls.reload_every).current
-    except QuotaError as error:
+        classes = classes_text.parse(read_text(path), str(path))
+    except RulesError as error:
         return [fail("quotas", str(error), "docs/quotas.md describes the format")]
     return [ok("quotas", f"{path}: {', '.join(classes.classes)}"), *_writable_by_all("quotas", path)]
 
@@ -141,12 +125,3 @@ def _mode(path: Path) -> int:
         return path.stat().st_mode
     except OSError:
         return 0
-
-
-def _served() -> frozenset[str]:
-    services: list[Any] = [
-        aligner_pb2.DESCRIPTOR.services_by_name["Aligner"],
-        health_pb2.DESCRIPTOR.services_by_name["Health"],
-        reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"],
-    ]
-    return frozenset(f"/{service.full_name}/{method.name}" for service in services for method in service.methods)

@@ -7,8 +7,9 @@ import socket
 from collections.abc import Sequence
 
 from aligner_svc.config import Settings
+from aligner_svc.errors import StartError
 from aligner_svc.health.findings import Finding, fail, ok, warn
-from aligner_svc.transport.bind import Address, ListenError, check_exposure, parse
+from aligner_svc.transport.bind import Address, check_exposure, parse
 
 
 def listen(settings: Settings) -> Sequence[Finding]:
@@ -16,14 +17,14 @@ def listen(settings: Settings) -> Sequence[Finding]:
     try:
         address = parse(settings.server.listen)
         check_exposure(address, settings)
-    except ListenError as error:
+    except StartError as error:
         return [fail("listen", str(error), "setting server.listen, or --listen")]
     reach = "on loopback only" if address.loopback else "reachable from other machines"
     found = [_port(address, f"calls on {address}, {reach}")]
     if settings.metrics.listen:
         try:
             found.append(_port(parse(settings.metrics.listen), f"metrics on {settings.metrics.listen}"))
-        except ListenError as error:
+        except StartError as error:
             found.append(fail("listen", f"metrics: {error}", "setting metrics.listen"))
     return found
 

@@ -73,7 +73,7 @@ def presentable(findings: Iterable[Finding], redactor: Redactor) -> list[Finding
     """The findings on one line each, without anything that looks like a secret."""
 
     def clean(text: str) -> str:
-        return "".join(char if char.isprintable() else " " for char in redactor.text(text, longest=_MAX_TEXT))
+        return "".join(char if char.isprintable() else " " for char in redactor.text(text, limit=_MAX_TEXT))
 
     return [replace(one, message=clean(one.message), hint=clean(one.hint)) for one in findings]
 

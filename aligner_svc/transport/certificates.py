@@ -22,6 +22,8 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, Pub
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from aligner_svc.errors import StartError
+
 log = logging.getLogger("aligner_svc.certificates")
 
 _MIN_RSA_BITS = 2048
@@ -30,7 +32,7 @@ _MAX_DESCRIBED = 4
 _BEGIN = b"-----BEGIN CERTIFICATE-----"
 
 
-class CertificateError(Exception):
+class CertificateError(StartError):
     """A file is not valid; the message says which file, what is wrong, and what to do."""
 
 

@@ -6,8 +6,6 @@ reason clients of a CA that was removed stay connected, and are refused only whe
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -17,6 +15,7 @@ import grpc
 
 from aligner_svc.transport import certificates
 from aligner_svc.transport.certificates import CertificateError
+from interceptors.background import BackgroundTask
 from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.rules.file_watch import FileWatch
 
@@ -50,7 +49,7 @@ class ServerCertificates:
         self._now = now
         # Before the files are read, so that a change meanwhile is noticed.
         self._watch = FileWatch([path for path in self._paths if path is not None], self.reload, every)
-        self._warning: asyncio.Task[None] | None = None
+        self._expiry_warning = BackgroundTask("the warning of expiring certificates", self._warn_again, every=_WARN_EVERY)
         self._failing = False
         self._loaded = certificates.read(*self._paths, now())
         self.warn_of_expiry()
@@ -82,15 +81,12 @@ class ServerCertificates:
     async def start(self) -> None:
         """Follow the files from now on; a change since they were read is noticed."""
         await self._watch.start()
-        self._warning = asyncio.create_task(self._warn_daily())
+        self._expiry_warning.start()
 
     async def close(self) -> None:
         """Idempotent."""
         await self._watch.close()
-        if self._warning is not None:
-            self._warning.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._warning
+        await self._expiry_warning.close()
 
     def reload(self) -> None:
         """Load the files as they are now; if they are not valid, keep the present certificates and report why."""
@@ -109,10 +105,8 @@ class ServerCertificates:
         self._record(SecurityEvent(Event.CERTIFICATE_RELOADED, detail=loaded.describe()))
         self.warn_of_expiry()
 
-    async def _warn_daily(self) -> None:
-        while True:
-            await asyncio.sleep(_WARN_EVERY)
-            self.warn_of_expiry()
+    async def _warn_again(self) -> None:
+        self.warn_of_expiry()
 
     def warn_of_expiry(self) -> None:
         """Log each certificate that has expired or expires within SOON."""

@@ -6,7 +6,6 @@ import io
 import math
 import os
 import re
-import runpy
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from xml.etree import ElementTree
 
 import grpc
 import pytest
@@ -29,12 +27,10 @@ from aligner_svc.cli.top import view as top_view
 from aligner_svc.cli.top.scrape import Interval, ScrapeError, fetch, parse
 from aligner_svc.engines.batching import BatchReport, QueueState
 from aligner_svc.telemetry.metrics import Metrics, Sources
-from interceptors.calls.call import Call
+from interceptors.calls.call import Call, StageTiming
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.security_event import Event, SecurityEvent
-from interceptors.calls.stages import StageTiming
 from interceptors.metrics import Ended
-from tests import PROJECT
 
 NOW = 1_800_000_000.0
 ALIGN = "/aligner.v1.Aligner/Align"
@@ -297,19 +293,3 @@ def test_watching_goes_on_while_the_server_is_away(server, monkeypatch) -> None:
     with endpoint(texts) as url:
         result = CliRunner().invoke(app, ["--metrics-url", url])
     assert result.exit_code == 0, result.output
-
-
-def test_the_screen_is_drawn_from_two_recorded_scrapes(server, tmp_path, monkeypatch) -> None:
-    server.call(10)
-    (tmp_path / "1.txt").write_text(server.text())
-    server.call(90)
-    (tmp_path / "2.txt").write_text(server.text())
-    script = PROJECT / "tools" / "draw_top.py"
-    arguments = ["draw_top.py", "1.txt", "2.txt", "out.svg", "--seconds", "10", "--wall", str(NOW)]
-    monkeypatch.setattr("sys.argv", arguments)
-    runpy.run_path(str(script), run_name="__main__")
-    root = ElementTree.parse(tmp_path / "out.svg").getroot()
-    text = "".join(root.itertext()).replace("\xa0", " ")
-    assert root.tag.endswith("svg")
-    assert "SERVING" in text
-    assert "9.0" in text

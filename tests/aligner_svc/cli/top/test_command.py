@@ -85,7 +85,7 @@ class Server:
             counted.started.inc()
             counted.handled[code].inc()
             counted.seconds.observe(seconds)
-            self.metrics.calls.ended(Ended(ALIGN, code, seconds, call, error, ""))
+            self.metrics.calls.on_end(Ended(ALIGN, code, seconds, call, error, ""))
 
     def text(self) -> str:
         self.metrics.refresh()

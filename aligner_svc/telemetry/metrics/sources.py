@@ -105,9 +105,7 @@ _gauge, _counter = partial(_family, GaugeMetricFamily), partial(_family, Counter
 
 def _process(sources: Sources) -> Iterator[Metric]:
     if sources.build:
-        family = GaugeMetricFamily(
-            "aligner_build_info", "Always 1; version and engine are in the labels.", labels=list(sources.build)
-        )
+        family = GaugeMetricFamily("aligner_build_info", "Always 1; the labels say what runs.", labels=list(sources.build))
         family.add_metric(list(sources.build.values()), 1)
         yield family
     if sources.ready is not None:

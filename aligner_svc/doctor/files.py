@@ -10,21 +10,16 @@ import time
 from collections.abc import Sequence
 from importlib.resources import files as package_files
 from pathlib import Path
-from typing import Any
 
-from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection_pb2
-
-from aligner_svc.api.v1 import aligner_pb2
 from aligner_svc.config import Settings
 from aligner_svc.health import phrases as words
 from aligner_svc.health.findings import Finding, Severity
+from aligner_svc.rpc.services import SERVED
 from aligner_svc.transport import certificates
-from aligner_svc.wiring.chain import DEFAULT_POLICY
+from aligner_svc.wiring.auth import DEFAULT_POLICY
 from interceptors.auth.policy import Policy
-from interceptors.quota.classes_file import QuotaClassesFile, built_in
-from interceptors.quota.classes_text import QuotaError
-from interceptors.rules.toml_text import PolicyError
+from interceptors.quota import classes_text
+from interceptors.rules.toml_text import RulesError, read_text
 
 _GIB, _MIB = 1 << 30, 1 << 20
 
@@ -74,14 +69,12 @@ def policy(settings: Settings) -> Sequence[Finding]:
     source = str(path) if path is not None else f"the built-in policy ({DEFAULT_POLICY})"
     try:
         built_in = package_files("aligner_svc.wiring").joinpath(DEFAULT_POLICY)
-        text = (path if path is not None else built_in).read_text(encoding="utf-8")
-        Policy.parse(text, source, _served())
-    except PolicyError as error:
+        text = read_text(path) if path is not None else built_in.read_text(encoding="utf-8")
+        Policy.parse(text, source, SERVED)
+    except RulesError as error:
         return [
             Finding("policy", Severity.FAIL, str(error), "docs/policy.md has the form; a running server keeps the one it has")
         ]
-    except (OSError, UnicodeDecodeError) as error:
-        return [Finding("policy", Severity.FAIL, f"{source} cannot be read: {_why(error)}", "setting auth.policy")]
     return [
         Finding("policy", Severity.OK, f"{source} covers every method"),
         *(_writers("policy", path) if path is not None else []),
@@ -94,10 +87,10 @@ def quotas(settings: Settings) -> Sequence[Finding]:
     if path is None:
         if settings.server.profile == "dev":
             return [Finding("quotas", Severity.SKIP, "the dev profile has none unless quota.file is set")]
-        return [Finding("quotas", Severity.OK, f"the built-in classes: {', '.join(built_in().classes)}")]
+        return [Finding("quotas", Severity.OK, f"the built-in classes: {', '.join(classes_text.built_in().classes)}")]
     try:
-        classes = QuotaClassesFile(path, None, settings.tls.reload_every).current
-    except QuotaError as error:
+        classes = classes_text.parse(read_text(path), str(path))
+    except RulesError as error:
         return [Finding("quotas", Severity.FAIL, str(error), "docs/quotas.md has the form")]
     return [Finding("quotas", Severity.OK, f"{path}: {', '.join(classes.classes)}"), *_writers("quotas", path)]
 
@@ -146,17 +139,3 @@ def _mode(path: Path) -> int:
         return path.stat().st_mode
     except OSError:
         return 0
-
-
-def _why(error: Exception) -> str:
-    return (error.strerror or "input/output error").lower() if isinstance(error, OSError) else "it is not UTF-8"
-
-
-def _served() -> frozenset[str]:
-
-    services: list[Any] = [
-        aligner_pb2.DESCRIPTOR.services_by_name["Aligner"],
-        health_pb2.DESCRIPTOR.services_by_name["Health"],
-        reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"],
-    ]
-    return frozenset(f"/{service.full_name}/{method.name}" for service in services for method in service.methods)

@@ -7,8 +7,9 @@ import socket
 from collections.abc import Sequence
 
 from aligner_svc.config import Settings
+from aligner_svc.errors import StartError
 from aligner_svc.health.findings import Finding, Severity
-from aligner_svc.transport.bind import Address, ListenError, check_exposure, parse
+from aligner_svc.transport.bind import Address, check_exposure, parse
 
 
 def listen(settings: Settings) -> Sequence[Finding]:
@@ -16,7 +17,7 @@ def listen(settings: Settings) -> Sequence[Finding]:
     try:
         address = parse(settings.server.listen)
         check_exposure(address, settings)
-    except ListenError as error:
+    except StartError as error:
         return [Finding("listen", Severity.FAIL, str(error), "setting server.listen, or --listen")]
     where = "loopback alone" if address.loopback else "other machines can reach it"
     found = [_port("listen", address, f"calls on {address}, {where}")]
@@ -24,7 +25,7 @@ def listen(settings: Settings) -> Sequence[Finding]:
     if metrics:
         try:
             found.append(_port("listen", parse(str(metrics)), f"metrics on {metrics}"))
-        except ListenError as error:
+        except StartError as error:
             found.append(Finding("listen", Severity.FAIL, f"metrics: {error}", "setting metrics.listen"))
     return found
 

@@ -108,7 +108,7 @@ class Readiness:
             yield words.certificate_ends(self._sources.certificate_expires() - self._now())
 
     def _jwks(self) -> Iterator[Finding]:
-        sources = self._sources.key_sources() if self._sources.key_sources is not None else {}
+        sources = self._sources.key_sources
         for issuer, keys in sources.items():
             age, why = keys.age_seconds, keys.last_error or "they have not come yet"
             if age is None:

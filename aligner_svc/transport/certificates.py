@@ -22,6 +22,8 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, Pub
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from aligner_svc.errors import StartError
+
 log = logging.getLogger("aligner_svc.certificates")
 
 _LEAST_RSA_BITS = 2048
@@ -29,7 +31,7 @@ _NAMED = 4
 _BEGIN = b"-----BEGIN CERTIFICATE-----"
 
 
-class CertificateError(Exception):
+class CertificateError(StartError):
     """A file that cannot be used. The message is for people: which file, what is wrong, what to do."""
 
 

@@ -6,8 +6,6 @@ dropped; for the same reason a CA that is taken out keeps its clients only from 
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -17,6 +15,7 @@ import grpc
 
 from aligner_svc.transport import certificates
 from aligner_svc.transport.certificates import CertificateError
+from interceptors.background import BackgroundTask
 from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.rules.file_watch import FileWatch
 
@@ -50,7 +49,7 @@ class ServerCertificates:
         self._now = now
         # Before the files are read, so that a change while they are counts.
         self._watch = FileWatch([path for path in self._paths if path is not None], self._reload, every)
-        self._reminding: asyncio.Task[None] | None = None
+        self._reminding = BackgroundTask("the reminder of certificates that expire", self._remind_again, every=_REMIND_EVERY)
         self._failing = False
         self._loaded = certificates.read(*self._paths, now())
         self._remind()
@@ -82,15 +81,12 @@ class ServerCertificates:
     async def start(self) -> None:
         """Follow the files from now on; a change since they were read counts."""
         await self._watch.start()
-        self._reminding = asyncio.create_task(self._remind_daily())
+        self._reminding.start()
 
     async def close(self) -> None:
         """Idempotent."""
         await self._watch.close()
-        if self._reminding is not None:
-            self._reminding.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._reminding
+        await self._reminding.close()
 
     def _reload(self) -> None:
         try:
@@ -108,10 +104,8 @@ class ServerCertificates:
         self._record(SecurityEvent(Event.CERTIFICATE_RELOADED, detail=loaded.describe()))
         self._remind()
 
-    async def _remind_daily(self) -> None:
-        while True:
-            await asyncio.sleep(_REMIND_EVERY)
-            self._remind()
+    async def _remind_again(self) -> None:
+        self._remind()
 
     def _remind(self) -> None:
         for path, certificate in self._loaded.all():

@@ -27,7 +27,7 @@ from __future__ import annotations
 import base64
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -38,11 +38,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
+from interceptors.auth.method import AuthContext, AuthMethod
 from interceptors.calls.principal import Principal, Rejected, Verdict
 
 Source = Literal["spiffe", "dns", "cn"]
-AuthContext = Mapping[str, Iterable[bytes]]
-"""What `context.auth_context()` gives."""
 
 _REMEMBERED = 2048
 """Certificates that are kept parsed, some kilobytes each. Only what a trusted CA signed gets this far."""
@@ -67,8 +66,11 @@ class _Certificate:
     names: Mapping[Source, tuple[str, ...] | None]
 
 
-class CertificateAuthenticator:
+class CertificateAuthenticator(AuthMethod):
     """Names the caller by its certificate. Connections without one are left to others."""
+
+    header = ""
+    hint = "a client certificate"
 
     def __init__(self, sources: Sequence[Source], identities: Sequence[str], now: Callable[[], float] = time.time) -> None:
         """`identities`: patterns, see above; none lets in everybody the client CA signed. Raises ValueError for bad ones."""
@@ -77,7 +79,15 @@ class CertificateAuthenticator:
         self._now = now
         self._known = lru_cache(_REMEMBERED)(self._judge)
 
-    def authenticate(self, auth_context: AuthContext) -> Verdict | None:
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def authenticate(self, credential: str, connection: AuthContext) -> Verdict | None:
+        """See AuthMethod."""
+        return self.verify(connection)
+
+    def verify(self, auth_context: AuthContext) -> Verdict | None:
         """Who calls; None where the connection has no client certificate."""
         pem = _peer_certificate(auth_context)
         if pem is None:

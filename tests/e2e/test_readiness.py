@@ -19,7 +19,8 @@ from tests.kit.guarded import Home, bearer, denied, info, with_key
 from tests.kit.recordings import SPEECH, TRANSCRIPT
 from tests.kit.redis_server import PASSWORD, RedisServer, redis_server  # noqa: F401 - a fixture
 from tests.kit.scripted_engine import ScriptedEngine
-from tests.kit.servers import calling, service, serving, until
+from tests.kit.servers import calling, service, serving
+from tests.kit.waiting import eventually
 
 METRICS = MetricsSettings(listen="127.0.0.1:0")
 
@@ -44,7 +45,7 @@ async def becomes(server: Service, check: str, state: str) -> dict[str, str]:
         last.update(findings[check])
         return findings[check]["state"] == state
 
-    await until(found, f"{check} to be {state}; it is {last}")
+    await eventually(found, f"{check} to be {state}; it is {last}")
     return last
 
 
@@ -97,7 +98,7 @@ async def test_a_server_that_loads_its_models_is_not_ready() -> None:
     loading = service(metrics=METRICS, engine=engine)
     starting = asyncio.create_task(loading.start())
     try:
-        await until(lambda: bool(loading.metrics_address), "the port of the metrics to open")
+        await eventually(lambda: bool(loading.metrics_address), "the port of the metrics to open")
         status, findings = await asked(loading)
         assert (status, findings["server"]["said"]) == (503, "it is NOT_SERVING")
         engine.warm.set()
@@ -139,7 +140,7 @@ async def test_a_server_that_drains_is_not_ready() -> None:
         async def not_ready() -> bool:
             return (await asked(draining))[0] == 503
 
-        await until(not_ready, "the drain to show")
+        await eventually(not_ready, "the drain to show")
         engine.gate.set()
         await call
         await ending

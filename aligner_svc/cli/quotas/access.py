@@ -15,13 +15,13 @@ from aligner_svc.config import Settings
 from aligner_svc.config.report import SettingsProblem, load, unknown_variables
 from aligner_svc.telemetry.audit.log import AuditError, open_audit
 from interceptors.calls.security_event import Event, Record, SecurityEvent
+from interceptors.quota import classes_text
 from interceptors.quota.classes import PEER, QuotaClass, QuotaClasses
-from interceptors.quota.classes_file import QuotaClassesFile, built_in
-from interceptors.quota.classes_text import QuotaError
 from interceptors.quota.overrides import OverrideStore, TooManyError, known, name_fault
 from interceptors.quota.stores.base import StoreUnavailableError
 from interceptors.quota.stores.redis_store import RedisStore
 from interceptors.rules.patterns import PROOFS
+from interceptors.rules.toml_text import RulesError, read_text
 
 _TIMEOUT = 5.0
 """Seconds; a person waits longer than a call does."""
@@ -142,7 +142,7 @@ def run(config: Path | None, work: Callable[[QuotaAccess], Awaitable[None]]) -> 
         classes, source = _classes(settings)
     except ValueError as error:  # its text is without the URL
         raise Failure("the settings cannot be used", why=f"quota.redis: {error}", exit_code=USAGE) from None
-    except QuotaError as error:
+    except RulesError as error:
         raise Failure("the classes cannot be used", why=str(error), exit_code=USAGE) from None
     try:
         # The log first: what cannot leave a record is not done. Not to stdout, which is for what is shown.
@@ -172,8 +172,8 @@ async def _run(access: QuotaAccess, work: Callable[[QuotaAccess], Awaitable[None
 def _classes(settings: Settings) -> tuple[QuotaClasses, str]:
     file = settings.quota.file
     if file is None:
-        return built_in(), "the built-in classes (quota.file is not set)"
-    return QuotaClassesFile(file, None, settings.tls.reload_every).current, str(file)
+        return classes_text.built_in(), "the built-in classes (quota.file is not set)"
+    return classes_text.parse(read_text(file), str(file)), str(file)
 
 
 def _settings(config: Path | None) -> Settings:

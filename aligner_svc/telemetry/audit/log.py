@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from aligner_svc.config.security import AuditSettings
+from aligner_svc.errors import StartError
 from aligner_svc.telemetry.logs.event import rfc3339
 from aligner_svc.telemetry.writer_thread import OutputStream, WriterThread
 from interceptors.calls.security_event import SecurityEvent
@@ -37,7 +38,7 @@ _MODE = 0o640
 _FIELDS = ("event", "check", "principal", "request_id", "peer", "method", "user_agent", "detail")
 
 
-class AuditError(Exception):
+class AuditError(StartError):
     """The audit log cannot be written; the message says why and what to do."""
 
 

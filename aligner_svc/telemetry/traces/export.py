@@ -22,6 +22,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanContext, TraceFlags
 
+from aligner_svc.errors import StartError
 from aligner_svc.telemetry.traces.spans import SpanMaker
 from interceptors.tracing.call_trace import Deliverable
 
@@ -33,7 +34,7 @@ _SAMPLED = SpanContext(1, 1, is_remote=False, trace_flags=TraceFlags(TraceFlags.
 _NO_RESOURCE = Resource.get_empty()
 
 
-class TracingError(Exception):
+class TracingError(StartError):
     """Traces cannot be sent with these settings; the message says why and what to do."""
 
 

@@ -11,6 +11,7 @@ from interceptors.auth.api_keys import format as api_key
 from interceptors.auth.api_keys.cache import KeyCache
 from interceptors.auth.api_keys.last_used import LastUsed
 from interceptors.auth.api_keys.store import KeyRecord, KeyStore
+from interceptors.auth.method import AuthContext, AuthMethod, MethodReport
 from interceptors.calls.principal import Principal, Rejected, Undecided, Verdict
 
 log = logging.getLogger("interceptors.auth.keys.authenticator")
@@ -19,12 +20,15 @@ _NOBODY = bytes(32)
 """What the digest is compared with where there is no key of that id: the same work as for a wrong secret."""
 
 
-class KeyAuthenticator:
+class KeyAuthenticator(AuthMethod):
     """Verdicts on API keys. Belongs to one event loop; cache.py has the rules on revocation and outage.
 
     The checks a key can fail: key_malformed, key_unknown, key_secret, key_revoked, key_expired; while the database is away
     key_store_unavailable. Whose key it is comes with the last but the first three, for those prove nothing.
     """
+
+    header = "x-api-key"
+    hint = "an API key (x-api-key: ...)"
 
     def __init__(
         self,
@@ -39,8 +43,7 @@ class KeyAuthenticator:
     ) -> None:
         """`timeout`: seconds a call waits for the database; `outage`: seconds a good key goes on without it.
 
-        `clock` is monotonic, for the ages of what is remembered; `now` is Unix time, for expiry. The store stays the
-        caller's to close, after this.
+        `clock` is monotonic, for the ages of what is remembered; `now` is Unix time, for expiry.
         """
         self._pepper = pepper
         self._mark = api_key.pepper_mark(pepper)
@@ -48,23 +51,29 @@ class KeyAuthenticator:
         self._now = now
         self._cache = KeyCache(store, timeout=timeout, outage=outage, clock=clock)
         self._last_used = LastUsed(store, now)
+        self._store = store
         self._warned_of_pepper = False
 
     @property
-    def cache(self) -> KeyCache:
-        """To look at: its counts, and whether the database is away."""
-        return self._cache
+    def report(self) -> MethodReport:
+        """See AuthMethod."""
+        return MethodReport({"keys": self._cache}, unavailable=lambda: self._cache.away)
 
     async def start(self) -> None:
         """Bring the database up to date. Does not fail without it: keys are Undecided until it is there."""
         await self._cache.start()
 
     async def close(self) -> None:
-        """Write what is pending. Idempotent."""
+        """Write what is pending and close the store. Idempotent."""
         await self._cache.close()
         await self._last_used.close()
+        await self._store.close()
 
-    async def authenticate(self, key: str) -> Verdict:
+    async def authenticate(self, credential: str, connection: AuthContext) -> Verdict:
+        """See AuthMethod."""
+        return await self.verify(credential)
+
+    async def verify(self, key: str) -> Verdict:
         """The verdict on a whole key as its caller sent it."""
         parsed = api_key.parse(key, self._prefix)
         if parsed is None:

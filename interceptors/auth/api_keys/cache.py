@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from interceptors.auth.api_keys.store import KeyRecord, KeyStore, KeyStoreError
+from interceptors.background import BackgroundTask
 from interceptors.calls.principal import Undecided
 
 log = logging.getLogger("interceptors.auth.keys.cache")
@@ -64,7 +65,7 @@ class KeyCache:
         self._known: OrderedDict[str, _Seen] = OrderedDict()
         self._absent: OrderedDict[str, float] = OrderedDict()
         self._looks: dict[str, asyncio.Task[KeyRecord | Undecided | None]] = {}
-        self._return: asyncio.Task[None] | None = None
+        self._return = BackgroundTask("trying the database of API keys", self._await_return)
         self._migrated = False
 
     def __len__(self) -> int:
@@ -74,7 +75,7 @@ class KeyCache:
     @property
     def away(self) -> bool:
         """Whether the database did not answer when it was last asked."""
-        return self._return is not None
+        return self._return.running
 
     async def start(self) -> None:
         """Bring the database up to date; without it the start goes on, and it is tried until it is there."""
@@ -86,10 +87,10 @@ class KeyCache:
 
     async def close(self) -> None:
         """Idempotent."""
-        tasks = [*self._looks.values()] + ([self._return] if self._return else [])
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for look in self._looks.values():
+            look.cancel()
+        await asyncio.gather(*self._looks.values(), return_exceptions=True)
+        await self._return.close()
 
     async def find(self, key_id: str) -> KeyRecord | Undecided | None:
         """The key, live or not; None: there is none of that id; Undecided: that cannot be told now."""
@@ -99,14 +100,14 @@ class KeyCache:
             self._known.move_to_end(key_id)
             age = now - known.asked
             if age < STALE:
-                if age >= FRESH and self._return is None:
+                if age >= FRESH and not self.away:
                     self._look(key_id)
                 self.hits += 1
                 return known.record
         elif now - self._absent.get(key_id, float("-inf")) < FRESH:
             self.hits += 1
             return None
-        if self._return is not None or (known is None and len(self._looks) >= MAX_LOOKS and key_id not in self._looks):
+        if self.away or (known is None and len(self._looks) >= MAX_LOOKS and key_id not in self._looks):
             bridged = self._bridge(known)
             if isinstance(bridged, Undecided):
                 self.misses += 1
@@ -163,9 +164,9 @@ class KeyCache:
         return record
 
     def _lost(self, why: str) -> None:
-        if self._return is None:
+        if not self.away:
             log.warning("the database of API keys is out of reach (%s): keys seen before go on for %g s", why, self._outage)
-            self._return = asyncio.create_task(self._await_return())
+            self._return.start()
 
     async def _await_return(self) -> None:
         while True:
@@ -178,7 +179,6 @@ class KeyCache:
                 log.exception("the database of API keys could not be tried")
                 continue
             break
-        self._return = None
         log.warning("the database of API keys answers again")
 
     async def _ready(self) -> None:

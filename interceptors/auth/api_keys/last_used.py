@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
 
 from interceptors.auth.api_keys.store import KeyRecord, KeyStore, KeyStoreError
+from interceptors.background import BackgroundTask
 
 log = logging.getLogger("interceptors.auth.keys.last_used")
 
@@ -28,7 +28,7 @@ class LastUsed:
         self._now = now
         self._noted: OrderedDict[str, float] = OrderedDict()
         self._pending: dict[str, float] = {}
-        self._writer: asyncio.Task[None] | None = None
+        self._writer = BackgroundTask("writing when API keys were last used", self._write_soon)
 
     def note(self, record: KeyRecord) -> None:
         """It was used just now."""
@@ -41,8 +41,7 @@ class LastUsed:
             self._noted.popitem(last=False)
         if len(self._pending) < ENTRIES or record.id in self._pending:
             self._pending[record.id] = now
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write_soon())
+        self._writer.start()
 
     async def flush(self) -> None:
         """Write what is pending. What cannot be written is kept for the next time."""
@@ -59,16 +58,10 @@ class LastUsed:
 
     async def close(self) -> None:
         """Writes what is pending. Idempotent."""
-        if self._writer is not None:
-            self._writer.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._writer
+        await self._writer.close()
         if self._pending:
             await self.flush()
 
     async def _write_soon(self) -> None:
         await asyncio.sleep(BATCH)
-        try:
-            await self.flush()
-        except Exception:
-            log.exception("when API keys were last used could not be written")
+        await self.flush()

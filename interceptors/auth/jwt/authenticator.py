@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from interceptors.auth.jwt.access_token import LONGEST, TokenCheck, TokenRules, Unverified, Verified, judge, read, verify
 from interceptors.auth.jwt.jwk import Key, canonical
 from interceptors.auth.jwt.jwks import KeySource
 from interceptors.auth.jwt.token_cache import TokenCache, token_digest
+from interceptors.auth.method import AuthContext, AuthMethod, MethodReport
+from interceptors.auth.mtls import thumbprint
 from interceptors.calls.principal import Rejected, Undecided, Verdict
 
 
@@ -20,11 +22,14 @@ class _Issuer:
     keys: KeySource
 
 
-class JwtAuthenticator:
+class JwtAuthenticator(AuthMethod):
     """Believes the issuers it is given, each by its own keys alone. Raises ValueError when one is given twice.
 
     `cache`: verified tokens that are remembered. `now`: Unix seconds.
     """
+
+    header = "authorization"
+    hint = "a bearer token (authorization: Bearer ...)"
 
     def __init__(
         self, issuers: Sequence[tuple[TokenRules, KeySource]], *, cache: int, now: Callable[[], float] = time.time
@@ -36,14 +41,9 @@ class JwtAuthenticator:
         self._now = now
 
     @property
-    def sources(self) -> Mapping[str, KeySource]:
-        """Where the keys of each issuer come from: their age and health."""
-        return {name: issuer.keys for name, issuer in self._issuers.items()}
-
-    @property
-    def cache(self) -> TokenCache:
-        """To look at: its counts and its size."""
-        return self._cache
+    def report(self) -> MethodReport:
+        """See AuthMethod."""
+        return MethodReport({"tokens": self._cache}, {name: issuer.keys for name, issuer in self._issuers.items()})
 
     async def start(self) -> None:
         """Get the keys. Raises KeysError for a file without any.
@@ -60,7 +60,14 @@ class JwtAuthenticator:
         """Idempotent."""
         await asyncio.gather(*(issuer.keys.close() for issuer in self._issuers.values()))
 
-    async def authenticate(self, token: str, thumbprint: str | None) -> Verdict:
+    async def authenticate(self, credential: str, connection: AuthContext) -> Verdict:
+        """See AuthMethod."""
+        scheme, _, token = credential.partition(" ")
+        if scheme.lower() != "bearer":
+            return Rejected("scheme_unknown")
+        return await self.verify(token.strip(" "), thumbprint(connection))
+
+    async def verify(self, token: str, thumbprint: str | None) -> Verdict:
         """Whose token it is. `thumbprint`: base64url of the SHA-256 of the DER of the caller's certificate, None without one.
 
         Waits for the network only when the issuer's key is unknown, and that seldom: see UrlKeys.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import time
@@ -14,6 +13,7 @@ from typing import Protocol
 from interceptors.auth.jwt.jwk import Key, KeySet, read_keys
 from interceptors.auth.jwt.jwks_error import JwksError
 from interceptors.auth.jwt.jwks_http import LARGEST, KeysHttp
+from interceptors.background import BackgroundTask
 from interceptors.rules.file_watch import FileWatch
 
 log = logging.getLogger("interceptors.auth.jwks")
@@ -179,20 +179,17 @@ class UrlKeys(KeySource):
         self._clock = clock
         self._sought: float | None = None
         self._failures = 0
-        self._fetching: asyncio.Task[None] | None = None
-        self._keeping: asyncio.Task[None] | None = None
+        self._fetching = BackgroundTask(f"fetching the keys of {issuer}", self._fetched)
+        self._keeping = BackgroundTask(f"refreshing the keys of {issuer}", self._keep)
 
     async def start(self) -> None:
         """Returns with the keys, after a failure, or after START_PATIENCE: a server can start while its issuer is down."""
-        self._keeping = asyncio.create_task(self._keep())
-        await asyncio.wait({self._fetch()}, timeout=START_TIMEOUT)
+        self._keeping.start()
+        await self._fetch(START_TIMEOUT)
 
     async def close(self) -> None:
-        for task in (self._keeping, self._fetching):
-            if task is not None:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+        await self._keeping.close()
+        await self._fetching.close()
         await self._http.close()
 
     def find(self, kid: str) -> Key | None:
@@ -200,15 +197,14 @@ class UrlKeys(KeySource):
 
     async def seek(self) -> None:
         """Whoever comes while a request is under way waits for that one."""
-        if self._keeping is None or self._keeping.done():
+        if not self._keeping.running:
             return  # not started, or closed
-        if self._fetching is None or self._fetching.done():
+        if not self._fetching.running:
             now = self._clock()
             if self._sought is not None and now - self._sought < self._cooldown:
                 return
             self._sought = now
-        # A call that is cancelled leaves the request to the others.
-        await asyncio.wait({self._fetch()})
+        await self._fetch()
 
     @property
     def trouble(self) -> str:
@@ -225,11 +221,10 @@ class UrlKeys(KeySource):
     def last_error(self) -> str:
         return self._held.error
 
-    def _fetch(self) -> asyncio.Task[None]:
-        """The request under way, or a new one."""
-        if self._fetching is None or self._fetching.done():
-            self._fetching = asyncio.create_task(self._fetched())
-        return self._fetching
+    async def _fetch(self, max_seconds: float | None = None) -> None:
+        """Wait for the request in flight, or for a new one. A call that is cancelled leaves the request to the others."""
+        self._fetching.start()
+        await self._fetching.wait(max_seconds)
 
     async def _fetched(self) -> None:
         asked = self._clock()
@@ -244,7 +239,7 @@ class UrlKeys(KeySource):
 
     async def _keep(self) -> None:
         while True:
-            await asyncio.wait({self._fetch()})
+            await self._fetch()
             await asyncio.sleep(pause(self._failures, self._refresh))
 
 

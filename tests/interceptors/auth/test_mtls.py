@@ -23,7 +23,7 @@ ANY = ("spiffe", "dns", "cn")
 
 
 def judge(pair: Pair, sources=ANY, identities=(), now=time.time):
-    return CertificateAuthenticator(sources, identities, now).authenticate(peer(pair))
+    return CertificateAuthenticator(sources, identities, now).verify(peer(pair))
 
 
 def who(pair: Pair, sources=ANY, identities=()) -> str:
@@ -54,10 +54,10 @@ def test_a_principal():
 
 def test_no_certificate_is_left_to_others():
     authenticator = CertificateAuthenticator(ANY, ())
-    assert authenticator.authenticate({}) is None
-    assert authenticator.authenticate({"transport_security_type": [b"ssl"], "x509_pem_cert": []}) is None
+    assert authenticator.verify({}) is None
+    assert authenticator.verify({"transport_security_type": [b"ssl"], "x509_pem_cert": []}) is None
     # What gRPC derives from a certificate counts for nothing without it.
-    assert authenticator.authenticate({"x509_common_name": [b"admin"], "peer_uri": [b"spiffe://dev.local/admin"]}) is None
+    assert authenticator.verify({"x509_common_name": [b"admin"], "peer_uri": [b"spiffe://dev.local/admin"]}) is None
 
 
 ID, OTHER = "spiffe://example.org/batch", "spiffe://example.org/admin"
@@ -278,12 +278,12 @@ def test_a_connection_does_not_outlive_its_certificate():
     pair = client(CA, days=1)
     now = time.time()
     authenticator = CertificateAuthenticator(ANY, (), lambda: now)
-    first = authenticator.authenticate(peer(pair))
+    first = authenticator.verify(peer(pair))
     assert isinstance(first, Principal)
     now = first.expires
-    assert authenticator.authenticate(peer(pair)) == first
+    assert authenticator.verify(peer(pair)) == first
     now += 1
-    assert authenticator.authenticate(peer(pair)) == Rejected("certificate_expired", "mtls:spiffe://dev.local/client")
+    assert authenticator.verify(peer(pair)) == Rejected("certificate_expired", "mtls:spiffe://dev.local/client")
 
 
 def test_whose_certificate_cannot_be_a_callers():
@@ -319,10 +319,10 @@ def test_what_cannot_be_read_is_nobodys():
     unreadable = Rejected("certificate_unreadable")
     good = client(CA).certificate_pem
     for pem in (b"", b"hello", good[:200], b"\xff\xfe"):
-        assert authenticator.authenticate({"x509_pem_cert": [pem]}) == unreadable
+        assert authenticator.verify({"x509_pem_cert": [pem]}) == unreadable
         assert thumbprint({"x509_pem_cert": [pem]}) is None
     # A byte above ASCII where the standard has ASCII.
-    assert authenticator.authenticate(forged(leaf(CA, uri(ID)), ID.encode(), ID.encode()[:-1] + b"\xe9")) == unreadable
+    assert authenticator.verify(forged(leaf(CA, uri(ID)), ID.encode(), ID.encode()[:-1] + b"\xe9")) == unreadable
 
 
 def test_thumbprint_as_tokens_have_it():
@@ -350,7 +350,7 @@ async def test_on_a_real_connection():
 
     async def handle(request, context):
         peer_now = context.auth_context()
-        seen.append((authenticator.authenticate(peer_now), thumbprint(peer_now)))
+        seen.append((authenticator.verify(peer_now), thumbprint(peer_now)))
         return b""
 
     running = grpc.aio.server()

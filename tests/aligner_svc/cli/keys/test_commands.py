@@ -80,10 +80,9 @@ def verdict(key: str):
         )
         await authenticator.start()
         try:
-            return await authenticator.authenticate(key)
+            return await authenticator.verify(key)
         finally:
             await authenticator.close()
-            await store.close()
 
     return asyncio.run(ask())
 

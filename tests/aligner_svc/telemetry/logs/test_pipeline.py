@@ -13,7 +13,7 @@ import warnings
 
 import pytest
 import structlog
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from aligner_svc.telemetry.logs.pipeline import in_force, open_logs
@@ -216,11 +216,7 @@ _FIELDS = st.dictionaries(
     st.one_of(st.none(), st.booleans(), st.floats(allow_nan=False), _TEXTS, st.dictionaries(_NAMES | _TEXTS, st.floats(0, 9))),
 )
 
-untimed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-"""On a busy machine."""
 
-
-@untimed
 @given(_FIELDS)
 def test_a_line_found_harmless_has_no_field_to_redact(fields) -> None:
     redactor = Redactor()
@@ -241,7 +237,6 @@ def test_the_line_of_a_call_is_found_harmless() -> None:
         assert not Redactor().harmless(line | {name: value})
 
 
-@untimed
 @given(st.text(max_size=300))
 def test_any_text_is_one_line_of_json(text) -> None:
     stream = io.StringIO()

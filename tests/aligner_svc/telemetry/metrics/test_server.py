@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 
 import httpx
 import pytest
-from google.rpc import status_pb2
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 
@@ -24,7 +23,7 @@ OPEN = (
 
 
 def metrics() -> Metrics:
-    return Metrics({"/test.Service/Method": "unary"}, lambda error: status_pb2.Status())
+    return Metrics({"/test.Service/Method": "unary"})
 
 
 @asynccontextmanager

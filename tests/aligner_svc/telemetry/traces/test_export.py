@@ -107,7 +107,16 @@ async def test_a_call_is_exported_as_a_span_with_its_stages_below(receiver, kind
     [
         ("refuse", "UNSET", {"rpc.response.status_code": "PERMISSION_DENIED", "aligner.reason": "NOT_ALLOWED"}),
         ("full", "UNSET", {"rpc.response.status_code": "RESOURCE_EXHAUSTED", "aligner.reason": "QUEUE_FULL"}),
-        ("fail", "ERROR", {"rpc.response.status_code": "INTERNAL", "error.type": "INTERNAL", "exception.type": "ValueError"}),
+        (
+            "fail",
+            "ERROR",
+            {
+                "rpc.response.status_code": "INTERNAL",
+                "error.type": "INTERNAL",
+                "exception.type": "ValueError",
+                "aligner.reason": "INTERNAL",
+            },
+        ),
     ],
 )
 async def test_only_faults_of_the_server_are_errors(receiver, deed, status, attributes) -> None:
@@ -118,7 +127,7 @@ async def test_only_faults_of_the_server_are_errors(receiver, deed, status, attr
     known = {"rpc.response.status_code", "aligner.reason", "error.type", "exception.type"}
     assert {name: value for name, value in call.attributes.items() if name in known} == attributes
     assert (call.status, inner.status) == (status, status)
-    assert inner.attributes == {"error.type": {"refuse": "NOT_ALLOWED", "full": "FullError", "fail": "ValueError"}[deed]}
+    assert inner.attributes == {"error.type": {"refuse": "NOT_ALLOWED", "full": "QUEUE_FULL", "fail": "ValueError"}[deed]}
 
 
 async def test_unknown_methods_share_a_span_name_and_keep_theirs_as_an_attribute(receiver) -> None:

@@ -47,8 +47,7 @@ class Replica:
             await asyncio.sleep(0)
 
     async def back(self) -> None:
-        if self.keys._cache._return is not None:
-            await self.keys._cache._return
+        await self.keys._cache._return.wait()
 
 
 @pytest.fixture(autouse=True)
@@ -92,39 +91,39 @@ def id_of(principal: Principal) -> str:
 async def test_revoked_through_one_is_refused_by_the_other(replicas):
     one, other = replicas
     key, principal = await add(one.store)
-    assert await other.keys.authenticate(key) == principal
+    assert await other.keys.verify(key) == principal
     assert await one.store.revoke(id_of(principal), NOW)
     # Within the rule: used as it is, used and refreshed, refused.
     other.clock.time += 1.99
-    assert await other.keys.authenticate(key) == principal
+    assert await other.keys.verify(key) == principal
     other.clock.time += 0.01
-    assert await other.keys.authenticate(key) == principal
+    assert await other.keys.verify(key) == principal
     await other.settle()
-    assert await other.keys.authenticate(key) == Rejected("key_revoked", principal=principal.name)
+    assert await other.keys.verify(key) == Rejected("key_revoked", principal=principal.name)
 
 
 async def test_revoked_while_nobody_called(replicas):
     one, other = replicas
     key, principal = await add(one.store)
-    assert await other.keys.authenticate(key) == principal
+    assert await other.keys.verify(key) == principal
     assert await one.store.revoke(id_of(principal), NOW)
     other.clock.time += 4.5
-    assert await other.keys.authenticate(key) == Rejected("key_revoked", principal=principal.name)
+    assert await other.keys.verify(key) == Rejected("key_revoked", principal=principal.name)
 
 
 async def test_an_overlap_reaches_the_other(replicas):
     one, other = replicas
     key, principal = await add(one.store)
-    assert await other.keys.authenticate(key) == principal
+    assert await other.keys.verify(key) == principal
     assert await one.store.expire(id_of(principal), NOW + 60)
     other.clock.time += 4.5
-    assert await other.keys.authenticate(key) == dataclasses.replace(principal, expires=NOW + 60)
+    assert await other.keys.verify(key) == dataclasses.replace(principal, expires=NOW + 60)
 
 
 async def test_both_note_use_without_standing_in_each_others_way(replicas):
     one, other = replicas
     keys = [await add(one.store) for _ in range(20)]
-    await asyncio.gather(*(replica.keys.authenticate(key) for replica in replicas for key, _ in keys))
+    await asyncio.gather(*(replica.keys.verify(key) for replica in replicas for key, _ in keys))
     await asyncio.gather(one.keys.close(), other.keys.close())
     assert {record.last_used for record in await one.store.list()} == {NOW}
 
@@ -159,8 +158,8 @@ async def outage(replica: Replica, known: list[tuple[str, Principal]], unknown: 
     """Every key that was seen goes on, one that was not cannot be told."""
     replica.clock.time += 100
     for key, principal in known * 3:
-        assert await replica.keys.authenticate(key) == principal
-    assert await replica.keys.authenticate(unknown) == AWAY
+        assert await replica.keys.verify(key) == principal
+    assert await replica.keys.verify(unknown) == AWAY
 
 
 async def test_stopped_and_started_again(replicas, postgres, caplog):
@@ -168,8 +167,8 @@ async def test_stopped_and_started_again(replicas, postgres, caplog):
     known = [await add(one.store) for _ in range(10)]
     unknown, principal = await add(one.store)
     for key, caller in known:
-        assert await one.keys.authenticate(key) == caller
-        assert await other.keys.authenticate(key) == caller
+        assert await one.keys.verify(key) == caller
+        assert await other.keys.verify(key) == caller
     postgres.stop()
     for replica in replicas:
         await outage(replica, known, unknown)
@@ -178,9 +177,9 @@ async def test_stopped_and_started_again(replicas, postgres, caplog):
     postgres.start()
     for replica in replicas:
         await replica.back()
-        assert await replica.keys.authenticate(unknown) == principal
+        assert await replica.keys.verify(unknown) == principal
     assert await one.store.revoke(id_of(known[0][1]), NOW)
-    assert (await other.keys.authenticate(known[0][0])).check == "key_revoked"
+    assert (await other.keys.verify(known[0][0])).check == "key_revoked"
     assert pg.PASSWORD not in caplog.text
 
 
@@ -189,7 +188,7 @@ async def test_silent_and_back(replicas, postgres, monkeypatch):
     known = [await add(replica.store) for _ in range(10)]
     unknown, principal = await add(replica.store)
     for key, caller in known:
-        assert await replica.keys.authenticate(key) == caller
+        assert await replica.keys.verify(key) == caller
     monkeypatch.setattr(replica.keys._cache, "_timeout", 0.05)
     monkeypatch.setattr(cache, "LOOK_LIMIT", 0.2)
     postgres.pause()
@@ -199,19 +198,19 @@ async def test_silent_and_back(replicas, postgres, monkeypatch):
     monkeypatch.setattr(cache, "LOOK_LIMIT", 20.0)
     postgres.resume()
     await replica.back()
-    assert await replica.keys.authenticate(unknown) == principal
+    assert await replica.keys.verify(unknown) == principal
 
 
 async def test_connections_cut_while_idle(replicas, postgres, url):
     """A restart between two calls is not even seen: the ping finds the dead connection."""
     (replica, _) = replicas
     key, principal = await add(replica.store)
-    assert await replica.keys.authenticate(key) == principal
+    assert await replica.keys.verify(key) == principal
     postgres.stop()
     postgres.start()
     replica.clock.time += 100
-    assert await replica.keys.authenticate(key) == principal
-    assert replica.keys._cache._return is None
+    assert await replica.keys.verify(key) == principal
+    assert not replica.keys._cache.away
 
 
 async def test_a_start_before_the_database(url, postgres, monkeypatch):
@@ -220,11 +219,11 @@ async def test_a_start_before_the_database(url, postgres, monkeypatch):
     keys = KeyAuthenticator(store, PEPPER, prefix="alk", timeout=20.0, outage=60.0, now=lambda: NOW)
     replica = Replica(store, keys, Clock())
     await keys.start()
-    assert await keys.authenticate(api_key.new("alk").reveal()) == AWAY
+    assert await keys.verify(api_key.new("alk").reveal()) == AWAY
     postgres.start()
     await replica.back()
     key, principal = await add(store)
-    assert await keys.authenticate(key) == principal
+    assert await keys.verify(key) == principal
     await keys.close()
     await store.close()
 
@@ -242,7 +241,7 @@ async def test_a_server_without_the_right_to_change_tables(url, postgres, monkey
     store = KeyStore(f"postgresql://server:pw@127.0.0.1:{postgres.port}/{name}")
     keys = KeyAuthenticator(store, PEPPER, prefix="alk", timeout=20.0, outage=60.0, now=lambda: NOW)
     await keys.start()
-    assert await keys.authenticate(key) == principal
+    assert await keys.verify(key) == principal
     await keys.close()
     with pytest.raises(KeyStoreError, match="permission denied"):
         await store.revoke(id_of(principal), NOW)

@@ -121,13 +121,12 @@ def test_an_issuer_and_a_subject_cannot_be_read_in_two_ways():
         rules("https://idp.example.org#tenant")
 
 
-@settings(derandomize=True, max_examples=100, deadline=None)
 @given(st.text(max_size=300))
 def test_no_text_is_anybody(text: str):
     assert isinstance(read(text), Rejected)
 
 
-@settings(derandomize=True, max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_no_change_of_a_character_goes_unnoticed(data: st.DataObject):
     token = FORGE.token(key=FORGE.keys[2])

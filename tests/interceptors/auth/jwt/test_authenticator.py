@@ -113,7 +113,7 @@ class Given:
 
     async def check(self, token: str, thumbprint: str | None = None) -> str:
         """The test it failed, "" for none."""
-        found: Verdict = await self.jwt.authenticate(token, thumbprint)
+        found: Verdict = await self.jwt.verify(token, thumbprint)
         return "" if isinstance(found, Principal) else found.check
 
 
@@ -134,7 +134,7 @@ async def test_an_attack_is_refused_however_often_it_comes(attack: Attack):
     given = Given()
     token = attack.token(given.forge)
     for _ in range(2):
-        refused = await given.jwt.authenticate(token, given.forge.thumbprint if attack.certificate else None)
+        refused = await given.jwt.verify(token, given.forge.thumbprint if attack.certificate else None)
         assert isinstance(refused, Rejected)
         assert refused.check == attack.check
     # Only what may be a new key makes anybody look for it.
@@ -146,7 +146,7 @@ async def test_a_good_token_is_accepted_however_often_it_comes(good: Accepted, s
     given = Given()
     token = good.token(given.forge)
     for _ in range(3):
-        accepted = await given.jwt.authenticate(token, given.forge.thumbprint if good.certificate else None)
+        accepted = await given.jwt.verify(token, given.forge.thumbprint if good.certificate else None)
         assert isinstance(accepted, Principal)
         assert accepted.scopes == good.scopes
     assert signatures.times == 1
@@ -232,8 +232,8 @@ async def test_without_keys_that_can_be_relied_on_nothing_is_decided(why: str):
     token = given.forge.token()
     assert await given.check(token) == ""
     given.keys.why = why
-    assert await given.jwt.authenticate(token, None) == Undecided(why)
-    assert await given.jwt.authenticate(given.forge.token(key=ec_key("ec-1")), None) == Undecided(why)
+    assert await given.jwt.verify(token, None) == Undecided(why)
+    assert await given.jwt.verify(given.forge.token(key=ec_key("ec-1")), None) == Undecided(why)
     assert await given.check(given.forge.token(given.forge.claims(iss=given.forge.other_issuer), key=rsa_key("other-1"))) == ""
     assert given.keys.sought == 0
 
@@ -241,7 +241,7 @@ async def test_without_keys_that_can_be_relied_on_nothing_is_decided(why: str):
 async def test_an_unknown_key_of_an_issuer_that_is_away_is_no_forgery_yet():
     given = Given()
     given.keys.error = "unreachable"
-    assert await given.jwt.authenticate(given.forge.token(key=rsa_key("rsa-9")), None) == Undecided("keys_unavailable")
+    assert await given.jwt.verify(given.forge.token(key=rsa_key("rsa-9")), None) == Undecided("keys_unavailable")
     assert await given.check(given.forge.token()) == ""
 
 
@@ -303,13 +303,13 @@ async def test_the_first_token_of_a_new_key_waits_for_it_and_all_others_with_it(
     issuer.publish(jwks(rsa_key("rsa-1")))
     async with discovering(issuer, Clock()) as (jwt, forge):
         old = forge.token()
-        assert isinstance(await jwt.authenticate(old, None), Principal)
+        assert isinstance(await jwt.verify(old, None), Principal)
         issuer.publish(jwks(ec_key("ec-2")))
         new = [forge.token(forge.claims(jti=str(number)), key=ec_key("ec-2")) for number in range(20)]
-        found = await asyncio.gather(*(jwt.authenticate(token, None) for token in new))
+        found = await asyncio.gather(*(jwt.verify(token, None) for token in new))
         assert all(isinstance(verdict, Principal) for verdict in found)
         assert issuer.asked[JWKS] == 2
-        assert await jwt.authenticate(old, None) == Rejected("signing_key_unknown")
+        assert await jwt.verify(old, None) == Rejected("signing_key_unknown")
 
 
 async def test_random_kids_are_one_request_a_cooldown(issuer: ScriptedIssuer):
@@ -320,7 +320,7 @@ async def test_random_kids_are_one_request_a_cooldown(issuer: ScriptedIssuer):
             clock.now += 10.0
             for number in range(20):
                 token = forge.token(header=forge.header(kid=f"made-up-{number}"), key=rsa_key("rsa-1", maker="attacker"))
-                assert await jwt.authenticate(token, None) == Rejected("signing_key_unknown")
+                assert await jwt.verify(token, None) == Rejected("signing_key_unknown")
             assert issuer.asked[JWKS] == 2 + round_
 
 
@@ -330,13 +330,13 @@ async def test_a_server_starts_without_its_issuer_and_gets_the_keys_later(issuer
     await jwt.start()
     try:
         token = forge.token()
-        assert await jwt.authenticate(token, None) == Undecided("keys_unavailable")
+        assert await jwt.verify(token, None) == Undecided("keys_unavailable")
         assert jwt.sources[issuer.url].last_error == "http_status"
         issuer.publish(jwks(rsa_key("rsa-1")))
         async with asyncio.timeout(30):
             while jwt.sources[issuer.url].trouble:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
-        assert isinstance(await jwt.authenticate(token, None), Principal)
+        assert isinstance(await jwt.verify(token, None), Principal)
     finally:
         await jwt.close()
     assert issuer.asked[METADATA] >= 2

@@ -279,8 +279,7 @@ async def test_keys_are_fetched_again_and_again(issuer: ScriptedIssuer):
     await keys.close()
     asked = issuer.asked[JWKS]
     await keys.seek()
-    assert keys._keeping is not None
-    assert keys._keeping.done()
+    assert not keys._keeping.running
     assert issuer.asked[JWKS] == asked
 
 

@@ -10,12 +10,11 @@ from aligner_svc import __version__
 from aligner_svc.config import Settings
 from aligner_svc.engines.base import Engine
 from aligner_svc.engines.batching import BatchReport, BatchWatch
-from aligner_svc.errors import StartError
 from aligner_svc.health.readiness import Readiness
 from aligner_svc.rpc.services import METHOD_TYPES
 from aligner_svc.telemetry.logs.pipeline import in_force
 from aligner_svc.telemetry.metrics import CacheCounts, Metrics, Sources
-from aligner_svc.telemetry.metrics.server import MetricsServer, MetricsServerError
+from aligner_svc.telemetry.metrics.server import MetricsServer
 from aligner_svc.transport.bind import parse
 from interceptors import Call
 from interceptors.auth.method import CountedCache, MethodReport
@@ -100,10 +99,7 @@ class Measuring:
     async def start(self) -> None:
         """Raises StartError."""
         await self.metrics.start()
-        try:
-            await self.server.start()
-        except MetricsServerError as error:
-            raise StartError(str(error)) from None
+        await self.server.start()
 
     async def close(self) -> None:
         """Idempotent."""

@@ -17,7 +17,6 @@ from types import SimpleNamespace
 import grpc
 import pytest
 import typer
-from google.rpc import code_pb2, status_pb2
 from prometheus_client import generate_latest
 from rich.console import Console
 from typer.testing import CliRunner
@@ -43,7 +42,7 @@ class Server:
     """The metrics of a server, as they would be at its endpoint."""
 
     def __init__(self) -> None:
-        self.metrics = Metrics(METHODS, lambda _: status_pb2.Status(code=code_pb2.INTERNAL), quota_class=lambda _: "standard")
+        self.metrics = Metrics(METHODS, quota_class=lambda _: "standard")
         self.state = QueueState(3, 300, 0.25, 1, 2, 4, 0.1, 1000, None)
         self.redis = SimpleNamespace(degraded=False, losses=0)
         self.scanner = SimpleNamespace(
@@ -81,7 +80,7 @@ class Server:
             counted.started.inc()
             counted.handled[code].inc()
             counted.seconds.observe(seconds)
-            self.metrics.calls.ended(CompletedCall(ALIGN, code, seconds, call, error, ""))
+            self.metrics.calls.on_end(CompletedCall(ALIGN, code, seconds, call, error, ""))
 
     def text(self) -> str:
         self.metrics.refresh()

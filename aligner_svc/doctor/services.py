@@ -155,10 +155,10 @@ async def redis(settings: Settings) -> Sequence[Finding]:
     finally:
         with contextlib.suppress(Exception):
             await client.aclose()
-    return _judged(where, information, took, abs(time.time() - (seconds + micros / 1e6)))
+    return judge_redis(where, information, took, abs(time.time() - (seconds + micros / 1e6)))
 
 
-def _judged(where: str, information: dict[str, Any], took: float, off: float) -> list[Finding]:
+def judge_redis(where: str, information: dict[str, Any], took: float, off: float) -> list[Finding]:
     policy = str(information.get("maxmemory_policy", "unknown"))
     said = f"{where}: version {information.get('redis_version', 'unknown')}, {took * 1000:.1f} ms, maxmemory-policy {policy}"
     found = []

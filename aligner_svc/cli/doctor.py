@@ -62,7 +62,7 @@ def doctor(
         shown = sorted((one for one in findings if one.check in wanted), key=lambda one: NAMES.index(one.check))
         ok = all(one.state is not Severity.FAIL for one in shown)
         if output_format is ReportFormat.JSON:
-            # Findings are {"check", "state", "said", "hint"}; the state is ok, warn, fail or skip.
+            # listed() documents the keys of a finding; its state is ok, warn, fail or skip.
             print_json({"ok": ok, "findings": listed(shown)})
         else:
             _print(shown)

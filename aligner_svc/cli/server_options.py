@@ -215,7 +215,7 @@ def _only_one(given: dict[str, bool]) -> str | None:
 
 
 def _warn_of_unknown_variables() -> None:
-    """A misspelt variable would be ignored silently, and the call then fail for want of a credential."""
+    """A misspelt variable would be ignored silently, and the call fail because it has no credential."""
     for name in sorted(os.environ):
         if name.startswith(PREFIX) and name not in VARIABLES and not _KUBERNETES.fullmatch(name):
             nearest = next(iter(difflib.get_close_matches(name, sorted(VARIABLES), n=1, cutoff=0.7)), None)

@@ -39,7 +39,7 @@ def print_events(entries: Iterable[Entry]) -> None:
             entry.text("check"),
             principal,
             host_of(peer),
-            # The last part of the service is enough to tell it from health and reflection.
+            # The last part of the service is enough to distinguish it from health and reflection.
             method.rpartition(".")[2] or method,
             request,
             detail or (f"{count} events" if count else ""),

@@ -62,7 +62,7 @@ def test_flags_override_variables_which_override_the_file(served, monkeypatch, t
 
 
 @pytest.mark.parametrize(
-    ("arguments", "environment", "said"),
+    ("arguments", "environment", "message"),
     [
         (["--engine", "nothing"], {}, "--engine: input should be"),
         (["--workers", "0"], {}, "--workers: input should be greater than or equal to 1"),
@@ -75,14 +75,14 @@ def test_flags_override_variables_which_override_the_file(served, monkeypatch, t
         (["--config", "wrong.toml"], {}, "wrong.toml: limits.audio_secs: no such setting; did you mean limits.audio_seconds?"),
     ],
 )
-def test_an_invalid_setting_is_one_readable_line(served, monkeypatch, tmp_path, arguments, environment, said):
+def test_an_invalid_setting_is_one_readable_line(served, monkeypatch, tmp_path, arguments, environment, message):
     (tmp_path / "broken.toml").write_text("[server")
     (tmp_path / "wrong.toml").write_text("[limits]\naudio_secs = 4")
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     result = aligner("serve", *arguments)
     assert result.exit_code == 2, result.output
-    assert said in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert served == []
 

@@ -121,7 +121,7 @@ def test_a_secret_on_the_command_line_is_refused_and_not_shown(server, option):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "environment", "said"),
+    ("arguments", "environment", "message"),
     [
         (["--token", "@missing"], {}, "No such file"),
         (["--token", "@{empty}"], {}, "does not hold exactly one secret"),
@@ -146,7 +146,7 @@ def test_a_secret_on_the_command_line_is_refused_and_not_shown(server, option):
         (["--token", "@{ok}", "--target", "aligner.example:1"], {}, "in clear"),
     ],
 )
-def test_unusable_credentials_are_exit_code_2_with_the_reason(server, tmp_path, monkeypatch, arguments, environment, said):
+def test_unusable_credentials_are_exit_code_2_with_the_reason(server, tmp_path, monkeypatch, arguments, environment, message):
     files = {"empty": b" \n", "many": b"one two", "large": b"x" * 70_000, "binary": b"\xff\x00", "ok": SECRET.encode()}
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
@@ -156,7 +156,7 @@ def test_unusable_credentials_are_exit_code_2_with_the_reason(server, tmp_path, 
     filled = [argument.format(**{name: name for name in files}) for argument in arguments]
     result = aligner("info", "--target", server.target, *filled, stdin="")
     assert result.exit_code == 2, result.output
-    assert said in " ".join(result.stderr.replace("│", "").split())
+    assert message in " ".join(result.stderr.replace("│", "").split())
     assert server.guard.seen == []
 
 
@@ -248,13 +248,13 @@ def test_tls_and_a_certificate(tmp_path, speech, monkeypatch):
         assert aligner("align", speech, *named, "--ca", ca.file, *pair).exit_code == 0
         monkeypatch.setenv("ALIGNER_CLIENT_CA", str(ca.file))
         assert aligner("info", *named, *pair).exit_code == 0
-        for arguments, said, hint in [
+        for arguments, message, hint in [
             ([*named], "hung up", "--cert and --key"),
             (["--target", server.target, *pair], "for another name", "--server-name"),
         ]:
             result = aligner("info", *arguments)
             assert result.exit_code == 69
-            assert said in result.stderr
+            assert message in result.stderr
             assert hint in result.stderr
         monkeypatch.delenv("ALIGNER_CLIENT_CA")
         assert "--ca FILE" in aligner("info", *named, "--tls", *pair).stderr

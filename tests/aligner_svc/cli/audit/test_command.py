@@ -102,7 +102,7 @@ def test_stdin_and_the_file_of_the_settings(log, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (["--event", "policy_chnged"], 2, "did you mean policy_changed?"),
         (["--event", "zzz"], 2, "one of authentication_failed"),
@@ -118,11 +118,11 @@ def test_stdin_and_the_file_of_the_settings(log, monkeypatch):
         (["--limit", 0], 2, "--limit"),
     ],
 )
-def test_wrong_usage_and_unreadable_logs_are_reported(log, arguments, code, said):
+def test_wrong_usage_and_unreadable_logs_are_reported(log, arguments, code, message):
     file = [] if not arguments or arguments[0] in {"-", "none.log", "--config"} else [log]
     result = run(*file, *arguments)
     assert result.exit_code == code
-    assert said in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.output
 
 

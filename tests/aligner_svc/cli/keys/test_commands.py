@@ -374,8 +374,8 @@ def test_changes_are_recorded_without_the_keys():
     rotated = keys("rotate", id_of(made.stdout))
     revoked = keys("revoke", id_of(made.stdout))
     old, new = f"key:{id_of(made.stdout)}", f"key:{id_of(rotated.stdout)}"
-    said = [(event["event"], event["principal"]) for done in (made, rotated, revoked) for event in events(done.stderr)]
-    assert said == [("key_created", old), ("key_created", new), ("key_rotated", old), ("key_revoked", old)]
+    recorded = [(event["event"], event["principal"]) for done in (made, rotated, revoked) for event in events(done.stderr)]
+    assert recorded == [("key_created", old), ("key_created", new), ("key_rotated", old), ("key_revoked", old)]
     assert events(made.stdout) == events(rotated.stdout) == []
     assert "me" in events(made.stderr)[0]["detail"]
     for secret in (made.stdout, rotated.stdout):

@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 
 from interceptors.calls.call import Call, Context, current_call
-from interceptors.calls.outcome import Describe, final_code, reported_reason
+from interceptors.calls.outcome import final_code, reported_reason
 from interceptors.handlers.base import CallInterceptor
 from interceptors.tracing.call_trace import current_span
 
@@ -44,9 +44,8 @@ class AccessLog(CallInterceptor):
     its size in them and nothing else.
     """
 
-    def __init__(self, describe: Describe, *, quiet: Collection[str] = (), now: Callable[[], float] = time.perf_counter) -> None:
-        """`describe`: the status an exception is told as. `quiet`: methods whose lines are at DEBUG, unless they are errors."""
-        self._describe = describe
+    def __init__(self, *, quiet: Collection[str] = (), now: Callable[[], float] = time.perf_counter) -> None:
+        """`quiet`: methods whose lines are at DEBUG, unless they are errors."""
         self._quiet = frozenset(quiet)
         self._now = now
 
@@ -64,11 +63,11 @@ class AccessLog(CallInterceptor):
         finally:
             seconds = self._now() - began
             try:
-                code = final_code(context, error, self._describe, left)
+                code = final_code(context, error, left)
                 level = self._level(method, code)
                 if log.isEnabledFor(level):
                     fields = _fields(call, code, seconds)
-                    fields["reason"] = reported_reason(context, error, code, self._describe)
+                    fields["reason"] = reported_reason(context, error, code)
                     fields["deadline_ms"] = None if left is None else _ms(left)
                     fields["trace_id"] = span.trace if span is not None else ""
                     _soon(level, {name: value for name, value in fields.items() if value not in (None, "")})

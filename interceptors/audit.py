@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import grpc
-from google.rpc import code_pb2, status_pb2
 from grpc import aio
 
 from interceptors.calls.call import Call, Context, current_call
@@ -24,11 +23,10 @@ _CHECKS = {"key_revoked": Event.KEY_USED_AFTER_REVOCATION}
 
 
 class Audit(CallInterceptor):
-    """`describe`: the status an exception is told as; INTERNAL is an error of the server's own."""
+    """Records refused credentials, denied calls and errors of the server."""
 
-    def __init__(self, record: Record, describe: Callable[[Exception], status_pb2.Status]) -> None:
+    def __init__(self, record: Record) -> None:
         self._record = record
-        self._describe = describe
 
     @asynccontextmanager
     async def around(self, method: str, context: Context) -> AsyncIterator[None]:
@@ -42,8 +40,7 @@ class Audit(CallInterceptor):
                 self._record(of_call(SecurityEvent(event, refused.check, refused.principal), current_call()))
             raise
         except Exception as error:
-            if self._describe(error).code == code_pb2.INTERNAL:
-                self._record(of_call(SecurityEvent(Event.SERVER_ERROR, type(error).__name__), current_call()))
+            self._record(of_call(SecurityEvent(Event.SERVER_ERROR, type(error).__name__), current_call()))
             raise
 
 

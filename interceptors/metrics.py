@@ -15,11 +15,10 @@ from types import TracebackType
 from typing import Final
 
 import grpc
-from google.protobuf.descriptor import ServiceDescriptor
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from interceptors.calls.call import Call, Context, current_call
-from interceptors.calls.outcome import Describe, final_code
+from interceptors.calls.outcome import final_code
 from interceptors.handlers.base import CallInterceptor, Wrapping
 from interceptors.handlers.message_counter import MessageCounter, Tally
 
@@ -39,22 +38,6 @@ CODES: Final[Mapping[grpc.StatusCode, str]] = {
 } | {grpc.StatusCode.OK: "OK", grpc.StatusCode.CANCELLED: "Canceled"}
 """As Go spells them, and with it the dashboards and alerts that people have for these names."""
 
-_KINDS: Final = {
-    (False, False): "unary",
-    (True, False): "client_stream",
-    (False, True): "server_stream",
-    (True, True): "bidi_stream",
-}
-
-
-def kinds(*services: ServiceDescriptor) -> Mapping[str, str]:
-    """Every method, "/package.Service/Method", with its grpc_type."""
-    return {
-        f"/{service.full_name}/{method.name}": _KINDS[method.client_streaming, method.server_streaming]
-        for service in services
-        for method in service.methods
-    }
-
 
 @dataclass(frozen=True, slots=True)
 class Ended:
@@ -73,8 +56,8 @@ class Ended:
 class RpcMetrics(CallInterceptor):
     """Counts calls; `messages` is the other half of it.
 
-    `methods`: those that are served, with their grpc_type (see `kinds`); each has its series from the start, so that the
-    first failure is an increase and not a series that appears. `describe`: the status that an exception is told as.
+    `methods`: those that are served, with their grpc_type (see `method_types`); each has its series from the start, so that the
+    first failure is an increase and not a series that appears.
     `trace_id`: of the call that this task serves, "" without one; the exemplar of its duration. `ended` is told of every
     call; what it raises is logged and concerns nobody. `clock` counts seconds from anywhere.
     """
@@ -83,7 +66,6 @@ class RpcMetrics(CallInterceptor):
         self,
         registry: CollectorRegistry,
         methods: Mapping[str, str],
-        describe: Describe,
         *,
         trace_id: Callable[[], str] = lambda: "",
         ended: Callable[[Ended], None] | None = None,
@@ -94,7 +76,6 @@ class RpcMetrics(CallInterceptor):
         self._counted = {method: series.of(method, kind) for method, kind in methods.items()}
         self.messages: Wrapping = MessageCounter(self._tallies)
         """To stand innermost, behind interceptors.requests."""
-        self.describe = describe
         self.trace_id = trace_id
         self.ended = ended
         self.clock = clock
@@ -172,7 +153,7 @@ class _Watched(AbstractAsyncContextManager[None]):
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         metrics, counted, trace_id = self._metrics, self._counted, self._trace_id
         seconds = metrics.clock() - self._began
-        code = final_code(self._context, error, metrics.describe, self._allowed)
+        code = final_code(self._context, error, self._allowed)
         counted.handled[code].inc()
         counted.seconds.observe(seconds, {"trace_id": trace_id} if trace_id else None)
         if metrics.ended is not None:

@@ -55,12 +55,12 @@ def doctor(
             from aligner_svc.cli.doctor_target import target
 
             connection = server.connection()
-            planned.append(Check("target", lambda: target(connection), patience=2.0))
+            planned.append(Check("target", lambda: target(connection), timeout_factor=2.0))
         wanted = only or NAMES
         prefixes = (settings.keys.prefix,) if settings is not None else ("alk",)
         findings += asyncio.run(examine([check for check in planned if check.name in wanted], timeout, prefixes))
         shown = sorted((one for one in findings if one.check in wanted), key=lambda one: NAMES.index(one.check))
-        ok = all(one.state is not Severity.FAIL for one in shown)
+        ok = all(one.severity is not Severity.FAIL for one in shown)
         if output_format is ReportFormat.JSON:
             # listed() documents the keys of a finding; its state is ok, warn, fail or skip.
             print_json({"ok": ok, "findings": listed(shown)})
@@ -73,22 +73,22 @@ def _settings() -> tuple[Settings | None, list[Finding]]:
     """The settings, None if they are invalid, and what was found about them."""
     from aligner_svc.config.report import SettingsProblem, load, unknown_variables
     from aligner_svc.config.settings import Settings, toml_file
-    from aligner_svc.health.findings import Finding, Severity
+    from aligner_svc.health.findings import fail, ok, warn
 
     found = [
-        Finding("settings", Severity.WARN, str(unknown), "unset it, or correct its name: `aligner config` lists all settings")
+        warn("settings", str(unknown), "unset it, or correct its name: `aligner config` lists all settings")
         for unknown in unknown_variables(Settings, VARIABLES)
     ]
     try:
         loaded = load(Settings)
     except SettingsProblem as problem:
         hint = "the server will not start; `aligner config` shows where each value comes from"
-        return None, [*found, *(Finding("settings", Severity.FAIL, line, hint) for line in problem.lines)]
+        return None, [*found, *(fail("settings", line, hint) for line in problem.lines)]
     sources = [row.source for row in loaded.rows()]
     file = toml_file().absolute()
     from_file = f"{sources.count('file')} from {file}" if file.is_file() else f"no file ({file} does not exist)"
-    said = f"profile {loaded.settings.server.profile}: {from_file}, {sources.count('environment')} from the environment"
-    return loaded.settings, [Finding("settings", Severity.OK, said), *found]
+    message = f"profile {loaded.settings.server.profile}: {from_file}, {sources.count('environment')} from the environment"
+    return loaded.settings, [ok("settings", message), *found]
 
 
 def _print(findings: Sequence[Finding]) -> None:
@@ -97,22 +97,21 @@ def _print(findings: Sequence[Finding]) -> None:
 
     from aligner_svc.cli.tables import plain_table, printable
 
-    table = plain_table("state", "check", "said", fold={"said"})
+    table = plain_table("state", "check", "message", fold={"message"})
     table.show_header = False
     last = ""
     for one in findings:
-        state = one.state.value
-        said = printable(one.said)
+        state, message = one.severity.value, printable(one.message)
         if state == "skip":
-            said.stylize("dim")
-        table.add_row(Text(state, style=_COLOURS[state]), "" if one.check == last else one.check, said)
+            message.stylize("dim")
+        table.add_row(Text(state, style=_COLOURS[state]), "" if one.check == last else one.check, message)
         if one.hint and state in {"warn", "fail"}:
             table.add_row("", "", Text("try: ", style="dim").append_text(printable(one.hint)))
         last = one.check
     console = Console(highlight=False)
     console.print(table)
     console.print()
-    states = [one.state.value for one in findings]
+    states = [one.severity.value for one in findings]
     failed, warned = states.count("fail"), states.count("warn")
     if failed or warned:
         console.print(f"{failed} failed, {warned} warnings", style="bold red" if failed else "yellow")

@@ -15,7 +15,7 @@ from aligner_svc.client import AlignerClientError
 from aligner_svc.client.channel import choose_transport
 from aligner_svc.client.errors import from_rpc
 from aligner_svc.health import phrases as words
-from aligner_svc.health.findings import Finding, Severity
+from aligner_svc.health.findings import Finding, Severity, fail, ok, warn
 
 if TYPE_CHECKING:
     from aligner_svc.cli.server_options import Connection
@@ -26,7 +26,7 @@ _WAIT_TIMEOUT = 4.0
 async def target(connection: Connection) -> Sequence[Finding]:
     """Check the health, which needs no credentials, and then the version."""
     found = [await _health(connection)]
-    if found[0].state is Severity.FAIL:
+    if found[0].severity is Severity.FAIL:
         return found
     try:
         began = time.perf_counter()
@@ -34,15 +34,15 @@ async def target(connection: Connection) -> Sequence[Finding]:
             info = await aligner.server_info(timeout=_WAIT_TIMEOUT)
     except AlignerClientError as error:
         failure = from_client(error, "it is up but gives no information", connection.target)
-        return [*found, Finding("target", Severity.FAIL, f"{failure.what}: {failure.why}", failure.hint)]
+        return [*found, fail("target", f"{failure.what}: {failure.why}", failure.hint)]
     except (Failure, OSError) as error:
-        return [*found, Finding("target", Severity.FAIL, f"{connection.target}: {error}", getattr(error, "hint", ""))]
+        return [*found, fail("target", f"{connection.target}: {error}", getattr(error, "hint", ""))]
     took = time.perf_counter() - began
-    said = f"version {info.version}, engine {info.engine}, {len(info.languages)} languages, {took * 1000:.0f} ms"
+    message = f"version {info.version}, engine {info.engine}, {len(info.languages)} languages, {took * 1000:.0f} ms"
     if info.version.split(".")[:2] != __version__.split(".")[:2]:
         hint = "install the same version: an older client does not understand everything a newer server sends"
-        return [*found, Finding("target", Severity.WARN, f"{said}; this client has version {__version__}", hint)]
-    return [*found, Finding("target", Severity.OK, said)]
+        return [*found, warn("target", f"{message}; this client has version {__version__}", hint)]
+    return [*found, ok("target", message)]
 
 
 async def _health(connection: Connection) -> Finding:
@@ -50,7 +50,7 @@ async def _health(connection: Connection) -> Finding:
     try:
         transport = choose_transport(where, None, connection.tls, None, ())
     except (ValueError, OSError) as error:
-        return Finding("target", Severity.FAIL, f"{where}: {error}", "see --tls, --ca, --cert and --key")
+        return fail("target", f"{where}: {error}", "see --tls, --ca, --cert and --key")
     channel = (
         grpc.aio.insecure_channel(where, transport.options)
         if transport.credentials is None
@@ -61,12 +61,12 @@ async def _health(connection: Connection) -> Finding:
         answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=_WAIT_TIMEOUT)
     except grpc.aio.AioRpcError as error:
         if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-            return Finding("target", Severity.WARN, f"{where} has no health service", "check that it is an aligner server")
+            return warn("target", f"{where} has no health service", "check that it is an aligner server")
         failure = from_client(from_rpc(error), f"{where} does not answer", where)
-        return Finding("target", Severity.FAIL, f"{failure.what}: {failure.why}", failure.hint)
+        return fail("target", f"{failure.what}: {failure.why}", failure.hint)
     finally:
         await channel.close()
     if answer.status == health_pb2.HealthCheckResponse.SERVING:
-        return Finding("target", Severity.OK, f"{where} is SERVING")
+        return ok("target", f"{where} is SERVING")
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
-    return Finding("target", Severity.WARN, f"{where} is {status}", words.NOT_SERVING)
+    return warn("target", f"{where} is {status}", words.NOT_SERVING)

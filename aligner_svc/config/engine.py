@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from aligner_svc.config.limits import available_cores
-from aligner_svc.config.section import Section
+from aligner_svc.config.section import Section, one_of
+
+ENGINES = {
+    "pocketsphinx": "aligner_svc.engines.pocketsphinx.engine:build",
+    "qwen": "aligner_svc.engines.qwen.engine:build",
+}
+"""By name, the function that builds the engine; see aligner_svc.engines.base.Build. Imported only for the engine in use."""
 
 
 class EngineSettings(Section):
     """The alignment engine."""
 
-    name: Literal["pocketsphinx", "qwen"] = Field(
+    name: Annotated[str, AfterValidator(one_of("engine", ENGINES))] = Field(
         "pocketsphinx", description="pocketsphinx: English on any CPU; qwen: Qwen3-ForcedAligner, 11 languages"
     )
     workers: int = Field(default_factory=available_cores, ge=1, le=1024, description="aligner processes (pocketsphinx)")

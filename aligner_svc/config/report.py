@@ -150,6 +150,8 @@ def _line(
     """One fault, under the flag, variable or key with which the value was set."""
     path = tuple(str(part) for part in fault["loc"])
     said = _lower_first(fault["msg"].removeprefix("Value error, "))
+    if not path:  # a rule between sections, whose text names the settings
+        return said
     flag = next((override.flag for override in overrides if override.path == path), None)
     if flag:
         name, names = flag, []

@@ -5,12 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from aligner_svc.config.section import Names, Section, check_url, split_names
+from aligner_svc.config.section import Names, Section, check_url, one_of, split_names
 
-AuthMethod = Literal["mtls", "jwt", "api_key"]
+METHODS = {
+    "mtls": "aligner_svc.wiring.auth:certificates",
+    "jwt": "aligner_svc.wiring.auth:tokens",
+    "api_key": "aligner_svc.wiring.auth:api_keys",
+}
+"""By name, the function that builds the method from the settings; imported only where it is used."""
+MethodName = Annotated[str, AfterValidator(one_of("method", METHODS))]
 
 
 class TlsSettings(Section):
@@ -33,7 +39,7 @@ class TlsSettings(Section):
 class AuthSettings(Section):
     """Authentication and authorisation."""
 
-    methods: Annotated[tuple[AuthMethod, ...], NoDecode, BeforeValidator(split_names)] = Field(
+    methods: Annotated[tuple[MethodName, ...], NoDecode, BeforeValidator(split_names)] = Field(
         (), description="methods of authentication, separated by commas: mtls, jwt, api_key"
     )
     identity: Annotated[tuple[Literal["spiffe", "dns", "cn"], ...], NoDecode, BeforeValidator(split_names)] = Field(

@@ -11,6 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aligner_svc.errors import StartError
+
 if TYPE_CHECKING:
     from aligner_svc.config.security import KeySettings
     from interceptors.auth.api_keys.store import KeyStore
@@ -21,7 +23,7 @@ _SHORTEST = 32
 _LONGEST = 4096
 
 
-class PepperError(Exception):
+class PepperError(StartError):
     """There is no pepper that can be used. The message tells what to do, and nothing of the pepper."""
 
 

@@ -22,7 +22,6 @@ from ipaddress import IPv4Network, IPv6Network
 from types import MappingProxyType
 
 import grpc
-from google.rpc import code_pb2, status_pb2
 from grpc import aio
 
 from interceptors.abuse.blocks import Block, Blocks
@@ -30,7 +29,7 @@ from interceptors.abuse.peers import Network, Networks
 from interceptors.abuse.windows import CountWindow
 from interceptors.audit import of_call
 from interceptors.calls.call import Context, current_call
-from interceptors.calls.outcome import outcome, reason_in
+from interceptors.calls.outcome import outcome
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.handlers.base import CallInterceptor
@@ -88,8 +87,8 @@ class Abuse(CallInterceptor):
     """Refuses calls of blocked addresses with UNAVAILABLE, and counts how all others end.
 
     `exempt`: methods that are neither refused nor counted ("/package.Service/Method"), the health service's. `trusted`:
-    networks that are never counted. `shadow`: record what would be blocked, and block nothing. `describe`: the status that an
-    exception is told as. `entries`: peers that each window and the blocks hold at most. `clock`: seconds that only go up.
+    networks that are never counted. `shadow`: record what would be blocked, and block nothing. `entries`: peers that each
+    window and the blocks hold at most. `clock`: seconds that only go up.
     """
 
     def __init__(
@@ -98,7 +97,6 @@ class Abuse(CallInterceptor):
         *,
         exempt: Collection[str],
         record: Record,
-        describe: Callable[[Exception], status_pb2.Status],
         trusted: Iterable[Network] = LOOPBACK,
         shadow: bool = False,
         entries: int = 100_000,
@@ -107,7 +105,6 @@ class Abuse(CallInterceptor):
         self._rules = rules
         self._exempt = frozenset(exempt)
         self._record = record
-        self._describe = describe
         self._networks = Networks(trusted, rules.ipv4_prefix, rules.ipv6_prefix)
         self._shadow = shadow
         self._clock = clock
@@ -135,11 +132,6 @@ class Abuse(CallInterceptor):
                 self._count(self._failures, peer, context)
             else:
                 self._judge(refused.code, refused.reason, peer, context)
-            raise
-        except Exception as error:
-            status = self._describe(error)
-            code = _INVALID if status.code == code_pb2.INVALID_ARGUMENT else None
-            self._judge(code, reason_in(status), peer, context)
             raise
         self._judge(outcome(context, None), "", peer, context)
 

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
-from google.rpc import error_details_pb2
 
 from interceptors.antivirus.clamav import ScanFailedError, ScannerUnavailableError, TooLargeError
 from interceptors.antivirus.scanner import Antivirus, digest_of
@@ -17,7 +16,7 @@ from interceptors.antivirus.verdicts import Infected
 from interceptors.audit import of_call
 from interceptors.calls.call import Context, current_call
 from interceptors.calls.hooks import Buffer
-from interceptors.calls.refusal import CallRefusedError
+from interceptors.calls.refusal import BrokenRule, CallRefusedError
 from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.handlers.base import CallInterceptor
 
@@ -146,7 +145,5 @@ class _Verdicts:
         return self._refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "UPLOAD_TOO_LARGE_TO_SCAN", message)
 
     def _refused(self, code: grpc.StatusCode, reason: str, message: str) -> CallRefusedError:
-        if not self._field:
-            return CallRefusedError(code, reason, message)
-        violation = error_details_pb2.BadRequest.FieldViolation(field=self._field, description=message)
-        return CallRefusedError(code, reason, message, details=(error_details_pb2.BadRequest(field_violations=[violation]),))
+        broken = (BrokenRule(self._field, reason, message),) if self._field else ()
+        return CallRefusedError(code, reason, message, broken=broken)

@@ -17,6 +17,7 @@ from interceptors.antivirus.clamav import CHUNK, Clamd, ScanFailedError, Scanner
 from interceptors.antivirus.pool import Pool
 from interceptors.antivirus.session import ScanSession
 from interceptors.antivirus.verdicts import Infected, Verdict, VerdictCache
+from interceptors.background import BackgroundTask
 from interceptors.calls.hooks import Buffer
 
 log = logging.getLogger("interceptors.antivirus.antivirus")
@@ -89,7 +90,7 @@ class Antivirus:
         self._proven = False
         self._scan_seconds = 0.0
         self._look = asyncio.Event()
-        self._watch: asyncio.Task[None] | None = None
+        self._watch = BackgroundTask(f"antivirus: the watch on clamd at {clamd.address}", self._keep_watch)
 
     @property
     def state(self) -> ScannerState:
@@ -122,15 +123,11 @@ class Antivirus:
         if not self._away:
             with contextlib.suppress(ScannerUnavailableError):
                 await self.probe()
-        self._watch = asyncio.create_task(self._keep_watch())
+        self._watch.start()
 
     async def close(self) -> None:
         """Idempotent."""
-        if self._watch is not None:
-            self._watch.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watch
-            self._watch = None
+        await self._watch.close()
 
     async def scan(self, content: Buffer) -> Verdict:
         """Of something complete. Raises TooLargeError, ScannerAwayError, and of the latter ScanFailedError."""

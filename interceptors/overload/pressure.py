@@ -8,13 +8,14 @@ looked at: on a shared one they are others' doing.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import TypeVar
+
+from interceptors.background import BackgroundTask
 
 log = logging.getLogger(__name__)
 
@@ -121,10 +122,9 @@ class Pressure:
         """`every`: seconds between two readings."""
         self._groups = groups
         self._rules = rules or PressureRules()
-        self._every = every
         self._last = PressureReading()
         self._memory = Level.NONE
-        self._task: asyncio.Task[None] | None = None
+        self._task = BackgroundTask("reading the pressure of the control group", self._read, every=every)
         self.level = Level.NONE
 
     async def start(self) -> None:
@@ -133,14 +133,11 @@ class Pressure:
         if first.silent:
             log.info("no control group tells of memory or CPU pressure: calls are shed by their waiting alone")
         self.take(first)
-        self._task = asyncio.create_task(self._watch())
+        self._task.start()
 
     async def close(self) -> None:
         """Idempotent."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await self._task.close()
 
     def take(self, reading: PressureReading) -> None:
         """Judge a reading; CPU throttling by what has come since the one before."""
@@ -160,10 +157,8 @@ class Pressure:
             )
         self.level = level
 
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(self._every)
-            self.take(await asyncio.to_thread(self._groups.read))
+    async def _read(self) -> None:
+        self.take(await asyncio.to_thread(self._groups.read))
 
 
 def _memory_level(reading: PressureReading, rules: PressureRules, now: Level) -> Level:

@@ -49,16 +49,16 @@ class Quota(CallInterceptor):
         with stage("quota"):
             meter = await self._begin(method, call)
         call.meter = meter
-        refused = False  # says by itself what is left
+        stated = False
         try:
             yield
-        except CallRefusedError as error:
-            refused = True
-            if error.code is grpc.StatusCode.UNAVAILABLE:
-                await meter.refund()  # turned away by the server's own troubles
+        except CallRefusedError as refused:
+            stated = any(name == RATELIMIT for name, _ in refused.metadata)
+            if refused.code is grpc.StatusCode.UNAVAILABLE:
+                await meter.refund()  # the server's fault, not the client's
             raise
         finally:
-            if not refused and meter.left:
+            if not stated and meter.left:
                 context.set_trailing_metadata((*(context.trailing_metadata() or ()), (RATELIMIT, ratelimit(meter.left))))
             await meter.close()
 

@@ -10,11 +10,10 @@ file may be older than the one the name was set with, is passed over and logged 
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
+from interceptors.background import BackgroundTask
 from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.quota.classes import DEFAULT, QuotaClasses
 from interceptors.quota.stores.base import StoreUnavailableError
@@ -94,12 +93,11 @@ class Overrides:
         self._store = store
         self._classes = classes
         self._record = record
-        self._every = every
         self._read: Mapping[str, str] = {}
         self._base = self._merged = classes()
         self._told: set[tuple[str, str]] = set()
         self._away = False
-        self._task: asyncio.Task[None] | None = None
+        self._task = BackgroundTask("quotas: reading the classes set at run time", self.refresh, every=every)
 
     @property
     def current(self) -> QuotaClasses:
@@ -112,14 +110,11 @@ class Overrides:
     async def start(self) -> None:
         """Read them, so that they hold from the first call on, and follow them. Does not fail where Redis is away."""
         await self.refresh()
-        self._task = asyncio.create_task(self._follow())
+        self._task.start()
 
     async def close(self) -> None:
         """Idempotent."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await self._task.close()
         await self._store.close()
 
     async def refresh(self) -> None:
@@ -141,14 +136,6 @@ class Overrides:
         self._merge(self._base, read)
         if self._merged.principals != before.principals:
             self._tell(f"{self._store.place}: {self._merged.changes_since(before)}")
-
-    async def _follow(self) -> None:
-        while True:
-            await asyncio.sleep(self._every)
-            try:
-                await self.refresh()
-            except Exception:  # one reading that fails must not be the last
-                log.exception("quotas: the classes set at run time could not be taken in")
 
     def _merge(self, base: QuotaClasses, read: Mapping[str, str]) -> None:
         good = known(read, base)

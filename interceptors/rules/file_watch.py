@@ -6,12 +6,10 @@ By polling: what Kubernetes mounts changes by a symbolic link two levels up, whi
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-log = logging.getLogger("interceptors.file_watch")
+from interceptors.background import BackgroundTask
 
 _Signature = tuple[tuple[int, int, int, int] | None, ...]
 
@@ -25,34 +23,24 @@ class FileWatch:
     def __init__(self, paths: Sequence[Path], changed: Callable[[], None], every: float) -> None:
         self._paths = tuple(paths)
         self._changed = changed
-        self._every = every
-        self._task: asyncio.Task[None] | None = None
-        self._taken = self._signature()
+        self._taken = self._before = self._signature()
+        what = f"taking in the changed {', '.join(map(str, self._paths))}"
+        self._task = BackgroundTask(what, self._look, every=every)
 
     async def start(self) -> None:
         """Watch from now on; a change since the watch was made counts."""
-        self._task = asyncio.create_task(self._watch())
+        self._task.start()
 
     async def close(self) -> None:
         """Idempotent."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await self._task.close()
 
-    async def _watch(self) -> None:
-        before = self._taken
-        while True:
-            await asyncio.sleep(self._every)
-            now = await asyncio.to_thread(self._signature)
-            # Two files that belong together are not written at once: wait until they rest.
-            if now != self._taken and now == before:
-                self._taken = now
-                try:
-                    self._changed()
-                except Exception:
-                    log.exception("%s changed and could not be taken in", ", ".join(map(str, self._paths)))
-            before = now
+    async def _look(self) -> None:
+        before, self._before = self._before, await asyncio.to_thread(self._signature)
+        # Files that belong together are not written at once: wait until none of them changes any more.
+        if self._taken != self._before == before:
+            self._taken = before
+            self._changed()
 
     def _signature(self) -> _Signature:
         return tuple(_stat(path) for path in self._paths)

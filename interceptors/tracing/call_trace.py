@@ -15,7 +15,8 @@ from typing import NamedTuple, TypeAlias
 
 import grpc
 
-from interceptors.calls.stages import Attribute, EndStage, StageTiming
+from interceptors.calls.call import Attribute, StageTiming
+from interceptors.calls.stages import EndStage
 from interceptors.tracing.headers import Parent
 
 MAX_SPANS = 1024

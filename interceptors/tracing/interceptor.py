@@ -10,12 +10,8 @@ import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 
-from google.rpc import code_pb2
-from grpc import aio
-
 from interceptors.calls.call import Call, Context, current_call
-from interceptors.calls.outcome import Describe, final_code, reported_reason
-from interceptors.calls.refusal import CallRefusedError
+from interceptors.calls.outcome import final_code, is_bug, reported_reason
 from interceptors.calls.stages import trace_stages
 from interceptors.handlers.base import CallInterceptor
 from interceptors.tracing.call_trace import CallTrace, Deliver, SpanRef, enter_trace, new_id
@@ -28,7 +24,7 @@ log = logging.getLogger("interceptors.tracing")
 class Tracing(CallInterceptor):
     """Stands right inside of the request id, so that whatever refuses a call below does so in its trace.
 
-    `describe`: the status an exception is told as. `served`: the methods there are; the spans of calls to others share
+    `served`: the methods there are; the spans of calls to others share
     one name. `exempt` are not traced: a probe every second is of no use to anybody. `formats`: of the headers read.
     `principals`: whether spans say who called; what holds the traces may be another company's.
     """
@@ -37,7 +33,6 @@ class Tracing(CallInterceptor):
         self,
         deliver: Deliver,
         sampling: Sampling,
-        describe: Describe,
         *,
         served: Collection[str],
         exempt: Collection[str] = (),
@@ -46,7 +41,6 @@ class Tracing(CallInterceptor):
     ) -> None:
         self._deliver = deliver
         self._sampling = sampling
-        self._describe = describe
         self._names = {method: method.removeprefix("/") for method in served}
         self._exempt = frozenset(exempt)
         self._headers = TraceHeaders(formats)
@@ -90,12 +84,12 @@ class Tracing(CallInterceptor):
     ) -> None:
         trace.seconds = time.perf_counter() - trace.began
         trace.open = False  # what a task left behind does from here on is not the call's
-        trace.code = final_code(context, error, self._describe, allowed)
+        trace.code = final_code(context, error, allowed)
         trace.why = "sampled" if trace.span.sampled else self._sampling.kept(trace.code, trace.seconds)
         if not trace.why:
             return
-        trace.reason = reported_reason(context, error, trace.code, self._describe)
-        trace.exception = self._unexpected(error)
+        trace.reason = reported_reason(context, error, trace.code)
+        trace.exception = type(error).__name__ if is_bug(error) else ""  # never its text, which may quote a request
         if self._principals and call is not None and call.principal is not None:
             trace.principal = call.principal.name
         self._deliver(trace)
@@ -103,12 +97,3 @@ class Tracing(CallInterceptor):
             if not batch.delivered:
                 batch.delivered = True
                 self._deliver(batch)
-
-    def _unexpected(self, error: BaseException | None) -> str:
-        """The class of an exception that is a bug; never its text, which may quote a request.
-
-        This stands inside of the recovery: refusals and bugs are exceptions yet.
-        """
-        if not isinstance(error, Exception) or isinstance(error, CallRefusedError | aio.AbortError | aio.BaseError):
-            return ""
-        return type(error).__name__ if self._describe(error).code == code_pb2.INTERNAL else ""

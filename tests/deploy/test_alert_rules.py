@@ -20,10 +20,9 @@ from aligner_svc.engines.batching import BatchReport, QueueState
 from aligner_svc.telemetry.metrics import CacheCounts, Metrics, Sources
 from aligner_svc.telemetry.metrics.server import MetricsServer
 from interceptors.antivirus.scanner import ScannerState
-from interceptors.calls.call import Call
+from interceptors.calls.call import Call, StageTiming
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.security_event import Event, SecurityEvent
-from interceptors.calls.stages import StageTiming
 from interceptors.metrics import Ended
 from tests import PROJECT
 from tests.kit.prometheus_server import promtool, scraping
@@ -33,6 +32,7 @@ ROOT = PROJECT
 RULES = ROOT / "deploy" / "prometheus" / "rules.yaml"
 TESTS = sorted((ROOT / "deploy" / "prometheus" / "tests").glob("*.yaml"))
 RUNBOOK = ROOT / "docs" / "runbook.md"
+EXPLAINED = ROOT / "docs" / "dashboard.md"
 REFERENCE = ROOT / "docs" / "metrics.md"
 ALIGN = "/aligner.v1.Aligner/Align"
 OF_PROMETHEUS = {"up"}
@@ -170,6 +170,15 @@ def test_an_alert_is_tested_and_tells_what_to_do(alert) -> None:
 
 def test_the_runbook_has_no_entry_for_an_alert_that_is_gone() -> None:
     assert set(re.findall(r"^### (\w+)$", RUNBOOK.read_text(), re.MULTILINE)) == set(ALERTS)
+
+
+def test_the_page_about_the_dashboard_names_its_rows_and_panels_and_entries_of_the_runbook() -> None:
+    page = " ".join(EXPLAINED.read_text().split())
+    rows = [panel["title"] for panel in dashboard()["panels"] if panel["type"] == "row"]
+    panels = {panel["title"] for panel in dashboard()["panels"]}
+    assert [title for title in re.findall(r"^## (.+)$", EXPLAINED.read_text(), re.MULTILINE) if title in panels] == rows
+    assert set(re.findall(r"\*([^*]+)\*", page)) <= panels
+    assert set(re.findall(r"runbook\.md#(\w+)", page)) <= {alert.lower() for alert in ALERTS}
 
 
 def test_queries_in_the_runbook_ask_for_what_there_is() -> None:

@@ -17,7 +17,7 @@ from interceptors import Recovery, RequestId, Requests
 from tests.kit.node_client import node_call
 from tests.kit.npm import needs_node
 from tests.kit.otlp_receiver import OtlpReceiver
-from tests.kit.traced_kinds import KINDS, SERVICE, Kinds, describe, tracing
+from tests.kit.traced_kinds import KINDS, SERVICE, Kinds, tracing
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 # On the wire a message with one bytes field is two bytes and the field: the handlers are given, and give, just that.
@@ -50,9 +50,7 @@ async def traced(**named) -> AsyncIterator[tuple[str, OtlpReceiver]]:
     async with OtlpReceiver().serving() as receiver:
         export = TraceExport(otlp_exporter(Collector(receiver.endpoint)), resource("test", "one"), every=0.01)
         await export.start()
-        server = grpc.aio.server(
-            interceptors=(Recovery(describe, "test"), RequestId(), tracing(export.deliver, **named), Requests())
-        )
+        server = grpc.aio.server(interceptors=(Recovery("test"), RequestId(), tracing(export.deliver, **named), Requests()))
         server.add_generic_rpc_handlers((_Messages(),))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()

@@ -25,18 +25,6 @@ SECRET = "hunter2"
 _OPTIONS = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
 
 
-class FullError(Exception):
-    """An expected failure of the servicer's."""
-
-
-def describe(error: Exception) -> status_pb2.Status:
-    if not isinstance(error, FullError):
-        return status_pb2.Status(code=code_pb2.INTERNAL, message="internal error")
-    status = status_pb2.Status(code=code_pb2.RESOURCE_EXHAUSTED, message="full")
-    status.details.add().Pack(error_details_pb2.ErrorInfo(reason="QUEUE_FULL", domain="test"))
-    return status
-
-
 @dataclass
 class Kinds(grpc.GenericRpcHandler):
     """Does what a request says, in two stages, one within the other."""
@@ -63,7 +51,7 @@ class Kinds(grpc.GenericRpcHandler):
                         await asyncio.sleep(0)
                     raise CallRefusedError(grpc.StatusCode.INVALID_ARGUMENT, "TOO_SHORT", "it ended early")
                 case "full":
-                    raise FullError(SECRET)
+                    raise CallRefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", "full")
                 case "fail":
                     raise ValueError(SECRET)
                 case "expel":
@@ -125,13 +113,13 @@ class Delivered:
 def tracing(deliver, *, formats=("tracecontext",), principals=False, **rules) -> Tracing:
     served = {f"/{SERVICE}/{kind}" for kind in KINDS} | {HEALTH}
     sampling = Sampling(SamplingRules(**({"ratio": 1.0} | rules)))
-    return Tracing(deliver, sampling, describe, served=served, exempt={HEALTH}, formats=formats, principals=principals)
+    return Tracing(deliver, sampling, served=served, exempt={HEALTH}, formats=formats, principals=principals)
 
 
 @asynccontextmanager
 async def serving(*inner: aio.ServerInterceptor, kinds: Kinds | None = None) -> AsyncIterator[aio.Channel]:
     """`inner`: between the request id and the servicer."""
-    server = aio.server(interceptors=(Recovery(describe, "test"), RequestId(), *inner, Requests()))
+    server = aio.server(interceptors=(Recovery("test"), RequestId(), *inner, Requests()))
     server.add_generic_rpc_handlers((kinds or Kinds(),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

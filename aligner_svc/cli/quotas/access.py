@@ -11,13 +11,13 @@ from aligner_svc.cli.failures import UNAVAILABLE, USAGE, Failure, did_you_mean, 
 from aligner_svc.cli.settings import audit_record, load_settings
 from aligner_svc.config import Settings
 from interceptors.calls.security_event import Event, Record, SecurityEvent
+from interceptors.quota import classes_text
 from interceptors.quota.classes import PEER, QuotaClass, QuotaClasses
-from interceptors.quota.classes_file import QuotaClassesFile, built_in
-from interceptors.quota.classes_text import QuotaError
 from interceptors.quota.overrides import OverrideStore, TooManyError, known, name_fault
 from interceptors.quota.stores.base import StoreUnavailableError
 from interceptors.quota.stores.redis_store import RedisStore
 from interceptors.rules.patterns import PROOFS
+from interceptors.rules.toml_text import RulesError, read_text
 
 _TIMEOUT = 5.0
 """Seconds. Longer than a server's, because no call waits for it."""
@@ -134,7 +134,7 @@ def run(config: Path | None, work: Callable[[QuotaAccess], Awaitable[None]]) -> 
         classes, source = _file_classes(settings)
     except ValueError as error:  # its text does not include the URL
         raise Failure("the settings are invalid", why=f"quota.redis: {error}", exit_code=USAGE) from None
-    except QuotaError as error:
+    except RulesError as error:
         raise Failure("the quota classes are invalid", why=str(error), exit_code=USAGE) from None
 
     async def run_and_close(access: QuotaAccess) -> None:
@@ -158,5 +158,5 @@ def run(config: Path | None, work: Callable[[QuotaAccess], Awaitable[None]]) -> 
 def _file_classes(settings: Settings) -> tuple[QuotaClasses, str]:
     file = settings.quota.file
     if file is None:
-        return built_in(), "the built-in classes (quota.file is not set)"
-    return QuotaClassesFile(file, None, settings.tls.reload_every).current, str(file)
+        return classes_text.built_in(), "the built-in classes (quota.file is not set)"
+    return classes_text.parse(read_text(file), str(file)), str(file)

@@ -11,10 +11,9 @@ from google.rpc import error_details_pb2
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from aligner_svc.telemetry.metrics.labels import OTHER, Bounded
-from interceptors.calls.call import Call
+from interceptors.calls.call import Call, StageTiming
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.security_event import Event, Record, SecurityEvent
-from interceptors.calls.stages import StageTiming
 from interceptors.metrics import CODES, Ended
 from interceptors.quota.classes import AUDIO_DAY, AUDIO_MINUTE, BYTES, CALLS, REQUESTS, STREAMS
 

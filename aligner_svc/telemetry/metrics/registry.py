@@ -11,7 +11,6 @@ from aligner_svc.telemetry.metrics.engine import EngineMetrics
 from aligner_svc.telemetry.metrics.loop_lag import LoopLag
 from aligner_svc.telemetry.metrics.sources import Sources, StateCollector
 from interceptors.calls.call import Call
-from interceptors.calls.outcome import Describe
 from interceptors.metrics import RpcMetrics
 
 
@@ -25,7 +24,6 @@ class Metrics:
     def __init__(
         self,
         methods: Mapping[str, str],
-        describe: Describe,
         *,
         quota_class: Callable[[Call], str] | None = None,
         trace_id: Callable[[], str] = lambda: "",
@@ -36,7 +34,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.calls = CallMetrics(self.registry, quota_class)
         self.engine = EngineMetrics(self.registry)
-        self.rpc = RpcMetrics(self.registry, methods, describe, trace_id=trace_id, ended=self.calls.ended)
+        self.rpc = RpcMetrics(self.registry, methods, trace_id=trace_id, ended=self.calls.ended)
         self._lag = LoopLag(self.registry)
         self._state: StateCollector | None = None
         ProcessCollector(registry=self.registry)

@@ -48,7 +48,7 @@ class Sources:
     pools: Sequence[WorkerPool] = ()
     overload: Overload | None = None
     quota_store: FallbackStore | None = None
-    key_sources: Callable[[], Mapping[str, KeySource]] | None = None
+    key_sources: Mapping[str, KeySource] = field(default_factory=dict)
     certificate_expires: Callable[[], float] | None = None
     """Unix seconds."""
     antivirus: Callable[[], ScannerState] | None = None
@@ -170,9 +170,9 @@ def _quota(sources: Sources) -> Iterator[Metric]:
 
 
 def _keys(sources: Sources) -> Iterator[Metric]:
-    if sources.key_sources is None:
+    if not sources.key_sources:
         return
-    found = sources.key_sources()
+    found = sources.key_sources
     ages = {issuer: age for issuer, keys in found.items() if (age := keys.age_seconds) is not None}
     yield _gauges("jwks_age_seconds", "Seconds since the keys of an issuer were got.", "issuer", ages)
     what = "0: nothing can be decided by the keys of an issuer, for there are none or they are stale."

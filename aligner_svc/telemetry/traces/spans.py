@@ -14,7 +14,7 @@ from opentelemetry.semconv.schemas import Schemas
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
 from aligner_svc import __version__
-from interceptors.calls.stages import Attribute
+from interceptors.calls.call import Attribute
 from interceptors.tracing.call_trace import BatchTrace, CallTrace, Deliverable, Ran, SpanRef
 from interceptors.tracing.headers import Parent
 from interceptors.tracing.sampling import FAULTS

@@ -17,13 +17,13 @@ The rule:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from interceptors.background import BackgroundTask
 from interceptors.quota.stores.base import Bucket, Charge, Left, QuotaStore, Slots, Spent, StoreUnavailableError
 
 log = logging.getLogger("interceptors.quota.fallback")
@@ -75,8 +75,8 @@ class FallbackStore:
         self._probe_every = probe_every
         self._clock = clock
         self._calls: dict[str, _Call] = {}
-        self._probe: asyncio.Task[None] | None = None
-        self._closed = False
+        self._reason = ""
+        self._probe = BackgroundTask(f"quotas: the probe of {shared.place}", self._until_it_is_back)
         self.since: float | None = None
         """Unix seconds at which the shared store was lost; None: it is there."""
         self.losses = 0
@@ -98,11 +98,7 @@ class FallbackStore:
 
     async def close(self) -> None:
         """Idempotent."""
-        self._closed = True
-        if self._probe is not None:
-            self._probe.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._probe
+        await self._probe.close()
         await self._shared.close()
         await self._local.close()
 
@@ -220,27 +216,28 @@ class FallbackStore:
             raise
 
     def _lost(self, error: StoreUnavailableError) -> None:
-        if self.degraded or self._closed:
+        if self.degraded:
             return
         self.since = self._clock()
         self.losses += 1
         # Whether what was charged there has reached it, or is there when it is back, nobody knows.
         for call in self._calls.values():
             call.told = call.told and not call.shared
-        self._probe = asyncio.create_task(self._until_it_is_back(str(error)))
+        self._reason = str(error)
+        self._probe.start()
 
-    async def _until_it_is_back(self, reason: str) -> None:
+    async def _until_it_is_back(self) -> None:
         away = False
         while not await self._answers():
             if not away:
                 away, what = True, "quotas: %s is away (%s); this replica grants 1/%d of every limit"
-                log.warning(what, self._shared.place, reason, self._replicas)
+                log.warning(what, self._shared.place, self._reason, self._replicas)
             await asyncio.sleep(self._probe_every)
         self.since = None
         if away:
             log.warning("quotas: %s is back; limits are shared again", self._shared.place)
         else:  # an event loop that was busy for long looks like this as well
-            log.info("quotas: %s left a call without an answer (%s)", self._shared.place, reason)
+            log.info("quotas: %s left a call without an answer (%s)", self._shared.place, self._reason)
 
     async def _answers(self) -> bool:
         try:

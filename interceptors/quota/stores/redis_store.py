@@ -9,7 +9,6 @@ too little. Its lease is given up by the next `refresh`.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import re
@@ -19,7 +18,8 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote
 
-from interceptors.quota.stores.base import Bucket, Charge, Left, Slots, Spent, check_costs
+from interceptors.background import BackgroundTask
+from interceptors.quota.stores.base import Bucket, Charge, Left, Slots, Spent, StoreUnavailableError, check_costs
 from interceptors.quota.stores.redis_client import Command, ScriptClient
 from interceptors.quota.stores.redis_script import SCRIPT
 
@@ -56,22 +56,18 @@ class RedisStore:
         self._prefix = prefix
         self._client = ScriptClient(url, SCRIPT, timeout)
         self.place = self._client.place
-        self._renew_every = renew_every
         self._clock = clock
         self._held: dict[str, _Keys] = {}  # by lease, the keys of its slots
         self._given_up: dict[str, _Keys] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._renewal = BackgroundTask(f"quotas: renewing leases in {self.place}", self._renew, every=renew_every)
 
     async def start(self) -> None:
         """Renew leases from now on."""
-        self._task = asyncio.create_task(self._keep_renewing())
+        self._renewal.start()
 
     async def close(self) -> None:
         """Idempotent."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await self._renewal.close()
         await self._client.close()
 
     async def take(self, subject: str, charges: Sequence[Charge], slots: Sequence[Slots], lease: str) -> Left | Spent:
@@ -159,11 +155,9 @@ class RedisStore:
         """As QuotaStore has it. Calls that still go on take their slots again when they are next renewed."""
         await self._client.delete([key async for key in self._client.scan(f"{self._key(subject)}:*")])
 
-    async def _keep_renewing(self) -> None:
-        while True:
-            with contextlib.suppress(Exception):  # StoreAwayError: whoever asks for a call finds out as well, and says so
-                await self.refresh()
-            await asyncio.sleep(self._renew_every)
+    async def _renew(self) -> None:
+        with contextlib.suppress(StoreUnavailableError):  # calls that need the store fail as well, and that is logged
+            await self.refresh()
 
     def _renewals(self, held: dict[str, _Keys]) -> list[Command]:
         leases: defaultdict[str, list[str]] = defaultdict(list)

@@ -64,12 +64,13 @@ def test_flags_override_variables_which_override_the_file(served, monkeypatch, t
 @pytest.mark.parametrize(
     ("arguments", "environment", "message"),
     [
-        (["--engine", "nothing"], {}, "--engine: input should be"),
+        (["--engine", "nothing"], {}, "--engine: no such engine: choose from pocketsphinx, qwen"),
         (["--workers", "0"], {}, "--workers: input should be greater than or equal to 1"),
         ([], {"ALIGNER_LIMITS__AUDIO_SECONDS": "long"}, "ALIGNER_LIMITS__AUDIO_SECONDS: input should be a valid number"),
         ([], {"aligner_limits__audio_second": "9"}, "did you mean ALIGNER_LIMITS__AUDIO_SECONDS?"),
         ([], {"ALIGNER_STREAM": '{"concurrent": 0}'}, "ALIGNER_STREAM (stream.concurrent): input should be"),
         ([], {"ALIGNER_STREAM": "{"}, "ALIGNER_STREAM: not valid JSON"),
+        (["--profile", "prod"], {}, "why: the prod profile needs at least one authentication method"),
         (["--config", "missing.toml"], {}, "ALIGNER_CONFIG: missing.toml is not a file"),
         (["--config", "broken.toml"], {}, "broken.toml: not valid TOML"),
         (["--config", "wrong.toml"], {}, "wrong.toml: limits.audio_secs: no such setting; did you mean limits.audio_seconds?"),
@@ -116,6 +117,7 @@ def test_config_shows_the_source_of_every_value(monkeypatch, tmp_path):
 
 def test_the_output_of_config_is_a_valid_settings_file(monkeypatch, tmp_path):
     """Including lists of names and tables. Not secrets, which it shows as asterisks."""
+    monkeypatch.setenv("ALIGNER_SERVER__PROFILE", "prod")
     monkeypatch.setenv("ALIGNER_AUTH__METHODS", "jwt, api_key")
     monkeypatch.setenv("ALIGNER_JWT__ISSUERS", '[{"issuer": "https://idp.example.org", "audience": ["a", "b"]}]')
     (tmp_path / "aligner.toml").write_text(aligner("config").stdout)

@@ -127,7 +127,7 @@ def test_a_secret_on_the_command_line_is_refused_and_not_shown(server, option):
         (["--token", "@{empty}"], {}, "does not hold exactly one secret"),
         (["--token", "@{many}"], {}, "does not hold exactly one secret"),
         (["--token", "@{large}"], {}, "too long"),
-        (["--token", "@{binary}"], {}, "no token has"),
+        (["--token", "@{binary}"], {}, "that are not allowed"),
         (["--token", "env:NOWHERE"], {}, "NOWHERE is not set"),
         (["--token", "env:BLANK"], {"BLANK": " "}, "it is empty"),
         (["--token", "-"], {}, "it is empty"),
@@ -139,7 +139,7 @@ def test_a_secret_on_the_command_line_is_refused_and_not_shown(server, option):
         (["--oauth-url", "https://idp.example/"], {}, "--oauth-client"),
         (["--oauth-client", "me", "--oauth-secret", "@{ok}"], {}, "--oauth-url"),
         (["--oauth-url", "https://idp.example/", "--oauth-client", "me"], {}, "--oauth-secret"),
-        (["--oauth-url", "http://idp.example/", "--oauth-client", "me", "--oauth-secret", "@{ok}"], {}, "has to be https"),
+        (["--oauth-url", "http://idp.example/", "--oauth-client", "me", "--oauth-secret", "@{ok}"], {}, "must be https"),
         (["--cert", "{ok}"], {}, "--cert, --key"),
         (["--ca", "{ok}"], {}, "holds no PEM certificates"),
         (["--ca", "missing"], {}, "does not exist"),
@@ -249,7 +249,7 @@ def test_tls_and_a_certificate(tmp_path, speech, monkeypatch):
         monkeypatch.setenv("ALIGNER_CLIENT_CA", str(ca.file))
         assert aligner("info", *named, *pair).exit_code == 0
         for arguments, message, hint in [
-            ([*named], "hung up", "--cert and --key"),
+            ([*named], "closed the connection at once", "--cert and --key"),
             (["--target", server.target, *pair], "for another name", "--server-name"),
         ]:
             result = aligner("info", *arguments)

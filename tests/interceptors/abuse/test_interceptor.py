@@ -9,7 +9,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
 from interceptors import (
@@ -32,22 +32,11 @@ RULES = AbuseRules(failures_per_minute=3, invalid_per_minute=5)
 _OPTIONS = (("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0))
 
 
-class BadPayloadError(Exception):
-    """What a service of its own kind raises; `describe` alone knows what it is."""
+class BadPayloadError(CallRefusedError):
+    """What the servicer raises for a request it cannot serve."""
 
-    def __init__(self, reason: str, code: int = code_pb2.INVALID_ARGUMENT) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.code = code
-
-
-def describe(error: Exception) -> status_pb2.Status:
-    if not isinstance(error, BadPayloadError):
-        return status_pb2.Status(code=code_pb2.INTERNAL, message="internal error")
-    status = status_pb2.Status(code=error.code, message="bad")
-    status.details.add().Pack(error_details_pb2.BadRequest())
-    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain="test"))
-    return status
+    def __init__(self, reason: str, code: grpc.StatusCode = grpc.StatusCode.INVALID_ARGUMENT) -> None:
+        super().__init__(code, reason, "bad")
 
 
 class From(CallInterceptor):
@@ -100,9 +89,9 @@ class Service(grpc.GenericRpcHandler):
             case b"bad":
                 raise BadPayloadError("TRANSCRIPT_EMPTY")
             case b"malware":
-                raise BadPayloadError("MALWARE_FOUND", code_pb2.FAILED_PRECONDITION)
+                raise BadPayloadError("MALWARE_FOUND", grpc.StatusCode.FAILED_PRECONDITION)
             case b"busy":
-                raise BadPayloadError("QUEUE_FULL", code_pb2.RESOURCE_EXHAUSTED)
+                raise BadPayloadError("QUEUE_FULL", grpc.StatusCode.RESOURCE_EXHAUSTED)
             case b"bug":
                 raise RuntimeError
             case b"abort":
@@ -146,13 +135,13 @@ class Bench:
         self.now = 1000.0
         self.guard, self.service = Guard(), Service()
         options = {"trusted": (), "exempt": {HEALTH}} | options
-        self.abuse = Abuse(rules, record=self.events.append, describe=describe, clock=lambda: self.now, **options)
+        self.abuse = Abuse(rules, record=self.events.append, clock=lambda: self.now, **options)
 
     @asynccontextmanager
     async def serving(self, address: str = "127.0.0.1:0") -> AsyncIterator[aio.Channel]:
-        audit = Audit(self.events.append, describe)
+        audit = Audit(self.events.append)
         server = aio.server(
-            interceptors=(Recovery(describe, "test"), RequestId(), From(), audit, self.abuse, self.guard, Requests()),
+            interceptors=(Recovery("test"), RequestId(), From(), audit, self.abuse, self.guard, Requests()),
         )
         server.add_generic_rpc_handlers((self.service,))
         port = server.add_insecure_port(address)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import grpc
 import pytest
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
 from interceptors import Audit, Event, Recovery, RequestId, Requests, SecurityEvent, current_call
@@ -395,10 +395,6 @@ class Guarded:
         return answer
 
 
-def describe(error: Exception) -> status_pb2.Status:
-    return status_pb2.Status(code=code_pb2.INTERNAL, message="internal error")
-
-
 @asynccontextmanager
 async def guarded(antivirus: Antivirus, *, fail_open: bool = False) -> AsyncIterator[Guarded]:
     events: list[SecurityEvent] = []
@@ -413,7 +409,7 @@ async def guarded(antivirus: Antivirus, *, fail_open: bool = False) -> AsyncIter
         field="audio",
         fail_open=fail_open,
     )
-    chain = (Recovery(describe, "test"), RequestId(), Audit(events.append, describe), guard, Requests())
+    chain = (Recovery("test"), RequestId(), Audit(events.append), guard, Requests())
     options = [("grpc.max_receive_message_length", 16 * MIB)]
     server = aio.server(interceptors=chain, options=options)
     server.add_generic_rpc_handlers((service,))

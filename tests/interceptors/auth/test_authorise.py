@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import grpc
 import pytest
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
 from interceptors import CallInterceptor, Recovery, RequestId, Requests, current_call
 from interceptors.auth.authorise import Authorise
 from interceptors.auth.policy import Policy
-from interceptors.auth.policy_file import PolicyFile
 from interceptors.calls.principal import Principal
 from interceptors.calls.security_event import Event
+from interceptors.rules.file import RulesFile
 from tests.interceptors.handlers.test_handlers import KINDS, SERVICE, Script, answer, serving, start
 
 SERVED = tuple(f"/{SERVICE}/{kind}" for kind in KINDS)
@@ -50,9 +51,6 @@ class Door:
         )
 
     def open(self):
-        def describe(error: Exception) -> status_pb2.Status:
-            return status_pb2.Status(code=code_pb2.INTERNAL, message="internal error")
-
         self.refused: list = []
         refused = self.refused
 
@@ -65,7 +63,7 @@ class Door:
                     refused.append(error)
                     raise
 
-        chain = (Recovery(describe, "test"), RequestId(), Witness(), Trusting(), self._authorise, Requests())
+        chain = (Recovery("test"), RequestId(), Witness(), Trusting(), self._authorise, Requests())
         return serving(*chain, script=self.script)
 
 
@@ -159,7 +157,7 @@ async def test_a_dry_run_records_and_lets_pass(kind) -> None:
 async def test_a_new_policy_is_asked_from_the_next_call_on(tmp_path) -> None:
     file = tmp_path / "policy.toml"
     file.write_text(ALL)
-    policy = PolicyFile(file, SERVED, lambda event: None, 1)
+    policy = RulesFile(file, partial(Policy.parse, served=SERVED), None, 1)
     door = Door(policy=lambda: policy.current)
     async with door.open() as channel:
         await refusal(channel, KINDS[0], "key:1")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import grpc
 import pytest
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
 from interceptors import (
@@ -29,10 +29,6 @@ from interceptors.handlers.base import Wrapping
 SERVICE = "test.Kinds"
 KINDS = ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream")
 ENTRIES, BYTES = 20, 2000
-
-
-def describe(error: Exception) -> status_pb2.Status:
-    return status_pb2.Status(code=code_pb2.INTERNAL, message="internal error")
 
 
 @dataclass
@@ -147,7 +143,7 @@ async def answer(call) -> bytes:
 
 
 def ours() -> tuple[Wrapping, ...]:
-    return tuple(chain(describe, "test", max_metadata_entries=ENTRIES, max_metadata_bytes=BYTES))
+    return tuple(chain("test", max_metadata_entries=ENTRIES, max_metadata_bytes=BYTES))
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import grpc
 import pytest
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
 from interceptors import CallInterceptor, Recovery, RequestId, Requests, current_call
 from interceptors.calls.principal import Principal
 from interceptors.calls.refusal import CallRefusedError
-from interceptors.overload.admission import GRACE, Admission, Priority, Visit, no_room, working
+from interceptors.overload.admission import GRACE, AdmissionControl, Priority
 from interceptors.overload.interceptor import Overload
 from interceptors.overload.limit import AdaptiveLimit, LimitRules
 from interceptors.overload.pressure import Groups, Pressure, PressureReading
@@ -40,11 +40,14 @@ class Service(grpc.GenericRpcHandler):
 
     async def _work(self) -> bytes:
         name = _name()
-        async with working() as work:
+        call = current_call()
+        assert call is not None
+        assert call.admission is not None
+        async with call.admission.working() as timer:
             self.begun.put_nowait(name)
             await self.gate.wait()
             if self.report is not None:
-                work.done(*self.report)
+                timer.waited, timer.worked = self.report
         return name.encode()
 
     async def _one(self, request, context):
@@ -119,7 +122,7 @@ class Bench:
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[aio.Channel]:
         server = aio.server(
-            interceptors=(Recovery(_describe, "test"), RequestId(), Named(), self.overload, Requests()),
+            interceptors=(Recovery("test"), RequestId(), Named(), self.overload, Requests()),
             options=[("grpc.max_receive_message_length", -1)],
         )
         server.add_generic_rpc_handlers((self.service,))
@@ -145,10 +148,6 @@ class Bench:
             await _soon(self.service.begun.get())
         self.calls += calls
         return calls
-
-
-def _describe(error: Exception) -> status_pb2.Status:
-    return status_pb2.Status(code=code_pb2.INTERNAL, message="internal error")
 
 
 def start(channel: aio.Channel, kind: str, name: str = "normal", body: bytes = b"body", timeout: float | None = None):
@@ -344,7 +343,7 @@ async def test_those_who_wait_go_by_priority_and_then_in_order() -> None:
 
 
 async def test_who_waits_in_vain_is_told_so() -> None:
-    bench = Bench(1, patience=0.05)
+    bench = Bench(1, wait_timeout=0.05)
     async with bench.serving() as channel:
         [stream] = await uploaded(bench, channel, ["n"])
         assert (await refused(stream))[:2] == ("UNAVAILABLE", "SERVER_OVERLOADED")
@@ -352,7 +351,7 @@ async def test_who_waits_in_vain_is_told_so() -> None:
 
 
 async def test_no_more_wait_than_are_at_work() -> None:
-    bench = Bench(1, patience=3600.0)
+    bench = Bench(1, wait_timeout=3600.0)
     async with bench.serving() as channel:
         second = channel.stream_unary(f"/{SERVICE}/StreamUnary")(metadata=[("name", "second")])
         await second.write(b"first")
@@ -386,12 +385,12 @@ async def test_who_leaves_while_waiting_or_working_leaves_a_place() -> None:
 
 
 async def test_a_place_given_to_someone_who_gives_up_in_that_moment_is_passed_on() -> None:
-    admission = Admission(AdaptiveLimit(LimitRules(1, 1, 1)), time.monotonic, _full, patience=60.0)
+    control = AdmissionControl(AdaptiveLimit(LimitRules(1, 1, 1)), time.monotonic, _full, timeout=60.0)
     gates = {name: asyncio.Event() for name in "abc"}
     begun: list[str] = []
 
     async def call(name: str) -> None:
-        async with admission.working(Visit(Priority.NORMAL, False, None)):
+        async with control.admit(Priority.NORMAL, None).working():
             begun.append(name)
             await gates[name].wait()
 
@@ -399,12 +398,12 @@ async def test_a_place_given_to_someone_who_gives_up_in_that_moment_is_passed_on
     await asyncio.sleep(0)
     quitter = asyncio.create_task(call("b"))
     await asyncio.sleep(0)
-    assert admission.counts.waiting == 1
+    assert control.counts.waiting == 1
     first.cancel()  # ends in the next turn and hands its place to b, which is cancelled in the same turn
     await asyncio.sleep(0)
     quitter.cancel()
     await asyncio.gather(first, quitter, return_exceptions=True)
-    assert (admission.counts.waiting, admission.counts.at_work) == (0, 0)
+    assert (control.counts.waiting, control.counts.at_work) == (0, 0)
     last = asyncio.create_task(call("c"))
     gates["c"].set()
     await _soon(last)
@@ -469,9 +468,3 @@ async def test_shedding_is_logged_once_and_not_for_every_call(caplog) -> None:
         for _ in range(20):
             await refused(answer(start(channel, "UnaryUnary", "h")))
     assert len([record for record in caplog.records if record.name == "interceptors.overload.overload"]) == 1
-
-
-async def test_work_outside_of_an_admitted_call_is_simply_done() -> None:
-    async with working() as work:
-        work.done(1.0, 2.0)
-    assert no_room() is None

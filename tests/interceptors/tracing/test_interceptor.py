@@ -65,7 +65,7 @@ async def test_a_call_of_nobodys_begins_a_trace(delivered, kind) -> None:
         ("abort", grpc.StatusCode.NOT_FOUND, "", ""),
         ("refuse", grpc.StatusCode.PERMISSION_DENIED, "NOT_ALLOWED", ""),
         ("full", grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", ""),
-        ("fail", grpc.StatusCode.INTERNAL, "", "ValueError"),
+        ("fail", grpc.StatusCode.INTERNAL, "INTERNAL", "ValueError"),
         ("expel", grpc.StatusCode.UNAUTHENTICATED, "SESSION_EXPIRED", ""),
     ],
 )

@@ -64,14 +64,13 @@ def verdict(key: str):
         settings = Settings().keys
         store = open_store(settings)
         authenticator = KeyAuthenticator(
-            store, read_pepper(settings), prefix=settings.prefix, timeout=settings.timeout, outage=settings.outage
+            store, read_pepper(settings), prefix=settings.prefix, timeout=30.0, outage=settings.outage
         )
         await authenticator.start()
         try:
-            return await authenticator.authenticate(key)
+            return await authenticator.verify(key)
         finally:
             await authenticator.close()
-            await store.close()
 
     return asyncio.run(ask())
 

@@ -6,7 +6,6 @@ import asyncio
 import io
 import math
 import re
-import runpy
 import threading
 import time
 from collections.abc import Iterator
@@ -14,12 +13,10 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from xml.etree import ElementTree
 
 import grpc
 import pytest
 import typer
-from google.rpc import status_pb2
 from prometheus_client import generate_latest
 from rich.console import Console
 from typer.testing import CliRunner
@@ -29,11 +26,9 @@ from aligner_svc.cli.top import view as top_view
 from aligner_svc.cli.top.scrape import Interval, ScrapeError, fetch, parse
 from aligner_svc.engines.batching import BatchReport, QueueState
 from aligner_svc.telemetry.metrics import Metrics, Sources
-from interceptors.calls.call import Call, enter_call
+from interceptors.calls.call import Call, StageTiming, enter_call
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.security_event import Event, SecurityEvent
-from interceptors.calls.stages import StageTiming
-from tests import PROJECT
 
 NOW = 1_800_000_000.0
 ALIGN = "/aligner.v1.Aligner/Align"
@@ -43,17 +38,12 @@ app = typer.Typer()
 app.command()(command.top)
 
 
-def _status(error: Exception) -> status_pb2.Status:
-    assert isinstance(error, CallRefusedError)
-    return status_pb2.Status(code=error.code.value[0])
-
-
 class Server:
     """The metrics of a server, as its endpoint would return them."""
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.metrics = Metrics(METHODS, _status, quota_class=lambda _: "standard")
+        self.metrics = Metrics(METHODS, quota_class=lambda _: "standard")
         self.metrics.rpc.clock = lambda: self.now
         self.state = QueueState(3, 300, 0.25, 1, 2, 4, 0.1, 1000, None)
         self.redis = SimpleNamespace(degraded=False, losses=0)
@@ -74,7 +64,7 @@ class Server:
                 pools=[self.pool],
                 overload=SimpleNamespace(counts=counts, limit=12.0, refused={"SERVER_OVERLOADED": 0}),
                 quota_store=self.redis,
-                key_sources=lambda: {"https://idp.example.org": self.keys},
+                key_sources={"https://idp.example.org": self.keys},
                 certificate_expires=lambda: self.expires,
                 antivirus=lambda: self.scanner,
                 dropped={"audit": lambda: 0, "log": lambda: 7},
@@ -300,19 +290,3 @@ def test_watching_continues_while_the_server_is_unavailable(server, monkeypatch)
     with endpoint(texts) as url:
         result = CliRunner().invoke(app, ["--metrics-url", url])
     assert result.exit_code == 0, result.output
-
-
-def test_the_screen_is_drawn_from_two_recorded_scrapes(server, tmp_path, monkeypatch) -> None:
-    server.call(10)
-    (tmp_path / "1.txt").write_text(server.text())
-    server.call(90)
-    (tmp_path / "2.txt").write_text(server.text())
-    script = PROJECT / "tools" / "draw_top.py"
-    arguments = ["draw_top.py", "1.txt", "2.txt", "out.svg", "--seconds", "10", "--wall", str(NOW)]
-    monkeypatch.setattr("sys.argv", arguments)
-    runpy.run_path(str(script), run_name="__main__")
-    root = ElementTree.parse(tmp_path / "out.svg").getroot()
-    text = "".join(root.itertext()).replace("\xa0", " ")
-    assert root.tag.endswith("svg")
-    assert "SERVING" in text
-    assert "9.0" in text

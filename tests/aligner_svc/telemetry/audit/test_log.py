@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -50,7 +51,7 @@ def test_the_operators_manual_knows_every_word(name) -> None:
 @pytest.fixture
 def hurried(monkeypatch) -> None:
     monkeypatch.setattr(audit, "_RETRY", 0.001)
-    monkeypatch.setattr(audit, "_PATIENCE", 60.0)
+    monkeypatch.setattr(audit, "_CLOSE_TIMEOUT", 60.0)
 
 
 def test_a_line_has_what_is_known_in_a_fixed_order(path) -> None:
@@ -304,7 +305,7 @@ def test_a_line_that_was_cut_is_written_again_whole(path, monkeypatch, hurried) 
 
 
 def test_events_beyond_the_room_are_counted_and_told_once(path, monkeypatch, caplog) -> None:
-    monkeypatch.setattr(audit, "_WAITING", 10)
+    monkeypatch.setattr(audit, "_MAX_WAITING", 10)
     entered, release = threading.Event(), threading.Event()
     real = os.write
 
@@ -350,17 +351,14 @@ def test_a_stream_that_was_closed_raises_nothing() -> None:
 
 
 def test_a_pipe_that_nobody_reads_holds_neither_the_caller_nor_the_end(monkeypatch) -> None:
-    monkeypatch.setattr(audit, "_PATIENCE", 0.01)
+    monkeypatch.setattr(audit, "_CLOSE_TIMEOUT", 0.01)
     reader, writer = os.pipe()
     with os.fdopen(reader, "rb"), os.fdopen(writer, "w") as stream:
         log = AuditLog(None, stream=stream)
         for number in range(2000):  # some 200 KB, a pipe takes 64
             log.record(failed(number))
-        log.close()
-        # Let the thread go, so that the next test does not inherit it.
+        assert not log.close()
         os.set_blocking(reader, False)
-        while log._thread.is_alive():
-            try:
+        while not log.close():  # so that the next test does not inherit the thread
+            with contextlib.suppress(BlockingIOError):
                 os.read(reader, 1 << 16)
-            except BlockingIOError:
-                log._thread.join(0.001)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import error_details_pb2
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry, generate_latest
@@ -31,7 +31,8 @@ from aligner_svc.workers import WorkerPool
 from interceptors import CallInterceptor, CallRefusedError, HeaderLimits, Recovery, RequestId, Requests, current_call
 from interceptors.calls.security_event import Event, SecurityEvent
 from interceptors.calls.stages import add_stage, stage
-from interceptors.metrics import CODES, kinds
+from interceptors.handlers.kinds import method_types
+from interceptors.metrics import CODES
 from interceptors.overload.interceptor import Overload
 from interceptors.overload.limit import AdaptiveLimit, LimitRules
 from interceptors.quota.stores.base import StoreUnavailableError
@@ -47,25 +48,13 @@ RULES = PROJECT / "deploy" / "prometheus" / "rules.yaml"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
-class ToldError(Exception):
-    """Described as a status by the composition root."""
-
-    reason = "AUDIO_UNREADABLE"
-
-
-def describe(error: Exception) -> status_pb2.Status:
-    if isinstance(error, ToldError):
-        return status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message="not audio")
-    return status_pb2.Status(code=code_pb2.INTERNAL, message="internal error")
-
-
 async def act(deed: bytes) -> bytes:
     """What a handler does is what its first message says."""
     match deed:
         case b"refuse":
             raise CallRefusedError(grpc.StatusCode.PERMISSION_DENIED, "NOT_ALLOWED", "not you")
         case b"tell":
-            raise ToldError
+            raise CallRefusedError(grpc.StatusCode.INVALID_ARGUMENT, "AUDIO_UNREADABLE", "not audio")
         case b"fail":
             raise ValueError("hunter2")
         case b"hang":
@@ -199,9 +188,9 @@ def labels(kind: str, grpc_type: str | None = None) -> dict[str, str]:
 
 @asynccontextmanager
 async def serving(*, trace_id=lambda: "", quota_class=None) -> AsyncIterator[Server]:
-    metrics = Metrics(METHODS, describe, quota_class=quota_class, trace_id=trace_id)
+    metrics = Metrics(METHODS, quota_class=quota_class, trace_id=trace_id)
     interceptors = (
-        *(Recovery(describe, "test"), RequestId(), metrics.rpc),
+        *(Recovery("test"), RequestId(), metrics.rpc),
         *(HeaderLimits(20, 4000), Guard(), Requests(), metrics.rpc.messages),
     )
     server = aio.server(interceptors=interceptors)
@@ -328,7 +317,7 @@ async def test_a_response_counts_once_it_is_sent() -> None:
         yield b"first"
         yield b"second"
 
-    metrics = Metrics(METHODS, describe)
+    metrics = Metrics(METHODS)
     counted = metrics.rpc.messages.wrap(f"/{SERVICE}/UnaryStream", grpc.unary_stream_rpc_method_handler(made))
     responses = counted.unary_stream(b"", None)
 
@@ -357,10 +346,10 @@ async def test_a_handler_that_writes_by_itself_is_counted_too() -> None:
     """grpc_health's Watch is a coroutine, not a generator."""
     watch = "/grpc.health.v1.Health/Watch"
     found = {"grpc_type": "server_stream", "grpc_service": "grpc.health.v1.Health", "grpc_method": "Watch"}
-    METHODS_TOO = kinds(health_pb2.DESCRIPTOR.services_by_name["Health"])  # noqa: N806
+    METHODS_TOO = method_types(health_pb2.DESCRIPTOR.services_by_name["Health"])  # noqa: N806
     assert METHODS_TOO[watch] == "server_stream"
-    metrics = Metrics(METHODS_TOO, describe)
-    server = aio.server(interceptors=(Recovery(describe, "test"), metrics.rpc, Requests(), metrics.rpc.messages))
+    metrics = Metrics(METHODS_TOO)
+    server = aio.server(interceptors=(Recovery("test"), metrics.rpc, Requests(), metrics.rpc.messages))
     health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -379,7 +368,7 @@ async def test_a_handler_that_writes_by_itself_is_counted_too() -> None:
 
 
 def test_every_method_and_status_is_there_before_the_first_call() -> None:
-    metrics = Metrics(METHODS, describe)
+    metrics = Metrics(METHODS)
     for kind in KINDS:
         for name in ("started", "msg_received", "msg_sent"):
             assert metrics.registry.get_sample_value(f"grpc_server_{name}_total", labels(kind)) == 0
@@ -486,7 +475,7 @@ async def test_failures_carry_the_reason_that_callers_are_told() -> None:
 
 async def test_the_seconds_of_a_calls_stages_are_told_apart() -> None:
     """Two windows of one call are one observation, and waiting does not count as work."""
-    metrics = Metrics(METHODS, describe)
+    metrics = Metrics(METHODS)
 
     class Staged(CallInterceptor):
         @asynccontextmanager
@@ -499,7 +488,7 @@ async def test_the_seconds_of_a_calls_stages_are_told_apart() -> None:
                 pass
             yield
 
-    server = aio.server(interceptors=(Recovery(describe, "test"), RequestId(), metrics.rpc, Staged(), Requests()))
+    server = aio.server(interceptors=(Recovery("test"), RequestId(), metrics.rpc, Staged(), Requests()))
     server.add_generic_rpc_handlers((handlers(),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -518,7 +507,7 @@ async def test_the_seconds_of_a_calls_stages_are_told_apart() -> None:
 
 
 def test_audit_events_are_counted_on_their_way() -> None:
-    metrics = Metrics(METHODS, describe)
+    metrics = Metrics(METHODS)
     written: list[SecurityEvent] = []
     record = metrics.calls.recording(written.append)
     events = [
@@ -539,7 +528,7 @@ def test_audit_events_are_counted_on_their_way() -> None:
 
 
 def test_batches_are_counted() -> None:
-    metrics = Metrics(METHODS, describe)
+    metrics = Metrics(METHODS)
     metrics.engine.batch(BatchReport(items=4, tokens=90, computed=100, seconds=0.5, longest_wait=0.2, failed=False))
     metrics.engine.batch(BatchReport(items=1, tokens=10, computed=10, seconds=0.25, longest_wait=0.0, failed=True))
     read = metrics.registry.get_sample_value
@@ -564,7 +553,7 @@ class Shared:
 
 
 async def test_state_is_read_at_the_time_of_the_scrape() -> None:
-    metrics = Metrics(METHODS, describe)
+    metrics = Metrics(METHODS)
     going = asyncio.Event()
 
     async def run(items) -> list[None]:
@@ -621,7 +610,7 @@ async def test_state_is_read_at_the_time_of_the_scrape() -> None:
 
 
 def test_a_source_that_fails_costs_its_own_series_alone(caplog) -> None:
-    metrics = Metrics(METHODS, describe)
+    metrics = Metrics(METHODS)
 
     def broken():
         raise RuntimeError("gone")
@@ -644,7 +633,7 @@ async def test_the_deaths_of_worker_processes_are_counted_in_their_parent(tmp_pa
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.syspath_prepend(Path(aligner_svc.__file__).parents[1])
     pool = WorkerPool("echo_child", 2, name="echo")
-    metrics = Metrics(METHODS, describe)
+    metrics = Metrics(METHODS)
     metrics.watch(Sources(pools=[pool]))
     read = metrics.registry.get_sample_value
     await pool.start()
@@ -672,6 +661,6 @@ async def test_a_loop_that_is_held_up_shows() -> None:
 
 
 def test_two_servers_in_one_process_do_not_count_together() -> None:
-    one, other = Metrics(METHODS, describe), Metrics(METHODS, describe)
+    one, other = Metrics(METHODS), Metrics(METHODS)
     one.calls.event(SecurityEvent(Event.PEER_UNBLOCKED))
     assert other.registry.get_sample_value("aligner_security_events_total", {"event": "peer_unblocked"}) == 0

@@ -119,17 +119,18 @@ def _get(*headers: str) -> bytes:
 @pytest.mark.parametrize(
     ("raw", "status"),
     [
-        (b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n", b"404"),
-        (b"GET /metrics/../etc HTTP/1.1\r\nconnection: close\r\n\r\n", b"404"),
-        (b"GET /metrics?name=x HTTP/1.1\r\nconnection: close\r\n\r\n", b"200"),
-        (b"POST /metrics HTTP/1.1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n", b"405"),
-        (b"POST /ready HTTP/1.1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n", b"405"),
-        (b"GET /ready/ HTTP/1.1\r\nconnection: close\r\n\r\n", b"404"),
-        (b"POST /metrics HTTP/1.1\r\ncontent-length: 5\r\n\r\nhello", b"400"),
-        (b"POST /metrics HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n", b"400"),
-        (b"GET /metrics HTTP/2.0\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", b"404"),
+        (b"GET /metrics/../etc HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", b"404"),
+        (b"GET /metrics?name=x HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", b"200"),
+        (b"POST /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n", b"405"),
+        (b"POST /ready HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n", b"405"),
+        (b"GET /ready/ HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", b"404"),
+        (b"POST /metrics HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello", b"400"),
+        (b"GET /metrics HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello", b"400"),
+        (b"POST /metrics HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n", b"400"),
+        (b"GET /metrics HTTP/1.1\r\n\r\n", b"400"),
         (b"GET /metrics\r\n\r\n", b"400"),
-        (b"GET http://x/metrics HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET http://x/metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", b"404"),
         (b"GET /metrics HTTP/1.1\r\nno colon\r\n\r\n", b"400"),
         (b"GET /metrics HTTP/1.1\r\n folded: x\r\n\r\n", b"400"),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", b"400"),
@@ -148,7 +149,7 @@ async def test_connections_have_a_bound() -> None:
         host, _, port = server.address.rpartition(":")
         open_ones = [await asyncio.open_connection(host, int(port)) for _ in range(metrics_server.MAX_CONNECTIONS)]
         for reader, writer in open_ones:  # each has been taken
-            writer.write(b"HEAD /metrics HTTP/1.1\r\n\r\n")
+            writer.write(b"HEAD /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
             await reader.readuntil(b"\r\n\r\n")
         assert await ask(server, b"") == b""
         open_ones[0][1].close()
@@ -160,7 +161,7 @@ async def test_connections_have_a_bound() -> None:
 
 
 async def test_who_says_nothing_is_not_waited_for(monkeypatch) -> None:
-    monkeypatch.setattr(metrics_server, "_ASKING", 0.05)
+    monkeypatch.setattr(metrics_server, "_REQUEST_TIMEOUT", 0.05)
     async with serving() as server:
         assert await ask(server, b"GET /metr") == b""
 
@@ -170,7 +171,7 @@ async def test_closing_ends_open_connections() -> None:
     await server.start()
     host, _, port = server.address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(b"HEAD /metrics HTTP/1.1\r\n\r\n")
+    writer.write(b"HEAD /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
     await reader.readuntil(b"\r\n\r\n")
     await asyncio.wait_for(server.close(), 30)
     await server.close()

@@ -21,6 +21,7 @@ from interceptors.tracing.call_trace import Batches, CallTrace, SpanRef, current
 from tests.kit import certificates
 from tests.kit.otlp_receiver import OtlpReceiver
 from tests.kit.traced_kinds import KINDS, SECRET, SERVICE, answer, ends, serving, start, tracing
+from tests.kit.waiting import eventually
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 PARENT = ("traceparent", f"00-{TRACE}-{SPAN}-01")
@@ -117,7 +118,7 @@ async def test_only_what_is_our_fault_is_an_error(receiver, deed, status, told) 
     known = {"rpc.response.status_code", "aligner.reason", "error.type", "exception.type"}
     assert {name: value for name, value in call.attributes.items() if name in known} == told
     assert (call.status, inner.status) == (status, status)
-    assert inner.attributes == {"error.type": {"refuse": "NOT_ALLOWED", "full": "FullError", "fail": "ValueError"}[deed]}
+    assert inner.attributes == {"error.type": {"refuse": "NOT_ALLOWED", "full": "QUEUE_FULL", "fail": "ValueError"}[deed]}
 
 
 async def test_an_unknown_method_shares_a_name_and_is_told_beside_it(receiver) -> None:
@@ -181,28 +182,34 @@ async def test_the_collectors_secret_goes_to_it_and_not_into_texts(receiver) -> 
     assert SECRET not in repr(Collector("http://127.0.0.1:1", {"x-api-key": SECRET}))
 
 
-async def test_a_collector_behind_tls_that_wants_to_know_us(tmp_path) -> None:
+async def test_a_collector_behind_tls_is_checked_against_the_configured_ca(tmp_path) -> None:
     ca = certificates.authority()
-    own, ours = certificates.server(ca), certificates.client(ca)
-    files = {"ca": ca.certificate_pem, "certificate": ours.certificate_pem, "key": ours.key_pem}
-    for name, data in files.items():
-        (tmp_path / name).write_bytes(data)
-    wanted = grpc.ssl_server_credentials([(own.key_pem, own.certificate_pem)], ca.certificate_pem, require_client_auth=True)
-    paths = {name: tmp_path / name for name in files}
-    async with OtlpReceiver(credentials=wanted).serving() as receiver, exporting(receiver.endpoint, collector=paths) as export:
-        export.deliver(trace())
-        await receiver.received(1)
+    own = certificates.server(ca)
+    path = tmp_path / "ca.pem"
+    credentials = grpc.ssl_server_credentials([(own.key_pem, own.certificate_pem)])
+    async with OtlpReceiver(credentials=credentials).serving() as receiver:
+        path.write_bytes(certificates.authority().certificate_pem)
+        async with exporting(receiver.endpoint, collector={"ca": path, "timeout": 0.5}) as export:
+            export.deliver(trace())
+            await eventually(lambda: export.counts.failed == 1)
+        path.write_bytes(ca.certificate_pem)
+        async with exporting(receiver.endpoint, collector={"ca": path}) as export:
+            export.deliver(trace())
+            await receiver.received(1)
 
 
 async def test_a_collector_that_is_down_costs_nothing_but_its_spans(dead, caplog) -> None:
     with caplog.at_level(logging.INFO):
-        async with exporting(dead, collector={"timeout": 0.5}) as export, serving(tracing(export.deliver)) as channel:
+        async with exporting(dead, collector={"timeout": 0.5}, batch=8) as export, serving(tracing(export.deliver)) as channel:
             for _ in range(50):
                 assert await answer(start(channel, "UnaryUnary")) == b"done"
+            await eventually(lambda: export.counts.failed > 8)
     counts = export.counts
     assert (counts.delivered, counts.waiting) == (0, 0)
     assert counts.failed + counts.dropped == 150
-    assert len(caplog.records) <= 1  # not a line a try
+    assert [record.message for record in caplog.records] == [  # not a line for every attempt
+        "the collector does not accept traces; until it does they are dropped and counted"
+    ]
 
 
 async def test_a_collector_that_hangs_costs_nothing_but_its_spans(receiver) -> None:
@@ -236,20 +243,20 @@ async def test_it_goes_on_when_the_collector_is_back(caplog) -> None:
         async with receiver.serving(), exporting(receiver.endpoint) as export:
             for _ in range(3):
                 export.deliver(trace())
-                await _until(lambda: export.counts.waiting == 0)
-            await _until(lambda: export.counts.failed == 3)
+                await eventually(lambda: export.counts.waiting == 0)
+            await eventually(lambda: export.counts.failed == 3)
             receiver.refusing = None
             export.deliver(trace())
             await receiver.received(1)
     assert export.counts == TraceCounts(delivered=1, dropped=0, failed=3, waiting=0)
     assert [record.message.split(" traces")[0] for record in caplog.records] == [
-        "the collector does not take",
-        "the collector takes",
+        "the collector does not accept",
+        "the collector accepts",
     ]
 
 
 async def test_what_is_left_at_the_end_is_sent(receiver) -> None:
-    async with exporting(receiver.endpoint, every=3600.0, batch=4) as export:
+    async with exporting(receiver.endpoint, every=3600.0) as export:
         for _ in range(3):
             export.deliver(trace(stages=1))
         await export.close()
@@ -273,13 +280,16 @@ async def test_one_that_never_started_can_be_closed(dead) -> None:
 
 
 async def test_an_exporter_with_a_bug_does_not_end_the_thread(receiver, monkeypatch, caplog) -> None:
-    async with exporting(receiver.endpoint) as export:
-        with monkeypatch.context() as patch:
-            patch.setattr(export._exporter, "export", lambda spans: 1 / 0)
-            export.deliver(trace())
-            await _until(lambda: export.counts.failed == 1)
+    exporter = otlp_exporter(Collector(receiver.endpoint))
+    export = TraceExport(exporter, resource("aligner", "one"), every=0.01)
+    await export.start()
+    with monkeypatch.context() as patch:
+        patch.setattr(exporter, "export", lambda spans: 1 / 0)
         export.deliver(trace())
-        await receiver.received(1)
+        await eventually(lambda: export.counts.failed == 1)
+    export.deliver(trace())
+    await receiver.received(1)
+    await export.close()
 
 
 @pytest.mark.parametrize(
@@ -302,10 +312,3 @@ def test_an_address_that_cannot_be_meant_is_refused(endpoint, headers, words) ->
 def test_a_file_that_is_not_there_is_named(tmp_path) -> None:
     with pytest.raises(TracingError, match=r"nowhere\.pem"):
         otlp_exporter(Collector("https://collector:4317", ca=tmp_path / "nowhere.pem"))
-
-
-async def _until(condition) -> None:
-    """For what happens on the exporter's thread, which tells nobody."""
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - a thread's counts are read, they tell nobody
-            await asyncio.sleep(0.005)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -17,14 +17,13 @@ from interceptors.quota.stores.memory import MemoryStore
 from interceptors.quota.stores.redis_store import RedisStore
 from tests.kit import redis_server as rs
 from tests.kit.redis_server import PASSWORD
+from tests.kit.waiting import eventually
 
 redis = rs.redis
 redis_server = rs.redis_server
 
 REQUESTS, AUDIO = Bucket("requests", 2.0, 10.0), Bucket("audio", 10.0, 600.0)
 CALLS = Slots("calls", 4)
-EVER = 3600.0
-"""Seconds between probes where none is wanted."""
 
 
 class Clock:
@@ -86,7 +85,7 @@ class Shared(MemoryStore):
 
 
 class Bench:
-    def __init__(self, replicas: int = 2, probe_every: float = EVER) -> None:
+    def __init__(self, replicas: int = 2, probe_every: float = 0.001) -> None:
         self.clock = Clock()
         self.shared, self.local = Shared(self.clock), MemoryStore(clock=self.clock)
         self.store = FallbackStore(self.shared, self.local, replicas, probe_every=probe_every, clock=self.clock)
@@ -97,10 +96,8 @@ class Bench:
         self.shared.asked.clear()
 
     async def find(self) -> None:
-        """As the probe does when its time comes."""
         self.shared.away = False
-        self.store._probe.cancel()
-        await self.store._until_it_is_back("test")
+        await eventually(lambda: not self.store.degraded)
 
 
 @asynccontextmanager
@@ -109,13 +106,6 @@ async def bench(**options) -> AsyncIterator[Bench]:
     await made.store.start()
     yield made
     await made.store.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Not timed: the limit is for what never comes."""
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
 
 
 def costs(requests: float | None = None, audio: float | None = None) -> list[Charge]:
@@ -168,7 +158,7 @@ async def test_calls_that_find_it_away_together_find_one_outage():
         made.shared.take, made.shared.away = hang, True
         async with asyncio.TaskGroup() as group:
             calls = [group.create_task(made.store.take("key:1", costs(1), (), str(number))) for number in range(5)]
-            await until(lambda: asked == 5)
+            await eventually(lambda: asked == 5)
             answer.set()
         assert all(isinstance(call.result(), Left) for call in calls)
         assert (made.store.losses, made.shared.probes) == (1, 2)  # one of them at the start
@@ -195,11 +185,11 @@ async def test_whatever_finds_it_away_does_not_raise(what):
 
 
 async def test_it_is_asked_again_as_soon_as_it_answers(caplog):
-    async with bench(probe_every=0.001) as made:
+    async with bench() as made:
         await made.lose()
-        await until(lambda: made.shared.probes >= 5)
+        await eventually(lambda: made.shared.probes >= 5)
         made.shared.away = False
-        await until(lambda: not made.store.degraded)
+        await eventually(lambda: not made.store.degraded)
         assert await made.store.take("key:1", costs(1), (), "a") == Left({"requests": 9})
         assert made.store.since is None
         told = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
@@ -215,18 +205,18 @@ async def test_a_single_answer_that_is_late_is_no_outage(caplog):
         made.shared.away = True
         await made.store.take("key:1", costs(1), (), "a")
         made.shared.away = False
-        await until(lambda: not made.store.degraded)
+        await eventually(lambda: not made.store.degraded)
         assert [record.levelno for record in caplog.records] == [logging.INFO]
         assert made.store.losses == 1
 
 
 async def test_a_probe_that_fails_in_a_way_nobody_thought_of_is_tried_again():
-    async with bench(probe_every=0.001) as made:
+    async with bench() as made:
         made.shared.refresh, refresh = None, made.shared.refresh
         await made.lose()
         await asyncio.sleep(0)
         made.shared.away, made.shared.refresh = False, refresh
-        await until(lambda: not made.store.degraded)
+        await eventually(lambda: not made.store.degraded)
 
 
 async def test_a_store_that_is_away_at_the_start_does_not_stop_it():
@@ -247,7 +237,7 @@ def test_there_is_a_replica():
 RATES, BURSTS = st.floats(0.01, 1e4), st.floats(2.0, 1e6)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     replicas=st.integers(2, 5),
     rate=RATES,
@@ -404,7 +394,7 @@ async def test_a_redis_that_goes_and_comes_back_under_load(redis, fault, caplog)
 
     async def more(count: int) -> None:
         wanted = answers + count
-        await until(lambda: answers >= wanted)
+        await eventually(lambda: answers >= wanted)
 
     done = asyncio.Event()
     async with asyncio.TaskGroup() as group:
@@ -413,12 +403,12 @@ async def test_a_redis_that_goes_and_comes_back_under_load(redis, fault, caplog)
         await more(50)
         for _ in range(2):
             await asyncio.to_thread(getattr(redis, fault))
-            await until(lambda: caplog.text.count("is away") > caplog.text.count("is back"))
+            await eventually(lambda: caplog.text.count("is away") > caplog.text.count("is back"))
             tries = shared.tries
             await more(100)
             assert shared.tries == tries
             await asyncio.to_thread(redis.resume if fault == "pause" else redis.start)
-            await until(lambda before=tries: shared.tries > before)
+            await eventually(lambda before=tries: shared.tries > before)
             await more(50)
         done.set()
     # Every slot is free again, those of answers that were lost as well.

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
@@ -27,7 +27,6 @@ redis_server = rs.redis_server
 REQUESTS = Bucket("requests", rate=2.0, burst=5.0)
 AUDIO = Bucket("audio", rate=10.0, burst=600.0)
 CALLS, STREAMS = Slots("calls", 3), Slots("streams", 1)
-MORE_EXAMPLES = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 class Clock:
@@ -263,7 +262,6 @@ def check_bound(granted: list[tuple[float, str, float]], buckets: list[Bucket]) 
                 assert total <= bound * (1 + 1e-9) + bucket.rate * 1e-6, bucket
 
 
-@MORE_EXAMPLES
 @given(rates=st.tuples(RATES, RATES), bursts=st.tuples(BURSTS, BURSTS), steps=st.lists(STEPS, max_size=40))
 def test_both_stores_decide_alike_and_never_grant_more_than_burst_and_rate_x_time(redis_server, rates, bursts, steps):
     buckets = [Bucket(name, rate, burst) for name, rate, burst in zip("ab", rates, bursts, strict=True)]
@@ -294,7 +292,6 @@ class _Renewing:
         return call
 
 
-@MORE_EXAMPLES
 @given(
     rate=RATES,
     burst=BURSTS,
@@ -321,7 +318,6 @@ def test_two_gateways_grant_together_what_one_would(redis_server, rate, burst, s
     asyncio.run(both())
 
 
-@MORE_EXAMPLES
 @given(
     rate=RATES,
     burst=BURSTS,

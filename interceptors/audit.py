@@ -1,4 +1,4 @@
-"""A refusal that concerns who calls, and an error of the server, each leave one record."""
+"""Records a security event for each refusal that concerns the principal, and for each error of the server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from interceptors.handlers.base import CallInterceptor
 
 _EVENTS = {
     grpc.StatusCode.UNAUTHENTICATED: Event.AUTHENTICATION_FAILED,
-    grpc.StatusCode.UNAVAILABLE: Event.AUTHENTICATION_FAILED,  # could not be judged, and so was not let in
+    grpc.StatusCode.UNAVAILABLE: Event.AUTHENTICATION_FAILED,  # the credential could not be verified
     grpc.StatusCode.PERMISSION_DENIED: Event.AUTHORISATION_DENIED,
 }
 _CHECKS = {"key_revoked": Event.KEY_USED_AFTER_REVOCATION}
@@ -45,7 +45,7 @@ class Audit(CallInterceptor):
 
 
 def of_call(event: SecurityEvent, call: Call | None) -> SecurityEvent:
-    """The event with what is known of the call."""
+    """The event, completed with what is known of the call."""
     if call is None:
         return event
     return replace(

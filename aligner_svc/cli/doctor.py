@@ -66,7 +66,7 @@ def _doctor(  # noqa: PLR0917 - typer makes flags of them; nobody gives them by 
         shown = sorted(
             [*(one for one in found if not only or one.check in only), *examined], key=lambda one: NAMES.index(one.check)
         )
-        failed = any(one.state is Severity.FAIL for one in shown)
+        failed = any(one.severity is Severity.FAIL for one in shown)
         if output_format is DoctorFormat.JSON:
             typer.echo(as_json(shown))
         else:
@@ -132,7 +132,7 @@ def _checks(settings: Settings | None, server: ServerOptions | None) -> list[Che
         from aligner_svc.cli.doctor_target import target
 
         connection = server.connection()
-        checks.append(Check("target", lambda: target(connection), patience=2.0))
+        checks.append(Check("target", lambda: target(connection), timeout_factor=2.0))
     return checks
 
 
@@ -149,17 +149,17 @@ def _print(findings: Sequence[Finding]) -> None:
     table.add_column(overflow="fold")
     last = ""
     for one in findings:
-        style = _COLOURS[one.state.value]
-        said = printable(one.said)
-        if one.state.value == "skip":
+        style = _COLOURS[one.severity.value]
+        said = printable(one.message)
+        if one.severity.value == "skip":
             said.stylize("dim")
-        table.add_row(Text(one.state.value, style=style), "" if one.check == last else one.check, said)
-        if one.hint and one.state.value in {"warn", "fail"}:
+        table.add_row(Text(one.severity.value, style=style), "" if one.check == last else one.check, said)
+        if one.hint and one.severity.value in {"warn", "fail"}:
             table.add_row("", "", Text("try: ", style="dim").append_text(printable(one.hint)))
         last = one.check
     console = Console(highlight=False)
     console.print(table)
-    count = {state: sum(one.state.value == state for one in findings) for state in ("fail", "warn")}
+    count = {state: sum(one.severity.value == state for one in findings) for state in ("fail", "warn")}
     console.print()
     if not any(count.values()):
         console.print("nothing to do", style="green")

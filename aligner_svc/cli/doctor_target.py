@@ -25,7 +25,7 @@ _WAIT_TIMEOUT = 4.0
 async def target(connection: Connection) -> Sequence[Finding]:
     """Health first, which needs no proof of who calls, and then what the server says of itself."""
     found = [await _health(connection)]
-    if found[0].state is Severity.FAIL:
+    if found[0].severity is Severity.FAIL:
         return found
     try:
         began = time.perf_counter()

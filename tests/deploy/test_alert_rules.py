@@ -22,7 +22,7 @@ from interceptors.antivirus.scanner import ScannerState
 from interceptors.calls.call import Call, StageTiming
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.security_event import Event, SecurityEvent
-from interceptors.metrics import Ended
+from interceptors.metrics import CompletedCall
 from tests import PROJECT
 from tests.kit.prometheus_server import promtool, scraping
 from tools.dashboard import DASHBOARD, dashboard
@@ -90,7 +90,7 @@ def work(metrics: Metrics) -> None:
         metrics.rpc._counted[ALIGN].started.inc()
         metrics.rpc._counted[ALIGN].handled[code].inc()
         metrics.rpc._counted[ALIGN].seconds.observe(0.07)
-        metrics.calls.on_end(Ended(ALIGN, code, 0.07, call, error, ""))
+        metrics.calls.on_end(CompletedCall(ALIGN, code, 0.07, call, error, ""))
     metrics.calls.event(SecurityEvent(Event.AUTHENTICATION_FAILED, check="signature"))
     metrics.calls.event(SecurityEvent(Event.PEER_BLOCKED, check="too_many_calls"))
     metrics.engine.batch(BatchReport(1, 1, 1, 0.05, 0.0, failed=False))

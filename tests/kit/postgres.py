@@ -19,7 +19,7 @@ import pytest
 from tests.kit.daemon import free_port
 
 USER, PASSWORD = "aligner", "s3cret/of:the@test"
-_QUOTED_PASSWORD = "s3cret%2Fof%3Athe%40test"
+QUOTED_PASSWORD = "s3cret%2Fof%3Athe%40test"
 _WAIT_TIMEOUT = 60.0
 _FAST = (
     "fsync=off",
@@ -53,10 +53,10 @@ class Postgres:
         self.port = 0
         if self._user:
             os.chown(home, self._user.pw_uid, self._user.pw_gid)
-        self._home = home
+        self.home = home
 
     def make(self) -> None:
-        password = self._home / "password"
+        password = self.home / "password"
         password.write_text(PASSWORD)
         self._run(
             "initdb", "-D", self._data, "-U", USER, "-A", "scram-sha-256", f"--pwfile={password}", "--no-sync", "-E", "UTF8"
@@ -79,17 +79,17 @@ class Postgres:
                         "-p",
                         str(port),
                         "-k",
-                        self._home,
+                        self.home,
                         *options,
                     ],
                     stdout=log,
                     stderr=log,
-                    cwd=self._home,
+                    cwd=self.home,
                     **self._identity(),
                 )
             while self._process.poll() is None and time.monotonic() < deadline:
                 ready = subprocess.run(
-                    [self._programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)], check=False, cwd=self._home
+                    [self._programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)], check=False, cwd=self.home
                 )
                 if ready.returncode == 0:
                     self.port = port
@@ -98,9 +98,13 @@ class Postgres:
             if time.monotonic() > deadline or self.port:
                 raise AssertionError(f"PostgreSQL did not start:\n{self._log.read_text()}")
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def stop(self) -> None:
         """Connections are cut, as in a crash that tidies up."""
-        if self._process is not None and self._process.poll() is None:
+        if self.running:
             self._process.send_signal(signal.SIGINT)
             self._process.wait(_WAIT_TIMEOUT)
 
@@ -111,7 +115,7 @@ class Postgres:
             os.kill(pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        if self._process is not None and self._process.poll() is None:
+        if self.running:
             for pid in (*self._children(), self._process.pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
@@ -120,7 +124,7 @@ class Postgres:
         """The URL of a new, empty database."""
         name = f"test{next(self._numbers)}"
         self.sql(f"CREATE DATABASE {name}", "postgres")
-        return f"postgresql+asyncpg://{USER}:{_QUOTED_PASSWORD}@127.0.0.1:{self.port}/{name}"
+        return f"postgresql+asyncpg://{USER}:{QUOTED_PASSWORD}@127.0.0.1:{self.port}/{name}"
 
     def sql(self, statement: str, database: str) -> str:
         """What psql prints, unaligned."""
@@ -129,7 +133,7 @@ class Postgres:
             check=True,
             capture_output=True,
             text=True,
-            cwd=self._home,
+            cwd=self.home,
             env=os.environ | {"PGPASSWORD": PASSWORD},
         )
         return done.stdout.strip()
@@ -149,7 +153,7 @@ class Postgres:
             check=False,
             capture_output=True,
             text=True,
-            cwd=self._home,
+            cwd=self.home,
             **self._identity(),
         )
         assert done.returncode == 0, done.stdout + done.stderr
@@ -182,7 +186,7 @@ def postgres(postgres_server: Postgres) -> Iterator[Postgres]:
     """Runs when a test begins, whatever the one before did to it."""
     yield postgres_server
     postgres_server.resume()
-    if postgres_server._process.poll() is not None:
+    if not postgres_server.running:
         postgres_server.start()
 
 

@@ -44,7 +44,7 @@ class Usage:
     def used(self) -> dict[str, float]:
         """Parts of what each quota holds, 0 for none of it; above 1 with a debt."""
         holds: dict[str, float] = {bucket.name: bucket.burst for bucket in self.quota.buckets}
-        holds |= {slots.name: slots.most for slots in self.quota.slots(stream=True)}
+        holds |= {slots.name: slots.limit for slots in self.quota.slots(stream=True)}
         return {name: max(0.0, 1 - left / holds[name]) for name, left in self.left.items()}
 
     @property

@@ -37,7 +37,7 @@ def as_object(usage: Usage) -> dict[str, Any]:
             for bucket in quota.buckets
         },
         "in_flight": {
-            slots.name: {"most": slots.most, "now": round(slots.most - usage.left[slots.name])}
+            slots.name: {"most": slots.limit, "now": round(slots.limit - usage.left[slots.name])}
             for slots in quota.slots(stream=True)
         },
     }
@@ -69,7 +69,7 @@ def print_table(usages: Sequence[Usage]) -> None:
             usage.quota.name + (" (set)" if usage.given else ""),
             Text(f"{usage.most:.0%}", style=_colour(usage.most)),
             max(used, key=lambda name: used[name]) if usage.most else "",
-            "" if calls is None else f"{calls.most - usage.left[calls.name]:.0f} of {calls.most}",
+            "" if calls is None else f"{calls.limit - usage.left[calls.name]:.0f} of {calls.limit}",
         )
     Console(highlight=False).print(table)
 
@@ -102,8 +102,8 @@ def print_one(usage: Usage) -> None:
         table.add_row(
             slots.name,
             Text(f"{left:.0f}", style=_colour(used[slots.name])),
-            str(slots.most),
-            f"as calls end; {slots.most - left:.0f} in flight",
+            str(slots.limit),
+            f"as calls end; {slots.limit - left:.0f} in flight",
         )
     if usage.left:
         console.print(table)

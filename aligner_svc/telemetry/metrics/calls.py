@@ -14,7 +14,7 @@ from aligner_svc.telemetry.metrics.labels import OTHER, Bounded
 from interceptors.calls.call import Call, StageTiming
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.security_event import Event, Record, SecurityEvent
-from interceptors.metrics import CODES, Ended
+from interceptors.metrics import CODES, CompletedCall
 from interceptors.quota.classes import AUDIO_DAY, AUDIO_MINUTE, BYTES, CALLS, REQUESTS, STREAMS
 
 AUDIO_BUCKETS: Final = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 14400.0)
@@ -79,7 +79,7 @@ class CallMetrics:
         for event in Event:
             self._events.labels(event.value)
 
-    def on_end(self, end: Ended) -> None:
+    def on_end(self, end: CompletedCall) -> None:
         """Count one finished call."""
         call = end.call
         if call is not None and call.stages:
@@ -108,7 +108,7 @@ class CallMetrics:
         elif event.event is Event.PEER_BLOCKED:
             self._blocks.labels(self._check(event.check or OTHER)).inc()
 
-    def _count_stages(self, stages: Sequence[StageTiming], end: Ended) -> None:
+    def _count_stages(self, stages: Sequence[StageTiming], end: CompletedCall) -> None:
         seconds: defaultdict[str, float] = defaultdict(float)
         audio = 0.0
         for stage in stages:

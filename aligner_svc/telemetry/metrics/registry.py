@@ -34,7 +34,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.calls = CallMetrics(self.registry, quota_class)
         self.engine = EngineMetrics(self.registry)
-        self.rpc = RpcMetrics(self.registry, methods, trace_id=trace_id, ended=self.calls.on_end)
+        self.rpc = RpcMetrics(self.registry, methods, trace_id=trace_id, on_end=self.calls.on_end)
         self._lag = LoopLag(self.registry)
         self._state: StateCollector | None = None
         ProcessCollector(registry=self.registry)

@@ -14,7 +14,7 @@ def trace_batches(deliver: Deliver) -> Callable[[BatchReport], None]:
 
     def on_batch(report: BatchReport) -> None:
         calls = [origin if isinstance(origin, CallTrace) else None for origin in report.origins]
-        batches.ended(
+        batches.record(
             calls,
             report.seconds,
             failed=report.failed,

@@ -15,7 +15,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 
 from aligner_svc import __version__
 from interceptors.calls.call import Attribute
-from interceptors.tracing.call_trace import BatchTrace, CallTrace, Deliverable, Ran, SpanRef
+from interceptors.tracing.call_trace import BatchTrace, CallTrace, Deliverable, SpanRef, StageSpan
 from interceptors.tracing.headers import Parent
 from interceptors.tracing.sampling import FAULTS
 
@@ -59,7 +59,7 @@ class SpanMaker:
         if isinstance(trace, BatchTrace):
             return [self._batch(trace)]
         state = TraceState.from_header([trace.parent.state]) if trace.parent is not None and trace.parent.state else None
-        return [self._call(trace, state), *(self._stage(trace, ran, state) for ran in trace.ran)]
+        return [self._call(trace, state), *(self._stage(trace, span, state) for span in trace.stage_spans)]
 
     def _call(self, trace: CallTrace, state: TraceState | None) -> ReadableSpan:
         failed = trace.code in FAULTS
@@ -100,8 +100,8 @@ class SpanMaker:
             instrumentation_scope=_SCOPE,
         )
 
-    def _stage(self, trace: CallTrace, ran: Ran, state: TraceState | None) -> ReadableSpan:
-        stage = ran.stage
+    def _stage(self, trace: CallTrace, span: StageSpan, state: TraceState | None) -> ReadableSpan:
+        stage = span.stage
         began = trace.began_ns + _nanoseconds(stage.began - trace.began)
         attributes = _prefixed(stage.attributes)
         if stage.error:
@@ -109,8 +109,8 @@ class SpanMaker:
         failed = bool(stage.error) and trace.code in FAULTS  # a refusal is not an error of the stage that refused
         return ReadableSpan(
             stage.name,
-            _context(trace.span._replace(span_id=ran.span_id), state=state),
-            _context(trace.span._replace(span_id=ran.parent_id), state=state),
+            _context(trace.span._replace(span_id=span.span_id), state=state),
+            _context(trace.span._replace(span_id=span.parent_id), state=state),
             self._resource,
             attributes,
             status=Status(StatusCode.ERROR) if failed else _UNSET,

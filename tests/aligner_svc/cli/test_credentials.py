@@ -136,7 +136,7 @@ def test_a_secret_on_the_command_line_is_refused_and_not_shown(server, option):
         (["--token", "@{empty}"], {}, "does not hold one secret"),
         (["--token", "@{many}"], {}, "does not hold one secret"),
         (["--token", "@{large}"], {}, "too long"),
-        (["--token", "@{binary}"], {}, "no token has"),
+        (["--token", "@{binary}"], {}, "that are not allowed"),
         (["--token", "env:NOWHERE"], {}, "NOWHERE is not set"),
         (["--token", "env:BLANK"], {"BLANK": " "}, "nothing in it"),
         (["--token", "-"], {}, "nothing in it"),
@@ -148,7 +148,7 @@ def test_a_secret_on_the_command_line_is_refused_and_not_shown(server, option):
         (["--oauth-url", "https://idp.example/"], {}, "--oauth-client"),
         (["--oauth-client", "me", "--oauth-secret", "@{ok}"], {}, "--oauth-url"),
         (["--oauth-url", "https://idp.example/", "--oauth-client", "me"], {}, "--oauth-secret"),
-        (["--oauth-url", "http://idp.example/", "--oauth-client", "me", "--oauth-secret", "@{ok}"], {}, "has to be https"),
+        (["--oauth-url", "http://idp.example/", "--oauth-client", "me", "--oauth-secret", "@{ok}"], {}, "must be https"),
         (["--cert", "{ok}"], {}, "--cert, --key"),
         (["--ca", "{ok}"], {}, "holds no PEM certificates"),
         (["--ca", "missing"], {}, "does not exist"),
@@ -258,7 +258,7 @@ def test_tls_and_a_certificate(tmp_path, speech, monkeypatch):
         monkeypatch.setenv("ALIGNER_CLIENT_CA", str(ca.file))
         assert aligner("info", *named, *pair).exit_code == 0
         for arguments, said, hint in [
-            ([*named], "hung up", "--cert and --key"),
+            ([*named], "closed the connection at once", "--cert and --key"),
             (["--target", server.target, *pair], "for another name", "--server-name"),
         ]:
             result = aligner("info", *arguments)

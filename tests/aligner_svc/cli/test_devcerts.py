@@ -254,7 +254,7 @@ class Servicer(aligner_pb2_grpc.AlignerServicer):
     authenticator = CertificateAuthenticator(("spiffe",), ("spiffe://dev.local/*",))
 
     async def GetServerInfo(self, request, context):  # noqa: N802
-        verdict = self.authenticator.verify(context.auth_context())
+        verdict = await self.authenticator.authenticate("", context.auth_context())
         assert isinstance(verdict, Principal)
         headers = dict(context.invocation_metadata())
         return aligner_pb2.GetServerInfoResponse(version=f"{verdict.name} {headers.get('x-word', '')}".strip())

@@ -80,7 +80,7 @@ def verdict(key: str):
         )
         await authenticator.start()
         try:
-            return await authenticator.verify(key)
+            return await authenticator.authenticate(key, {})
         finally:
             await authenticator.close()
 

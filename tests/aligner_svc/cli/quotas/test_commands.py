@@ -172,8 +172,8 @@ def test_a_redis_out_of_reach_is_named_without_its_password(settings, arguments)
 @pytest.mark.parametrize(
     ("url", "says", "code"),
     [
-        ("redis://:wr0ng@127.0.0.1:{port}/0", "does not take the user or the password", 69),
-        ("http://:wr0ng@127.0.0.1/0", "not the URL of a Redis", 2),
+        ("redis://:wr0ng@127.0.0.1:{port}/0", "refuses the user or the password", 69),
+        ("http://:wr0ng@127.0.0.1/0", "not a Redis URL", 2),
     ],
 )
 def test_a_url_that_cannot_be_used_is_not_repeated(settings, monkeypatch, url, says, code):
@@ -356,7 +356,7 @@ def test_a_pattern_may_be_set(settings):
         (["key:new", "zzz"], "there are default, batch, unlimited"),
         (["key:new"], "--default"),
         (["key:new", "batch", "--default"], "--default"),
-        (["*", "batch"], "everybody is in the class default"),
+        (["*", "batch"], "every principal is in the class default"),
         (["somebody", "batch"], "begin with mtls:, jwt: or key:"),
         (["mtls:spiffe://example.org*", "batch"], "separator"),
         (["peer:127.0.0.1", "batch"], "begin with mtls:, jwt: or key:"),
@@ -377,7 +377,7 @@ def test_what_was_never_set_is_not_taken_back(settings):
 
 
 def test_one_name_more_than_there_may_be_is_refused(settings, monkeypatch):
-    monkeypatch.setattr("interceptors.quota.overrides.MOST", 1)
+    monkeypatch.setattr("interceptors.quota.overrides.MAX_NAMES", 1)
     quotas("set", "key:a", "batch")
     done = quotas("set", "key:b", "batch")
     assert done.exit_code == 1

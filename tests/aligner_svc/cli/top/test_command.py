@@ -29,7 +29,7 @@ from aligner_svc.telemetry.metrics import Metrics, Sources
 from interceptors.calls.call import Call, StageTiming
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.security_event import Event, SecurityEvent
-from interceptors.metrics import Ended
+from interceptors.metrics import CompletedCall
 
 NOW = 1_800_000_000.0
 ALIGN = "/aligner.v1.Aligner/Align"
@@ -80,7 +80,7 @@ class Server:
             counted.started.inc()
             counted.handled[code].inc()
             counted.seconds.observe(seconds)
-            self.metrics.calls.on_end(Ended(ALIGN, code, seconds, call, error, ""))
+            self.metrics.calls.on_end(CompletedCall(ALIGN, code, seconds, call, error, ""))
 
     def text(self) -> str:
         self.metrics.refresh()

@@ -25,7 +25,6 @@ async def test_a_batch_is_linked_to_the_calls_that_submitted_its_items() -> None
         budget=100,
         max_items=8,
         queue=8,
-        padded=True,
         max_padding=0.9,
         watch=BatchWatch(trace_batches(batches.append), current_trace),
     )

@@ -149,7 +149,7 @@ async def test_a_batch_and_its_calls_are_linked(receiver) -> None:
         class Engine(CallInterceptor):
             @asynccontextmanager
             async def around(self, method, context):
-                batches.ended([current_trace()], 0.5, failed=False, items=4, tokens=300, padding=0.25)
+                batches.record([current_trace()], 0.5, failed=False, items=4, tokens=300, padding=0.25)
                 yield
 
         async with serving(tracing(export.deliver), Engine()) as channel:

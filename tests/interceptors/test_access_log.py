@@ -188,7 +188,7 @@ async def test_a_call_refused_by_a_guard_is_logged(script, kind) -> None:
     async with bench.serving() as channel:
         # Nothing sent: grpc.aio's client calls it INTERNAL when the refusal arrives while it hands over a message.
         call = start(channel, kind, () if kind.startswith("Stream") else b"", metadata=[("x-much", "x" * 3000)])
-        assert await counted(call) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert await status_of(call) is grpc.StatusCode.RESOURCE_EXHAUSTED
     (line,) = bench.lines
     assert (line["code"], line["reason"], line["level"]) == ("RESOURCE_EXHAUSTED", "HEADERS_TOO_LARGE", "warning")
     assert "principal" not in line
@@ -232,7 +232,7 @@ async def test_a_call_cancelled_while_it_is_answered_is_logged_as_cancelled(scri
 async def test_a_call_whose_deadline_passed_is_logged_as_such(script, kind) -> None:
     bench, script.action = Bench(script), "hang"
     async with bench.serving() as channel:
-        assert await counted(start(channel, kind, timeout=1)) is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert await status_of(start(channel, kind, timeout=1)) is grpc.StatusCode.DEADLINE_EXCEEDED
     (line,) = bench.lines
     assert (line["code"], line["level"]) == ("DEADLINE_EXCEEDED", "warning")
 

@@ -118,7 +118,7 @@ def _abuse(settings: Settings, record: Record) -> Abuse | None:
             failures_per_minute=wanted.failures_per_minute,
             invalid_per_minute=wanted.invalid_per_minute,
             block_seconds=wanted.block_seconds,
-            longest_block_seconds=wanted.longest_block_seconds,
+            max_block_seconds=wanted.longest_block_seconds,
         )
         return Abuse(
             rules,

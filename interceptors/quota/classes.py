@@ -161,7 +161,7 @@ def limits(quota: QuotaClass) -> Iterator[tuple[str, str]]:
             if burst:
                 yield burst, f"{value.burst:.12g}"
         elif isinstance(value, Slots):
-            yield value.name, str(value.most)
+            yield value.name, str(value.limit)
     yield "priority", quota.priority
 
 

@@ -1,4 +1,4 @@
-"""Charges a call as it goes on: a stream's bytes and audio as they arrive, and the true length of the audio once it is known."""
+"""Charges a call in progress: a stream's bytes and audio as they arrive, and the audio's true length once it is known."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from interceptors.quota.refusal import refusal
 from interceptors.quota.stores.base import Left, QuotaStore
 
 Estimate = Callable[[Any], float]
-"""Of one call: seconds of audio that a message of it probably holds; it may remember what earlier messages said."""
+"""Of one call: seconds of audio that a message probably holds; it may use what earlier messages said."""
 
 STEP_BYTES = 256 * 1024
-"""Charged at a time while a stream comes in: a round trip for each of its chunks would be one every 16 KiB."""
+"""Charged at a time while a stream comes in, not for each chunk: that would be a round trip every 16 KiB."""
 
 
 class CallMeter:
-    """Belongs to one call, which holds `lease`. `left` is what was left of each quota when it was last asked."""
+    """Of one call, which holds `lease`. `left`: units left of each quota when the store was last asked."""
 
     def __init__(
         self,
@@ -39,12 +39,12 @@ class CallMeter:
         self._pending_bytes = 0
         self._pending_seconds = 0.0
         self._reserved = 0.0
-        """Seconds of audio that were charged so far."""
+        """Seconds of audio charged so far."""
         self._known = False
         self._stream = stream
 
     async def received(self, size: int, message: Any) -> None:
-        """A stream is charged as it grows. A unary call has come in whole: it is charged once its length is known."""
+        """A stream is charged as it grows. A unary call, which is complete, is charged once its length is known."""
         self._pending_bytes += size
         if not self._stream:
             return
@@ -53,7 +53,7 @@ class CallMeter:
             await self._charge(self._pending_seconds, self._pending_bytes)
 
     async def decoded(self, audio_seconds: float) -> None:
-        """Charges what the estimate was short of, or gives back what it was over."""
+        """Charges the rest if the estimate was too low, or gives back the excess."""
         more = audio_seconds - self._reserved
         self._known = True
         if more > 0:
@@ -68,11 +68,11 @@ class CallMeter:
         self._reserved = audio_seconds
 
     async def refund(self) -> None:
-        """The call came to nothing, and not by its caller's doing: the request is given back."""
+        """Give the request back: the server could not serve the call."""
         await self._store.settle(self._subject, self._quota.charges(requests=-1.0), self._lease)
 
     async def close(self) -> None:
-        """The call is over. What is owed is taken, and audio that was never decoded is given back."""
+        """The call is over: charge bytes not charged yet, and give back audio that was never decoded."""
         back = 0.0 if self._known else -self._reserved
         if back or self._pending_bytes:
             charges = self._quota.charges(audio_seconds=back, size=self._pending_bytes)

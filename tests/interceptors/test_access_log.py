@@ -18,23 +18,22 @@ from grpc import aio
 
 from aligner_svc.telemetry.logs.pipeline import open_logs
 from aligner_svc.telemetry.logs.rate_limit import LineRate, LogLimit
-from interceptors import CallInterceptor, CallRefusedError, HeaderLimits, Recovery, RequestId, Requests, current_call
+from interceptors import CallInterceptor, CallRefusedError, HeaderLimits, Recovery, RequestId, Requests
 from interceptors.access_log import LEVELS, AccessLog
-from interceptors.calls.principal import Principal
 from interceptors.calls.stages import stage
-
-SERVICE = "test.Kinds"
-KINDS = ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream")
+from tests.kit import chain_server as chain_server_kit
+from tests.kit.chain_server import KINDS, SERVICE, KindsHandler, answer, authentication, bearer, chain_server
+from tests.kit.waiting import forever
 
 
 @dataclass
-class Script:
+class Script(KindsHandler):
     """What the handlers do."""
 
     action: str = "answer"
     begun: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def act(self, context) -> bytes:
+    async def act(self, request, context) -> bytes:
         self.begun.set()
         match self.action:
             case "abort":
@@ -46,7 +45,7 @@ class Script:
             case "fail":
                 raise ValueError("the password is hunter2")
             case "hang":
-                await asyncio.Event().wait()
+                await forever()
             case "stages":
                 with stage("decode", audio_seconds=2.5):
                     pass
@@ -55,48 +54,15 @@ class Script:
                         pass
         return b"x"
 
+    async def unary_stream(self, request, context):
+        yield await self.act(request, context)
+        while self.action == "pour":
+            yield bytes(1 << 16)
 
-def handlers(script: Script) -> grpc.GenericRpcHandler:
-    async def unary_unary(request, context):
-        return await script.act(context)
-
-    async def unary_stream(request, context):
-        yield await script.act(context)
-        if script.action == "pour":
-            while True:
-                yield bytes(1 << 16)
-
-    async def stream_unary(requests, context):
-        async for _ in requests:
-            pass
-        return await script.act(context)
-
-    async def stream_stream(requests, context):
-        async for _ in requests:
-            pass
-        yield await script.act(context)
-        if script.action == "pour":
-            while True:
-                yield bytes(1 << 16)
-
-    return grpc.method_handlers_generic_handler(
-        SERVICE,
-        {
-            "UnaryUnary": grpc.unary_unary_rpc_method_handler(unary_unary),
-            "UnaryStream": grpc.unary_stream_rpc_method_handler(unary_stream),
-            "StreamUnary": grpc.stream_unary_rpc_method_handler(stream_unary),
-            "StreamStream": grpc.stream_stream_rpc_method_handler(stream_stream),
-        },
-    )
-
-
-class Named(CallInterceptor):
-    """As authentication does."""
-
-    @asynccontextmanager
-    async def around(self, method, context) -> AsyncIterator[None]:
-        current_call().principal = Principal("key:7k2m", "api_key")
-        yield
+    async def stream_stream(self, requests, context):
+        yield await self.stream_unary(requests, context)
+        while self.action == "pour":
+            yield bytes(1 << 16)
 
 
 class Calls(CallInterceptor):
@@ -137,21 +103,14 @@ class Bench:
             RequestId(),
             AccessLog(quiet=self._quiet),
             HeaderLimits(20, 2000),
-            Named(),
+            authentication(),
             Requests(),
         )
-        with open_logs("json", **self._logs):
-            server = aio.server(interceptors=chain)
-            server.add_generic_rpc_handlers((handlers(self.script),))
-            port = server.add_insecure_port("127.0.0.1:0")
-            await server.start()
-            try:
-                async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-                    yield channel
-            finally:
-                await server.stop(30)
-                # The core has ended its calls; Python may end a cancelled one later.
-                await asyncio.wait_for(calls.none.wait(), 30)
+        with open_logs("json", **self._open):
+            async with chain_server(chain, self.script, grace=30) as server:
+                yield server.channel
+            # The core has ended its calls; what Python does about one that was given up may come later.
+            await asyncio.wait_for(calls.none.wait(), 30)
 
     @property
     def all(self) -> list[dict]:
@@ -163,27 +122,14 @@ class Bench:
         return [line for line in self.all if line["logger"] == "interceptors.access_log"]
 
 
-def start(channel: aio.Channel, kind: str, requests=(b"body",), **named):
-    """`requests`: for the kinds that stream them."""
-    path = kind if kind.startswith("/") else f"/{SERVICE}/{kind}"
-    match kind:
-        case "UnaryStream":
-            return channel.unary_stream(path)(b"body", **named)
-        case "StreamUnary":
-            return channel.stream_unary(path)(iter(requests), **named)
-        case "StreamStream":
-            return channel.stream_stream(path)(iter(requests), **named)
-    return channel.unary_unary(path)(b"body", **named)
+def start(channel: aio.Channel, kind: str, body=b"body", metadata=(), **named):
+    return chain_server_kit.start(channel, kind, body, metadata=[bearer("key:7k2m"), *metadata], **named)
 
 
 async def status_of(call) -> grpc.StatusCode:
     """The status that the client received."""
     with contextlib.suppress(aio.AioRpcError, asyncio.CancelledError):
-        if isinstance(call, aio.UnaryUnaryCall | aio.StreamUnaryCall):
-            await call
-        else:
-            async for _ in call:
-                pass
+        await answer(call)
     return await call.code()
 
 
@@ -210,7 +156,7 @@ async def test_a_call_has_one_line_with_all_fields(script, kind) -> None:
     }
     assert line["peer"].startswith("ipv4:127.0.0.1:")
     assert line["user_agent"].startswith("grpc-python-asyncio/")
-    assert list(line["stages_ms"]) == ["decode", "align"]
+    assert list(line["stages_ms"]) == ["authenticate", "decode", "align"]
     assert line["duration_ms"] >= sum(line["stages_ms"].values()) >= 0
     # A gRPC client sends the time left, rounded up.
     assert 0 < line["deadline_ms"] <= 60_000 * 1.1
@@ -240,8 +186,8 @@ async def test_a_failed_call_is_logged_with_the_code_and_reason_sent(script, kin
 async def test_a_call_refused_by_a_guard_is_logged(script, kind) -> None:
     bench = Bench(script)
     async with bench.serving() as channel:
-        # Nothing sent: grpc.aio's client reports INTERNAL if the refusal arrives while it sends a message.
-        call = start(channel, kind, requests=(), metadata=[("x-much", "x" * 3000)])
+        # Nothing sent: grpc.aio's client calls it INTERNAL when the refusal arrives while it hands over a message.
+        call = start(channel, kind, () if kind.startswith("Stream") else b"", metadata=[("x-much", "x" * 3000)])
         assert await status_of(call) is grpc.StatusCode.RESOURCE_EXHAUSTED
     (line,) = bench.lines
     assert (line["code"], line["reason"], line["level"]) == ("RESOURCE_EXHAUSTED", "HEADERS_TOO_LARGE", "warning")
@@ -286,7 +232,6 @@ async def test_a_call_cancelled_while_it_is_answered_is_logged_as_cancelled(scri
 async def test_a_call_whose_deadline_passed_is_logged_as_such(script, kind) -> None:
     bench, script.action = Bench(script), "hang"
     async with bench.serving() as channel:
-        await channel.channel_ready()
         assert await status_of(start(channel, kind, timeout=1)) is grpc.StatusCode.DEADLINE_EXCEEDED
     (line,) = bench.lines
     assert (line["code"], line["level"]) == ("DEADLINE_EXCEEDED", "warning")

@@ -97,7 +97,7 @@ def blocks(entries: int = 800) -> Blocks:
 def test_blocks_double_up_to_the_longest() -> None:
     book, now, lengths = blocks(), 0.0, []
     for _ in range(10):
-        book.ended(now)
+        book.pop_ended(now)
         block = book.begin(b"a", "a", now)
         lengths.append(block.seconds)
         assert book.find(b"a", block.until - 0.001) is block
@@ -110,7 +110,7 @@ def test_blocks_double_up_to_the_longest() -> None:
 def test_a_block_is_remembered_for_its_time(pause, seconds) -> None:
     book = blocks()
     book.begin(b"a", "a", 0.0)
-    book.ended(30.0)
+    book.pop_ended(30.0)
     assert book.begin(b"a", "a", 30.0 + pause).seconds == seconds
 
 
@@ -118,10 +118,10 @@ def test_each_end_is_told_once() -> None:
     book = blocks()
     book.begin(b"a", "a", 0.0)
     book.begin(b"b", "b", 1.0)
-    assert book.ended(29.9) == []
-    assert [block.label for block in book.ended(30.5)] == ["a"]
-    assert [block.label for block in book.ended(1e6)] == ["b"]
-    assert book.ended(2e6) == []
+    assert book.pop_ended(29.9) == []
+    assert [block.label for block in book.pop_ended(30.5)] == ["a"]
+    assert [block.label for block in book.pop_ended(1e6)] == ["b"]
+    assert book.pop_ended(2e6) == []
     assert book.find(b"b", 1e6) is None
 
 
@@ -135,24 +135,24 @@ def test_a_peer_without_a_block_is_free() -> None:
 def test_first_blocks_push_out_first_blocks_alone() -> None:
     book = blocks(800)  # 100 of each of the 8 lengths
     book.begin(b"repeats", "repeats", 0.0)
-    book.ended(30.0)
+    book.pop_ended(30.0)
     second = book.begin(b"repeats", "repeats", 31.0)
     for number in range(100_000):
         book.begin(name(number), str(number), 32.0)
     assert len(book) <= 800
     assert book.find(b"repeats", 32.0) is second
     assert book.find(name(99_999), 32.0) is not None
-    told = book.ended(32.0)
+    told = book.pop_ended(32.0)
     assert [block.label for block in told[:2]] == ["0", "1"]  # pushed out: their block is over
     assert len(told) == 100_000 - 100
-    book.ended(92.0)
+    book.pop_ended(92.0)
     assert book.begin(b"repeats", "repeats", 93.0).seconds == 120
 
 
 def test_what_is_over_goes_before_what_is_not() -> None:
     book = blocks(16)  # 2 of each length
     book.begin(b"old", "old", 0.0)
-    book.ended(30.0)
+    book.pop_ended(30.0)
     running = book.begin(b"a", "a", 31.0)
     book.begin(b"b", "b", 32.0)
     assert book.find(b"a", 33.0) is running
@@ -164,14 +164,14 @@ def test_blocks_whatever_comes(steps) -> None:
     book, now, begun, told = blocks(40), 0.0, 0, 0
     for passed, number in steps:
         now += passed
-        told += len(book.ended(now))
+        told += len(book.pop_ended(now))
         if book.find(name(number), now) is None:
             block = book.begin(name(number), "", now)
             begun += 1
             assert book.find(name(number), now) is block
             assert block.seconds == min(30 * 2**block.level, 3600)
         assert len(book) <= 40
-    assert told + len(book.ended(now + 1e9)) == begun
+    assert told + len(book.pop_ended(now + 1e9)) == begun
 
 
 @pytest.mark.parametrize("wrong", [(0, 1, 1, 99), (2, 1, 1, 99), (1, 2, -1, 99), (1, 1024, 1, 10)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
@@ -16,11 +16,13 @@ from grpc import aio
 
 from interceptors import Audit, Event, Recovery, RequestId, Requests, SecurityEvent, current_call
 from interceptors.antivirus.clamav import CHUNK, Clamd, ScanFailedError, ScannerUnavailableError, TooLargeError
-from interceptors.antivirus.interceptor import Scan
+from interceptors.antivirus.interceptor import Scan, ScanRules
 from interceptors.antivirus.scanner import Antivirus
 from interceptors.antivirus.verdicts import Clean, Infected, Verdict, VerdictCache
 from tests.kit import clamd_server as cs
+from tests.kit.chain_server import chain_server
 from tests.kit.clamd_server import EICAR, MIB, SIGNATURE, ClamdServer, running_clamd
+from tests.kit.waiting import eventually
 
 clamd_server = cs.clamd_server
 clamav = cs.clamav
@@ -55,7 +57,7 @@ async def streamed(antivirus: Antivirus, content: bytes, size: int = 64 * 1024) 
     async with antivirus.session() as session:
         for at in range(0, len(content), size):
             await session.feed(content[at : at + size])
-        return await session.finish(content)
+        return await antivirus.finish(session, content)
 
 
 async def healed(antivirus: Antivirus) -> None:
@@ -64,24 +66,15 @@ async def healed(antivirus: Antivirus) -> None:
 
 
 @contextmanager
-def impatient(antivirus: Antivirus) -> Iterator[None]:
-    """Short time-outs, for as long as nobody answers: on a busy machine those who do need longer."""
-    clamd = antivirus._clamd
-    before = clamd._timeout, clamd._scan_timeout
-    clamd._timeout = clamd._scan_timeout = SHORT
+def short_timeouts(antivirus: Antivirus) -> Iterator[None]:
+    """For as long as clamd does not answer: on a busy machine one that does needs longer."""
+    clamd = antivirus.clamd
+    before = clamd.timeout, clamd.scan_timeout
+    clamd.timeout = clamd.scan_timeout = SHORT
     try:
         yield
     finally:
-        clamd._timeout, clamd._scan_timeout = before
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """What the scanner does by itself has come about."""
-    async with asyncio.timeout(60):
-        while True:
-            if condition():
-                return
-            await asyncio.sleep(0.005)
+        clamd.timeout, clamd.scan_timeout = before
 
 
 class TestVerdictCache:
@@ -139,21 +132,37 @@ async def test_a_new_version_of_the_signatures_has_everything_scanned_again(clam
         assert await antivirus.scan(content) == Clean()
         assert antivirus.state.cache_hits == 1
         clamav.learn("Test-Other", pattern)
-        await until(lambda: antivirus.state.signatures == clamav.signatures)
+        await eventually(lambda: antivirus.state.signatures == clamav.signatures)
         assert await antivirus.scan(content) == Infected("Test-Other.UNOFFICIAL")
         assert antivirus.state.cache_hits == 1
 
 
-async def test_signatures_that_change_during_a_scan_leave_nothing_behind(clamav: ClamdServer) -> None:
-    pattern = unmistakable(32)
-    content = unmistakable(CHUNK) + pattern
-    async with scanner(clamav) as antivirus:
-        digest = hashlib.sha256(content).digest()
-        async with antivirus.judging(digest) as judged:
-            judged.append(Clean())  # as the old ones had it
-            clamav.learn("Test-Late", pattern)
-            await antivirus.refresh()
-        assert await antivirus.scan(content) == Infected("Test-Late.UNOFFICIAL")
+async def test_a_verdict_is_not_kept_if_the_signatures_change_during_the_scan(tmp_path) -> None:
+    versions = ["ClamAV 1.4.1/1/x", "ClamAV 1.4.1/2/x"]
+    scanning, release = asyncio.Event(), asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        command = await reader.read(100)
+        if b"VERSION" in command:
+            writer.write(versions.pop(0).encode())
+        else:
+            while not command.endswith(b"x\0\0\0\0"):
+                command += await reader.read(100)
+            scanning.set()
+            await release.wait()
+            writer.write(b"stream: OK\0")
+        writer.close()
+
+    async with await asyncio.start_unix_server(answer, tmp_path / "s"):
+        antivirus = Antivirus(Clamd(f"unix:{tmp_path / 's'}"), stream_max_bytes=MIB)
+        await antivirus.refresh()
+        scan = asyncio.create_task(antivirus.scan(b"x"))
+        await scanning.wait()
+        await antivirus.refresh()
+        assert antivirus.state.signatures == 2
+        release.set()
+        assert await scan == Clean()
+        assert antivirus.state.cached == 0
 
 
 async def test_a_clamd_that_was_away_may_know_more_under_the_same_version(clamav: ClamdServer) -> None:
@@ -197,12 +206,7 @@ async def test_a_limit_that_clamd_does_not_have_is_found_at_the_start() -> None:
             assert antivirus.state.healthy
 
 
-async def test_a_limit_above_which_clamd_looks_away_is_found_with_a_test_virus() -> None:
-    with running_clamd(settings="MaxFileSize 1M") as clamav:
-        async with scanner(clamav, stream_max_bytes=MIB) as antivirus:
-            assert await antivirus.looks_at_all()
-        async with scanner(clamav, stream_max_bytes=2 * MIB) as antivirus:
-            assert not await antivirus.looks_at_all()
+async def test_with_alert_exceeds_max_another_limit_of_clamd_is_found_at_the_start() -> None:
     with running_clamd(settings="MaxFileSize 1M\nAlertExceedsMax yes") as clamav, pytest.raises(TooLargeError):
         async with scanner(clamav, stream_max_bytes=2 * MIB):
             pass
@@ -213,7 +217,7 @@ async def test_a_clamd_that_comes_later_is_tried_out_then(clamav: ClamdServer, c
     async with scanner(clamav, stream_max_bytes=clamav.stream_max_bytes + 1, retry_every=0.01) as antivirus:
         assert not antivirus.state.healthy
         clamav.start()
-        await until(lambda: "does not take" in caplog.text)
+        await eventually(lambda: "does not take" in caplog.text)
         assert antivirus.state.healthy
 
 
@@ -245,7 +249,7 @@ async def test_a_stream_waits_for_a_clamd_that_takes_nothing(clamav: ClamdServer
         assert session.size < 4 * MIB  # what the kernel holds for it
         clamav.resume()
         await feeding
-        assert await session.finish(content) == Clean()
+        assert await antivirus.finish(session, content) == Clean()
         assert antivirus.counts["overlapped"] == 1
 
 
@@ -259,7 +263,7 @@ async def test_a_clamd_that_is_restarted_costs_no_stream_its_upload(clamav: Clam
                 await session.feed(content[MIB:])
                 assert antivirus.pool.open == 0  # it is not tried again with each chunk
                 await healed(antivirus)
-                assert await session.finish(content) == (Infected(SIGNATURE) if virus else Clean())
+                assert await antivirus.finish(session, content) == (Infected(SIGNATURE) if virus else Clean())
         assert antivirus.counts["afterwards"] == 2
         assert antivirus.pool.open == 0
 
@@ -271,7 +275,7 @@ async def test_uploads_that_find_no_connection_are_scanned_afterwards(clamav: Cl
         for session, part in zip(sessions, content, strict=True):
             await session.feed(part)
         assert antivirus.pool.open == 2
-        verdicts = await asyncio.gather(*(s.finish(part) for s, part in zip(sessions, content, strict=True)))
+        verdicts = await asyncio.gather(*(antivirus.finish(s, part) for s, part in zip(sessions, content, strict=True)))
         assert verdicts == [Clean(), Infected(SIGNATURE)] * 4
         assert antivirus.counts["overlapped"] == 2
         assert antivirus.counts["afterwards"] == 6
@@ -281,7 +285,7 @@ async def test_uploads_that_find_no_connection_are_scanned_afterwards(clamav: Cl
 
 async def test_32_scans_at_once_share_the_connections(clamav: ClamdServer) -> None:
     content = [unmistakable(300_000) + EICAR * (number % 2) for number in range(32)]
-    async with scanner(clamav, connections=4, patience=30.0) as antivirus:
+    async with scanner(clamav, connections=4, connection_timeout=30.0) as antivirus:
         verdicts = await asyncio.gather(
             *(antivirus.scan(part) if number % 4 < 2 else streamed(antivirus, part) for number, part in enumerate(content))
         )
@@ -299,8 +303,8 @@ async def test_a_session_that_is_left_gives_its_connection_back(clamav: ClamdSer
             assert antivirus.pool.open == 0
         async with antivirus.session() as session:
             await session.feed(b"a")
-            with pytest.raises(ValueError, match="finished once"):
-                await session.finish(b"ab")
+            with pytest.raises(ValueError, match="what it was fed"):
+                await antivirus.finish(session, b"ab")
 
 
 async def test_a_session_takes_no_more_than_can_be_scanned(clamav: ClamdServer) -> None:
@@ -313,7 +317,7 @@ async def test_a_session_takes_no_more_than_can_be_scanned(clamav: ClamdServer) 
 async def test_while_clamd_is_away_nobody_waits_for_it_and_it_is_found_again(clamav: ClamdServer) -> None:
     async with scanner(clamav) as antivirus:
         clamav.pause()
-        with impatient(antivirus), pytest.raises(ScannerUnavailableError):
+        with short_timeouts(antivirus), pytest.raises(ScannerUnavailableError):
             await antivirus.scan(unmistakable(8 * MIB))
         asked = antivirus.counts["away"]
         for _ in range(1000):  # each for a time-out of its own would outlast the test's
@@ -328,14 +332,14 @@ async def test_while_clamd_is_away_nobody_waits_for_it_and_it_is_found_again(cla
         with pytest.raises(ScannerUnavailableError):
             await antivirus.scan(EICAR)
         clamav.start()
-        await until(lambda: antivirus.state.healthy)
+        await eventually(lambda: antivirus.state.healthy)
         assert await antivirus.scan(EICAR) == Infected(SIGNATURE)
 
 
 async def test_a_clamd_that_hung_over_one_scan_is_not_away(clamav: ClamdServer) -> None:
     async with scanner(clamav) as antivirus:
         clamav.pause()
-        with impatient(antivirus), pytest.raises(ScanFailedError):
+        with short_timeouts(antivirus), pytest.raises(ScanFailedError):
             await antivirus.scan(b"small")
         clamav.resume()
         await healed(antivirus)
@@ -399,27 +403,11 @@ class Guarded:
 async def guarded(antivirus: Antivirus, *, fail_open: bool = False) -> AsyncIterator[Guarded]:
     events: list[SecurityEvent] = []
     service = Service()
-    guard = Scan(
-        antivirus,
-        extract=lambda message: message,
-        skip=lambda message: message.startswith(RAW),
-        streams={STREAM},
-        exempt={OPEN},
-        record=events.append,
-        field="audio",
-        fail_open=fail_open,
-    )
+    rules = ScanRules(lambda message: message, lambda message: message.startswith(RAW), events.append, "audio", fail_open)
+    guard = Scan(antivirus, rules, streams={STREAM}, exempt={OPEN})
     chain = (Recovery("test"), RequestId(), Audit(events.append), guard, Requests())
-    options = [("grpc.max_receive_message_length", 16 * MIB)]
-    server = aio.server(interceptors=chain, options=options)
-    server.add_generic_rpc_handlers((service,))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Guarded(antivirus, service, channel, events)
-    finally:
-        await server.stop(None)
+    async with chain_server(chain, service) as server:
+        yield Guarded(antivirus, service, server.channel, events)
 
 
 def refusal(error: aio.AioRpcError) -> tuple[grpc.StatusCode, str, str]:
@@ -479,7 +467,7 @@ async def test_without_a_verdict_nothing_is_worked_on(clamav: ClamdServer, how) 
     async with scanner(clamav) as antivirus, guarded(antivirus) as calls:
         clamav.kill() if how == "killed" else clamav.pause()
         for call in (calls.unary(b"x"), calls.stream(bytes(4 * MIB), b"x"), calls.unary(b"x")):
-            with impatient(antivirus), pytest.raises(aio.AioRpcError) as raised:
+            with short_timeouts(antivirus), pytest.raises(aio.AioRpcError) as raised:
                 await call
             assert refusal(raised.value) == (grpc.StatusCode.UNAVAILABLE, "ANTIVIRUS_UNAVAILABLE", "")
             assert dict(raised.value.trailing_metadata() or ())["retry-after"]
@@ -505,7 +493,7 @@ async def test_failing_open_leaves_a_record_of_every_upload(clamav: ClamdServer,
 async def test_what_clamd_falls_over_never_passes(clamav: ClamdServer) -> None:
     async with scanner(clamav) as antivirus, guarded(antivirus, fail_open=True) as calls:
         clamav.pause()  # takes what the kernel takes for it, and gives no verdict
-        with impatient(antivirus), pytest.raises(aio.AioRpcError) as raised:
+        with short_timeouts(antivirus), pytest.raises(aio.AioRpcError) as raised:
             await calls.unary(b"x")
         assert refusal(raised.value)[1] == "ANTIVIRUS_UNAVAILABLE"
         assert calls.service.worked == []
@@ -521,6 +509,6 @@ async def test_a_caller_that_leaves_gives_its_connection_back(clamav: ClamdServe
             await calls.service.begun.wait()
             assert antivirus.pool.open == 1
             call.cancel()
-            await until(lambda: not antivirus.pool.open)
+            await eventually(lambda: not antivirus.pool.open)
         assert calls.service.worked == []
         assert await calls.stream(bytes(MIB)) == b"done"

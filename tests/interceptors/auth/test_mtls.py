@@ -7,7 +7,6 @@ import base64
 import hashlib
 import time
 
-import grpc
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -17,7 +16,8 @@ from aligner_svc.transport import devcerts
 from aligner_svc.transport.devcerts import Pair
 from interceptors.auth.mtls import CertificateAuthenticator, thumbprint
 from interceptors.calls.principal import Principal, Rejected
-from tests.kit.certificates import CLIENT, DAY, SERVER, authority, client, connect, dns, leaf, peer, server, uri
+from tests.kit.certificates import CLIENT, DAY, SERVER, authority, client, dns, leaf, peer, uri
+from tests.kit.chain_server import KindsHandler, answer, chain_server, identities, start
 
 CA = authority()
 ANY = ("spiffe", "dns", "cn")
@@ -352,34 +352,24 @@ async def test_on_a_real_connection():
     now = time.time()
     authenticator = CertificateAuthenticator(ANY, (), lambda: now)
 
-    async def handle(request, context):
-        peer_now = context.auth_context()
-        seen.append((await authenticator.authenticate("", peer_now), thumbprint(peer_now)))
-        return b""
+    class Who(KindsHandler):
+        async def act(self, request, context):
+            peer_now = context.auth_context()
+            seen.append((await authenticator.authenticate("", peer_now), thumbprint(peer_now)))
+            return b""
 
-    running = grpc.aio.server()
-    running.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler("test.Who", {"Am": grpc.unary_unary_rpc_method_handler(handle)}),)
-    )
-    own = server(CA)
-    port = running.add_secure_port(
-        "127.0.0.1:0",
-        grpc.ssl_server_credentials([(own.key_pem, own.certificate_pem)], CA.certificate_pem, require_client_auth=True),
-    )
-    await running.start()
-    try:
-        tricky = leaf(CA, uri("spiffe://dev.local/admin\0.evil.test"), dns("admin\n"), cn="admin", usages=(CLIENT, SERVER))
-        for pair in (client(CA, "batch", days=2), tricky):
-            async with connect(port, CA, pair) as channel:
-                await channel.unary_unary("/test.Who/Am")(b"", timeout=30)
+    ca = identities().ca
+    async with chain_server((), Who(), mutual=True) as running:
+        tricky = leaf(ca, uri("spiffe://dev.local/admin\0.evil.test"), dns("admin\n"), cn="admin", usages=(CLIENT, SERVER))
+        for pair in (client(ca, "batch", days=2), tricky):
+            async with running.connect(pair) as channel:
+                await answer(start(channel, "UnaryUnary", timeout=30))
                 if pair is not tricky:
                     now += 3 * DAY
-                    await channel.unary_unary("/test.Who/Am")(b"", timeout=30)
-    finally:
-        await running.stop(0)
-    (first, first_thumbprint), (later, _), (spoof, _) = seen
+                    await answer(start(channel, "UnaryUnary", timeout=30))
+    (first, print_of_it), (later, _), (spoof, _) = seen
     assert isinstance(first, Principal)
     assert first.name == f"mtls:{devcerts.spiffe_id('batch')}"
-    assert len(first_thumbprint) == 43
+    assert len(print_of_it) == 43
     assert later == Rejected("certificate_expired", first.name)
     assert spoof == Rejected("certificate_identity")

@@ -1,4 +1,4 @@
-"""Classes of callers: what a file says, what it may not say, and how it is followed."""
+"""Quota classes: what a file may say, which class a caller is in, and how the file is followed."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def classes(text: str) -> QuotaClasses:
     return parse(text, "quotas.toml")
 
 
-def somebody(name: str) -> Principal:
+def principal(name: str) -> Principal:
     return Principal(name, "api_key")
 
 
 def test_a_class_is_what_the_file_says():
-    found = classes(FULL).of(somebody("key:1"))
+    found = classes(FULL).of(principal("key:1"))
     assert found == QuotaClass(
         "default",
         "normal",
@@ -52,7 +52,7 @@ def test_a_class_is_what_the_file_says():
     )
 
 
-def test_what_is_left_out_is_without_limit():
+def test_a_quota_that_is_left_out_is_unlimited():
     found = classes('[classes.default]\n[classes.x]\npriority = "low"\naudio_seconds_per_day = 60\n')
     assert found.classes["default"] == QuotaClass("default")
     assert found.classes["default"].charges(requests=1, audio_seconds=1e9, size=1e15) == ()
@@ -61,7 +61,7 @@ def test_what_is_left_out_is_without_limit():
     assert x.charges(requests=1, audio_seconds=5, size=7) == (Charge(x.buckets[0], 5),)
 
 
-def test_a_call_is_charged_where_it_costs_something_or_asks_for_debts():
+def test_charges_are_of_the_quotas_that_a_cost_is_given_for():
     found = classes(FULL).classes["default"]
     assert found.charges(requests=1) == (Charge(found.requests, 1),)
     assert found.charges(audio_seconds=0) == (Charge(found.audio_minute, 0), Charge(found.audio_day, 0))
@@ -75,7 +75,7 @@ def test_a_call_is_charged_where_it_costs_something_or_asks_for_debts():
     assert found.slots(stream=True) == (Slots("calls_in_flight", 8), Slots("streams_in_flight", 4))
 
 
-def test_bursts_are_what_the_rate_allows_at_once_unless_they_are_given():
+def test_a_burst_defaults_to_the_amount_of_its_rate():
     text = "[classes.default]\nrequests_per_second = 0.5\naudio_seconds_per_minute = 600\naudio_seconds_burst = 7200\n"
     text += "bytes_per_minute = 60\nbytes_burst = 10.5\n"
     found = classes(text).classes["default"]
@@ -88,7 +88,7 @@ def test_bursts_are_what_the_rate_allows_at_once_unless_they_are_given():
 CLASSES = "".join(f"[classes.{name}]\n" for name in ("default", "a", "b", "c", "d"))
 
 
-def test_the_most_specific_rule_wins_wherever_it_stands():
+def test_the_most_specific_rule_wins_in_any_order():
     found = classes(
         CLASSES
         + """
@@ -108,25 +108,25 @@ def test_the_most_specific_rule_wins_wherever_it_stands():
         "jwt:https://idp#mtls:x": "default",
         "key:1": "default",
     }
-    assert {name: found.of(somebody(name)).name for name in expected} == expected
+    assert {name: found.of(principal(name)).name for name in expected} == expected
 
 
-def test_of_two_patterns_as_long_the_first_wins():
+def test_of_two_patterns_of_one_length_the_first_wins():
     one, other = '"mtls:*.example.org" = "a"\n', '"mtls:batch.example.*" = "b"\n'
-    assert classes(f"{CLASSES}[principals]\n{one}{other}").of(somebody("mtls:batch.example.org")).name == "b"
+    assert classes(f"{CLASSES}[principals]\n{one}{other}").of(principal("mtls:batch.example.org")).name == "b"
     one, other = '"mtls:x.*" = "a"\n', '"mtls:*.y" = "b"\n'
-    assert classes(f"{CLASSES}[principals]\n{one}{other}").of(somebody("mtls:x.y")).name == "a"
-    assert classes(f"{CLASSES}[principals]\n{other}{one}").of(somebody("mtls:x.y")).name == "b"
+    assert classes(f"{CLASSES}[principals]\n{one}{other}").of(principal("mtls:x.y")).name == "a"
+    assert classes(f"{CLASSES}[principals]\n{other}{one}").of(principal("mtls:x.y")).name == "b"
 
 
-def test_no_name_is_its_own_pattern():
-    """A subject of a token may have a star in it, and is then no more than the pattern grants."""
+def test_a_star_in_a_name_is_not_a_pattern():
+    """The subject of a token may contain a star, and gets no more than the pattern grants."""
     found = classes(f'{CLASSES}[principals]\n"key:*" = "a"\n"jwt:idp#*" = "b"\n')
-    assert found.of(somebody("jwt:idp#*")).name == "b"
-    assert found.of(somebody("jwt:*")).name == "default"
+    assert found.of(principal("jwt:idp#*")).name == "b"
+    assert found.of(principal("jwt:*")).name == "default"
 
 
-def test_who_has_no_name_is_anonymous():
+def test_a_caller_without_a_principal_is_anonymous():
     assert classes(CLASSES).of(None).name == "default"
     assert classes(f"{CLASSES}[classes.anonymous]\n").of(None).name == "anonymous"
 
@@ -145,9 +145,9 @@ def test_who_has_no_name_is_anonymous():
         ("", "peer:unknown"),
     ],
 )
-def test_who_has_no_name_is_counted_by_host(peer, subject):
+def test_a_caller_without_a_principal_is_counted_by_host(peer, subject):
     assert subject_of(None, peer) == subject
-    assert subject_of(somebody("key:1"), peer) == "key:1"
+    assert subject_of(principal("key:1"), peer) == "key:1"
 
 
 D = "[classes.default]\n"
@@ -191,14 +191,14 @@ D = "[classes.default]\n"
         (f"{D}{D}", "quotas.toml, line 2: not valid TOML: "),
     ],
 )
-def test_a_mistake_is_told_with_its_place_and_what_to_do(text, fault):
+def test_a_mistake_is_reported_with_its_line_and_what_to_do(text, fault):
     with pytest.raises(RulesError) as error:
         classes(text)
     assert fault in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_every_key_is_told_at_its_own_line():
+def test_a_fault_is_placed_at_the_line_of_its_key():
     text = f"{FULL}[classes.batch]\nrequests_per_second = 1\nburst = 0\n"
     with pytest.raises(RulesError, match=r"line 12: "):
         classes(text)
@@ -210,7 +210,7 @@ def test_the_built_in_classes_and_the_example_are_good():
     whole = found.classes["default"]
     assert len(whole.buckets) == 4
     assert len(whole.slots(stream=True)) == 2
-    # The longest recording a server takes unless it is told otherwise fits at once.
+    # The longest recording that a server takes by default fits into the burst.
     assert min(charge.bucket.burst for charge in whole.charges(audio_seconds=1)) >= 4 * 3600
     written = dict(line.split(" = ") for line in BUILT_IN.splitlines()[1:-1])
     assert dict(limits(whole)) == written | {"bytes_burst": "1073741824", "priority": "normal"}
@@ -219,7 +219,7 @@ def test_the_built_in_classes_and_the_example_are_good():
     assert example.principals
 
 
-def test_changes_are_told_in_a_line():
+def test_changes_are_summed_up_in_one_line():
     new = classes(
         FULL.replace("burst = 20", "burst = 40").replace("calls_in_flight = 8\n", "")
         + '[classes.partner]\n[principals]\n"key:*" = "partner"\n"key:2" = "partner"\n'
@@ -279,13 +279,13 @@ class TestFile:
         assert "cannot be read" in caplog.text
 
     async def test_the_file_is_followed(self, tmp_path):
-        path, told = tmp_path / "quotas.toml", asyncio.Event()
+        path, recorded = tmp_path / "quotas.toml", asyncio.Event()
         path.write_text(FULL)
-        file = RulesFile(path, parse, lambda _: told.set(), 0.01)
+        file = RulesFile(path, parse, lambda _: recorded.set(), 0.01)
         await file.start()
         path.write_text(FULL + "[classes.more]\n")
         async with asyncio.timeout(60):
-            await told.wait()
+            await recorded.wait()
         assert "more" in file.current.classes
         await file.close()
         await file.close()

@@ -40,7 +40,7 @@ async def test_a_call_goes_on_in_its_callers_trace(delivered, kinds, kind) -> No
     assert (trace.name, trace.code, trace.why, trace.reason) == (f"{SERVICE}/{kind}", grpc.StatusCode.OK, "sampled", "")
     assert (trace.span.trace, trace.parent.span_id, trace.parent.state) == (TRACE, int(SPAN, 16), "vendor=1")
     assert (trace.request_id, trace.peer[:15]) == ("mine", "ipv4:127.0.0.1:")
-    inner, outer = trace.ran
+    inner, outer = trace.stage_spans
     assert (inner.stage.name, inner.parent_id) == ("inner", outer.span_id)
     assert (outer.stage.name, outer.parent_id) == ("outer", trace.span.span_id)
     assert outer.stage.attributes == {"bytes": 6, "container": "wav"}
@@ -74,7 +74,7 @@ async def test_a_trace_says_how_the_call_ended_and_why(delivered, kind, deed, co
         assert await ends(start(channel, kind, deed)) == code
         trace = await delivered.one()
     assert (trace.code, trace.reason, trace.exception) == (code, reason, exception)
-    assert all(ran.stage.error for ran in trace.ran)
+    assert all(span.stage.error for span in trace.stage_spans)
     assert SECRET not in repr(trace)
 
 
@@ -91,7 +91,7 @@ async def test_a_deadline_and_a_cancellation_are_told_apart(delivered, kinds, ki
         await ending
         cancelled = await delivered.one()
     assert (late.code, cancelled.code) == (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
-    assert [ran.stage.error for ran in cancelled.ran] == ["CancelledError"] * 2
+    assert [span.stage.error for span in cancelled.stage_spans] == ["CancelledError"] * 2
 
 
 async def test_a_caller_that_leaves_while_it_is_being_answered_has_cancelled(delivered, kinds) -> None:
@@ -124,8 +124,8 @@ async def test_what_a_guard_refuses_is_in_the_trace_with_the_stage_that_refused(
             await answer(start(channel, "UnaryUnary"))
             trace = await delivered.one()
         assert trace.principal == name
-        assert [ran.stage.name for ran in trace.ran] == ["authenticate", "inner", "outer"]
-        assert trace.ran[0].parent_id == trace.span.span_id
+        assert [span.stage.name for span in trace.stage_spans] == ["authenticate", "inner", "outer"]
+        assert trace.stage_spans[0].parent_id == trace.span.span_id
 
 
 async def test_methods_that_nobody_serves_share_one_name_and_probes_leave_no_trace(delivered) -> None:
@@ -149,7 +149,7 @@ async def test_of_calls_that_were_not_chosen_the_faults_are_kept_whole(delivered
     assert [(trace.why, trace.code, trace.span.sampled) for trace in (first, second)] == [
         ("error", grpc.StatusCode.INTERNAL, False)
     ] * 2
-    assert [ran.stage.name for ran in first.ran] == ["inner", "outer"]
+    assert [span.stage.name for span in first.stage_spans] == ["inner", "outer"]
     assert second.span.trace == TRACE
 
 
@@ -171,7 +171,7 @@ async def test_where_nothing_is_kept_afterwards_stages_are_not_remembered(delive
     async with serving(tracing(delivered, ratio=0.0, keep_codes=frozenset()), Witness(), kinds=kinds) as channel:
         await ends(start(channel, "UnaryUnary", "fail"))
     assert delivered.calls.empty()
-    assert [trace.ran for trace in known] == [[]]
+    assert [trace.stage_spans for trace in known] == [[]]
     assert kinds.ids[0].startswith(known[0].span.trace)  # logs name it all the same
 
 
@@ -206,7 +206,7 @@ async def test_calls_at_a_time_keep_their_own_traces(delivered) -> None:
         traces = [await delivered.one() for _ in parents]
     assert {trace.span.trace for trace in traces} == parents
     for trace in traces:
-        inner, outer = trace.ran
+        inner, outer = trace.stage_spans
         assert (inner.parent_id, outer.parent_id) == (outer.span_id, trace.span.span_id)
 
 
@@ -236,7 +236,7 @@ async def test_stages_over_the_most_are_counted(delivered) -> None:
         with stage("window") as window:
             pass
         trace.begin_stage(window)(window)
-    assert (len(trace.ran), trace.left_out, trace.size) == (MAX_SPANS, 3, MAX_SPANS + 1)
+    assert (len(trace.stage_spans), trace.left_out, trace.size) == (MAX_SPANS, 3, MAX_SPANS + 1)
 
 
 async def test_what_a_task_left_behind_does_is_not_the_calls() -> None:
@@ -246,13 +246,13 @@ async def test_what_a_task_left_behind_does_is_not_the_calls() -> None:
         end = trace.begin_stage(late)
     trace.open = False
     end(late)
-    assert trace.ran == []
+    assert trace.stage_spans == []
     assert current_span() == before
 
 
 def test_a_batch_is_linked_to_each_of_its_calls_once(delivered) -> None:
     chosen, other = call_trace(sampled=True), call_trace(sampled=False)
-    Batches(delivered).ended([chosen, other, chosen, None], 0.5, failed=False, items=4, padding=0.25)
+    Batches(delivered).record([chosen, other, chosen, None], 0.5, failed=False, items=4, padding=0.25)
     (batch,) = delivered.others
     assert batch.calls == [chosen.span, other.span]
     assert batch.attributes == {"items": 4, "padding": 0.25}
@@ -261,9 +261,9 @@ def test_a_batch_is_linked_to_each_of_its_calls_once(delivered) -> None:
 
 
 def test_a_batch_of_calls_that_were_not_chosen_waits_for_one_that_is_kept(delivered) -> None:
-    Batches(delivered).ended([None], 0.5, failed=False)
+    Batches(delivered).record([None], 0.5, failed=False)
     call = call_trace(sampled=False)
-    Batches(delivered).ended([call], 0.5, failed=True)
+    Batches(delivered).record([call], 0.5, failed=True)
     assert delivered.others == []
     assert not call.batches[0].delivered
 
@@ -274,7 +274,7 @@ async def test_a_call_that_is_kept_brings_the_batches_it_was_in(delivered) -> No
     class Engine(CallInterceptor):
         @asynccontextmanager
         async def around(self, method, context):
-            batches.ended([current_trace()], 0.5, failed=True)
+            batches.record([current_trace()], 0.5, failed=True)
             yield
 
     async with serving(tracing(delivered, ratio=0.0), Engine()) as channel:

@@ -257,7 +257,7 @@ async def test_the_library_urls_are_taken(url, postgres):
     name = url.rpartition("/")[2]
     for form in (
         url.replace("+asyncpg", "") + "?sslmode=prefer",
-        f"postgres://{pg.USER}:{pg._QUOTED_PASSWORD}@/{name}?host={postgres._home}&port={postgres.port}",
+        postgres.socket_url(name),
     ):
         store = KeyStore(form)
         await store.migrate()

@@ -30,6 +30,10 @@ class FieldViolation:
     description: str
 
 
+class StartError(Exception):
+    """The service cannot start; the message, one line, says why and what to do."""
+
+
 class AlignerError(Exception):
     """A failure the caller can understand. Raise a subclass."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -12,7 +12,6 @@ from aligner_svc.audio.encoding import Encoding
 from aligner_svc.config.limits import Limits
 from aligner_svc.domain import Alignment, Caller, Timing, Token, Warning, Word, WordStatus
 from aligner_svc.engines.base import Engine, EngineResult, Span
-from aligner_svc.engines.qwen.words import LANGUAGES as QWEN_LANGUAGES
 from aligner_svc.errors import InvalidArgumentError, UnsupportedError
 from aligner_svc.text import normalise_language
 from aligner_svc.text.characters import check_characters
@@ -63,10 +62,14 @@ async def _admit(decoded: Decoded) -> None: ...
 class Pipeline:
     """One for all calls; it holds nothing of any."""
 
-    def __init__(self, decoder: Decoder, engine: Engine, limits: Limits) -> None:
+    def __init__(
+        self, decoder: Decoder, engine: Engine, limits: Limits, other_languages: Mapping[str, Collection[str]] | None = None
+    ) -> None:
+        """`other_languages`: those of other engines, by the engine's name."""
         self._decoder = decoder
         self._engine = engine
         self._limits = limits
+        self._other_languages = other_languages or {}
 
     def language(self, tag: str) -> str:
         """The engine's name for a BCP-47 tag. Raises InvalidArgumentError, or UnsupportedError for another engine's language."""
@@ -74,12 +77,11 @@ class Pipeline:
         if language in self._engine.languages:
             return language
         served = ", ".join(sorted(self._engine.languages))
-        if language in QWEN_LANGUAGES:
-            message = (
-                f"this server runs {self._engine.name}, which aligns {served}; '{language}' needs the engine Qwen3-ForcedAligner"
-            )
+        other = next((name for name, languages in self._other_languages.items() if language in languages), None)
+        if other is not None:
+            message = f"this server runs {self._engine.name}, which aligns {served}; '{language}' needs the engine {other}"
             raise UnsupportedError("LANGUAGE_UNSUPPORTED", message, field="config.language")
-        known = ", ".join(sorted(QWEN_LANGUAGES))
+        known = ", ".join(sorted(self._engine.languages.union(*self._other_languages.values())))
         raise InvalidArgumentError(
             "LANGUAGE_UNKNOWN", f"'{language}' is not a language aligned here: {known}", field="config.language"
         )
@@ -119,7 +121,7 @@ class Pipeline:
             total=time.perf_counter() - began,
         )
         return Alignment(
-            words=await off_loop(len(tokens), _words, tokens, result),
+            words=await off_loop(_words, tokens, result, words=len(tokens)),
             audio_seconds=seconds,
             engine=self._engine.name,
             language=language,
@@ -132,15 +134,15 @@ class Pipeline:
         self.check_transcript(len(transcript))
         if not transcript.strip():
             raise InvalidArgumentError("TRANSCRIPT_EMPTY", "the transcript is empty", field="config.transcript")
-        weight = len(transcript) // _LETTERS_A_WORD
-        await off_loop(weight, check_characters, transcript)
-        composed = await off_loop(weight, Composed.of, transcript)
+        words = len(transcript) // _LETTERS_A_WORD
+        await off_loop(check_characters, transcript, words=words)
+        composed = await off_loop(Composed.of, transcript, words=words)
         tokens = await self._engine.tokenise(composed.text, language)
         check_words(len(tokens), self._limits.transcript_words)
         if not any(token.spoken for token in tokens):
             message = f"the transcript holds no words that can be read in '{language}'"
             raise InvalidArgumentError("TRANSCRIPT_NO_WORDS", message, field="config.transcript")
-        return await off_loop(len(tokens), composed.tokens, tokens)
+        return await off_loop(composed.tokens, tokens, words=len(tokens))
 
     def _fit(self, spoken: Sequence[Token], seconds: float, language: str) -> tuple[Warning, ...]:
         words = sum(len(token.spoken) for token in spoken)

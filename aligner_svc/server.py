@@ -6,28 +6,27 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from google.rpc import status_pb2
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha import reflection
 
-from aligner_svc.api.v1 import aligner_pb2, aligner_pb2_grpc
+from aligner_svc.api.v1 import aligner_pb2_grpc
 from aligner_svc.audio.decode import Decoder
 from aligner_svc.config import Settings
 from aligner_svc.config.limits import MIB
-from aligner_svc.engines.base import Engine, EngineStartError
-from aligner_svc.errors import AlignerError
+from aligner_svc.engines.base import Engine
+from aligner_svc.errors import StartError
 from aligner_svc.health.grpc_health import GrpcHealth
 from aligner_svc.pipeline import Pipeline
 from aligner_svc.rpc.servicer import AlignerServicer
-from aligner_svc.rpc.status import internal_status, to_status
+from aligner_svc.rpc.services import ALIGNER, HEALTH
 from aligner_svc.telemetry.logs.pipeline import Logs, open_logs
-from aligner_svc.transport.bind import ListenError, check_exposure, parse, take
+from aligner_svc.transport.bind import check_exposure, parse, take
 from aligner_svc.transport.channel_options import ChannelOptions
-from aligner_svc.wiring.chain import GuardError, Guards
-from aligner_svc.wiring.engines import accepted, build_engine
+from aligner_svc.wiring.chain import Guards
+from aligner_svc.wiring.engines import OTHER_LANGUAGES, accepted, build_engine
 from aligner_svc.workers import WorkerDiedError
 
 if TYPE_CHECKING:
@@ -36,16 +35,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_ALIGNER = aligner_pb2.DESCRIPTOR.services_by_name["Aligner"]
-_HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
-_REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
-SERVICE_NAME = _ALIGNER.full_name
 _TEXT_ROOM = 4
 """Bytes UTF-8 needs for a code point at most."""
-
-
-class StartError(Exception):
-    """The service cannot start; the message says why and what to do."""
 
 
 class Service:
@@ -56,30 +47,20 @@ class Service:
         self._settings = settings
         self.address = ""
         """HOST:PORT in use, once started."""
-        served, exempt = _methods(_ALIGNER, _HEALTH, _REFLECTION), _methods(_HEALTH)
-        try:
-            self._listen = parse(settings.server.listen)
-            check_exposure(self._listen, settings)
-            self._traces = _traces(settings, served, exempt, lambda: self.address)
-            self._measuring = _measuring(settings)
-            self._guards = Guards(
-                settings,
-                _describe,
-                served=served,
-                streams={f"/{SERVICE_NAME}/StreamAlign"},
-                exempt=exempt,
-                tracing=self._traces.interceptor if self._traces is not None else None,
-                metrics=self._measuring.metrics if self._measuring is not None else None,
-            )
-        except (ListenError, GuardError) as error:
-            raise StartError(str(error)) from None
+        self._listen = parse(settings.server.listen)
+        check_exposure(self._listen, settings)
+        self._traces = _traces(settings, lambda: self.address)
+        self._measuring = _measuring(settings)
         watch = self._traces.watch if self._traces is not None else None
         if self._measuring is not None:
             watch = self._measuring.watch(watch)
-        try:
-            self.engine: Engine = engine or build_engine(settings, self._on_engine, watch)
-        except EngineStartError as error:
-            raise StartError(str(error)) from None
+        self.engine: Engine = engine or build_engine(settings, self._on_engine, watch)
+        self._guards = Guards(
+            settings,
+            self.engine.capacity,
+            tracing=self._traces.interceptor if self._traces is not None else None,
+            metrics=self._measuring.metrics if self._measuring is not None else None,
+        )
         self._limits = accepted(settings.limits, self.engine)
         self.decoder = Decoder(settings.decode, self._limits, settings.decode.sandbox)
         self._health = GrpcHealth()
@@ -95,10 +76,6 @@ class Service:
         server = self._build_server()
         try:
             self.address = str(take(server, self._listen, self._guards.credentials))
-        except ListenError as error:
-            await self.close()
-            raise StartError(str(error)) from None
-        try:
             await self._guards.start()
             if self._traces is not None:
                 await self._traces.export.start()
@@ -111,9 +88,6 @@ class Service:
         except WorkerDiedError as error:
             await self.close(grace=0)
             raise StartError(f"a worker process does not come up: {error}") from None
-        except (EngineStartError, GuardError, ListenError) as error:
-            await self.close(grace=0)
-            raise StartError(str(error)) from None
         except BaseException:
             await self.close(grace=0)
             raise
@@ -160,7 +134,7 @@ class Service:
         return self._measuring.server.address if self._measuring is not None else ""
 
     def _dropped(self) -> dict[str, Callable[[], int]]:
-        """What was lost on its way out, by what it was."""
+        """Dropped-record counters by kind."""
         dropped = dict(self._guards.dropped)
         traces = self._traces
         if traces is not None:
@@ -168,12 +142,12 @@ class Service:
         return dropped
 
     async def _report(self, status: int) -> None:
-        for name in ("", SERVICE_NAME):
+        for name in ("", ALIGNER):
             await self._health.set(name, status)
 
     def _build_server(self) -> aio.Server:
         limits = self._limits
-        pipeline = Pipeline(self.decoder, self.engine, limits)
+        pipeline = Pipeline(self.decoder, self.engine, limits, OTHER_LANGUAGES)
         # Twice the limit is let in, so that a file somewhat over it gets our answer and not the transport's.
         most = max(2 * limits.unary_audio_bytes, limits.stream_chunk_bytes) + _TEXT_ROOM * limits.transcript_chars + MIB
         wanted = self._settings.connections
@@ -190,7 +164,7 @@ class Service:
         aligner_pb2_grpc.add_AlignerServicer_to_server(servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         # Open in the dev profile; elsewhere the policy asks for the admin scope.
-        reflection.enable_server_reflection((SERVICE_NAME, _HEALTH.full_name), server)
+        reflection.enable_server_reflection((ALIGNER, HEALTH), server)
         return server
 
 
@@ -240,32 +214,21 @@ async def _serve(settings: Settings, logs: Logs) -> int:
 
 
 def _measuring(settings: Settings) -> Measuring | None:
-    """prometheus-client is imported where metrics are wanted alone. Raises ListenError."""
+    """prometheus-client is imported only where metrics are asked for. Raises StartError."""
     if settings.metrics.listen is None:
         return None
     from aligner_svc.wiring.metrics import Measuring  # noqa: PLC0415
-    from interceptors.metrics import kinds  # noqa: PLC0415
 
-    services: tuple[Any, ...] = (_ALIGNER, _HEALTH, _REFLECTION)  # their stubs do not agree on a descriptor's class
-    return Measuring(settings, kinds(*services), _describe)
+    return Measuring(settings)
 
 
-def _traces(settings: Settings, served: frozenset[str], exempt: frozenset[str], address: Callable[[], str]) -> Traces | None:
-    """OpenTelemetry is imported where traces are wanted alone. Raises StartError."""
+def _traces(settings: Settings, address: Callable[[], str]) -> Traces | None:
+    """OpenTelemetry is imported only where traces are asked for. Raises StartError."""
     if settings.tracing.endpoint is None:
         return None
-    from aligner_svc.wiring.tracing import Traces, TracingError  # noqa: PLC0415
+    from aligner_svc.wiring.tracing import Traces  # noqa: PLC0415
 
     try:
-        return Traces(settings, _describe, served=served, exempt=exempt, address=address)
-    except (TracingError, ValueError) as error:
+        return Traces(settings, address)
+    except ValueError as error:
         raise StartError(f"tracing: {error}") from None
-
-
-def _methods(*services: Any) -> frozenset[str]:
-    """Of all of them, as "/package.Service/Method"."""
-    return frozenset(f"/{service.full_name}/{method.name}" for service in services for method in service.methods)
-
-
-def _describe(error: Exception) -> status_pb2.Status:
-    return to_status(error) if isinstance(error, AlignerError) else internal_status()

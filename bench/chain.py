@@ -32,12 +32,11 @@ from typing import Any
 import grpc
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
-from google.rpc import status_pb2
 from grpc import aio
 
 from aligner_svc.api.v1 import aligner_pb2
 from aligner_svc.rpc.request_facts import AudioEstimate
-from aligner_svc.rpc.status import DOMAIN, internal_status
+from aligner_svc.rpc.status import DOMAIN
 from aligner_svc.telemetry.audit.log import AuditLog
 from aligner_svc.telemetry.logs.pipeline import open_logs
 from aligner_svc.telemetry.metrics import Metrics
@@ -45,11 +44,9 @@ from aligner_svc.wiring.chain import DEFAULT_POLICY
 from interceptors import Audit, Authenticate, Authorise, Chain, HeaderLimits, Recovery, RequestId, Requests
 from interceptors.abuse.interceptor import Abuse, AbuseRules
 from interceptors.access_log import AccessLog
-from interceptors.auth.authenticate import Methods
 from interceptors.auth.jwt.access_token import TokenRules
 from interceptors.auth.jwt.authenticator import JwtAuthenticator
 from interceptors.auth.jwt.jwks import FileKeys
-from interceptors.auth.mtls import thumbprint
 from interceptors.auth.policy import Policy
 from interceptors.overload.admission import Priority
 from interceptors.overload.interceptor import Overload
@@ -82,10 +79,6 @@ def null() -> grpc.GenericRpcHandler:
     return grpc.method_handlers_generic_handler(service, {name: grpc.unary_unary_rpc_method_handler(align, parse, write)})
 
 
-def describe(error: Exception) -> status_pb2.Status:
-    return internal_status()
-
-
 @dataclass
 class Stage:
     """One server: its port while it runs, and what was measured. Times in seconds."""
@@ -107,37 +100,35 @@ async def stages(folder: Path, stack: AsyncExitStack) -> list[tuple[str, Sequenc
     await tokens.start()
     stack.push_async_callback(tokens.close)
     served = {METHOD}
-    text = files("aligner_svc").joinpath(DEFAULT_POLICY).read_text(encoding="utf-8")
+    text = files("aligner_svc.wiring").joinpath(DEFAULT_POLICY).read_text(encoding="utf-8")
     policy = Policy.parse(text, DEFAULT_POLICY, {METHOD, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"})
-    abuse = Abuse(AbuseRules(), exempt=(), record=audit.record, describe=describe, trusted=())
+    abuse = Abuse(AbuseRules(), exempt=(), record=audit.record, trusted=())
     limit = AdaptiveLimit(LimitRules(initial=1000, highest=1000))
     memory = MemoryStore()
     quota = _quota(memory)
     guards: list[tuple[str, aio.ServerInterceptor]] = [
-        ("recovery", Recovery(describe, DOMAIN)),
+        ("recovery", Recovery(DOMAIN)),
         ("request id", RequestId()),
-        ("audit", Audit(audit.record, describe)),
+        ("audit", Audit(audit.record)),
         ("header limits", HeaderLimits(64, 8192)),
         (
             "authenticate",
-            Authenticate(
-                Methods(tokens=tokens), thumbprint=thumbprint, exempt=(), overtime=3600.0, record=audit.record, domain=DOMAIN
-            ),
+            Authenticate([tokens], exempt=(), expiry_grace=3600.0, record=audit.record, domain=DOMAIN),
         ),
         ("authorise", Authorise(lambda: policy, served=served, exempt=(), dry_run=False, record=audit.record)),
         ("abuse", abuse),
         ("quota", quota),
         ("overload", Overload(limit, exempt=(), priority=lambda call: Priority.NORMAL)),
     ]
-    metrics = Metrics({METHOD: "unary"}, describe, quota_class=lambda call: "default")
+    metrics = Metrics({METHOD: "unary"}, quota_class=lambda call: "default")
     logs = open_logs("json", stream=stack.enter_context((folder / "log").open("w")))
     stack.callback(logs.close)
-    tracing = Tracing(lambda trace: None, Sampling(SamplingRules(0.1)), describe, served=served)
+    tracing = Tracing(lambda trace: None, Sampling(SamplingRules(0.1)), served=served)
     grown: list[tuple[str, Sequence[aio.ServerInterceptor]]] = [("bare grpc.aio", ()), ("requests", (Requests(),))]
     for count, (name, _) in enumerate(guards, 1):
         grown.append((name, (*(guard for _, guard in guards[:count]), Requests())))
     seen: list[aio.ServerInterceptor] = [guard for _, guard in guards]
-    counted = (*seen[:2], metrics.rpc, AccessLog(describe), *seen[2:], Requests(), metrics.rpc.messages)
+    counted = (*seen[:2], metrics.rpc, AccessLog(), *seen[2:], Requests(), metrics.rpc.messages)
     grown.append((SEEN, counted))
     grown.append((TRACED, (*counted[:2], tracing, *counted[2:])))
     if shutil.which("redis-server"):

@@ -19,7 +19,7 @@ from aligner_svc.config.limits import DecodeSettings, ServerSettings
 from aligner_svc.config.protection import QuotaSettings
 from aligner_svc.config.security import AuditSettings, AuthSettings, Issuer, JwtSettings
 from aligner_svc.domain import Caller, Clip, ProgressSink, Token, WordStatus
-from aligner_svc.engines.base import EngineResult, Span
+from aligner_svc.engines.base import Capacity, EngineReport, EngineResult, Span
 from aligner_svc.errors import LimitExceededError
 from aligner_svc.server import Service
 from aligner_svc.telemetry.logs.pipeline import open_logs
@@ -35,6 +35,8 @@ class Lanes:
     name = "lanes"
     languages = frozenset({"en"})
     max_seconds = None
+    capacity = Capacity(lowest=LANES, at_once=LANES)
+    report = EngineReport()
 
     def __init__(self) -> None:
         self._slots = asyncio.Semaphore(LANES)

@@ -11,13 +11,13 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import grpc
-from google.rpc import code_pb2, status_pb2
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
 from interceptors import CallRefusedError, Chain, HeaderLimits, Recovery, RequestId, Requests
-from interceptors.overload.admission import Priority, working
+from interceptors.calls.call import current_call
+from interceptors.overload.admission import Priority
 from interceptors.overload.interceptor import Overload
 from interceptors.overload.limit import AdaptiveLimit, LimitRules
 from interceptors.overload.pressure import Groups, Pressure
@@ -41,7 +41,10 @@ class Lanes(grpc.GenericRpcHandler):
     async def _align(self, request: bytes, context: Any) -> bytes:
         if self._waiting >= QUEUE:
             raise CallRefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "ENGINE_QUEUE_FULL", "full", retry_after=1.0)
-        async with working() as work:
+        call = current_call()
+        assert call is not None
+        assert call.admission is not None
+        async with call.admission.working() as timer:
             came = time.monotonic()
             self._waiting += 1
             try:
@@ -53,7 +56,7 @@ class Lanes(grpc.GenericRpcHandler):
                 await asyncio.sleep(WORK)
             finally:
                 self._slots.release()
-            work.done(began - came, time.monotonic() - began)
+            timer.waited, timer.worked = began - came, time.monotonic() - began
         return b""
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:
@@ -70,7 +73,7 @@ async def _serve(adaptive: bool, pipe: Connection) -> None:
     await pressure.start()
     limit = AdaptiveLimit(LimitRules(lowest=LANES, initial=2 * LANES, highest=LANES + QUEUE)) if adaptive else None
     overload = Overload(limit, exempt=HEALTH, priority=lambda call: Priority.NORMAL, pressure=pressure)
-    guards = Chain((Recovery(_describe, "bench"), RequestId(), HeaderLimits(64, 8192), overload, Requests()))
+    guards = Chain((Recovery("bench"), RequestId(), HeaderLimits(64, 8192), overload, Requests()))
     server = aio.server(interceptors=(guards,))
     health = health_aio.HealthServicer()
     await health.set("", health_pb2.HealthCheckResponse.SERVING)
@@ -83,10 +86,6 @@ async def _serve(adaptive: bool, pipe: Connection) -> None:
         await asyncio.to_thread(pipe.recv)
     await server.stop(0)
     await pressure.close()
-
-
-def _describe(error: Exception) -> status_pb2.Status:
-    return status_pb2.Status(code=code_pb2.INTERNAL, message="internal error")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from interceptors.audit import Audit
 from interceptors.auth.authenticate import Authenticate
 from interceptors.auth.authorise import Authorise
 from interceptors.calls.call import Call, current_call
-from interceptors.calls.outcome import Describe, outcome
+from interceptors.calls.outcome import outcome
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.handlers.base import CallInterceptor, Chain, Wrapping
@@ -35,7 +35,6 @@ __all__ = [
     "CallInterceptor",
     "CallRefusedError",
     "Chain",
-    "Describe",
     "Event",
     "HeaderLimits",
     "Overload",
@@ -52,7 +51,6 @@ __all__ = [
 
 
 def chain(
-    describe: Describe,
     domain: str,
     *,
     max_metadata_entries: int,
@@ -75,7 +73,7 @@ def chain(
     """
     guards: tuple[Wrapping | None, ...] = (
         # Outermost: what the interceptors below raise must not reach a client as exception text either.
-        Recovery(describe, domain),
+        Recovery(domain),
         # Before anything that logs or refuses, so that every line and every refusal carries the id.
         RequestId(),
         # Around all that takes time; within the request id, which a trace names.
@@ -84,7 +82,7 @@ def chain(
         metrics,
         access_log,
         # Around every guard that refuses and around the servicer, whose errors it records too.
-        Audit(record, describe) if record is not None else None,
+        Audit(record) if record is not None else None,
         # Before anything is looked at: a blocked address costs nothing. Outside of what refuses, whose refusals it counts.
         abuse,
         # Before anything that reads headers.

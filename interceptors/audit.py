@@ -1,34 +1,31 @@
-"""A refusal that concerns who calls, and an error of the server, each leave one record."""
+"""Records a security event for each refusal that concerns the principal, and for each error of the server."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import grpc
-from google.rpc import code_pb2, status_pb2
 from grpc import aio
 
-from interceptors.calls.call import Call, Context, current_call
+from interceptors.calls.call import Context, current_call
 from interceptors.calls.refusal import CallRefusedError
-from interceptors.calls.security_event import Event, Record, SecurityEvent
+from interceptors.calls.security_event import Event, Record, SecurityEvent, of_call
 from interceptors.handlers.base import CallInterceptor
 
 _EVENTS = {
     grpc.StatusCode.UNAUTHENTICATED: Event.AUTHENTICATION_FAILED,
-    grpc.StatusCode.UNAVAILABLE: Event.AUTHENTICATION_FAILED,  # could not be judged, and so was not let in
+    grpc.StatusCode.UNAVAILABLE: Event.AUTHENTICATION_FAILED,  # the credential could not be verified
     grpc.StatusCode.PERMISSION_DENIED: Event.AUTHORISATION_DENIED,
 }
 _CHECKS = {"key_revoked": Event.KEY_USED_AFTER_REVOCATION}
 
 
 class Audit(CallInterceptor):
-    """`describe`: the status an exception is told as; INTERNAL is an error of the server's own."""
+    """Records refused credentials, denied calls and errors of the server."""
 
-    def __init__(self, record: Record, describe: Callable[[Exception], status_pb2.Status]) -> None:
+    def __init__(self, record: Record) -> None:
         self._record = record
-        self._describe = describe
 
     @asynccontextmanager
     async def around(self, method: str, context: Context) -> AsyncIterator[None]:
@@ -42,20 +39,5 @@ class Audit(CallInterceptor):
                 self._record(of_call(SecurityEvent(event, refused.check, refused.principal), current_call()))
             raise
         except Exception as error:
-            if self._describe(error).code == code_pb2.INTERNAL:
-                self._record(of_call(SecurityEvent(Event.SERVER_ERROR, type(error).__name__), current_call()))
+            self._record(of_call(SecurityEvent(Event.SERVER_ERROR, type(error).__name__), current_call()))
             raise
-
-
-def of_call(event: SecurityEvent, call: Call | None) -> SecurityEvent:
-    """The event with what is known of the call."""
-    if call is None:
-        return event
-    return replace(
-        event,
-        principal=event.principal or (call.principal.name if call.principal else ""),
-        request_id=call.request_id,
-        peer=call.peer,
-        method=call.method,
-        user_agent=call.user_agent,
-    )

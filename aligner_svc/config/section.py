@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Callable, Collection
+from ipaddress import ip_address
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -10,13 +13,13 @@ from pydantic_settings import NoDecode
 
 
 class Section(BaseModel):
-    """One concern's settings: a misspelled name is an error, and nothing changes once read."""
+    """A section of the settings: unknown names are errors, and values are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def split_names(value: Any) -> Any:
-    """From a variable: names with commas between them. From the file: a list."""
+    """Split the comma-separated names of a variable; a list from the file is returned as it is."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
@@ -24,10 +27,28 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_names)]
 
 
 def check_url(value: str) -> None:
-    """https, or http on loopback: whoever can change the keys on their way can sign as the issuer. Raises ValueError."""
+    """Raises ValueError unless it is https, or http on loopback: anyone who can alter the keys can forge tokens."""
     parts = urlsplit(value)
-    if parts.scheme == "https" and parts.hostname:
-        return
-    if parts.scheme == "http" and parts.hostname in {"localhost", "127.0.0.1", "::1"}:
-        return
-    raise ValueError("an https URL is needed (http on localhost alone)")
+    host = parts.hostname or ""
+    if not host or (parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host))):
+        raise ValueError("an https URL is needed (http only on localhost)")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`: localhost or a loopback address. Does not resolve names."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def one_of(kind: str, known: Collection[str]) -> Callable[[str], str]:
+    """A validator for a name that has to be one of `known`, which may grow until it runs."""
+
+    def check(value: str) -> str:
+        if value not in known:
+            near = difflib.get_close_matches(value, known, n=1)
+            raise ValueError(f"no such {kind}: " + (f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"))
+        return value
+
+    return check

@@ -9,23 +9,23 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from aligner_svc.config.engine import EngineSettings, QwenSettings
 from aligner_svc.config.limits import DecodeSettings, Limits, ServerSettings, StreamSettings
 from aligner_svc.config.protection import AbuseSettings, AntivirusSettings, ConnectionSettings, OverloadSettings, QuotaSettings
-from aligner_svc.config.security import AuditSettings, AuthSettings, JwtSettings, KeySettings, TlsSettings
+from aligner_svc.config.security import METHODS, AuditSettings, AuthSettings, JwtSettings, KeySettings, TlsSettings
 from aligner_svc.config.telemetry import LogSettings, MetricsSettings, TracingSettings
 
 
 def toml_file() -> Path:
-    """The settings file, there or not."""
+    """The path of the settings file, which may not exist."""
     return Path(os.environ.get("ALIGNER_CONFIG", "aligner.toml"))
 
 
 class Settings(BaseSettings):
-    """Everything that can be set."""
+    """All settings."""
 
     model_config = SettingsConfigDict(
         env_prefix="ALIGNER_", env_nested_delimiter="__", extra="forbid", frozen=True, toml_file="aligner.toml"
@@ -50,6 +50,23 @@ class Settings(BaseSettings):
     tracing: TracingSettings = Field(default_factory=TracingSettings)
     antivirus: AntivirusSettings = Field(default_factory=AntivirusSettings)
     connections: ConnectionSettings = Field(default_factory=ConnectionSettings)
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Settings:
+        """Rules between sections. What depends on the address is checked by transport.bind, which resolves it."""
+        methods, tls = self.auth.methods, self.tls.certificate is not None
+        if self.server.profile == "dev" and (methods or tls):
+            given = [name for name, set_ in (("auth.methods", methods), ("tls.certificate", tls)) if set_]
+            verb = "are" if len(given) > 1 else "is"
+            raise ValueError(f"{' and '.join(given)} {verb} set, and the dev profile uses neither: start with --profile prod")
+        if self.server.profile == "prod" and not methods:
+            some = f"set ALIGNER_AUTH__METHODS to some of {', '.join(METHODS)}"
+            raise ValueError(f"the prod profile needs at least one authentication method: {some}")
+        if "jwt" in methods and not self.jwt.issuers:
+            raise ValueError("auth.methods has jwt, and no issuer is configured: set ALIGNER_JWT__ISSUERS")
+        if "mtls" in methods and self.tls.client_ca is None:
+            raise ValueError("auth.methods has mtls, and no client certificate is asked for: set ALIGNER_TLS__CLIENT_CA")
+        return self
 
     @classmethod
     def settings_customise_sources(

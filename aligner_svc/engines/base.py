@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from aligner_svc.domain import Caller, Clip, ProgressSink, Token, Warning, WordStatus
+from aligner_svc.errors import StartError
+
+if TYPE_CHECKING:
+    from aligner_svc.config import Settings
+    from aligner_svc.engines.batching import BatchWatch, QueueState
+    from aligner_svc.workers import WorkerPool
 
 
-class EngineStartError(Exception):
+class EngineStartError(StartError):
     """The engine cannot start; the message is one line that says why and what to do."""
 
 
@@ -34,6 +40,26 @@ class EngineResult:
     busy: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """How many calls overload protection may let through to an engine."""
+
+    lowest: int
+    """Calls that keep it busy: the adaptive limit never goes below."""
+    at_once: int
+    """Calls it works on at a time, those of a batch that is being filled included."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineReport:
+    """What an engine reports to metrics; the defaults fit one without a queue and without processes."""
+
+    state: Callable[[], QueueState] | None = None
+    slots: int = 1
+    """Batches it runs at a time."""
+    pools: Sequence[WorkerPool] = ()
+
+
 class Engine(Protocol):
     """An aligner. One instance serves every call of the process."""
 
@@ -48,6 +74,14 @@ class Engine(Protocol):
     @property
     def max_seconds(self) -> float | None:
         """Longest clip it takes, None: any."""
+
+    @property
+    def capacity(self) -> Capacity:
+        """For overload protection."""
+
+    @property
+    def report(self) -> EngineReport:
+        """For metrics."""
 
     async def start(self) -> None:
         """Load and warm up; the server reports ready only after it returns. Raises EngineStartError."""
@@ -70,3 +104,9 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Release processes and memory. Idempotent."""
+
+
+OnFailed: TypeAlias = Callable[[str | None], None]
+"""Called with the reason when the engine's device goes out of service, and with None when it is back."""
+Build: TypeAlias = "Callable[[Settings, OnFailed, BatchWatch | None], Engine]"
+"""What ENGINES in config/engine.py names: an engine from the settings. Raises EngineStartError."""

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from dataclasses import dataclass
 from hmac import compare_digest
 
 from aligner_svc.errors import DataLossError
 from aligner_svc.workers import Buffer
-
-_INLINE_BYTES = 256 * 1024
-"""More are hashed in a thread: SHA-256 takes 0.6 ms a MB, and lets go of the interpreter lock meanwhile."""
+from aligner_svc.workers.threads import off_loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +42,7 @@ class Arriving:
             raise DataLossError("AUDIO_SURPLUS", message, field="audio")
         if self._digest is None:
             return
-        if size <= _INLINE_BYTES:
-            self._digest.update(piece)
-        else:
-            await asyncio.to_thread(self._digest.update, piece)
+        await off_loop(self._digest.update, piece, size=size)
 
     def finish(self) -> None:
         """Nothing more comes. Raises DataLossError: AUDIO_INCOMPLETE, AUDIO_DIGEST_MISMATCH."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.audio.encoding import Encoding
+from aligner_svc.config.limits import Limits
 from aligner_svc.domain import Alignment, Word, WordStatus
 from aligner_svc.errors import InvalidArgumentError
 from aligner_svc.pipeline import Job, Stage
@@ -20,6 +23,7 @@ _STATUSES = {
     WordStatus.REPAIRED: pb.WORD_STATUS_REPAIRED,
     WordStatus.NOT_FOUND: pb.WORD_STATUS_NOT_FOUND,
 }
+_BATCH_WORDS = 256
 _STAGES = {Stage.DECODING: pb.Progress.STAGE_DECODING, Stage.ALIGNING: pb.Progress.STAGE_ALIGNING}
 
 
@@ -75,6 +79,29 @@ def summary(alignment: Alignment) -> pb.Summary:
 
 def response(alignment: Alignment) -> pb.AlignResponse:
     return pb.AlignResponse(words=[word(value) for value in alignment.words], summary=summary(alignment))
+
+
+def stream_responses(alignment: Alignment) -> Iterator[pb.StreamAlignResponse]:
+    """The words in batches, then the summary."""
+    for first in range(0, len(alignment.words), _BATCH_WORDS):
+        words = [word(value) for value in alignment.words[first : first + _BATCH_WORDS]]
+        yield pb.StreamAlignResponse(words=pb.WordBatch(words=words))
+    yield pb.StreamAlignResponse(summary=summary(alignment))
+
+
+def server_info(version: str, engine: str, languages: Iterable[str], limits: Limits) -> pb.GetServerInfoResponse:
+    return pb.GetServerInfoResponse(
+        version=version,
+        engine=engine,
+        languages=sorted(languages),
+        limits=pb.Limits(
+            unary_audio_bytes=limits.unary_audio_bytes,
+            stream_audio_bytes=limits.stream_audio_bytes,
+            stream_chunk_bytes=limits.stream_chunk_bytes,
+            audio_seconds=int(limits.audio_seconds),
+            transcript_chars=limits.transcript_chars,
+        ),
+    )
 
 
 def receiving(received: int) -> pb.StreamAlignResponse:

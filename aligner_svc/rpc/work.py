@@ -1,126 +1,193 @@
-"""The course of the work on one recording, told as stages of its call: where a call that fails had got to as well."""
+"""The work for one call, each part a stage of it: scan, wait for a place, decode, charge, align."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
-from dataclasses import replace
-from typing import Any
+from collections.abc import AsyncGenerator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 
 from aligner_svc.audio.decode import Decoded
-from aligner_svc.domain import Alignment
-from aligner_svc.pipeline import Observer, Stage
+from aligner_svc.domain import Alignment, Caller
+from aligner_svc.pipeline import Job, Observer, Pipeline, Stage, ignore
+from aligner_svc.telemetry.logs.redaction import conceal
 from aligner_svc.workers import Buffer
-from interceptors.calls.call import current_call
-from interceptors.calls.hooks import Scanning
+from interceptors.calls.call import Call, Context, current_call
+from interceptors.calls.hooks import UploadScan, WorkTimer
 from interceptors.calls.stages import add_stage, reason_of, stage
 
 
-class Course:
-    """Made when the work begins. Other processes do most of it and say how long it took; beginnings are reckoned.
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the work has come. `aligned` and `total` in seconds of audio; `total` is 0 while unknown."""
 
-    `text` is reading the transcript, `decode` the decoding, `window` each part of a recording that is aligned in parts,
-    `queue` the waiting for a free process or device, and `align` the work of the engine.
+    stage: Stage
+    aligned: float
+    total: float
+
+
+class Work:
+    """Runs jobs for calls, with what the guards lend the call: its scan, its admission and its meter."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+
+    async def align(self, job: Job, audio: Buffer, caller: Caller) -> Alignment:
+        """The alignment of `audio`, which is scanned first. Raises AlignerError and CallRefusedError."""
+        conceal(job.transcript)
+        call = current_call()
+        seconds = 0.0 if call is None or call.scan is None else await _verdict(call.scan, audio)
+        alignment = await self._run(job, audio, caller, ignore)
+        return _with_scan(alignment, seconds, seconds)
+
+    async def stream(self, job: Job, audio: Buffer, caller: Caller) -> AsyncGenerator[Progress | Alignment, None]:
+        """Progress while the job runs, the latest alone if it is not fetched in time; last the alignment. Raises like `align`."""
+        conceal(job.transcript)
+        latest: asyncio.Queue[Progress] = asyncio.Queue(maxsize=1)
+
+        def observe(stage: Stage, aligned: float, total: float) -> None:
+            if latest.full():
+                latest.get_nowait()
+            latest.put_nowait(Progress(stage, aligned, total))
+
+        running = asyncio.create_task(self._run_while_scanned(job, audio, caller, observe))
+        del audio  # an upload may be hundreds of MB, and only the decoder needs it
+        try:
+            while not running.done():
+                fetched = asyncio.create_task(latest.get())
+                await asyncio.wait((running, fetched), return_when=asyncio.FIRST_COMPLETED)
+                if fetched.done():
+                    yield fetched.result()
+                else:
+                    fetched.cancel()
+            yield await running
+        finally:
+            running.cancel()
+
+    async def _run_while_scanned(self, job: Job, audio: Buffer, caller: Caller, observe: Observer) -> Alignment:
+        """The alignment, held back until `audio` has passed the scan; the work is cancelled if it does not.
+
+        clamd begins when an upload is complete and takes 0.2 s for 10 MB, in which a stream would stand still. An infected
+        upload may be decoded meanwhile, in the sandbox. A refusal by the scan takes precedence over an error of the work.
+        """
+        call = current_call()
+        if call is None or call.scan is None:
+            return await self._run(job, audio, caller, observe)
+        try:
+            async with asyncio.TaskGroup() as group:
+                verdict = group.create_task(_verdict(call.scan, audio))
+                running = self._run(job, audio, caller, observe)
+                del audio
+                try:
+                    alignment = await running
+                except Exception:
+                    await verdict
+                    raise
+                done = time.perf_counter()
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        return _with_scan(alignment, verdict.result(), time.perf_counter() - done)
+
+    async def _run(self, job: Job, audio: Buffer, caller: Caller, observe: Observer) -> Alignment:
+        """The alignment, once there is a place for the call; the audio is charged before the engine works on it."""
+        call = current_call()
+        async with nullcontext(WorkTimer()) if call is None or call.admission is None else call.admission.working() as timer:
+            recorder = _StageRecorder(memoryview(audio).nbytes, observe)
+
+            async def decoded(result: Decoded) -> None:
+                recorder.decoded(result)
+                if call is not None and call.meter is not None:
+                    await call.meter.decoded(result.clip.seconds)
+
+            aligning = self._pipeline.align(job, audio, caller, recorder.observe, decoded)
+            del audio
+            try:
+                alignment = await aligning
+            except BaseException as error:
+                recorder.failed(error)
+                raise
+            recorder.succeeded(alignment)
+            timing = alignment.timing
+            timer.waited, timer.worked = timing.queue, timing.decode + timing.align
+        return alignment
+
+
+def caller_of(context: Context) -> Caller:
+    """Whose turn the call takes: its principal's, else its host's, however many connections that opens."""
+    call = current_call()
+    left = context.time_remaining()
+    return Caller(_client(call), None if left is None else asyncio.get_running_loop().time() + left)
+
+
+def _client(call: Call | None) -> str:
+    if call is None:
+        return ""
+    return call.principal.name if call.principal else call.peer.rpartition(":")[0]
+
+
+async def _verdict(scan: UploadScan, audio: Buffer) -> float:
+    """Return the seconds that the scan took, once `audio` has passed it. Raises CallRefusedError."""
+    with stage("scan", bytes=memoryview(audio).nbytes) as scanning:
+        await scan.verdict(audio)
+    return scanning.seconds
+
+
+def _with_scan(alignment: Alignment, scan: float, waited: float) -> Alignment:
+    """`waited`: seconds of the scan in which nothing else was done."""
+    timing = alignment.timing
+    return replace(alignment, timing=replace(timing, scan=scan, total=timing.total + waited))
+
+
+class _StageRecorder:
+    """Records the stages of one recording's work on its call: text, decode, window (a part of a long recording), queue, align.
+
+    Other processes do most of the work and report how long it took; when it began is computed from that.
     """
 
     def __init__(self, audio_bytes: int, observe: Observer) -> None:
-        """`observe` is told what this is told."""
+        """`observe` is called with everything that `observe` of this is called with."""
         self._bytes = audio_bytes
         self._observe = observe
-        self._under_way = "text"
+        self._current = "text"
         self._since = time.perf_counter()
         self._aligned = 0.0
         self._window = 0.0
 
     def observe(self, stage: Stage, aligned: float, total: float) -> None:
-        """As the pipeline tells it."""
+        """An Observer of the pipeline."""
         now = time.perf_counter()
         if stage is Stage.DECODING:
             add_stage("text", self._since, now - self._since)
-            self._under_way, self._since = "decode", now
-        elif self._under_way != "align":
-            self._under_way, self._since, self._window = "align", now, now
+            self._current, self._since = "decode", now
+        elif self._current != "align":
+            self._current, self._since, self._window = "align", now, now
         elif aligned > self._aligned:
-            if self._aligned or aligned < total:  # one window is the whole of it, which `align` tells
+            if self._aligned or aligned < total:  # a single window is the whole recording, which `align` covers
                 add_stage("window", self._window, now - self._window, audio_from=self._aligned, audio_to=aligned)
             self._aligned, self._window = aligned, now
         self._observe(stage, aligned, total)
 
     def decoded(self, decoded: Decoded) -> None:
-        """Decoding went well."""
-        seconds = decoded.clip.seconds
+        """Record the decoding, which succeeded."""
         add_stage(
             "decode",
             self._since + decoded.queued,
             decoded.busy,
             bytes=self._bytes,
             container=decoded.container,
-            audio_seconds=seconds,
+            audio_seconds=decoded.clip.seconds,
         )
-        self._under_way = ""
+        self._current = ""
 
-    def done(self, alignment: Alignment) -> None:
-        """So did everything."""
+    def succeeded(self, alignment: Alignment) -> None:
+        """Record the stages of the engine."""
         timing = alignment.timing
         now = time.perf_counter()
         add_stage("queue", now - timing.align - timing.queue, timing.queue)
         add_stage("align", now - timing.align, timing.align, words=len(alignment.words))
 
     def failed(self, error: BaseException) -> None:
-        """It ended like this. What was under way took until now, waiting included."""
-        if self._under_way:
-            add_stage(self._under_way, self._since, time.perf_counter() - self._since, reason_of(error), bytes=self._bytes)
-
-
-async def scanned_first(audio: Buffer, work: Coroutine[Any, Any, Alignment]) -> Alignment:
-    """The outcome of `work`, which begins when `audio` has passed. Raises as it does, and RefusedError."""
-    scan = _scan()
-    try:
-        seconds = 0.0 if scan is None else await _verdict(scan, audio)
-    except BaseException:
-        work.close()
-        raise
-    alignment = await work
-    return _timed(alignment, seconds, seconds)
-
-
-async def scanned_meanwhile(audio: Buffer, work: Coroutine[Any, Any, Alignment]) -> Alignment:
-    """The outcome of `work`, which is held back until `audio` has passed, and ended when it does not.
-
-    clamd begins to look when an upload is complete: 10 MB take it 0.2 s, in which a stream, that may be long, would stand still.
-    What it finds would be decoded in the sandbox by then. Raises as `work` does, and RefusedError, which goes first.
-    """
-    scan = _scan()
-    if scan is None:
-        return await work
-    try:
-        async with asyncio.TaskGroup() as group:
-            verdict = group.create_task(_verdict(scan, audio))
-            del audio
-            try:
-                alignment = await work
-            except Exception:
-                await verdict  # an infected upload is told so, whatever else is wrong with it
-                raise
-            done = time.perf_counter()
-    except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from None
-    return _timed(alignment, verdict.result(), time.perf_counter() - done)
-
-
-def _scan() -> Scanning | None:
-    call = current_call()
-    return None if call is None else call.scan
-
-
-async def _verdict(scan: Scanning, audio: Buffer) -> float:
-    """Seconds that it took."""
-    with stage("scan", bytes=memoryview(audio).nbytes) as scanning:
-        await scan.verdict(audio)
-    return scanning.seconds
-
-
-def _timed(alignment: Alignment, scan: float, held_back: float) -> Alignment:
-    timing = alignment.timing
-    return replace(alignment, timing=replace(timing, scan=scan, total=timing.total + held_back))
+        """Record the stage in progress as failed; its time includes waiting."""
+        if self._current:
+            add_stage(self._current, self._since, time.perf_counter() - self._since, reason_of(error), bytes=self._bytes)

@@ -10,15 +10,12 @@ import grpc
 from grpc import aio
 
 from aligner_svc.config import Settings
-
-
-class ListenError(Exception):
-    """The service cannot listen as it is told to; the message says why and what to do."""
+from aligner_svc.errors import StartError
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Host and port to listen on. `loopback`: nobody on another machine can reach it."""
+    """Host and port to listen on. `loopback`: other machines cannot reach it."""
 
     host: str
     port: int
@@ -29,62 +26,52 @@ class Address:
 
 
 def parse(listen: str) -> Address:
-    """HOST:PORT as an Address. Raises ListenError."""
+    """HOST:PORT as an Address. Raises StartError."""
     host, colon, port = listen.rpartition(":")
     if ":" in host and not host.startswith("["):
         colon = ""  # "::1" is an address without a port
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
-        raise ListenError(f"cannot listen on '{listen}': HOST:PORT is needed, e.g. 127.0.0.1:50051")
+        raise StartError(f"cannot listen on '{listen}': HOST:PORT is needed, e.g. 127.0.0.1:50051")
     try:
         addresses = [ip_address(host)]
     except ValueError:
         try:
             addresses = [ip_address(info[4][0]) for info in socket.getaddrinfo(host, None)]
         except OSError:
-            raise ListenError(f"cannot listen on '{host}': the name does not resolve") from None
+            raise StartError(f"cannot listen on '{host}': the name does not resolve") from None
     return Address(host, int(port), all(address.is_loopback for address in addresses))
 
 
 def check_exposure(address: Address, settings: Settings) -> None:
-    """Nobody unknown from another machine, and nothing in clear off this one. Raises ListenError."""
-    methods, tls = settings.auth.methods, settings.tls.certificate is not None
-    if settings.server.profile == "dev":
-        if methods or tls:
-            what = " and ".join(name for name, given in (("auth.methods", methods), ("tls.certificate", tls)) if given)
-            verb = "are" if methods and tls else "is"
-            raise ListenError(f"{what} {verb} set, and the dev profile uses neither: start with --profile prod")
-        if not address.loopback:
-            raise ListenError(
-                f"refusing to listen on {address.host}: it can be reached from other machines, which needs TLS and at least one "
-                "authentication method: start with --profile prod, or listen on 127.0.0.1"
-            )
+    """Raises StartError for an address other machines can reach without TLS; Settings has seen to authentication."""
+    if address.loopback or settings.tls.certificate is not None:
         return
-    if not methods:
-        raise ListenError(
-            "the prod profile needs at least one authentication method: set ALIGNER_AUTH__METHODS to some of mtls, jwt, api_key"
+    if settings.server.profile == "dev":
+        raise StartError(
+            f"refusing to listen on {address.host}: it can be reached from other machines, which needs TLS and at least one "
+            "authentication method: start with --profile prod, or listen on 127.0.0.1"
         )
-    if not tls and not address.loopback:
-        raise ListenError(
-            f"refusing to listen on {address.host} in clear: set ALIGNER_TLS__CERTIFICATE and ALIGNER_TLS__KEY, "
-            "or listen on 127.0.0.1"
-        )
+    raise StartError(
+        f"refusing to listen on {address.host} without TLS: set ALIGNER_TLS__CERTIFICATE and ALIGNER_TLS__KEY, "
+        "or listen on 127.0.0.1"
+    )
 
 
 def take(server: aio.Server, address: Address, credentials: grpc.ServerCredentials | None) -> Address:
-    """Bind; the address with the port that was taken. `credentials` None: plaintext. Raises ListenError."""
+    """Bind; the address with the port that was taken. `credentials` None: plaintext. Raises StartError."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.socket(family) as probe:  # gRPC's own error does not tell a taken port from a forbidden one
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address.host, address.port))
         except OSError as error:
-            raise ListenError(f"cannot listen on {address}: {(error.strerror or str(error)).lower()}") from None
+            raise StartError(f"cannot listen on {address}: {(error.strerror or str(error)).lower()}") from None
     try:
         if credentials is None:
             port = server.add_insecure_port(str(address))
         else:
             port = server.add_secure_port(str(address), credentials)
     except RuntimeError:
-        raise ListenError(f"cannot listen on {address}: the address is already in use") from None
+        raise StartError(f"cannot listen on {address}: the address is already in use") from None
     return Address(address.host, port, address.loopback)

@@ -1,30 +1,34 @@
-"""The engine that the settings name, and what it makes of the limits."""
+"""Builds the engine that the settings name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import pkgutil
 
 from aligner_svc.config import Settings
+from aligner_svc.config.engine import ENGINES
 from aligner_svc.config.limits import Limits
-from aligner_svc.engines.base import Engine, EngineStartError
+from aligner_svc.engines.base import Build, Engine, OnFailed
 from aligner_svc.engines.batching import BatchWatch
-from aligner_svc.engines.pocketsphinx.engine import PocketSphinxEngine
+from aligner_svc.engines.qwen.words import LANGUAGES as QWEN_LANGUAGES
+from aligner_svc.errors import StartError
+
+OTHER_LANGUAGES = {"Qwen3-ForcedAligner": QWEN_LANGUAGES}
+"""Languages by the engine that aligns them, for clients who ask for one that the engine in use does not know."""
 
 
-def build_engine(settings: Settings, on_failed: Callable[[str | None], None], watch: BatchWatch | None) -> Engine:
-    """The engine the settings name. torch is imported for the one that needs it alone. Raises EngineStartError."""
-    if settings.engine.name == "pocketsphinx":
-        return PocketSphinxEngine(settings.engine, settings.decode.sandbox, watch)
+def build_engine(settings: Settings, on_failed: OnFailed, watch: BatchWatch | None) -> Engine:
+    """Torch is imported only for the engine that needs it. Raises StartError."""
+    name = settings.engine.name
     try:
-        from aligner_svc.engines.qwen.engine import QwenEngine  # noqa: PLC0415
+        build: Build = pkgutil.resolve_name(ENGINES[name])
     except ModuleNotFoundError as error:
-        message = f"the engine qwen needs {error.name}, which is not installed: pip install 'aligner-svc[qwen]'"
-        raise EngineStartError(message) from None
-    return QwenEngine(settings.engine, settings.qwen, on_failed, watch)
+        message = f"the engine {name} needs {error.name}, which is not installed: pip install 'aligner-svc[{name}]'"
+        raise StartError(message) from None
+    return build(settings, on_failed, watch)
 
 
 def accepted(limits: Limits, engine: Engine) -> Limits:
-    """What is accepted: what the settings allow and the engine can do."""
+    """`limits`, with no longer audio than the engine takes."""
     if engine.max_seconds is None:
         return limits
     return limits.model_copy(update={"audio_seconds": min(limits.audio_seconds, engine.max_seconds)})

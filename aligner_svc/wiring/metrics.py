@@ -1,8 +1,9 @@
-"""Metrics and readiness as the settings want them: what counts, what is read, and the port that tells it."""
+"""Builds metrics and readiness from the settings: the registry, what it reads at a scrape, and the port that serves both."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aligner_svc import __version__
@@ -10,33 +11,33 @@ from aligner_svc.config import Settings
 from aligner_svc.engines.base import Engine
 from aligner_svc.engines.batching import BatchReport, BatchWatch
 from aligner_svc.health.readiness import Readiness
+from aligner_svc.rpc.services import METHOD_TYPES
 from aligner_svc.telemetry.logs.pipeline import in_force
 from aligner_svc.telemetry.metrics import CacheCounts, Metrics, Sources
-from aligner_svc.telemetry.metrics.server import MetricsServer, MetricsServerError
-from aligner_svc.transport.bind import ListenError, parse
-from interceptors import Call, Describe
+from aligner_svc.telemetry.metrics.server import MetricsServer
+from aligner_svc.transport.bind import parse
+from interceptors import Call
+from interceptors.auth.method import CountedCache, MethodReport
 from interceptors.quota.stores.fallback import FallbackStore
 from interceptors.tracing.call_trace import sampled_trace_id
 
 if TYPE_CHECKING:
     from aligner_svc.audio.decode import Decoder
     from aligner_svc.wiring.chain import Guards
-    from interceptors.antivirus.scanner import ScannerState
-    from interceptors.auth.api_keys.cache import KeyCache
-    from interceptors.auth.jwt.token_cache import TokenCache
+    from interceptors.antivirus.scanner import Antivirus, ScannerState
 
 
 class Measuring:
     """`metrics` for the guards, `server` to start and close with the service."""
 
-    def __init__(self, settings: Settings, methods: Mapping[str, str], describe: Describe) -> None:
-        """`methods` with their grpc_type. Raises ListenError for an address that is none."""
+    def __init__(self, settings: Settings) -> None:
+        """Raises StartError for an invalid address."""
         assert settings.metrics.listen is not None
         address = parse(settings.metrics.listen)
         self._guards: Guards | None = None
         self._readiness: Readiness | None = None
         quotas = settings.server.profile != "dev" or settings.quota.file is not None
-        self.metrics = Metrics(methods, describe, quota_class=self._quota_class if quotas else None, trace_id=sampled_trace_id)
+        self.metrics = Metrics(METHOD_TYPES, quota_class=self._quota_class if quotas else None, trace_id=sampled_trace_id)
         self.server = MetricsServer(self.metrics, address.host, address.port, readiness=self._ready)
         self._settings = settings
 
@@ -45,16 +46,15 @@ class Measuring:
         return quota.class_of(call).name if quota is not None else ""
 
     def watch(self, other: BatchWatch | None) -> BatchWatch:
-        """What the engine tells of its batches, to the metrics and to `other`."""
-        origin = other.origin if other is not None else _nobody
-        tell = other.on_batch if other is not None else None
+        """Count the engine's batches, and pass them on to `other`."""
+        further = other or BatchWatch()
 
         def on_batch(report: BatchReport) -> None:
             self.metrics.engine.batch(report)
-            if tell is not None:
-                tell(report)
+            if further.on_batch is not None:
+                further.on_batch(report)
 
-        return BatchWatch(on_batch, origin)
+        return BatchWatch(on_batch, further.origin)
 
     def read(
         self,
@@ -64,44 +64,41 @@ class Measuring:
         ready: Callable[[], bool],
         dropped: Mapping[str, Callable[[], int]],
     ) -> None:
-        """Everything there is to be read at a scrape. Once, when all parts are built."""
+        """Read these parts at each scrape and probe. Call it once, when all of them are built."""
         self._guards = guards
-        settings = self._settings.engine
-        batcher = getattr(engine, "batcher", None)
-        pool = getattr(engine, "pool", None)
+        report = engine.report
         store = guards.protection.store
-        tokens, keys, certificates, antivirus = guards.tokens, guards.keys, guards.certificates, guards.antivirus
+        methods = [method.report for method in guards.methods.values()]
+        certificates, antivirus = guards.certificates, guards.antivirus
         sources = Sources(
             build={"version": __version__, "engine": engine.name},
             ready=ready,
-            engine=batcher.state if batcher is not None else None,
-            engine_slots=settings.workers if pool is not None else 1,
-            engine_queue=settings.queue,
-            pools=[part for part in (decoder.pool, pool) if part is not None],
+            engine=report.state,
+            engine_slots=report.slots,
+            engine_queue=self._settings.engine.queue,
+            pools=[decoder.pool, *report.pools],
             overload=guards.protection.overload,
             quota_store=store if isinstance(store, FallbackStore) else None,
-            key_sources=(lambda: tokens.sources) if tokens is not None else None,
+            key_sources={name: keys for method in methods for name, keys in method.key_sources.items()},
             certificate_expires=(lambda: certificates.expires) if certificates is not None else None,
             antivirus=(lambda: antivirus.state) if antivirus is not None else None,
-            caches=_caches(guards),
+            caches=_caches(methods, antivirus),
             dropped={**dropped, **_lost_lines()},
         )
         self.metrics.watch(sources)
+        keys = guards.methods.get("api_key")
         self._readiness = Readiness(
-            self._settings, sources, keys_unavailable=(lambda: keys.cache.away) if keys is not None else None
+            self._settings, sources, keys_unavailable=keys.report.unavailable if keys is not None else None
         )
 
     def _ready(self) -> tuple[bool, str]:
-        assert self._readiness is not None  # the port is open after `read` alone
+        assert self._readiness is not None  # the port opens after `read`
         return self._readiness.report()
 
     async def start(self) -> None:
-        """Raises ListenError."""
+        """Raises StartError."""
         await self.metrics.start()
-        try:
-            await self.server.start()
-        except MetricsServerError as error:
-            raise ListenError(str(error)) from None
+        await self.server.start()
 
     async def close(self) -> None:
         """Idempotent."""
@@ -109,34 +106,26 @@ class Measuring:
         await self.metrics.close()
 
 
-def _caches(guards: Guards) -> dict[str, Callable[[], CacheCounts]]:
-    """Those that the settings ask for, by the label they have."""
-    tokens, keys, antivirus = guards.tokens, guards.keys, guards.antivirus
-    found: dict[str, Callable[[], CacheCounts]] = {}
-    if tokens is not None:
-        found["tokens"] = lambda: _counts(tokens.cache)
-    if keys is not None:
-        found["keys"] = lambda: _counts(keys.cache)
+def _caches(methods: Sequence[MethodReport], antivirus: Antivirus | None) -> dict[str, Callable[[], CacheCounts]]:
+    """Those in use, by the label of their metrics."""
+    caches = [(name, cache) for method in methods for name, cache in method.caches.items()]
+    found: dict[str, Callable[[], CacheCounts]] = {name: partial(_counts, cache) for name, cache in caches}
     if antivirus is not None:
         found["verdicts"] = lambda: _verdicts(antivirus.state)
     return found
 
 
-def _counts(cache: TokenCache | KeyCache) -> CacheCounts:
+def _counts(cache: CountedCache) -> CacheCounts:
     return CacheCounts(cache.hits, cache.misses, len(cache))
 
 
 def _verdicts(state: ScannerState) -> CacheCounts:
-    """What is not remembered is scanned: a miss ends as one of these. A call that is given up meanwhile is in neither count."""
+    """A verdict not in the cache is a scan with one of these outcomes. A scan whose call ends meanwhile is in neither count."""
     misses = sum(state.counts[outcome] for outcome in ("clean", "infected", "failed", "away"))
     return CacheCounts(state.cache_hits, misses, state.cached)
 
 
 def _lost_lines() -> dict[str, Callable[[], int]]:
-    """Of the process' log, which is opened before the service is built; whoever embeds the service has one of their own."""
+    """Of the process's log, which is opened before the service is built; a program that embeds the service may have none."""
     log = in_force()
     return {"log": lambda: log.dropped} if log is not None else {}
-
-
-def _nobody() -> object:
-    return None

@@ -1,33 +1,33 @@
-"""The guards of the server itself, built from the settings once: quotas, overload, abuse."""
+"""Builds the guards that protect the server itself: quotas, overload, abuse."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Protocol
 
 from aligner_svc.config import Settings
+from aligner_svc.engines.base import Capacity
+from aligner_svc.errors import StartError
 from aligner_svc.rpc.request_facts import AudioEstimate
-from interceptors import Call, Describe, Record
+from aligner_svc.rpc.services import EXEMPT, STREAMS
+from interceptors import Call, Record
 from interceptors.abuse.interceptor import Abuse, AbuseRules
 from interceptors.overload.admission import Priority
 from interceptors.overload.interceptor import Overload
 from interceptors.overload.limit import AdaptiveLimit, LimitRules
 from interceptors.overload.pressure import Groups, Pressure
+from interceptors.quota import classes_text
 from interceptors.quota.classes import QuotaClasses
-from interceptors.quota.classes_file import QuotaClassesFile, built_in
-from interceptors.quota.classes_text import QuotaError
 from interceptors.quota.interceptor import Quota
 from interceptors.quota.stores.base import QuotaStore
 from interceptors.quota.stores.fallback import FallbackStore
 from interceptors.quota.stores.memory import MemoryStore
+from interceptors.rules.file import RulesFile
+from interceptors.rules.toml_text import RulesError
 
 _PRIORITIES = {"low": Priority.LOW, "normal": Priority.NORMAL, "high": Priority.HIGH}
-
-
-class ProtectionError(Exception):
-    """The settings cannot be used; the message says why."""
 
 
 class Part(Protocol):
@@ -49,13 +49,13 @@ class Protection:
     parts: tuple[Part, ...]
 
 
-def build(
-    settings: Settings, record: Record | None, describe: Describe, *, streams: Collection[str], exempt: Collection[str]
-) -> Protection:
-    """`streams`: methods that take a stream; `exempt`: those that nothing holds up. Raises ProtectionError."""
-    quota, store, parts = _quota(settings, record, streams, exempt)
+def build_protection(settings: Settings, capacity: Capacity, record: Record) -> Protection:
+    """`capacity`: of the engine. Raises StartError."""
+    quota, store, parts = _quota(settings, record)
     pressure = Pressure(Groups()) if settings.overload.pressure else None
-    rules = _rules(settings)
+    # Open up to the engine's own queue at first: what that holds is not too much until it was seen to be.
+    highest = max(capacity.lowest, capacity.at_once + settings.engine.queue)
+    rules = LimitRules(lowest=capacity.lowest, highest=highest, initial=highest)
     limit = AdaptiveLimit(rules) if settings.overload.adaptive else None
 
     def expected() -> float:
@@ -63,35 +63,21 @@ def build(
         crowded = limit is not None and overload.counts.at_work >= rules.lowest
         return limit.typical_wait if limit is not None and crowded else 0.0
 
-    overload = Overload(limit, exempt=exempt, priority=_priority(quota), expected_seconds=expected, pressure=pressure)
+    overload = Overload(limit, exempt=EXEMPT, priority=_priority(quota), expected_seconds=expected, pressure=pressure)
     if pressure is not None:
         parts = (*parts, pressure)
-    return Protection(quota, store, overload, _abuse(settings, record, describe, exempt), parts)
+    return Protection(quota, store, overload, _abuse(settings, record), parts)
 
 
-def _rules(settings: Settings) -> LimitRules:
-    """Open as far as the engine's own queue at first: what it holds is not too much before that was seen."""
-    engine = settings.engine
-    if engine.name == "qwen":
-        # A batch on the device and one that waits for it; at the least some calls to make the next of.
-        lowest, slots = max(4, settings.qwen.batch_items // 8), 2 * settings.qwen.batch_items
-    else:
-        lowest, slots = engine.workers + settings.decode.workers + 1, engine.workers
-    highest = max(lowest, slots + engine.queue)
-    return LimitRules(lowest=lowest, highest=highest, initial=highest)
-
-
-def _quota(
-    settings: Settings, record: Record | None, streams: Collection[str], exempt: Collection[str]
-) -> tuple[Quota | None, QuotaStore | None, tuple[Part, ...]]:
+def _quota(settings: Settings, record: Record) -> tuple[Quota | None, QuotaStore | None, tuple[Part, ...]]:
     wanted = settings.quota
     if settings.server.profile == "dev" and wanted.file is None:
         return None, None, ()
     try:
-        file = QuotaClassesFile(wanted.file, record, settings.tls.reload_every) if wanted.file is not None else None
-    except QuotaError as error:
-        raise ProtectionError(str(error)) from None
-    default = built_in()
+        file = RulesFile(wanted.file, classes_text.parse, record, settings.tls.reload_every) if wanted.file is not None else None
+    except RulesError as error:
+        raise StartError(str(error)) from None
+    default = classes_text.built_in()
     store = _store(settings)
     classes: Callable[[], QuotaClasses] = (lambda: file.current) if file is not None else (lambda: default)
     parts: tuple[Part, ...] = (store, file) if file is not None else (store,)
@@ -100,7 +86,7 @@ def _quota(
 
         overrides = Overrides(OverrideStore(wanted.redis.get_secret_value()), classes, record)
         classes, parts = (lambda: overrides.current), (*parts, overrides)
-    return Quota(store, classes, estimate=AudioEstimate, streams=streams, exempt=exempt), store, parts
+    return Quota(store, classes, estimate=AudioEstimate, streams=STREAMS, exempt=EXEMPT), store, parts
 
 
 def _store(settings: Settings) -> QuotaStore:
@@ -112,7 +98,7 @@ def _store(settings: Settings) -> QuotaStore:
     try:
         shared = RedisStore(url.get_secret_value())
     except ValueError as error:
-        raise ProtectionError(f"quota.redis: {error}") from None
+        raise StartError(f"quota.redis: {error}") from None
     return FallbackStore(shared, MemoryStore(), settings.quota.replicas)
 
 
@@ -122,9 +108,9 @@ def _priority(quota: Quota | None) -> Callable[[Call], Priority]:
     return lambda call: _PRIORITIES[quota.class_of(call).priority]
 
 
-def _abuse(settings: Settings, record: Record | None, describe: Describe, exempt: Collection[str]) -> Abuse | None:
+def _abuse(settings: Settings, record: Record) -> Abuse | None:
     wanted = settings.abuse
-    if settings.server.profile == "dev" or not wanted.enabled or record is None:
+    if settings.server.profile == "dev" or not wanted.enabled:
         return None
     try:
         rules = AbuseRules(
@@ -132,16 +118,15 @@ def _abuse(settings: Settings, record: Record | None, describe: Describe, exempt
             failures_per_minute=wanted.failures_per_minute,
             invalid_per_minute=wanted.invalid_per_minute,
             block_seconds=wanted.block_seconds,
-            longest_block_seconds=wanted.longest_block_seconds,
+            max_block_seconds=wanted.longest_block_seconds,
         )
         return Abuse(
             rules,
-            exempt=exempt,
+            exempt=EXEMPT,
             record=record,
-            describe=describe,
             trusted=[ip_network(text) for text in wanted.trusted],
             shadow=wanted.shadow,
             entries=wanted.entries,
         )
     except ValueError as error:
-        raise ProtectionError(f"abuse: {error}") from None
+        raise StartError(f"abuse: {error}") from None

@@ -1,25 +1,40 @@
-"""What is known of the call that is being served: one value, filled on the way in, read by servicer and logs."""
+"""What is known of the call being served: filled in by the guards, read by servicer, logs, metrics and traces."""
 
 from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from grpc import aio
 
-from interceptors.calls.hooks import Meter, Scanning
+from interceptors.calls.hooks import Admission, Meter, UploadScan
 from interceptors.calls.principal import Principal
 
-if TYPE_CHECKING:
-    from interceptors.calls.stages import StageTiming
-
 Context: TypeAlias = "aio.ServicerContext[Any, Any]"
+Attribute: TypeAlias = str | bool | int | float
+"""What a stage may be annotated with. It leaves the process: never a transcript, a token, audio, or an exception's text."""
+
+
+@dataclass(eq=False, slots=True)
+class StageTiming:
+    """One stage of the work for a call, such as its decoding."""
+
+    name: str
+    """One of a few fixed words: it becomes a label."""
+    attributes: dict[str, Attribute] = field(default_factory=dict)
+    """May be added to until the stage ends."""
+    began: float = 0.0
+    """By time.perf_counter()."""
+    seconds: float = 0.0
+    """0 until it has ended."""
+    error: str = ""
+    """Why it failed: the reason sent to the client, else the name of the exception's class. "" if it did not."""
 
 
 @dataclass(slots=True)
 class Call:
-    """One call. `principal` is whoever was authenticated, None before and where nobody has to be."""
+    """One call. `principal` is None before authentication, and where none is required."""
 
     method: str
     """"/package.Service/Method"."""
@@ -29,13 +44,15 @@ class Call:
     user_agent: str = ""
     principal: Principal | None = None
     request_bytes: int = 0
-    """Of the messages that have come in."""
+    """Of the messages received so far."""
     meter: Meter | None = None
-    """What the call is charged by; None where it is not."""
-    scan: Scanning | None = None
-    """What its upload is scanned by; None where nothing is."""
+    """None: not charged."""
+    scan: UploadScan | None = None
+    """None: not scanned."""
+    admission: Admission | None = None
+    """None: not limited."""
     stages: list[StageTiming] = field(default_factory=list)
-    """What was done for the call so far, in the order it ended."""
+    """Those that have ended, in that order."""
 
 
 _current: ContextVar[Call | None] = ContextVar("call", default=None)
@@ -47,5 +64,5 @@ def current_call() -> Call | None:
 
 
 def enter_call(call: Call) -> None:
-    """For the rest of this call. gRPC gives every call a task, and so a context, of its own: there is nothing to undo."""
+    """For the rest of this call. gRPC gives every call its own task and context, so there is nothing to undo."""
     _current.set(call)

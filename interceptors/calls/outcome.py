@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
@@ -13,8 +12,6 @@ from grpc import aio
 from interceptors.calls.call import Context
 from interceptors.calls.refusal import CallRefusedError
 
-Describe = Callable[[Exception], status_pb2.Status]
-"""The status a failure is told as; INTERNAL for whatever is not expected."""
 BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 """By google.rpc.Code's numbers."""
 DETAILS = "grpc-status-details-bin"
@@ -42,9 +39,7 @@ def outcome(context: Context, error: BaseException | None) -> grpc.StatusCode:
     return code or grpc.StatusCode.UNKNOWN
 
 
-def final_code(
-    context: Context, error: BaseException | None, describe: Describe, allowed: float | None = None
-) -> grpc.StatusCode:
+def final_code(context: Context, error: BaseException | None, allowed: float | None = None) -> grpc.StatusCode:
     """How a call ended, seen from inside of the recovery, where what a guard raises has not become a status yet.
 
     `allowed`: seconds to its deadline that the call began with, None without one. A caller's own clock ends it before ours
@@ -62,18 +57,20 @@ def final_code(
         return grpc.StatusCode.DEADLINE_EXCEEDED if _late(context, allowed) else grpc.StatusCode.CANCELLED
     if isinstance(error, CallRefusedError):
         return error.code
-    if isinstance(error, Exception):
-        return BY_NUMBER.get(describe(error).code, grpc.StatusCode.UNKNOWN)
-    return grpc.StatusCode.UNKNOWN
+    return grpc.StatusCode.INTERNAL if is_bug(error) else grpc.StatusCode.UNKNOWN
 
 
-def reported_reason(context: Context, error: BaseException | None, code: grpc.StatusCode, describe: Describe) -> str:
+def is_bug(error: BaseException | None) -> bool:
+    """Whether an exception that passes through the guards is a fault of the server: recovery sends it as INTERNAL."""
+    return isinstance(error, Exception) and not isinstance(error, CallRefusedError | aio.AbortError | aio.BaseError)
+
+
+def reported_reason(context: Context, error: BaseException | None, code: grpc.StatusCode) -> str:
     """What a client was told for programs (ErrorInfo.reason) when its call ended with `code`; empty where it had left."""
     if isinstance(error, CallRefusedError):
         return error.reason if error.code is code else ""
-    if isinstance(error, Exception) and not isinstance(error, aio.AbortError | aio.BaseError):
-        status = describe(error)
-        return reason_in(status) if status.code == code.value[0] else ""
+    if is_bug(error):
+        return "INTERNAL" if code is grpc.StatusCode.INTERNAL else ""
     if code is grpc.StatusCode.OK:
         return ""
     for name, value in context.trailing_metadata() or ():

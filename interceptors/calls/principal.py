@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +14,8 @@ class Principal:
     """
 
     name: str
-    method: Literal["mtls", "jwt", "api_key"]
+    method: str
+    """As the settings name it: "mtls", "jwt", "api_key"."""
     scopes: frozenset[str] = frozenset()
     """What the credential itself grants; the policy may add to it."""
     expires: float | None = None

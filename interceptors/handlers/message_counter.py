@@ -1,27 +1,22 @@
-"""Counts messages behind all the other interceptors, next to the servicer.
-
-Only there is a unary request told from a stream: further out every request is a stream of bytes (interceptors.handlers.requests).
-"""
+"""Counts messages, innermost of the chain: only there does a unary request differ from a stream (see handlers.requests)."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
-import grpc
-
 from interceptors.calls.call import Context
-from interceptors.handlers.base import Handler, Wrapping
+from interceptors.handlers.base import Wrapping
+from interceptors.handlers.kinds import Handler, wrapped
 
 Tally: TypeAlias = Callable[[], None]
 
 
 class MessageCounter(Wrapping):
-    """Counts what the servicer is given and gives. A response counts once it is sent, not when it is made.
+    """Counts requests as the servicer receives them and responses once they are sent.
 
-    `tallies`: of a method, called once for each message received, and sent.
+    `tallies`: for a method, the two functions called once for each message received, and sent.
     """
 
     def __init__(self, tallies: Callable[[str], tuple[Tally, Tally]]) -> None:
@@ -39,32 +34,21 @@ class MessageCounter(Wrapping):
             received()
             return request
 
-        if handler.response_streaming:
-            inner: Any = handler.stream_stream if handler.request_streaming else handler.unary_stream
-            make = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
-            if not inspect.isasyncgenfunction(inner):
-
-                async def write(request: Any, context: Context) -> None:
-                    await inner(taken(request), _Writing(context, sent))
-
-                return make(write, handler.request_deserializer, handler.response_serializer)
-
-            async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
-                async with aclosing(inner(taken(request), context)) as responses:
-                    async for response in responses:
-                        yield response
-                        sent()  # gRPC comes for the next one when this one is written
-
-            return make(stream, handler.request_deserializer, handler.response_serializer)
-        answer: Any = handler.stream_unary if handler.request_streaming else handler.unary_unary
-        make = grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
-
-        async def unary(request: Any, context: Context) -> Any:
-            response = await answer(taken(request), context)
+        async def unary(behaviour: Any, request: Any, context: Context) -> Any:
+            response = await behaviour(taken(request), context)
             sent()
             return response
 
-        return make(unary, handler.request_deserializer, handler.response_serializer)
+        async def stream(behaviour: Any, request: Any, context: Context) -> AsyncIterator[Any]:
+            async with aclosing(behaviour(taken(request), context)) as responses:
+                async for response in responses:
+                    yield response
+                    sent()  # gRPC asks for the next one when this one is written
+
+        async def write(behaviour: Any, request: Any, context: Context) -> None:
+            await behaviour(taken(request), _Writing(context, sent))
+
+        return wrapped(handler, unary, stream, write)
 
 
 class _Requests:
@@ -86,7 +70,7 @@ class _Requests:
 
 
 class _Writing:
-    """The context of a handler that writes its responses by itself: grpc_health's Watch, for one."""
+    """The context of a handler that writes its responses itself, such as grpc_health's Watch."""
 
     __slots__ = ("_context", "_sent")
 

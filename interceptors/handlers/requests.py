@@ -1,13 +1,12 @@
 """The innermost of the chain: nothing of a request is read before every guard has let its call pass.
 
-gRPC receives a unary request whole and parses it before it runs the handler, however large and whoever sent it. On the
-wire a unary request is a stream of one message: served as one, it stays with the sender until the servicer's turn comes.
+gRPC would receive a unary request whole, and parse it, before it runs the handler, however large it is and whatever client sent
+it. On the wire a unary request is a stream of one message: served as one, it is not read before the servicer is reached.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
@@ -17,104 +16,79 @@ from grpc import aio
 
 from interceptors.calls.call import Context, current_call
 from interceptors.calls.refusal import CallRefusedError
-from interceptors.handlers.base import Handler, Wrapping
+from interceptors.handlers.base import Wrapping
+from interceptors.handlers.kinds import Handler, wrapped
 
-_Parse = Callable[[bytes], Any]
 Check = Callable[[Any], None]
 
 
 class Requests(Wrapping):
-    """Reads and parses requests, and answers for methods that nobody serves, so that those calls pass the guards too."""
+    """Reads and parses requests, and answers for methods that are not served, so that those calls pass the guards too."""
 
     def __init__(self, check: Check | None = None) -> None:
-        """`check`: raises RefusedError for a parsed message that nobody should act on."""
-        self._check = check or _nothing
+        """`check`: raises CallRefusedError for a parsed message that must not reach the servicer."""
+        self._check = check
 
     def wrap(self, method: str, handler: Handler | None) -> Handler:
-        """A handler that takes a stream of bytes, whatever the method is."""
-        return grpc.stream_unary_rpc_method_handler(_unknown) if handler is None else _streaming(self._check, handler)
+        """A handler that takes a stream of bytes, whatever the method takes."""
+        if handler is None:
+            return grpc.stream_unary_rpc_method_handler(_unknown_method)
+        take = _Taking(handler.request_deserializer or bytes, self._check)
+        request_of = take.stream if handler.request_streaming else take.only
 
+        async def unary(behaviour: Any, requests: AsyncIterator[bytes], context: Context) -> Any:
+            return await behaviour(await request_of(requests, context), context)
 
-def _nothing(message: Any) -> None: ...
-
-
-def _streaming(check: Check, handler: Handler) -> Handler:
-    deserialise: _Parse = handler.request_deserializer or _as_it_is
-
-    def parse(raw: bytes) -> Any:
-        message = _parsed(deserialise, raw)
-        check(message)
-        return message
-
-    def received(requests: AsyncIterator[bytes]) -> Any:
-        return _parsed_stream(parse, requests)
-
-    if handler.response_streaming:
-        inner: Any = handler.stream_stream if handler.request_streaming else handler.unary_stream
-        if not inspect.isasyncgenfunction(inner):
-
-            async def write(requests: AsyncIterator[bytes], context: Context) -> None:
-                await inner(received(requests) if handler.request_streaming else await _only(parse, context), context)
-
-            return grpc.stream_stream_rpc_method_handler(write, None, handler.response_serializer)
-
-        async def stream(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
-            request = received(requests) if handler.request_streaming else await _only(parse, context)
-            async with aclosing(inner(request, context)) as responses:
+        async def stream(behaviour: Any, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
+            async with aclosing(behaviour(await request_of(requests, context), context)) as responses:
                 async for response in responses:
                     yield response
 
-        return grpc.stream_stream_rpc_method_handler(stream, None, handler.response_serializer)
-    answer: Any = handler.stream_unary if handler.request_streaming else handler.unary_unary
-
-    async def unary(requests: AsyncIterator[bytes], context: Context) -> Any:
-        request = received(requests) if handler.request_streaming else await _only(parse, context)
-        return await answer(request, context)
-
-    return grpc.stream_unary_rpc_method_handler(unary, None, handler.response_serializer)
+        return wrapped(handler, unary, stream, write=unary, raw=True)
 
 
-async def _unknown(requests: AsyncIterator[bytes], context: Context) -> Any:
+async def _unknown_method(requests: AsyncIterator[bytes], context: Context) -> Any:
     raise CallRefusedError(grpc.StatusCode.UNIMPLEMENTED, "METHOD_UNKNOWN", "this server has no such method")
 
 
-async def _only(parse: _Parse, context: Context) -> Any:
-    """The one request of a unary call. Like gRPC itself, it does not look for a second."""
-    raw: Any = await context.read()
-    if raw is not aio.EOF:
-        return await _taken(parse, raw)
-    if context.done():  # a caller that left looks like one that sent nothing
-        raise asyncio.CancelledError
-    message = "the call ended without a request"
-    raise CallRefusedError(grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_MISSING", message)
+class _Taking:
+    """Parses the messages of one method, and has them checked, charged and scanned before the servicer sees them."""
 
+    def __init__(self, deserialise: Callable[[bytes], Any], check: Check | None) -> None:
+        self._deserialise = deserialise
+        self._check = check
 
-def _as_it_is(raw: bytes) -> bytes:
-    return raw
+    async def only(self, requests: AsyncIterator[bytes], context: Context) -> Any:
+        """The one request of a unary call. Like gRPC itself, it does not look for a second."""
+        raw: Any = await context.read()
+        if raw is not aio.EOF:
+            return await self._take(raw)
+        if context.done():  # a client that disconnects looks like one that sent nothing
+            raise asyncio.CancelledError
+        message = "the call ended without a request"
+        raise CallRefusedError(grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_MISSING", message)
 
+    async def stream(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
+        """The requests of a streaming call."""
+        return self._stream(requests)
 
-async def _taken(parse: _Parse, raw: bytes) -> Any:
-    """A message that was parsed, and charged to its caller."""
-    message = parse(raw)
-    call = current_call()
-    if call is None:
+    async def _stream(self, requests: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        async for raw in requests:
+            yield await self._take(raw)
+
+    async def _take(self, raw: bytes) -> Any:
+        try:
+            message = self._deserialise(raw)
+        except Exception:  # whatever a deserialiser raises; protobuf's own errors quote the message
+            text = "the request is not a valid message of its type"
+            raise CallRefusedError(grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_MALFORMED", text) from None
+        if self._check is not None:
+            self._check(message)
+        call = current_call()
+        if call is not None:
+            call.request_bytes += len(raw)
+            if call.meter is not None:
+                await call.meter.received(len(raw), message)
+            if call.scan is not None:
+                await call.scan.received(message)
         return message
-    call.request_bytes += len(raw)
-    if call.meter is not None:
-        await call.meter.received(len(raw), message)
-    if call.scan is not None:
-        await call.scan.received(message)
-    return message
-
-
-def _parsed(parse: _Parse, raw: bytes) -> Any:
-    try:
-        return parse(raw)
-    except Exception:  # whatever a deserialiser raises; protobuf's own errors quote the message
-        message = "the request is no valid message of its type"
-        raise CallRefusedError(grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_MALFORMED", message) from None
-
-
-async def _parsed_stream(parse: _Parse, requests: AsyncIterator[bytes]) -> AsyncIterator[Any]:
-    async for raw in requests:
-        yield await _taken(parse, raw)

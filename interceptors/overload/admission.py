@@ -1,8 +1,8 @@
-"""Who is in: the calls on their way to the work, those that wait for it, and those it is done for.
+"""Counts calls on their way to the work, waiting for it and in it, and admits them to it by priority.
 
-A call counts from the end of its upload, for it is the work that is scarce: somebody who speaks into a stream for an hour
-keeps no engine busy. Between the door and the work it counts for a moment only (`GRACE`), which keeps a burst of
-calls, whose bodies come at once, from passing the door together on the strength of one free place.
+A call counts against the limit from the end of its upload, because the work is what is scarce: an hour of live speech keeps
+no engine busy. Before that it counts only for a moment (`GRACE`), so that a burst of calls, whose bodies arrive together,
+does not pass `has_room` as a whole on the strength of one free place.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from contextvars import ContextVar
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from interceptors.calls.hooks import WorkTimer
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.overload.limit import AdaptiveLimit
 
 GRACE = 1.0
-"""Seconds for which a call on its way to the work counts as if it were there."""
+"""Seconds for which an admitted call that is still uploading counts as if it were at work."""
 _EARLY = 0.1
-"""Seconds before its deadline from which a call that ends has met it: the caller's own clock may end it a moment before ours."""
+"""Seconds before its deadline from which a cancelled call counts as expired: the client's clock may end it before ours."""
 
 
 class Priority(IntEnum):
-    """Classes of calls; the lowest is shed first."""
+    """Classes of calls; the lowest is refused first."""
 
     LOW = 0
     NORMAL = 1
@@ -33,32 +33,26 @@ class Priority(IntEnum):
 
 
 @dataclass(eq=False, slots=True)
-class Visit:
-    """One call from the door to its end."""
+class AdmittedCall:
+    """One call from its admission to its end: what hooks.Admission lends the servicer."""
 
+    control: AdmissionControl
     priority: Priority
-    exempt: bool
-    """Counts, and is never held up."""
+    bypass: bool
+    """Counts, but is never refused and never waits."""
     deadline: float | None
     """The event loop's time, s."""
-    room: asyncio.Future[None] | None = None
-    """While it waits for the work."""
+    place: asyncio.Future[None] | None = None
+    """Set while it waits for the work; done when it may begin."""
 
-
-class Work:
-    """Filled in by who has done it."""
-
-    waited = 0.0
-    worked: float | None = None
-
-    def done(self, waited: float, worked: float) -> None:
-        """Seconds the call waited for whoever works, and seconds they worked."""
-        self.waited, self.worked = waited, worked
+    def working(self) -> AbstractAsyncContextManager[WorkTimer]:
+        """See hooks.Admission."""
+        return self.control.working(self)
 
 
 @dataclass(slots=True)
 class Counts:
-    """How many calls are where."""
+    """Calls by where they are."""
 
     on_the_way: int
     waiting: int
@@ -66,20 +60,20 @@ class Counts:
 
 
 @dataclass(slots=True)
-class Admission:
-    """`limit` None: no limit. `patience`: seconds an uploaded call waits for a place. `now`: the event loop's time.
+class AdmissionControl:
+    """`limit` None: no limit. `timeout`: seconds an uploaded call waits for a place. `now`: the event loop's time.
 
-    `full`: the refusal for who has waited in vain. Memory: a visit for every call that is in.
+    `full`: makes the refusal for a call that waited in vain. Memory: one AdmittedCall for each call admitted.
     """
 
     limit: AdaptiveLimit | None
     now: Callable[[], float]
     full: Callable[[], CallRefusedError]
-    patience: float
-    _on_the_way: set[Visit] = field(default_factory=set)
-    _fresh: dict[Visit, float] = field(default_factory=dict)
-    """Those that count, with the time until which they do, the oldest first."""
-    _waiting: list[Visit] = field(default_factory=list)
+    timeout: float
+    _on_the_way: set[AdmittedCall] = field(default_factory=set)
+    _fresh: dict[AdmittedCall, float] = field(default_factory=dict)
+    """Uploading calls that count against the limit, with the time until which they do, oldest first."""
+    _waiting: list[AdmittedCall] = field(default_factory=list)
     _at_work: int = 0
 
     @property
@@ -87,7 +81,7 @@ class Admission:
         return Counts(len(self._on_the_way), len(self._waiting), self._at_work)
 
     def has_room(self, share: float) -> bool:
-        """Whether one more may come in for whom `share` of the limit is."""
+        """Whether a call may be admitted whose class may use `share` of the limit."""
         if self.limit is None:
             return True
         now = self.now()
@@ -96,98 +90,71 @@ class Admission:
             if self._fresh[oldest] > now:
                 break
             del self._fresh[oldest]
-        # One at least, whatever the share: a class that is alone must not starve beside an idle server.
-        most = max(1, math.floor(self.limit.calls * share + 0.5))
-        # Those that wait need not be counted: they do so because every place there is is taken.
-        return len(self._fresh) + self._at_work < most
+        # At least one, whatever the share: a class must not starve while the server is idle.
+        allowed = max(1, math.floor(self.limit.calls * share + 0.5))
+        # Waiting calls need not be counted: they wait because every place is taken.
+        return len(self._fresh) + self._at_work < allowed
 
-    def enter(self, visit: Visit) -> None:
-        """It is in; what it sends is read."""
-        self._on_the_way.add(visit)
-        self._fresh[visit] = self.now() + GRACE
+    def admit(self, priority: Priority, deadline: float | None, *, bypass: bool = False) -> AdmittedCall:
+        """A call whose upload may be read now. `deadline`: the event loop's time, s."""
+        call = AdmittedCall(self, priority, bypass, deadline)
+        self._on_the_way.add(call)
+        self._fresh[call] = self.now() + GRACE
+        return call
 
-    def leave(self, visit: Visit) -> None:
-        """It is out, wherever it was. Idempotent."""
-        self._on_the_way.discard(visit)
-        self._fresh.pop(visit, None)
+    def leave(self, call: AdmittedCall) -> None:
+        """The call is no longer uploading. Idempotent."""
+        self._on_the_way.discard(call)
+        self._fresh.pop(call, None)
 
     @asynccontextmanager
-    async def working(self, visit: Visit) -> AsyncIterator[Work]:
-        """Wait for a place, take it, and learn from how it went. Raises RefusedError."""
-        await self._place(visit)
-        since, work = self.now(), Work()
+    async def working(self, call: AdmittedCall) -> AsyncIterator[WorkTimer]:
+        """Wait for a place, hold it, and adapt the limit to how it went. Raises CallRefusedError."""
+        await self._take_place(call)
+        since, timer = self.now(), WorkTimer()
         try:
-            yield work
+            yield timer
         finally:
             now, at_work = self.now(), self._at_work
             self._at_work -= 1
             if self.limit is not None:
-                if work.worked is not None:
-                    self.limit.observe(work.waited, work.worked, since=since, now=now, at_work=at_work)
-                elif visit.deadline is not None and visit.deadline - _EARLY <= now:
-                    # Those that are served in time are not all: where nobody waits for longer than the limit thinks fine,
-                    # because nobody has that long, it would grow and grow over calls that come to nothing.
+                if timer.worked is not None:
+                    self.limit.observe(timer.waited, timer.worked, since=since, now=now, at_work=at_work)
+                elif call.deadline is not None and call.deadline - _EARLY <= now:
+                    # Expired calls count too: where deadlines are shorter than the wait that the limit accepts, the calls that
+                    # finish all waited briefly, and the limit would keep growing over calls that never finish.
                     self.limit.observe(now - since, None, since=since, now=now, at_work=at_work)
-            self._let_in()
+            self._fill_places()
 
-    async def _place(self, visit: Visit) -> None:
-        self.leave(visit)
-        if visit.exempt or self.limit is None or (not self._waiting and self._at_work < self.limit.calls):
+    async def _take_place(self, call: AdmittedCall) -> None:
+        self.leave(call)
+        if call.bypass or self.limit is None or (not self._waiting and self._at_work < self.limit.calls):
             self._at_work += 1
             return
         if len(self._waiting) >= self.limit.calls:
             raise self.full()
-        visit.room = asyncio.get_running_loop().create_future()
-        self._waiting.append(visit)
-        self._let_in()  # the one at the head may have been in the way of this one
-        left = math.inf if visit.deadline is None else visit.deadline - self.now()
+        call.place = asyncio.get_running_loop().create_future()
+        self._waiting.append(call)
+        self._fill_places()
+        left = math.inf if call.deadline is None else call.deadline - self.now()
         try:
-            async with asyncio.timeout(min(self.patience, left)):
-                await visit.room
+            async with asyncio.timeout(min(self.timeout, left)):
+                await call.place
         except BaseException as error:
-            if visit in self._waiting:
-                self._waiting.remove(visit)
-            else:  # it was given a place in the very moment it gave up
+            if call in self._waiting:
+                self._waiting.remove(call)
+            else:  # it was given a place in the moment it gave up
                 self._at_work -= 1
-                self._let_in()
+                self._fill_places()
             if isinstance(error, TimeoutError):
                 raise self.full() from None
             raise
 
-    def _let_in(self) -> None:
-        """Those that wait, the highest priority first, the oldest of it first."""
+    def _fill_places(self) -> None:
+        """Let waiting calls begin: the highest priority first, and of those the oldest."""
         while self._waiting and self.limit is not None and self._at_work < self.limit.calls:
-            first = max(self._waiting, key=lambda visit: visit.priority)  # max is the first of equals
+            first = max(self._waiting, key=lambda call: call.priority)  # max is the first of equals
             self._waiting.remove(first)
             self._at_work += 1
-            if first.room is not None and not first.room.done():
-                first.room.set_result(None)
-
-
-_current: ContextVar[tuple[Admission, Visit] | None] = ContextVar("admission", default=None)
-
-
-def arrive(admission: Admission, visit: Visit) -> None:
-    """For the rest of this call. gRPC gives every call a task, and so a context, of its own: there is nothing to undo."""
-    _current.set((admission, visit))
-
-
-@asynccontextmanager
-async def working() -> AsyncIterator[Work]:
-    """For the servicer, around the work alone, once everything is received; it says `done` when it has a result.
-
-    Raises RefusedError where there is no room for too long. Outside of a call that was admitted it does nothing.
-    """
-    current = _current.get()
-    if current is None:
-        yield Work()
-        return
-    admission, visit = current
-    async with admission.working(visit) as work:
-        yield work
-
-
-def no_room() -> CallRefusedError | None:
-    """For the servicer, where it turns a call away for want of room in a queue of its own. None outside of an admitted call."""
-    current = _current.get()
-    return None if current is None else current[0].full()
+            if first.place is not None and not first.place.done():
+                first.place.set_result(None)

@@ -1,4 +1,4 @@
-"""Not more than can be served: calls over the limit are told at once to come back, before anything of them is read."""
+"""Refuses calls beyond what the server can do, before anything of them is read, with a time to retry."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ import grpc
 from interceptors.calls.call import Call, Context, current_call
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.handlers.base import CallInterceptor
-from interceptors.overload.admission import Admission, Counts, Priority, Visit, arrive
+from interceptors.overload.admission import AdmissionControl, Counts, Priority
 from interceptors.overload.limit import AdaptiveLimit
 from interceptors.overload.pressure import Level, Pressure
 
 log = logging.getLogger("interceptors.overload.overload")
 
 ADMIN: Final = "admin"
-"""Scope of those who look after the server, and get in when nobody else does."""
+"""Scope of operators, who get in when the server is full."""
 
 SHARES: Final[Mapping[Priority, float]] = {Priority.LOW: 0.7, Priority.NORMAL: 0.9, Priority.HIGH: 1.0}
-"""Of the limit, in use by anybody, up to which a class gets in: what is above stays for the classes above it."""
+"""Share of the limit, used by all calls together, up to which a class is admitted: the rest is kept for the classes above."""
 PRESSED_SHARES: Final[Mapping[Priority, float]] = {Priority.LOW: 0.3, Priority.NORMAL: 0.7, Priority.HIGH: 1.0}
 """The same while memory or CPU are short."""
 
 WAIT_TIMEOUT: Final = 10.0
-"""Seconds a call that is uploaded waits for a place: its sender has paid for the upload, so it is not turned away lightly."""
+"""Seconds that an uploaded call waits for a place: its upload is paid for, so it is not refused at once."""
 UPLOADS: Final = 256
-"""Calls between the door and the work, at most. They keep no engine busy, but each has a buffer and a stream."""
+"""Admitted calls that may be uploading at a time. They keep no engine busy, but each has a buffer and a stream."""
 
 _RETRY_FIRST, _RETRY_LAST = 1.0, 30.0
-"""Seconds a caller is told to stay away where as good as none is refused, and at most."""
+"""Seconds of retry-after when hardly any call is refused, and at most."""
 _MEMORY = 10.0
-"""Seconds over which it is remembered (1/e) how many were let in and refused."""
+"""Time constant (s) with which past admissions and refusals are forgotten."""
 
 
 def is_admin(call: Call) -> bool:
-    """Whether the caller's credential itself makes it an administrator."""
+    """Whether the principal's credential itself grants the admin scope."""
     return call.principal is not None and ADMIN in call.principal.scopes
 
 
 class Overload(CallInterceptor):
-    """Refuses with UNAVAILABLE and a time to come back. The servicer does its work inside of `admission.working`."""
+    """Refuses with UNAVAILABLE and retry-after. Lends the servicer `call.admission`, to enter around the work."""
 
     def __init__(
         self,
@@ -57,16 +57,16 @@ class Overload(CallInterceptor):
         priority: Callable[[Call], Priority],
         expected_seconds: Callable[[], float] = lambda: 0.0,
         pressure: Pressure | None = None,
-        spared: Callable[[Call], bool] = is_admin,
-        patience: float = WAIT_TIMEOUT,
+        bypass: Callable[[Call], bool] = is_admin,
+        wait_timeout: float = WAIT_TIMEOUT,
         uploads: int = UPLOADS,
         now: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """`limit` None: there is none, and only deadlines, memory and `uploads` are looked at.
+        """`limit` None: only deadlines, memory pressure and `uploads` refuse calls.
 
-        `exempt`: methods that always pass and count for nothing. `spared`: callers that always pass. `expected_seconds`: a
-        call let in now will wait for the engine, 0 where that is not known. `now` is the event loop's clock; `jitter` 0..1.
+        `exempt`: methods that always pass and do not count. `bypass`: calls that always pass but count. `expected_seconds`: the
+        time a call admitted now will wait for the engine, 0 if unknown. `now`: the event loop's clock. `jitter`: 0..1.
         """
         self.refused: Counter[str] = Counter()
         """Calls by reason, for metrics."""
@@ -75,16 +75,16 @@ class Overload(CallInterceptor):
         self._priority = priority
         self._expected = expected_seconds
         self._pressure = pressure
-        self._spared = spared
+        self._bypass = bypass
         self._uploads = uploads
         self._now = now
-        self._admission = Admission(limit, now, self._full, patience)
-        self._crowd = _Crowd(now, jitter)
+        self._control = AdmissionControl(limit, now, self._full, wait_timeout)
+        self._recent = _RecentCalls(now, jitter)
 
     @property
     def counts(self) -> Counts:
-        """How many calls are where, for metrics."""
-        return self._admission.counts
+        """Calls by where they are, for metrics."""
+        return self._control.counts
 
     @property
     def limit(self) -> float:
@@ -97,26 +97,26 @@ class Overload(CallInterceptor):
             yield
             return
         call = current_call()
-        spared = call is not None and self._spared(call)
-        priority = Priority.HIGH if spared or call is None else self._priority(call)
+        bypass = call is not None and self._bypass(call)
+        priority = Priority.HIGH if bypass or call is None else self._priority(call)
         left = context.time_remaining()
-        if not spared:
+        if not bypass:
             self._check(priority, left)
-        visit = Visit(priority, spared, None if left is None else self._now() + left)
-        self._crowd.let_in()
-        self._admission.enter(visit)
-        arrive(self._admission, visit)
+        self._recent.admitted()
+        admitted = self._control.admit(priority, None if left is None else self._now() + left, bypass=bypass)
+        if call is not None:
+            call.admission = admitted
         try:
             yield
         finally:
-            self._admission.leave(visit)
+            self._control.leave(admitted)
 
     def _check(self, priority: Priority, left: float | None) -> None:
         level = self._pressure.level if self._pressure is not None else Level.NONE
         if level is Level.CRITICAL:
             raise self._refusal("SERVER_OVERLOADED", "the server is short of memory; try again later")
         share = (SHARES if level is Level.NONE else PRESSED_SHARES)[priority]
-        if not self._admission.has_room(share) or self._admission.counts.on_the_way >= self._uploads:
+        if not self._control.has_room(share) or self._control.counts.on_the_way >= self._uploads:
             raise self._full()
         if left is not None:
             wait = self._expected()
@@ -129,7 +129,7 @@ class Overload(CallInterceptor):
 
     def _refusal(self, reason: str, message: str) -> CallRefusedError:
         self.refused[reason] += 1
-        if self._crowd.refuse():
+        if self._recent.refused():
             counts = self.counts
             log.warning(
                 "calls are being refused: limit %.1f, %d at work, %d waiting, %d on their way",
@@ -138,39 +138,39 @@ class Overload(CallInterceptor):
                 counts.waiting,
                 counts.on_the_way,
             )
-        return CallRefusedError(grpc.StatusCode.UNAVAILABLE, reason, message, retry_after=self._crowd.retry_after())
+        return CallRefusedError(grpc.StatusCode.UNAVAILABLE, reason, message, retry_after=self._recent.retry_after())
 
 
-class _Crowd:
-    """How many were let in and refused lately, each weighing less the longer ago it was."""
+class _RecentCalls:
+    """How many calls were admitted and refused lately, weighted by exp(-age / _MEMORY)."""
 
     def __init__(self, now: Callable[[], float], jitter: Callable[[], float]) -> None:
         self._now = now
         self._jitter = jitter
-        self._in = self._out = 0.0
+        self._admitted = self._refused = 0.0
         self._at = now()
 
-    def let_in(self) -> None:
+    def admitted(self) -> None:
         self._fade()
-        self._in += 1
+        self._admitted += 1
 
-    def refuse(self) -> bool:
-        """Whether it is the first one for a while."""
+    def refused(self) -> bool:
+        """Count a refusal; True if it is the first for a while."""
         self._fade()
-        first = self._out < 0.1
-        self._out += 1
+        first = self._refused < 0.1
+        self._refused += 1
         return first
 
     def retry_after(self) -> float:
-        """Seconds until another try.
+        """Seconds until a retry makes sense.
 
-        With nine refused for every one let in it takes ten times as long to serve them all, so they are told to stay away so
-        long; and each for another time: told the same, they would all be back at once.
+        With nine calls refused for each one admitted it takes ten times as long to serve them all, so the time grows with
+        that ratio; and it is jittered, or all of them would come back at once.
         """
-        seconds = _RETRY_FIRST * (1 + self._out / max(1.0, self._in))
+        seconds = _RETRY_FIRST * (1 + self._refused / max(1.0, self._admitted))
         return min(_RETRY_LAST, seconds) * (0.5 + self._jitter())
 
     def _fade(self) -> None:
         now = self._now()
         faded = math.exp(-(now - self._at) / _MEMORY)
-        self._in, self._out, self._at = self._in * faded, self._out * faded, now
+        self._admitted, self._refused, self._at = self._admitted * faded, self._refused * faded, now

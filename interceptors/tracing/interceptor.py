@@ -1,6 +1,6 @@
-"""A call is one span in its caller's trace, and each of its stages one below it.
+"""Traces each call: one span in the client's trace, and a child for each of its stages.
 
-By the semantic conventions for RPC of OpenTelemetry 1.44: https://opentelemetry.io/docs/specs/semconv/rpc/grpc/.
+Names are OpenTelemetry's for RPC, 1.44: https://opentelemetry.io/docs/specs/semconv/rpc/grpc/.
 """
 
 from __future__ import annotations
@@ -10,12 +10,8 @@ import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 
-from google.rpc import code_pb2
-from grpc import aio
-
 from interceptors.calls.call import Call, Context, current_call
-from interceptors.calls.outcome import Describe, final_code, reported_reason
-from interceptors.calls.refusal import CallRefusedError
+from interceptors.calls.outcome import final_code, is_bug, reported_reason
 from interceptors.calls.stages import trace_stages
 from interceptors.handlers.base import CallInterceptor
 from interceptors.tracing.call_trace import CallTrace, Deliver, SpanRef, enter_trace, new_id
@@ -26,18 +22,17 @@ log = logging.getLogger("interceptors.tracing")
 
 
 class Tracing(CallInterceptor):
-    """Stands right inside of the request id, so that whatever refuses a call below does so in its trace.
+    """Placed directly inside RequestId, so that refusals by the other guards are traced.
 
-    `describe`: the status an exception is told as. `served`: the methods there are; the spans of calls to others share
-    one name. `exempt` are not traced: a probe every second is of no use to anybody. `formats`: of the headers read.
-    `principals`: whether spans say who called; what holds the traces may be another company's.
+    `served`: the server's methods; spans of calls to other methods share one name. `exempt`: methods that are not traced, such
+    as health checks. `formats` of the headers to read. `principals`: whether spans name the principal; traces may be stored by
+    another company.
     """
 
     def __init__(
         self,
         deliver: Deliver,
         sampling: Sampling,
-        describe: Describe,
         *,
         served: Collection[str],
         exempt: Collection[str] = (),
@@ -46,7 +41,6 @@ class Tracing(CallInterceptor):
     ) -> None:
         self._deliver = deliver
         self._sampling = sampling
-        self._describe = describe
         self._names = {method: method.removeprefix("/") for method in served}
         self._exempt = frozenset(exempt)
         self._headers = TraceHeaders(formats)
@@ -68,7 +62,7 @@ class Tracing(CallInterceptor):
         finally:
             try:
                 self._end(trace, context, call, error, allowed)
-            except Exception:  # a call that went well must not fail for its trace
+            except Exception:  # a call must not fail because of its trace
                 log.exception("the trace of a call is lost")
 
     def _begin(self, method: str, context: Context, call: Call | None) -> CallTrace:
@@ -89,13 +83,13 @@ class Tracing(CallInterceptor):
         self, trace: CallTrace, context: Context, call: Call | None, error: BaseException | None, allowed: float | None
     ) -> None:
         trace.seconds = time.perf_counter() - trace.began
-        trace.open = False  # what a task left behind does from here on is not the call's
-        trace.code = final_code(context, error, self._describe, allowed)
+        trace.open = False  # stages of tasks that outlive the call are not recorded
+        trace.code = final_code(context, error, allowed)
         trace.why = "sampled" if trace.span.sampled else self._sampling.kept(trace.code, trace.seconds)
         if not trace.why:
             return
-        trace.reason = reported_reason(context, error, trace.code, self._describe)
-        trace.exception = self._unexpected(error)
+        trace.reason = reported_reason(context, error, trace.code)
+        trace.exception = type(error).__name__ if is_bug(error) else ""  # never its text, which may quote a request
         if self._principals and call is not None and call.principal is not None:
             trace.principal = call.principal.name
         self._deliver(trace)
@@ -103,12 +97,3 @@ class Tracing(CallInterceptor):
             if not batch.delivered:
                 batch.delivered = True
                 self._deliver(batch)
-
-    def _unexpected(self, error: BaseException | None) -> str:
-        """The class of an exception that is a bug; never its text, which may quote a request.
-
-        This stands inside of the recovery: refusals and bugs are exceptions yet.
-        """
-        if not isinstance(error, Exception) or isinstance(error, CallRefusedError | aio.AbortError | aio.BaseError):
-            return ""
-        return type(error).__name__ if self._describe(error).code == code_pb2.INTERNAL else ""

@@ -66,7 +66,7 @@ async def test_tokens_of_all_algorithms_are_accepted(provider: OidcProvider):
         for resource in ("rs256", "es256", "eddsa", "ed25519"):
             token = await provider.token(resource, scope="align admin")
             for _ in range(2):  # verified, and remembered
-                found = await here.jwt.authenticate(token, None)
+                found = await here.jwt.verify(token, None)
                 assert isinstance(found, Principal), (resource, found)
                 assert found.name == f"jwt:{provider.issuer}#service-a"
                 assert found.scopes == {"align", "admin"}
@@ -76,15 +76,15 @@ async def test_tokens_of_all_algorithms_are_accepted(provider: OidcProvider):
 
 async def test_its_keys_may_be_named_by_their_address(provider: OidcProvider):
     async with believing(provider.issuer, f"{provider.issuer}/jwks") as here:
-        assert isinstance(await here.jwt.authenticate(await provider.token(), None), Principal)
+        assert isinstance(await here.jwt.verify(await provider.token(), None), Principal)
 
 
 async def test_what_it_issues_for_others_is_refused(provider: OidcProvider):
     async with believing(provider.issuer) as here:
         elsewhere = await provider.token("https://another.example.org/")
-        assert await here.jwt.authenticate(elsewhere, None) == Rejected("audience", f"jwt:{provider.issuer}#service-a")
-        assert await here.jwt.authenticate(await provider.token("opaque"), None) == Rejected("malformed")
-        assert await here.jwt.authenticate(await provider.token("ps256"), None) == Rejected("algorithm")
+        assert await here.jwt.verify(elsewhere, None) == Rejected("audience", f"jwt:{provider.issuer}#service-a")
+        assert await here.jwt.verify(await provider.token("opaque"), None) == Rejected("malformed")
+        assert await here.jwt.verify(await provider.token("ps256"), None) == Rejected("algorithm")
 
 
 async def test_a_token_is_good_over_the_connection_it_is_bound_to(provider: OidcProvider):
@@ -93,53 +93,53 @@ async def test_a_token_is_good_over_the_connection_it_is_bound_to(provider: Oidc
         token = await provider.token(client="service-bound", certificate=mine)
         name = f"jwt:{provider.issuer}#service-bound"
         for _ in range(2):
-            assert isinstance(await here.jwt.authenticate(token, thumbprint(mine)), Principal)
-            assert await here.jwt.authenticate(token, thumbprint(another)) == Rejected("certificate_binding", name)
-            assert await here.jwt.authenticate(token, None) == Rejected("certificate_binding", name)
+            assert isinstance(await here.jwt.verify(token, thumbprint(mine)), Principal)
+            assert await here.jwt.verify(token, thumbprint(another)) == Rejected("certificate_binding", name)
+            assert await here.jwt.verify(token, None) == Rejected("certificate_binding", name)
 
 
 async def test_new_keys_are_taken_at_once_and_old_ones_are_not_any_more(provider: OidcProvider):
     async with believing(provider.issuer) as here:
         old, unseen = await provider.token(), await provider.token()
-        assert isinstance(await here.jwt.authenticate(old, None), Principal)
+        assert isinstance(await here.jwt.verify(old, None), Principal)
         await provider.rotate()
-        assert isinstance(await here.jwt.authenticate(old, None), Principal)  # as far as is known here
-        assert isinstance(await here.jwt.authenticate(await provider.token(), None), Principal)
-        assert await here.jwt.authenticate(old, None) == Rejected("signing_key_unknown")
-        assert await here.jwt.authenticate(unseen, None) == Rejected("signing_key_unknown")
+        assert isinstance(await here.jwt.verify(old, None), Principal)  # as far as is known here
+        assert isinstance(await here.jwt.verify(await provider.token(), None), Principal)
+        assert await here.jwt.verify(old, None) == Rejected("signing_key_unknown")
+        assert await here.jwt.verify(unseen, None) == Rejected("signing_key_unknown")
 
 
 async def test_an_outage_is_bridged_for_as_long_as_is_said(provider: OidcProvider):
     async with believing(provider.issuer) as here:
         token, unseen = await provider.token(), await provider.token("es256")
-        assert isinstance(await here.jwt.authenticate(token, None), Principal)
+        assert isinstance(await here.jwt.verify(token, None), Principal)
         await provider.rotate()
         unknown = await provider.token()
         await provider.stop()
         # An issuer that is gone may have signed with a key of its own that is not known here.
-        assert await here.jwt.authenticate(unknown, None) == Undecided("keys_unavailable")
+        assert await here.jwt.verify(unknown, None) == Undecided("keys_unavailable")
         assert here.keys.last_error == "unreachable"
         here.clock.passed = STALE
-        assert isinstance(await here.jwt.authenticate(token, None), Principal)
-        assert isinstance(await here.jwt.authenticate(unseen, None), Principal)
+        assert isinstance(await here.jwt.verify(token, None), Principal)
+        assert isinstance(await here.jwt.verify(unseen, None), Principal)
         here.clock.passed = STALE + 1
-        assert await here.jwt.authenticate(token, None) == Undecided("keys_stale")
-        assert await here.jwt.authenticate(unseen, None) == Undecided("keys_stale")
+        assert await here.jwt.verify(token, None) == Undecided("keys_stale")
+        assert await here.jwt.verify(unseen, None) == Undecided("keys_stale")
 
 
 async def test_without_keys_from_the_start_nothing_is_decided(provider: OidcProvider):
     token = await provider.token()
     await provider.stop()
     async with believing(provider.issuer) as here:
-        assert await here.jwt.authenticate(token, None) == Undecided("keys_unavailable")
+        assert await here.jwt.verify(token, None) == Undecided("keys_unavailable")
 
 
 async def test_a_token_ends_when_it_says(provider: OidcProvider):
     async with believing(provider.issuer, stale=3600.0) as here:
         token = await provider.token()
-        assert isinstance(await here.jwt.authenticate(token, None), Principal)
+        assert isinstance(await here.jwt.verify(token, None), Principal)
         here.clock.passed = 20 * 60 + 60
-        expired = await here.jwt.authenticate(token, None)
+        expired = await here.jwt.verify(token, None)
         assert expired == Rejected("expired", f"jwt:{provider.issuer}#service-a", expired=True)
 
 

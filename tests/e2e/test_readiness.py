@@ -59,7 +59,7 @@ async def test_the_store_of_the_quotas_goes_and_comes_back(tmp_path, redis_serve
         await info(channel, bearer(home.forge.token()))  # which finds out, and is answered
         away = await becomes(running, "redis", "warn")
         assert away["said"] == f"redis://127.0.0.1:{redis_server.port}/0 cannot be reached"
-        assert "each server counts its share by itself" in away["hint"]
+        assert "each server counts its own share" in away["hint"]
         redis_server.start()
         await becomes(running, "redis", "ok")
         _, findings = await asked(running)
@@ -76,7 +76,7 @@ async def test_the_scanner_goes_and_comes_back(clamav: ClamdServer) -> None:  # 
         clamav.kill()
         config = aligner_pb2.AlignConfig(transcript=TRANSCRIPT, language="en")
         await stub.Align(aligner_pb2.AlignRequest(config=config, audio=SPEECH))  # which finds out, and passes
-        assert (await becomes(running, "clamd", "warn"))["hint"] == "is it up? Until it is, uploads pass unscanned"
+        assert (await becomes(running, "clamd", "warn"))["hint"] == "is it up? Until it answers, uploads pass unscanned"
         clamav.start()
         await becomes(running, "clamd", "ok")
 
@@ -120,7 +120,7 @@ async def test_the_database_of_keys_goes_and_comes_back(tmp_path) -> None:
         (tmp_path / "keys.db").rename(tmp_path / "elsewhere.db")
         await denied(info(channel, with_key(api_key.new("alk"))))  # nobody has seen it, so the database is asked
         away = await becomes(running, "keys", "fail")
-        assert "keys that are known go on" in away["hint"]
+        assert "known keys stay valid" in away["hint"]
         await info(channel, with_key(key))
         (tmp_path / "elsewhere.db").rename(tmp_path / "keys.db")
         await becomes(running, "keys", "ok")

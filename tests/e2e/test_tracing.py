@@ -18,7 +18,7 @@ from tests.kit.chain_server import chain_server
 from tests.kit.node_client import node_call
 from tests.kit.npm import needs_node
 from tests.kit.otlp_receiver import OtlpReceiver
-from tests.kit.traced_kinds import KINDS, SERVICE, Kinds, describe, tracing
+from tests.kit.traced_kinds import KINDS, SERVICE, Kinds, tracing
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 # On the wire a message with one bytes field is two bytes and the field: the handlers are given, and give, just that.
@@ -51,7 +51,7 @@ async def traced(**named) -> AsyncIterator[tuple[str, OtlpReceiver]]:
     async with OtlpReceiver().serving() as receiver:
         export = TraceExport(otlp_exporter(Collector(receiver.endpoint)), resource("test", "one"), every=0.01)
         await export.start()
-        chain = (Recovery(describe, "test"), RequestId(), tracing(export.deliver, **named), Requests())
+        chain = (Recovery("test"), RequestId(), tracing(export.deliver, **named), Requests())
         try:
             async with chain_server(chain, _Messages(), tls=False) as server:
                 yield server.target, receiver

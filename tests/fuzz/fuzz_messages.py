@@ -14,7 +14,7 @@ with atheris.instrument_imports(
 ):
     from aligner_svc.pipeline import Pipeline
     from aligner_svc.rpc import messages
-    from aligner_svc.rpc.status import to_status
+    from aligner_svc.rpc.status import DOMAIN, refusal_of
     from aligner_svc.rpc.upload import Upload
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
@@ -45,7 +45,7 @@ def one(data: bytes) -> None:
     except DecodeError:
         pass  # the transport's business, before any code of ours
     except AlignerError as refused:
-        status = to_status(refused)
+        status = refusal_of(refused).status(DOMAIN)
         assert status.code in set(Status) - {Status.UNAVAILABLE}, "what is wrong with a message stays wrong"
         assert status.message
         assert status.details

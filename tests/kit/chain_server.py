@@ -11,14 +11,13 @@ from functools import cache
 from typing import Any, TypeVar
 
 import grpc
-from google.rpc import code_pb2, status_pb2
 from grpc import aio
 
 from aligner_svc.api.v1.aligner_pb2_grpc import AlignerServicer, AlignerStub, add_AlignerServicer_to_server
 from aligner_svc.transport.devcerts import Pair
-from interceptors import Authenticate, Chain, SecurityEvent, Wrapping
-from interceptors.auth.authenticate import Methods
-from interceptors.auth.mtls import CertificateAuthenticator, thumbprint
+from interceptors import Authenticate, Chain, Record, Wrapping
+from interceptors.auth.method import AuthContext, AuthMethod
+from interceptors.auth.mtls import CertificateAuthenticator
 from interceptors.calls.principal import Principal
 from tests.kit import certificates
 
@@ -210,27 +209,27 @@ async def answer(call: Any) -> bytes:
     return b"".join([response async for response in call])
 
 
-def describe(error: Exception) -> status_pb2.Status:
-    """For interceptors: every error is a bug."""
-    return status_pb2.Status(code=code_pb2.INTERNAL, message="internal error")
+class Names(AuthMethod):
+    """Takes "NAME" or "NAME,SCOPE,..." for a good credential."""
 
+    def __init__(self, header: str, scheme: str = "") -> None:
+        self.header = header
+        self.hint = f"a name ({header}: ...)"
+        self._scheme = scheme
 
-class Names:
-    """Takes "NAME" or "NAME,SCOPE,..." for a good token or API key."""
+    async def start(self) -> None: ...
 
-    async def authenticate(self, credential: str, bound_to: str | None = None) -> Principal:
-        name, *scopes = credential.split(",")
+    async def close(self) -> None: ...
+
+    async def authenticate(self, credential: str, connection: AuthContext) -> Principal:
+        name, *scopes = credential.removeprefix(self._scheme).split(",")
         return Principal(name, "jwt", frozenset(scopes))
 
 
-def authentication(
-    methods: Methods | None = None, *, record: Callable[[SecurityEvent], None] = lambda event: None, **changes: Any
-) -> Authenticate:
-    """The real interceptor. If not given, `methods` are names as tokens and keys, and client certificates."""
-    names = Names()
-    methods = methods or Methods(tokens=names, keys=names, certificates=CertificateAuthenticator(("spiffe",), ()))
-    options = {"thumbprint": thumbprint, "exempt": (), "overtime": 0.0, "domain": "test"} | changes
-    return Authenticate(methods, record=record, **options)
+def authentication(*methods: AuthMethod, record: Record = lambda event: None, **changes: Any) -> Authenticate:
+    """The real interceptor. If not given, `methods` are names as bearer tokens and API keys, and client certificates."""
+    methods = methods or (Names("authorization", "Bearer "), Names("x-api-key"), CertificateAuthenticator(("spiffe",), ()))
+    return Authenticate(methods, record=record, **{"exempt": (), "expiry_grace": 0.0, "domain": "test"} | changes)
 
 
 def bearer(token: str) -> tuple[str, str]:

@@ -19,7 +19,6 @@ import grpc
 from aligner_svc.transport import devcerts
 from interceptors import CallInterceptor, CallRefusedError, Recovery
 from tests.kit import certificates
-from tests.kit.chain_server import describe
 from tests.kit.scripted_aligner import ScriptedAligner, scripted_server
 
 Verdict = tuple[grpc.StatusCode, str] | None
@@ -56,7 +55,7 @@ class Guarded:
 def guarded_server(credentials: grpc.ServerCredentials | None = None) -> Iterator[Guarded]:
     """A scripted_server behind a Guard."""
     guard = Guard()
-    with scripted_server(credentials, (Recovery(describe, "aligner"), guard)) as running:
+    with scripted_server(credentials, (Recovery("aligner"), guard)) as running:
         yield Guarded(running.target, running.script, guard)
 
 

@@ -60,6 +60,7 @@ class ScriptedAligner(AlignerServicer):
         self.faulty_audio: dict[bytes, Fault] = {}
         """Fault by the first bytes of the audio, every time."""
         self.calls: list[Received] = []
+        self.configs: list[pb.AlignConfig] = []
         self.arrived = threading.Semaphore(0)
         """Released once for every call."""
         self.unary_limit = 10 * MIB
@@ -119,6 +120,7 @@ class ScriptedAligner(AlignerServicer):
     def _received(self, method: str, config: pb.AlignConfig) -> Received:
         call = Received(method, config.transcript, config.language, config.encoding, config.sample_rate_hz, config.channels)
         self.calls.append(call)
+        self.configs.append(config)
         self.arrived.release()
         return call
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from aligner_svc.domain import Caller, Clip, Token, WordStatus
-from aligner_svc.engines.base import EngineResult, ProgressSink, Span
+from aligner_svc.engines.base import Capacity, EngineReport, EngineResult, ProgressSink, Span
 from aligner_svc.text import tokenise
 
 
@@ -16,6 +16,8 @@ class ScriptedEngine:
     name = "scripted-1"
     languages = frozenset({"en"})
     max_seconds = None
+    capacity = Capacity(lowest=4, at_once=2)
+    report = EngineReport()
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()

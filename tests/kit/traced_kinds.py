@@ -25,18 +25,6 @@ HEALTH = f"/{SERVICE}/Health"
 SECRET = "hunter2"
 
 
-class FullError(Exception):
-    """An expected failure of the servicer's."""
-
-
-def describe(error: Exception) -> status_pb2.Status:
-    if not isinstance(error, FullError):
-        return status_pb2.Status(code=code_pb2.INTERNAL, message="internal error")
-    status = status_pb2.Status(code=code_pb2.RESOURCE_EXHAUSTED, message="full")
-    status.details.add().Pack(error_details_pb2.ErrorInfo(reason="QUEUE_FULL", domain="test"))
-    return status
-
-
 @dataclass
 class Kinds(KindsHandler):
     """Does what a request says, in two stages, one within the other."""
@@ -64,7 +52,7 @@ class Kinds(KindsHandler):
                     await eventually(lambda: context.time_remaining() <= 0)
                     raise CallRefusedError(grpc.StatusCode.INVALID_ARGUMENT, "TOO_SHORT", "it ended early")
                 case "full":
-                    raise FullError(SECRET)
+                    raise CallRefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", "full")
                 case "fail":
                     raise ValueError(SECRET)
                 case "expel":
@@ -114,13 +102,13 @@ class Delivered:
 def tracing(deliver, *, formats=("tracecontext",), principals=False, **rules) -> Tracing:
     served = {f"/{SERVICE}/{kind}" for kind in KINDS} | {HEALTH}
     sampling = Sampling(SamplingRules(**({"ratio": 1.0} | rules)))
-    return Tracing(deliver, sampling, describe, served=served, exempt={HEALTH}, formats=formats, principals=principals)
+    return Tracing(deliver, sampling, served=served, exempt={HEALTH}, formats=formats, principals=principals)
 
 
 @asynccontextmanager
 async def serving(*inner: Wrapping, kinds: Kinds | None = None) -> AsyncIterator[aio.Channel]:
     """`inner`: between the request id and the servicer."""
-    async with chain_server((Recovery(describe, "test"), RequestId(), *inner, Requests()), kinds or Kinds()) as server:
+    async with chain_server((Recovery("test"), RequestId(), *inner, Requests()), kinds or Kinds()) as server:
         yield server.channel
 
 

@@ -9,10 +9,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from aligner_svc.config import Settings
 from aligner_svc.config.engine import EngineSettings
 from aligner_svc.domain import Caller, Clip, ProgressSink, Token, Warning, WordStatus
-from aligner_svc.engines.base import EngineResult, Span
-from aligner_svc.engines.batching import Batcher, BatchWatch, queue_full
+from aligner_svc.engines import refusals
+from aligner_svc.engines.base import Capacity, EngineReport, EngineResult, OnFailed, Span
+from aligner_svc.engines.batching import Batcher, BatchWatch
 from aligner_svc.engines.pocketsphinx.wire import MalformedError, TokenSpan, decode_answer, encode_request
 from aligner_svc.engines.windows import Placed, Prefix, align_in_windows
 from aligner_svc.errors import UnavailableError
@@ -36,6 +38,11 @@ class _Window(NamedTuple):
     samples: npt.NDArray[np.int16]
 
 
+def build(settings: Settings, on_failed: OnFailed, watch: BatchWatch | None) -> PocketSphinxEngine:
+    """See engines.base.Build. `on_failed` is unused: a failed process is replaced."""
+    return PocketSphinxEngine(settings.engine, settings.decode.sandbox, watch, decoders=settings.decode.workers)
+
+
 class PocketSphinxEngine:
     """Engine (see engines/base.py) for English speech on a CPU."""
 
@@ -43,10 +50,17 @@ class PocketSphinxEngine:
     languages = frozenset({"en"})
     max_seconds = None
 
-    def __init__(self, settings: EngineSettings, sandbox: SandboxMode = "best-effort", watch: BatchWatch | None = None) -> None:
+    def __init__(
+        self,
+        settings: EngineSettings,
+        sandbox: SandboxMode = "best-effort",
+        watch: BatchWatch | None = None,
+        *,
+        decoders: int = 1,
+    ) -> None:
+        """`decoders`: processes that prepare clips for it."""
         module = "aligner_svc.engines.pocketsphinx.worker"
         self.pool = WorkerPool(module, settings.workers, args=(sandbox,), name="pocketsphinx")
-        """The processes; its `restarts` and `size` are for metrics."""
         self.batcher: Batcher[_Window, Reply] = Batcher(
             self._run,
             size=lambda window: len(window.samples),
@@ -56,8 +70,10 @@ class PocketSphinxEngine:
             slots=settings.workers,
             watch=watch,
         )
-        """The queue in front of them, a window an item; its `state` is for metrics."""
-        self._most = settings.workers + settings.queue
+        """The queue in front of the processes, a window an item."""
+        self.capacity = Capacity(lowest=settings.workers + decoders + 1, at_once=settings.workers)
+        self.report = EngineReport(self.batcher.state, settings.workers, (self.pool,))
+        self._max_calls = settings.workers + settings.queue
         self._calls = 0
 
     async def start(self) -> None:
@@ -70,14 +86,14 @@ class PocketSphinxEngine:
 
     async def tokenise(self, transcript: str, language: str) -> Sequence[Token]:
         """See Engine.tokenise."""
-        return await off_loop(len(transcript) // _CHARS_A_WORD, tokenise, transcript, language)
+        return await off_loop(tokenise, transcript, language, words=len(transcript) // _CHARS_A_WORD)
 
     async def align(
         self, clip: Clip, tokens: Sequence[Token], language: str, caller: Caller, progress: ProgressSink | None = None
     ) -> EngineResult:
         """See Engine.align. Windows of all calls take turns, so a long recording does not hold up a short one."""
-        if self._calls >= self._most:
-            raise queue_full()
+        if self._calls >= self._max_calls:
+            raise refusals.queue_full()
         self._calls += 1
         queued = busy = 0.0
 

@@ -12,17 +12,20 @@ from typing import ParamSpec, TypeVar
 
 import numpy as np
 
+from aligner_svc.config import Settings
 from aligner_svc.config.engine import EngineSettings, QwenSettings
 from aligner_svc.domain import SAMPLE_RATE, Caller, Clip, ProgressSink, Token
-from aligner_svc.engines.base import EngineResult, EngineStartError
-from aligner_svc.engines.batching import Batcher, BatchWatch, DeviceMemoryError, QueueState, closed, queue_full
+from aligner_svc.engines import refusals
+from aligner_svc.engines.base import Capacity, EngineReport, EngineResult, EngineStartError, OnFailed
+from aligner_svc.engines.batching import Batcher, BatchWatch, DeviceMemoryError
 from aligner_svc.engines.qwen import checkpoint, words
 from aligner_svc.engines.qwen.device import ModelThread, resolve_device, resolve_dtype, thread_pool
 from aligner_svc.engines.qwen.forward import PackedAligner, TimestampSlots
 from aligner_svc.engines.qwen.memory import keep_few_kernels, keep_memory, return_memory
-from aligner_svc.engines.qwen.outcome import MAX_SECONDS, assemble, check_rate
+from aligner_svc.engines.qwen.outcome import MAX_SECONDS, assemble
 from aligner_svc.engines.qwen.preparation import Preparation, Prepared
 from aligner_svc.errors import InvalidArgumentError
+from aligner_svc.text.speaking_rate import check_rate
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +45,11 @@ PREPARERS = {"cuda": max(2, min(8, (os.cpu_count() or 2) - 2)), "cpu": 2}
 """Threads. One prepares some 5,000 times real time, nearly all of it spectrograms."""
 
 
+def build(settings: Settings, on_failed: OnFailed, watch: BatchWatch | None) -> QwenEngine:
+    """See engines.base.Build."""
+    return QwenEngine(settings.engine, settings.qwen, on_failed, watch)
+
+
 class QwenEngine:
     """Engine (see engines/base.py) for 11 languages, on a GPU or on a CPU."""
 
@@ -53,10 +61,10 @@ class QwenEngine:
         self,
         engine: EngineSettings,
         qwen: QwenSettings,
-        on_failed: Callable[[str | None], None] | None = None,
+        on_failed: OnFailed | None = None,
         watch: BatchWatch | None = None,
     ) -> None:
-        """`on_failed` is told why the device is out of service, and None when it is back. Raises EngineStartError."""
+        """Raises EngineStartError."""
         self._settings = qwen
         self._device = resolve_device(qwen)
         self._dtype = resolve_dtype(qwen, self._device)
@@ -68,7 +76,7 @@ class QwenEngine:
         self._preparation: Preparation | None = None
         self._probe: Prepared | None = None
         self._segment_ms = 0.0
-        self._most = engine.queue + qwen.batch_items
+        self._max_calls = engine.queue + qwen.batch_items
         self._calls = 0
         self._closed = False
         self.batcher: Batcher[Prepared, TimestampSlots] = Batcher(
@@ -81,11 +89,9 @@ class QwenEngine:
             on_failed=on_failed,
             watch=watch,
         )
-
-    @property
-    def state(self) -> QueueState:
-        """Of the queue, for metrics."""
-        return self.batcher.state()
+        # A batch on the device and one that waits for it; at least some calls to form the next from.
+        self.capacity = Capacity(lowest=max(4, qwen.batch_items // 8), at_once=2 * qwen.batch_items)
+        self.report = EngineReport(self.batcher.state)
 
     async def start(self) -> None:
         began = time.perf_counter()
@@ -126,8 +132,8 @@ class QwenEngine:
             message = f"the audio is longer than the {MAX_SECONDS:g} seconds this engine takes"
             raise InvalidArgumentError("AUDIO_TOO_LONG", message, field="audio")
         check_rate(len(tokens), sum(len(token.spoken[0]) for token in tokens), clip.seconds)
-        if self._calls >= self._most:  # before anything is prepared for it
-            raise queue_full()
+        if self._calls >= self._max_calls:  # before anything is prepared for it
+            raise refusals.queue_full()
         self._calls += 1
         try:
             item = await self._beside(self._prepare, clip, [token.spoken[0] for token in tokens])
@@ -139,7 +145,7 @@ class QwenEngine:
     async def _beside(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """Off the event loop and beside the device. Raises UnavailableError once the engine is closed."""
         if self._closed:
-            raise closed()
+            raise refusals.closed()
         return await asyncio.get_running_loop().run_in_executor(self._preparers, lambda: work(*arguments, **named))
 
     def _build(self) -> PackedAligner:

@@ -1,24 +1,23 @@
-"""Verified tokens, so that a signature is not computed again for every call of a client."""
+"""Verified tokens, so that a signature is not verified again for every call of a client."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 
 from interceptors.auth.jwt.access_token import Verified
 
 
 class TokenCache:
-    """At most `size` tokens, the one unused for longest going first; 0: none.
+    """An LRU cache of at most `size` verified tokens; with size 0 it stays empty.
 
-    Kept under their SHA-256, never as what they are: a dump of the memory holds nothing that could be replayed. There is
-    no sweep for expired ones: they go when they are next looked up, or by their age.
+    `digest` is a token's SHA-256. The token itself is not kept, so that a memory dump contains nothing to replay.
+    Expired tokens are not swept; they are dropped at their next lookup or as the least recently used.
     """
 
     def __init__(self, size: int) -> None:
         self.hits = 0
         self.misses = 0
-        """Look-ups for metrics, counted by who looks up: it alone knows whether what was found still holds."""
+        """Lookups, for metrics; counted by the caller, which alone knows whether an entry is still valid."""
         self._size = size
         self._verified: OrderedDict[bytes, Verified] = OrderedDict()
 
@@ -26,24 +25,19 @@ class TokenCache:
         return len(self._verified)
 
     def get(self, digest: bytes) -> Verified | None:
-        """What is known of the token with this `token_digest`."""
+        """The token with this digest, if it is cached."""
         verified = self._verified.get(digest)
         if verified is not None:
             self._verified.move_to_end(digest)
         return verified
 
     def put(self, digest: bytes, verified: Verified) -> None:
-        """Remember one; another may go for it."""
+        """Cache a token; the least recently used one is evicted if the cache is full."""
         self._verified[digest] = verified
         self._verified.move_to_end(digest)
         while len(self._verified) > self._size:
             self._verified.popitem(last=False)
 
     def drop(self, digest: bytes) -> None:
-        """Forget one, if it is there."""
+        """Remove a token, if it is cached."""
         self._verified.pop(digest, None)
-
-
-def token_digest(token: str) -> bytes:
-    """The name a token is remembered under; `token` is ASCII."""
-    return hashlib.sha256(token.encode("ascii")).digest()

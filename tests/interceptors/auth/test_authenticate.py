@@ -12,43 +12,54 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
 from interceptors import Audit, Event, Recovery, RequestId, Requests, SecurityEvent, current_call
-from interceptors.auth.authenticate import Methods
+from interceptors.auth.jwt.authenticator import JwtAuthenticator
+from interceptors.auth.method import AuthMethod
 from interceptors.calls.principal import Principal, Rejected, Undecided
 from tests.kit import chain_server as chain_server_kit
-from tests.kit.chain_server import KINDS, SERVICE, KindsHandler, answer, authentication, bearer, chain_server, describe
+from tests.kit.chain_server import KINDS, SERVICE, KindsHandler, answer, authentication, bearer, chain_server
 
 OPEN = f"/{SERVICE}/Open"
 NOW = 1_000_000.0
 
 
-class Scripted:
-    """Credentials are words: the good ones say whose they are."""
+def judge(credential: str):
+    match credential:
+        case "alice":
+            return Principal("jwt:idp#alice", "jwt", frozenset({"align"}))
+        case "brief":
+            return Principal("jwt:idp#brief", "jwt", expires=NOW + 0.2)
+        case "expired":
+            return Rejected("expired", "jwt:idp#alice", expired=True)
+        case "revoked":
+            return Rejected("key_revoked", "key:1")
+        case "unsure":
+            return Undecided("keys_unavailable")
+    return Rejected("signature")
+
+
+class Tokens(JwtAuthenticator):
+    """Bearer tokens that say themselves what they are."""
 
     def __init__(self) -> None:
-        self.thumbprints: list[str | None] = []
+        super().__init__([], cache=0)
 
-    async def authenticate(self, credential: str, thumbprint: str | None = None):
-        self.thumbprints.append(thumbprint)
-        match credential:
-            case "alice":
-                return Principal("jwt:idp#alice", "jwt", frozenset({"align"}))
-            case "brief":
-                return Principal("jwt:idp#brief", "jwt", expires=NOW + 0.2)
-            case "expired":
-                return Rejected("expired", "jwt:idp#alice", expired=True)
-            case "revoked":
-                return Rejected("key_revoked", "key:1")
-            case "unsure":
-                return Undecided("keys_unavailable")
-        return Rejected("signature")
+    async def verify(self, token, thumbprint):
+        return judge(token)
 
 
-class Certificates:
-    def __init__(self, verdict) -> None:
-        self.verdict = verdict
+class Scripted(AuthMethod):
+    """Reads one header, or the connection."""
 
-    def authenticate(self, auth_context):
-        return self.verdict
+    def __init__(self, header: str, hint: str, verdict=None) -> None:
+        self.header = header
+        self.hint = hint
+        self._verdict = verdict
+
+    async def authenticate(self, credential, connection):
+        return self._verdict or judge(credential)
+
+
+TOKENS, KEYS = Tokens(), Scripted("x-api-key", "an API key")
 
 
 class Service(KindsHandler):
@@ -77,26 +88,18 @@ class Service(KindsHandler):
 class Bench:
     """A server with the guards, and what they recorded."""
 
-    def __init__(self, **parts) -> None:
+    def __init__(self, *methods: AuthMethod) -> None:
         self.events: list[SecurityEvent] = []
         self.service = Service()
-        self.scripted = Scripted()
-        self.methods = Methods(**({"tokens": self.scripted, "keys": self.scripted} | parts))
+        self.methods = methods or (TOKENS, KEYS)
 
     @asynccontextmanager
-    async def serving(self, overtime: float = 0.0) -> AsyncIterator[aio.Channel]:
+    async def serving(self, expiry_grace: float = 0.0) -> AsyncIterator[aio.Channel]:
         chain = (
-            Recovery(describe, "test"),
+            Recovery("test"),
             RequestId(),
-            Audit(self.events.append, describe),
-            authentication(
-                self.methods,
-                thumbprint=lambda _: "print",
-                exempt={OPEN},
-                overtime=overtime,
-                record=self.events.append,
-                now=lambda: NOW,
-            ),
+            Audit(self.events.append),
+            authentication(*self.methods, exempt={OPEN}, expiry_grace=expiry_grace, record=self.events.append, now=lambda: NOW),
             Requests(),
         )
         async with chain_server(chain, self.service) as server:
@@ -194,7 +197,7 @@ async def test_a_client_cannot_tell_a_revoked_key_from_one_that_never_was() -> N
 
 
 async def test_what_is_missing_is_told_by_name() -> None:
-    bench = Bench(keys=None)
+    bench = Bench(TOKENS)
     async with bench.serving() as channel:
         _, _, message = await refused(start(channel, "UnaryUnary"))
         assert "a bearer token" in message
@@ -228,20 +231,24 @@ async def test_a_method_nobody_serves_is_unknown_to_those_who_are_known() -> Non
     assert [event.check for event in bench.events] == ["credentials_missing"]
 
 
+def certificates(verdict) -> Scripted:
+    """Every connection has one, which proves the same."""
+    return Scripted("", "a client certificate", verdict)
+
+
 CERTIFIED = Principal("mtls:spiffe://example.org/batch", "mtls")
 
 
 async def test_a_certificate_speaks_where_nothing_else_does() -> None:
-    bench = Bench(certificates=Certificates(CERTIFIED))
+    bench = Bench(TOKENS, KEYS, certificates(CERTIFIED))
     async with bench.serving() as channel:
         assert await answer(start(channel, "UnaryUnary")) == b"mtls:spiffe://example.org/batch"
         assert await answer(start(channel, "UnaryUnary", bearer("alice"))) == b"jwt:idp#alice"
         assert (await refused(start(channel, "UnaryUnary", bearer("bob"))))[1] == "CREDENTIALS_INVALID"
-    assert bench.scripted.thumbprints == ["print", "print"]
 
 
 async def test_a_certificate_that_is_refused_is_not_mended_by_a_token() -> None:
-    bench = Bench(certificates=Certificates(Rejected("certificate_not_listed", "mtls:x")))
+    bench = Bench(TOKENS, KEYS, certificates(Rejected("certificate_not_listed", "mtls:x")))
     async with bench.serving() as channel:
         for credential in ([], [bearer("alice")]):
             assert (await refused(start(channel, "UnaryUnary", *credential)))[1] == "CREDENTIALS_INVALID"
@@ -250,7 +257,7 @@ async def test_a_certificate_that_is_refused_is_not_mended_by_a_token() -> None:
 
 @pytest.mark.parametrize("kind", ["StreamUnary", "StreamStream"])
 async def test_a_call_that_outlives_its_credential_ends(kind) -> None:
-    """The clock of the credential stands still: it has 0.2 s left when the call starts, and no overtime."""
+    """The clock of the credential stands still: it has 0.2 s left when the call starts, and there is no grace."""
     bench = Bench()
     async with bench.serving() as channel:
         path = f"/{SERVICE}/{kind}"
@@ -266,9 +273,9 @@ async def test_a_call_that_outlives_its_credential_ends(kind) -> None:
     assert (recorded.check, recorded.principal) == ("expired_during_call", "jwt:idp#brief")
 
 
-async def test_overtime_lets_a_call_finish() -> None:
+async def test_a_call_may_finish_within_the_grace_after_its_credential_expired() -> None:
     bench = Bench()
-    async with bench.serving(overtime=3600.0) as channel:
+    async with bench.serving(expiry_grace=3600.0) as channel:
         call = channel.stream_unary(f"/{SERVICE}/StreamUnary")(metadata=[bearer("brief")])
         await call.write(b"first")
         await asyncio.sleep(0.3)

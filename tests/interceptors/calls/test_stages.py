@@ -8,8 +8,8 @@ import grpc
 import pytest
 
 from interceptors import Call, CallRefusedError
-from interceptors.calls.call import enter_call
-from interceptors.calls.stages import MOST, StageTiming, add_stage, stage, trace_stages
+from interceptors.calls.call import StageTiming, enter_call
+from interceptors.calls.stages import MAX_STAGES, add_stage, stage, trace_stages
 from interceptors.tracing.call_trace import CallTrace, SpanRef
 
 
@@ -75,15 +75,15 @@ async def test_a_stage_that_is_over_can_be_added(call) -> None:
     enter_call(call)
     add_stage("queue", 12.0, 3.5, slot=2)
     (kept,) = call.stages
-    assert (kept.name, kept.began, kept.seconds, kept.attributes) == ("queue", 12.0, 3.5, {"lane": 2})
+    assert (kept.name, kept.began, kept.seconds, kept.attributes) == ("queue", 12.0, 3.5, {"slot": 2})
 
 
 async def test_of_very_many_stages_the_first_are_kept(call) -> None:
     enter_call(call)
-    for number in range(MOST + 5):
+    for number in range(MAX_STAGES + 5):
         with stage("window", number=number):
             pass
-    assert [one.attributes["number"] for one in call.stages] == list(range(MOST))
+    assert [one.attributes["number"] for one in call.stages] == list(range(MAX_STAGES))
 
 
 async def test_a_hook_hears_of_stages_of_its_own_call_alone() -> None:
@@ -130,8 +130,8 @@ async def test_a_stage_in_a_generator_that_nobody_finishes_ends_where_it_is_fini
     receiving = generate()
     assert await anext(receiving) == 1
     await asyncio.create_task(_close(receiving))
-    (ran,) = trace.ran
-    assert (ran.stage.name, ran.stage.error, ran.parent_id) == ("receive", "GeneratorExit", 2)
+    (span,) = trace.stage_spans
+    assert (span.stage.name, span.stage.error, span.parent_id) == ("receive", "GeneratorExit", 2)
 
 
 async def _close(generator) -> None:

@@ -25,7 +25,7 @@ from interceptors import (
     outcome,
 )
 from interceptors.handlers.base import Wrapping
-from tests.kit.chain_server import KINDS, SERVICE, KindsHandler, answer, chain_server, describe, start
+from tests.kit.chain_server import KINDS, SERVICE, KindsHandler, answer, chain_server, start
 from tests.kit.waiting import forever
 
 ENTRIES, BYTES = 20, 2000
@@ -86,7 +86,7 @@ async def serving(*interceptors: Wrapping, script: KindsHandler) -> AsyncIterato
 
 
 def ours() -> tuple[Wrapping, ...]:
-    return tuple(chain(describe, "test", max_metadata_entries=ENTRIES, max_metadata_bytes=BYTES))
+    return tuple(chain("test", max_metadata_entries=ENTRIES, max_metadata_bytes=BYTES))
 
 
 @pytest.fixture

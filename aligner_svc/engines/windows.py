@@ -1,4 +1,4 @@
-"""A long recording as a chain of short windows, each begun where the last one's words are sure.
+"""Aligns a long recording in short windows, each beginning where the words of the one before are certain.
 
 The aligner is asked for a prefix: as many of the coming words as the window holds. What it
 found, but for the unsure words at the window's end, is final; the next window begins
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 WINDOW_SECONDS = 20.0
 """Audio of one window: long enough to hold several pauses, short enough for the aligners' cost to stay linear."""
 _LAST_SECONDS = 25.0
-"""What is left is taken whole if it is not longer than this: no stub of a window at the end."""
+"""The rest of the audio is one window if it is not longer than this, so that the last one is not a stub."""
 _WORDS_A_SECOND = 6.0
-"""Spoken words offered for a second of audio; nobody reads faster for twenty seconds."""
+"""Spoken words offered for a second of audio; no reader keeps up more for twenty seconds."""
 _WORDS_TO_SEARCH = 600
-"""Spoken words offered where the place in the text was lost: a passage was left out, or something else is heard."""
+"""Spoken words offered once the place in the text is lost: a passage was skipped, or other speech is heard."""
 _LEAST_COHERENCE = 0.4
-"""Right windows have more than 0.9, in noise 0.8; words of another text fit by chance with 0.1 to 0.2."""
+"""Correct windows have more than 0.9, in noise 0.8; words of another text match by chance with 0.1 to 0.2."""
 
 
 class _Span(Protocol):
@@ -55,7 +55,7 @@ class Prefix(Generic[S]):
 AlignWindow = Callable[["npt.NDArray[np.int16]", Sequence[Token], bool, bool], Awaitable[Prefix[S]]]
 """(int16 samples, coming tokens, whether the audio ends here, whether the tokens do) -> what was found."""
 _LEAST_ADVANCE = 1.0
-"""Seconds the next window begins later when no word was found: an aligner that hears nothing must not hold us."""
+"""Seconds by which the next window begins later if no word was found, so that the search always advances."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The embedded engine: PocketSphinx in worker processes, English, any laptop."""
+"""The embedded engine: PocketSphinx in worker processes, for English on any CPU."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from aligner_svc.workers import JsonValue, Reply, SandboxMode, WorkerDiedError, 
 from aligner_svc.workers.threads import off_loop
 
 MATCH_THRESHOLD = 0.5
-"""Match score below which transcript and audio are said not to belong together."""
+"""Match score below which the answer warns that transcript and audio do not belong together."""
 _MATCHED = 0.75
-"""Match score above which words are believed as they are: the lowest of 80 clips with their own transcript."""
+"""Match score from which confidences are not scaled down: the lowest of 80 clips with their own transcript."""
 _MAX_SPOKEN = 100
-"""Spoken words one token may have: what is said in a window. A 4,000-digit number has more, and no window holds it."""
+"""Spoken words of one token that are aligned: as many as fit a window. A 4,000-digit number has more."""
 _CHARS_A_WORD = 6
 _WINDOW_TIMEOUT = 60.0
-"""Seconds one window may take; the slowest path needs 5 on a slow core."""
+"""Seconds that one window may take; the slowest path needs 5 on a slow core."""
 
 
 class _Window(NamedTuple):
@@ -91,7 +91,7 @@ class PocketSphinxEngine:
     async def align(
         self, clip: Clip, tokens: Sequence[Token], language: str, caller: Caller, progress: ProgressSink | None = None
     ) -> EngineResult:
-        """See Engine.align. Windows of all calls take turns, so a long recording does not hold up a short one."""
+        """See Engine.align. The windows of all calls are queued fairly, so that a long recording does not hold up a short one."""
         if self._calls >= self._max_calls:
             raise refusals.queue_full()
         self._calls += 1
@@ -123,7 +123,7 @@ class PocketSphinxEngine:
 
 
 def _spans(placed: Sequence[Placed[TokenSpan]], count: int, seconds: float, faith: float) -> list[Span]:
-    """In order, inside the clip, one for every token.
+    """One span for every token, in order and inside the clip.
 
     Windows meet at a word's end, where two estimates may cross. `faith` scales the confidences: the
     few words of another transcript that seem to be there are there by chance.

@@ -87,13 +87,20 @@ def work(metrics: Metrics) -> None:
     call.meter = SimpleNamespace()
     spent = CallRefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED", "spent")
     for code, error in ((grpc.StatusCode.OK, None), (grpc.StatusCode.RESOURCE_EXHAUSTED, spent)):
-        metrics.rpc._counted[ALIGN].started.inc()
-        metrics.rpc._counted[ALIGN].handled[code].inc()
-        metrics.rpc._counted[ALIGN].seconds.observe(0.07)
+        count_call(metrics, error)
         metrics.calls.on_end(CompletedCall(ALIGN, code, 0.07, call, error, ""))
     metrics.calls.event(SecurityEvent(Event.AUTHENTICATION_FAILED, check="signature"))
     metrics.calls.event(SecurityEvent(Event.PEER_BLOCKED, check="too_many_calls"))
     metrics.engine.batch(BatchReport(1, 1, 1, 0.05, 0.0, failed=False))
+
+
+def count_call(metrics: Metrics, error: Exception | None) -> None:
+    """One call that ends with `error`, without a server: its timer never waits."""
+    context = SimpleNamespace(code=lambda: None, done=lambda: False, time_remaining=lambda: None)
+    timer = metrics.rpc.around(ALIGN, context)
+    for step in (timer.__aenter__(), timer.__aexit__(type(error), error, None)):
+        with pytest.raises(StopIteration):
+            step.send(None)
 
 
 def exposed(metrics: Metrics) -> dict[str, set[str]]:

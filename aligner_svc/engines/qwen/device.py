@@ -43,7 +43,7 @@ def resolve_dtype(settings: QwenSettings, device: torch.device) -> torch.dtype:
 
 
 def describe_gpu(device: torch.device) -> str:
-    """ ", NAME, FREE of TOTAL GiB free" for a GPU, else ""."""
+    """A suffix ", NAME, FREE of TOTAL GiB free" for a GPU, else ""."""
     if device.type != "cuda":
         return ""
     free, total = torch.cuda.mem_get_info(device)

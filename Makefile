@@ -90,13 +90,11 @@ protos-baseline: $(VENV)/.all $(BUF) ## after adding to the API: take protos/ as
 docs: $(VENV)/.core ## write README's settings table and the Grafana dashboard from the code
 	$(PY) tools/settings_table.py
 	$(PY) tools/dashboard.py
-	$(PY) -m tools.panels draw
 
 docs-check: $(VENV)/.core
 	$(PY) tools/settings_table.py --check
 	$(PY) tools/error_reasons.py
 	$(PY) tools/dashboard.py --check
-	$(PY) -m tools.panels --check
 
 lock: ## write requirements/*.lock from pyproject.toml; newer versions: make lock ARGS=--upgrade
 	@tools/lock.sh "$(or $(PYTHON),python3.11)" $(ARGS)

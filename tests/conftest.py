@@ -1,4 +1,4 @@
-"""What several test files need of the Qwen engine. torch and qwen-asr are imported by the tests that use them alone."""
+"""Settings of all property tests, and fixtures for the Qwen engine. Only tests that use torch and qwen-asr import them."""
 
 # ruff: noqa: PLC0415
 
@@ -9,14 +9,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
 
 if TYPE_CHECKING:
     from tests.kit.qwen_reference import Reference
 
+# The same examples on every run, however slow the machine; `make fuzz` looks for new ones.
+settings.register_profile(
+    "aligner", deadline=None, derandomize=True, database=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("aligner")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart() -> None:
+    """Build hypothesis' table of characters, seconds of work on a fresh machine, here and not within a test.
+
+    It is kept in .hypothesis. Last: after hypothesis' own start, and still before pytest-xdist starts its workers.
+    """
+    st.text().validate()
+
 
 @pytest.fixture(scope="module")
 def one_torch_thread() -> Iterator[None]:
-    """Tests run side by side: threads that wait for each other on a busy machine cost more than they bring."""
+    """Tests run side by side: on a busy machine threads that wait for each other cost more time than they save."""
     import torch
 
     threads = torch.get_num_threads()
@@ -27,7 +44,7 @@ def one_torch_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Classes of 1 ms: times differ wherever classes do, and what lies behind a clip's end still shows."""
+    """A checkpoint with classes of 1 ms: different classes give different times, also beyond a clip's end."""
     from tests.kit.checkpoint import build
 
     return build(tmp_path_factory.mktemp("tiny"), segment_ms=1)
@@ -35,7 +52,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def reference(tiny_checkpoint: Path) -> Reference:
-    """The same checkpoint in qwen-asr's hands."""
+    """The same checkpoint, loaded by qwen-asr."""
     from tests.kit.qwen_reference import Reference
 
     return Reference(tiny_checkpoint)

@@ -1,4 +1,4 @@
-"""The client of aligner.v1: `Aligner` blocks, `AsyncAligner` is for asyncio. Both return `domain.Alignment`, in seconds."""
+"""The client of aligner.v1: `Aligner` blocks, `AsyncAligner` is for asyncio. Both return `domain.Alignment`; times in seconds."""
 
 from aligner_svc.client.aio import AsyncAligner, AsyncWordStream
 from aligner_svc.client.blocking import Aligner, WordStream

@@ -1,80 +1,57 @@
-"""The asyncio client: what `blocking.py` is, for an event loop."""
+"""The asyncio client: `blocking.py` for an event loop."""
 
-# ruff: noqa: ASYNC109 - these timeouts bound the retries as well and travel to the server as the deadline
+# ruff: noqa: ASYNC109 - these timeouts cover the retries as well and are sent to the server as the deadline
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextlib import AbstractContextManager
-from os import PathLike
-from types import TracebackType
-from typing import BinaryIO, Self, TypeVar
+from typing import Self, TypeVar
 
 import grpc
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
-from aligner_svc.client.aio_source import AsyncSource, open_async_source
 from aligner_svc.client.aio_status import ServerStatus
-from aligner_svc.client.authorization import AsyncAuthorization, AsyncShowing
-from aligner_svc.client.channel import DEFAULT_TARGET, INFO_TIMEOUT, STREAM_TIMEOUT, UNARY_TIMEOUT, choose_transport
-from aligner_svc.client.credentials import Auth, Metadata, Tls
-from aligner_svc.client.errors import AlignerClientError, from_rpc, raise_if_not_this_task
+from aligner_svc.client.attempts import Attempts
+from aligner_svc.client.base import ClientBase
+from aligner_svc.client.channel import INFO_TIMEOUT, STREAM_TIMEOUT, UNARY_TIMEOUT, Transport
+from aligner_svc.client.errors import raise_unless_task_cancelled
 from aligner_svc.client.messages import (
     AudioEncoding,
     ProgressCallback,
     ServerInfo,
     StreamAnswer,
     build_config,
-    declaring,
+    declare,
     read_response,
     read_server_info,
 )
-from aligner_svc.client.retry import Retry, RetryPolicy
-from aligner_svc.client.source import read_whole
+from aligner_svc.client.source import AsyncSource, AsyncStreamAudio, Audio, open_async_source, read_whole
 from aligner_svc.domain import Alignment, Word
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
-_Call = grpc.aio.StreamStreamCall[pb.StreamAlignRequest, pb.StreamAlignResponse]
-_OpenCall = Callable[[AsyncIterator[pb.StreamAlignRequest], float | None, Metadata], _Call]
 
 
-class AsyncAligner:
-    """`Aligner` for asyncio: the same calls, errors and timeouts, awaited. Make it inside the running loop that uses it.
+class AsyncAligner(ClientBase):
+    """`Aligner` for asyncio: the same calls, errors and timeouts. Make it inside the running loop that uses it.
 
         async with AsyncAligner("127.0.0.1:50051") as aligner:
             alignment = await aligner.align(Path("speech.wav"), "what was said")
 
-    One instance serves any number of concurrent calls over one connection. Files are read
-    on threads; cancelling a task cancels its call on the server too.
+    One instance serves any number of concurrent calls over one connection. Files are read on threads; cancelling a task
+    cancels its call on the server too.
     """
 
-    def __init__(
-        self,
-        target: str = DEFAULT_TARGET,
-        *,
-        credentials: grpc.ChannelCredentials | None = None,
-        tls: Tls | None = None,
-        auth: Auth | None = None,
-        metadata: Sequence[tuple[str, str]] = (),
-        retry: RetryPolicy | None = None,
-    ) -> None:
-        self._metadata = tuple(metadata)
-        transport = choose_transport(target, credentials, tls, auth, self._metadata)
-        self._channel = (
-            grpc.aio.insecure_channel(target, transport.options)
-            if transport.credentials is None
-            else grpc.aio.secure_channel(target, transport.credentials, transport.options)
-        )
+    def _open(self, transport: Transport) -> None:
+        self._channel = transport.async_channel()
         self._stub = AlignerStub(self._channel)
-        self._authorization = AsyncAuthorization(auth)
-        self._policy = retry or RetryPolicy()
 
     async def align(
         self,
-        audio: bytes | str | PathLike[str],
+        audio: Audio,
         transcript: str,
         *,
         language: str = "en",
@@ -83,15 +60,15 @@ class AsyncAligner:
         channels: int = 0,
         timeout: float | None = UNARY_TIMEOUT,
     ) -> Alignment:
-        """As `Aligner.align`."""
+        """`Aligner.align`."""
         config = build_config(transcript, language, encoding, sample_rate_hz, channels)
         data, digest = await asyncio.to_thread(read_whole, audio)
-        request = pb.AlignRequest(config=declaring(config, digest), audio=data)
-        return read_response(await self._call(self._stub.Align, request, timeout))
+        declare(config, digest)
+        return read_response(await self._call(self._stub.Align, pb.AlignRequest(config=config, audio=data), timeout))
 
     async def stream_align(
         self,
-        audio: bytes | str | PathLike[str] | BinaryIO | Iterable[bytes] | AsyncIterable[bytes],
+        audio: AsyncStreamAudio,
         transcript: str,
         *,
         language: str = "en",
@@ -101,22 +78,14 @@ class AsyncAligner:
         timeout: float | None = STREAM_TIMEOUT,
         on_progress: ProgressCallback | None = None,
     ) -> Alignment:
-        """As `Aligner.stream_align`; chunks may come from an async iterable too. `on_progress` must not block."""
-        async with self.stream_words(
-            audio,
-            transcript,
-            language=language,
-            encoding=encoding,
-            sample_rate_hz=sample_rate_hz,
-            channels=channels,
-            timeout=timeout,
-            on_progress=on_progress,
-        ) as words:
+        """`Aligner.stream_align`; chunks may come from an async iterable too. `on_progress` must not block."""
+        config = build_config(transcript, language, encoding, sample_rate_hz, channels)
+        async with self._stream(audio, config, timeout, on_progress) as words:
             return await words.alignment()
 
     def stream_words(
         self,
-        audio: bytes | str | PathLike[str] | BinaryIO | Iterable[bytes] | AsyncIterable[bytes],
+        audio: AsyncStreamAudio,
         transcript: str,
         *,
         language: str = "en",
@@ -126,50 +95,45 @@ class AsyncAligner:
         timeout: float | None = STREAM_TIMEOUT,
         on_progress: ProgressCallback | None = None,
     ) -> AsyncWordStream:
-        """As `Aligner.stream_words`: `async with`, `async for`, `await words.alignment()`."""
+        """`Aligner.stream_words`: `async with`, `async for`, `await words.alignment()`."""
         config = build_config(transcript, language, encoding, sample_rate_hz, channels)
-        return AsyncWordStream(
-            lambda requests, left, shown: self._stub.StreamAlign(requests, timeout=left, metadata=self._metadata + shown),
-            config,
-            open_async_source(audio),
-            retry=self._policy.begin(timeout),
-            showing=self._authorization.begin(),
-            answer=StreamAnswer(on_progress),
-        )
+        return self._stream(audio, config, timeout, on_progress)
 
     async def server_info(self, *, timeout: float | None = INFO_TIMEOUT) -> ServerInfo:
-        """What the server runs and accepts."""
+        """The server's version, engine, languages and limits."""
         return read_server_info(await self._call(self._stub.GetServerInfo, pb.GetServerInfoRequest(), timeout))
 
     async def close(self) -> None:
         """End calls in flight and the connection. Idempotent."""
-        self._authorization.close()
+        self._end_waits()
         await self._channel.close()
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    def _stream(
+        self, audio: AsyncStreamAudio, config: pb.AlignConfig, timeout: float | None, on_progress: ProgressCallback | None
+    ) -> AsyncWordStream:
+        attempts, answer = self._begin(timeout), StreamAnswer(on_progress)
+        return AsyncWordStream(self._stub.StreamAlign, config, open_async_source(audio), attempts, answer)
 
     async def _call(
         self, method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response], request: _Request, timeout: float | None
     ) -> _Response:
-        retry = self._policy.begin(timeout)
-        showing = self._authorization.begin()
+        attempts = self._begin(timeout)
         while True:
-            metadata = self._metadata + await showing.metadata(retry)
-            call: Awaitable[_Response] = method(request, timeout=retry.remaining(), metadata=metadata)
+            metadata = await attempts.async_metadata()
+            call: Awaitable[_Response] = method(request, timeout=attempts.remaining(), metadata=metadata)
             try:
                 return await call
             except asyncio.CancelledError:
-                raise_if_not_this_task()
+                raise_unless_task_cancelled()
                 raise
             except grpc.RpcError as error:
-                failure = from_rpc(error)
-                delay = 0.0 if showing.renews(failure) else retry.delay(failure)
-                if delay is None:
-                    raise failure from error
+                delay = attempts.failed(error)
             await asyncio.sleep(delay)
 
 
@@ -178,29 +142,26 @@ class AsyncWordStream(AsyncIterator[Word]):
 
     def __init__(
         self,
-        open_call: _OpenCall,
+        method: grpc.aio.StreamStreamMultiCallable[pb.StreamAlignRequest, pb.StreamAlignResponse],
         config: pb.AlignConfig,
         source: AbstractContextManager[AsyncSource],
-        *,
-        retry: Retry,
-        showing: AsyncShowing,
+        attempts: Attempts,
         answer: StreamAnswer,
     ) -> None:
-        self._open_call = open_call
+        self._method = method
         self._config = config
         self._source = source
-        self._retry = retry
-        self._showing = showing
+        self._attempts = attempts
         self._answer = answer
-        self._handed_out = False
+        self._word_read = False
         self._batches = self._receive()
-        self._words = self._hand_out()
+        self._words = self._read_words()
 
     async def __anext__(self) -> Word:
         return await anext(self._words)
 
     async def alignment(self) -> Alignment:
-        """Wait for the words still to come and return the whole answer. May be called with no word read, or some, or all."""
+        """Wait for the remaining words and return the whole answer, however many words were read before."""
         async for _ in self._batches:
             pass
         return self._answer.alignment()
@@ -213,22 +174,22 @@ class AsyncWordStream(AsyncIterator[Word]):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _hand_out(self) -> AsyncGenerator[Word, None]:
+    async def _read_words(self) -> AsyncGenerator[Word, None]:
         async for batch in self._batches:
             for word in batch:
-                self._handed_out = True
+                self._word_read = True
                 yield word
 
     async def _receive(self) -> AsyncGenerator[Sequence[Word], None]:
         with self._source as source:
-            config = declaring(self._config, await source.digest())
+            declare(self._config, await source.digest())
             while True:
-                metadata = await self._showing.metadata(self._retry)
-                upload = _Upload(config, source.start())
-                call = self._open_call(upload.requests(), self._retry.remaining(), metadata)
+                metadata = await self._attempts.async_metadata()
+                upload = _Upload(self._config, source.start())
+                call = self._method(upload.requests(), timeout=self._attempts.remaining(), metadata=metadata)
                 status = ServerStatus(call)
                 try:
                     async for response in call:
@@ -238,30 +199,25 @@ class AsyncWordStream(AsyncIterator[Word]):
                 except asyncio.CancelledError:
                     if upload.error is not None:
                         raise upload.error from None
-                    raise_if_not_this_task()
+                    raise_unless_task_cancelled()
                     raise
                 except grpc.RpcError as error:
-                    failure = from_rpc(await status.behind(error))
-                    delay = self._delay(failure) if source.rewindable and not self._handed_out else None
-                    if delay is None:
-                        raise failure from error
+                    original = await status.original(error)
+                    delay = self._attempts.failed(original, final=self._word_read or not source.rewindable)
                 finally:
                     call.cancel()
                 self._answer.reset()
                 await asyncio.sleep(delay)
 
-    def _delay(self, failure: AlignerClientError) -> float | None:
-        return 0.0 if self._showing.renews(failure) else self._retry.delay(failure)
-
 
 class _Upload:
-    """The requests of one attempt. grpc.aio iterates them in a task of its own."""
+    """The requests of one attempt, which grpc.aio iterates in a task of its own."""
 
     def __init__(self, config: pb.AlignConfig, chunks: AsyncIterator[bytes]) -> None:
         self._config = config
         self._chunks = chunks
         self.error: Exception | None = None
-        """What the caller's audio failed with."""
+        """The error of the caller's audio."""
 
     async def requests(self) -> AsyncIterator[pb.StreamAlignRequest]:
         yield pb.StreamAlignRequest(config=self._config)

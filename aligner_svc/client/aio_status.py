@@ -1,9 +1,8 @@
-"""The status a server really sent, where grpc.aio overwrites it with its own.
+"""The status a server sent, where grpc.aio overwrites it with its own.
 
-When a server ends a stream before the client has half-closed - it refuses the call, or
-drains - the client's next write fails, and grpcio (1.85.1 and before) then sets the call to
-INTERNAL "Internal error from Core", over the status it has already received or is about to.
-Measured on loopback: 160 of 400 refused uploads. The blocking API does not do this.
+When a server ends a stream before the client has half-closed (it refuses the call, or drains), the client's next write fails,
+and grpcio (1.85.1 and before) then sets the call to INTERNAL "Internal error from Core", over the status it has received or
+is about to receive. Measured on loopback: 160 of 400 refused uploads. The blocking API does not do this.
 """
 
 from __future__ import annotations
@@ -18,25 +17,23 @@ from aligner_svc.api.v1 import aligner_pb2 as pb
 
 _T = TypeVar("_T")
 
-_Call = grpc.aio.StreamStreamCall[pb.StreamAlignRequest, pb.StreamAlignResponse]
-
 _OVERWRITTEN = "Internal error from Core"
 
-# The server's status is on its way when the write fails: it is why the write failed.
+# When the write fails, the server's status is on its way: it is why the write failed.
 _WAIT_SECONDS = 1.0
 _POLL_SECONDS = 0.005
 
 
 class ServerStatus:
-    """Watches one call. Make it right after the call, before the event loop runs again."""
+    """The status of one call. Create it right after the call, before the event loop runs again."""
 
-    def __init__(self, call: _Call) -> None:
+    def __init__(self, call: grpc.aio.StreamStreamCall[pb.StreamAlignRequest, pb.StreamAlignResponse]) -> None:
         self._call = call
         self._first: grpc.aio.AioRpcError | None = None
         call.add_done_callback(self._keep_first)
 
-    async def behind(self, error: grpc.RpcError) -> grpc.RpcError:
-        """What the server said, where `error` hides it; else `error`."""
+    async def original(self, error: grpc.RpcError) -> grpc.RpcError:
+        """The server's status if `error` has overwritten it, else `error`."""
         if not _is_overwritten(error):
             return error
         if self._first is not None and not _is_overwritten(self._first):
@@ -54,10 +51,7 @@ class ServerStatus:
     def _status(self) -> grpc.aio.AioRpcError:
         call = self._call
         return grpc.aio.AioRpcError(
-            _now(call.code()),
-            _now(call.initial_metadata()),
-            _now(call.trailing_metadata()),
-            _now(call.details()),
+            _now(call.code()), _now(call.initial_metadata()), _now(call.trailing_metadata()), _now(call.details())
         )
 
 
@@ -66,7 +60,7 @@ def _is_overwritten(error: grpc.RpcError) -> bool:
 
 
 def _now(coroutine: Coroutine[Any, Any, _T]) -> _T:
-    """The result of a coroutine that has nothing to wait for, as a finished call's have; a task would look too late."""
+    """The result of a coroutine that does not wait, like those of a finished call; a task would read the status too late."""
     try:
         coroutine.send(None)
     except StopIteration as done:

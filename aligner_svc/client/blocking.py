@@ -4,81 +4,55 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from os import PathLike
-from types import TracebackType
-from typing import Any, BinaryIO, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import grpc
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
-from aligner_svc.client.authorization import Authorization, Showing
-from aligner_svc.client.channel import DEFAULT_TARGET, INFO_TIMEOUT, STREAM_TIMEOUT, UNARY_TIMEOUT, choose_transport
-from aligner_svc.client.credentials import Auth, Metadata, Tls
-from aligner_svc.client.errors import AlignerClientError, from_rpc
+from aligner_svc.client.attempts import Attempts
+from aligner_svc.client.base import ClientBase
+from aligner_svc.client.channel import INFO_TIMEOUT, STREAM_TIMEOUT, UNARY_TIMEOUT, Transport
 from aligner_svc.client.messages import (
     AudioEncoding,
     ProgressCallback,
     ServerInfo,
     StreamAnswer,
     build_config,
-    declaring,
+    declare,
     read_response,
     read_server_info,
 )
-from aligner_svc.client.retry import Retry, RetryPolicy
-from aligner_svc.client.source import Read, Source, open_source, read_whole
+from aligner_svc.client.source import Audio, Read, Source, StreamAudio, open_source, read_whole
 from aligner_svc.domain import Alignment, Word
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
-# grpc's own type for it is private to its stubs.
-_OpenCall = Callable[[Iterator[pb.StreamAlignRequest], float | None, Metadata], Any]
 
-
-class Aligner:
-    """Calls an aligner server; blocks. Safe to share between threads.
+class Aligner(ClientBase):
+    """A client of an aligner server; blocks. Safe to share between threads.
 
         with Aligner("127.0.0.1:50051") as aligner:
             alignment = aligner.align(Path("speech.wav"), "what was said")
 
-    Every call raises a subclass of AlignerClientError, after the retries `retry` allows, and
-    OSError where an audio file cannot be read. `timeout` is in seconds for the whole call,
-    retries and waits included; None waits for ever. Without `tls` (or `credentials`, which are
-    gRPC's own) the connection is plaintext: loopback only, and with `auth` elsewhere refused
-    with a CredentialsError, as a secret must not travel in clear. `auth` says who calls; the
-    current token goes with every attempt, and where the server finds that one fetched by
-    ClientCredentials no longer good, the call is tried once more with a fresh one. `metadata`
-    goes with every call as it is.
+    Calls raise a subclass of AlignerClientError, after the retries that `retry` allows, and OSError for an audio file that
+    cannot be read. `timeout` is in seconds for the whole call with its retries and waits; None: no limit. Without `tls` (or
+    gRPC's own `credentials`) the connection is plaintext; with `auth` and a target off loopback that raises CredentialsError,
+    as a secret must not be sent in clear. `auth` authenticates each attempt with its current token; if the server refuses a
+    token of ClientCredentials as no longer valid, the call is tried once more with a fresh one. `metadata` is sent with
+    every call.
     """
 
-    def __init__(
-        self,
-        target: str = DEFAULT_TARGET,
-        *,
-        credentials: grpc.ChannelCredentials | None = None,
-        tls: Tls | None = None,
-        auth: Auth | None = None,
-        metadata: Sequence[tuple[str, str]] = (),
-        retry: RetryPolicy | None = None,
-    ) -> None:
-        self._metadata = tuple(metadata)
-        transport = choose_transport(target, credentials, tls, auth, self._metadata)
-        self._channel = (
-            grpc.insecure_channel(target, transport.options)
-            if transport.credentials is None
-            else grpc.secure_channel(target, transport.credentials, transport.options)
-        )
+    def _open(self, transport: Transport) -> None:
+        self._channel = transport.channel()
         self._stub = AlignerStub(self._channel)
-        self._authorization = Authorization(auth)
-        self._policy = retry or RetryPolicy()
 
     def align(
         self,
-        audio: bytes | str | PathLike[str],
+        audio: Audio,
         transcript: str,
         *,
         language: str = "en",
@@ -87,18 +61,18 @@ class Aligner:
         channels: int = 0,
         timeout: float | None = UNARY_TIMEOUT,
     ) -> Alignment:
-        """Align one recording sent whole: a path, or the bytes. Larger than `server_info().limits` allows: `stream_align`.
+        """Align one recording sent whole: a path, or the bytes. `stream_align` those over `server_info().limits`.
 
         `sample_rate_hz` and `channels` (0: one) are for headerless encodings.
         """
         config = build_config(transcript, language, encoding, sample_rate_hz, channels)
         data, digest = read_whole(audio)
-        request = pb.AlignRequest(config=declaring(config, digest), audio=data)
-        return read_response(self._call(self._stub.Align, request, timeout))
+        declare(config, digest)
+        return read_response(self._call(self._stub.Align, pb.AlignRequest(config=config, audio=data), timeout))
 
     def stream_align(
         self,
-        audio: bytes | str | PathLike[str] | BinaryIO | Iterable[bytes],
+        audio: StreamAudio,
         transcript: str,
         *,
         language: str = "en",
@@ -108,27 +82,19 @@ class Aligner:
         timeout: float | None = STREAM_TIMEOUT,
         on_progress: ProgressCallback | None = None,
     ) -> Alignment:
-        """Align one recording sent in chunks: a path, an open binary file (from where it stands), or chunks of bytes.
+        """Align one recording sent in chunks: a path, an open binary file (from its current position), or chunks of bytes.
 
-        Nothing is read whole, but a path twice: the server is told its size and digest first, so that an upload
-        which was cut short is refused and not aligned. Retried only where the audio can be rewound. `on_progress` is
-        called on this thread; after a retry it starts over.
+        Nothing is loaded whole, but a path is read twice: the server first gets its size and digest, so that it refuses an
+        upload that was cut short. Retried only if the audio can be rewound. `on_progress` is called on this thread; after
+        a retry it starts over.
         """
-        with self.stream_words(
-            audio,
-            transcript,
-            language=language,
-            encoding=encoding,
-            sample_rate_hz=sample_rate_hz,
-            channels=channels,
-            timeout=timeout,
-            on_progress=on_progress,
-        ) as words:
+        config = build_config(transcript, language, encoding, sample_rate_hz, channels)
+        with self._stream(audio, config, timeout, on_progress) as words:
             return words.alignment()
 
     def stream_words(
         self,
-        audio: bytes | str | PathLike[str] | BinaryIO | Iterable[bytes],
+        audio: StreamAudio,
         transcript: str,
         *,
         language: str = "en",
@@ -138,53 +104,48 @@ class Aligner:
         timeout: float | None = STREAM_TIMEOUT,
         on_progress: ProgressCallback | None = None,
     ) -> WordStream:
-        """As `stream_align`, word by word as the server finds them, while the upload still runs.
+        """`stream_align`, word by word as the server finds them, while the upload still runs.
 
             with aligner.stream_words(microphone, text) as words:
                 for word in words: ...
                 summary = words.alignment()
 
-        Not retried once a word was handed out. Leaving the `with` block ends the call.
+        Not retried once a word was returned. Leaving the `with` block ends the call.
         """
         config = build_config(transcript, language, encoding, sample_rate_hz, channels)
-        return WordStream(
-            lambda requests, left, shown: self._stub.StreamAlign(requests, timeout=left, metadata=self._metadata + shown),
-            config,
-            open_source(audio),
-            retry=self._policy.begin(timeout),
-            showing=self._authorization.begin(),
-            answer=StreamAnswer(on_progress),
-        )
+        return self._stream(audio, config, timeout, on_progress)
 
     def server_info(self, *, timeout: float | None = INFO_TIMEOUT) -> ServerInfo:
-        """What the server runs and accepts."""
+        """The server's version, engine, languages and limits."""
         return read_server_info(self._call(self._stub.GetServerInfo, pb.GetServerInfoRequest(), timeout))
 
     def close(self) -> None:
         """End calls in flight and the connection. Idempotent."""
-        self._authorization.close()
+        self._end_waits()
         self._channel.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _stream(
+        self, audio: StreamAudio, config: pb.AlignConfig, timeout: float | None, on_progress: ProgressCallback | None
+    ) -> WordStream:
+        attempts, answer = self._begin(timeout), StreamAnswer(on_progress)
+        return WordStream(self._stub.StreamAlign, config, open_source(audio), attempts, answer)
 
     def _call(
         self, method: grpc.UnaryUnaryMultiCallable[_Request, _Response], request: _Request, timeout: float | None
     ) -> _Response:
-        retry = self._policy.begin(timeout)
-        showing = self._authorization.begin()
+        attempts = self._begin(timeout)
         while True:
-            metadata = self._metadata + showing.metadata(retry)
+            metadata = attempts.metadata()
             try:
-                return method(request, timeout=retry.remaining(), metadata=metadata)
+                return method(request, timeout=attempts.remaining(), metadata=metadata)
             except grpc.RpcError as error:
-                failure = from_rpc(error)
-                delay = 0.0 if showing.renews(failure) else retry.delay(failure)
-                if delay is None:
-                    raise failure from error
+                delay = attempts.failed(error)
             time.sleep(delay)
 
 
@@ -193,29 +154,26 @@ class WordStream(Iterator[Word]):
 
     def __init__(
         self,
-        open_call: _OpenCall,
+        method: grpc.StreamStreamMultiCallable[pb.StreamAlignRequest, pb.StreamAlignResponse],
         config: pb.AlignConfig,
         source: AbstractContextManager[Source],
-        *,
-        retry: Retry,
-        showing: Showing,
+        attempts: Attempts,
         answer: StreamAnswer,
     ) -> None:
-        self._open_call = open_call
+        self._method = method
         self._config = config
         self._source = source
-        self._retry = retry
-        self._showing = showing
+        self._attempts = attempts
         self._answer = answer
-        self._handed_out = False
+        self._word_read = False
         self._batches = self._receive()
-        self._words = self._hand_out()
+        self._words = self._read_words()
 
     def __next__(self) -> Word:
         return next(self._words)
 
     def alignment(self) -> Alignment:
-        """Wait for the words still to come and return the whole answer. May be called with no word read, or some, or all."""
+        """Wait for the remaining words and return the whole answer, however many words were read before."""
         for _ in self._batches:
             pass
         return self._answer.alignment()
@@ -227,22 +185,22 @@ class WordStream(Iterator[Word]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _hand_out(self) -> Iterator[Word]:
+    def _read_words(self) -> Iterator[Word]:
         for batch in self._batches:
             for word in batch:
-                self._handed_out = True
+                self._word_read = True
                 yield word
 
     def _receive(self) -> Any:
         with self._source as source:
-            config = declaring(self._config, source.digest())
+            declare(self._config, source.digest())
             while True:
-                metadata = self._showing.metadata(self._retry)
-                upload = _Upload(config, source.start())
-                call = self._open_call(upload.requests(), self._retry.remaining(), metadata)
+                metadata = self._attempts.metadata()
+                upload = _Upload(self._config, source.start())
+                call = self._method(upload.requests(), timeout=self._attempts.remaining(), metadata=metadata)
                 upload.attach(call)
                 try:
                     for response in call:
@@ -252,21 +210,15 @@ class WordStream(Iterator[Word]):
                 except grpc.RpcError as error:
                     if upload.error is not None:
                         raise upload.error from None
-                    failure = from_rpc(error)
-                    delay = self._delay(failure) if source.rewindable and not self._handed_out else None
-                    if delay is None:
-                        raise failure from error
+                    delay = self._attempts.failed(error, final=self._word_read or not source.rewindable)
                 finally:
                     call.cancel()
                 self._answer.reset()
                 time.sleep(delay)
 
-    def _delay(self, failure: AlignerClientError) -> float | None:
-        return 0.0 if self._showing.renews(failure) else self._retry.delay(failure)
-
 
 class _Upload:
-    """The requests of one attempt. gRPC iterates them on a thread of its own."""
+    """The requests of one attempt, which gRPC iterates on a thread of its own."""
 
     def __init__(self, config: pb.AlignConfig, read: Read) -> None:
         self._config = config
@@ -274,7 +226,7 @@ class _Upload:
         self._call: grpc.Call | None = None
         self._attached = threading.Event()
         self.error: Exception | None = None
-        """What the caller's audio failed with."""
+        """The error of the caller's audio."""
 
     def attach(self, call: grpc.Call) -> None:
         self._call = call
@@ -286,8 +238,8 @@ class _Upload:
             while chunk := self._read():
                 yield pb.StreamAlignRequest(audio=chunk)
         except Exception as error:
-            # Returning would half-close, and the server would align the part it has; raising
-            # would make gRPC log a traceback and report UNKNOWN. So: cancel, and keep the cause.
+            # Cancel and keep the cause: returning would half-close, and the server would align the part it has;
+            # raising would make gRPC log a traceback and report UNKNOWN.
             self.error = error
             self._attached.wait()
             if self._call is not None:

@@ -1,4 +1,4 @@
-"""How the clients reach the server."""
+"""Channels to the server: addresses, timeouts and options."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ MIB = 1 << 20
 DEFAULT_TARGET = "127.0.0.1:50051"
 
 UNARY_TIMEOUT = 600.0
-"""Seconds an `align` may take, retries included: ten minutes for the longest file that fits a message."""
+"""Seconds for an `align`, retries included: ten minutes for the longest file that fits a message."""
 
 STREAM_TIMEOUT = 5 * 3600.0
-"""Seconds a stream may take: four hours, the longest audio servers take by default, sent live, and one to align."""
+"""Seconds for a stream: four hours, the longest audio servers accept by default, sent live, and one hour to align it."""
 
 INFO_TIMEOUT = 10.0
-"""Seconds a `server_info` may take."""
+"""Seconds for a `server_info`."""
 
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
-    # gRPC refuses to receive more than 4 MiB by default. 200 000 characters of transcript
-    # come back as some 3 MB of words, in CJK (a word a character) as 8.
+    # gRPC refuses to receive more than 4 MiB by default. The words of a transcript of 200 000
+    # characters take some 3 MB, in CJK (a word per character) 8.
     ("grpc.max_receive_message_length", 64 * MIB),
-    # Sending is the server's to bound; a limit here would hide its reason and message.
+    # The server limits what is sent; a limit here would hide its reason and message.
     ("grpc.max_send_message_length", -1),
-    # Finds a peer that vanished without a FIN. Only during calls, and no oftener: a server
-    # with default settings hangs up on more than two pings in five minutes without data.
+    # Detects a peer that vanished without a FIN. Only during calls, and not more often: a server
+    # with default settings closes the connection after two pings in five minutes without data.
     ("grpc.keepalive_time_ms", 300_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 0),
-    # The policy in retry.py decides; reconnects must not be slower than its waits, or a
-    # retry finds the channel still resting and fails without having tried.
+    # Reconnects must not be slower than the waits of retry.py, or a retry fails without having
+    # connected because the channel is still backing off.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
@@ -52,38 +52,51 @@ _BRACKETED = re.compile(r"\[([^]]*)](?::\d+)?")
 
 @dataclass(frozen=True, slots=True)
 class Transport:
-    """How a channel is made. `credentials` None is plaintext."""
+    """The arguments of a channel. `credentials` None: plaintext."""
 
+    target: str
     credentials: grpc.ChannelCredentials | None
     options: tuple[tuple[str, int | str], ...]
+
+    def channel(self) -> grpc.Channel:
+        """A new channel."""
+        if self.credentials is None:
+            return grpc.insecure_channel(self.target, self.options)
+        return grpc.secure_channel(self.target, self.credentials, self.options)
+
+    def async_channel(self) -> grpc.aio.Channel:
+        """A new channel for the running event loop."""
+        if self.credentials is None:
+            return grpc.aio.insecure_channel(self.target, self.options)
+        return grpc.aio.secure_channel(self.target, self.credentials, self.options)
 
 
 def choose_transport(
     target: str, credentials: grpc.ChannelCredentials | None, tls: Tls | None, auth: Auth | None, metadata: Metadata
 ) -> Transport:
-    """The transport for what a caller gave. Raises CredentialsError, and OSError for a file that cannot be read.
+    """The transport for a caller's arguments. Raises CredentialsError, and OSError for a file that cannot be read.
 
-    `credentials` are taken to encrypt: gRPC does not tell.
+    `credentials` are assumed to encrypt: gRPC does not report it.
     """
     if credentials is not None and tls is not None:
         raise CredentialsError("tls and credentials exclude each other")
     # Names are lower case on the wire.
     if auth is not None and not {key.lower() for key, _ in metadata}.isdisjoint({AUTHORIZATION, API_KEY_HEADER}):
-        raise CredentialsError("auth and metadata both say who calls")
+        raise CredentialsError("auth and metadata both hold credentials: give one of them")
     if tls is not None:
-        return Transport(tls.channel_credentials(), CHANNEL_OPTIONS + tls.channel_options())
+        return Transport(target, tls.channel_credentials(), CHANNEL_OPTIONS + tls.channel_options())
     if credentials is not None or auth is None:
-        return Transport(credentials, CHANNEL_OPTIONS)
+        return Transport(target, credentials, CHANNEL_OPTIONS)
     if not is_loopback(target):
-        raise CredentialsError(f"a secret would be sent to {target} in clear: tls is needed (plaintext is for loopback alone)")
-    # With http_proxy set gRPC would go to loopback through the proxy, in clear.
-    return Transport(None, (*CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0)))
+        raise CredentialsError(f"a secret would be sent to {target} in clear: set tls (plaintext is allowed on loopback only)")
+    # With http_proxy set gRPC would connect to loopback through the proxy, in clear.
+    return Transport(target, None, (*CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0)))
 
 
 def is_loopback(target: str) -> bool:
-    """Whether all that a gRPC target names is this machine (https://github.com/grpc/grpc/blob/master/doc/naming.md).
+    """Whether every address of a gRPC target is this machine (https://github.com/grpc/grpc/blob/master/doc/naming.md).
 
-    What is not understood is not.
+    False for a target that is not understood.
     """
     if target.startswith(("unix:", "unix-abstract:")):
         return True
@@ -92,7 +105,7 @@ def is_loopback(target: str) -> bool:
         return all(map(_is_loopback_address, rest.split(",")))
     if scheme == "dns" and rest.startswith("///"):
         return _is_loopback_address(rest[3:])
-    # dns://AUTHORITY/NAME asks that name server, which may say what it likes; "//" is refused with what has it.
+    # False for dns://AUTHORITY/NAME: that name server may answer with any address.
     return _is_loopback_address(rest if scheme == "dns" else target)
 
 

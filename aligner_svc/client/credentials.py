@@ -1,4 +1,4 @@
-"""Who a client says it is, and how it knows the server: what callers pass as `tls=` and `auth=`."""
+"""The credentials that callers pass as `tls=` and `auth=`."""
 
 from __future__ import annotations
 
@@ -19,42 +19,42 @@ Metadata = tuple[tuple[str, str], ...]
 AUTHORIZATION = "authorization"
 API_KEY_HEADER = "x-api-key"
 
-# What a header can carry; a blank inside would end the token for whoever parses it.
+# What a header can carry, but blanks: a parser would take one for the end of the token.
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 # RFC 6749, section 3.3.
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 
 
 class CredentialsError(ValueError):
-    """Credentials that cannot be used, or must not be used like this. The text never holds a secret."""
+    """Credentials that are not valid, or must not be used like this. The message never holds a secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """TLS to the server, and the client's own certificate where the server wants one (mTLS). Files are PEM.
+    """TLS to the server, with the client's own certificate if the server requires one (mTLS). Files are PEM.
 
-    They are read when a client is made: one that lives longer than its certificate has to be made anew.
+    They are read when a client is made: make a new client when the certificate is renewed.
     """
 
     ca: str | PathLike[str] | None = None
-    """The CAs that are believed; None: gRPC's own, the public ones."""
+    """Trusted CAs; None: the public ones that come with gRPC."""
     certificate: str | PathLike[str] | None = None
-    """This client's certificate, followed by the chain up to its CA."""
+    """The client's certificate, followed by the chain up to its CA."""
     key: str | PathLike[str] | None = None
     """Its private key, unencrypted."""
     server_name: str | None = None
-    """The name the server's certificate has to hold; None: the host of the target."""
+    """The name expected in the server's certificate; None: the host of the target."""
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
-            raise CredentialsError("certificate and key are needed together")
+            raise CredentialsError("certificate and key must be given together")
         if self.server_name is not None and not self.server_name:
             raise CredentialsError("server_name is empty")
 
     def channel_credentials(self) -> grpc.ChannelCredentials:
-        """For gRPC. Raises OSError for a file that cannot be read, CredentialsError for one that is not what it should be.
+        """For gRPC. Raises OSError for a file that cannot be read, CredentialsError for one with the wrong contents.
 
-        The checks are made here because gRPC's are not: to it a wrong file is a server that cannot be reached.
+        Checked here, because gRPC would report a wrong file as a server that cannot be reached.
         """
         roots = None if self.ca is None else read_ca(self.ca)
         if self.certificate is None or self.key is None:
@@ -64,7 +64,7 @@ class Tls:
         return grpc.ssl_channel_credentials(roots, key, certificate)
 
     def channel_options(self) -> tuple[tuple[str, str], ...]:
-        """What the channel has to know beside the credentials."""
+        """The channel options that belong to the credentials."""
         return () if self.server_name is None else (("grpc.ssl_target_name_override", self.server_name),)
 
 
@@ -72,8 +72,8 @@ class Tls:
 class BearerToken:
     """A token sent as `authorization: Bearer <token>`: the token, or a function that gives the current one.
 
-    The function is asked for every attempt of every call, possibly on several threads at once (of AsyncAligner: on
-    a thread of the pool); what it raises reaches the caller of the client as it is.
+    The function is called for every attempt of every call, possibly on several threads at once (by AsyncAligner on a
+    thread of the default executor); the client's caller gets what it raises.
     """
 
     token: str | Callable[[], str] = field(repr=False)
@@ -83,7 +83,7 @@ class BearerToken:
             _check_token(self.token)
 
     def metadata(self) -> Metadata:
-        """The header with the current token. Raises CredentialsError for what is no token, and what the function raises."""
+        """The header with the current token. Raises CredentialsError for an invalid token, and what the function raises."""
         if callable(self.token):
             return bearer(_check_token(self.token()))
         return bearer(self.token)
@@ -97,16 +97,16 @@ class ApiKey:
 
     def __post_init__(self) -> None:
         if not _PRINTABLE.fullmatch(self.key):
-            raise CredentialsError("the API key is empty, or has blanks or characters that no header can carry")
+            raise CredentialsError("the API key is empty, or has blanks or characters that a header cannot carry")
 
     def metadata(self) -> Metadata:
-        """The header."""
+        """The header with the key."""
         return ((API_KEY_HEADER, self.key),)
 
 
 @dataclass(frozen=True, slots=True)
 class ClientCredentials:
-    """OAuth 2.0 client credentials (RFC 6749, section 4.4): tokens are fetched when needed, kept, and renewed in time."""
+    """OAuth 2.0 client credentials (RFC 6749, section 4.4): tokens are fetched when needed, cached, and renewed in time."""
 
     token_url: str
     """The token endpoint: https, or http on loopback. Redirects are not followed."""
@@ -114,25 +114,25 @@ class ClientCredentials:
     client_secret: str = field(repr=False)
     scope: str | Sequence[str] = ()
     audience: str | None = None
-    """Sent as `audience`, which some providers want to know whom the token is for."""
+    """Sent as `audience`; some providers require it to name the service the token is for."""
     resource: str | Sequence[str] = ()
-    """Sent as `resource` (RFC 8707), which others want."""
+    """Sent as `resource` (RFC 8707), for the same purpose."""
     method: Literal["client_secret_basic", "client_secret_post"] = "client_secret_basic"
-    """Where the secret goes: into the authorization header, as RFC 6749 prefers, or into the form."""
+    """Where the secret is sent: in the authorization header, as RFC 6749 prefers, or in the form."""
     ca: str | PathLike[str] | None = None
-    """PEM file of the CAs the token endpoint's certificate is checked with; None: the public ones."""
+    """PEM file of the CAs trusted for the token endpoint; None: the public ones."""
 
     def __post_init__(self) -> None:
         _check_url(self.token_url)
         if not self.client_id or not self.client_secret:
-            raise CredentialsError("client_id and client_secret are both needed")
+            raise CredentialsError("client_id and client_secret must both be given")
         scope = tuple(self.scope.split() if isinstance(self.scope, str) else self.scope)
         if not all(_SCOPE.fullmatch(one) for one in scope):
-            raise CredentialsError("a scope has characters that no scope can have")
+            raise CredentialsError("a scope has characters that are not allowed (RFC 6749, section 3.3)")
         object.__setattr__(self, "scope", scope)
         object.__setattr__(self, "resource", (self.resource,) if isinstance(self.resource, str) else tuple(self.resource))
         if self.method not in {"client_secret_basic", "client_secret_post"}:
-            raise CredentialsError("method is client_secret_basic or client_secret_post")
+            raise CredentialsError("method must be client_secret_basic or client_secret_post")
         if self.ca is not None:
             read_ca(self.ca)
 
@@ -146,12 +146,12 @@ def bearer(token: str) -> Metadata:
 
 
 def is_token(value: object) -> bool:
-    """Whether a header can carry it as a token."""
+    """Whether `value` is a token that a header can carry."""
     return isinstance(value, str) and _PRINTABLE.fullmatch(value) is not None
 
 
 def is_loopback_host(host: str) -> bool:
-    """Whether a host of a URL or a target is this machine: what is sent there cannot be read on the way."""
+    """Whether the host of a URL or a target is this machine: data sent there does not leave it."""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
@@ -159,7 +159,7 @@ def is_loopback_host(host: str) -> bool:
 
 
 def read_ca(path: str | PathLike[str]) -> bytes:
-    """The PEM certificates of a file. Raises OSError, and CredentialsError where it holds none."""
+    """The PEM certificates of a file. Raises OSError, and CredentialsError if it holds none."""
     data = Path(path).read_bytes()
     try:
         # Bundles have comments between the certificates, in any encoding.
@@ -171,12 +171,12 @@ def read_ca(path: str | PathLike[str]) -> bytes:
 
 def _check_token(token: str) -> str:
     if not is_token(token):
-        raise CredentialsError("the token is empty, or has blanks or characters that no token has; give it without 'Bearer'")
+        raise CredentialsError("the token is empty, or has blanks or characters that are not allowed; give it without 'Bearer'")
     return token
 
 
 def _check_url(url: str) -> None:
-    # Never the URL itself: somebody may have put the secret into it.
+    # No message quotes the URL, as it may hold the secret.
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
@@ -189,18 +189,14 @@ def _check_url(url: str) -> None:
     if parts.fragment:
         raise CredentialsError("token_url must not have a fragment")
     if parts.scheme == "http" and not is_loopback_host(host):
-        raise CredentialsError("token_url has to be https: the secret would be sent in clear (http is for loopback alone)")
+        raise CredentialsError("token_url must be https: the secret would be sent in clear (http is allowed on loopback only)")
 
 
 def _check_pair(certificate: bytes, certificate_name: str, key: bytes, key_name: str) -> None:
-    """Whether certificate and key are PEM and belong together. Raises CredentialsError."""
-    from cryptography import x509  # noqa: PLC0415 - costs some 50 ms, and few clients have a certificate
+    """Raise CredentialsError unless certificate and key are PEM and belong together."""
+    from cryptography import x509  # noqa: PLC0415 - takes some 50 ms, and few clients have a certificate
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
-    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
-        Encoding,
-        PublicFormat,
-        load_pem_private_key,
-    )
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key  # noqa: PLC0415
 
     if b"ENCRYPTED PRIVATE KEY" in key or b"4,ENCRYPTED" in key:
         raise CredentialsError(f"{key_name} is encrypted, which gRPC cannot read: decrypt it with `openssl pkey`")
@@ -214,4 +210,4 @@ def _check_pair(certificate: bytes, certificate_name: str, key: bytes, key_name:
         raise CredentialsError(f"{key_name} holds no PEM private key") from None
     shape = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     if leaf.public_bytes(*shape) != own.public_bytes(*shape):
-        raise CredentialsError(f"{key_name} is not the key of {certificate_name}; the client's certificate has to come first")
+        raise CredentialsError(f"{key_name} is not the key of {certificate_name}, where the client's certificate must come first")

@@ -1,4 +1,4 @@
-"""What a call can fail with. Every gRPC failure becomes one of these; no bare `grpc.RpcError` gets out."""
+"""The errors of a call. Every gRPC failure becomes one of these; a bare `grpc.RpcError` is never raised."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ PUSHBACK_KEY = "grpc-retry-pushback-ms"
 class AlignerClientError(Exception):
     """A call failed. `except` a subclass, or branch on `reason`, which is stable.
 
-    code: gRPC status. reason: upper-case word for programs (ErrorInfo.reason), or the name
-    of the status where the server gave none. message: for people. violations: the request
-    fields at fault. retry_after: seconds the server asks to wait before another try, or
-    None. retryable: whether another try of the same call may succeed.
+    code: gRPC status. reason: upper-case word for programs (ErrorInfo.reason), or the name of the status if the server
+    gave none. message: for people. violations: the invalid request fields. retry_after: seconds the server asks to wait
+    before another attempt, or None. retryable: whether another attempt of the same call may succeed.
     """
 
     def __init__(
@@ -49,19 +48,19 @@ class AlignerClientError(Exception):
 
 
 class InvalidArgumentError(AlignerClientError):
-    """The request cannot be served as it is, here or anywhere."""
+    """The request is invalid on any server."""
 
 
 class FailedPreconditionError(AlignerClientError):
-    """A sound request this server cannot serve, e.g. a language it has no model for."""
+    """A valid request that this server cannot serve, e.g. a language it has no model for."""
 
 
 class ResourceExhaustedError(AlignerClientError):
-    """Over a size limit, a quota, or the server's queue. Worth a retry only where `retry_after` is given."""
+    """A size limit, a quota or the server's queue is exceeded. Retry only if `retry_after` is set."""
 
 
 class UnavailableError(AlignerClientError):
-    """The server cannot be reached, drains, or lost its worker; the policy's retries are used up."""
+    """The server is unreachable, draining, or lost its worker; the policy's retries are used up."""
 
 
 class DeadlineExceededError(AlignerClientError):
@@ -69,52 +68,45 @@ class DeadlineExceededError(AlignerClientError):
 
 
 class CallCancelledError(AlignerClientError):
-    """The call was cancelled on this side, by `close()`, or on the server's."""
+    """The call was cancelled by `close()` or by the server."""
 
 
 class UnauthenticatedError(AlignerClientError):
-    """The server wants to know who calls and was not convinced."""
+    """The server requires authentication, and the credentials are missing or not valid."""
 
 
 class TokenError(AlignerClientError):
-    """The OAuth token endpoint gave no token; the server was not asked.
+    """The OAuth token endpoint gave no token; the server was not called.
 
-    UNAVAILABLE and retryable where the endpoint cannot be reached or is in trouble, else UNAUTHENTICATED.
+    UNAVAILABLE and retryable if the endpoint is unreachable or failing, else UNAUTHENTICATED.
     error: the endpoint's OAuth error word, e.g. "invalid_client", or "".
     """
 
     def __init__(
-        self,
-        code: grpc.StatusCode,
-        message: str,
-        *,
-        reason: str,
-        error: str,
-        retry_after: float | None,
-        retryable: bool,
+        self, code: grpc.StatusCode, message: str, *, reason: str, error: str, retry_after: float | None, retryable: bool
     ) -> None:
         super().__init__(code, message, reason=reason, retry_after=retry_after, retryable=retryable)
         self.error = error
 
 
 class PermissionDeniedError(AlignerClientError):
-    """The server knows who calls and does not allow it."""
+    """The caller is authenticated but not allowed to make this call."""
 
 
 class UnimplementedError(AlignerClientError):
-    """What answers is not this service, or an older version of it."""
+    """The server is another service, or an older version of this one."""
 
 
 class InternalError(AlignerClientError):
-    """A bug or a crash on the server's side; what it says is all that is known here."""
+    """A bug or a crash on the server."""
 
 
 class DataLossError(AlignerClientError):
-    """What the server received is not what was declared: bytes were lost or changed on the way. Send it again."""
+    """The server received other bytes than were declared: some were lost or changed on the way. Send it again."""
 
 
 class IncompleteAnswerError(AlignerClientError):
-    """The server ended a stream as a success but without the summary that has to come last."""
+    """The server ended a stream with success but without the final summary."""
 
     def __init__(self) -> None:
         super().__init__(grpc.StatusCode.INTERNAL, "the server ended the stream without a summary", reason="INCOMPLETE_ANSWER")
@@ -138,29 +130,25 @@ _CLASSES: Mapping[grpc.StatusCode, type[AlignerClientError]] = {
 
 
 def from_rpc(error: grpc.RpcError) -> AlignerClientError:
-    """The typed error for what grpc or grpc.aio raised, with all that its google.rpc.Status says."""
+    """The typed error for one of grpc or grpc.aio, with the details of its google.rpc.Status."""
     code = error.code()
     reason = ""
     violations: list[FieldViolation] = []
     retry_after: float | None = None
+    info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
     for detail in _details(error):
-        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
-            info = error_details_pb2.ErrorInfo()
-            detail.Unpack(info)
+        # Unpack is False for a detail of another type.
+        if detail.Unpack(info):
             reason = info.reason
-        elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
-            bad = error_details_pb2.BadRequest()
-            detail.Unpack(bad)
+        elif detail.Unpack(bad):
             violations += [FieldViolation(v.field, v.description) for v in bad.field_violations]
-        elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
-            retry = error_details_pb2.RetryInfo()
-            detail.Unpack(retry)
+        elif detail.Unpack(retry):
             retry_after = retry.retry_delay.ToTimedelta().total_seconds()
     pushback = _pushback(error)
     if pushback is not None:
         retry_after = pushback if pushback >= 0 else None
-    # A full queue is RESOURCE_EXHAUSTED, and so is a file that is too long: the server
-    # tells them apart by saying when to come back. A negative pushback means never.
+    # A full queue is RESOURCE_EXHAUSTED, and so is a file that is too long: only for the former
+    # does the server say when to come back. A negative pushback means never.
     invited = code is grpc.StatusCode.RESOURCE_EXHAUSTED and retry_after is not None
     retryable = (code is grpc.StatusCode.UNAVAILABLE or invited) and not (pushback is not None and pushback < 0)
     return _CLASSES.get(code, AlignerClientError)(
@@ -174,19 +162,19 @@ def from_rpc(error: grpc.RpcError) -> AlignerClientError:
 
 
 def cancelled() -> CallCancelledError:
-    """For a call that this side ended: grpc.aio shows that as a cancellation and not as a status."""
+    """For a call that this client ended: grpc.aio raises CancelledError for it and not a status."""
     return CallCancelledError(grpc.StatusCode.CANCELLED, "the call was cancelled by this client")
 
 
-def raise_if_not_this_task() -> None:
-    """On CancelledError: raise the typed error if the call was cancelled, by `close()`, and not the task that waits for it."""
+def raise_unless_task_cancelled() -> None:
+    """On CancelledError: raise the typed error if the call was cancelled by `close()` and not together with its task."""
     task = asyncio.current_task()
     if task is None or not task.cancelling():
         raise cancelled() from None
 
 
 def _details(error: grpc.RpcError) -> Sequence[Any]:
-    """The google.rpc.Status details. A proxy may rewrite the status and leave the details: then they are not trusted."""
+    """The google.rpc.Status details; none if they contradict the status, which a proxy may have rewritten."""
     try:
         status = rpc_status.from_call(cast("grpc.Call", error))
     except (ValueError, DecodeError):
@@ -195,8 +183,8 @@ def _details(error: grpc.RpcError) -> Sequence[Any]:
 
 
 def _pushback(error: grpc.RpcError) -> float | None:
-    """Seconds to wait, negative for never, None where the server does not say. As gRFC A6: what is no number means never."""
-    # The stubs' type for an entry does not say that it is a pair.
+    """Seconds to wait, negative for never, None if the server does not say. A value that is no number means never (gRFC A6)."""
+    # The stubs' type of an entry does not say that it is a pair.
     trailing = cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
     for key, value in trailing:
         if key == PUSHBACK_KEY:

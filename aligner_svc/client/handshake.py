@@ -1,6 +1,6 @@
-"""Why no connection came about, as grpc tells it: its status is UNAVAILABLE for an absent server and a bad certificate alike.
+"""Why a connection failed, from gRPC's message: the status is UNAVAILABLE for an absent server and a bad certificate alike.
 
-The texts are those of grpcio 1.85.1, each seen against a real server.
+The texts are those of grpcio 1.85.1, each observed with a real server.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from aligner_svc.client.errors import UnavailableError
 
 
 class Handshake(Enum):
-    """How a connection failed after somebody had answered; the value says it to a person."""
+    """How a connection failed after a server had answered; the value is a message for people."""
 
-    UNTRUSTED = "the server's certificate is not signed by a CA that is believed here"
+    UNTRUSTED = "the server's certificate is not signed by a trusted CA"
     EXPIRED = "the server's certificate has expired, or is not valid yet"
     WRONG_NAME = "the server's certificate is for another name"
-    NOT_TLS = "the server answers in plaintext, and TLS was asked for"
+    NOT_TLS = "the server answers in plaintext, but TLS was requested"
     REFUSED = "the TLS handshake failed"
-    HUNG_UP = "something listens there and hung up at once"
-    """A server that wants TLS, or another client certificate. TLS 1.3 tells a client no more."""
+    HUNG_UP = "the server closed the connection at once"
+    """It requires TLS, or another client certificate; TLS 1.3 does not say which."""
 
 
 _TEXTS = (
@@ -36,7 +36,7 @@ _TEXTS = (
 
 
 def failed_handshake(error: UnavailableError) -> Handshake | None:
-    """How it failed, or None: nobody is there, or the connection stood and broke, or the server itself said UNAVAILABLE."""
+    """How it failed; None if there is no server, the connection broke later, or the server itself sent UNAVAILABLE."""
     if error.reason != "UNAVAILABLE" or not error.message.startswith("failed to connect to all addresses"):
         return None
     return next((kind for text, kind in _TEXTS if text in error.message), None)

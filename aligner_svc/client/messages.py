@@ -1,4 +1,4 @@
-"""Requests built and answers read, shared by the blocking and the asyncio client. Seconds here, milliseconds on the wire."""
+"""The values of the client and their protobuf messages. Seconds here, milliseconds on the wire."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from aligner_svc.domain import Alignment, Timing, Word, WordStatus
 
 
 class AudioEncoding(Enum):
-    """How the audio bytes are to be read."""
+    """The format of the audio bytes."""
 
     CONTAINER = "container"
-    """A file (wav, flac, mp3, ogg, m4a, ...); the server finds out which from its first bytes."""
+    """A file (wav, flac, mp3, ogg, m4a, ...); the server detects which from its first bytes."""
     LINEAR16 = "linear16"
     """Headerless signed 16-bit little-endian PCM. Needs a sample rate."""
     FLOAT32 = "float32"
@@ -36,7 +36,7 @@ class Stage(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a stream is. `received_bytes` of audio have arrived, `aligned_seconds` of `audio_seconds` are done."""
+    """Progress of a stream: `received_bytes` of audio have arrived, `aligned_seconds` of `audio_seconds` are done."""
 
     stage: Stage
     received_bytes: int
@@ -50,7 +50,7 @@ ProgressCallback = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
-    """The most a server takes: bytes of audio in a call and in a message, seconds of audio, code points of transcript."""
+    """Upper bounds of a server: bytes of audio per call and per message, seconds of audio, code points of transcript."""
 
     unary_audio_bytes: int
     stream_audio_bytes: int
@@ -76,8 +76,7 @@ _ENCODINGS = {
     AudioEncoding.MULAW: pb.AUDIO_ENCODING_MULAW,
 }
 
-# A status from a later version of the API is read as REPAIRED: there is a time, and it
-# cannot be claimed here that the model found it.
+# A status from a later version of the API is read as REPAIRED: there is a time, but perhaps not one that the model found.
 _STATUSES = {pb.WORD_STATUS_ALIGNED: WordStatus.ALIGNED, pb.WORD_STATUS_NOT_FOUND: WordStatus.NOT_FOUND}
 
 _STAGES = {
@@ -88,7 +87,7 @@ _STAGES = {
 
 
 def build_config(transcript: str, language: str, encoding: AudioEncoding, sample_rate_hz: int, channels: int) -> pb.AlignConfig:
-    """The config of either call. Raises ValueError for a negative or absurd rate or channel count."""
+    """The config of either call. Raises ValueError for a rate or channel count outside of 32 bits."""
     return pb.AlignConfig(
         transcript=transcript,
         language=language,
@@ -98,13 +97,10 @@ def build_config(transcript: str, language: str, encoding: AudioEncoding, sample
     )
 
 
-def declaring(config: pb.AlignConfig, digest: Digest | None) -> pb.AlignConfig:
-    """`config`, saying what the audio is where that is known."""
-    if digest is None:
-        return config
-    declared = pb.AlignConfig(audio_bytes=digest.size, audio_sha256=digest.sha256)
-    declared.MergeFrom(config)
-    return declared
+def declare(config: pb.AlignConfig, digest: Digest | None) -> None:
+    """Set the size and SHA-256 of the audio in `config`, if they are known."""
+    if digest is not None:
+        config.audio_bytes, config.audio_sha256 = digest.size, digest.sha256
 
 
 def read_response(response: pb.AlignResponse) -> Alignment:
@@ -130,7 +126,7 @@ def read_server_info(response: pb.GetServerInfoResponse) -> ServerInfo:
 
 
 class StreamAnswer:
-    """The answer of `StreamAlign` as it comes in."""
+    """The answer of `StreamAlign`, message by message."""
 
     def __init__(self, on_progress: ProgressCallback | None) -> None:
         self._on_progress = on_progress
@@ -138,12 +134,12 @@ class StreamAnswer:
         self._summary: pb.Summary | None = None
 
     def reset(self) -> None:
-        """Forget what a failed attempt brought."""
+        """Discard the answer of a failed attempt."""
         self._words.clear()
         self._summary = None
 
     def feed(self, response: pb.StreamAlignResponse) -> Sequence[Word]:
-        """Take in one message; the words that came with it."""
+        """Add one message and return its words."""
         match response.WhichOneof("payload"):
             case "progress":
                 if self._on_progress is not None:
@@ -157,7 +153,7 @@ class StreamAnswer:
         return ()
 
     def alignment(self) -> Alignment:
-        """The whole answer, once the stream has ended. Raises IncompleteAnswerError when no summary came."""
+        """The whole answer, once the stream has ended. Raises IncompleteAnswerError if there was no summary."""
         if self._summary is None:
             raise IncompleteAnswerError
         return _alignment(self._words, self._summary)

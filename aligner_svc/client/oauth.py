@@ -23,13 +23,10 @@ if TYPE_CHECKING:
     import httpx
 
 FETCH_SECONDS = 10.0
-"""The longest a request may take, from the look-up of the name to the last byte."""
-
+"""Timeout of a request, from the look-up of the name to the last byte."""
 MAX_ANSWER_BYTES = 64 * 1024
-
 UNSTATED_LIFETIME = 60.0
-"""Seconds a token is used whose lifetime the endpoint does not give."""
-
+"""Seconds a token is used if the endpoint does not give its lifetime."""
 MAX_LIFETIME = 86_400.0
 """Seconds after which any token is renewed."""
 
@@ -40,7 +37,7 @@ _TRANSIENT_STATUS = frozenset({408, 425, 429})
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A token and the seconds it lives, counted from when it was asked for."""
+    """A token and its lifetime in seconds from the request."""
 
     token: str = field(repr=False)
     lifetime: float
@@ -48,7 +45,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class NoGrant:
-    """Why there is no token. As TokenError has it."""
+    """Why there is no token; the fields are those of TokenError. `transient`: another request may succeed."""
 
     message: str
     transient: bool
@@ -56,7 +53,7 @@ class NoGrant:
     retry_after: float | None = None
 
     def exception(self) -> TokenError:
-        """A new one for each caller: they may be on several threads."""
+        """A new exception for each caller, as they may be on several threads."""
         code = grpc.StatusCode.UNAVAILABLE if self.transient else grpc.StatusCode.UNAUTHENTICATED
         reason = "TOKEN_ENDPOINT_UNAVAILABLE" if self.transient else "TOKEN_REFUSED"
         return TokenError(
@@ -65,28 +62,27 @@ class NoGrant:
 
 
 async def fetch(spec: ClientCredentials) -> Grant | NoGrant:
-    """Ask for a token once. Nothing the endpoint says gets into a message but the OAuth error word."""
+    """Request a token once. Of the endpoint's answer only the OAuth error word gets into a message. Blocks for 0.1 s at first."""
     import httpx
 
     try:
-        # Reading the public CAs takes some 20 ms, too long for an event loop with calls on it.
-        context = await asyncio.to_thread(_tls, spec)
+        context = _tls(spec)
     except (OSError, ValueError):
         return NoGrant("the CA file of the token endpoint cannot be used", transient=False)
     try:
         async with asyncio.timeout(FETCH_SECONDS):
-            return await _ask(spec, context)
+            return await _request(spec, context)
     except (TimeoutError, httpx.TimeoutException):
         return NoGrant("the token endpoint did not answer in time", transient=True)
     except (httpx.TransportError, OSError) as error:
         if _is_untrusted(error):
-            return NoGrant("the token endpoint's certificate is not one that is believed", transient=False)
+            return NoGrant("the token endpoint's certificate is not trusted", transient=False)
         return NoGrant("the token endpoint cannot be reached", transient=True)
     except (httpx.HTTPError, httpx.InvalidURL, ValueError):
-        return NoGrant("the token endpoint gave an answer that is not HTTP, or no URL", transient=False)
+        return NoGrant("the token endpoint's answer is not HTTP, or its URL is not valid", transient=False)
 
 
-async def _ask(spec: ClientCredentials, context: ssl.SSLContext | bool) -> Grant | NoGrant:
+async def _request(spec: ClientCredentials, context: ssl.SSLContext | bool) -> Grant | NoGrant:
     import httpx
 
     form: dict[str, Any] = {"grant_type": "client_credentials"}
@@ -96,13 +92,13 @@ async def _ask(spec: ClientCredentials, context: ssl.SSLContext | bool) -> Grant
         form["audience"] = spec.audience
     if spec.resource:
         form["resource"] = list(spec.resource)
-    # Identity: a compressed answer could be larger than what is read of it.
+    # Identity: a compressed answer could expand beyond MAX_ANSWER_BYTES.
     headers = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "aligner-client"}
     if spec.method == "client_secret_post":
         form |= {"client_id": spec.client_id, "client_secret": spec.client_secret}
     else:
         headers["authorization"] = _basic(spec.client_id, spec.client_secret)
-    # The proxies of the environment are for others' machines; to loopback they would carry the secret in clear.
+    # A proxy from the environment would receive the secret for a loopback endpoint in clear.
     proxies = not is_loopback_host(urlsplit(spec.token_url).hostname or "")
     async with (
         httpx.AsyncClient(verify=context, follow_redirects=False, timeout=FETCH_SECONDS, trust_env=proxies) as client,
@@ -122,38 +118,38 @@ def _read(spec: ClientCredentials, response: httpx.Response, body: bytes) -> Gra
         answer = json.loads(body)
     except (ValueError, RecursionError):
         answer = None
-    said: dict[str, Any] = answer if isinstance(answer, dict) else {}
+    fields: dict[str, Any] = answer if isinstance(answer, dict) else {}
     if status == 200:
-        return _grant(said)
-    error = said.get("error")
-    # A word of the protocol; anything else could be the request coming back.
+        return _grant(fields)
+    error = fields.get("error")
+    # Only a word of the protocol is shown; anything else could be an echo of the request.
     if not isinstance(error, str) or not _ERROR_WORD.fullmatch(error) or spec.client_secret in error:
         error = ""
     if 300 <= status < 400:
-        return NoGrant("the token endpoint redirects, which is not followed: give the URL it redirects to", transient=False)
+        return NoGrant("the token endpoint redirects, which is not followed: set the URL it redirects to", transient=False)
     transient = status >= 500 or status in _TRANSIENT_STATUS or error in _TRANSIENT_ERRORS
-    told = error or f"status {status}"
+    why = error or f"status {status}"
     if transient:
         wait = response.headers.get("retry-after", "")
         seconds = float(wait) if wait.isascii() and wait.isdecimal() else None
-        return NoGrant(f"the token endpoint cannot give a token now: {told}", True, error, seconds)
-    return NoGrant(f"the token endpoint gives no token: {told}", False, error)
+        return NoGrant(f"the token endpoint cannot give a token now: {why}", True, error, seconds)
+    return NoGrant(f"the token endpoint gives no token: {why}", False, error)
 
 
-def _grant(said: dict[str, Any]) -> Grant | NoGrant:
-    token, kind = said.get("access_token"), said.get("token_type")
+def _grant(fields: dict[str, Any]) -> Grant | NoGrant:
+    token, kind = fields.get("access_token"), fields.get("token_type")
     if not isinstance(token, str) or not is_token(token):
         return NoGrant("the token endpoint's answer holds no token", transient=False)
     if not isinstance(kind, str) or kind.lower() != "bearer":
-        return NoGrant("the token endpoint gave a token that is no bearer token", transient=False)
-    lifetime = _seconds(said.get("expires_in"))
+        return NoGrant("the token endpoint gave a token that is not a bearer token", transient=False)
+    lifetime = _seconds(fields.get("expires_in"))
     if lifetime is not None and lifetime <= 0:
-        return NoGrant("the token endpoint gave a token that has expired already", transient=False)
+        return NoGrant("the token endpoint gave an expired token", transient=False)
     return Grant(token, min(MAX_LIFETIME, UNSTATED_LIFETIME if lifetime is None else lifetime))
 
 
 def _seconds(value: object) -> float | None:
-    """`expires_in`, a number as it should be or in quotation marks as some send it; None for anything else."""
+    """`expires_in` as a number, or as a string like some servers send it; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -164,17 +160,17 @@ def _seconds(value: object) -> float | None:
 
 
 def _basic(client_id: str, secret: str) -> str:
-    """RFC 6749, section 2.3.1: form-urlencoded first, which httpx.BasicAuth does not."""
+    """Form-urlencoded first (RFC 6749, section 2.3.1), which httpx.BasicAuth does not do."""
     pair = f"{quote_plus(client_id)}:{quote_plus(secret)}"
     return "Basic " + base64.b64encode(pair.encode()).decode()
 
 
 def _tls(spec: ClientCredentials) -> ssl.SSLContext | bool:
-    """What httpx verifies with."""
+    """The `verify` argument of httpx. Raises OSError and ValueError for a CA file that cannot be used."""
     import httpx
 
     if urlsplit(spec.token_url).scheme == "http":
-        return False  # nothing to verify, and no CAs to read for it
+        return False  # nothing to verify: do not read the CAs
     if spec.ca is not None:
         return ssl.create_default_context(cafile=spec.ca)
     return httpx.create_ssl_context()

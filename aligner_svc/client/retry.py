@@ -1,4 +1,4 @@
-"""When a failed call is tried again, shared by the blocking and the asyncio client."""
+"""Whether and when a failed call is retried."""
 
 from __future__ import annotations
 
@@ -14,29 +14,28 @@ from aligner_svc.client.errors import AlignerClientError
 class RetryPolicy:
     """Exponential backoff with jitter, bounded by attempts and by the call's deadline. Times in seconds.
 
-    Alignment has no side effects, so a retry is always safe; what is retried is UNAVAILABLE,
-    and RESOURCE_EXHAUSTED where the server says when to come back. The wait is between half
-    and all of `initial * multiplier ** n`, `maximum` at most; where the server asks for a
-    time (`grpc-retry-pushback-ms`, RetryInfo) it is that time and up to one such wait more,
-    so that many clients do not return in one wave.
+    Alignment has no side effects, so a retry is always safe; retried are UNAVAILABLE, and RESOURCE_EXHAUSTED if the server
+    says when to come back. The wait is between half and all of `initial * multiplier ** n`, at most `maximum`; if the
+    server asks for a time (`grpc-retry-pushback-ms`, RetryInfo), it is that time plus up to one such wait, so that many
+    clients do not return in one wave.
     """
 
     attempts: int = 4
-    """Tries in all; 1 for no retries."""
+    """Attempts in all; 1: no retries."""
     initial: float = 0.25
     multiplier: float = 2.0
     maximum: float = 5.0
-    patience: float = 60.0
-    """The longest wait a server may ask for; beyond it the call fails and `retry_after` is the caller's to judge."""
+    max_retry_after: float = 60.0
+    """Maximum wait a server may ask for; if it asks for more, the call fails and the error's `retry_after` has the time."""
     random: Callable[[], float] = field(default=random.random, repr=False, compare=False)
 
     def begin(self, timeout: float | None) -> Retry:
-        """The state of one call whose attempts and waits together may take `timeout` seconds (None: no end)."""
+        """The state of one call whose attempts and waits together may take `timeout` seconds (None: no deadline)."""
         return Retry(self, timeout)
 
 
 class Retry:
-    """One call's attempts. Not shared between calls."""
+    """The state of one call. Not shared between calls."""
 
     def __init__(self, policy: RetryPolicy, timeout: float | None) -> None:
         self._policy = policy
@@ -48,7 +47,7 @@ class Retry:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     def delay(self, error: AlignerClientError) -> float | None:
-        """Count a failed attempt. Seconds to wait before the next, or None: give up and raise `error`."""
+        """Count a failed attempt. Returns seconds to wait before the next; None: give up and raise `error`."""
         policy = self._policy
         self._failed += 1
         if not error.retryable or self._failed >= policy.attempts:
@@ -56,10 +55,10 @@ class Retry:
         backoff = min(policy.maximum, policy.initial * policy.multiplier ** (self._failed - 1))
         if error.retry_after is None:
             delay = backoff * (0.5 + policy.random() / 2)
-        elif error.retry_after <= policy.patience:
+        elif error.retry_after <= policy.max_retry_after:
             delay = error.retry_after + backoff * policy.random()
         else:
             return None
         remaining = self.remaining()
-        # Sleeping into the deadline would only turn a telling error into DEADLINE_EXCEEDED.
+        # Sleeping past the deadline would replace the cause by DEADLINE_EXCEEDED.
         return None if remaining is not None and delay >= remaining else delay

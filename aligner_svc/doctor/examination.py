@@ -1,6 +1,6 @@
-"""Which checks there are for these settings.
+"""The checks for given settings.
 
-What they share is imported with them, on one thread: threads that import at the same time can lock each other out.
+Modules that several checks import are imported here, on one thread: threads that import at the same time can deadlock.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ NAMES = (
 
 
 def checks(settings: Settings) -> Sequence[Check]:
-    """All that these settings have something to check for; a check that is not asked for says so."""
+    """All checks but those of the settings and the target. One that the settings do not use gives a SKIP."""
     return (
         blocking("listen", lambda: network.listen(settings)),
         blocking("tls", lambda: files.tls(settings)),
         blocking("auth", lambda: files.auth(settings)),
         blocking("policy", lambda: files.policy(settings)),
         blocking("quotas", lambda: files.quotas(settings)),
-        Check("jwks", lambda: services.jwks(settings), patience=1.2),
+        Check("jwks", lambda: services.jwks(settings), timeout_factor=1.2),
         Check("keys", lambda: services.keys(settings)),
         Check("redis", lambda: services.redis(settings)),
-        Check("clamd", lambda: services.clamd(settings), patience=2.0),
+        Check("clamd", lambda: services.clamd(settings), timeout_factor=2.0),
         blocking("audit", lambda: files.audit(settings)),
-        blocking("engine", lambda: engine.engine(settings), patience=12.0),  # torch alone takes seconds to import
-        Check("sandbox", lambda: machine.sandbox(settings), patience=2.0),
+        blocking("engine", lambda: engine.engine(settings), timeout_factor=12.0),  # importing torch alone takes seconds
+        Check("sandbox", lambda: machine.sandbox(settings), timeout_factor=2.0),
         blocking("files", lambda: machine.open_files(settings)),
         blocking("memory", machine.memory),
         blocking("cpu", lambda: machine.cpu(settings)),

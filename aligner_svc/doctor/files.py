@@ -1,4 +1,4 @@
-"""Files the settings name: certificates, policy, quota classes, the audit log; and whether the methods of proof fit together."""
+"""The files that the settings name: certificates, policy, quota classes, audit log; and the authentication methods."""
 
 from __future__ import annotations
 
@@ -12,129 +12,112 @@ from importlib.resources import files as package_files
 from pathlib import Path
 
 from aligner_svc.config import Settings
-from aligner_svc.health import phrases as words
-from aligner_svc.health.findings import Finding, Severity
+from aligner_svc.health import phrases
+from aligner_svc.health.findings import Finding, fail, ok, skip, warn
 from aligner_svc.rpc.services import SERVED
 from aligner_svc.transport import certificates
 from aligner_svc.wiring.auth import DEFAULT_POLICY
 from interceptors.auth.policy import Policy
-from interceptors.quota.classes_file import QuotaClassesFile, built_in
-from interceptors.quota.classes_text import QuotaError
-from interceptors.rules.toml_text import PolicyError
+from interceptors.quota import classes_text
+from interceptors.rules.toml_text import RulesError, read_text
 
 _GIB, _MIB = 1 << 30, 1 << 20
 
 
 def tls(settings: Settings) -> Sequence[Finding]:
-    """The server's certificate and key, and the CAs of clients."""
-    wanted = settings.tls
-    if wanted.certificate is None or wanted.key is None:
-        return [Finding("tls", Severity.SKIP, "not set: calls are in clear, which loopback alone allows")]
-
+    """The server's certificate and key, and the CAs of its clients."""
+    paths = settings.tls
+    if paths.certificate is None or paths.key is None:
+        return [skip("tls", "not set: calls are in clear, which is allowed on loopback only")]
     now = time.time()
     try:
-        found = certificates.read(wanted.certificate, wanted.key, wanted.client_ca, now)
+        found = certificates.read(paths.certificate, paths.key, paths.client_ca, now)
     except certificates.CertificateError as error:
-        return [Finding("tls", Severity.FAIL, str(error), "the server would not start with it")]
-    clients = f", clients need a certificate of {len(found.authorities)} CAs" if wanted.client_ca is not None else ""
-    said = f"{certificates.subject(found.chain[0])}, the key belongs to it{clients}"
-    return [words.certificate_ends(found.expires(now) - now, said), *readers("tls", wanted.key)]
+        return [fail("tls", str(error), "the server does not start with it")]
+    clients = f", clients need a certificate of {len(found.authorities)} CAs" if paths.client_ca is not None else ""
+    subject = f"{certificates.subject(found.chain[0])}, the key belongs to it{clients}"
+    return [phrases.certificate_expiry(found.expires(now) - now, subject), *readable_by_all("tls", paths.key)]
 
 
 def auth(settings: Settings) -> Sequence[Finding]:
-    """What proves who calls, and what each method of proof needs."""
+    """The authentication methods, and whether the policy is enforced."""
     methods = settings.auth.methods
     if not methods:
-        if settings.server.profile == "dev":
-            return [Finding("auth", Severity.SKIP, "the dev profile asks nobody who they are")]
-        return [
-            Finding("auth", Severity.FAIL, "the prod profile needs a method", "set ALIGNER_AUTH__METHODS: mtls, jwt, api_key")
-        ]
-    missing = []
-    if "jwt" in methods and not settings.jwt.issuers:
-        missing.append(Finding("auth", Severity.FAIL, "jwt, and no issuer is believed", "set ALIGNER_JWT__ISSUERS"))
-    if "mtls" in methods and settings.tls.client_ca is None:
-        missing.append(Finding("auth", Severity.FAIL, "mtls, and no certificate is asked for", "set ALIGNER_TLS__CLIENT_CA"))
+        return [skip("auth", "the dev profile does not authenticate callers")]
     if settings.auth.dry_run:
-        hint = "unset ALIGNER_AUTH__DRY_RUN once the audit log has nothing but what should be refused"
-        missing.append(Finding("auth", Severity.WARN, "the policy is a dry run: what it refuses is let through", hint))
-    return missing or [Finding("auth", Severity.OK, f"proof is one of {', '.join(methods)}")]
+        hint = "unset ALIGNER_AUTH__DRY_RUN once the audit log shows only calls that should be refused"
+        return [warn("auth", "the policy is a dry run: calls that it refuses are served", hint)]
+    return [ok("auth", f"one of {', '.join(methods)} is required")]
 
 
 def policy(settings: Settings) -> Sequence[Finding]:
-    """Whether it can be read, and means what the server serves."""
+    """Whether it is valid and covers the methods of the server."""
     if not settings.auth.methods:
-        return [Finding("policy", Severity.SKIP, "nobody is asked who they are, so nothing is granted")]
-
+        return [skip("policy", "not used without authentication")]
     path = settings.auth.policy
-    source = str(path) if path is not None else f"the built-in policy ({DEFAULT_POLICY})"
+    source = f"the built-in policy ({DEFAULT_POLICY})" if path is None else str(path)
+    built_in = package_files("aligner_svc.wiring").joinpath(DEFAULT_POLICY)
     try:
-        built_in = package_files("aligner_svc.wiring").joinpath(DEFAULT_POLICY)
-        text = (path if path is not None else built_in).read_text(encoding="utf-8")
-        Policy.parse(text, source, SERVED)
-    except PolicyError as error:
-        return [
-            Finding("policy", Severity.FAIL, str(error), "docs/policy.md has the form; a running server keeps the one it has")
-        ]
-    except (OSError, UnicodeDecodeError) as error:
-        return [Finding("policy", Severity.FAIL, f"{source} cannot be read: {_why(error)}", "setting auth.policy")]
-    return [
-        Finding("policy", Severity.OK, f"{source} covers every method"),
-        *(_writers("policy", path) if path is not None else []),
-    ]
+        Policy.parse(built_in.read_text(encoding="utf-8") if path is None else read_text(path), source, SERVED)
+    except RulesError as error:
+        return [fail("policy", str(error), "docs/policy.md describes the format; a running server keeps its last valid policy")]
+    covers = ok("policy", f"{source} covers every method")
+    return [covers] if path is None else [covers, *_writable_by_all("policy", path)]
 
 
 def quotas(settings: Settings) -> Sequence[Finding]:
-    """The classes of callers."""
+    """The quota classes."""
     path = settings.quota.file
     if path is None:
         if settings.server.profile == "dev":
-            return [Finding("quotas", Severity.SKIP, "the dev profile has none unless quota.file is set")]
-        return [Finding("quotas", Severity.OK, f"the built-in classes: {', '.join(built_in().classes)}")]
+            return [skip("quotas", "the dev profile has none unless quota.file is set")]
+        return [ok("quotas", f"the built-in classes: {', '.join(classes_text.built_in().classes)}")]
     try:
-        classes = QuotaClassesFile(path, None, settings.tls.reload_every).current
-    except QuotaError as error:
-        return [Finding("quotas", Severity.FAIL, str(error), "docs/quotas.md has the form")]
-    return [Finding("quotas", Severity.OK, f"{path}: {', '.join(classes.classes)}"), *_writers("quotas", path)]
+        classes = classes_text.parse(read_text(path), str(path))
+    except RulesError as error:
+        return [fail("quotas", str(error), "docs/quotas.md describes the format")]
+    return [ok("quotas", f"{path}: {', '.join(classes.classes)}"), *_writable_by_all("quotas", path)]
 
 
 def audit(settings: Settings) -> Sequence[Finding]:
-    """Whether events can be written, and for how long."""
+    """Whether the audit log can be written, has room, and is private."""
     path = settings.audit.file
     if path is None:
         if settings.server.profile == "dev":
-            return [Finding("audit", Severity.SKIP, "the dev profile writes none unless audit.file is set")]
-        return [Finding("audit", Severity.OK, "to stdout, which somebody has to keep")]
+            return [skip("audit", "the dev profile writes none unless audit.file is set")]
+        return [ok("audit", "written to stdout, which has to be collected")]
     path = path.absolute()
-    there = path if path.exists() else path.parent
-    if path.is_dir() or not there.exists():
-        said = f"{path} is a directory" if path.is_dir() else f"{path.parent} is not there"
-        return [Finding("audit", Severity.FAIL, said, "the server would not start: setting audit.file")]
-    if not os.access(there, os.W_OK):
-        return [
-            Finding("audit", Severity.FAIL, f"{there} may not be written by this user", "the server would not start: audit.file")
-        ]
+    existing = path if path.exists() else path.parent
+    problem = ""
+    if path.is_dir():
+        problem = f"{path} is a directory"
+    elif not existing.exists():
+        problem = f"{path.parent} does not exist"
+    elif not os.access(existing, os.W_OK):
+        problem = f"{existing} is not writable by this user"
+    if problem:
+        return [fail("audit", problem, "the server does not start: setting audit.file")]
     free = shutil.disk_usage(path.parent).free
-    said = f"{path}, {free / _GIB:.1f} GiB free"
+    message = f"{path}, {free / _GIB:.1f} GiB free"
     if free < _GIB:
-        hint = "an event has 300 bytes; a server on a full disk goes on and loses them: make room, rotate (docs/audit.md)"
-        return [Finding("audit", Severity.FAIL if free < 64 * _MIB else Severity.WARN, said, hint)]
-    readable = path.exists() and path.stat().st_mode & stat.S_IROTH
-    hint = f"every user can read who called: chmod o-r {path}" if readable else ""
-    return [Finding("audit", Severity.WARN if readable else Severity.OK, said, hint)]
+        hint = "an event takes 300 bytes; on a full disk the server goes on and loses them: free space, or rotate (docs/audit.md)"
+        return [(fail if free < 64 * _MIB else warn)("audit", message, hint)]
+    if path.exists() and path.stat().st_mode & stat.S_IROTH:
+        return [warn("audit", message, f"every user can read who called: chmod o-r {path}")]
+    return [ok("audit", message)]
 
 
-def readers(check: str, path: Path) -> list[Finding]:
-    """Whether others may read a file with a secret."""
+def readable_by_all(check: str, path: Path) -> Sequence[Finding]:
+    """A warning if other users may access a file with a secret."""
     if sys.platform == "win32" or not _mode(path) & 0o007:
         return []
-    return [Finding(check, Severity.WARN, f"{path} is open to every user of this machine", f"chmod 600 {path}")]
+    return [warn(check, f"{path} is open to every user of this machine", f"chmod 600 {path}")]
 
 
-def _writers(check: str, path: Path) -> list[Finding]:
+def _writable_by_all(check: str, path: Path) -> Sequence[Finding]:
     if not _mode(path) & 0o002:
         return []
-    return [Finding(check, Severity.FAIL, f"{path} can be changed by every user of this machine", f"chmod o-w {path}")]
+    return [fail(check, f"{path} can be changed by every user of this machine", f"chmod o-w {path}")]
 
 
 def _mode(path: Path) -> int:
@@ -142,7 +125,3 @@ def _mode(path: Path) -> int:
         return path.stat().st_mode
     except OSError:
         return 0
-
-
-def _why(error: Exception) -> str:
-    return (error.strerror or "input/output error").lower() if isinstance(error, OSError) else "it is not UTF-8"

@@ -1,4 +1,4 @@
-"""What the machine and its kernel give: the sandbox, open files, memory, processors, the clock."""
+"""What the machine and its kernel provide: the sandbox, open files, memory, processors, the clock."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aligner_svc.config import Settings
-from aligner_svc.health.findings import Finding, Severity
-from interceptors.overload.pressure import Groups
+from aligner_svc.config.limits import available_cores
+from aligner_svc.health.findings import Finding, fail, ok, skip, warn
+from interceptors.overload.pressure import CGROUPS, Groups
 
 _BUILT = 1_767_225_600.0
-"""2026-01-01. A clock before that is wrong: this program is younger."""
+"""2026-01-01. A clock before that is wrong: this program is newer."""
 _STA_UNSYNC = 0x0040
 """timex.h: the kernel's clock is not synchronised."""
 _SPARE_FILES = 128
-"""Descriptors beside connections: libraries, workers, logs, databases."""
-_CGROUPS = Path("/sys/fs/cgroup")
+"""Descriptors in addition to those of connections: libraries, workers, logs, databases."""
 
-# In a process of its own: what it gives up, it gives up for good. It says what holds after everything is closed.
+# In a process of its own, as the restrictions cannot be undone. Reports what is in force once everything is closed.
 _SANDBOXED = """
 import json, os, sys
 from aligner_svc.workers.sandbox import Sandbox
@@ -37,14 +37,17 @@ os._exit(0)
 """
 
 
-async def sandbox(settings: Settings) -> Sequence[Finding]:
-    """Which layers hold on this kernel: tried, not guessed."""
-    mode = getattr(settings.decode, "sandbox", "best-effort")
+async def sandbox(settings: Settings, code: str = _SANDBOXED) -> Sequence[Finding]:
+    """Which layers of the sandbox work on this kernel, by trying them."""
+    mode = settings.decode.sandbox
     if mode == "off":
-        state = Severity.WARN if settings.server.profile == "prod" else Severity.SKIP
-        return [Finding("sandbox", state, "switched off: a hole in a decoder is a hole in the server", "unset decode.sandbox")]
+        message = "off: a vulnerability of a decoder is one of the server"
+        if settings.server.profile == "prod":
+            return [warn("sandbox", message, "unset decode.sandbox")]
+        return [skip("sandbox", message)]
+    import_path = [path for path in sys.path if path]
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-I", "-c", f"import sys; sys.path[:0] = {_import_path()!r}\n{_SANDBOXED}"),
+        *(sys.executable, "-I", "-c", f"import sys; sys.path[:0] = {import_path!r}\n{code}"),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
@@ -58,74 +61,69 @@ async def sandbox(settings: Settings) -> Sequence[Finding]:
     try:
         in_force, missing = json.loads(out)
     except (ValueError, TypeError):
-        hint = "workers would not start, or without it: start one with ALIGNER_DECODE__SANDBOX=off to see whether that is why"
-        return [Finding("sandbox", Severity.FAIL, "a sandboxed process does not come up", hint)]
-    said = f"in force: {', '.join(in_force) or 'nothing'}"
+        hint = "decoders may not start either: try a start with ALIGNER_DECODE__SANDBOX=off to see whether this is the cause"
+        return [fail("sandbox", "a sandboxed process does not start", hint)]
+    message = f"in force: {', '.join(in_force) or 'nothing'}"
     if not missing:
-        return [Finding("sandbox", Severity.OK, said)]
-    lacks = "; ".join(f"no {layer}: {why}" for layer, why in missing.items())
-    state = Severity.FAIL if mode == "required" else Severity.WARN
-    hint = "docs/sandbox.md says what each layer stops, and what a container needs for it"
-    return [Finding("sandbox", state, f"{lacks}. {said}", hint)]
+        return [ok("sandbox", message)]
+    message = f"{'; '.join(f'no {layer}: {why}' for layer, why in missing.items())}. {message}"
+    hint = "docs/sandbox.md describes what each layer stops, and what it needs in a container"
+    return [(fail if mode == "required" else warn)("sandbox", message, hint)]
 
 
 def open_files(settings: Settings) -> Sequence[Finding]:
-    """Whether there are descriptors for as many connections as are let in."""
+    """Whether there are enough file descriptors for the allowed connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = settings.connections.most
-    needed = most + 4 * (settings.decode.workers + settings.engine.workers) + _SPARE_FILES
-    said = f"{soft} may be open, {most} connections need about {needed}"
+    connections = settings.connections.most
+    needed = connections + 4 * (settings.decode.workers + settings.engine.workers) + _SPARE_FILES
+    message = f"{soft} may be open, {connections} connections need about {needed}"
     if soft == resource.RLIM_INFINITY or soft >= needed:
-        return [Finding("files", Severity.OK, said)]
+        return [ok("files", message)]
     enough = hard == resource.RLIM_INFINITY or hard >= needed
     hint = f"LimitNOFILE={needed} (systemd) or ulimit -n {needed}{'' if enough else ', as root'}; or fewer: connections.most"
-    return [Finding("files", Severity.WARN, said, hint)]
+    return [warn("files", message, hint)]
 
 
 def memory() -> Sequence[Finding]:
-    """What the control group leaves."""
+    """How much of the control group's memory is in use."""
     reading = Groups().read()
     if reading.memory is None:
-        return [Finding("memory", Severity.OK, f"no limit of a control group; the machine has {_machine_memory()}")]
-    said = f"{reading.memory:.0%} of the control group's limit is in use"
+        return [ok("memory", f"no limit of a control group; the machine has {_machine_memory()}")]
+    message = f"{reading.memory:.0%} of the control group's limit is in use"
     if reading.memory >= 0.85:
-        return [Finding("memory", Severity.WARN, said, "calls are refused from 85 % on, and the kernel kills at 100 %: raise it")]
-    return [Finding("memory", Severity.OK, said)]
+        return [warn("memory", message, "raise the limit: from 85 % on calls are refused, and at 100 % the kernel kills")]
+    return [ok("memory", message)]
 
 
-def cpu(settings: Settings, root: Path = _CGROUPS) -> Sequence[Finding]:
-    """Whether there are as many workers as processors that may be used."""
-    seen = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def cpu(settings: Settings, root: Path = CGROUPS) -> Sequence[Finding]:
+    """Whether there are more worker processes than usable processors."""
+    cores = available_cores()
     quota = _cpu_quota(root)
-    may = min(float(seen), quota) if quota is not None else float(seen)
+    usable = float(cores) if quota is None else min(float(cores), quota)
     workers = settings.engine.workers if settings.engine.name == "pocketsphinx" else 0
-    said = f"{may:g} processors may be used, {workers} aligner and {settings.decode.workers} decoder processes"
+    message = f"{usable:g} usable processors, {workers} aligner and {settings.decode.workers} decoder processes"
     if quota is not None and workers > max(1.0, quota + 0.5):
         hint = f"the control group's quota is {quota:g}: set ALIGNER_ENGINE__WORKERS={max(1, int(quota))}, or raise the quota"
-        return [Finding("cpu", Severity.WARN, said, hint)]
-    if workers > seen:
-        return [Finding("cpu", Severity.WARN, said, f"more than there are wait for each other: ALIGNER_ENGINE__WORKERS={seen}")]
-    return [Finding("cpu", Severity.OK, said)]
+        return [warn("cpu", message, hint)]
+    if workers > cores:
+        return [warn("cpu", message, f"more workers than processors only wait: set ALIGNER_ENGINE__WORKERS={cores}")]
+    return [ok("cpu", message)]
 
 
 def clock() -> Sequence[Finding]:
-    """Whether it can be right: tokens and certificates are judged by it."""
+    """Whether the clock may be right: the validity of tokens and certificates depends on it."""
     now = time.time()
     shown = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
     if now < _BUILT:
-        return [
-            Finding(
-                "clock", Severity.FAIL, f"it says {shown}, which is past", "set it: certificates and tokens are not valid yet"
-            )
-        ]
+        return [fail("clock", f"it says {shown}, which is in the past", "set it: certificates and tokens are not valid yet")]
     if _unsynchronised():
-        hint = "start an NTP client (timedatectl set-ntp true); right where the host keeps the clock of a virtual machine"
-        return [Finding("clock", Severity.WARN, f"{shown}, and the kernel says that nobody synchronises it", hint)]
-    return [Finding("clock", Severity.OK, f"{shown}, synchronised" if sys.platform == "linux" else shown)]
+        hint = "start an NTP client (timedatectl set-ntp true); fine in a virtual machine whose host sets the clock"
+        return [warn("clock", f"{shown}, and not synchronised, says the kernel", hint)]
+    return [ok("clock", f"{shown}, synchronised" if sys.platform == "linux" else shown)]
 
 
 def _unsynchronised() -> bool:
-    """As adjtimex(2) tells; reading needs no rights. False where nobody tells."""
+    """Whether adjtimex(2) says so; reading needs no rights. False if it is not available."""
     if sys.platform != "linux":
         return False
     buffer = (ctypes.c_long * 64)()  # struct timex is smaller; all zeros: change nothing
@@ -139,7 +137,7 @@ def _unsynchronised() -> bool:
 
 
 def _cpu_quota(root: Path) -> float | None:
-    """Processors' worth of time; None: no quota."""
+    """Processors' worth of time (control groups v2, then v1); None: no quota."""
     with contextlib.suppress(OSError, ValueError):
         quota, period = (root / "cpu.max").read_text(encoding="ascii").split()
         return None if quota == "max" else int(quota) / int(period)
@@ -154,7 +152,3 @@ def _machine_memory() -> str:
         return f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / (1 << 30):.1f} GiB"
     except (OSError, ValueError):
         return "an unknown amount"
-
-
-def _import_path() -> list[str]:
-    return [path for path in sys.path if path]

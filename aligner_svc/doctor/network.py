@@ -1,4 +1,4 @@
-"""Where the server would listen, and whether it may and can."""
+"""Whether the server may and can listen on its addresses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from aligner_svc.config import Settings
 from aligner_svc.errors import StartError
-from aligner_svc.health.findings import Finding, Severity
+from aligner_svc.health.findings import Finding, fail, ok, warn
 from aligner_svc.transport.bind import Address, check_exposure, parse
 
 
@@ -18,21 +18,20 @@ def listen(settings: Settings) -> Sequence[Finding]:
         address = parse(settings.server.listen)
         check_exposure(address, settings)
     except StartError as error:
-        return [Finding("listen", Severity.FAIL, str(error), "setting server.listen, or --listen")]
-    where = "loopback alone" if address.loopback else "other machines can reach it"
-    found = [_port("listen", address, f"calls on {address}, {where}")]
-    metrics = getattr(getattr(settings, "metrics", None), "listen", None)
-    if metrics:
+        return [fail("listen", str(error), "setting server.listen, or --listen")]
+    reach = "on loopback only" if address.loopback else "reachable from other machines"
+    found = [_port(address, f"calls on {address}, {reach}")]
+    if settings.metrics.listen:
         try:
-            found.append(_port("listen", parse(str(metrics)), f"metrics on {metrics}"))
+            found.append(_port(parse(settings.metrics.listen), f"metrics on {settings.metrics.listen}"))
         except StartError as error:
-            found.append(Finding("listen", Severity.FAIL, f"metrics: {error}", "setting metrics.listen"))
+            found.append(fail("listen", f"metrics: {error}", "setting metrics.listen"))
     return found
 
 
-def _port(check: str, address: Address, what: str) -> Finding:
+def _port(address: Address, what: str) -> Finding:
     if not address.port:
-        return Finding(check, Severity.OK, f"{what}: a free port")
+        return ok("listen", f"{what}: a free port")
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
         with socket.socket(family) as probe:
@@ -40,10 +39,8 @@ def _port(check: str, address: Address, what: str) -> Finding:
             probe.bind((address.host, address.port))
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            hint = "right if a server runs already; else another program has it: `ss -ltnp` names it"
-            return Finding(check, Severity.WARN, f"{what}: the port is taken", hint)
+            hint = "fine if the server is already running; else `ss -ltnp` shows which program uses it"
+            return warn("listen", f"{what}: the port is taken", hint)
         reason = (error.strerror or "not possible").lower()
-        return Finding(
-            check, Severity.FAIL, f"{what}: {reason}", "an address of this machine, and a port above 1023 without root"
-        )
-    return Finding(check, Severity.OK, f"{what}: the port is free")
+        return fail("listen", f"{what}: {reason}", "use an address of this machine, and without root a port above 1023")
+    return ok("listen", f"{what}: the port is free")

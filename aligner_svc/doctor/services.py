@@ -1,4 +1,4 @@
-"""What the server talks to: issuers, the key database, Redis, clamd."""
+"""The services the server uses: issuers, the key database, Redis, clamd."""
 
 from __future__ import annotations
 
@@ -11,31 +11,30 @@ from typing import Any
 
 from aligner_svc.config import Settings
 from aligner_svc.config.security import Issuer
-from aligner_svc.doctor.files import readers
-from aligner_svc.health import phrases as words
-from aligner_svc.health.findings import Finding, Severity, in_thread
+from aligner_svc.doctor.files import readable_by_all
+from aligner_svc.health import phrases
+from aligner_svc.health.findings import Finding, Severity, fail, in_thread, ok, skip, warn
 from interceptors.auth.jwt.jwk import read_keys
 from interceptors.auth.jwt.jwks_error import JwksError
 from interceptors.auth.jwt.jwks_http import KeysHttp
 from interceptors.quota.stores.redis_client import place
 
 _SLOW_REDIS = 0.025
-"""Seconds. A server waits 50 ms for it at most and then counts by itself."""
-_OFF = 5.0
-"""Seconds clocks may differ by: quotas and tokens are counted in time."""
-_TRIED = 64 << 20
-"""Bytes that clamd is sent to see whether it takes them, at most."""
+"""Seconds. A server waits for at most 50 ms and then counts by itself."""
+_MAX_CLOCK_DIFFERENCE = 5.0
+"""Seconds: quotas and tokens depend on the time."""
+_MAX_PROBE_BYTES = 64 << 20
+"""Sent to clamd to see whether it accepts an upload of the maximum size."""
 
 
 async def jwks(settings: Settings) -> Sequence[Finding]:
     """The keys of every issuer."""
     if "jwt" not in settings.auth.methods or not settings.jwt.issuers:
-        return [Finding("jwks", Severity.SKIP, "tokens are not a method of proof")]
+        return [skip("jwks", "tokens are not accepted")]
     return await asyncio.gather(*(_issuer(one) for one in settings.jwt.issuers))
 
 
 async def _issuer(issuer: Issuer) -> Finding:
-
     try:
         if issuer.jwks_file is not None:
             raw = await in_thread(issuer.jwks_file.read_bytes)
@@ -47,24 +46,24 @@ async def _issuer(issuer: Issuer) -> Finding:
                 raw = await http.fetch()
             finally:
                 await http.close()
-        found = read_keys(raw)
+        usable = read_keys(raw).keys
     except JwksError as error:
-        return words.issuer_keys_never_got(issuer.issuer, str(error))
+        return phrases.issuer_keys_missing(issuer.issuer, str(error))
     except OSError as error:
         why = (error.strerror or "input/output error").lower()
-        return Finding("jwks", Severity.FAIL, f"{issuer.issuer}: {issuer.jwks_file}: {why}", "setting jwt.issuers")
+        return fail("jwks", f"{issuer.issuer}: {issuer.jwks_file}: {why}", "setting jwt.issuers")
     except ValueError:
-        return Finding("jwks", Severity.FAIL, f"{issuer.issuer}: no JWK set at {source}", "setting jwt.issuers")
-    if not found.keys:
-        said = f"{issuer.issuer}: none of the keys at {source} can be used"
-        return Finding("jwks", Severity.FAIL, said, "RSA of 2048 bits, P-256 or Ed25519, each with a kid, are needed")
-    return Finding("jwks", Severity.OK, f"{issuer.issuer}: {len(found.keys)} keys from {source}")
+        return fail("jwks", f"{issuer.issuer}: no JWK set at {source}", "setting jwt.issuers")
+    if not usable:
+        hint = "it needs RSA of at least 2048 bits, P-256 or Ed25519 keys, each with a kid"
+        return fail("jwks", f"{issuer.issuer}: none of the keys at {source} can be used", hint)
+    return ok("jwks", f"{issuer.issuer}: {len(usable)} keys from {source}")
 
 
 async def keys(settings: Settings) -> Sequence[Finding]:
     """The pepper and the database of API keys."""
     if "api_key" not in settings.auth.methods:
-        return [Finding("keys", Severity.SKIP, "API keys are not a method of proof")]
+        return [skip("keys", "API keys are not accepted")]
     from aligner_svc.wiring.api_keys import PepperError, read_pepper  # noqa: PLC0415
     from interceptors.auth.api_keys.database import FAULTS, Database, DatabaseUrlError, KeyStoreError, reason  # noqa: PLC0415
 
@@ -72,32 +71,31 @@ async def keys(settings: Settings) -> Sequence[Finding]:
     try:
         await in_thread(lambda: read_pepper(settings.keys))
         if settings.keys.pepper is None:
-            found += readers("keys", settings.keys.pepper_file.absolute())
+            found += readable_by_all("keys", settings.keys.pepper_file.absolute())
     except PepperError as error:
-        found.append(Finding("keys", Severity.FAIL, str(error), "the server would not start"))
+        found.append(fail("keys", str(error), "the server does not start"))
     try:
         database = Database(settings.keys.database.get_secret_value())
     except DatabaseUrlError as error:
-        return [*found, Finding("keys", Severity.FAIL, f"keys.database: {error}", "setting keys.database")]
+        return [*found, fail("keys", f"keys.database: {error}", "setting keys.database")]
     try:
-        database.file_identity()  # SQLite would make it
-        have, count = await _level(database)
+        database.file_identity()  # fails if the file does not exist, which connecting would create
+        level, count = await _level(database)
     except KeyStoreError as error:
-        return [*found, Finding("keys", Severity.FAIL, str(error), "`aligner keys create` makes it, with the first key")]
+        return [*found, fail("keys", str(error), "`aligner keys create` makes it, with the first key")]
     except FAULTS as error:
-        return [*found, words.key_database_unavailable(str(database), reason(error))]
+        return [*found, phrases.key_database_unavailable(str(database), reason(error))]
     if database.sqlite_file is not None:
-        found += readers("keys", database.sqlite_file)
+        found += readable_by_all("keys", database.sqlite_file)
     newest = await in_thread(_newest)
-    if have != newest:
-        said = f"{database} is at level {have or 'none'}, this program's is {newest}"
-        hint = "a server that starts brings it up to date; one that is older than the database does not start"
-        return [*found, Finding("keys", Severity.WARN, said, hint)]
-    return [*found, Finding("keys", Severity.OK, f"{database}: {count} keys, level {have}")]
+    if level != newest:
+        hint = "a server migrates it at its start; one that is older than its database does not start"
+        return [*found, warn("keys", f"{database} is at level {level or 'none'}, this program's is {newest}", hint)]
+    return [*found, ok("keys", f"{database}: {count} keys, level {level}")]
 
 
 async def _level(database: Any) -> tuple[str, int]:
-    """The migration the database is at, "" before the first, and how many keys there are. Raises FAULTS."""
+    """The migration of the database ("" before the first) and the number of its keys. Raises FAULTS."""
     from sqlalchemy import column, func, inspect, pool, select, table  # noqa: PLC0415
 
     from interceptors.auth.api_keys.schema import VERSION_TABLE, api_keys  # noqa: PLC0415
@@ -108,9 +106,9 @@ async def _level(database: Any) -> tuple[str, int]:
             tables = set(await connection.run_sync(lambda it: inspect(it).get_table_names()))
             if not {VERSION_TABLE, api_keys.name} <= tables:
                 return "", 0
-            have = (await connection.execute(select(column("version_num")).select_from(table(VERSION_TABLE)))).scalar()
+            level = (await connection.execute(select(column("version_num")).select_from(table(VERSION_TABLE)))).scalar()
             count = (await connection.execute(select(func.count()).select_from(api_keys))).scalar()
-            return str(have or ""), int(count or 0)
+            return str(level or ""), int(count or 0)
     finally:
         await engine.dispose()
 
@@ -124,9 +122,9 @@ def _newest() -> str:
 
 
 async def redis(settings: Settings) -> Sequence[Finding]:
-    """Whether quotas can be counted there, and stay."""
+    """Whether quotas can be counted there, and are not evicted."""
     if settings.quota.redis is None:
-        return [Finding("redis", Severity.SKIP, "not set: each server counts by itself")]
+        return [skip("redis", "not set: each server counts by itself")]
     from redis.asyncio import Redis  # noqa: PLC0415
     from redis.exceptions import AuthenticationError, RedisError, ResponseError  # noqa: PLC0415
 
@@ -134,78 +132,75 @@ async def redis(settings: Settings) -> Sequence[Finding]:
     try:
         where = place(url)
         client: Any = Redis.from_url(url, decode_responses=True, protocol=2)
-    except ValueError:  # its text may quote the password
-        return [
-            Finding("redis", Severity.FAIL, "quota.redis is not the URL of a Redis", "redis://[USER:PASSWORD@]HOST[:PORT][/DB]")
-        ]
+    except ValueError:  # not quoted, as it may hold the password
+        return [fail("redis", "quota.redis is not the URL of a Redis", "redis://[USER:PASSWORD@]HOST[:PORT][/DB]")]
     try:
         await client.ping()
         began = time.perf_counter()
         await client.ping()
-        took = time.perf_counter() - began
+        latency = time.perf_counter() - began
         seconds, micros = await client.time()
         information = await client.info()
     except AuthenticationError:
-        return [words.redis_unusable(f"{where} does not take the user or the password")]
+        return [phrases.redis_unusable(f"{where} rejects the user or the password")]
     except ResponseError:
-        said = f"{where} answers, and does not let this user use PING, TIME and INFO"
-        return [Finding("redis", Severity.WARN, said, "whether it is set up well could not be seen")]
+        message = f"{where} answers, but does not allow this user PING, TIME and INFO"
+        return [warn("redis", message, "its configuration could not be checked")]
     except (RedisError, OSError):
-        return [words.redis_unavailable(where)]
+        return [phrases.redis_unavailable(where)]
     finally:
         with contextlib.suppress(Exception):
             await client.aclose()
-    return _judged(where, information, took, abs(time.time() - (seconds + micros / 1e6)))
+    return judge_redis(where, information, latency, abs(time.time() - (seconds + micros / 1e6)))
 
 
-def _judged(where: str, information: dict[str, Any], took: float, off: float) -> list[Finding]:
+def judge_redis(where: str, information: dict[str, Any], latency: float, clock_difference: float) -> list[Finding]:
+    """Findings from the reply to INFO and two measurements in seconds."""
     policy = str(information.get("maxmemory_policy", "unknown"))
-    said = f"{where}: version {information.get('redis_version', 'unknown')}, {took * 1000:.1f} ms, maxmemory-policy {policy}"
     found = []
     if policy not in {"noeviction", "unknown"}:
-        hint = "set maxmemory-policy to noeviction: what is evicted was never used, and its caller's quota is full again"
-        found.append(Finding("redis", Severity.WARN, said, hint))
+        hint = "set maxmemory-policy to noeviction: a caller whose counter is evicted gets its whole quota again"
+        found.append(warn("redis", f"{where}: maxmemory-policy is {policy}", hint))
     if information.get("role") == "slave":
-        found.append(Finding("redis", Severity.FAIL, f"{where} is a replica, which takes no writes", "name the primary"))
-    if took > _SLOW_REDIS:
-        hint = "a server waits 50 ms for it and then counts by itself: move them closer together"
-        found.append(Finding("redis", Severity.WARN, f"{where} takes {took * 1000:.0f} ms to answer", hint))
-    if off > _OFF:
-        found.append(
-            Finding("redis", Severity.WARN, f"the clock of {where} is {off:.0f} s off this one", "synchronise both (NTP)")
-        )
-    return found or [Finding("redis", Severity.OK, said)]
+        found.append(fail("redis", f"{where} is a replica, which accepts no writes", "set the primary"))
+    if latency > _SLOW_REDIS:
+        hint = "a server waits for 50 ms and then counts by itself: move them closer together"
+        found.append(warn("redis", f"{where} takes {latency * 1000:.0f} ms to answer", hint))
+    if clock_difference > _MAX_CLOCK_DIFFERENCE:
+        message = f"the clock of {where} differs by {clock_difference:.0f} s from this one"
+        found.append(warn("redis", message, "synchronise both (NTP)"))
+    version = information.get("redis_version", "unknown")
+    return found or [ok("redis", f"{where}: version {version}, {latency * 1000:.1f} ms, maxmemory-policy {policy}")]
 
 
 async def clamd(settings: Settings) -> Sequence[Finding]:
-    """Whether it answers, how old its signatures are, and whether it takes what is sent."""
-    wanted = getattr(settings, "antivirus", None)
-    if wanted is None or wanted.address is None:
-        return [Finding("clamd", Severity.SKIP, "not set: uploads are not scanned")]
+    """Whether it answers, how old its signatures are, and whether it accepts uploads of the maximum size."""
+    antivirus = settings.antivirus
+    if antivirus.address is None:
+        return [skip("clamd", "not set: uploads are not scanned")]
     from interceptors.antivirus.clamav import Clamd, ScannerUnavailableError, TooLargeError  # noqa: PLC0415
     from interceptors.antivirus.scanner import Antivirus  # noqa: PLC0415
 
     limits = settings.limits
-    largest = wanted.stream_max_bytes or max(limits.unary_audio_bytes, limits.stream_audio_bytes)
+    max_bytes = antivirus.stream_max_bytes or max(limits.unary_audio_bytes, limits.stream_audio_bytes)
+    probe_bytes = min(max_bytes, _MAX_PROBE_BYTES)
     try:
-        scanner = Antivirus(Clamd(wanted.address, timeout=wanted.timeout), stream_max_bytes=min(largest, _TRIED))
+        scanner = Antivirus(Clamd(antivirus.address, timeout=antivirus.timeout), stream_max_bytes=probe_bytes)
     except ValueError as error:
-        return [Finding("clamd", Severity.FAIL, str(error), "setting antivirus.address")]
+        return [fail("clamd", str(error), "setting antivirus.address")]
     await scanner.refresh()
     state = scanner.state
     if not state.healthy:
-        return [words.clamd_unavailable(wanted.address, state.reason, fail_open=wanted.fail_open)]
-    there = words.clamd_there(wanted.address, state.version, state.signatures_age)
-    found = [there] if there.state is not Severity.OK else []
+        return [phrases.clamd_unavailable(antivirus.address, state.reason, fail_open=antivirus.fail_open)]
+    available = phrases.clamd_available(antivirus.address, state.version, state.signatures_age)
+    found = [] if available.severity is Severity.OK else [available]
     try:
         await scanner.probe()
     except TooLargeError:
-        hint = f"raise StreamMaxLength in clamd.conf to {largest}, or lower antivirus.stream_max_bytes or the limits"
-        found.append(Finding("clamd", Severity.FAIL, f"{wanted.address} does not take {min(largest, _TRIED)} bytes", hint))
+        hint = f"raise StreamMaxLength in clamd.conf to {max_bytes}, or lower antivirus.stream_max_bytes or the limits"
+        found.append(fail("clamd", f"{antivirus.address} does not accept {probe_bytes} bytes", hint))
     except ScannerUnavailableError as error:
-        found.append(
-            Finding("clamd", Severity.FAIL, f"{wanted.address}: {error}", "it answers, and does not scan: its log says why")
-        )
-    if wanted.fail_open:
-        found.append(Finding("clamd", Severity.WARN, "uploads pass unscanned while it is away (antivirus.fail_open)", "unset it"))
-    return found or [there]
+        found.append(fail("clamd", f"{antivirus.address}: {error}", "it answers, but does not scan: its log says why"))
+    if antivirus.fail_open:
+        found.append(warn("clamd", "uploads pass unscanned while clamd is unavailable (antivirus.fail_open)", "unset it"))
+    return found or [available]

@@ -9,7 +9,7 @@ from grpc_health.v1.health import aio as health_aio
 
 
 class GrpcHealth(health_aio.HealthServicer):
-    """Ends every Watch once `leaving` is set: a watcher never hangs up by itself and would hold the drain for its whole grace."""
+    """Ends every Watch once `leaving` is set: a client never ends one by itself, and the drain would wait for its whole grace."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,13 +1,12 @@
-"""What a running server finds of itself: whether it takes calls, and what it does without, in the doctor's words.
+"""What a running server reports of itself at /ready: whether it serves, and which of its dependencies are unavailable.
 
-It is ready exactly when the health service says SERVING: two answers to one question would send a load balancer and an
-orchestrator different ways. What is away and does not stop that is a finding beside it. `warn`: calls go on by design, as
-with the quotas' store, whose share each server then counts by itself. `fail`: some calls are refused until it is back, as
-tokens of an issuer without keys, or uploads while nobody can scan them. To take the server out of service for these would
-turn refusals that say why and when to come back into no answer at all, on all replicas at the same time, for what they
-share is away for each of them.
+It is ready exactly when the health service says SERVING: with different answers a load balancer and an orchestrator would
+act differently. An unavailable dependency is only a finding: `warn` if calls go on by design (without the quotas' store
+each server counts its own share), `fail` if some are refused (tokens of an issuer without keys, uploads without a scanner).
+Such refusals say why and when to retry. Not ready would leave clients without an answer, on all replicas at once, as they
+share the dependency.
 
-Nothing is asked for it: it says what the parts know anyway, so that a probe costs a tenth of a millisecond.
+Reads only what the server's parts know anyway: a probe takes a tenth of a millisecond.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from aligner_svc.config import Settings
-from aligner_svc.health import phrases as words
-from aligner_svc.health.findings import Finding, Severity, listed, presentable, unchecked
+from aligner_svc.health import phrases
+from aligner_svc.health.findings import Finding, Severity, check_failed, fail, listed, ok, presentable
 from aligner_svc.telemetry.logs.redaction import Redactor
 from interceptors.quota.stores.redis_client import place
 
@@ -32,9 +31,10 @@ log = logging.getLogger("aligner_svc.doctor.readiness")
 
 
 class Readiness:
-    """`sources`: the parts, as the metrics have them. `keys_unavailable`: no connection to the key database; None: none used.
+    """Call it on the event loop of the server.
 
-    Belongs to the event loop of the parts. `now`: Unix seconds.
+    `sources`: the server's parts, as for the metrics. `keys_unavailable`: whether the key database is unreachable; None: not
+    used. `now`: Unix seconds.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Readiness:
         }
 
     def findings(self) -> list[Finding]:
-        """In this order: the server, its engine, what its guards depend on. What the settings do not ask for is left out."""
+        """Of the server, its engine, and the dependencies of its guards, in this order; those not in use are left out."""
         found: list[Finding] = []
         for name, check in self._checks.items():
             try:
@@ -72,82 +72,79 @@ class Readiness:
                 if name not in self._broken:  # once, not at every probe
                     self._broken.add(name)
                     log.exception("readiness: %s cannot be read", name)
-                found.append(unchecked(name, error))
+                found.append(check_failed(name, error))
         return presentable(found, self._redactor)
 
     def report(self) -> tuple[bool, str]:
         """Whether it is ready, and as JSON {"ready": bool, "findings": [{"check", "state", "said", "hint"}, ...]}."""
         ready = self._ready()
-        told = {"ready": ready, "findings": listed(self.findings())}
-        return ready, json.dumps(told, indent=2, ensure_ascii=False) + "\n"
+        report = {"ready": ready, "findings": listed(self.findings())}
+        return ready, json.dumps(report, indent=2, ensure_ascii=False) + "\n"
 
     def _ready(self) -> bool:
         return self._sources.ready is not None and self._sources.ready()
 
     def _server(self) -> Iterator[Finding]:
         if self._ready():
-            yield Finding("server", Severity.OK, "it is SERVING")
+            yield ok("server", "it is SERVING")
         else:
-            yield Finding("server", Severity.FAIL, "it is NOT_SERVING", words.NOT_SERVING)
+            yield fail("server", "it is NOT_SERVING", phrases.NOT_SERVING)
 
     def _engine(self) -> Iterator[Finding]:
         if self._sources.engine is None:
             return
         name, failed = self._sources.build.get("engine", "the engine"), self._sources.engine().failed
-        yield Finding("engine", Severity.OK, f"{name}: in service") if failed is None else words.engine_failed(name, failed)
+        yield ok("engine", f"{name}: in service") if failed is None else phrases.engine_failed(name, failed)
 
     def _workers(self) -> Iterator[Finding]:
         pools = [(pool.name, len(pool.pids), pool.size) for pool in self._sources.pools]
-        missing = [words.workers_missing(*pool) for pool in pools if pool[1] < pool[2]]
+        missing = [phrases.workers_missing(*pool) for pool in pools if pool[1] < pool[2]]
         if pools and not missing:
-            yield Finding("workers", Severity.OK, ", ".join(f"{name}: {up} worker processes" for name, up, _ in pools))
+            yield ok("workers", ", ".join(f"{name}: {up} worker processes" for name, up, _ in pools))
         yield from missing
 
     def _tls(self) -> Iterator[Finding]:
         if self._sources.certificate_expires is not None:
-            yield words.certificate_ends(self._sources.certificate_expires() - self._now())
+            yield phrases.certificate_expiry(self._sources.certificate_expires() - self._now())
 
     def _jwks(self) -> Iterator[Finding]:
-        sources = self._sources.key_sources
-        for issuer, keys in sources.items():
-            age, why = keys.age_seconds, keys.last_error or "they have not come yet"
+        for issuer, keys in self._sources.key_sources.items():
+            age, why = keys.age_seconds, keys.last_error or "its keys have not been fetched yet"
             if age is None:
-                yield words.issuer_keys_never_got(issuer, why)
+                yield phrases.issuer_keys_missing(issuer, why)
             elif keys.trouble or keys.last_error:
-                yield words.issuer_keys_old(issuer, why, age, stale=bool(keys.trouble))
+                yield phrases.issuer_keys_old(issuer, why, age, stale=bool(keys.trouble))
             else:
-                yield Finding("jwks", Severity.OK, f"{issuer}: its keys are from {words.span(age)} ago")
+                yield ok("jwks", f"{issuer}: its keys were fetched {phrases.span(age)} ago")
 
     def _keys(self) -> Iterator[Finding]:
         if self._keys_unavailable is None:
             return
-        from interceptors.auth.api_keys.database import Database  # noqa: PLC0415 - there already where there are API keys
+        from interceptors.auth.api_keys.database import Database  # noqa: PLC0415 - already loaded if API keys are used
 
         database = str(Database(self._settings.keys.database.get_secret_value()))
         if self._keys_unavailable():
-            yield words.key_database_unavailable(database, "it does not answer, and is tried every second")
+            yield phrases.key_database_unavailable(database, "it does not answer; the server retries every second")
         else:
-            yield Finding("keys", Severity.OK, f"{database}: it answers")
+            yield ok("keys", f"{database}: it answers")
 
     def _redis(self) -> Iterator[Finding]:
         store, url = self._sources.quota_store, self._settings.quota.redis
         if store is None or url is None:
             return
         where = place(url.get_secret_value())
-        if store.degraded:
-            yield replace(
-                words.redis_unavailable(where), state=Severity.WARN
-            )  # by design: see interceptors.quota.stores.fallback
+        if store.degraded:  # calls go on: see interceptors.quota.stores.fallback
+            yield replace(phrases.redis_unavailable(where), severity=Severity.WARN)
         else:
-            yield Finding("redis", Severity.OK, f"{where}: it answers")
+            yield ok("redis", f"{where}: it answers")
 
     def _clamd(self) -> Iterator[Finding]:
-        wanted = self._settings.antivirus
-        if self._sources.antivirus is None or wanted.address is None:
+        antivirus = self._settings.antivirus
+        if self._sources.antivirus is None or antivirus.address is None:
             return
         state = self._sources.antivirus()
         if state.healthy:
-            yield words.clamd_there(wanted.address, state.version, state.signatures_age)
+            yield phrases.clamd_available(antivirus.address, state.version, state.signatures_age)
             return
-        away = words.clamd_unavailable(wanted.address, state.reason, fail_open=wanted.fail_open)
-        yield replace(away, state=Severity.WARN) if wanted.fail_open else away
+        unavailable = phrases.clamd_unavailable(antivirus.address, state.reason, fail_open=antivirus.fail_open)
+        yield replace(unavailable, severity=Severity.WARN) if antivirus.fail_open else unavailable

@@ -1,7 +1,7 @@
-"""The files of a TLS server: read, and checked before gRPC sees them.
+"""Read and check the files of a TLS server before gRPC gets them.
 
-gRPC is given what was checked and not the files: of a key it cannot use, or a PEM block it reads differently, it would
-only log, and go on with the old certificate while we report the new one.
+gRPC gets the checked contents and not the files: given a key that it cannot use, or a PEM block that it reads differently,
+it would only log, and keep the old certificate while we report the new one.
 """
 
 from __future__ import annotations
@@ -26,18 +26,19 @@ from aligner_svc.errors import StartError
 
 log = logging.getLogger("aligner_svc.certificates")
 
-_LEAST_RSA_BITS = 2048
-_NAMED = 4
+_MIN_RSA_BITS = 2048
+_MAX_DESCRIBED = 4
+"""A bundle may have hundreds of CAs."""
 _BEGIN = b"-----BEGIN CERTIFICATE-----"
 
 
 class CertificateError(StartError):
-    """A file that cannot be used. The message is for people: which file, what is wrong, what to do."""
+    """A file is not valid; the message says which file, what is wrong, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerFiles:
-    """What one look at the files gave. `chain`: the server's certificate, then intermediates."""
+    """The contents of the files. `chain`: the server's certificate, then intermediates."""
 
     certificate: Path
     chain: tuple[x509.Certificate, ...]
@@ -46,23 +47,23 @@ class ServerFiles:
     configuration: grpc.ServerCertificateConfiguration
 
     def all(self) -> list[tuple[Path, x509.Certificate]]:
-        """Which file has which; the server's own comes first."""
+        """Every certificate with its file; the server's own comes first."""
         cas = [] if self.client_ca is None else [(self.client_ca, ca) for ca in self.authorities]
         return [*((self.certificate, certificate) for certificate in self.chain), *cas]
 
     def expires(self, now: float) -> float:
-        """Unix seconds at which the first of the server's certificate and the CAs ends; CAs that have ended do not count."""
-        ends = [ca.not_valid_after_utc.timestamp() for ca in self.authorities]
-        return min([self.chain[0].not_valid_after_utc.timestamp(), *(end for end in ends if end > now)])
+        """Unix seconds at which the first of the server's certificate and the CAs expires; expired CAs do not count."""
+        expiries = [ca.not_valid_after_utc.timestamp() for ca in self.authorities]
+        return min([self.chain[0].not_valid_after_utc.timestamp(), *(expiry for expiry in expiries if expiry > now)])
 
     def same_as(self, other: ServerFiles) -> bool:
-        """Which holds for the key too: it belongs to the first of the chain."""
+        """Whether the contents are the same, the key included: it belongs to the first certificate of the chain."""
         return (self.chain, self.authorities) == (other.chain, other.authorities)
 
     def describe(self) -> str:
-        """For people. A bundle may have hundreds of CAs."""
-        parts = [f"{path}: {_describe(certificate)}" for path, certificate in self.all()[:_NAMED]]
-        more = len(self.all()) - _NAMED
+        """For people: the first certificates, and the number of the others."""
+        parts = [f"{path}: {_describe(certificate)}" for path, certificate in self.all()[:_MAX_DESCRIBED]]
+        more = len(self.all()) - _MAX_DESCRIBED
         return "; ".join(parts) + (f"; and {more} more" if more > 0 else "")
 
 
@@ -85,13 +86,13 @@ def _authorities(path: Path, now: float) -> list[x509.Certificate]:
     found = _read_certificates(path, "the CA of clients")
     for certificate in found:
         if not _is_authority(certificate):
-            # To gRPC whatever is in the bundle is trusted: the holder of this one would be let in by it alone.
+            # gRPC trusts any certificate of the bundle: the holder of this one would be authenticated by it alone.
             raise CertificateError(
                 f"{path}: {subject(certificate)} is not a CA's certificate (basicConstraints CA, keyCertSign); "
-                "the file of tls.client_ca holds certificates of CAs and nothing else"
+                "the file of tls.client_ca must hold certificates of CAs only"
             )
         _check_strength(path, certificate.public_key(), f"the key of {subject(certificate)}")
-    # Old and coming CAs may stand beside the one in force: the handshake looks at the dates of each.
+    # Expired and future CAs are allowed beside a valid one: the handshake checks the dates of each.
     if all(_out_of_date(certificate, now) for certificate in found):
         _check_dates(path, found[-1], now)
     return found
@@ -108,44 +109,44 @@ def _read(path: Path, what: str) -> bytes:
 def _read_certificates(path: Path, what: str) -> list[x509.Certificate]:
     content = _read(path, what)
     if _BEGIN not in content:
-        raise CertificateError(f"{path}: {what} is needed in PEM, and there is no '{_BEGIN.decode()}' in it")
+        raise CertificateError(f"{path}: {what} must be PEM, and there is no '{_BEGIN.decode()}' in it")
     try:
         certificates = x509.load_pem_x509_certificates(content)
-        for certificate in certificates:  # parsed when they are asked for, and asked for later
+        for certificate in certificates:  # parsed on access only, and accessed later
             _ = certificate.public_key(), certificate.extensions, certificate.subject.rfc4514_string()
     except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         certificates = []
-    # A block that was cut off is no error to the parser, it is not there.
+    # The parser skips a truncated block without an error.
     if len(certificates) != content.count(_BEGIN):
-        raise CertificateError(f"{path}: a certificate in it is damaged or cut off; write the file anew, whole")
+        raise CertificateError(f"{path}: a certificate in it is damaged or truncated; write the whole file again")
     return certificates
 
 
 def _read_key(path: Path) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey:
     content = _read(path, "the server's private key")
     if b"PRIVATE KEY-----" not in content:
-        raise CertificateError(f"{path}: the server's private key is needed in PEM, and there is no 'PRIVATE KEY' in it")
+        raise CertificateError(f"{path}: the server's private key must be PEM, and there is no 'PRIVATE KEY' in it")
     try:
         key: PrivateKeyTypes = load_pem_private_key(content, None)
     except TypeError:
         raise CertificateError(
-            f"{path}: the private key is encrypted and nobody is there to type a password; "
-            "decrypt it with `openssl pkey` into a file that the server alone may read"
+            f"{path}: the private key is encrypted, and a server cannot ask for the password; "
+            "decrypt it with `openssl pkey` into a file that only the server may read"
         ) from None
     except (ValueError, UnsupportedAlgorithm):
-        raise CertificateError(f"{path}: the private key is damaged, cut off, or of a kind that is not known") from None
+        raise CertificateError(f"{path}: the private key is damaged, truncated, or of an unknown kind") from None
     _check_strength(path, key.public_key(), "the private key")
     # Measured: gRPC's clients fail the handshake with P-521 and Ed25519, and its server does not start with secp256k1.
     if isinstance(key, rsa.RSAPrivateKey):
         return key
     if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, (ec.SECP256R1, ec.SECP384R1)):
         return key
-    raise CertificateError(f"{path}: the private key is of a kind that gRPC clients do not take; P-256, P-384 or RSA is needed")
+    raise CertificateError(f"{path}: gRPC clients do not accept this kind of private key; it must be P-256, P-384 or RSA")
 
 
 def _check_strength(path: Path, key: PublicKeyTypes, what: str) -> None:
-    if isinstance(key, rsa.RSAPublicKey) and key.key_size < _LEAST_RSA_BITS:
-        raise CertificateError(f"{path}: {what} is RSA of {key.key_size} bits; {_LEAST_RSA_BITS} at least are needed")
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size < _MIN_RSA_BITS:
+        raise CertificateError(f"{path}: {what} is RSA with {key.key_size} bits; at least {_MIN_RSA_BITS} are required")
 
 
 def _check_belongs(path: Path, chain: list[x509.Certificate], key_path: Path, key: PrivateKeyTypes) -> None:
@@ -153,7 +154,7 @@ def _check_belongs(path: Path, chain: list[x509.Certificate], key_path: Path, ke
     if chain[0].public_key() == public:
         return
     if any(certificate.public_key() == public for certificate in chain[1:]):
-        raise CertificateError(f"{path}: the server's own certificate has to be the first in the file, before its issuers'")
+        raise CertificateError(f"{path}: the server's own certificate must be the first in the file, before its issuers'")
     raise CertificateError(
         f"{key_path}: the private key does not belong to the certificate in {path} ({subject(chain[0])}); "
         "if they are being replaced, replace both"
@@ -163,12 +164,12 @@ def _check_belongs(path: Path, chain: list[x509.Certificate], key_path: Path, ke
 def _check_dates(path: Path, certificate: x509.Certificate, now: float) -> None:
     problem = _out_of_date(certificate, now)
     if problem is not None:
-        raise CertificateError(f"{path}: {subject(certificate)} {problem}; a new one is needed, or this machine's clock is wrong")
+        raise CertificateError(f"{path}: {subject(certificate)} {problem}; renew it, or correct this machine's clock")
 
 
 def _out_of_date(certificate: x509.Certificate, now: float) -> str | None:
     if now > certificate.not_valid_after_utc.timestamp():
-        return f"has expired on {date(certificate.not_valid_after_utc)}"
+        return f"expired on {date(certificate.not_valid_after_utc)}"
     if now < certificate.not_valid_before_utc.timestamp():
         return f"is not valid before {date(certificate.not_valid_before_utc)}"
     return None
@@ -178,11 +179,11 @@ def _check_server_use(path: Path, certificate: x509.Certificate) -> None:
     usage = _extension(certificate, x509.ExtendedKeyUsage)
     if usage is not None and not {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE} & set(usage):
         raise CertificateError(
-            f"{path}: {subject(certificate)} is not meant for servers (extended key usage), and clients would refuse it"
+            f"{path}: {subject(certificate)} is not for servers (extended key usage), and clients would refuse it"
         )
     key_usage = _extension(certificate, x509.KeyUsage)
     if key_usage is not None and not key_usage.digital_signature:
-        # gRPC's library does not even load such a certificate on an elliptic curve.
+        # gRPC does not load such a certificate if its key is on an elliptic curve.
         raise CertificateError(f"{path}: {subject(certificate)} may not sign a handshake (key usage digitalSignature)")
     if _extension(certificate, x509.SubjectAlternativeName) is None:
         log.warning("%s: %s has no subject alternative name, and most clients will refuse it", path, subject(certificate))
@@ -214,7 +215,7 @@ def _describe(certificate: x509.Certificate) -> str:
 
 
 def subject(certificate: x509.Certificate) -> str:
-    """For logs: on one line, whatever is in it."""
+    """For logs, on one line."""
     text = certificate.subject.rfc4514_string()
     return "".join(char if char.isprintable() else "?" for char in text) or "a certificate without a subject"
 

@@ -1,4 +1,4 @@
-"""Certificates to try things out with: a throw-away CA, and what it signs. Not for production."""
+"""Certificates for development: a throw-away CA, and certificates that it signs. Not for production."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 TRUST_DOMAIN = "dev.local"
 OWNER = "aligner throw-away CA, for tests only"
-"""In every certificate's subject, so that nobody takes one for more than it is."""
+"""In every certificate's subject, so that none is mistaken for a real one."""
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 _BACKDATED = timedelta(minutes=5)
-"""Clocks of containers and virtual machines are off by some seconds."""
+"""Clocks of containers and virtual machines may be some seconds wrong."""
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _CLIENT = re.compile(_LABEL)
 _HOST = re.compile(rf"(?=.{{1,253}}\Z)(?:\*\.)?{_LABEL}(?:\.{_LABEL})*")
@@ -38,7 +38,7 @@ class Pair:
 
     @property
     def certificate_pem(self) -> bytes:
-        """PEM."""
+        """In PEM."""
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
     @property
@@ -48,12 +48,12 @@ class Pair:
 
 
 def is_client_name(name: str) -> bool:
-    """Whether it fits all places a client's name goes to: path of the SPIFFE id, DNS label, common name, file name."""
+    """Whether `name` is valid wherever it is used: path of the SPIFFE id, DNS label, common name, file name."""
     return _CLIENT.fullmatch(name) is not None and name not in {"ca", "server"}
 
 
 def is_host(host: str) -> bool:
-    """An IP address or a DNS name, lower case, its first label possibly `*`."""
+    """Whether `host` is an IP address or a DNS name in lower case, whose first label may be `*`."""
     try:
         ip_address(host)
     except ValueError:
@@ -62,18 +62,10 @@ def is_host(host: str) -> bool:
 
 
 def authority(days: float, now: datetime | None = None) -> Pair:
-    """A CA of its own, which may sign certificates but no other CA."""
+    """A self-signed CA, which may not sign other CAs."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = _name(OWNER)
-    begin, end = _validity(days, now)
-    certificate = (
-        _unsigned(name, name, key.public_key(), begin, end)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_key_usage(signs=True), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    return Pair(certificate, key)
+    builder = _unsigned(_name(OWNER), _name(OWNER), key.public_key(), _validity(days, now), ca=True)
+    return Pair(builder.sign(key, hashes.SHA256()), key)
 
 
 def server(ca: Pair, hosts: Sequence[str], days: float, now: datetime | None = None) -> Pair:
@@ -85,7 +77,7 @@ def server(ca: Pair, hosts: Sequence[str], days: float, now: datetime | None = N
 def client(ca: Pair, name: str, days: float, now: datetime | None = None) -> Pair:
     """A client's certificate (see is_client_name). It does not outlive the CA."""
     names = [x509.UniformResourceIdentifier(spiffe_id(name)), x509.DNSName(f"{name}.{TRUST_DOMAIN}")]
-    # Both usages: the X.509-SVID standard (4.4) has them together or not at all.
+    # Both usages: the X.509-SVID standard (4.4) wants both or none.
     usages = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
     return sign(ca, name, names, usages, _validity(days, now))
 
@@ -95,7 +87,7 @@ def spiffe_id(name: str) -> str:
     return f"spiffe://{TRUST_DOMAIN}/{name}"
 
 
-def sign(  # noqa: PLR0917 - each is an answer to a question of its own
+def sign(  # noqa: PLR0917 - each is an independent property of the certificate
     ca: Pair,
     common_name: str | None,
     names: Sequence[x509.GeneralName],
@@ -103,18 +95,12 @@ def sign(  # noqa: PLR0917 - each is an answer to a question of its own
     validity: tuple[datetime, datetime],
     key: CertificateIssuerPrivateKeyTypes | None = None,
 ) -> Pair:
-    """A certificate that is no CA's, for `key` or else a new one on P-256; its end is the CA's if that is earlier."""
+    """A certificate for `key` or a new key on P-256, which may not sign others; it does not outlive the CA."""
     key = key or ec.generate_private_key(ec.SECP256R1())
-    begin, end = validity
-    builder = (
-        _unsigned(
-            _name(common_name), ca.certificate.subject, key.public_key(), begin, min(end, ca.certificate.not_valid_after_utc)
-        )
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(signs=False), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(_issued_by(ca), critical=False)
-    )
+    begin, end = validity[0], min(validity[1], ca.certificate.not_valid_after_utc)
+    ca_key = ca.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    builder = _unsigned(_name(common_name), ca.certificate.subject, key.public_key(), (begin, end), ca=False)
+    builder = builder.add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ca_key), critical=False)
     if usages:
         builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
     if names:
@@ -123,28 +109,28 @@ def sign(  # noqa: PLR0917 - each is an answer to a question of its own
 
 
 def write(folder: Path, name: str, pair: Pair) -> None:
-    """NAME.key, for its owner's eyes alone, and NAME.pem; each whole or not at all. Raises OSError."""
-    # The key first: a server that watches takes neither before both rest.
+    """Replace NAME.key, which only its owner may read, and NAME.pem, each atomically. Raises OSError."""
+    # The key first: a server that follows the files loads both once neither changes any more.
     _replace(folder / f"{name}.key", pair.key_pem, 0o600)
     _replace(folder / f"{name}.pem", pair.certificate_pem, 0o644)
 
 
 def read(folder: Path, name: str) -> Pair:
-    """What `write` wrote. Raises OSError, and ValueError where it is something else."""
+    """What `write` wrote. Raises OSError, and ValueError for other contents."""
     certificate = x509.load_pem_x509_certificate((folder / f"{name}.pem").read_bytes())
     try:
         key = serialization.load_pem_private_key((folder / f"{name}.key").read_bytes(), None)
     except TypeError:
         raise ValueError("the key is encrypted") from None
     if certificate.issuer != _name(OWNER):
-        raise ValueError("it is not one that this command made")
+        raise ValueError("it was not made by this command")
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
         raise ValueError("the key does not belong to the certificate")
     return Pair(certificate, key)
 
 
 def signed_by(path: Path, ca: Pair) -> bool:
-    """Whether the certificate in the file is the CA's own or one of those it signed."""
+    """Whether the certificate in the file is the CA's own or was signed by it."""
     try:
         x509.load_pem_x509_certificate(path.read_bytes()).verify_directly_issued_by(ca.certificate)
     except (OSError, ValueError, TypeError, InvalidSignature):
@@ -153,7 +139,7 @@ def signed_by(path: Path, ca: Pair) -> bool:
 
 
 def may_write(folder: Path, name: str) -> bool:
-    """Whether NAME.pem and NAME.key are free, or the CA here made them: a real key is not written over."""
+    """Whether NAME.pem and NAME.key do not exist or came from a throw-away CA: a real key is never overwritten."""
     certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
     try:
         return x509.load_pem_x509_certificate(certificate.read_bytes()).issuer == _name(OWNER)
@@ -195,24 +181,12 @@ def _name(common_name: str | None) -> x509.Name:
 
 
 def _unsigned(
-    subject: x509.Name, issuer: x509.Name, key: CertificatePublicKeyTypes, begin: datetime, end: datetime
+    subject: x509.Name, issuer: x509.Name, key: CertificatePublicKeyTypes, validity: tuple[datetime, datetime], *, ca: bool
 ) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(begin)
-        .not_valid_after(end)
-    )
-
-
-def _key_usage(*, signs: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs,
-        key_cert_sign=signs,
-        crl_sign=signs,
+    usage = x509.KeyUsage(
+        digital_signature=not ca,
+        key_cert_sign=ca,
+        crl_sign=ca,
         content_commitment=False,
         key_encipherment=False,
         data_encipherment=False,
@@ -220,8 +194,15 @@ def _key_usage(*, signs: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
-
-
-def _issued_by(ca: Pair) -> x509.AuthorityKeyIdentifier:
-    found = ca.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(found.value)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(validity[0])
+        .not_valid_after(validity[1])
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=0 if ca else None), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )

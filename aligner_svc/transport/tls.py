@@ -1,13 +1,11 @@
-"""The server's certificate and whose certificates it takes, followed when the files change.
+"""The server's certificate and the CAs of its clients, reloaded when their files change.
 
-Reading again swaps the certificate for new connections. Those that are open keep the one they began with, so no call is
-dropped; for the same reason a CA that is taken out keeps its clients only from connecting anew.
+A reload takes effect for new connections. Open ones keep what they began with, so that no call is dropped; for the same
+reason clients of a CA that was removed stay connected, and are refused only when they reconnect.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -17,6 +15,7 @@ import grpc
 
 from aligner_svc.transport import certificates
 from aligner_svc.transport.certificates import CertificateError
+from interceptors.background import BackgroundTask
 from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.rules.file_watch import FileWatch
 
@@ -25,14 +24,14 @@ __all__ = ["SOON", "CertificateError", "ServerCertificates"]
 log = logging.getLogger("aligner_svc.tls")
 
 SOON = 14 * 86_400.0
-"""Seconds before its end from which a certificate is warned of."""
-_REMIND_EVERY = 86_400.0
+"""Seconds before a certificate expires from which on the log warns."""
+_WARN_EVERY = 86_400.0
 
 
 class ServerCertificates:
-    """What the TLS server needs, as the files have it. `start` to follow their changes, then `close`."""
+    """The TLS credentials of the server. `start` follows changes of the files until `close`."""
 
-    def __init__(  # noqa: PLR0917 - three files and what to do about them
+    def __init__(  # noqa: PLR0917 - three files and how to follow them
         self,
         certificate: Path,
         key: Path,
@@ -41,84 +40,81 @@ class ServerCertificates:
         every: float,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`client_ca`: every client needs a certificate of one of these. `every`: seconds between looks at the files.
+        """`client_ca`: CAs, of one of which every client needs a certificate; None: clients need none.
 
-        Raises CertificateError.
+        `every`: seconds between checks of the files. Raises CertificateError.
         """
         self._paths = (certificate, key, client_ca)
         self._record = record
         self._now = now
-        # Before the files are read, so that a change while they are counts.
-        self._watch = FileWatch([path for path in self._paths if path is not None], self._reload, every)
-        self._reminding: asyncio.Task[None] | None = None
+        # Before the files are read, so that a change meanwhile is noticed.
+        self._watch = FileWatch([path for path in self._paths if path is not None], self.reload, every)
+        self._expiry_warning = BackgroundTask("the warning of expiring certificates", self._warn_again, every=_WARN_EVERY)
         self._failing = False
         self._loaded = certificates.read(*self._paths, now())
-        self._remind()
+        self.warn_of_expiry()
 
     @property
     def expires(self) -> float:
-        """Unix seconds at which the first of the server's certificate and the clients' CAs in force ends."""
+        """Unix seconds at which the first of the server's certificate and the clients' CAs expires."""
         return self._loaded.expires(self._now())
 
     def credentials(self) -> grpc.ServerCredentials:
-        """For one port; a second port needs its own, because gRPC asks for changes port by port."""
-        given = self._loaded
+        """For one port; a second port needs its own, because gRPC asks for changes per port."""
+        current = self._loaded
 
         def changed() -> grpc.ServerCertificateConfiguration | None:
-            """Asked by gRPC before every handshake, on a thread of its own; None keeps what the port has.
+            """Called by gRPC before every handshake, on a thread of its own. None: no change.
 
-            The same again would be parsed again: milliseconds for a large bundle, before anybody is authenticated.
+            An unchanged configuration would be parsed again: milliseconds for a large bundle, before any authentication.
             """
-            nonlocal given
+            nonlocal current
             loaded = self._loaded
-            if loaded is given:
+            if loaded is current:
                 return None
-            given = loaded
+            current = loaded
             return loaded.configuration
 
         # None is in gRPC's documentation and not in its stubs.
-        return grpc.dynamic_ssl_server_credentials(given.configuration, changed, self._paths[2] is not None)  # type: ignore[arg-type]
+        return grpc.dynamic_ssl_server_credentials(current.configuration, changed, self._paths[2] is not None)  # type: ignore[arg-type]
 
     async def start(self) -> None:
-        """Follow the files from now on; a change since they were read counts."""
+        """Follow the files from now on; a change since they were read is noticed."""
         await self._watch.start()
-        self._reminding = asyncio.create_task(self._remind_daily())
+        self._expiry_warning.start()
 
     async def close(self) -> None:
         """Idempotent."""
         await self._watch.close()
-        if self._reminding is not None:
-            self._reminding.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._reminding
+        await self._expiry_warning.close()
 
-    def _reload(self) -> None:
+    def reload(self) -> None:
+        """Load the files as they are now; if they are not valid, keep the present certificates and report why."""
         try:
             loaded = certificates.read(*self._paths, self._now())
         except CertificateError as error:
             self._failing = True
-            log.error("the certificate in force is kept: %s", error)
+            log.error("the certificates were not reloaded, the present ones stay in use: %s", error)
             self._record(SecurityEvent(Event.CERTIFICATE_RELOAD_FAILED, detail=str(error)))
             return
         if loaded.same_as(self._loaded) and not self._failing:
-            return  # touched, or written again as it was
+            return  # touched, or written with the same contents
         self._failing = False
         self._loaded = loaded
-        log.info("certificates read again: %s", loaded.describe())
+        log.info("certificates reloaded: %s", loaded.describe())
         self._record(SecurityEvent(Event.CERTIFICATE_RELOADED, detail=loaded.describe()))
-        self._remind()
+        self.warn_of_expiry()
 
-    async def _remind_daily(self) -> None:
-        while True:
-            await asyncio.sleep(_REMIND_EVERY)
-            self._remind()
+    async def _warn_again(self) -> None:
+        self.warn_of_expiry()
 
-    def _remind(self) -> None:
+    def warn_of_expiry(self) -> None:
+        """Log each certificate that has expired or expires within SOON."""
         for path, certificate in self._loaded.all():
             end = certificate.not_valid_after_utc
             left = end.timestamp() - self._now()
             name, on = certificates.subject(certificate), certificates.date(end)
             if left <= 0:
-                log.error("%s: %s has expired on %s", path, name, on)
+                log.error("%s: %s expired on %s", path, name, on)
             elif left < SOON:
                 log.warning("%s: %s expires in %.1f days, on %s", path, name, left / 86_400, on)

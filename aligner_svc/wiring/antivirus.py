@@ -8,7 +8,7 @@ from aligner_svc.rpc.request_facts import audio_of, headerless
 from aligner_svc.rpc.services import EXEMPT, STREAMS
 from interceptors import Record
 from interceptors.antivirus.clamav import Clamd
-from interceptors.antivirus.interceptor import Scan
+from interceptors.antivirus.interceptor import Scan, ScanRules
 from interceptors.antivirus.scanner import Antivirus
 
 
@@ -27,14 +27,6 @@ def build_scan(settings: Settings, record: Record) -> tuple[Antivirus, Scan]:
         cache_entries=wanted.cache_entries,
         cache_seconds=wanted.cache_seconds,
     )
-    scan = Scan(
-        antivirus,
-        extract=audio_of,
-        skip=headerless if wanted.skip_pcm else lambda message: False,
-        streams=STREAMS,
-        exempt=EXEMPT,
-        record=record,
-        field="audio",
-        fail_open=wanted.fail_open,
-    )
-    return antivirus, scan
+    skip = headerless if wanted.skip_pcm else lambda message: False
+    rules = ScanRules(audio_of, skip, record, field="audio", fail_open=wanted.fail_open)
+    return antivirus, Scan(antivirus, rules, streams=STREAMS, exempt=EXEMPT)

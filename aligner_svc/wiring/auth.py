@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.resources import files
 
 from aligner_svc.config import Settings
@@ -19,8 +20,8 @@ from aligner_svc.rpc.status import DOMAIN
 from interceptors import Authenticate, Authorise, Record
 from interceptors.auth.method import AuthMethod
 from interceptors.auth.policy import Policy
-from interceptors.auth.policy_file import PolicyFile
-from interceptors.rules.toml_text import PolicyError
+from interceptors.rules.file import RulesFile
+from interceptors.rules.toml_text import RulesError
 
 DEFAULT_POLICY = "default_policy.toml"
 
@@ -46,7 +47,7 @@ def build_authenticate(settings: Settings, methods: Mapping[str, AuthMethod], re
         raise StartError(f"auth.methods: {error}") from None
 
 
-def build_authorise(settings: Settings, record: Record) -> tuple[Authorise, PolicyFile | None] | tuple[None, None]:
+def build_authorise(settings: Settings, record: Record) -> tuple[Authorise, RulesFile[Policy] | None] | tuple[None, None]:
     """The guard, and the file it follows, to start and close with the server; None where no method is asked for.
 
     Raises StartError.
@@ -59,8 +60,8 @@ def build_authorise(settings: Settings, record: Record) -> tuple[Authorise, Poli
             text = files("aligner_svc.wiring").joinpath(DEFAULT_POLICY).read_text(encoding="utf-8")
             built_in = Policy.parse(text, DEFAULT_POLICY, SERVED)
             return Authorise(lambda: built_in, served=SERVED, exempt=EXEMPT, dry_run=auth.dry_run, record=record), None
-        policy = PolicyFile(auth.policy, SERVED, record, settings.tls.reload_every)
-    except PolicyError as error:
+        policy = RulesFile(auth.policy, partial(Policy.parse, served=SERVED), record, settings.tls.reload_every)
+    except RulesError as error:
         raise StartError(str(error)) from None
     return Authorise(lambda: policy.current, served=SERVED, exempt=EXEMPT, dry_run=auth.dry_run, record=record), policy
 

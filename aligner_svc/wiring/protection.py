@@ -18,13 +18,14 @@ from interceptors.overload.admission import Priority
 from interceptors.overload.interceptor import Overload
 from interceptors.overload.limit import AdaptiveLimit, LimitRules
 from interceptors.overload.pressure import Groups, Pressure
+from interceptors.quota import classes_text
 from interceptors.quota.classes import QuotaClasses
-from interceptors.quota.classes_file import QuotaClassesFile, built_in
-from interceptors.quota.classes_text import QuotaError
 from interceptors.quota.interceptor import Quota
 from interceptors.quota.stores.base import QuotaStore
 from interceptors.quota.stores.fallback import FallbackStore
 from interceptors.quota.stores.memory import MemoryStore
+from interceptors.rules.file import RulesFile
+from interceptors.rules.toml_text import RulesError
 
 _PRIORITIES = {"low": Priority.LOW, "normal": Priority.NORMAL, "high": Priority.HIGH}
 
@@ -73,10 +74,10 @@ def _quota(settings: Settings, record: Record) -> tuple[Quota | None, QuotaStore
     if settings.server.profile == "dev" and wanted.file is None:
         return None, None, ()
     try:
-        file = QuotaClassesFile(wanted.file, record, settings.tls.reload_every) if wanted.file is not None else None
-    except QuotaError as error:
+        file = RulesFile(wanted.file, classes_text.parse, record, settings.tls.reload_every) if wanted.file is not None else None
+    except RulesError as error:
         raise StartError(str(error)) from None
-    default = built_in()
+    default = classes_text.built_in()
     store = _store(settings)
     classes: Callable[[], QuotaClasses] = (lambda: file.current) if file is not None else (lambda: default)
     parts: tuple[Part, ...] = (store, file) if file is not None else (store,)
@@ -117,7 +118,7 @@ def _abuse(settings: Settings, record: Record) -> Abuse | None:
             failures_per_minute=wanted.failures_per_minute,
             invalid_per_minute=wanted.invalid_per_minute,
             block_seconds=wanted.block_seconds,
-            longest_block_seconds=wanted.longest_block_seconds,
+            max_block_seconds=wanted.longest_block_seconds,
         )
         return Abuse(
             rules,

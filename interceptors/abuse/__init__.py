@@ -1,1 +1,1 @@
-"""Addresses whose calls keep failing are kept out for a while: counts (windows), blocks, and the guard that asks them."""
+"""Blocks addresses whose calls keep failing: counts (windows), blocks, and the guard that uses them."""

@@ -1,4 +1,4 @@
-"""Peers that are kept out for a time, longer with every repetition, in bounded memory."""
+"""Peers that are blocked for a time, longer with every repetition, in bounded memory."""
 
 from __future__ import annotations
 
@@ -9,50 +9,49 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Block:
-    """One peer's time out. `label`: what the audit log calls the peer."""
+    """One block of one peer. `label`: the peer's name in the audit log."""
 
     label: str
     level: int
-    """How many there were before it, as far as that makes it longer."""
+    """Earlier blocks, as far as they make this one longer."""
     seconds: float
     until: float
     refused: int = 0
-    """Calls that it has cost the peer."""
+    """Calls."""
 
 
 _Queue = OrderedDict[bytes, Block]
 
 
 class Blocks:
-    """The first block lasts `first` seconds; each that begins within `memory` seconds after one twice as long, up to `longest`.
+    """The first block lasts `first` seconds; one within `memory` seconds after another twice as long, up to `maximum`.
 
-    All blocks of a level are equally long, so in each level the one that began first ends first: no clock has to be set and
-    nothing has to be sorted. Each level has an equal share of `entries` and pushes out its own alone: whoever comes with many
-    addresses can make room among first blocks, never among those who were blocked before.
+    All blocks of a level are equally long, so in each level the one that began first ends first: nothing has to be sorted or
+    timed. Each level has an equal share of `entries` and evicts only its own: an attacker with many addresses can evict first
+    blocks, never those of peers that were blocked before.
     """
 
-    def __init__(self, first: float, longest: float, memory: float, entries: int) -> None:
-        if first <= 0 or longest < first or memory < 0:
-            raise ValueError("a block lasts some time, and the longest not less than the first")
-        self._longest = longest
-        self._lengths = [first * 2**level for level in range(math.ceil(math.log2(longest / first)) + 1)]
-        self._lengths[-1] = longest
+    def __init__(self, first: float, maximum: float, memory: float, entries: int) -> None:
+        if first <= 0 or maximum < first or memory < 0:
+            raise ValueError("the first block has to be longer than 0 seconds, and the longest not shorter than the first")
+        self._lengths = [first * 2**level for level in range(math.ceil(math.log2(maximum / first)) + 1)]
+        self._lengths[-1] = maximum
         if entries < len(self._lengths):
-            raise ValueError(f"blocks from {first:g} to {longest:g} seconds need {len(self._lengths)} entries or more")
+            raise ValueError(f"blocks from {first:g} to {maximum:g} seconds need {len(self._lengths)} entries or more")
         self._memory = memory
-        self._most = entries // len(self._lengths)
+        self._max_entries = entries // len(self._lengths)
         self._active: list[_Queue] = [OrderedDict() for _ in self._lengths]
         self._past: list[_Queue] = [OrderedDict() for _ in self._lengths]
-        self._dropped: list[Block] = []
-        self._soonest = math.inf
+        self._evicted: list[Block] = []
+        self._next_end = math.inf
 
     def __len__(self) -> int:
         """Peers that are blocked or remembered."""
         return sum(map(len, self._active)) + sum(map(len, self._past))
 
     def find(self, peer: bytes, now: float) -> Block | None:
-        """The block it is under."""
-        if self._soonest == math.inf:
+        """The peer's block in force."""
+        if self._next_end == math.inf:
             return None
         for queue in self._active:
             block = queue.get(peer)
@@ -61,19 +60,19 @@ class Blocks:
         return None
 
     def begin(self, peer: bytes, label: str, now: float) -> Block:
-        """A peer that is not blocked is now. Ask `ended` first: a block is remembered from then on."""
+        """Block a peer that is not blocked. Call `pop_ended` first, which moves ended blocks to those that are remembered."""
         level = self._forget(peer, now)
-        self._drop_one(level)
+        self._make_room(level)
         seconds = self._lengths[level]
         block = self._active[level][peer] = Block(label, level, seconds, now + seconds)
-        self._soonest = min(self._soonest, block.until)
+        self._next_end = min(self._next_end, block.until)
         return block
 
-    def ended(self, now: float) -> list[Block]:
-        """Those that have ended since this was asked last."""
-        if now < self._soonest and not self._dropped:
+    def pop_ended(self, now: float) -> list[Block]:
+        """Those that have ended since the last call, each once."""
+        if now < self._next_end and not self._evicted:
             return []
-        ended, self._dropped = self._dropped, []
+        ended, self._evicted = self._evicted, []
         for active, past in zip(self._active, self._past, strict=True):
             while active and (block := next(iter(active.values()))).until <= now:
                 peer, _ = active.popitem(last=False)
@@ -81,22 +80,22 @@ class Blocks:
                 ended.append(block)
             while past and next(iter(past.values())).until + self._memory <= now:
                 past.popitem(last=False)
-        self._soonest = min((next(iter(active.values())).until for active in self._active if active), default=math.inf)
+        self._next_end = min((next(iter(active.values())).until for active in self._active if active), default=math.inf)
         return ended
 
     def _forget(self, peer: bytes, now: float) -> int:
-        """Take it out wherever it is remembered; the level of its next block."""
+        """Remove the peer's past block; the level of its next one."""
         for past in self._past:
             block = past.pop(peer, None)
             if block is not None:
                 return min(block.level + 1, len(self._lengths) - 1) if block.until + self._memory > now else 0
         return 0
 
-    def _drop_one(self, level: int) -> None:
+    def _make_room(self, level: int) -> None:
         active, past = self._active[level], self._past[level]
-        if len(active) + len(past) < self._most:
+        if len(active) + len(past) < self._max_entries:
             return
         if past:
             past.popitem(last=False)
         else:
-            self._dropped.append(active.popitem(last=False)[1])
+            self._evicted.append(active.popitem(last=False)[1])

@@ -1,63 +1,37 @@
-"""Whom a call comes from, as the network that is counted."""
+"""The network a call comes from, as the unit that is counted."""
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network
-from typing import NamedTuple
+
+from interceptors.calls.peer import MAPPED, address_of
 
 Network = IPv4Network | IPv6Network
 
-_MAPPED = bytes(10) + b"\xff\xff"
-"""::ffff:0:0/96, how a socket for both protocols shows IPv4 (RFC 4291, 2.5.5.2)."""
-_MAPPED_BITS = 96
-
-
-class _Family(NamedTuple):
-    size: int
-    bits: int
-
-
-_IPV4 = _Family(4, 32)
-_IPV6 = _Family(16, 128)
-
-
-def address_of(peer: str) -> bytes | None:
-    """The address in gRPC's name of a peer, 4 or 16 bytes: "ipv4:192.0.2.1:4711", "ipv6:%5Bfe80::1%25eth0%5D:4711".
-
-    IPv4 within IPv6 is IPv4, a zone is left out. None: it has no address (a unix socket), or none that can be read.
-    """
-    family, _, rest = peer.partition(":")
-    if family == "ipv4":
-        return _packed(socket.AF_INET, rest.partition(":")[0])
-    if family != "ipv6":
-        return None
-    opening, closing = ("%5B", "%5D") if rest.startswith("%5B") else ("[", "]")
-    host = rest.removeprefix(opening).partition(closing)[0]
-    packed = _packed(socket.AF_INET6, host.partition("%")[0])
-    return packed[12:] if packed is not None and packed.startswith(_MAPPED) else packed
+_IPV4_BITS, _IPV6_BITS, _MAPPED_BITS = 32, 128, 96
 
 
 class Networks:
-    """Which network a peer counts as: its first `ipv4_prefix` or `ipv6_prefix` bits. Those in `trusted` count as none."""
+    """Maps a peer to its network: its first `ipv4_prefix` or `ipv6_prefix` bits. Networks in `trusted` are not counted."""
 
     def __init__(self, trusted: Iterable[Network], ipv4_prefix: int, ipv6_prefix: int) -> None:
-        if not (0 < ipv4_prefix <= _IPV4.bits and _IPV4.bits < ipv6_prefix <= _IPV6.bits):
+        if not (0 < ipv4_prefix <= _IPV4_BITS < ipv6_prefix <= _IPV6_BITS):
             raise ValueError("a network is the first 1 to 32 bits of an IPv4 address, or the first 33 to 128 of an IPv6 one")
-        self._trusted: dict[int, list[tuple[int, int]]] = {_IPV4.size: [], _IPV6.size: []}
+        # Both by the size of an address in bytes.
+        self._trusted: dict[int, list[tuple[int, int]]] = {4: [], 16: []}
+        self._host_bits = {4: _IPV4_BITS - ipv4_prefix, 16: _IPV6_BITS - ipv6_prefix}
         for network in trusted:
             address, length = network.network_address.packed, network.prefixlen
-            if address.startswith(_MAPPED) and length >= _MAPPED_BITS:
-                address, length = address[len(_MAPPED) :], length - _MAPPED_BITS
+            if address.startswith(MAPPED) and length >= _MAPPED_BITS:
+                address, length = address[len(MAPPED) :], length - _MAPPED_BITS
             shift = 8 * len(address) - length
             self._trusted[len(address)].append((shift, int.from_bytes(address) >> shift))
-        self._left_out = {_IPV4.size: _IPV4.bits - ipv4_prefix, _IPV6.size: _IPV6.bits - ipv6_prefix}
 
     def key(self, peer: str) -> bytes | None:
-        """Of the network of what gRPC calls `peer`; None: it is not counted, because it is trusted or has no address.
+        """The network's address, of a peer as gRPC names it; None if it is trusted or has no address, and is not counted.
 
-        Bytes, whose hash is salted: integers of a caller's choice could be made to collide in a table.
+        Bytes, whose hash is salted: integers of a client's choice could be made to collide in a table.
         """
         address = address_of(peer)
         if address is None:
@@ -66,12 +40,5 @@ class Networks:
         number = int.from_bytes(address)
         if any(number >> shift == value for shift, value in self._trusted[size]):
             return None
-        left_out = self._left_out[size]
-        return ((number >> left_out) << left_out).to_bytes(size) if left_out else address
-
-
-def _packed(family: socket.AddressFamily, host: str) -> bytes | None:
-    try:
-        return socket.inet_pton(family, host)
-    except (OSError, ValueError):  # ValueError: a NUL within
-        return None
+        host_bits = self._host_bits[size]
+        return ((number >> host_bits) << host_bits).to_bytes(size) if host_bits else address

@@ -1,46 +1,46 @@
 """Counts per peer over a sliding window, in bounded memory.
 
 A window is a few slices of time, and each slice holds at most its share of the entries: a Misra-Gries summary
-(https://doi.org/10.1016/0167-6423(82)90012-0). Where a slice is full, a new peer lowers the counts of all others instead of
-pushing one of them out, so what a flood of addresses can do is bounded on both sides:
+(https://doi.org/10.1016/0167-6423(82)90012-0). In a full slice a new peer lowers the counts of all others instead of evicting
+one of them, so the effect of a flood of addresses is bounded on both sides:
 
-- A count is never more than what happened within the window: nobody is blocked for what others did.
-- It is less by at most (events of the slice) / (entries of the slice) for each slice: a peer that goes on is still found,
-  that many events later. An LRU of the same size would lose it to any flood that comes round faster than the peer does.
+- A count is never above what happened within the window: no peer is blocked for what others did.
+- It is below by at most (events of the slice) / (entries of the slice) for each slice: a peer that goes on is still found,
+  that many events later. An LRU of the same size would lose it to any flood faster than the peer.
 """
 
 from __future__ import annotations
 
 SLICES = 4
-"""A count looks back between 3/4 of the window and all of it. More slices look back more evenly and hold fewer peers each."""
+"""A count covers between 3/4 of the window and all of it. More slices make that more even, and hold fewer peers each."""
 
 
 class CountWindow:
-    """What every peer did within `seconds`: at most `entries` peers, in numbers that only err downwards."""
+    """Events per peer within `seconds`, of at most `entries` peers. Counts err downwards only."""
 
     def __init__(self, seconds: float, entries: int) -> None:
         if seconds <= 0 or entries < SLICES:
-            raise ValueError(f"a window needs time and at least {SLICES} entries")
+            raise ValueError(f"a window has to be longer than 0 seconds and have {SLICES} entries or more")
         self._length = seconds / SLICES
-        self._most = entries // SLICES
+        self._max_entries = entries // SLICES
         self._slices: list[dict[bytes, int]] = [{} for _ in range(SLICES)]
         self._turn = 0
 
     def __len__(self) -> int:
-        """Entries in use; a peer has one in every slice in which it did something."""
+        """Entries in use; a peer has one in every slice in which it had events."""
         return sum(map(len, self._slices))
 
     def add(self, peer: bytes, now: float, weight: int = 1) -> int:
-        """Count `weight` events more, all at `now` (seconds, never less than before); the count with them."""
+        """Count `weight` events at `now` (seconds, never less than before); the new count."""
         current = self._at(now)
-        if peer in current or len(current) < self._most:
+        if peer in current or len(current) < self._max_entries:
             current[peer] = current.get(peer, 0) + weight
         else:
             self._make_room(peer, weight)
         return sum(part.get(peer, 0) for part in self._slices)
 
     def forget(self, peer: bytes) -> None:
-        """Begin anew with this one."""
+        """Reset the count of this peer."""
         for part in self._slices:
             part.pop(peer, None)
 
@@ -52,10 +52,10 @@ class CountWindow:
         return self._slices[self._turn % SLICES]
 
     def _make_room(self, peer: bytes, weight: int) -> None:
-        """Lower everybody, the new one too, by as much as empties a place.
+        """Lower all counts, the new one too, by the lowest of them, which frees an entry.
 
-        It costs a pass over the slice and takes an event from each of its entries, so it happens at most once in as many
-        events as there are entries.
+        This passes over the whole slice and takes an event from each entry, so it happens at most once in as many events as
+        there are entries.
         """
         at = self._turn % SLICES
         full = self._slices[at]

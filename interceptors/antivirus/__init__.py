@@ -1,1 +1,1 @@
-"""No upload is worked on before ClamAV has seen it: the client of clamd, its connections, verdicts, and the guard that asks."""
+"""Scans every upload with ClamAV before it is worked on: the client of clamd, its connections, verdicts, and the guard."""

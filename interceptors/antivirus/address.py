@@ -18,7 +18,7 @@ class UnixAddress:
 
 @dataclass(frozen=True, slots=True)
 class TcpAddress:
-    """clamd over TCP has neither TLS nor passwords: for loopback, or a network that nobody else is in."""
+    """clamd over TCP has neither TLS nor passwords: for loopback or an isolated network."""
 
     host: str
     port: int
@@ -34,7 +34,7 @@ def parse_address(text: str) -> UnixAddress | TcpAddress:
     if scheme == "unix":
         path = "/" + rest.lstrip("/")
         if not rest.startswith("/") or path == "/":
-            raise ValueError(f"'{text}' names no absolute path: write unix:/run/clamav/clamd.ctl")
+            raise ValueError(f"'{text}' is not an absolute path: write unix:/run/clamav/clamd.ctl")
         return UnixAddress(path)
     try:
         parts = urlsplit(text)
@@ -42,5 +42,5 @@ def parse_address(text: str) -> UnixAddress | TcpAddress:
     except ValueError:
         host = port = None
     if scheme != "tcp" or not host or not port or parts.path or parts.query or parts.fragment or "@" in parts.netloc:
-        raise ValueError(f"'{text}' is no address of clamd: write unix:/run/clamav/clamd.ctl or tcp://127.0.0.1:3310")
+        raise ValueError(f"'{text}' is not an address of clamd: write unix:/run/clamav/clamd.ctl or tcp://127.0.0.1:3310")
     return TcpAddress(host, port)

@@ -1,13 +1,12 @@
 """A client of clamd: INSTREAM over asyncio, status commands through the `clamd` package.
 
 Why INSTREAM is not the package's: its `instream` takes a file to read from, so it cannot be fed while an upload comes in. It
-holds a thread for the whole time, sends 1 KiB at a time (a second for 10 MB) with `send`, which may send a part, and tells a
-stream that is too long from a daemon that died by luck. The framing is ten lines, on bare sockets rather than asyncio's
-transports: those discard what has arrived when a write fails, and that is where clamd says why.
+holds a thread for the whole time, sends 1 KiB at a time (a second for 10 MB) with `send`, which may send a part, and cannot
+reliably tell a stream that is too long from a daemon that died. The framing is ten lines, on bare sockets: asyncio's transports
+discard what has arrived when a write fails, and that is where clamd says why.
 
-Why a connection for each scan and no session (IDSESSION): to connect takes 0.04 ms of a scan of 1 to 200 ms, and a
-connection that idles is cut by clamd after its IdleTimeout, or belongs to a daemon that was restarted: the first call after
-it would fail for nothing.
+Why a connection for each scan and no session (IDSESSION): connecting takes 0.04 ms of a scan of 1 to 200 ms, and an idle
+connection is cut by clamd after its IdleTimeout, or by its restart: the next call would fail for nothing.
 """
 
 from __future__ import annotations
@@ -28,33 +27,33 @@ from interceptors.calls.hooks import Buffer
 CHUNK = 128 * 1024
 """Bytes sent at a time: 64 to 256 KiB cost clamd 20 ms for 10 MB, 1 KiB a second."""
 _MAX_REPLY = 4096
-_LAST_WORDS = 0.2
-"""Seconds a connection that broke is listened to: what clamd had to say about it is there by then or never."""
+_LAST_REPLY_TIMEOUT = 0.2
+"""Seconds to read why clamd cut a connection; a reply has arrived by then, or there is none."""
 _LENGTH = struct.Struct("!L")
 _VERSION = re.compile(r"ClamAV [!-.0-~]{1,64}(?:/(?P<number>\d{1,10})/(?P<date>[ -.0-~]{1,64}))?")
-_ODD = re.compile(r"[^A-Za-z0-9._:()/+-]")
+_UNPRINTABLE = re.compile(r"[^A-Za-z0-9._:()/+-]")
 _MAX_NAME = 128
 _LIMITS = "Heuristics.Limits.Exceeded"
 
 
 class ScannerUnavailableError(Exception):
-    """There is no verdict, because clamd could not be reached. The message is for logs, without anything a caller sent."""
+    """No verdict, because clamd could not be reached. The message is for logs and holds nothing that a caller sent."""
 
 
 class ScanFailedError(ScannerUnavailableError):
-    """There is no verdict though clamd was reached: it failed over this upload, or had too much to do.
+    """No verdict though clamd was reached: it failed on this upload, or was too busy.
 
-    Whoever lets uploads pass while the scanner is away must not let these pass: a caller can bring it about.
+    Never to be let pass, not even if uploads pass while clamd is unavailable: a caller can cause it.
     """
 
 
 class TooLargeError(Exception):
-    """clamd does not look at so much, or not at all of it."""
+    """clamd does not take so much, or does not scan all of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """As clamd tells it. `signatures`: number of ClamAV's own, 0 where it has none but an operator's; `date` is theirs."""
+    """As clamd reports it. `signatures` and `date` are the version of ClamAV's own; 0 if there are only an operator's."""
 
     text: str
     signatures: int = 0
@@ -67,17 +66,17 @@ class Clamd:
     def __init__(self, address: str, *, timeout: float = 5.0, scan_timeout: float = 60.0) -> None:
         """`address` as `parse_address` takes it. Raises ValueError."""
         self.address = parse_address(address)
-        self._timeout = timeout
-        self._scan_timeout = scan_timeout
+        self.timeout = timeout
+        self.scan_timeout = scan_timeout
 
     async def version(self) -> Version:
-        """Raises ScannerAwayError."""
+        """Raises ScannerUnavailableError."""
         from interceptors.antivirus import commands  # noqa: PLC0415 - and with it the package
 
         try:
-            text = await commands.version(self.address, self._timeout)
+            text = await commands.version(self.address, self.timeout)
         except TimeoutError:
-            raise ScannerUnavailableError(f"no answer within {self._timeout:g} s") from None
+            raise ScannerUnavailableError(f"no answer within {self.timeout:g} s") from None
         except OSError:
             raise ScannerUnavailableError("it cannot be reached") from None
         match = _VERSION.fullmatch(text.rstrip("\0"))
@@ -87,10 +86,10 @@ class Clamd:
 
     @asynccontextmanager
     async def stream(self) -> AsyncIterator[ClamdStream]:
-        """A connection that takes one upload, and is closed afterwards, however it ends. Raises ScannerAwayError."""
+        """A connection for one upload, closed afterwards in any case. Raises ScannerUnavailableError."""
         connection = await self._connect()
         try:
-            stream = ClamdStream(connection, self._timeout, self._scan_timeout)
+            stream = ClamdStream(connection, self.timeout, self.scan_timeout)
             await stream.begin()
             yield stream
         finally:
@@ -98,16 +97,16 @@ class Clamd:
 
     async def _connect(self) -> socket.socket:
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self.timeout):
                 return await _connected(self.address)
         except TimeoutError:
-            raise ScannerUnavailableError(f"no connection within {self._timeout:g} s") from None
+            raise ScannerUnavailableError(f"no connection within {self.timeout:g} s") from None
         except OSError:
             raise ScannerUnavailableError("it cannot be reached") from None
 
 
 class ClamdStream:
-    """One INSTREAM. Not for two tasks at a time."""
+    """One INSTREAM command. Not for two tasks at a time."""
 
     def __init__(self, connection: socket.socket, timeout: float, scan_timeout: float) -> None:
         self._connection = connection
@@ -116,11 +115,11 @@ class ClamdStream:
         self._loop = asyncio.get_running_loop()
 
     async def begin(self) -> None:
-        """Raises ScannerAwayError."""
+        """Raises ScannerUnavailableError."""
         await self._send(b"zINSTREAM\0")
 
     async def send(self, content: Buffer) -> None:
-        """Returns when all of it is on its way. Raises ScannerAwayError, and TooLargeError if clamd takes no more."""
+        """Returns when all of it is on its way. Raises ScannerUnavailableError, and TooLargeError if clamd takes no more."""
         view = memoryview(content).cast("B")
         for start in range(0, len(view), CHUNK):
             chunk = view[start : start + CHUNK]
@@ -128,7 +127,7 @@ class ClamdStream:
             await self._send(chunk)
 
     async def end(self) -> None:
-        """That was the last chunk. Raises as `send`."""
+        """After the last chunk. Raises as `send`."""
         await self._send(_LENGTH.pack(0))
 
     async def verdict(self) -> Verdict:
@@ -148,13 +147,13 @@ class ClamdStream:
         except TimeoutError:
             raise ScannerUnavailableError(f"it took nothing for {self._timeout:g} s") from None
         except OSError:
-            await self._listen()
+            await self._raise_last_reply()
             raise ScannerUnavailableError("the connection was cut") from None
 
-    async def _listen(self) -> None:
-        """Raises what clamd said before it cut the connection, if it said anything."""
+    async def _raise_last_reply(self) -> None:
+        """Raises what clamd replied before it cut the connection, if anything."""
         try:
-            async with asyncio.timeout(_LAST_WORDS):
+            async with asyncio.timeout(_LAST_REPLY_TIMEOUT):
                 reply = await self._reply()
         except (TimeoutError, OSError):
             return
@@ -162,7 +161,7 @@ class ClamdStream:
             parse_reply(reply)
 
     async def _reply(self) -> bytes:
-        """Up to its end, or to where the connection ends."""
+        """Up to its NUL, or to the end of the connection."""
         reply = b""
         while len(reply) < _MAX_REPLY and b"\0" not in reply:
             more = await self._loop.sock_recv(self._connection, _MAX_REPLY)
@@ -173,14 +172,14 @@ class ClamdStream:
 
 
 def parse_reply(reply: bytes) -> Verdict:
-    """Raises ScanFailedError for everything that is no verdict: nothing counts as clean but the very words for it."""
+    """Raises ScanFailedError for whatever is not a verdict: only the exact reply for it counts as clean."""
     text, end, rest = reply.partition(b"\0")
     if text == b"stream: OK" and end and not rest:
         return Clean()
     words = text.decode("ascii", "replace")
-    if words.startswith("stream: ") and words.endswith(" FOUND"):  # whatever the name in between, and though it were cut
-        name = _ODD.sub("?", words.removeprefix("stream: ").removesuffix(" FOUND"))[:_MAX_NAME]
-        if name.startswith(_LIMITS):  # clamd's AlertExceedsMax: it found nothing, it only did not look at all of it
+    if words.startswith("stream: ") and words.endswith(" FOUND"):  # even if cut, and whatever the name
+        name = _UNPRINTABLE.sub("?", words.removeprefix("stream: ").removesuffix(" FOUND"))[:_MAX_NAME]
+        if name.startswith(_LIMITS):  # clamd's AlertExceedsMax: nothing was found in the part it scanned
             raise TooLargeError("the upload exceeds a limit of clamd's (MaxFileSize, MaxScanSize, MaxScanTime, ...)")
         return Infected(name)
     if text == b"INSTREAM size limit exceeded. ERROR":
@@ -188,7 +187,7 @@ def parse_reply(reply: bytes) -> Verdict:
     if not reply:
         raise ScanFailedError("the connection was closed before the verdict")
     if end and words.endswith(" ERROR"):
-        raise ScanFailedError(f"it answered with an error: {_ODD.sub(' ', words)[:_MAX_NAME]}")
+        raise ScanFailedError(f"it answered with an error: {_UNPRINTABLE.sub(' ', words)[:_MAX_NAME]}")
     raise ScanFailedError("its answer makes no sense")
 
 
@@ -206,7 +205,7 @@ async def _connected(address: UnixAddress | TcpAddress) -> socket.socket:
                 except OSError as error:
                     failed = error
                 else:
-                    # A chunk follows its length at once, and the last one is short: not to wait for an ACK between them.
+                    # A chunk follows its length at once, and the last one is short: do not wait for an ACK in between.
                     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     return connection
             raise failed

@@ -1,4 +1,4 @@
-"""Status commands of clamd through the `clamd` package, which blocks: in a thread. Imported where they are used alone."""
+"""The VERSION command of clamd through the `clamd` package, which blocks: in a thread. Imported only where it is used."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ import clamd
 
 from interceptors.antivirus.address import TcpAddress, UnixAddress
 
-TEST_VIRUS = bytes(clamd.EICAR)
-"""EICAR, harmless, and known to every scanner. The package has it in base64, so that no scanner objects to the file."""
-
 
 class Commands(clamd.ClamdNetworkSocket):  # type: ignore[misc]  # the package has no annotations
-    """One object for one command. The package connects without a time-out, to IPv4 alone, and reads for as long as it is fed."""
+    """For one command. The package itself connects without a timeout and to IPv4 only, and reads for as long as data arrives."""
 
     def __init__(self, address: UnixAddress | TcpAddress, timeout: float) -> None:
         super().__init__(timeout=timeout)
@@ -23,7 +20,7 @@ class Commands(clamd.ClamdNetworkSocket):  # type: ignore[misc]  # the package h
         self._given_up = False
 
     def give_up(self) -> None:
-        """From another thread: ends whatever this one waits for."""
+        """From another thread: end whatever the command's thread waits for."""
         self._given_up = True
         with contextlib.suppress(AttributeError, OSError):
             self.clamd_socket.shutdown(socket.SHUT_RDWR)
@@ -52,7 +49,7 @@ class Commands(clamd.ClamdNetworkSocket):  # type: ignore[misc]  # the package h
 
 
 async def version(address: UnixAddress | TcpAddress, timeout: float) -> str:  # noqa: ASYNC109 - it ends the thread as well
-    """The answer to VERSION. Raises TimeoutError, and OSError for whatever else goes wrong."""
+    """The reply to VERSION. Raises TimeoutError, and OSError for any other failure."""
     commands = Commands(address, timeout)
     try:
         async with asyncio.timeout(timeout):

@@ -1,4 +1,4 @@
-"""How many connections to clamd there are at a time, and who may wait for one."""
+"""The connections to clamd: how many are open at a time, and what waits for one."""
 
 from __future__ import annotations
 
@@ -10,39 +10,38 @@ from interceptors.antivirus.clamav import Clamd, ClamdStream, ScanFailedError
 
 
 class Pool:
-    """At most `connections` at a time, half of which may be held by uploads that are still coming in.
+    """At most `connections` at a time: half for uploads that are still coming in, half for complete ones.
 
-    An upload lasts as long as its sender likes, a scan of what has arrived as long as clamd needs: senders that dawdle must
-    not keep everybody else from being scanned. So uploads have places of their own, and whoever finds none taken there is
-    scanned when it is complete.
+    An upload lasts as long as its sender likes, a scan of a complete one as long as clamd needs: slow senders must not keep
+    others from being scanned. An upload that finds no connection free is scanned when it is complete.
     """
 
-    def __init__(self, clamd: Clamd, connections: int, patience: float) -> None:
-        """`connections`: 2 at least. `patience`: seconds a scan waits for its turn."""
+    def __init__(self, clamd: Clamd, connections: int, timeout: float) -> None:
+        """`connections`: 2 at least. `timeout`: seconds a scan waits for a free connection."""
         if connections < 2:
             raise ValueError("there are two connections to clamd at least")
         self.open = 0
-        """Connections there are now."""
+        """Connections open now."""
         self.max_open = 0
-        """That there ever were."""
+        """Highest number so far."""
         self._clamd = clamd
-        self._timeout = patience
+        self._timeout = timeout
         self._uploads = asyncio.Semaphore(connections // 2)
         self._scans = asyncio.Semaphore(connections - connections // 2)
 
     @property
     def has_place(self) -> bool:
-        """Whether an upload that begins now would be given a connection."""
+        """Whether an upload that begins now would get a connection."""
         return not self._uploads.locked()
 
     @asynccontextmanager
     async def scan(self) -> AsyncIterator[ClamdStream]:
-        """For something complete. Raises ScanFailedError when there was no turn in time, and ScannerAwayError."""
+        """For a complete upload. Raises ScanFailedError if no connection was free in time, and ScannerUnavailableError."""
         try:
             async with asyncio.timeout(self._timeout):
                 await self._scans.acquire()
         except TimeoutError:
-            # Not "away": clamd is there, and a caller that keeps it busy must not have others pass unseen.
+            # Not ScannerUnavailableError, which may let uploads pass: a caller could keep clamd busy on purpose.
             raise ScanFailedError(f"no connection to it was free within {self._timeout:g} s") from None
         try:
             async with self._counted() as stream:
@@ -52,7 +51,7 @@ class Pool:
 
     @asynccontextmanager
     async def upload(self) -> AsyncIterator[ClamdStream]:
-        """For something that comes in; ask `has_place` before. Raises ScannerAwayError."""
+        """For an upload that comes in; check `has_place` first. Raises ScannerUnavailableError."""
         async with self._uploads, self._counted() as stream:
             yield stream
 

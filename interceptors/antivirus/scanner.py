@@ -1,60 +1,67 @@
-"""The scanner: verdicts on uploads from clamd or from memory, and a watch on whether clamd is there."""
+"""The scanner: verdicts on uploads from clamd or from memory, and a watch on whether clamd answers."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 
-from interceptors.antivirus.clamav import CHUNK, Clamd, ScanFailedError, ScannerUnavailableError, TooLargeError, Version
+from interceptors.antivirus.clamav import (
+    CHUNK,
+    Clamd,
+    ClamdStream,
+    ScanFailedError,
+    ScannerUnavailableError,
+    TooLargeError,
+    Version,
+)
+from interceptors.antivirus.digest import sha256
 from interceptors.antivirus.pool import Pool
 from interceptors.antivirus.session import ScanSession
 from interceptors.antivirus.verdicts import Infected, Verdict, VerdictCache
+from interceptors.background import BackgroundTask
 from interceptors.calls.hooks import Buffer
 
 log = logging.getLogger("interceptors.antivirus.antivirus")
 
-_INLINE_BYTES = 1 << 20
-"""Hashed where it is, in 1 ms; more would hold up the event loop."""
 _ZEROS = bytes(CHUNK)
 
 
 @dataclass(frozen=True, slots=True)
 class ScannerState:
-    """For metrics and `doctor`. Ages are in seconds."""
+    """For metrics and `doctor`. Times are in seconds."""
 
     healthy: bool
     """Whether clamd answered when it was last asked."""
     reason: str
-    """Why not; empty where it did."""
+    """Why not; empty if it did."""
     version: str
-    """As clamd last told it; empty until it has."""
+    """As clamd last reported it; empty before that."""
     signatures: int
-    """Number of ClamAV's own signatures; 0: clamd has none, or has not told yet. Verdicts are kept only where there is one."""
+    """Version number of ClamAV's own signatures; 0: none, or not known yet, and then no verdict is remembered."""
     signatures_age: float | None
-    """Since they were made; None where clamd does not tell."""
+    """Since they were made; None if clamd does not say."""
     cached: int
     cache_hits: int
     connections: int
     counts: Counter[str]
     """Scans by outcome: clean, infected, cached, too_large, failed, away. Of these, uploads by when they were sent to clamd:
-    overlapped, afterwards. And calls that were let pass unseen: skipped."""
+    overlapped, afterwards. And calls that passed unscanned: skipped."""
     scan_seconds: float
-    """Spent in clamd's hands, in all."""
+    """Spent waiting for clamd, in all."""
 
 
 class Antivirus:
     """One for all calls. `start` before the server listens, `close` after it.
 
-    While clamd does not answer, scans fail at once instead of each waiting for its own time-out; it is asked again every
-    `retry_every` seconds, and scanned with again as soon as it answers.
+    While clamd does not answer, scans fail at once instead of each waiting for its own timeout; clamd is tried every
+    `retry_every` seconds, and used again as soon as it answers.
     """
 
     def __init__(
@@ -63,7 +70,7 @@ class Antivirus:
         *,
         stream_max_bytes: int,
         connections: int = 16,
-        patience: float = 10.0,
+        connection_timeout: float = 10.0,
         cache_entries: int = 10_000,
         cache_seconds: float = 3600.0,
         poll_every: float = 30.0,
@@ -71,33 +78,34 @@ class Antivirus:
         now: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """`stream_max_bytes`: the most that is ever sent for one scan, at most clamd's StreamMaxLength; `start` tries it out.
+        """`stream_max_bytes`: of one scan, at most clamd's StreamMaxLength; `start` tries it out.
 
-        `patience`: seconds a scan waits for one of the `connections`. `poll_every`: seconds between two looks at the version
-        of the signatures. `now` times the cache; `wall` is Unix time, for the age of the signatures.
+        `connection_timeout`: seconds a scan waits for one of the `connections`. `poll_every`: seconds between checks of the
+        signatures' version. `now` times the cache; `wall` is Unix time, for the age of the signatures.
         """
+        self.clamd = clamd
         self.stream_max_bytes = stream_max_bytes
-        self.pool = Pool(clamd, connections, patience)
+        self.pool = Pool(clamd, connections, connection_timeout)
         self.counts: Counter[str] = Counter()
-        self._clamd = clamd
         self._cache = VerdictCache(cache_entries, cache_seconds, now)
         self._poll_every = poll_every
         self._retry_every = retry_every
         self._wall = wall
         self._version: Version | None = None
-        self._away = ""
-        self._proven = False
+        self._unavailable = ""
+        """Why clamd is not used at the moment; empty: it is."""
+        self._probed = False
         self._scan_seconds = 0.0
-        self._look = asyncio.Event()
-        self._watch: asyncio.Task[None] | None = None
+        self._check_now = asyncio.Event()
+        self._watch = BackgroundTask(f"antivirus: the watch on clamd at {clamd.address}", self._keep_watch)
 
     @property
     def state(self) -> ScannerState:
         """As of now."""
         version = self._version
         return ScannerState(
-            healthy=version is not None and not self._away,
-            reason=self._away,
+            healthy=version is not None and not self._unavailable,
+            reason=self._unavailable,
             version=version.text if version else "",
             signatures=version.signatures if version else 0,
             signatures_age=_age(version.date, self._wall()) if version else None,
@@ -108,177 +116,161 @@ class Antivirus:
             scan_seconds=self._scan_seconds,
         )
 
-    @property
-    def away(self) -> str:
-        """Why clamd is not asked just now; empty: it is."""
-        return self._away
-
     async def start(self) -> None:
-        """Does not fail while clamd is out of reach: calls do, until it is there.
+        """Does not fail while clamd is unavailable: calls do, until it answers.
 
-        Raises TooLargeError where clamd is reached and does not take `stream_max_bytes`.
+        Raises TooLargeError if clamd answers and does not take `stream_max_bytes`.
         """
         await self.refresh()
-        if not self._away:
+        if not self._unavailable:
             with contextlib.suppress(ScannerUnavailableError):
                 await self.probe()
-        self._watch = asyncio.create_task(self._keep_watch())
+        self._watch.start()
 
     async def close(self) -> None:
         """Idempotent."""
-        if self._watch is not None:
-            self._watch.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watch
-            self._watch = None
+        await self._watch.close()
 
     async def scan(self, content: Buffer) -> Verdict:
-        """Of something complete. Raises TooLargeError, ScannerAwayError, and of the latter ScanFailedError."""
-        self.check_size(len(content))
-        digest = await digest_of(content)
-        return self.remembered(digest) or await self.scan_unknown(content, digest)
+        """Of a complete upload. Raises TooLargeError, ScannerUnavailableError and its kind ScanFailedError."""
+        self._check_size(len(content))
+        digest = await sha256(content)
+        return self._remembered(digest) or await self._judge(digest, self._scan_whole(content))
 
     def session(self) -> ScanSession:
-        """For something that comes in."""
-        return ScanSession(self)
+        """For an upload that comes in; `finish` gives the verdict."""
+        return ScanSession(self._check_size, self._upload_stream, self._lost)
+
+    async def finish(self, session: ScanSession, content: Buffer) -> Verdict:
+        """`content`: all that the session was fed, to be sent once more if its connection broke. Raises as `scan`."""
+        if len(content) != session.size:
+            raise ValueError("a session is finished with what it was fed")
+        try:
+            digest = session.sha256
+            verdict = self._remembered(digest)
+            if verdict is not None:
+                return verdict
+            stream = await session.end()
+            if stream is not None:
+                self.counts["overlapped"] += 1
+                return await self._judge(digest, stream.verdict())
+            await session.drop()  # before another connection is waited for
+            self.counts["afterwards"] += 1
+            return await self._judge(digest, self._scan_whole(content))
+        finally:
+            await session.drop()
 
     async def refresh(self) -> None:
-        """Ask clamd for its version, which tells whether it is there and whether what it said before still holds."""
+        """Ask clamd for its version, which shows whether it answers and whether remembered verdicts still hold."""
         try:
-            version = await self._clamd.version()
+            version = await self.clamd.version()
         except ScannerUnavailableError as error:
-            self._gone(error)
+            self._set_unavailable(error)
             return
-        if self._away:
-            # Whoever was away may have been restarted, with signatures of an operator's own that no version tells of.
+        if self._unavailable:
+            # It may have been restarted with other signatures of an operator's own, which the version does not count.
             self._cache.clear()
-            log.warning("antivirus: clamd at %s is back", self._clamd.address)
-            self._away = ""
+            log.warning("antivirus: clamd at %s is available again", self.clamd.address)
+            self._unavailable = ""
         if version != self._version:
-            log.info("antivirus: clamd at %s is %s", self._clamd.address, version.text)
+            log.info("antivirus: clamd at %s is %s", self.clamd.address, version.text)
             self._version = version
         self._cache.use(version.text if version.signatures else "")
 
-    async def probe(self, content: bytes = b"") -> Verdict:
-        """The verdict on `content` made up with zeros to `stream_max_bytes`: clamd tells nobody how much it takes.
+    async def probe(self) -> None:
+        """Scan `stream_max_bytes` zeros: clamd does not report how much it takes.
 
-        Raises TooLargeError where it does not take so much, and ScannerAwayError.
+        Raises TooLargeError if it takes less, and ScannerUnavailableError.
         """
         try:
             async with self.pool.scan() as stream:
-                await stream.send(content)
-                for left in range(self.stream_max_bytes - len(content), 0, -CHUNK):
+                for left in range(self.stream_max_bytes, 0, -CHUNK):
                     await stream.send(memoryview(_ZEROS)[: min(left, CHUNK)])
                 await stream.end()
-                verdict = await stream.verdict()
+                await stream.verdict()
         except TooLargeError as error:
-            raise TooLargeError(f"clamd at {self._clamd.address} does not take {self.stream_max_bytes} bytes: {error}") from None
-        self._proven = True
-        return verdict
+            raise TooLargeError(f"clamd at {self.clamd.address} does not take {self.stream_max_bytes} bytes: {error}") from None
+        self._probed = True
 
-    async def looks_at_all(self) -> bool:
-        """Whether a test virus is found in an upload of `stream_max_bytes`; for `doctor`, as clamd raises its alarm over it.
-
-        What is larger than clamd's MaxFileSize is clean to it, unless AlertExceedsMax is on. False shows nothing for certain:
-        the signature may be one for files that hold nothing else. Raises as `probe`.
-        """
-        from interceptors.antivirus.commands import TEST_VIRUS  # noqa: PLC0415 - and with it the package
-
-        return isinstance(await self.probe(TEST_VIRUS), Infected)
-
-    def forget(self) -> None:
-        """No verdict given so far holds any longer: signatures were added that the version does not tell of."""
-        self._cache.clear()
-
-    def check_size(self, size: int) -> None:
-        """Raises TooLargeError. clamd answers what is too long by cutting the connection, so it is never sent."""
+    def _check_size(self, size: int) -> None:
+        """Raises TooLargeError. clamd cuts the connection of a stream that is too long, so it is never sent one."""
         if size > self.stream_max_bytes:
             self.counts["too_large"] += 1
             raise TooLargeError(f"an upload may have {self.stream_max_bytes} bytes to be scanned")
 
-    def remembered(self, digest: bytes) -> Verdict | None:
-        """What is known of it without asking clamd."""
+    def _upload_stream(self) -> AbstractAsyncContextManager[ClamdStream] | None:
+        return self.pool.upload() if not self._unavailable and self.pool.has_place else None
+
+    def _remembered(self, digest: bytes) -> Verdict | None:
         verdict = self._cache.get(digest)
         if verdict is not None:
             self.counts["cached"] += 1
         return verdict
 
-    async def scan_unknown(self, content: Buffer, digest: bytes) -> Verdict:
-        """As `scan`, of what is not remembered and not too large."""
-        async with self.judging(digest) as judged:
-            if self._away:
-                raise ScannerUnavailableError(self._away)
-            async with self.pool.scan() as stream:
-                await stream.send(content)
-                await stream.end()
-                judged.append(await stream.verdict())
-        return judged[0]
+    async def _scan_whole(self, content: Buffer) -> Verdict:
+        if self._unavailable:
+            raise ScannerUnavailableError(self._unavailable)
+        async with self.pool.scan() as stream:
+            await stream.send(content)
+            await stream.end()
+            return await stream.verdict()
 
-    @asynccontextmanager
-    async def judging(self, digest: bytes) -> AsyncIterator[list[Verdict]]:
-        """Counts and remembers the verdict that is put into the list, or counts what is raised instead."""
-        version = self._cache.version  # before: what is loaded meanwhile may not have been asked
+    async def _judge(self, digest: bytes, scanning: Awaitable[Verdict]) -> Verdict:
+        """Count and remember the verdict, or count the error."""
+        version = self._cache.version  # before the scan, which may not use signatures loaded while it runs
         began = time.perf_counter()
-        judged: list[Verdict] = []
         try:
-            yield judged
+            verdict = await scanning
         except TooLargeError as error:
             self.counts["too_large"] += 1
-            log.warning("antivirus: clamd at %s does not look at all of an upload: %s", self._clamd.address, error)
+            log.warning("antivirus: clamd at %s does not scan all of an upload: %s", self.clamd.address, error)
             raise
         except ScanFailedError as error:
             self.counts["failed"] += 1
-            log.warning("antivirus: no verdict from clamd at %s: %s", self._clamd.address, error)
-            self._look.set()  # it may have died of it
+            log.warning("antivirus: no verdict from clamd at %s: %s", self.clamd.address, error)
+            self._check_now.set()  # the upload may have crashed it
             raise
         except ScannerUnavailableError as error:
             self.counts["away"] += 1
-            if not self._away:
-                self.lost(error)
+            if not self._unavailable:
+                self._lost(error)
             raise
         finally:
             self._scan_seconds += time.perf_counter() - began
-        for verdict in judged:
-            self.counts["infected" if isinstance(verdict, Infected) else "clean"] += 1
-            self._cache.put(digest, verdict, version)
+        self.counts["infected" if isinstance(verdict, Infected) else "clean"] += 1
+        self._cache.put(digest, verdict, version)
+        return verdict
 
-    def lost(self, error: ScannerUnavailableError) -> None:
-        """It did not answer: from now on nobody waits for it until it has."""
-        self._gone(error)
-        self._look.set()
+    def _lost(self, error: ScannerUnavailableError) -> None:
+        """Clamd did not answer a scan: from now on no call waits for it until it has answered the watch."""
+        self._set_unavailable(error)
+        self._check_now.set()
 
-    def _gone(self, error: ScannerUnavailableError) -> None:
-        if not self._away:
-            self._away = str(error)
-            log.error("antivirus: clamd at %s is away: %s", self._clamd.address, error)
+    def _set_unavailable(self, error: ScannerUnavailableError) -> None:
+        if not self._unavailable:
+            self._unavailable = str(error)
+            log.error("antivirus: clamd at %s is unavailable: %s", self.clamd.address, error)
 
     async def _keep_watch(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._retry_every if self._away else self._poll_every):
-                    await self._look.wait()
-            self._look.clear()
+                async with asyncio.timeout(self._retry_every if self._unavailable else self._poll_every):
+                    await self._check_now.wait()
+            self._check_now.clear()
             try:
                 await self.refresh()
-                if not self._away and not self._proven:
+                if not self._unavailable and not self._probed:
                     await self.probe()
             except TooLargeError as error:
-                self._proven = True  # said once; uploads that are too large are refused one by one
+                self._probed = True  # logged once; uploads that are too large are refused one by one
                 log.error("antivirus: %s", error)
             except ScannerUnavailableError:
-                pass  # as the next look will show
+                pass  # the next refresh finds and logs it
 
 
 def _age(date: str, now: float) -> float | None:
-    """In seconds. It writes its own local time, without a zone: off by hours at most, where signatures are stale after days."""
+    """In seconds. clamd writes its local time without a zone: off by hours at most, where signatures are stale after days."""
     try:
         return max(0.0, now - datetime.strptime(date, "%a %b %d %H:%M:%S %Y").timestamp())
     except ValueError:
         return None
-
-
-async def digest_of(content: Buffer) -> bytes:
-    """SHA-256, without holding up the event loop."""
-    if len(content) <= _INLINE_BYTES:
-        return hashlib.sha256(content).digest()
-    return await asyncio.to_thread(lambda: hashlib.sha256(content).digest())

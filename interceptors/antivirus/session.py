@@ -1,123 +1,99 @@
-"""One upload that is scanned while it comes in."""
+"""One upload on its way to clamd while it comes in."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
-from contextlib import AsyncExitStack
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Self, TypeAlias
 
 from interceptors.antivirus.clamav import CHUNK, ClamdStream, ScannerUnavailableError, TooLargeError
-from interceptors.antivirus.verdicts import Verdict
+from interceptors.antivirus.digest import off_loop
 from interceptors.calls.hooks import Buffer
 
-if TYPE_CHECKING:
-    from interceptors.antivirus.scanner import Antivirus
-
-_INLINE_BYTES = 1 << 20
+OpenStream: TypeAlias = Callable[[], AbstractAsyncContextManager[ClamdStream] | None]
+"""A connection for an upload; None if none is free."""
 
 
 class ScanSession:
-    """`async with`: feed, feed, ..., finish. Left before it is finished, its connection is dropped.
+    """Feed it, then have `Antivirus.finish` give the verdict. `async with` drops its connection at the end.
 
-    clamd collects what it is sent and begins to look when it has all. What is saved by feeding is the way there; what is kept
-    in memory is less than one chunk, and whoever feeds faster than clamd takes waits.
+    clamd collects what it is sent and scans when it has all of it: what feeding saves is the transfer. Less than one chunk is
+    kept in memory, and a sender that is faster than clamd waits for it.
 
-    An upload that clamd was lost to, or has no connection, is only hashed, and scanned when it is complete: a scanner
-    that was restarted meanwhile costs no caller its upload, and `finish` alone says that there is no verdict.
+    An upload whose connection broke, or that found none free, is only hashed, and scanned when it is complete: a clamd that
+    was restarted meanwhile costs no caller its upload.
     """
 
-    def __init__(self, antivirus: Antivirus) -> None:
+    def __init__(
+        self, check_size: Callable[[int], None], open_stream: OpenStream, lost: Callable[[ScannerUnavailableError], None]
+    ) -> None:
+        """`check_size` raises TooLargeError for more bytes than may be scanned. `lost` is called if clamd does not answer."""
         self.size = 0
         """Bytes fed so far."""
-        self._antivirus = antivirus
+        self._check_size = check_size
+        self._open_stream = open_stream
+        self._lost = lost
         self._hash = hashlib.sha256()
         self._pending = bytearray()
         self._connections = AsyncExitStack()
         self._stream: ClamdStream | None = None
         self._tried = False
-        self._finished = False
 
     @property
-    def sha256(self) -> str:
-        """Of what was fed so far, in hexadecimal."""
-        return self._hash.hexdigest()
+    def sha256(self) -> bytes:
+        """Of what was fed so far."""
+        return self._hash.digest()
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._drop()
+    async def __aexit__(self, *_: object) -> None:
+        await self.drop()
 
     async def feed(self, chunk: Buffer) -> None:
         """Raises TooLargeError, nothing else."""
         self.size += len(chunk)
-        self._antivirus.check_size(self.size)
-        if len(chunk) <= _INLINE_BYTES:
-            self._hash.update(chunk)
-        else:
-            await asyncio.to_thread(self._hash.update, chunk)
+        self._check_size(self.size)
+        await off_loop(self._hash.update, chunk)
         if self._tried and self._stream is None:
             return
         self._pending += chunk
         if len(self._pending) >= CHUNK:
-            await self._pass_on()
+            await self._send()
 
-    async def finish(self, content: Buffer) -> Verdict:
-        """`content`: all that was fed, once more, for a scanner that has not got it. Raises as `Antivirus.scan`."""
-        if self._finished or len(content) != self.size:
-            raise ValueError("a session is finished once, with what it was fed")
-        self._finished = True
-        try:
-            digest = self._hash.digest()
-            verdict = self._antivirus.remembered(digest)
-            if verdict is None and self._stream is not None:
-                verdict = await self._last(digest)
-            if verdict is None:
-                await self._drop()  # before it waits for another
-                self._antivirus.counts["afterwards"] += 1
-                verdict = await self._antivirus.scan_unknown(content, digest)
-            return verdict
-        finally:
-            await self._drop()
+    async def end(self) -> ClamdStream | None:
+        """The connection on which clamd has been sent everything; None if there is none, or not any more."""
+        if self._stream is not None:
+            await self._send()
+        if self._stream is not None:
+            try:
+                await self._stream.end()
+            except (ScannerUnavailableError, TooLargeError):
+                return None
+        return self._stream
 
-    async def _last(self, digest: bytes) -> Verdict | None:
-        """The verdict on what clamd has been sent; None if the connection is not there any more."""
-        await self._pass_on()
-        stream = self._stream
-        if stream is None:
-            return None
-        try:
-            await stream.end()
-        except (ScannerUnavailableError, TooLargeError):
-            return None
-        self._antivirus.counts["overlapped"] += 1
-        async with self._antivirus.judging(digest) as judged:
-            judged.append(await stream.verdict())
-        return judged[0]
-
-    async def _pass_on(self) -> None:
-        """What is pending goes to clamd. Should it not take it, the whole is scanned in the end, and fails then if it must."""
-        try:
-            if not self._tried:
-                self._tried = True
-                if not self._antivirus.away and self._antivirus.pool.has_place:
-                    self._stream = await self._connections.enter_async_context(self._antivirus.pool.upload())
-            if self._stream is not None:
-                await self._stream.send(self._pending)
-        except (ScannerUnavailableError, TooLargeError) as error:
-            await self._drop()
-            if type(error) is ScannerUnavailableError:
-                self._antivirus.lost(error)
-        self._pending = bytearray()
-
-    async def _drop(self) -> None:
+    async def drop(self) -> None:
+        """Give the connection back. What is fed afterwards is only hashed. Idempotent."""
         self._tried = True
         self._stream = None
         self._pending = bytearray()
         with contextlib.suppress(ScannerUnavailableError, TooLargeError):
             await self._connections.aclose()
+
+    async def _send(self) -> None:
+        """Send what is pending. If clamd does not take it, the whole is scanned at the end, and fails then if it has to."""
+        try:
+            if not self._tried:
+                self._tried = True
+                connection = self._open_stream()
+                if connection is not None:
+                    self._stream = await self._connections.enter_async_context(connection)
+            if self._stream is not None:
+                await self._stream.send(self._pending)
+        except (ScannerUnavailableError, TooLargeError) as error:
+            await self.drop()
+            if type(error) is ScannerUnavailableError:
+                self._lost(error)
+        self._pending = bytearray()

@@ -1,4 +1,4 @@
-"""What a virus scanner says of an upload, and what it has said before."""
+"""Verdicts on uploads, and a cache of them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class Clean:
-    """No signature was found in it."""
+    """No signature was found."""
 
 
 @dataclass(frozen=True, slots=True)
 class Infected:
-    """`signature`: its name as the scanner has it, printable and short."""
+    """`signature`: its name in the scanner, printable and short."""
 
     signature: str
 
@@ -25,16 +25,16 @@ Verdict: TypeAlias = Clean | Infected
 
 
 class VerdictCache:
-    """Verdicts by SHA-256, of the one version of the signatures that is in force; the least recently used go first.
+    """Verdicts by SHA-256, of the one version of the signatures in force; the least recently used are dropped first.
 
-    Nothing is kept while the version is empty: a scanner that cannot say which signatures it has may have got others since.
-    `seconds` bounds what the version does not tell: it counts ClamAV's own signatures, not those an operator adds beside them.
+    Nothing is kept while the version is empty: the signatures may have changed since. `seconds` bounds the age of a verdict,
+    because the version counts ClamAV's own signatures, not those an operator adds beside them.
     """
 
     def __init__(self, entries: int, seconds: float, now: Callable[[], float] = time.monotonic) -> None:
         self.hits = 0
-        """Lookups that were answered, for metrics."""
-        self._most = entries
+        """Lookups that found a verdict, for metrics."""
+        self._max_entries = entries
         self._seconds = seconds
         self._now = now
         self._version = ""
@@ -49,17 +49,17 @@ class VerdictCache:
         return self._version
 
     def use(self, version: str) -> None:
-        """From now on these signatures are in force; what others said is forgotten."""
+        """From now on these signatures are in force; verdicts of others are dropped."""
         if version != self._version:
             self._version = version
             self.clear()
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop all verdicts."""
         self._kept.clear()
 
     def get(self, digest: bytes) -> Verdict | None:
-        """What was said of it with the signatures in force."""
+        """By the signatures in force."""
         known = self._kept.get(digest)
         if known is None:
             return None
@@ -72,10 +72,10 @@ class VerdictCache:
         return verdict
 
     def put(self, digest: bytes, verdict: Verdict, version: str) -> None:
-        """`version`: in force when the scan began. Others may be by now, and then it is worth nothing."""
-        if not version or version != self._version or self._most < 1:
+        """`version`: in force when the scan began. If another is by now, the verdict is not kept."""
+        if not version or version != self._version or self._max_entries < 1:
             return
         self._kept[digest] = verdict, self._now() + self._seconds
         self._kept.move_to_end(digest)
-        while len(self._kept) > self._most:
+        while len(self._kept) > self._max_entries:
             self._kept.popitem(last=False)

@@ -1,4 +1,4 @@
-"""An authenticated caller does what the policy grants it, and nothing else."""
+"""Refuses calls that the policy does not allow."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from contextlib import asynccontextmanager
 import grpc
 
 from interceptors.auth.policy import Decision, Policy
-from interceptors.calls.call import Call, Context, current_call
-from interceptors.calls.principal import Principal
+from interceptors.calls.call import Context, current_call
 from interceptors.calls.refusal import CallRefusedError
-from interceptors.calls.security_event import Event, Record, SecurityEvent
+from interceptors.calls.security_event import Event, Record, SecurityEvent, of_call
 from interceptors.handlers.base import CallInterceptor
+
+_DENIED = grpc.StatusCode.PERMISSION_DENIED
 
 
 class Authorise(CallInterceptor):
-    """Asks the policy in force at the time of each call. Stands behind authentication, and closes where that is missing."""
+    """Applies the policy in force at the time of each call. Placed after authentication; without it every call is refused."""
 
     def __init__(
         self, policy: Callable[[], Policy], *, served: Collection[str], exempt: Collection[str], dry_run: bool, record: Record
     ) -> None:
-        """`exempt`: methods, or "/package.Service/*", that need nobody. `dry_run`: record what would be denied, deny nothing."""
+        """`exempt`: methods, or "/package.Service/*", that need no principal. `dry_run`: only record what would be denied."""
         self._policy = policy
         self._served = frozenset(served)
         self._exempt = frozenset(exempt)
@@ -37,48 +38,27 @@ class Authorise(CallInterceptor):
     def _check(self, method: str) -> None:
         call = current_call()
         if call is None or call.principal is None:
-            # Authentication has refused such a call already; if it did not, a mistake in the chain must not open the door.
-            message = "this server wants to know who calls"
+            # Authentication refuses such a call; if it did not, because the chain is wrong, this does.
+            message = "authentication required: the call has no principal"
             raise CallRefusedError(grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_MISSING", message, check="principal_missing")
         if method not in self._served:
-            # Answered as unknown further in. Only who has proven who they are gets to hear which methods there are.
+            # Refused as unknown by the server; only authenticated clients learn which methods exist.
             return
         decision = self._policy().allows(method, call.principal)
         if decision.allowed:
             return
+        needed = _needed(decision)
         if not self._dry_run:
-            raise _denied(decision, call.principal)
-        self._record(_would_deny(method, decision, call, call.principal))
+            message, name = f"the caller may not call this method: {needed}", call.principal.name
+            raise CallRefusedError(_DENIED, "PERMISSION_DENIED", message, check=decision.check, principal=name)
+        self._record(of_call(SecurityEvent(Event.AUTHORISATION_WOULD_DENY, decision.check, detail=needed), call))
 
 
-def _denied(decision: Decision, principal: Principal) -> CallRefusedError:
-    return CallRefusedError(
-        grpc.StatusCode.PERMISSION_DENIED,
-        "PERMISSION_DENIED",
-        f"the caller may not call this method: {_needs(decision)}",
-        check=decision.check,
-        principal=principal.name,
-    )
-
-
-def _would_deny(method: str, decision: Decision, call: Call, principal: Principal) -> SecurityEvent:
-    return SecurityEvent(
-        Event.AUTHORISATION_WOULD_DENY,
-        check=decision.check,
-        principal=principal.name,
-        detail=_needs(decision),
-        request_id=call.request_id,
-        peer=call.peer,
-        method=method,
-        user_agent=call.user_agent,
-    )
-
-
-def _needs(decision: Decision) -> str:
-    """Whom it would take. A caller that is known may know."""
+def _needed(decision: Decision) -> str:
+    """May be sent: the principal is known."""
     match sorted(decision.needed):
         case []:
-            return "it is open to nobody"
+            return "no scope grants access to it"
         case [scope]:
             return f"it needs the scope {scope}"
         case scopes:

@@ -1,25 +1,26 @@
-"""Who calls, by the certificate of the connection.
+"""Authenticates callers by the client certificate of the connection.
 
-gRPC has verified chain, dates, purpose and possession of the key when a handler runs; what it has not done is to name
-the caller. The name is read from the certificate itself, strictly: of what gRPC lists besides (common name, SANs)
-nothing is used, because there names arrive without their kind.
+When a handler runs, gRPC has verified the chain, dates, purpose and possession of the key, but has not decided whose
+certificate it is. The name is read strictly from the certificate itself; the names that gRPC lists (common name, SANs) are not
+used, because they come without their kind.
 
-The identity is that of the first configured source which the certificate has:
+The identity is that of the first configured source that the certificate has:
 
-- spiffe: the URI SAN, where one begins with "spiffe:". As the X.509-SVID standard wants it: one URI SAN and no more, a
-  trust domain, a path, and no CA.
-- dns: the DNS SANs, in lower case and without a trailing dot. A wildcard names nobody and is passed over.
-- cn: the subject's common name, where it is made of letters, digits and "._@-".
+- spiffe: the URI SAN, if one begins with "spiffe:". As in the X.509-SVID standard: exactly one URI SAN, with a trust domain
+  and a path, and not the certificate of a CA.
+- dns: the DNS SANs, in lower case and without a trailing dot. A wildcard is not an identity and is skipped.
+- cn: the subject's common name, if it consists of letters, digits and "._@-".
 
-A source that is there and bad ends it: the next one is not asked, or a CA that checks one kind of name could be made
-to vouch for another. No name holds a space, a control character or anything that could make it look like another kind.
+If a source is present but invalid the certificate is rejected, and later sources are not tried: otherwise a CA that checks one
+kind of name could be made to vouch for another. No name contains a space, a control character or anything that makes it look
+like another kind.
 
-A pattern of the allow-list stands for names of its own kind alone, and `*` for whole parts of them:
+A pattern of the allow-list matches only names of its own kind, and `*` whole parts of them:
 
 - spiffe://example.org/ns/*/sa/batch: `*` is one segment; as the last one it is one or more. Never the trust domain.
 - *.example.org: `*` is one label. Compared with DNS names regardless of case, with common names exactly.
 
-Of several DNS names the first that a pattern lets in is the caller's; without patterns the first.
+Of several DNS names the first that matches a pattern is the principal's; without patterns the first.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -43,9 +44,9 @@ from interceptors.calls.principal import Principal, Rejected, Verdict
 
 Source = Literal["spiffe", "dns", "cn"]
 
-_REMEMBERED = 2048
-"""Certificates that are kept parsed, some kilobytes each. Only what a trusted CA signed gets this far."""
-_LEAST_RSA_BITS = 2048
+_MAX_CACHED = 2048
+"""Parsed certificates, some kilobytes each. Only certificates that a trusted CA signed get this far."""
+_MIN_RSA_BITS = 2048
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 _SEGMENT = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]+")
 _MAX_SPIFFE_ID = 2048
@@ -54,10 +55,12 @@ _DNS = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
 _COMMON_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _SPIFFE = "spiffe://"
 
+_Extension = TypeVar("_Extension", bound=x509.ExtensionType)
+
 
 @dataclass(frozen=True, slots=True)
 class _Certificate:
-    """What is needed of one. A name of None: the certificate has the source, and it is bad."""
+    """The parts used here. `names` has the sources that are present; None: present, but invalid."""
 
     thumbprint: str
     expires: float
@@ -67,33 +70,29 @@ class _Certificate:
 
 
 class CertificateAuthenticator(AuthMethod):
-    """Names the caller by its certificate. Connections without one are left to others."""
+    """Authenticates connections with a client certificate."""
 
     header = ""
     hint = "a client certificate"
 
     def __init__(self, sources: Sequence[Source], identities: Sequence[str], now: Callable[[], float] = time.time) -> None:
-        """`identities`: patterns, see above; none lets in everybody the client CA signed. Raises ValueError for bad ones."""
+        """`identities`: patterns, see above; empty: every identity that the client CA signed. Raises ValueError for bad ones."""
         self._sources = tuple(dict.fromkeys(sources))
         self._patterns = tuple(_pattern(text, self._sources) for text in identities)
         self._now = now
-        self._known = lru_cache(_REMEMBERED)(self._judge)
+        self._cached = lru_cache(_MAX_CACHED)(self._judge)
 
     async def start(self) -> None: ...
 
     async def close(self) -> None: ...
 
     async def authenticate(self, credential: str, connection: AuthContext) -> Verdict | None:
-        """See AuthMethod."""
-        return self.verify(connection)
-
-    def verify(self, auth_context: AuthContext) -> Verdict | None:
-        """Who calls; None where the connection has no client certificate."""
-        pem = _peer_certificate(auth_context)
+        """Judge the client certificate; None if the connection has none."""
+        pem = _peer_certificate(connection)
         if pem is None:
             return None
-        verdict = self._known(pem)
-        # gRPC looks at the dates in the handshake alone, and a connection may live for weeks.
+        verdict = self._cached(pem)
+        # gRPC checks the dates in the handshake only, and a connection may stay open for weeks.
         if isinstance(verdict, Principal) and verdict.expires is not None and self._now() > verdict.expires:
             return Rejected("certificate_expired", verdict.name)
         return verdict
@@ -110,19 +109,16 @@ class CertificateAuthenticator(AuthMethod):
         names = certificate.names[source] if source is not None else None
         if source is None or not names:
             return Rejected("certificate_identity")
-        listed = next((name for name in names if self._lets_in(source, name)), None)
-        if listed is None:
-            return Rejected("certificate_not_listed", _principal(names[0]))
-        return Principal(_principal(listed), "mtls", expires=certificate.expires)
-
-    def _lets_in(self, source: Source, name: str) -> bool:
-        return not self._patterns or any(pattern.matches(source, name) for pattern in self._patterns)
+        listed = [name for name in names if any(pattern.matches(source, name) for pattern in self._patterns)]
+        if self._patterns and not listed:
+            return Rejected("certificate_not_listed", f"mtls:{names[0]}")
+        return Principal(f"mtls:{(listed or names)[0]}", "mtls", expires=certificate.expires)
 
 
 def thumbprint(auth_context: AuthContext) -> str | None:
-    """Of the connection's client certificate, as a token's cnf["x5t#S256"] has it (RFC 8705); None without certificate.
+    """Of the connection's client certificate, as in a token's cnf["x5t#S256"] (RFC 8705).
 
-    Also None for one that cannot be read: no token is bound to None.
+    None without a certificate, and for one that cannot be parsed: no token is bound to None.
     """
     pem = _peer_certificate(auth_context)
     certificate = None if pem is None else _parse(pem)
@@ -131,7 +127,7 @@ def thumbprint(auth_context: AuthContext) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class _Pattern:
-    """One entry of the allow-list, in parts: the trust domain and segments, or labels."""
+    """One entry of the allow-list. `parts`: the trust domain and segments, or labels."""
 
     spiffe: bool
     parts: tuple[str, ...]
@@ -139,24 +135,19 @@ class _Pattern:
     def matches(self, source: Source, name: str) -> bool:
         if self.spiffe != (source == "spiffe"):
             return False
-        if self.spiffe:
-            parts = name.removeprefix(_SPIFFE).split("/")
-            if self.parts[-1] == "*" and len(parts) > len(self.parts):
-                parts = parts[: len(self.parts)]
-            return _equal(self.parts, parts)
-        return _equal([part.lower() for part in self.parts] if source == "dns" else self.parts, name.split("."))
-
-
-def _equal(pattern: Sequence[str], parts: Sequence[str]) -> bool:
-    return len(pattern) == len(parts) and all(
-        bool(part) if wanted == "*" else wanted == part for wanted, part in zip(pattern, parts, strict=True)
-    )
+        pattern = [part.lower() for part in self.parts] if source == "dns" else self.parts
+        parts = name.removeprefix(_SPIFFE).split("/") if self.spiffe else name.split(".")
+        if self.spiffe and pattern[-1] == "*" and len(parts) > len(pattern):
+            parts = parts[: len(pattern)]
+        return len(pattern) == len(parts) and all(
+            bool(part) if wanted == "*" else wanted == part for wanted, part in zip(pattern, parts, strict=True)
+        )
 
 
 def _pattern(text: str, sources: Sequence[Source]) -> _Pattern:
     if text.startswith(_SPIFFE):
         if "spiffe" not in sources:
-            raise ValueError(f"identity '{text}' can match nothing: spiffe is not among the sources of identities")
+            raise ValueError(f"identity '{text}' can match nothing: spiffe is not among the configured sources")
         domain, *segments = text.removeprefix(_SPIFFE).split("/")
         if not _TRUST_DOMAIN.fullmatch(domain):
             raise ValueError(
@@ -168,7 +159,7 @@ def _pattern(text: str, sources: Sequence[Source]) -> _Pattern:
             )
         return _Pattern(True, (domain, *segments))
     if not {"dns", "cn"} & set(sources):
-        raise ValueError(f"identity '{text}' can match nothing: it is no {_SPIFFE} id, and no other source is configured")
+        raise ValueError(f"identity '{text}' can match nothing: it is not a {_SPIFFE} id, and no other source is configured")
     parts = text.removesuffix(".").split(".")
     plain = ".".join("x" if part == "*" else part for part in parts)
     if not _COMMON_NAME.fullmatch(plain) and not _DNS.fullmatch(plain.lower()):
@@ -176,15 +167,11 @@ def _pattern(text: str, sources: Sequence[Source]) -> _Pattern:
     return _Pattern(False, tuple(parts))
 
 
-def _principal(identity: str) -> str:
-    return f"mtls:{identity}"
-
-
 def _peer_certificate(auth_context: AuthContext) -> bytes | None:
     return next(iter(auth_context.get("x509_pem_cert", ())), None)
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(_MAX_CACHED)
 def _parse(pem: bytes) -> _Certificate | None:
     try:
         certificate = x509.load_pem_x509_certificate(pem)
@@ -192,33 +179,29 @@ def _parse(pem: bytes) -> _Certificate | None:
         return _Certificate(
             thumbprint=base64.urlsafe_b64encode(certificate.fingerprint(hashes.SHA256())).rstrip(b"=").decode(),
             expires=certificate.not_valid_after_utc.timestamp(),
-            weak=isinstance(key, rsa.RSAPublicKey) and key.key_size < _LEAST_RSA_BITS,
+            weak=isinstance(key, rsa.RSAPublicKey) and key.key_size < _MIN_RSA_BITS,
             authority=_is_authority(certificate),
             names=_names(certificate),
         )
-    # What BoringSSL took and this library does not: an odd encoding, an extension twice, a key of an unknown kind.
+    # Accepted by BoringSSL and not by this library: an unusual encoding, a duplicate extension, a key of an unknown kind.
     except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         return None
 
 
+def _extension(certificate: x509.Certificate, kind: type[_Extension]) -> _Extension | None:
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+
+
 def _is_authority(certificate: x509.Certificate) -> bool:
-    try:
-        if certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
-            return True
-    except x509.ExtensionNotFound:
-        pass
-    try:
-        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
-    except x509.ExtensionNotFound:
-        return False
-    return usage.key_cert_sign or usage.crl_sign
+    constraints, usage = _extension(certificate, x509.BasicConstraints), _extension(certificate, x509.KeyUsage)
+    return (constraints is not None and constraints.ca) or (usage is not None and (usage.key_cert_sign or usage.crl_sign))
 
 
 def _names(certificate: x509.Certificate) -> dict[Source, tuple[str, ...] | None]:
-    try:
-        alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        alternatives = x509.SubjectAlternativeName([])
+    alternatives = _extension(certificate, x509.SubjectAlternativeName) or x509.SubjectAlternativeName([])
     uris = alternatives.get_values_for_type(x509.UniformResourceIdentifier)
     hosts = alternatives.get_values_for_type(x509.DNSName)
     common = [attribute.value for attribute in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
@@ -228,9 +211,8 @@ def _names(certificate: x509.Certificate) -> dict[Source, tuple[str, ...] | None
     if hosts:
         names["dns"] = _dns_names(hosts)
     if common:
-        first = common[0]
-        sound = len(common) == 1 and isinstance(first, str) and _COMMON_NAME.fullmatch(first)
-        names["cn"] = (str(first),) if sound else None
+        valid = len(common) == 1 and isinstance(common[0], str) and _COMMON_NAME.fullmatch(common[0])
+        names["cn"] = (str(common[0]),) if valid else None
     return names
 
 
@@ -242,7 +224,7 @@ def _is_spiffe_id(uri: str) -> bool:
 
 
 def _dns_names(hosts: Sequence[str]) -> tuple[str, ...] | None:
-    """None if one of them is no name at all: it was made to be misread."""
+    """Without wildcards; None if any is not a valid name, since it was made to be misread."""
     names = [host.lower().removesuffix(".") for host in hosts]
     if not all(_DNS.fullmatch(name.removeprefix("*.")) for name in names):
         return None

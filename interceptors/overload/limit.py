@@ -1,10 +1,10 @@
-"""How many calls may be worked on at a time, found by how long they wait. Pure: it is told the time and everything else.
+"""How many calls may be worked on at a time, adapted to how long they wait. Pure: the caller passes the time.
 
 After Envoy's gradient controller (https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_filters/
 adaptive_concurrency_filter) and Netflix's Gradient2 (https://github.com/Netflix/concurrency-limits), with one difference.
-Both see whole latencies, and have to find out what a call takes where nothing waits: by a minimum that is probed for, or by
-a long-term average. Here a call's wait and the work on it are measured apart, so every call brings its own ideal along,
-however long its recording is; nothing has to be probed, and nothing drifts. docs/overload.md has the formula and its reasons.
+Both measure whole latencies, and have to find out what a call takes without a queue: by probing for a minimum, or by a
+long-term average. Here the wait and the work of a call are measured separately, so each call gives its own reference, however
+long its recording is: nothing is probed, nothing drifts. docs/overload.md has the formula and its reasons.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import math
 from dataclasses import dataclass
 from statistics import median
 
-_MAX_AT_ONCE = 0.5
-"""A window takes this share of the limit away at most: one bad moment must not empty the server."""
+_MIN_GRADIENT = 0.5
+"""A window lowers the limit to this share of it at most: one bad moment must not empty the server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +22,15 @@ class LimitRules:
     """Seconds and calls."""
 
     lowest: int = 4
-    """Never less: what keeps every stage of the work busy."""
+    """Enough to keep every stage of the work busy."""
     highest: int = 256
     initial: int = 8
     target_wait: float = 0.25
-    """A wait that is fine however short the work is."""
+    """Seconds of waiting that are accepted however short the work is."""
     tolerance: float = 1.0
-    """A wait that is fine as a multiple of the work: one turn of a full batch, or of every lane."""
+    """Accepted waiting as a multiple of the work: one full batch, or one turn of every slot."""
     samples: int = 10
-    """Calls of one window at least, half of the limit where that is more."""
+    """Calls of one window at least; half of the limit if that is more."""
     max_window: float = 10.0
     """Seconds after which three calls are enough."""
 
@@ -39,7 +39,7 @@ class LimitRules:
         if not 1 <= self.lowest <= self.initial <= self.highest:
             raise ValueError(f"1 <= lowest <= initial <= highest: {self.lowest}, {self.initial}, {self.highest}")
         if min(self.target_wait, self.max_window) <= 0 or self.tolerance < 0 or self.samples < 1:
-            raise ValueError("target_wait, longest_window and samples are above 0, tolerance is not below")
+            raise ValueError("target_wait, max_window and samples have to be above 0, tolerance not below")
 
 
 class AdaptiveLimit:
@@ -58,22 +58,22 @@ class AdaptiveLimit:
 
     @property
     def calls(self) -> float:
-        """How many may be worked on at a time. Not whole: shares are taken of it."""
+        """How many may be worked on at a time. Not rounded: shares are taken of it."""
         return self._limit
 
     @property
-    def fine_wait(self) -> float:
+    def accepted_wait(self) -> float:
         """Seconds of waiting up to which the limit may grow, as of the last window."""
         return max(self._rules.target_wait, self._rules.tolerance * self.typical_work)
 
     def observe(self, waited: float, worked: float | None, *, since: float, now: float, at_work: int) -> None:
-        """One call has been served, or has waited in vain (`worked` None).
+        """A call was served, or its deadline passed (`worked` None).
 
-        `since`: when it was let in; `at_work`: how many were at the end of it, itself included. Seconds, on one clock.
+        `since`: when it was admitted; `at_work`: calls at work when it ended, itself included. Times in seconds, on one clock.
         """
         self._peak = max(self._peak, at_work)
         if since < self._changed:
-            return  # what it waited behind was let in under another limit
+            return  # the calls it waited behind were admitted under another limit
         if not self._waits:
             self._opened = now
         self._waits.append(max(0.0, waited))
@@ -88,11 +88,11 @@ class AdaptiveLimit:
         self.typical_wait = median(self._waits)
         if self._work:
             self.typical_work = median(self._work)
-        gradient = min(1.0, max(_MAX_AT_ONCE, self.fine_wait / max(self.typical_wait, 1e-9)))
+        gradient = min(1.0, max(_MIN_GRADIENT, self.accepted_wait / max(self.typical_wait, 1e-9)))
         before, needed = self._limit, self._peak >= self._limit / 2
         if gradient < 1.0:
             self._limit *= gradient
-        if needed:  # a limit nobody comes near says nothing, and must not grow for it
+        if needed:  # a limit that is not nearly used must not grow
             self._limit += math.sqrt(before) / 2
         self._limit = min(float(rules.highest), max(float(rules.lowest), self._limit))
         self._waits.clear()

@@ -1,14 +1,12 @@
-"""How hard the container's limits press: memory and CPU, as Linux's control groups tell.
+"""How close the process is to its container's limits of memory and CPU, from Linux's control groups.
 
-Version 2 (https://docs.kernel.org/admin-guide/cgroup-v2.html) and, where a machine still has it, version 1. What a kernel or
-a container does not show is no signal; a machine without limits has none to press, and stalls of the whole machine are not
-looked at: on a shared one they are others' doing.
+Version 2 (https://docs.kernel.org/admin-guide/cgroup-v2.html), and version 1 where it is still in use. What a kernel or container
+does not report is no signal. Stalls of the whole machine are not used: on a shared one other processes cause them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,48 +14,50 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TypeVar
 
+from interceptors.background import BackgroundTask
+
 log = logging.getLogger(__name__)
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN = Path("/proc/self/cgroup")
 _UNLIMITED = 1 << 60
-"""Bytes. Version 1 says "no limit" with the largest number of pages there is, just below 2**63."""
+"""Bytes. Version 1 writes "no limit" as the largest number of pages, just below 2**63."""
 _HYSTERESIS = 0.03
-"""Of memory: a level that begins at 85 % ends at 82 %, or it would come and go with every call."""
+"""Of memory: a level that begins at 85 % ends at 82 %, or it would change with every call."""
 
 T = TypeVar("T")
 
 
 class Level(IntEnum):
-    """What is to be done about it."""
+    """What follows for calls."""
 
     NONE = 0
     ELEVATED = 1
-    """Less for low priorities."""
+    """Smaller shares for low priorities."""
     CRITICAL = 2
-    """Nothing more: the next call may be the one the kernel kills the process for."""
+    """No more calls: the kernel may kill the process for the next one."""
 
 
 @dataclass(frozen=True, slots=True)
 class PressureRules:
-    """Shares, 0..1. CPU alone never is critical: a server that aligns on CPUs is meant to use all of them."""
+    """Shares, 0..1. CPU alone is never critical: a server that aligns on CPUs is meant to use all of them."""
 
     memory_elevated: float = 0.85
-    """Of the memory limit, page cache that can be dropped not counted."""
+    """Of the memory limit, without page cache that can be dropped."""
     memory_critical: float = 0.95
     memory_some_elevated: float = 0.20
-    """Of the last 10 s, in which some task waited for memory."""
+    """Of the last 10 s in which some task waited for memory."""
     memory_full_critical: float = 0.25
-    """In which all of them did: thrashing."""
+    """Of the last 10 s in which all tasks did: thrashing."""
     cpu_some_elevated: float = 0.95
-    """In which some task waited for a CPU: nearly always, so more than the workers alone account for."""
+    """Of the last 10 s in which some task waited for a CPU: nearly all, so more than the workers alone cause."""
     cpu_throttled_elevated: float = 0.80
-    """Of the scheduler's periods, those in which the CPU quota was used up before their end."""
+    """Of the scheduler's periods, in which the CPU quota was used up."""
 
 
 @dataclass(frozen=True, slots=True)
 class PressureReading:
-    """What the files say; None: nothing. Shares 0..1; `periods` and `throttled` count from the group's beginning."""
+    """What the files report; None: nothing. Shares 0..1; `periods` and `throttled` count since the group was created."""
 
     memory: float | None = None
     memory_some: float | None = None
@@ -67,13 +67,13 @@ class PressureReading:
     throttled: int | None = None
 
     @property
-    def silent(self) -> bool:
+    def empty(self) -> bool:
         """Whether there is no signal at all."""
         return all(value is None for value in (self.memory, self.memory_some, self.memory_full, self.cpu_some, self.periods))
 
 
 class Groups:
-    """The files of this process's groups. A file that is absent or not as documented is no signal."""
+    """The files of this process's control groups. A file that is missing or not as documented is no signal."""
 
     def __init__(self, root: Path = CGROUPS, own: Path = OWN) -> None:
         paths = _own_paths(own)
@@ -89,11 +89,11 @@ class Groups:
             self._memory = list(_ancestors(_place(root / "memory", paths.get("memory", "/")), root / "memory"))
         cpu = next((root / name for name in ("cpu", "cpu,cpuacct") if (root / name).is_dir()), root / "cpu")
         self._cpu = _place(cpu, paths.get("cpu", "/"))
-        self._pressure = _place(root / "unified", paths.get("", "/"))  # systemd's hybrid layout has stalls here
+        self._pressure = _place(root / "unified", paths.get("", "/"))  # where systemd's hybrid layout has the stalls
 
     def read(self) -> PressureReading:
-        """How things stand. Reads some six small files."""
-        # The tightest counts: a pod's limit may stand above the container's own.
+        """Reads some six small files."""
+        # The tightest one: the pod's limit, further up, may be lower than the container's.
         shares = [share for group in self._memory if (share := self._share(group)) is not None]
         cpu = _file(self._cpu / "cpu.stat", _table)
         return PressureReading(
@@ -106,8 +106,8 @@ class Groups:
         )
 
     def _share(self, group: Path) -> float | None:
-        usage, most, cache = self._usage
-        limit, used = _file(group / most, int), _file(group / usage, int)
+        usage, maximum, cache = self._usage
+        limit, used = _file(group / maximum, int), _file(group / usage, int)
         if limit is None or used is None or not 0 < limit < _UNLIMITED:
             return None
         droppable = (_file(group / "memory.stat", _table) or {}).get(cache, 0)
@@ -115,35 +115,31 @@ class Groups:
 
 
 class Pressure:
-    """`level` as of the last second. `start` before it is asked, `close` after; between them it reads in a thread."""
+    """`level` as of the last second, from `start` to `close`. The files are read in a thread."""
 
     def __init__(self, groups: Groups, rules: PressureRules | None = None, every: float = 1.0) -> None:
-        """`every`: seconds between two readings."""
+        """`every`: seconds between readings."""
         self._groups = groups
         self._rules = rules or PressureRules()
-        self._every = every
         self._last = PressureReading()
         self._memory = Level.NONE
-        self._task: asyncio.Task[None] | None = None
+        self._task = BackgroundTask("reading the pressure of the control group", self._read, every=every)
         self.level = Level.NONE
 
     async def start(self) -> None:
-        """Read once, and then again and again."""
+        """Read once, and start to repeat it."""
         first = await asyncio.to_thread(self._groups.read)
-        if first.silent:
-            log.info("no control group tells of memory or CPU pressure: calls are shed by their waiting alone")
-        self.take(first)
-        self._task = asyncio.create_task(self._watch())
+        if first.empty:
+            log.info("no control group reports memory or CPU pressure: calls are refused only by how long they wait")
+        self.update(first)
+        self._task.start()
 
     async def close(self) -> None:
         """Idempotent."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await self._task.close()
 
-    def take(self, reading: PressureReading) -> None:
-        """Judge a reading; CPU throttling by what has come since the one before."""
+    def update(self, reading: PressureReading) -> None:
+        """Set the level by a reading; CPU throttling counts since the one before."""
         rules, before = self._rules, self._last
         self._last = reading
         self._memory = _memory_level(reading, rules, self._memory)
@@ -160,10 +156,8 @@ class Pressure:
             )
         self.level = level
 
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(self._every)
-            self.take(await asyncio.to_thread(self._groups.read))
+    async def _read(self) -> None:
+        self.update(await asyncio.to_thread(self._groups.read))
 
 
 def _memory_level(reading: PressureReading, rules: PressureRules, now: Level) -> Level:
@@ -177,7 +171,7 @@ def _memory_level(reading: PressureReading, rules: PressureRules, now: Level) ->
 
 
 def _since(before: PressureReading, now: PressureReading) -> float | None:
-    """Share of the scheduler's periods between two readings that were throttled."""
+    """Share of throttled periods between two readings."""
     if before.periods is None or before.throttled is None or now.periods is None or now.throttled is None:
         return None
     periods = now.periods - before.periods
@@ -195,17 +189,17 @@ def _percent(value: float | None) -> str:
 def _file(path: Path, parse: Callable[[str], T]) -> T | None:
     try:
         return parse(path.read_text(encoding="ascii"))
-    except (OSError, ValueError):  # absent, "max", or something else than documented
+    except (OSError, ValueError):  # missing, "max", or not as documented
         return None
 
 
 def _table(text: str) -> dict[str, int]:
-    """Lines of "name number"."""
+    """From lines of "NAME NUMBER"."""
     return {name: int(value) for name, _, value in (line.partition(" ") for line in text.splitlines())}
 
 
 def _stalled(text: str, kind: str) -> float:
-    """Share of the last 10 s, of "some avg10=1.23 avg60=... total=...". Raises ValueError."""
+    """Share of the last 10 s, from "some avg10=1.23 avg60=... total=...". Raises ValueError."""
     for line in text.splitlines():
         words = line.split()
         if len(words) > 1 and words[0] == kind and words[1].startswith("avg10="):
@@ -214,7 +208,7 @@ def _stalled(text: str, kind: str) -> float:
 
 
 def _own_paths(own: Path) -> dict[str, str]:
-    """Of every controller of this process, "" for version 2's one hierarchy."""
+    """By controller, "" for version 2's only hierarchy."""
     try:
         lines = own.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
@@ -224,7 +218,7 @@ def _own_paths(own: Path) -> dict[str, str]:
 
 
 def _place(root: Path, path: str) -> Path:
-    """The group's folder. In a container the path may be the host's, and the group is what is mounted as the root."""
+    """The group's folder. In a container the path may be the host's, and the group is mounted as the root."""
     group = root / path.lstrip("/")
     return group if ".." not in group.parts and group.is_dir() else root
 

@@ -1,4 +1,4 @@
-"""Every caller has its share, and no more."""
+"""Limits what each caller uses."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from interceptors.quota.stores.base import Left, QuotaStore
 
 
 class Quota(CallInterceptor):
-    """Takes a request and its slots when a call starts, and has the call's meter charge the rest as it goes on.
+    """Takes a request and its slots when a call starts; the call's meter charges the rest.
 
-    `classes` in force at the time of each call. `streams`: methods that hold a stream's slot. `estimate` makes the Estimate
-    of one call. `exempt`: methods that cost nothing.
+    `classes`: those in force. `streams`: methods that hold a stream's slot. `estimate` makes the Estimate of one call.
+    `exempt`: methods that cost nothing.
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class Quota(CallInterceptor):
         quota = self.class_of(call)
         subject = subject_of(call.principal, call.peer)
         lease = uuid.uuid4().hex
-        # A cost of nothing asks for what is charged later whether it is in debt: who has none left need not send any.
+        # A zero cost checks for debt before the upload: audio and bytes are charged later.
         charges = quota.charges(requests=1.0, audio_seconds=0.0, size=0.0)
         stream = method in self._streams
         taken = await self._store.take(subject, charges, quota.slots(stream=stream), lease)
         if not isinstance(taken, Left):
             raise refusal(taken, subject)
-        return CallMeter(self._store, subject, quota, lease=lease, left=taken.remaining, estimate=self._estimate(), stream=stream)
+        return CallMeter(self._store, subject, quota, lease, dict(taken.remaining), self._estimate(), stream)
 
     def class_of(self, call: Call) -> QuotaClass:
-        """The class whose limits hold for a call, and whose priority."""
+        """The class whose limits and priority apply to a call."""
         return self._classes().of(call.principal)

@@ -1,20 +1,19 @@
-"""Classes given to callers at run time, for all replicas, kept in Redis beside what is counted there.
+"""Classes given to principals at run time, for all replicas, kept in Redis beside the counts.
 
-They hold over the file's [principals], and a name or pattern given here takes the place of the same one there; a caller's
-very name goes before patterns as ever, whichever of the two it is from.
+They take precedence over the file's [principals], where a name or pattern given here replaces the same one there; an exact name
+takes precedence over patterns, whichever of the two it is from.
 
-They are read every few seconds and never while a call waits. While Redis is away the last that were read hold; a replica
-that starts without Redis has those of the file until it is there. A class or a name that means nothing to a replica, whose
-file may be older than the one the name was set with, is passed over and logged once.
+They are read every few seconds, and no call waits for that. While Redis is unavailable those read last stay in force; a replica
+that starts without Redis uses the file until it answers. A class or name that is not valid on a replica, whose file may be older
+than that of the one it was set with, is ignored and logged once.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
+from interceptors.background import BackgroundTask
 from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.quota.classes import DEFAULT, QuotaClasses
 from interceptors.quota.stores.base import StoreUnavailableError
@@ -24,11 +23,11 @@ from interceptors.rules.patterns import pattern_fault
 log = logging.getLogger(__name__)
 
 EVERY = 5.0
-"""Seconds between readings: how long a change takes to hold everywhere."""
-MOST = 1000
-"""Names in the hash, which every replica reads whole. Whoever has more of them has a pattern, or a file."""
-LONGEST = 2048
-"""Characters of a name."""
+"""Seconds between readings: how long a change takes to apply everywhere."""
+MAX_NAMES = 1000
+"""In the hash, which every replica reads whole. More of them need a pattern, or the file."""
+MAX_CHARACTERS = 2048
+"""Of a name."""
 _TIMEOUT = 1.0
 """Seconds for a reading; no call waits for it."""
 
@@ -49,33 +48,34 @@ return {'done', before}
 
 
 class TooManyError(Exception):
-    """As many names as there may be have a class of their own."""
+    """MAX_NAMES names have a class of their own already."""
 
 
 class OverrideStore:
-    """`place` is the URL without user and password. Every method but `close` raises StoreAwayError. Belongs to one event loop."""
+    """`place` is the URL without user and password. Every method but `close` raises StoreUnavailableError. For one event loop."""
 
     def __init__(self, url: str, *, prefix: str = "quota", timeout: float = _TIMEOUT) -> None:
-        """`url` and `prefix` as RedisStore has them; `timeout`: seconds for an answer. Raises ValueError."""
+        """`url` and `prefix` as for RedisStore; `timeout`: seconds for an answer. Raises ValueError."""
         self._client = ScriptClient(url, _SCRIPT, timeout)
         self.place = self._client.place
-        # No brace in it: it is not among the keys of subjects.
+        # Without braces, so that it is not taken for the key of a subject.
         self._key = f"{prefix}:classes"
+        self.prefix = prefix
 
     async def read(self) -> dict[str, str]:
-        """Class by name or pattern, sorted by these."""
+        """Class by name or pattern, sorted by name."""
         answer: Sequence[str] = await self._client.run((self._key,), ("read",))
         return dict(sorted(zip(answer[::2], answer[1::2], strict=True)))
 
     async def put(self, name: str, target: str) -> str | None:
-        """Give `name` a class, both of which the caller has checked. What it had here before. Raises TooManyError."""
-        outcome, before = await self._client.run((self._key,), ("put", name, target, str(MOST)))
+        """Give `name` the class `target`, both checked by the caller. Returns its class here before. Raises TooManyError."""
+        outcome, before = await self._client.run((self._key,), ("put", name, target, str(MAX_NAMES)))
         if outcome == "full":
-            raise TooManyError(f"{MOST} names have a class of their own already")
+            raise TooManyError(f"{MAX_NAMES} names have a class of their own already")
         return before or None
 
     async def remove(self, name: str) -> str | None:
-        """Leave `name` to the file again. What it had here before."""
+        """Leave `name` to the file again. Returns its class here before."""
         _, before = await self._client.run((self._key,), ("remove", name))
         return before or None
 
@@ -85,97 +85,80 @@ class OverrideStore:
 
 
 class Overrides:
-    """`current` is the file's version of the classes with what was read last over it."""
+    """`current`: the classes of the file, with the overrides read last."""
 
     def __init__(
-        self, store: OverrideStore, classes: Callable[[], QuotaClasses], record: Record | None, *, every: float = EVERY
+        self, store: OverrideStore, classes: Callable[[], QuotaClasses], record: Record, *, every: float = EVERY
     ) -> None:
-        """`classes`: those of the file, as they are now. Without a `record` changes are logged. Closes the store with itself."""
+        """`classes`: those of the file in force. Closes the store with itself."""
         self._store = store
         self._classes = classes
         self._record = record
-        self._every = every
         self._read: Mapping[str, str] = {}
         self._base = self._merged = classes()
-        self._told: set[tuple[str, str]] = set()
-        self._away = False
-        self._task: asyncio.Task[None] | None = None
+        self._ignored: set[tuple[str, str]] = set()
+        self._unavailable = False
+        self._task = BackgroundTask("quotas: reading the classes set at run time", self.refresh, every=every)
 
     @property
     def current(self) -> QuotaClasses:
-        """The classes in force. Asks nobody."""
+        """The classes in force. Does not wait for Redis."""
         base = self._classes()
         if base is not self._base:  # the file has changed
             self._merge(base, self._read)
         return self._merged
 
     async def start(self) -> None:
-        """Read them, so that they hold from the first call on, and follow them. Does not fail where Redis is away."""
+        """Read the overrides, so that they apply to the first call, and follow them. Does not fail if Redis is unavailable."""
         await self.refresh()
-        self._task = asyncio.create_task(self._follow())
+        self._task.start()
 
     async def close(self) -> None:
         """Idempotent."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await self._task.close()
         await self._store.close()
 
     async def refresh(self) -> None:
-        """Take in what is set now; where that cannot be read, keep what is in force."""
+        """Take in what is set now; if it cannot be read, keep what is in force."""
         try:
             read = await self._store.read()
         except StoreUnavailableError as error:
-            if not self._away:
-                self._away = True
+            if not self._unavailable:
+                self._unavailable = True
                 what = "quotas: the classes set at run time cannot be read from %s (%s); those last read stay in force"
                 log.warning(what, self._store.place, error)
             return
-        if self._away:
-            self._away = False
+        if self._unavailable:
+            self._unavailable = False
             log.warning("quotas: the classes set at run time can be read from %s again", self._store.place)
         if read == self._read:
             return
         before = self.current
         self._merge(self._base, read)
         if self._merged.principals != before.principals:
-            self._tell(f"{self._store.place}: {self._merged.changes_since(before)}")
-
-    async def _follow(self) -> None:
-        while True:
-            await asyncio.sleep(self._every)
-            try:
-                await self.refresh()
-            except Exception:  # one reading that fails must not be the last
-                log.exception("quotas: the classes set at run time could not be taken in")
+            detail = f"{self._store.place}: {self._merged.changes_since(before)}"
+            self._record(SecurityEvent(Event.QUOTA_CHANGED, detail=detail))
 
     def _merge(self, base: QuotaClasses, read: Mapping[str, str]) -> None:
         good = known(read, base)
-        passed_over = {(name, target) for name, target in read.items() if name not in good}
-        for name, target in sorted(passed_over - self._told):
-            what = "quotas: %r was put in the class %r at run time, which is passed over: %s"
-            log.warning(what, name, target, "there is no such class" if target not in base.classes else "nobody has that name")
-        self._told = passed_over
+        ignored = {(name, target) for name, target in read.items() if name not in good}
+        for name, target in sorted(ignored - self._ignored):
+            what = "quotas: %r was put in the class %r at run time, which is ignored: %s"
+            log.warning(what, name, target, "no such class" if target not in base.classes else "not the name of a principal")
+        self._ignored = ignored
         self._merged = base.with_overrides(good) if good else base
         self._base, self._read = base, read
 
-    def _tell(self, detail: str) -> None:
-        if self._record is not None:
-            self._record(SecurityEvent(Event.QUOTA_CHANGED, detail=detail))
-        else:
-            log.warning("%s: %s", Event.QUOTA_CHANGED, detail)
-
 
 def name_fault(name: str) -> tuple[str, str] | None:
-    """What is wrong with a name or pattern that is to have a class, and what to do; None: nothing."""
+    """What is wrong with a name or pattern that is given a class, and what to do; None: nothing."""
     if name == "*":
-        return f"everybody is in the class {DEFAULT} already", "write mtls:*, jwt:* or key:*"
-    if len(name) > LONGEST or not name.isprintable():
-        return f"a name has {LONGEST} characters at most, all of them printable", "copy it from the audit log"
+        return f"every principal is in the class {DEFAULT} already", "write mtls:*, jwt:* or key:*"
+    if len(name) > MAX_CHARACTERS or not name.isprintable():
+        return f"a name has {MAX_CHARACTERS} characters at most, all of them printable", "copy it from the audit log"
     return pattern_fault(name)
 
 
 def known(read: Mapping[str, str], classes: QuotaClasses) -> dict[str, str]:
-    """What was read without the names and classes that mean nothing here."""
+    """What was read, without the names and classes that are not valid here."""
     return {name: target for name, target in read.items() if target in classes.classes and name_fault(name) is None}

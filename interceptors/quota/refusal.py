@@ -1,4 +1,4 @@
-"""What a caller is told whose quota is spent: which, how much of it is left, and when to come back."""
+"""The refusal of a call whose quota is spent: which quota, what is left of it, and when to retry."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from interceptors.calls.refusal import CallRefusedError
 from interceptors.quota.stores.base import Spent
 
 RATELIMIT = "ratelimit"
-"""Trailing metadata, as https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/ has the field of that name."""
+"""Trailing metadata, the field of https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/."""
 _IN_FLIGHT_RETRY = 1.0
-"""Seconds. When a call of the caller's own ends is its own to know."""
+"""Seconds. The caller's own calls have to end first, which the server cannot predict."""
 
 
 def refusal(spent: Spent, subject: str) -> CallRefusedError:
-    """RESOURCE_EXHAUSTED with a QuotaFailure, and the time after which the same call would be let in."""
+    """RESOURCE_EXHAUSTED with a QuotaFailure, and the time after which the same call would be granted."""
     match spent.kind:
         case "too_large":
-            message = f"the call needs more of the quota {spent.name} than it ever holds"
+            message = f"the call needs more of the quota {spent.name} than its burst, and would never be granted"
             return _refusal("QUOTA_TOO_SMALL", message, spent, subject, None)
         case "in_flight":
-            message = f"the quota {spent.name} is taken up by the caller's other calls"
+            message = f"the quota {spent.name} is used up by the caller's calls in flight"
             return _refusal("QUOTA_EXCEEDED", message, spent, subject, _IN_FLIGHT_RETRY)
         case _:
             return _refusal("QUOTA_EXCEEDED", f"the quota {spent.name} is spent", spent, subject, spent.retry_after)
@@ -46,6 +46,6 @@ def _refusal(reason: str, message: str, spent: Spent, subject: str, retry_after:
 
 
 def ratelimit(left: Mapping[str, float], seconds: float | None = None) -> str:
-    """As in `"requests_per_second";r=19`: r is what is left, t seconds until there is enough, where that is known."""
+    """As in `"requests_per_second";r=19`: r units are left, and in t seconds there will be enough, if that is known."""
     wait = "" if seconds is None else f";t={-int(-seconds // 1)}"
     return ", ".join(f'"{name}";r={max(0, int(units))}{wait}' for name, units in left.items())

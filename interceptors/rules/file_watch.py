@@ -1,17 +1,15 @@
-"""Files that are read again when they change: certificates, keys, policies.
+"""Watches files, such as certificates, keys and policies, and has them read again after a change.
 
-By polling: what Kubernetes mounts changes by a symbolic link two levels up, which inotify on the file does not see.
+By polling: Kubernetes changes a mounted file by a symbolic link two levels up, which inotify on the file does not see.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-log = logging.getLogger("interceptors.file_watch")
+from interceptors.background import BackgroundTask
 
 _Signature = tuple[tuple[int, int, int, int] | None, ...]
 
@@ -19,40 +17,30 @@ _Signature = tuple[tuple[int, int, int, int] | None, ...]
 class FileWatch:
     """Calls `changed` on the event loop after any of `paths` has changed and then stayed the same for one interval.
 
-    `changed` reads the files itself and keeps what it has when they are bad; it is called again after the next change.
+    `changed` reads the files itself and keeps what is in force if they are bad; it is called again after the next change.
     """
 
     def __init__(self, paths: Sequence[Path], changed: Callable[[], None], every: float) -> None:
         self._paths = tuple(paths)
         self._changed = changed
-        self._every = every
-        self._task: asyncio.Task[None] | None = None
-        self._taken = self._signature()
+        self._applied = self._before = self._signature()
+        what = f"reading the changed {', '.join(map(str, self._paths))}"
+        self._task = BackgroundTask(what, self._check, every=every)
 
     async def start(self) -> None:
-        """Watch from now on; a change since the watch was made counts."""
-        self._task = asyncio.create_task(self._watch())
+        """Watch from now on; a change since the object was created counts."""
+        self._task.start()
 
     async def close(self) -> None:
         """Idempotent."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await self._task.close()
 
-    async def _watch(self) -> None:
-        before = self._taken
-        while True:
-            await asyncio.sleep(self._every)
-            now = await asyncio.to_thread(self._signature)
-            # Two files that belong together are not written at once: wait until they rest.
-            if now != self._taken and now == before:
-                self._taken = now
-                try:
-                    self._changed()
-                except Exception:
-                    log.exception("%s changed and could not be taken in", ", ".join(map(str, self._paths)))
-            before = now
+    async def _check(self) -> None:
+        before, self._before = self._before, await asyncio.to_thread(self._signature)
+        # Files that belong together are not written at the same time: wait until none changes any more.
+        if self._applied != self._before == before:
+            self._applied = before
+            self._changed()
 
     def _signature(self) -> _Signature:
         return tuple(_stat(path) for path in self._paths)

@@ -1,7 +1,7 @@
-"""The trace of one call while it goes on, and of one batch of calls: plain values, until somebody delivers them.
+"""Traces of calls and of batches, as plain values.
 
-No span of any library is made while a call is served: most calls are not kept, and what a call did is in its stages
-already. Spans are made of it by whoever delivers it, on a thread of their own.
+No library's span is made while a call is served: most traces are not kept, and the call measures its stages anyway. The exporter
+makes spans of the traces that are kept, on its own thread.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from interceptors.calls.stages import EndStage
 from interceptors.tracing.headers import Parent
 
 MAX_SPANS = 1024
-"""Of one call; further stages are counted alone."""
+"""Stages kept of one call; further ones are only counted."""
 _MAX_BATCHES = 64
-"""Of one call that are remembered."""
+"""Kept of one call."""
 
 
 class SpanRef(NamedTuple):
-    """One span, as others name it."""
+    """The ids of one span."""
 
     trace_id: int
     span_id: int
@@ -34,7 +34,7 @@ class SpanRef(NamedTuple):
 
     @property
     def trace(self) -> str:
-        """The trace's id as logs and headers write it: 32 hexadecimal digits."""
+        """The id of the trace as in logs and headers: 32 hexadecimal digits."""
         return f"{self.trace_id:032x}"
 
     @property
@@ -44,13 +44,13 @@ class SpanRef(NamedTuple):
 
     @property
     def traceparent(self) -> str:
-        """The W3C header for a call to somebody else. What may yet be kept for its end is not sampled: they cannot know."""
+        """The W3C header for an outgoing call. Not sampled if the trace may only be kept for how it ends."""
         return f"00-{self.trace}-{self.span}-{int(self.sampled):02x}"
 
 
 @dataclass(eq=False, slots=True)
-class Ran:
-    """A stage that has ended, as a span."""
+class StageSpan:
+    """A stage that has ended, with its place in the trace."""
 
     stage: StageTiming
     span_id: int
@@ -59,7 +59,7 @@ class Ran:
 
 @dataclass(eq=False, slots=True)
 class BatchTrace:
-    """One batch, a trace of its own: it belongs to several calls, and a span has one parent."""
+    """One batch. A trace of its own, linked to its calls: a span has one parent."""
 
     span: SpanRef
     calls: Sequence[SpanRef]
@@ -78,7 +78,7 @@ class BatchTrace:
 
 @dataclass(eq=False, slots=True)
 class CallTrace:
-    """One call. `name` is "" for a method that nobody serves."""
+    """One call. `name` is "" for a method that is not served."""
 
     name: str
     method: str
@@ -88,57 +88,57 @@ class CallTrace:
     began: float
     """By time.perf_counter()."""
     began_ns: int
-    """Since 1970. Everything in the call is reckoned from here: a clock that is set does not tear it apart."""
+    """Since 1970. All times of the call are offsets from it, so that setting the clock does not tear the trace apart."""
     request_id: str = ""
     user_agent: str = ""
     principal: str = ""
     seconds: float = 0.0
     code: grpc.StatusCode = grpc.StatusCode.OK
     reason: str = ""
-    """Why it was refused or failed, for programs."""
+    """Reason of the refusal or failure, for programs."""
     exception: str = ""
-    """Class of what was raised, where that was not meant to happen."""
+    """Class of the exception, if it is a bug."""
     why: str = ""
-    """Delivered because: "sampled", "error" or "slow"."""
-    ran: list[Ran] = field(default_factory=list)
+    """It is kept: "sampled", "error" or "slow"."""
+    stage_spans: list[StageSpan] = field(default_factory=list)
     left_out: int = 0
-    """Stages over the most."""
+    """Stages beyond MAX_SPANS."""
     batches: list[BatchTrace] = field(default_factory=list)
     open: bool = True
 
     @property
     def size(self) -> int:
         """Spans."""
-        return 1 + len(self.ran)
+        return 1 + len(self.stage_spans)
 
     def begin_stage(self, stage: StageTiming) -> EndStage:
-        """A StageHook. The new stage is whatever this task does until it ends; what is begun within is its child."""
+        """A StageHook. Stages that this task begins before the new one ends are its children."""
         above = _at.get()
         span_id = new_id(64)
         parent_id = above.span_id if above is not None and above.call is self else self.span.span_id
         _at.set(_At(self, span_id))
 
         def end(ended: StageTiming) -> None:
-            # Not by a token: a generator that nobody finished ends in another context, which would raise.
+            # Without a token: an unfinished generator ends in another context, where a reset by token would raise.
             _at.set(above)
             if not self.open:
                 return
-            if len(self.ran) < MAX_SPANS:
-                self.ran.append(Ran(ended, span_id, parent_id))
+            if len(self.stage_spans) < MAX_SPANS:
+                self.stage_spans.append(StageSpan(ended, span_id, parent_id))
             else:
                 self.left_out += 1
 
         return end
 
-    def in_batch(self, batch: BatchTrace) -> None:
-        """Remember a batch that worked for this call."""
+    def add_batch(self, batch: BatchTrace) -> None:
+        """A batch that this call was in."""
         if self.open and len(self.batches) < _MAX_BATCHES:
             self.batches.append(batch)
 
 
 Deliverable: TypeAlias = CallTrace | BatchTrace
 Deliver: TypeAlias = Callable[[Deliverable], None]
-"""Told of a trace that is to be kept. Must not block and must not raise."""
+"""Takes a trace that is kept. Must not block and must not raise."""
 
 
 class _At(NamedTuple):
@@ -155,36 +155,36 @@ def enter_trace(trace: CallTrace) -> None:
 
 
 def current_trace() -> CallTrace | None:
-    """Of the call this task works for; None where it is not traced."""
+    """Of the call this task works for; None if it is not traced."""
     at = _at.get()
     return at.call if at is not None else None
 
 
 def current_span() -> SpanRef | None:
-    """What this task is at, for a log line or a call to somebody else; None where it is not traced."""
+    """Of the stage this task is in, for a log line or an outgoing call; None if the call is not traced."""
     at = _at.get()
     return at.call.span._replace(span_id=at.span_id) if at is not None else None
 
 
 def sampled_trace_id() -> str:
-    """Of the call this task works for, "" where it was not chosen: a metric's exemplar should lead to a trace that is there."""
+    """Of the call this task works for, "" if it is not sampled: the exemplar of a metric should lead to a trace that exists."""
     at = _at.get()
     return at.call.span.trace if at is not None and at.call.span.sampled else ""
 
 
 def new_id(bits: int) -> int:
-    """Never 0, which means none."""
+    """Never 0, which means no id."""
     return random.getrandbits(bits) or 1
 
 
 class Batches:
-    """Traces of batches: told of each when it has ended, with the calls it worked for as `current_trace` knew them."""
+    """Makes the traces of batches and delivers those that are kept."""
 
     def __init__(self, deliver: Deliver) -> None:
         self._deliver = deliver
 
-    def ended(self, calls: Sequence[CallTrace | None], seconds: float, *, failed: bool, **attributes: Attribute) -> None:
-        """A batch ended now, after `seconds`. It is delivered if one of its calls was chosen, else once one is kept."""
+    def record(self, calls: Sequence[CallTrace | None], seconds: float, *, failed: bool, **attributes: Attribute) -> None:
+        """A batch of `calls` ended now, after `seconds`. Delivered if one of them is sampled, else as soon as one is kept."""
         of_calls = {id(call): call for call in calls if call is not None}.values()  # windows of one call share it
         if not of_calls:
             return
@@ -192,6 +192,6 @@ class Batches:
         span = SpanRef(new_id(128), new_id(64), sampled)
         batch = BatchTrace(span, [call.span for call in of_calls], time.time_ns(), seconds, attributes, failed, delivered=sampled)
         for call in of_calls:
-            call.in_batch(batch)
+            call.add_batch(batch)
         if sampled:
             self._deliver(batch)

@@ -1,7 +1,7 @@
-"""Which trace a caller says its call belongs to, in the headers that tracing systems use for it.
+"""The trace a client's call belongs to, from W3C and B3 headers.
 
-https://www.w3.org/TR/trace-context/ and https://github.com/openzipkin/b3-propagation. What is not well formed counts as
-not sent: a call is never refused for it.
+https://www.w3.org/TR/trace-context/ and https://github.com/openzipkin/b3-propagation. A malformed header is ignored; a call is
+never refused for it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ Format: TypeAlias = Literal["tracecontext", "b3", "b3multi"]
 Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
 
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
-_LONGEST = 512
-"""Characters of a tracestate that must be passed on; of a traceparent of a version yet to come, more than enough."""
+_MAX_CHARACTERS = 512
+"""Of a tracestate, which has to be passed on up to that length; more than enough for a traceparent of a later version."""
 _B3_TRACE = re.compile(r"[0-9a-f]{16}|[0-9a-f]{32}")
 _B3_SPAN = re.compile(r"[0-9a-f]{16}")
 _B3_SAMPLED = {"1": True, "true": True, "d": True, "0": False, "false": False}
@@ -29,25 +29,25 @@ _HEADERS: dict[Format, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """The caller's span. Both ids are 0 where a caller (B3) says only whether it wants its call recorded."""
+    """The client's span. Both ids are 0 if the client (B3) only decides whether the call is sampled."""
 
     trace_id: int
     span_id: int
     sampled: bool | None
-    """None: the caller leaves the decision to us."""
+    """None: the client leaves the decision to this server."""
     state: str = ""
-    """The tracestate as it came."""
+    """The tracestate as received."""
 
 
 class TraceHeaders:
-    """Reads the headers of `formats`; the first format that is there counts."""
+    """Reads the headers of `formats`; the first format found is used."""
 
     def __init__(self, formats: Sequence[Format]) -> None:
         self._formats = tuple(formats)
         self._wanted = frozenset(name for one in formats for name in _HEADERS[one])
 
     def parent(self, metadata: Metadata | None) -> Parent | None:
-        """None: the call begins a trace here."""
+        """None: the call begins a new trace."""
         found: dict[str, list[str]] = {}
         for name, value in metadata or ():
             if name in self._wanted and isinstance(value, str):
@@ -63,7 +63,7 @@ class TraceHeaders:
 
 def _tracecontext(found: Mapping[str, Sequence[str]]) -> Parent | None:
     given = found.get("traceparent", ())
-    if len(given) != 1 or len(given[0]) > _LONGEST:  # of several there is no telling which is right
+    if len(given) != 1 or len(given[0]) > _MAX_CHARACTERS:  # of several it is unknown which is right
         return None
     match = _TRACEPARENT.fullmatch(given[0].strip(" \t"))
     if match is None:
@@ -72,7 +72,7 @@ def _tracecontext(found: Mapping[str, Sequence[str]]) -> Parent | None:
     if version == "ff" or (version == "00" and more):
         return None
     state = ",".join(found.get("tracestate", ()))
-    return _parent(trace, span, bool(int(flags, 16) & 1), state if len(state) <= _LONGEST else "")
+    return _parent(trace, span, bool(int(flags, 16) & 1), state if len(state) <= _MAX_CHARACTERS else "")
 
 
 def _b3(found: Mapping[str, Sequence[str]]) -> Parent | None:
@@ -82,7 +82,7 @@ def _b3(found: Mapping[str, Sequence[str]]) -> Parent | None:
     if given[0] in _B3_SAMPLED:
         return Parent(0, 0, _B3_SAMPLED[given[0]])
     parts = given[0].split("-")
-    if not 2 <= len(parts) <= 4:  # the fourth is the caller's own parent, of no use here
+    if not 2 <= len(parts) <= 4:  # the fourth is the client's own parent, which is not used
         return None
     sampled = _B3_SAMPLED.get(parts[2]) if len(parts) > 2 else None
     return _b3_parent(parts[0], parts[1], sampled)

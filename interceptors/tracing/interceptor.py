@@ -1,6 +1,6 @@
-"""A call is one span in its caller's trace, and each of its stages one below it.
+"""Traces each call: one span in the client's trace, and a child for each of its stages.
 
-By the semantic conventions for RPC of OpenTelemetry 1.44: https://opentelemetry.io/docs/specs/semconv/rpc/grpc/.
+Names are OpenTelemetry's for RPC, 1.44: https://opentelemetry.io/docs/specs/semconv/rpc/grpc/.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ log = logging.getLogger("interceptors.tracing")
 
 
 class Tracing(CallInterceptor):
-    """Stands right inside of the request id, so that whatever refuses a call below does so in its trace.
+    """Placed directly inside RequestId, so that refusals by the other guards are traced.
 
-    `served`: the methods there are; the spans of calls to others share
-    one name. `exempt` are not traced: a probe every second is of no use to anybody. `formats`: of the headers read.
-    `principals`: whether spans say who called; what holds the traces may be another company's.
+    `served`: the server's methods; spans of calls to other methods share one name. `exempt`: methods that are not traced, such
+    as health checks. `formats` of the headers to read. `principals`: whether spans name the principal; traces may be stored by
+    another company.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Tracing(CallInterceptor):
         finally:
             try:
                 self._end(trace, context, call, error, allowed)
-            except Exception:  # a call that went well must not fail for its trace
+            except Exception:  # a call must not fail because of its trace
                 log.exception("the trace of a call is lost")
 
     def _begin(self, method: str, context: Context, call: Call | None) -> CallTrace:
@@ -83,7 +83,7 @@ class Tracing(CallInterceptor):
         self, trace: CallTrace, context: Context, call: Call | None, error: BaseException | None, allowed: float | None
     ) -> None:
         trace.seconds = time.perf_counter() - trace.began
-        trace.open = False  # what a task left behind does from here on is not the call's
+        trace.open = False  # stages of tasks that outlive the call are not recorded
         trace.code = final_code(context, error, allowed)
         trace.why = "sampled" if trace.span.sampled else self._sampling.kept(trace.code, trace.seconds)
         if not trace.why:

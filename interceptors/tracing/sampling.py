@@ -1,4 +1,4 @@
-"""Which calls leave a trace: a share of all, and of the others those that somebody will ask about."""
+"""Decides which calls are traced: a share of all, and of the others those that fail or are slow."""
 
 from __future__ import annotations
 
@@ -20,66 +20,66 @@ FAULTS = frozenset(
         grpc.StatusCode.DATA_LOSS,
     }
 )
-"""What counts as a server's error: https://opentelemetry.io/docs/specs/semconv/rpc/grpc/, server spans."""
+"""The codes that are a server's error: https://opentelemetry.io/docs/specs/semconv/rpc/grpc/, server spans."""
 
 _HALF = 1 << 64
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingRules:
-    """`ratio`: of the traces that begin here, 0..1, by the trace id's lower half, as the other servers of a trace decide."""
+    """`ratio`: share of the traces that begin here, 0..1, by the lower half of the trace id, so that all servers decide alike."""
 
     ratio: float = 0.1
     follow_caller: bool = True
-    """Record what the caller records. False, where strangers call: they do not decide what we pay; their ids are kept."""
+    """Sample what the client samples. False if clients are not trusted with the cost; their trace ids are used anyway."""
     keep_codes: frozenset[grpc.StatusCode] = FAULTS
-    """Calls that end so are kept whatever was decided when they began. Empty: none are."""
+    """Calls that end with one of these are kept even if they were not sampled."""
     keep_slower: float | None = None
-    """Seconds from which on a call is kept as well."""
+    """Seconds from which on a call is kept as well; None: never."""
     keep_per_second: float = 20.0
-    """Calls kept that way at most: while everything fails, the first ones say why."""
+    """Upper bound of calls kept for either reason: while everything fails, the first ones show why."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.ratio <= 1:
-            raise ValueError("the share of the calls to trace lies between 0 and 1")
+            raise ValueError("ratio has to be between 0 and 1")
         if self.keep_per_second <= 0 or (self.keep_slower is not None and self.keep_slower <= 0):
-            raise ValueError("how many calls are kept in a second, and from how many seconds on, is more than 0")
+            raise ValueError("keep_per_second and keep_slower have to be above 0")
 
 
 class Sampling:
-    """Decides twice about a call: when it begins, for the flag that goes on with it, and when its end is known."""
+    """Decides when a call begins, for the flag that is passed on, and again when it has ended."""
 
     def __init__(self, rules: SamplingRules, now: Callable[[], float] = time.monotonic) -> None:
         self._rules = rules
         self._bound = round(rules.ratio * _HALF)
         self._now = now
-        self._allowance = self._most = max(1.0, rules.keep_per_second)
+        self._allowance = self._max_allowance = max(1.0, rules.keep_per_second)
         self._at = now()
         self.withheld = 0
-        """Calls that ended in a way worth keeping, over the rate."""
+        """Calls that would have been kept, but for `keep_per_second`."""
 
     @property
     def buffers(self) -> bool:
-        """Whether a call that was not chosen may still be kept, so that its stages are to be remembered."""
+        """Whether stages of calls that are not sampled have to be recorded, because such a call may be kept."""
         return bool(self._rules.keep_codes) or self._rules.keep_slower is not None
 
     def chosen(self, trace_id: int, parent: Parent | None) -> bool:
-        """When the call begins."""
+        """Whether a call that begins is sampled."""
         if self._rules.follow_caller and parent is not None and parent.sampled is not None:
             return parent.sampled
         return trace_id % _HALF < self._bound
 
     def kept(self, code: grpc.StatusCode, seconds: float) -> str:
-        """Of a call that was not chosen, when it has ended: what it is kept for, "error" or "slow"; "" for most."""
-        slowest = self._rules.keep_slower
+        """Why a call that was not sampled is kept after all, "error" or "slow"; "" if it is not."""
+        slow = self._rules.keep_slower
         if code in self._rules.keep_codes:
             why = "error"
-        elif slowest is not None and seconds >= slowest:
+        elif slow is not None and seconds >= slow:
             why = "slow"
         else:
             return ""
         now = self._now()
-        self._allowance = min(self._most, self._allowance + (now - self._at) * self._rules.keep_per_second)
+        self._allowance = min(self._max_allowance, self._allowance + (now - self._at) * self._rules.keep_per_second)
         self._at = now
         if self._allowance < 1:
             self.withheld += 1

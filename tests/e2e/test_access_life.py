@@ -21,7 +21,8 @@ from tests.kit.guarded import Home, bearer, denied, info, with_key
 from tests.kit.oidc import OidcProvider, provider  # noqa: F401 - a fixture
 from tests.kit.postgres import Postgres, postgres, postgres_server  # noqa: F401 - fixtures
 from tests.kit.recordings import SPEECH, TRANSCRIPT, WORDS
-from tests.kit.servers import environment, launched, service, serving, until
+from tests.kit.servers import environment, launched, service, serving
+from tests.kit.waiting import eventually
 
 ALIGN = aligner_pb2.AlignRequest(config=aligner_pb2.AlignConfig(transcript=TRANSCRIPT, language="en"), audio=SPEECH)
 CLIENT = "mtls:spiffe://dev.local/client"
@@ -46,14 +47,14 @@ async def test_certificates_change_under_load(tmp_path) -> None:
         for number in range(3):
             devcerts.write(tmp_path, "server", certificates.server(home.ca))
             count = number + 1
-            await until(
+            await eventually(
                 lambda count=count: [event["event"] for event in home.events()].count("certificate_reloaded") == count, "a reload"
             )
         done.set()
         await asyncio.gather(*callers)
         assert good > 10
         (tmp_path / "server.pem").write_text("half a certifi")
-        await until(lambda: home.events()[-1]["event"] == "certificate_reload_failed", "the bad file to be noticed")
+        await eventually(lambda: home.events()[-1]["event"] == "certificate_reload_failed", "the bad file to be noticed")
         await info(old)
         async with home.connect(running) as fresh:
             await info(fresh)
@@ -66,7 +67,7 @@ async def test_a_new_client_ca_shuts_the_old_ones_out(tmp_path) -> None:
         await info(old)
         new_ca = certificates.authority()
         (tmp_path / "ca.pem").write_bytes(new_ca.certificate_pem)
-        await until(lambda: any(event["event"] == "certificate_reloaded" for event in home.events()), "the reload")
+        await eventually(lambda: any(event["event"] == "certificate_reloaded" for event in home.events()), "the reload")
         await info(old)  # a connection that is there stays
         async with home.connect(running, certificates.client(new_ca)) as fresh:
             await info(fresh)
@@ -94,10 +95,10 @@ async def test_identities_and_the_policy_file(tmp_path) -> None:
         async with home.connect(running) as channel:
             assert await denied(info(channel)) == ("PERMISSION_DENIED", "PERMISSION_DENIED")
             policy.write_text(text.replace("batch", "client"))
-            await until(lambda: any(event["event"] == "policy_changed" for event in home.events()), "the new policy")
+            await eventually(lambda: any(event["event"] == "policy_changed" for event in home.events()), "the new policy")
             await info(channel)
             policy.write_text(text.replace('["align"]', '["algin"]'))
-            await until(lambda: home.events()[-1]["event"] == "policy_reload_failed", "the bad policy to be noticed")
+            await eventually(lambda: home.events()[-1]["event"] == "policy_reload_failed", "the bad policy to be noticed")
             await info(channel)
 
 
@@ -223,4 +224,4 @@ async def test_the_database_away_refuses_no_good_key(tmp_path, postgres: Postgre
         async def let_in() -> bool:
             return await info(channel, with_key(unknown)).code() == grpc.StatusCode.OK
 
-        await until(let_in, "the database to be found again")
+        await eventually(let_in, "the database to be found again")

@@ -21,7 +21,8 @@ from tests.kit.guarded import Home, bearer, info, port_of, with_key
 from tests.kit.otlp_receiver import OtlpReceiver
 from tests.kit.recordings import SPEECH, TRANSCRIPT
 from tests.kit.scripted_engine import ScriptedEngine
-from tests.kit.servers import calling, serving, until
+from tests.kit.servers import calling, serving
+from tests.kit.waiting import eventually
 
 CONFIG = aligner_pb2.AlignConfig(transcript=TRANSCRIPT, language="en")
 ALIGN = aligner_pb2.AlignRequest(config=CONFIG, audio=SPEECH)
@@ -87,14 +88,14 @@ async def test_everybody_counted_the_same(tmp_path, lines: list[logging.LogRecor
                 seen[Code.INVALID_ARGUMENT] += 1
             engine.gate.clear()
             held = stub.Align(ALIGN, metadata=good)
-            await until(lambda: len(engine.started) == 6, "the call to be at work")
+            await eventually(lambda: len(engine.started) == 6, "the call to be at work")
             held.cancel()
             seen[Code.CANCELLED] += 1
-            await until(lambda: engine.cancelled == 1, "the server to see it cancelled")
+            await eventually(lambda: engine.cancelled == 1, "the server to see it cancelled")
             await count(stub.Align(ALIGN, metadata=good, timeout=0.5), Code.DEADLINE_EXCEEDED)
-            await until(lambda: engine.cancelled == 2, "the server to see the deadline")
+            await eventually(lambda: engine.cancelled == 2, "the server to see the deadline")
             engine.gate.set()
-            await until(lambda: len(lines) == sum(seen.values()), "a line for every call")
+            await eventually(lambda: len(lines) == sum(seen.values()), "a line for every call")
             values = await scraped(running)
         await collector.until(lambda now: len(spans(now)) == sum(seen.values()))
         traced = Counter(span.attributes["rpc.response.status_code"] for span in spans(collector))
@@ -127,7 +128,7 @@ async def test_a_slow_stage_is_named_alike_everywhere(lines: list[logging.LogRec
             finally:
                 clamav.resume()
             timing = (await call).summary.timing
-            await until(lambda: bool(lines), "the line")
+            await eventually(lambda: bool(lines), "the line")
         await collector.until(lambda now: "scan" in {span.name for span in now.spans})
         scan, whole = collector.named("scan"), collector.named("aligner.v1.Aligner/Align")
     told = {

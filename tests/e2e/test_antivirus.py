@@ -17,7 +17,8 @@ from tests.kit.guarded import Home, bearer
 from tests.kit.recordings import SPEECH, TRANSCRIPT, samples
 from tests.kit.refusals import refusal
 from tests.kit.scripted_engine import ScriptedEngine
-from tests.kit.servers import calling, serving, until
+from tests.kit.servers import calling, serving
+from tests.kit.waiting import eventually
 
 ALIGN = aligner_pb2.AlignRequest(config=aligner_pb2.AlignConfig(transcript=TRANSCRIPT, language="en"), audio=SPEECH)
 LARGEST = 12 << 20
@@ -99,7 +100,7 @@ async def test_work_on_what_turns_out_infected_is_ended(clamav: ClamdServer) -> 
         await engine.at_gate.acquire()
         clamav.resume()
         assert await reading == ("INVALID_ARGUMENT", "MALWARE_FOUND")
-        await until(lambda: engine.cancelled == 1, "the work to be ended")
+        await eventually(lambda: engine.cancelled == 1, "the work to be ended")
 
 
 async def test_what_is_infected_is_told_so_whatever_else_is_wrong_with_it(clamav: ClamdServer) -> None:  # noqa: F811
@@ -127,7 +128,7 @@ async def test_without_a_verdict_nothing_is_worked_on(clamav: ClamdServer) -> No
         async def aligned() -> bool:
             return await stub.Align(ALIGN).code() == grpc.StatusCode.OK
 
-        await until(aligned, "clamd to be found again")
+        await eventually(aligned, "clamd to be found again")
 
 
 async def test_headerless_audio_may_go_unscanned(clamav: ClamdServer) -> None:  # noqa: F811

@@ -23,7 +23,8 @@ from tests.kit.clamd_server import ClamdServer, clamav, clamd_server  # noqa: F4
 from tests.kit.daemon import free_port
 from tests.kit.guarded import Home, bearer, info, with_key
 from tests.kit.recordings import SPEECH, TRANSCRIPT
-from tests.kit.servers import ALIGNER, calling, environment, serving, until
+from tests.kit.servers import ALIGNER, calling, environment, serving
+from tests.kit.waiting import eventually
 
 ALIGN = aligner_pb2.AlignRequest(config=aligner_pb2.AlignConfig(transcript=TRANSCRIPT, language="en"), audio=SPEECH)
 METRICS = MetricsSettings(listen="127.0.0.1:0")
@@ -72,7 +73,7 @@ async def test_what_is_counted_is_what_the_callers_saw(tmp_path) -> None:
         with pytest.raises(grpc.aio.AioRpcError):
             await stub.Align(ALIGN, metadata=good, timeout=1.5)
         seen += 1
-        await until(lambda: running.engine.cancelled == 1, "the server to see that as well")
+        await eventually(lambda: running.engine.cancelled == 1, "the server to see that as well")
         running.engine.gate.set()
         await channel.unary_unary("/aligner.v1.Aligner/Nothing")(b"", metadata=good).code()
         seen += 1
@@ -80,7 +81,7 @@ async def test_what_is_counted_is_what_the_callers_saw(tmp_path) -> None:
         async def all_counted() -> bool:
             return sum((await handled(running)).values()) == seen
 
-        await until(all_counted, f"{seen} calls to be counted")
+        await eventually(all_counted, f"{seen} calls to be counted")
         values = await scraped(running)
     assert sum(values["grpc_server_started_total"].values()) == seen
     assert sum(values["aligner_auth_failures_total"].values()) == 3
@@ -107,7 +108,7 @@ async def test_several_worker_processes_make_one_set_of_numbers() -> None:
     async with serving(workers=2, decoders=2, metrics=METRICS) as running, calling(running.address) as stub:
         await asyncio.gather(*(stub.Align(ALIGN) for _ in range(calls)))
         os.kill(running.engine.pool.pids[0], signal.SIGKILL)
-        await until(lambda: running.engine.pool.restarts == 1 and len(running.engine.pool.pids) == 2, "another process")
+        await eventually(lambda: running.engine.pool.restarts == 1 and len(running.engine.pool.pids) == 2, "another process")
         await asyncio.gather(*(stub.Align(ALIGN) for _ in range(calls)))
         values = await scraped(running)
     assert values["aligner_engine_lanes"] == {(): 2}
@@ -167,7 +168,7 @@ async def test_lines_of_the_log_that_could_not_be_written_are_counted(tmp_path) 
         )
     os.close(full)
     try:
-        await until(lambda: b"ready on" in told.read_bytes() or process.returncode is not None, "the server to be ready")
+        await eventually(lambda: b"ready on" in told.read_bytes() or process.returncode is not None, "the server to be ready")
         target = told.read_text().rpartition(" ")[2].strip()
         async with calling(target) as stub:
             await stub.GetServerInfo(aligner_pb2.GetServerInfoRequest())  # which leaves a line of the log
@@ -175,7 +176,7 @@ async def test_lines_of_the_log_that_could_not_be_written_are_counted(tmp_path) 
         async def counted() -> bool:
             return (await scraped_at(f"127.0.0.1:{port}"))["aligner_telemetry_dropped_total"]["log",] > 0
 
-        await until(counted, "lost lines to be counted")
+        await eventually(counted, "lost lines to be counted")
     finally:
         process.kill()
         await process.wait()

@@ -16,8 +16,9 @@ from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
 from tests.kit import recordings
 from tests.kit.recordings import WORDS
-from tests.kit.servers import Command, connect, gone, launched, listening, until
+from tests.kit.servers import Command, connect, gone, launched, listening
 from tests.kit.uploads import chunks, config, finish, reached, send
+from tests.kit.waiting import eventually
 
 LOOPBACK = ("--profile", "dev", "--listen", "127.0.0.1:0")
 QUICK = {"ALIGNER_SERVER__DRAIN_DELAY": "0"}
@@ -52,7 +53,7 @@ async def test_a_signal_lets_everything_in_flight_finish(command, number):
         await aligning.done_writing()
         await reached(aligning, pb.Progress.STAGE_ALIGNING)
         command.process.send_signal(number)
-        await until(lambda: not listening(target), "new connections to be refused")
+        await eventually(lambda: not listening(target), "new connections to be refused")
         assert command.process.returncode is None
         await send(uploading, parts[1:])
         answers = await asyncio.gather(finish(uploading), _rest(aligning))
@@ -88,7 +89,7 @@ async def test_a_second_signal_does_not_wait(tmp_path):
         workers = command.children()
         async with an_open_upload(target) as call:
             command.process.terminate()
-            await until(lambda: not listening(target), "the first signal to be heard")
+            await eventually(lambda: not listening(target), "the first signal to be heard")
             assert command.process.returncode is None
             command.process.terminate()
             await check_left_in_order(command, workers)
@@ -102,7 +103,7 @@ async def test_a_second_signal_ends_the_delay_too(tmp_path, number):
         workers = command.children()
         async with an_open_upload(target):
             command.process.send_signal(number)
-            await until(lambda: "draining" in command.log, "the first signal to be heard")
+            await eventually(lambda: "draining" in command.log, "the first signal to be heard")
             command.process.send_signal(number)
             await check_left_in_order(command, workers)
 
@@ -118,7 +119,7 @@ async def test_the_grace_ends(tmp_path):
 
 
 async def test_a_signal_while_the_models_load(command):
-    await until(lambda: bool(command.children()), "the workers to be started")
+    await eventually(lambda: bool(command.children()), "the workers to be started")
     workers = command.children()
     command.process.terminate()
     await check_left_in_order(command, workers)

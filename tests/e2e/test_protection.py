@@ -23,7 +23,8 @@ from tests.kit.recordings import SPEECH, TRANSCRIPT, samples, silence_flac
 from tests.kit.redis_server import RedisServer, redis_server  # noqa: F401 - a fixture
 from tests.kit.refusals import refusal
 from tests.kit.scripted_engine import ScriptedEngine
-from tests.kit.servers import calling, connect, service, serving, until
+from tests.kit.servers import calling, connect, service, serving
+from tests.kit.waiting import eventually, loop_turns
 
 CONFIG = aligner_pb2.AlignConfig(transcript=TRANSCRIPT, language="en")
 ALIGN = aligner_pb2.AlignRequest(config=CONFIG, audio=SPEECH)
@@ -112,7 +113,7 @@ async def test_a_stream_is_stopped_when_its_quota_is_spent(tmp_path) -> None:
         while True:
             yield second
             sent += 1
-            await asyncio.sleep(0)
+            await loop_turns()
 
     headerless = {"encoding": AudioEncoding.LINEAR16, "sample_rate_hz": 16_000}
     async with serving(engine=ScriptedEngine(), quota=limits) as running, AsyncAligner(running.address) as aligner:
@@ -133,7 +134,7 @@ async def test_calls_in_flight(tmp_path) -> None:
     engine.gate.clear()
     async with serving(engine=engine, quota=limits) as running, calling(running.address) as stub:
         held = [asyncio.ensure_future(stub.Align(ALIGN)) for _ in range(2)]
-        await until(lambda: len(engine.started) == 2, "both calls to be at work")
+        await eventually(lambda: len(engine.started) == 2, "both calls to be at work")
         error, failure = await refused(stub.Align(ALIGN))
         assert failure.violations[0].quota_metric == "calls_in_flight"
         assert refusal(error).retry_seconds == 1.0
@@ -142,7 +143,7 @@ async def test_calls_in_flight(tmp_path) -> None:
         async def let_in() -> bool:
             return await stub.GetServerInfo(aligner_pb2.GetServerInfoRequest()).code() == grpc.StatusCode.OK
 
-        await until(let_in, "the place to be free")
+        await eventually(let_in, "the place to be free")
         engine.gate.set()
         assert (await held[1]).words
 
@@ -199,7 +200,7 @@ async def test_an_overloaded_server_refuses_at_once_and_stays_healthy() -> None:
         calls = [stub.Align(ALIGN) for _ in range(40)]
         codes: list[grpc.StatusCode] = []
         waiting = [asyncio.ensure_future(call.code()) for call in calls]
-        await until(lambda: sum(one.done() for one in waiting) >= 30, "the rest to be refused")
+        await eventually(lambda: sum(one.done() for one in waiting) >= 30, "the rest to be refused")
         async with connect(running.address) as channel:
             check = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
             assert (await check).status == health_pb2.HealthCheckResponse.SERVING
@@ -225,7 +226,7 @@ async def test_an_address_that_does_nothing_but_fail_is_blocked(tmp_path) -> Non
         assert 0 < told.retry_seconds <= 30
         check = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
         assert (await check).status == health_pb2.HealthCheckResponse.SERVING
-        await until(lambda: any(event["event"] == "peer_blocked" for event in home.events()), "the record of the block")
+        await eventually(lambda: any(event["event"] == "peer_blocked" for event in home.events()), "the record of the block")
 
 
 async def test_shadow_mode_blocks_nobody(tmp_path) -> None:
@@ -235,7 +236,7 @@ async def test_shadow_mode_blocks_nobody(tmp_path) -> None:
         for _ in range(6):
             await refused(info(channel, bearer("nobody")))
         await info(channel, bearer(home.forge.token()))
-        await until(lambda: any(event["event"] == "peer_would_block" for event in home.events()), "the record")
+        await eventually(lambda: any(event["event"] == "peer_would_block" for event in home.events()), "the record")
 
 
 async def test_a_bad_quota_file_stops_the_start_and_a_bad_change_does_not(tmp_path) -> None:
@@ -247,11 +248,11 @@ async def test_a_bad_quota_file_stops_the_start_and_a_bad_change_does_not(tmp_pa
     home = Home(tmp_path / "home", methods=("jwt",), mtls=False)
     async with home.serving(quota=quotas(tmp_path, good)) as running, home.connect(running) as channel:
         (tmp_path / "quotas.toml").write_text(bad)
-        await until(lambda: any(event["event"] == "policy_reload_failed" for event in home.events()), "the bad file")
+        await eventually(lambda: any(event["event"] == "policy_reload_failed" for event in home.events()), "the bad file")
         await info(channel, bearer(home.forge.token()))
         (tmp_path / "quotas.toml").write_text(good.replace("100", "1"))
-        await until(lambda: any(event["event"] == "policy_changed" for event in home.events()), "the new file")
-        await until(lambda: _refuses(channel, home), "the new limit")
+        await eventually(lambda: any(event["event"] == "policy_changed" for event in home.events()), "the new file")
+        await eventually(lambda: _refuses(channel, home), "the new limit")
 
 
 async def _refuses(channel: grpc.aio.Channel, home: Home) -> bool:

@@ -31,7 +31,8 @@ from tests.kit import qwen_material, recordings, refusals, uploads
 from tests.kit.qwen_material import LANGUAGES
 from tests.kit.qwen_reference import Reference
 from tests.kit.refusals import Refusal, refusal
-from tests.kit.servers import Command, calling, connect, launched, service, serving, until
+from tests.kit.servers import Command, calling, connect, launched, service, serving
+from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -192,7 +193,7 @@ async def test_not_serving_until_it_is_loaded(qwen: QwenSettings, monkeypatch: p
     monkeypatch.setattr(checkpoint, "load", load)
     running = service(qwen=qwen)
     starting = asyncio.create_task(running.start())
-    await until(loading.is_set, "the model to be loaded")
+    await eventually(loading.is_set, "the model to be loaded")
     async with connect(running.address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         assert (await stub.Check(health())).status == NOT_SERVING

@@ -19,7 +19,8 @@ from tests.kit.guarded import Home, bearer, denied, info, with_key
 from tests.kit.recordings import SPEECH, TRANSCRIPT
 from tests.kit.redis_server import PASSWORD, RedisServer, redis_server  # noqa: F401 - a fixture
 from tests.kit.scripted_engine import ScriptedEngine
-from tests.kit.servers import calling, service, serving, until
+from tests.kit.servers import calling, service, serving
+from tests.kit.waiting import eventually
 
 METRICS = MetricsSettings(listen="127.0.0.1:0")
 
@@ -44,7 +45,7 @@ async def becomes(server: Service, check: str, state: str) -> dict[str, str]:
         last.update(findings[check])
         return findings[check]["state"] == state
 
-    await until(found, f"{check} to be {state}; it is {last}")
+    await eventually(found, f"{check} to be {state}; it is {last}")
     return last
 
 
@@ -58,7 +59,7 @@ async def test_the_store_of_the_quotas_goes_and_comes_back(tmp_path, redis_serve
         await info(channel, bearer(home.forge.token()))  # which finds out, and is answered
         away = await becomes(running, "redis", "warn")
         assert away["said"] == f"redis://127.0.0.1:{redis_server.port}/0 cannot be reached"
-        assert "each server counts its share by itself" in away["hint"]
+        assert "each server counts its own share" in away["hint"]
         redis_server.start()
         await becomes(running, "redis", "ok")
         _, findings = await asked(running)
@@ -75,7 +76,7 @@ async def test_the_scanner_goes_and_comes_back(clamav: ClamdServer) -> None:  # 
         clamav.kill()
         config = aligner_pb2.AlignConfig(transcript=TRANSCRIPT, language="en")
         await stub.Align(aligner_pb2.AlignRequest(config=config, audio=SPEECH))  # which finds out, and passes
-        assert (await becomes(running, "clamd", "warn"))["hint"] == "is it up? Until it is, uploads pass unscanned"
+        assert (await becomes(running, "clamd", "warn"))["hint"] == "is it up? Until it answers, uploads pass unscanned"
         clamav.start()
         await becomes(running, "clamd", "ok")
 
@@ -97,7 +98,7 @@ async def test_a_server_that_loads_its_models_is_not_ready() -> None:
     loading = service(metrics=METRICS, engine=engine)
     starting = asyncio.create_task(loading.start())
     try:
-        await until(lambda: bool(loading.metrics_address), "the port of the metrics to open")
+        await eventually(lambda: bool(loading.metrics_address), "the port of the metrics to open")
         status, findings = await asked(loading)
         assert (status, findings["server"]["said"]) == (503, "it is NOT_SERVING")
         engine.warm.set()
@@ -119,7 +120,7 @@ async def test_the_database_of_keys_goes_and_comes_back(tmp_path) -> None:
         (tmp_path / "keys.db").rename(tmp_path / "elsewhere.db")
         await denied(info(channel, with_key(api_key.new("alk"))))  # nobody has seen it, so the database is asked
         away = await becomes(running, "keys", "fail")
-        assert "keys that are known go on" in away["hint"]
+        assert "known keys stay valid" in away["hint"]
         await info(channel, with_key(key))
         (tmp_path / "elsewhere.db").rename(tmp_path / "keys.db")
         await becomes(running, "keys", "ok")
@@ -139,7 +140,7 @@ async def test_a_server_that_drains_is_not_ready() -> None:
         async def not_ready() -> bool:
             return (await asked(draining))[0] == 503
 
-        await until(not_ready, "the drain to show")
+        await eventually(not_ready, "the drain to show")
         engine.gate.set()
         await call
         await ending

@@ -18,8 +18,9 @@ from aligner_svc.config.limits import Limits
 from aligner_svc.server import StartError
 from tests.kit.recordings import SPEECH, TRANSCRIPT, WORDS
 from tests.kit.scripted_engine import ScriptedEngine
-from tests.kit.servers import WAIT_TIMEOUT, connect, gone, listening, service, serving, until
+from tests.kit.servers import connect, gone, listening, service, serving
 from tests.kit.uploads import chunks, config, reached, send
+from tests.kit.waiting import WAIT_TIMEOUT, eventually
 
 SERVICE = "aligner.v1.Aligner"
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -35,7 +36,7 @@ async def test_health_from_the_first_moment_to_the_last():
     engine.warm.clear()
     server = service(engine=engine)
     starting = asyncio.create_task(server.start())
-    await until(lambda: bool(server.address), "the server to listen")
+    await eventually(lambda: bool(server.address), "the server to listen")
     async with connect(server.address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         watches = [aiter(stub.Watch(health(name), wait_for_ready=True)) for name in ("", SERVICE)]
@@ -80,7 +81,7 @@ async def test_health_of_a_service_that_is_not_here(server):
 async def test_a_call_before_the_models_are_loaded_waits_for_them():
     server = service()
     starting = asyncio.create_task(server.start())
-    await until(lambda: bool(server.address), "the server to listen")
+    await eventually(lambda: bool(server.address), "the server to listen")
     async with connect(server.address) as channel:
         request = pb.AlignRequest(config=pb.AlignConfig(transcript=TRANSCRIPT, language="en"), audio=SPEECH)
         response = await AlignerStub(channel).Align(request, wait_for_ready=True)
@@ -138,9 +139,9 @@ async def test_drain_lets_a_call_finish_and_takes_no_other():
         await engine.at_gate.acquire()
         await engine.at_gate.acquire()
         draining = asyncio.create_task(server.drain())
-        await until(lambda: not listening(server.address), "new connections to be refused")
+        await eventually(lambda: not listening(server.address), "new connections to be refused")
         # A call that crosses the GOAWAY on its way may end as anything.
-        await until(lambda: late.get_state() is not grpc.ChannelConnectivity.READY, "the open connection to hear of it")
+        await eventually(lambda: late.get_state() is not grpc.ChannelConnectivity.READY, "the open connection to hear of it")
         with pytest.raises(grpc.RpcError) as error:
             await AlignerStub(late).GetServerInfo(pb.GetServerInfoRequest())
         assert error.value.code() is grpc.StatusCode.UNAVAILABLE

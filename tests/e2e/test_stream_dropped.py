@@ -14,8 +14,9 @@ from aligner_svc.server import Service
 from tests.kit import recordings
 from tests.kit.recordings import SPEECH, WORDS
 from tests.kit.scripted_engine import ScriptedEngine
-from tests.kit.servers import calling, serving, until
+from tests.kit.servers import calling, serving
 from tests.kit.uploads import Stage, chunks, config, reached, send, stream
+from tests.kit.waiting import eventually
 
 ONE = StreamSettings(concurrent=1)
 
@@ -89,7 +90,7 @@ async def test_cancelled_while_being_aligned(stub, engine):
     await reached(call, Stage.STAGE_ALIGNING)
     await engine.at_gate.acquire()
     call.cancel()
-    await until(lambda: engine.cancelled == 1, "the engine to hear of it")
+    await eventually(lambda: engine.cancelled == 1, "the engine to hear of it")
     engine.gate.set()
     await check_alive(stub, engine)
 
@@ -102,7 +103,7 @@ async def test_the_deadline_passes_while_being_aligned(stub, engine):
     with pytest.raises(grpc.RpcError) as error:
         await reached(call, Stage.STAGE_UNSPECIFIED)
     assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    await until(lambda: engine.cancelled == len(engine.started), "the engine to hear of it")
+    await eventually(lambda: engine.cancelled == len(engine.started), "the engine to hear of it")
     engine.gate.set()
     await check_alive(stub, engine)
 
@@ -128,7 +129,7 @@ async def test_a_unary_call_is_cancelled_too(stub, engine):
     call = stub.Align(pb.AlignRequest(config=config().config, audio=SPEECH))
     await engine.at_gate.acquire()
     call.cancel()
-    await until(lambda: engine.cancelled == 1, "the engine to hear of it")
+    await eventually(lambda: engine.cancelled == 1, "the engine to hear of it")
 
 
 @pytest.mark.parametrize("how", ["cancelled", "disconnected"])

@@ -11,8 +11,8 @@ import pytest_asyncio
 
 from tests.kit.guarded import Home, bearer, info, with_key
 from tests.kit.refusals import refusal
-from tests.kit.servers import until
 from tests.kit.token_forge import ACCEPTED, ATTACKS, Accepted, Attack
+from tests.kit.waiting import eventually
 
 TOLD = ("UNAUTHENTICATED", "CREDENTIALS_INVALID", "the credential is not accepted")
 EXPIRED = ("UNAUTHENTICATED", "TOKEN_EXPIRED", "the credential has expired")
@@ -89,7 +89,7 @@ async def test_replay_of_a_revoked_key(sides: Sides) -> None:
     async def noticed() -> bool:
         return await info(channel, with_key(key), ("x-request-id", "revoked")).code() == grpc.StatusCode.UNAUTHENTICATED
 
-    await until(noticed, "the key to be refused")
+    await eventually(noticed, "the key to be refused")
     [line] = await home.events_of("revoked")
     assert (line["event"], line["check"], line["principal"]) == ("key_used_after_revocation", "key_revoked", f"key:{key.id}")
     good = other.reveal()

@@ -16,7 +16,8 @@ from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.workers import WorkerPool
 from tests.kit.recordings import SPEECH, TRANSCRIPT, repeated
 from tests.kit.refusals import check, refusal
-from tests.kit.servers import calling, serving, until
+from tests.kit.servers import calling, serving
+from tests.kit.waiting import eventually
 
 
 def request(audio: bytes = SPEECH, transcript: str = TRANSCRIPT) -> pb.AlignRequest:
@@ -38,7 +39,7 @@ async def stopped(pool: WorkerPool) -> AsyncIterator[list[int]]:
 
 
 async def whole(pool: WorkerPool, without: int) -> None:
-    await until(lambda: len(pool.pids) == pool.size and without not in pool.pids, "the pool to be whole again")
+    await eventually(lambda: len(pool.pids) == pool.size and without not in pool.pids, "the pool to be whole again")
 
 
 def pool_of(server, name: str) -> WorkerPool:
@@ -57,7 +58,7 @@ async def test_a_call_outlives_the_process_it_is_given_to(server, stub, name):
     restarts = pool.restarts
     async with stopped(pool) as pids:
         calls = [asyncio.create_task(_align(stub)) for _ in range(pool.size + 1)]
-        await until(lambda: _queued(server, name) == 1, "a call for every process, and one in the queue")
+        await eventually(lambda: _queued(server, name) == 1, "a call for every process, and one in the queue")
         os.kill(pids[0], signal.SIGKILL)
     assert [response.words for response in await asyncio.gather(*calls)] == [expected] * len(calls)
     await whole(pool, pids[0])
@@ -84,7 +85,7 @@ async def _kill_a_busy_one(pool: WorkerPool, before: dict[int, int]) -> int:
     def busy() -> list[int]:
         return [pid for pid, ticks in _ticks(pool).items() if ticks > before.get(pid, ticks) + 1]
 
-    await until(lambda: bool(busy()), "a process to be at work")
+    await eventually(lambda: bool(busy()), "a process to be at work")
     victim = busy()[0]
     os.kill(victim, signal.SIGKILL)
     return victim
@@ -115,7 +116,7 @@ async def test_a_call_that_kills_its_process_twice_is_given_back():
         call = asyncio.create_task(_align(stub, long))
         for _ in range(2):
             victim = await _kill_a_busy_one(pool, before)
-            await until(lambda victim=victim: bool(set(pool.pids) - {victim}), "another in its place")
+            await eventually(lambda victim=victim: bool(set(pool.pids) - {victim}), "another in its place")
             before = _ticks(pool)
         with pytest.raises(grpc.RpcError) as error:
             await call

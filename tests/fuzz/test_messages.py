@@ -8,7 +8,7 @@ from typing import Final
 
 import grpc
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
@@ -92,18 +92,9 @@ uploads = st.one_of(
     ),
 )
 
-# hypothesis drives from outside of an event loop, so the server has one of its own that runs while a call does
-CAREFUL: Final = settings(
-    max_examples=100,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-
 
 class Guarded:
-    """A whole server with a scripted engine, and the event loop it runs on."""
+    """A whole server with a scripted engine, and the event loop it runs on: hypothesis calls tests outside of one."""
 
     def __init__(self) -> None:
         self.runner = asyncio.Runner()
@@ -160,7 +151,6 @@ def check_words(words: list[pb.Word], transcript: str) -> None:
         assert word.start_ms <= word.end_ms
 
 
-@CAREFUL
 @given(config=st.one_of(configs, plausible), content=audio)
 def test_any_config_with_any_audio(guarded: Guarded, config: pb.AlignConfig, content: bytes) -> None:
     answer = guarded.align(pb.AlignRequest(config=config, audio=content))
@@ -171,7 +161,6 @@ def test_any_config_with_any_audio(guarded: Guarded, config: pb.AlignConfig, con
         assert answer.summary.audio_ms <= LIMITS.audio_seconds * 1000
 
 
-@CAREFUL
 @given(upload=uploads)
 def test_any_messages_in_any_order(guarded: Guarded, upload: list[pb.StreamAlignRequest]) -> None:
     answer = guarded.stream(upload)
@@ -184,7 +173,7 @@ def test_any_messages_in_any_order(guarded: Guarded, upload: list[pb.StreamAlign
     check_words(words, upload[0].config.transcript + "".join(request.transcript for request in upload))
 
 
-@settings(CAREFUL, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.binary(max_size=400))
 def test_any_bytes_for_a_message(guarded: Guarded, data: bytes) -> None:
     """Past the generated stub: what is no protobuf, and what is one with fields nobody has heard of."""

@@ -20,7 +20,7 @@ from tests.hostile.corpus import CORPUS
 from tests.hostile.good import FORMATS, good
 from tests.hostile.hostile import ANY, DECODED, REFUSALS, Hostile
 from tests.kit.peak_memory import peak_memory
-from tests.kit.servers import until
+from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -47,7 +47,7 @@ async def decoder() -> AsyncIterator[Decoder]:
 async def outcome(decoder: Decoder, audio: bytes, encoding: Encoding = Encoding.CONTAINER) -> tuple[str, str]:
     """DECODED or the reason, and what the caller is told; anything but an answer or a refusal fails the test."""
     rate = 0 if encoding is Encoding.CONTAINER else 16_000
-    await until(lambda: bool(decoder.pool.pids), "a decoder that was killed to come back")
+    await eventually(lambda: bool(decoder.pool.pids), "a decoder that was killed to come back")
     try:
         decoded = await decoder.decode(audio, encoding, rate)
     except InvalidArgumentError as refused:
@@ -59,7 +59,7 @@ async def outcome(decoder: Decoder, audio: bytes, encoding: Encoding = Encoding.
 
 async def check(decoder: Decoder, case: Hostile) -> None:
     audio = case.make()
-    await until(lambda: bool(decoder.pool.pids), "a decoder that was killed to come back")
+    await eventually(lambda: bool(decoder.pool.pids), "a decoder that was killed to come back")
     pids, forgotten = decoder.pool.pids, forget_peak(decoder)
     found, message = await outcome(decoder, audio, case.encoding)
     assert found in case.outcomes, message

@@ -27,8 +27,9 @@ from interceptors.auth.api_keys.store import KeyRecord
 from tests.kit import certificates
 from tests.kit.refusals import refusal
 from tests.kit.scripted_engine import ScriptedEngine
-from tests.kit.servers import serving, until
+from tests.kit.servers import serving
 from tests.kit.token_forge import Forge, base64url
+from tests.kit.waiting import eventually
 
 METHODS = ("mtls", "jwt", "api_key")
 _OPTIONS = (("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1))
@@ -124,7 +125,7 @@ class Home:
         def found() -> list[dict[str, str]]:
             return [event for event in self.events() if event.get("request_id") == request_id]
 
-        await until(lambda: len(found()) >= count, f"{count} audit lines of {request_id}")
+        await eventually(lambda: len(found()) >= count, f"{count} audit lines of {request_id}")
         return found()
 
 

@@ -14,7 +14,8 @@ import httpx
 import pytest_asyncio
 
 from tests.kit.npm import install
-from tests.kit.servers import WAIT_TIMEOUT, environment
+from tests.kit.servers import environment
+from tests.kit.waiting import WAIT_TIMEOUT
 
 HERE = Path(__file__).parent.parent / "oidc"
 AUDIENCE = "aligner"

@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -23,10 +23,9 @@ from aligner_svc.config.security import AuditSettings, AuthSettings, JwtSettings
 from aligner_svc.config.telemetry import MetricsSettings, TracingSettings
 from aligner_svc.engines.base import Engine
 from aligner_svc.server import Service
+from tests.kit.waiting import WAIT_TIMEOUT, eventually
 
 ALIGNER = Path(sys.executable).with_name("aligner")
-WAIT_TIMEOUT = 60.0
-"""Seconds anything may take before a test gives up: far more than it needs."""
 
 _READY = re.compile(rb"aligner-svc ready on (\S+:\d+)")
 # A proxy from the environment has no business on loopback; every channel has a connection of its own.
@@ -47,19 +46,6 @@ async def calling(target: str) -> AsyncIterator[AlignerStub]:
     """The generated stub over a connection of its own."""
     async with connect(target) as channel:
         yield AlignerStub(channel)
-
-
-async def until(condition: Callable[[], bool | Awaitable[bool]], what: str) -> None:
-    """Wait for what is about to happen; fails, and says for what, when it does not."""
-    try:
-        async with asyncio.timeout(WAIT_TIMEOUT):
-            while True:
-                met = condition()
-                if met if isinstance(met, bool) else await met:
-                    return
-                await asyncio.sleep(0.005)
-    except TimeoutError:
-        raise AssertionError(f"waited {WAIT_TIMEOUT:g} s in vain: {what}") from None
 
 
 def service(
@@ -151,7 +137,7 @@ class Command:
 
     async def ready(self) -> str:
         """HOST:PORT, once the server says that it is ready."""
-        await until(lambda: self._target() is not None or self.process.returncode is not None, "the server to be ready")
+        await eventually(lambda: self._target() is not None or self.process.returncode is not None, "the server to be ready")
         target = self._target()
         assert target is not None, f"the server ended with {self.process.returncode}:\n{self.log}"
         return target
@@ -194,7 +180,7 @@ async def launched(folder: Path, *arguments: str, **variables: str) -> AsyncIter
 
 async def gone(pids: Sequence[int]) -> None:
     """Wait until none of the processes runs any more."""
-    await until(lambda: not any(_state(pid) not in "ZX" for pid in pids), f"processes {pids} to end")
+    await eventually(lambda: not any(_state(pid) not in "ZX" for pid in pids), f"processes {pids} to end")
 
 
 def _processes() -> list[int]:

@@ -7,33 +7,32 @@ import logging
 import os
 import stat
 import sys
-import threading
 import time
-from collections import deque
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
 
 from aligner_svc.config.security import AuditSettings
 from aligner_svc.errors import StartError
+from aligner_svc.telemetry.logs.event import rfc3339
+from aligner_svc.telemetry.writer_thread import OutputStream, WriterThread
 from interceptors.calls.security_event import SecurityEvent
 
 log = logging.getLogger("aligner_svc.telemetry.audit")
 
 DROPPED = "audit_dropped"
-"""The event that stands for `count` others, for which there was no room while nothing could be written."""
+"""The event that stands for `count` others, dropped because nothing could be written and the queue was full."""
 
-_WAITING = 10_000
+_MAX_WAITING = 10_000
 """Events that wait for a slow disk: a few MB."""
 _BATCH = 256
-_FIELD = 512
+_MAX_FIELD = 512
 """Characters of a field: callers choose some of them."""
 _RETRY = 1.0
 """Seconds between attempts to write what could not be written."""
-_COMPLAIN = 60.0
-"""Seconds between complaints in the server's log: a full disk is not fought with more lines."""
-_WAIT_TIMEOUT = 5.0
+_COMPLAIN_EVERY = 60.0
+"""Seconds between two messages about the same problem in the server's log: more lines do not help a full disk."""
+_CLOSE_TIMEOUT = 5.0
 """Seconds `close` waits for what is still to be written."""
 _MODE = 0o640
 _FIELDS = ("event", "check", "principal", "request_id", "peer", "method", "user_agent", "detail")
@@ -46,14 +45,13 @@ class AuditError(StartError):
 def open_audit(settings: AuditSettings, *, stream: TextIO | None = None) -> AuditLog:
     """The log the settings name, else `stream`, else stdout.
 
-    Raises AuditError: a server that cannot leave a record does not start. One that runs goes on (see AuditLog).
+    Raises AuditError: a server that cannot keep an audit log does not start. A running one continues (see AuditLog).
     """
     try:
         return AuditLog(settings.file, stream=stream)
     except OSError as error:
-        reason = (error.strerror or "input/output error").lower()
         raise AuditError(
-            f"the audit log {settings.file} cannot be opened: {reason}; "
+            f"the audit log {settings.file} cannot be opened: {_reason(error)}; "
             "its directory has to exist and this process has to be allowed to write there (setting audit.file)"
         ) from None
 
@@ -61,8 +59,8 @@ def open_audit(settings: AuditSettings, *, stream: TextIO | None = None) -> Audi
 class AuditLog:
     """Written by a thread of its own: `record` neither blocks nor raises, whatever the disk does.
 
-    What cannot be written waits and is tried again, 10,000 events at most. Beyond that events are lost and their number is
-    logged (DROPPED): calls are still decided, refusing everybody for a full disk would make filling it an attack.
+    What cannot be written waits and is tried again, 10,000 events at most. Further events are lost and their number is
+    logged (DROPPED); calls continue, because refusing all of them for a full disk would make filling it an attack.
     Lines reach the operating system at once and are not synced: they survive the process, not a power failure.
     """
 
@@ -71,91 +69,65 @@ class AuditLog:
         self._now = now
         self._out = _File(file) if file is not None else _Stream(stream or sys.stdout)
         self._name = str(file or "stream")
-        self._waiting: deque[tuple[float, SecurityEvent]] = deque()
-        self._changed = threading.Condition()
-        self._closed = threading.Event()
-        self._dropped = 0
-        self._unreported = 0
         self._complained: dict[str, float] = {}
-        # A daemon: a stream that nobody reads must not keep the process from leaving.
-        self._thread = threading.Thread(target=self._write, name="audit", daemon=True)
-        self._thread.start()
+        self._reported = 0
+        self._writer: WriterThread[tuple[float, SecurityEvent]] = WriterThread(
+            "audit", self._write, batch=self._out.batch, max_items=_MAX_WAITING
+        )
 
     @property
     def dropped(self) -> int:
-        """Events that were lost, since the start."""
-        return self._dropped
+        """Events lost since the start."""
+        return self._writer.dropped
 
     def record(self, event: SecurityEvent) -> None:
-        """From any thread. The line follows; after `close` there is none."""
-        with self._changed:
-            closed = self._closed.is_set()
-            if len(self._waiting) < _WAITING and not closed:
-                self._waiting.append((self._now(), event))
-                self._changed.notify()
-                return
-            self._dropped += 1
-            self._unreported += 1
-        self._complain("events are lost: it is closed" if closed else "events are lost: they come faster than they are written")
+        """Queue the event, from any thread. Events recorded after `close` are lost."""
+        if not self._writer.put((self._now(), event)):
+            why = "it is closed" if self._writer.closing else "they come faster than they are written"
+            self._complain(f"events are lost: {why}")
 
-    def close(self) -> None:
-        """Writes what waits, for 5 seconds at most. Idempotent."""
-        with self._changed:
-            self._closed.set()
-            self._changed.notify()
-        self._thread.join(_WAIT_TIMEOUT)
+    def close(self) -> bool:
+        """Write what waits, for 5 seconds at most. Returns whether the thread has ended. Idempotent."""
+        ended = self._writer.close(_CLOSE_TIMEOUT)
+        if ended:
+            self._out.close()
+        return ended
 
-    def _write(self) -> None:
-        lines: list[bytes] = []
-        while True:
-            if not lines:
-                lines = self._next()
-            if not lines:
-                self._out.close()
-                return
-            last_try = self._closed.is_set()
+    def _write(self, events: Sequence[tuple[float, SecurityEvent]]) -> None:
+        lines = [_line(at, event) for at, event in events]
+        refused = self._writer.refused
+        # Reported once there is room again, not for every event that finds none.
+        if refused > self._reported and self._writer.waiting <= _MAX_WAITING // 2:
+            lines.append(_dump({"time": rfc3339(self._now()), "event": DROPPED, "count": refused - self._reported}))
+            self._reported = refused
+        while lines:
+            last_attempt = self._writer.closing
             try:
                 self._out.write(lines)
             except OSError as error:
-                self._complain(f"not written: {(error.strerror or 'input/output error').lower()}; trying again")
-                if last_try:
-                    self._lose(len(lines) + len(self._waiting))
-                    self._out.close()
+                self._complain(f"not written: {_reason(error)}; trying again")
+                if last_attempt:
+                    self._lose(len(lines) + self._writer.clear())
                     return
-                self._closed.wait(_RETRY)
-            except Exception:  # a stream closed under us, or a bug: the thread goes on with what comes behind this batch
+                self._writer.pause(_RETRY)
+            except Exception:  # the stream was closed, or a bug: continue with the next batch
                 log.exception("audit log %s", self._name)
                 self._lose(len(lines))
-                lines = []
-
-    def _next(self) -> list[bytes]:
-        """The next lines; waits for them; none when closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed.is_set())
-            count = min(len(self._waiting), self._out.batch)
-            taken = [self._waiting.popleft() for _ in range(count)]
-            # Told once there is room again, not for every event that finds none.
-            unreported = self._unreported if len(self._waiting) <= _WAITING // 2 else 0
-            self._unreported -= unreported
-        lines = [_line(at, event) for at, event in taken]
-        if unreported:
-            lines.append(_dump({"time": _rfc3339(self._now()), "event": DROPPED, "count": unreported}))
-        return lines
+                return
 
     def _lose(self, count: int) -> None:
-        with self._changed:
-            self._dropped += count
+        self._writer.lost += count
         log.error("audit log %s: %d lines are lost", self._name, count)
 
     def _complain(self, what: str) -> None:
         now = time.monotonic()
-        if now - self._complained.get(what, -_COMPLAIN) >= _COMPLAIN:
+        if now - self._complained.get(what, -_COMPLAIN_EVERY) >= _COMPLAIN_EVERY:
             self._complained[what] = now
             log.error("audit log %s: %s", self._name, what)
 
 
 class _File:
-    """Appends whole lines, several processes at a time; follows the name when the file is rotated away.
+    """Appends whole lines, several processes at a time; reopens the file by name after a rotation.
 
     `write` removes from its list what is written, and raises OSError with the rest in it.
     """
@@ -171,7 +143,7 @@ class _File:
     def write(self, lines: list[bytes]) -> None:
         fd = self._reopened()
         while lines:
-            # One write for all of them: with O_APPEND nobody else's lines get in between.
+            # One write for all of them: with O_APPEND no other process's lines get in between.
             data = (b"\n" if self._torn else b"") + b"".join(lines)
             before = len(data) - sum(map(len, lines))
             written = os.write(fd, data)
@@ -179,7 +151,7 @@ class _File:
             left = written - before
             while lines and left >= len(lines[0]):
                 left -= len(lines.pop(0))
-            # A line that was cut is written again whole, on a line of its own: meanwhile others may have appended.
+            # A line that was cut is written again whole, on a line of its own: others may have appended meanwhile.
             self._torn = self._torn or left > 0
 
     def close(self) -> None:
@@ -188,7 +160,7 @@ class _File:
             self._fd = None
 
     def _reopened(self) -> int:
-        """The file that has the name now: rotation renames it away, or somebody removed it."""
+        """The file that has the name now: a rotation may have renamed or removed the one that is open."""
         if self._fd is not None:
             mine = os.fstat(self._fd)
             try:
@@ -201,7 +173,7 @@ class _File:
         return self._open()
 
     def _open(self) -> int:
-        # Without waiting: for a named pipe that nobody reads, open would never return.
+        # Non-blocking: opening a named pipe without a reader would never return.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
         self._fd = fd = os.open(self._path, flags, _MODE)
         os.set_blocking(fd, True)
@@ -210,34 +182,25 @@ class _File:
 
 
 class _Stream:
-    """By its descriptor where it has one: a thread stuck in a TextIO keeps its lock, which ends the interpreter with an abort."""
+    """As _File, for a stream that is not closed here."""
 
     batch = 1
     """A pipe takes up to 4 KiB in one piece; more could be torn by what others print."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        try:
-            self._fd: int | None = stream.fileno()
-        except (OSError, ValueError, AttributeError):
-            self._fd = None
+        self._out = OutputStream(stream)
 
     def write(self, lines: list[bytes]) -> None:
-        if self._fd is None:
-            self._stream.write(b"".join(lines).decode("ascii"))
-            self._stream.flush()
-            lines.clear()
-        while lines and self._fd is not None:
-            lines[0] = lines[0][os.write(self._fd, lines[0]) :]
+        while lines:
+            lines[0] = lines[0][self._out.write(lines[0]) :]
             if not lines[0]:
                 del lines[0]
 
-    def close(self) -> None:
-        """The stream is somebody else's."""
+    def close(self) -> None: ...
 
 
 def _ends_within_a_line(path: Path) -> bool:
-    """After a crash; what is appended would be lost with the fragment. Not told of a file that may be written and not read."""
+    """Whether a crash left a fragment, to which the next line would be lost. False for a file that may not be read."""
     try:
         with path.open("rb") as file:
             if not file.seek(0, os.SEEK_END):
@@ -250,17 +213,17 @@ def _ends_within_a_line(path: Path) -> bool:
 
 def _line(at: float, event: SecurityEvent) -> bytes:
     found = {name: getattr(event, name) for name in _FIELDS}
-    return _dump({"time": _rfc3339(at), **{name: _capped(str(value)) for name, value in found.items() if value}})
+    return _dump({"time": rfc3339(at), **{name: _capped(str(value)) for name, value in found.items() if value}})
 
 
 def _dump(value: dict[str, str | int]) -> bytes:
-    """ASCII alone: control characters, line separators and what else could forge a line are escaped."""
-    return json.dumps(value, ensure_ascii=True, separators=(", ", ": ")).encode("ascii") + b"\n"
+    """ASCII only: control characters, line separators and anything else that could forge a line are escaped."""
+    return json.dumps(value, ensure_ascii=True).encode("ascii") + b"\n"
 
 
 def _capped(text: str) -> str:
-    return text if len(text) <= _FIELD else f"{text[: _FIELD - 1]}\N{HORIZONTAL ELLIPSIS}"
+    return text if len(text) <= _MAX_FIELD else f"{text[: _MAX_FIELD - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
-def _rfc3339(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _reason(error: OSError) -> str:
+    return (error.strerror or "input/output error").lower()

@@ -1,4 +1,4 @@
-"""A line of the log before it is written: what is taken from the record that was logged, and from the call it was logged in."""
+"""A log line before it is rendered: the fields of the logged record and of the call it was logged in."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ from interceptors.tracing.call_trace import current_span
 log = logging.getLogger("aligner_svc.telemetry.log_event")
 
 Event: TypeAlias = dict[str, Any]
-"""Fields by name, before anything is taken out of them."""
+"""Fields by name, before redaction."""
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _OWN = frozenset({"limit_by", "_line", "_logger", "_name", "_from_structlog", "_record"})
-_MAX_TRACE = 256 * 1024
-"""Characters of a traceback that are kept for the writer's thread; an exception may quote a whole upload."""
-_MAX_MESSAGE = 64 * 1024
+_MAX_TRACE, _MAX_MESSAGE = 256 * 1024, 64 * 1024
+"""Characters kept of a traceback and of a message: an exception may quote a whole upload."""
 
 
 def event_of(record: logging.LogRecord) -> Event:
-    """What is taken from the record and from the call it was logged in; afterwards nothing holds on to a frame or an argument."""
+    """The fields of the record and its call. They hold no reference to a frame or an argument."""
     given = record.__dict__
     event: Event = {
         "time": rfc3339(record.created),
@@ -43,27 +42,27 @@ def event_of(record: logging.LogRecord) -> Event:
         event.setdefault("request_id", call.request_id)
     event |= _trace_ids()
     if record.exc_info and record.exc_info[1] is not None:
-        # Without locals: they hold audio and text.
+        # Without local variables: they hold audio and text.
         event["exception"] = _bounded("".join(traceback.format_exception(*record.exc_info)).rstrip(), _MAX_TRACE)
     elif record.exc_text:
         event["exception"] = _bounded(record.exc_text, _MAX_TRACE)
     if record.stack_info:
         event["stack"] = _bounded(record.stack_info, _MAX_TRACE)
-    private = concealed()
-    if private is not None:
-        event["_concealed"] = private
+    transcript = concealed()
+    if transcript is not None:
+        event["_concealed"] = transcript
     return event
 
 
 def _message(record: logging.LogRecord) -> str:
     try:
         return _bounded(record.getMessage(), _MAX_MESSAGE)
-    except Exception:  # arguments that do not fit: the template has none of their values
+    except Exception:  # the arguments do not fit the template; log the template alone
         return f"{str(record.msg)[:_MAX_MESSAGE]} [its arguments do not fit]"
 
 
-def _bounded(text: str, longest: int) -> str:
-    return text if len(text) <= longest else f"{text[: longest // 2]}\n[cut]\n{text[-longest // 2 :]}"
+def _bounded(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit // 2]}\n[cut]\n{text[-limit // 2 :]}"
 
 
 def _trace_ids() -> dict[str, str]:
@@ -72,7 +71,7 @@ def _trace_ids() -> dict[str, str]:
 
 
 def now() -> str:
-    """As lines have it."""
+    """The current time as log lines have it."""
     return rfc3339(datetime.now(UTC).timestamp())
 
 
@@ -82,7 +81,7 @@ def rfc3339(at: float) -> str:
 
 
 def hooks() -> tuple[Callable[..., None], Callable[..., None], Callable[..., None]]:
-    """For sys.excepthook, threading.excepthook and sys.unraisablehook: what nobody caught is a line like any other."""
+    """For sys.excepthook, threading.excepthook and sys.unraisablehook: they log uncaught exceptions."""
     return _uncaught, _uncaught_in_thread, _unraisable
 
 

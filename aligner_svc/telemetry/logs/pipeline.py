@@ -1,8 +1,7 @@
-"""The server's log: structlog and the standard library's loggers in one pipeline, one line each, on stderr.
+"""The server's log: structlog and the standard library's loggers in one pipeline, one line for each event, on stderr.
 
-A line passes on the thread that logs it: the level, the limit of its event (see rate_limit), the call it belongs to, its
-text. The rest, which takes longer, happens on the writer's thread: secrets taken out (see redaction), JSON or colours,
-the write. Nobody who logs waits for who reads.
+The thread that logs checks the level and the rate limit (see rate_limit) and collects the fields. The writer's thread does
+what takes longer: redaction (see redaction), rendering as JSON or with colours, the write. Logging never waits for the reader.
 """
 
 from __future__ import annotations
@@ -27,22 +26,24 @@ LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 
 ACCESS = "interceptors.access_log"
 RATES = {ACCESS: LineRate(1000.0, 5000)}
-"""An access line is one call's, of a code: more than this is a flood, and what is left out is counted by code."""
+"""One line for each call, limited by status code: more than this is a flood."""
 
 REPORT_EVERY = 10.0
-"""Seconds between two reports of what was left out."""
+"""Seconds between two reports of suppressed lines."""
 
-_NOT_WANTED = ("logThreads", "logProcesses", "logMultiprocessing")
-"""Of the standard library's switches: https://docs.python.org/3/howto/logging.html#optimization."""
+_CLOSE_TIMEOUT = 2.0
+"""Seconds `close` waits for what is still to be written."""
+_UNUSED = ("logThreads", "logProcesses", "logMultiprocessing")
+"""Switches for fields that no line has and that take a third of its time: https://docs.python.org/3/howto/logging.html#optimization."""
 _QUIET = (
     *("httpx", "httpcore", "asyncio", "grpc", "sqlalchemy", "aiosqlite", "alembic", "asyncpg", "redis"),
     *("opentelemetry", "urllib3", "filelock", "huggingface_hub", "transformers", "numba"),
 )
-"""Libraries that tell more than anybody asked for below WARNING, some of it URLs and statements with values."""
+"""Libraries that are verbose below WARNING, and log URLs and statements with values."""
 
 
 class Logs:
-    """The pipeline, in force from `open_logs` until `close`."""
+    """The pipeline, installed from `open_logs` until `close`."""
 
     def __init__(
         self,
@@ -67,15 +68,14 @@ class Logs:
             )
         )
         self._console = not json_lines
-        self._writer: LogWriter[Event] = LogWriter(stream, self._line, idle=self._left_out, every=report_every)
+        self._writer: LogWriter[Event] = LogWriter(stream, self._line, idle=self._suppressed_lines, every=report_every)
         self._handler = _Handler(self)
-        self._before = _Before.take()
+        self._previous = _Configuration()
         self._level = level
         root = logging.getLogger()
         root.handlers, root.level = [self._handler], level
         logging.captureWarnings(True)
-        # What no line has: threads, processes, tasks. Finding them out is a third of the time of a line.
-        for name in _NOT_WANTED:
+        for name in _UNUSED:
             setattr(logging, name, False)
         self.adopt()
         structlog.configure(
@@ -88,32 +88,26 @@ class Logs:
 
     @property
     def dropped(self) -> int:
-        """Lines that were lost: there was no room while nobody read, or the stream broke."""
+        """Lines that were lost: the queue was full, or the stream broke."""
         return self._writer.dropped
 
     @property
     def suppressed(self) -> int:
-        """Lines that were left out because their event came too often."""
+        """Lines suppressed by the rate limit."""
         return self._limit.suppressed
 
-    @property
-    def waiting(self) -> int:
-        """Lines that are still to be written."""
-        return self._writer.waiting
-
     def adopt(self) -> None:
-        """Loggers that brought handlers of their own when they were imported send their lines here instead. Can be repeated."""
+        """Send the lines of loggers that have handlers of their own here instead. Can be repeated after further imports."""
         for logger in list(logging.root.manager.loggerDict.values()):
             if isinstance(logger, logging.Logger) and logger.handlers:
                 logger.handlers, logger.propagate = [], True
         for name in _QUIET:
-            quiet = logging.getLogger(name)
-            quiet.setLevel(max(logging.WARNING, self._level))
+            logging.getLogger(name).setLevel(max(logging.WARNING, self._level))
 
     def close(self) -> None:
-        """Write what waits, for 2 seconds at most, and put back what was there before. Idempotent."""
-        self._before.restore(self._handler)
-        self._writer.close()
+        """Write what waits, for 2 seconds at most, and restore the previous configuration. Idempotent."""
+        self._previous.restore(self._handler)
+        self._writer.close(_CLOSE_TIMEOUT)
 
     def __enter__(self) -> Self:
         return self
@@ -122,50 +116,47 @@ class Logs:
         self.close()
 
     def take(self, record: logging.LogRecord) -> None:
-        """One line, on the thread of whoever logs it. Never raises."""
+        """Queue one line, on the thread that logs it. Never raises."""
+        try:
+            self._put(record)
+        except Exception:  # the standard library would print the arguments to stderr, secrets and all
+            line = _event("error", record.name, "a line could not be logged", line=record.lineno)
+            self._writer.put(line, 512, important=True)
+
+    def _put(self, record: logging.LogRecord) -> None:
         template = record.msg if isinstance(record.msg, str) else type(record.msg).__name__
         event = str(record.__dict__.get("limit_by") or template[:512])
         if not self._limit.passes(record.name, record.levelno, event):
             return
         line = event_of(record)
         size = len(line["event"]) + len(line.get("exception", "")) + 512
-        self._writer.put(line, size, matters=record.levelno >= logging.WARNING)
+        self._writer.put(line, size, important=record.levelno >= logging.WARNING)
 
-    def _left_out(self) -> Sequence[Event]:
-        """For what the limit left out, a line an event."""
-        lines: list[Event] = []
-        for one in self._limit.report():
-            level = logging.getLevelName(one.level).lower()
-            event = {
-                "time": now(),
-                "level": level,
-                "logger": one.logger,
-                "event": "suppressed",
-                "of": one.event,
-                "count": one.count,
-            }
-            lines.append(event)
-        return lines
+    def _suppressed_lines(self) -> Sequence[Event]:
+        """A line for each event that the rate limit suppressed."""
+        return [
+            _event(logging.getLevelName(one.level).lower(), one.logger, "suppressed", of=one.event, count=one.count)
+            for one in self._limit.report()
+        ]
 
     def _line(self, event: Event) -> bytes:
-        """On the writer's thread: as it is written."""
-        private: Concealed | None = event.pop("_concealed", None)
-        line = self._scrubbed(event, private)
+        """The rendered line; runs on the writer's thread."""
+        line = self._redacted(event, event.pop("_concealed", None))
         if self._console:
             line = {name: _on_one_line(value, keep=name in {"exception", "stack"}) for name, value in line.items()}
         rendered = self._render(None, "", line)
         return (rendered if isinstance(rendered, bytes) else rendered.encode("utf-8", "backslashreplace")) + b"\n"
 
-    def _scrubbed(self, event: Event, private: Concealed | None) -> Event:
-        scrub = self._redactor
-        if scrub.harmless(event) and (private is None or not event.keys() & {"exception", "stack"}):
-            return event if private is None else event | {"event": private.hide(event["event"])}
+    def _redacted(self, event: Event, transcript: Concealed | None) -> Event:
+        redactor = self._redactor
+        if redactor.harmless(event) and (transcript is None or not event.keys() & {"exception", "stack"}):
+            return event if transcript is None else event | {"event": transcript.hide(event["event"])}
         line: Event = {}
         for name, value in event.items():
             if name in {"event", "exception", "stack"}:
-                line[name] = (scrub.text if name == "event" else scrub.trace)(str(value), private=private)
+                line[name] = (redactor.text if name == "event" else redactor.trace)(str(value), transcript=transcript)
             else:
-                line[name] = scrub.field(name, value)
+                line[name] = redactor.field(name, value)
         return line
 
 
@@ -178,9 +169,9 @@ def open_logs(
     limit: LogLimit | None = None,
     report_every: float = REPORT_EVERY,
 ) -> Logs:
-    """From now on every logger of the process writes to `stream`, else stderr; stdout is the audit log's.
+    """Make every logger of the process write to `stream`, else to stderr; stdout is for the audit log.
 
-    `auto` is console on a terminal and JSON elsewhere. `key_prefixes`: what the service's API keys begin with.
+    `auto` is console on a terminal and JSON elsewhere. `key_prefixes`: prefixes of the service's API keys.
     """
     out = stream or sys.stderr
     return Logs(
@@ -194,7 +185,7 @@ def open_logs(
 
 
 def in_force() -> Logs | None:
-    """Where the process' loggers write now: the one that was opened last and is not closed."""
+    """The pipeline that was opened last and is not closed."""
     return next((handler.logs for handler in logging.getLogger().handlers if isinstance(handler, _Handler)), None)
 
 
@@ -203,32 +194,26 @@ class _Handler(logging.Handler):
         super().__init__()
         self.logs = logs
 
-    def createLock(self) -> None:  # noqa: N802 - the limit and the writer have their own
+    def createLock(self) -> None:  # noqa: N802 - the rate limit and the writer have locks of their own
         self.lock = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        try:
-            self.logs.take(record)
-        except Exception:  # the standard library would print the arguments to stderr, secrets and all
-            line = {
-                "time": now(),
-                "level": "error",
-                "logger": record.name,
-                "event": "a line could not be logged",
-                "line": record.lineno,
-            }
-            self.logs._writer.put(line, 512, matters=True)  # noqa: SLF001 - its other half
+        self.logs.take(record)
 
 
 def _to_stdlib(_: Any, __: str, event: MutableMapping[str, Any]) -> tuple[tuple[str], dict[str, Any]]:
-    """The last of structlog's processors: its loggers' lines become the standard library's records."""
+    """The last of structlog's processors: turns lines of its loggers into records of the standard library."""
     keywords: dict[str, Any] = {name: event.pop(name) for name in ("exc_info", "stack_info", "stacklevel") if name in event}
     event.pop("level", None)
     return (str(event.pop("event", "")),), {**keywords, "extra": {"_line": dict(event)}}
 
 
+def _event(level: str, logger: str, text: str, **fields: Any) -> Event:
+    return {"time": now(), "level": level, "logger": logger, "event": text, **fields}
+
+
 def _json(event: Event, **_: Any) -> str:
-    """ASCII alone: control characters, line separators and what else could forge a line are escaped. No NaN, which is no JSON."""
+    """ASCII only: control characters, line separators and anything else that could forge a line are escaped. NaN becomes text."""
     try:
         return json.dumps(event, ensure_ascii=True, allow_nan=False)
     except ValueError:
@@ -237,7 +222,7 @@ def _json(event: Event, **_: Any) -> str:
 
 
 def _on_one_line(value: Any, *, keep: bool) -> Any:
-    """For a terminal: no escape sequences that could drive it, no line that somebody else begins."""
+    """For a terminal: escapes control sequences and line breaks, with which a caller could forge a line."""
     if not isinstance(value, str) or value.isprintable():
         return value
     allowed = "\n\t" if keep else ""
@@ -251,8 +236,8 @@ def _is_terminal(stream: TextIO) -> bool:
         return False
 
 
-class _Before:
-    """What was set before, for tests and for whoever embeds the server."""
+class _Configuration:
+    """The process's logging configuration, to be restored for tests and embedding programs."""
 
     def __init__(self) -> None:
         root = logging.getLogger()
@@ -260,11 +245,7 @@ class _Before:
         self._hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
         self._structlog = structlog.get_config() if structlog.is_configured() else None
         self._quiet = {name: logging.getLogger(name).level for name in _QUIET}
-        self._wanted = {name: getattr(logging, name) for name in _NOT_WANTED}
-
-    @classmethod
-    def take(cls) -> Self:
-        return cls()
+        self._unused = {name: getattr(logging, name) for name in _UNUSED}
 
     def restore(self, handler: logging.Handler) -> None:
         root = logging.getLogger()
@@ -272,8 +253,8 @@ class _Before:
             return
         root.handlers, root.level = self._handlers, self._level
         logging.captureWarnings(False)
-        for name, wanted in self._wanted.items():
-            setattr(logging, name, wanted)
+        for name, value in self._unused.items():
+            setattr(logging, name, value)
         for name, level in self._quiet.items():
             logging.getLogger(name).setLevel(level)
         sys.excepthook, threading.excepthook, sys.unraisablehook = self._hooks

@@ -1,4 +1,4 @@
-"""No event floods the log: each has a bucket of its own, all of a level share a larger one, and what was left out is counted."""
+"""Rate limits for log lines: a token bucket for each event and a larger one for each level. Suppressed lines are counted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 _MAX_EVENTS = 1024
-"""Kinds of events that are told apart; further ones push out those that were quiet longest. Callers may be behind some."""
+"""Events that have a bucket; a further one replaces the least recent. Callers may influence how many there are."""
 _OTHERS = "others"
 
 
@@ -23,17 +23,17 @@ class LineRate:
 
     def __post_init__(self) -> None:
         if self.per_second <= 0 or self.burst < 1:
-            raise ValueError("a rate lets something through")  # else an error could be kept quiet for ever
+            raise ValueError("a rate has to let lines through")  # else an error could be suppressed for ever
 
 
 ORDINARY = LineRate(20.0, 100)
 LEVEL = LineRate(2000.0, 10_000)
-"""Of all events of a level: many different ones are a flood too. Errors have a bucket that no flood of others empties."""
+"""For all events of a level: many different ones are a flood too. A flood at another level does not suppress errors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Suppressed:
-    """How often an event was left out since it was last told."""
+    """How often an event was suppressed since the last report."""
 
     logger: str
     level: int
@@ -59,7 +59,7 @@ _Key = tuple[str, int, str]
 
 
 class LogLimit:
-    """From any thread. `rates`: of the events of one logger, by its name. `now` in seconds, monotonic."""
+    """Thread-safe. `rates`: for every event of one logger, by its name. `now`: monotonic seconds."""
 
     def __init__(
         self,
@@ -76,21 +76,12 @@ class LogLimit:
         self._lock = threading.Lock()
         self._events: OrderedDict[_Key, _Bucket] = OrderedDict()
         self._levels: dict[int, _Bucket] = {}
-        self._suppressed: dict[_Key, int] = {}
-        self._total = 0
-
-    @property
-    def suppressed(self) -> int:
-        """Lines that were left out, since the start."""
-        return self._total
-
-    @property
-    def pending(self) -> bool:
-        """Whether `report` has something to tell."""
-        return bool(self._suppressed)
+        self._counts: dict[_Key, int] = {}
+        self.suppressed = 0
+        """Lines suppressed since the start."""
 
     def passes(self, logger: str, level: int, event: str) -> bool:
-        """Whether this one is to be written. `event`: what tells it from others, without what differs from time to time."""
+        """Whether to write this line. `event`: its text without the arguments."""
         key, now = (logger, level, event), self._now()
         rate = self._rates.get(logger, self._ordinary)
         with self._lock:
@@ -101,21 +92,21 @@ class LogLimit:
                     self._events.popitem(last=False)
             else:
                 self._events.move_to_end(key)
-            severity = min(logging.CRITICAL, level // 10 * 10)  # a level of somebody's own counts as the one below
+            severity = min(logging.CRITICAL, level // 10 * 10)  # a custom level counts as the standard one below
             shared = self._levels.get(severity)
             if shared is None:
                 shared = self._levels[severity] = _Bucket(self._level.burst, now)
             if bucket.take(rate, now) and shared.take(self._level, now):
                 return True
-            self._total += 1
-            if key not in self._suppressed and len(self._suppressed) >= _MAX_EVENTS:
+            self.suppressed += 1
+            if key not in self._counts and len(self._counts) >= _MAX_EVENTS:
                 key = (_OTHERS, severity, _OTHERS)
-            self._suppressed[key] = self._suppressed.get(key, 0) + 1
+            self._counts[key] = self._counts.get(key, 0) + 1
             return False
 
     def report(self) -> list[Suppressed]:
-        """What was left out since it was last asked, most severe first. Each is told once."""
+        """What was suppressed since the last report, most severe first."""
         with self._lock:
-            taken, self._suppressed = self._suppressed, {}
-        told = [Suppressed(logger, level, event, count) for (logger, level, event), count in taken.items()]
-        return sorted(told, key=lambda one: (-one.level, -one.count, one.event))
+            taken, self._counts = self._counts, {}
+        found = [Suppressed(*key, count) for key, count in taken.items()]
+        return sorted(found, key=lambda one: (-one.level, -one.count, one.event))

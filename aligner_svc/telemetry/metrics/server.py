@@ -1,7 +1,8 @@
-"""GET /metrics and /ready, on a port of its own: who scrapes and probes has no business on the port that serves callers.
+"""GET /metrics and /ready, on a port of their own: scrapers and probes do not belong on the port that serves callers.
 
-It runs on the server's event loop, because what is read at a scrape belongs to that loop; the text is made by one thread
-beside it. A request is a few lines from a machine next door, so this knows no more of HTTP than that, and bounds all of it.
+It runs on the server's event loop, to which the values read at a scrape belong; one thread beside it makes the text. h11 is
+the HTTP; number, size and time of requests are bounded here. prometheus_client's own server has a thread for each connection
+and no bound on connections or slow clients.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
+import h11
 from prometheus_client.exposition import choose_encoder
 
+from aligner_svc.errors import StartError
 from aligner_svc.telemetry.metrics import Metrics
 
 log = logging.getLogger("aligner_svc.telemetry.metrics_server")
@@ -26,26 +29,16 @@ PATH: Final = "/metrics"
 READY_PATH: Final = "/ready"
 MAX_CONNECTIONS: Final = 32
 """A pair of Prometheus servers, agents, and people who look by hand."""
-_HEAD: Final = 8192
-"""Bytes of a request's head at most."""
-_ASKING, _ANSWERING = 60.0, 10.0
-"""Seconds a connection may be silent, and an answer may take to be taken."""
-_SMALL: Final = 1024
-"""Bytes that are not worth compressing."""
+_MAX_HEAD: Final = 8192
+"""Bytes of a request line with its headers."""
+_REQUEST_TIMEOUT, _SEND_TIMEOUT = 60.0, 10.0
+"""Seconds until a connection has sent its next request, and until it has taken the answer."""
+_MIN_GZIP: Final = 1024
+"""Bytes from which on compressing is worth it."""
 
 
-class MetricsServerError(Exception):
+class MetricsServerError(StartError):
     """It cannot listen; the message says why and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    method: str
-    path: str
-    accept: str
-    gzip: bool
-    stays: bool
-    """The connection is for more than this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +54,14 @@ class MetricsServer:
     def __init__(
         self, metrics: Metrics, host: str, port: int, *, readiness: Callable[[], tuple[bool, str]] | None = None
     ) -> None:
-        """`port` 0: a free one. `readiness`: whether calls are taken, and JSON that says more; asked on the event loop."""
+        """`port` 0: a free one. `readiness`: whether the server is ready, and JSON with details; called on the event loop."""
         self._metrics = metrics
         self._readiness = readiness
         self._host = host
         self._port = port
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
-        # One: two scrapes at a time take turns, and never more than one core of the two that calls may need.
+        # One thread: scrapes at the same time never take more than one core of the two that calls may need.
         self._encoding = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         self.address = ""
         """HOST:PORT in use, once started."""
@@ -76,7 +69,7 @@ class MetricsServer:
     async def start(self) -> None:
         """Raises MetricsServerError."""
         try:
-            self._server = await asyncio.start_server(self._connected, self._host, self._port, limit=_HEAD)
+            self._server = await asyncio.start_server(self._connected, self._host, self._port, limit=_MAX_HEAD)
         except OSError as error:
             reason = (error.strerror or "input/output error").lower()
             where = f"{self._host}:{self._port}"
@@ -101,12 +94,10 @@ class MetricsServer:
         assert me is not None
         self._connections.add(me)
         try:
-            if len(self._connections) > MAX_CONNECTIONS:
-                return
-            while await self._serve(reader, writer):
-                pass
-        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # it left, was too slow, or we are closing
+            if len(self._connections) <= MAX_CONNECTIONS:
+                await self._serve(reader, writer)
+        except (OSError, TimeoutError, asyncio.CancelledError):
+            pass  # the client left or was too slow, or this server closes
         except Exception:
             log.exception("metrics were not served")
         finally:
@@ -114,69 +105,67 @@ class MetricsServer:
             with contextlib.suppress(OSError):
                 writer.close()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """One request; whether another may follow."""
-        async with asyncio.timeout(_ASKING):
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request after the other, until one side closes the connection."""
+        http = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD)
+        while True:
+            method = b"GET"
             try:
-                head = await reader.readuntil(b"\r\n\r\n")
-            except asyncio.LimitOverrunError:
-                await _write(writer, _plain(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE), body=True, stays=False)
-                return False
-        request = _parsed(head)
-        if request is None:
-            await _write(writer, _plain(HTTPStatus.BAD_REQUEST), body=True, stays=False)
-            return False
-        await _write(writer, await self._answer(request), body=request.method != "HEAD", stays=request.stays)
-        return request.stays
+                async with asyncio.timeout(_REQUEST_TIMEOUT):
+                    while (event := http.next_event()) is h11.NEED_DATA:
+                        http.receive_data(await reader.read(_MAX_HEAD))
+                if not isinstance(event, h11.Request):
+                    return
+                method = event.method
+                bodyless = isinstance(http.next_event(), h11.EndOfMessage)
+                answer = await self._answer(event) if bodyless else _plain(HTTPStatus.BAD_REQUEST)
+            except h11.RemoteProtocolError as error:
+                answer = _plain(HTTPStatus(error.error_status_hint))
+            headers = [*answer.headers, ("Content-Length", str(len(answer.body)))]
+            data = http.send(h11.Response(status_code=answer.status, reason=answer.status.phrase, headers=headers)) or b""
+            if method != b"HEAD":
+                data += http.send(h11.Data(answer.body)) or b""
+            writer.write(data + (http.send(h11.EndOfMessage()) or b""))
+            async with asyncio.timeout(_SEND_TIMEOUT):
+                await writer.drain()
+            if http.our_state is not h11.DONE or http.their_state is not h11.DONE:
+                return
+            http.start_next_cycle()
 
-    async def _answer(self, request: _Request) -> _Answer:
-        if request.path not in {PATH, READY_PATH}:
+    async def _answer(self, request: h11.Request) -> _Answer:
+        path = request.target.partition(b"?")[0].decode("ascii")
+        if path not in {PATH, READY_PATH}:
             return _plain(HTTPStatus.NOT_FOUND, f"metrics are at {PATH}, readiness is at {READY_PATH}")
-        if request.method not in {"GET", "HEAD"}:
+        if request.method not in {b"GET", b"HEAD"}:
             return _plain(HTTPStatus.METHOD_NOT_ALLOWED, "", ("Allow", "GET, HEAD"))
-        if request.path == READY_PATH:
+        if path == READY_PATH:
             return self._ready()
         self._metrics.refresh()
-        return await asyncio.get_running_loop().run_in_executor(self._encoding, self._encoded, request)
+        accept, encodings = _header(request, b"accept"), _header(request, b"accept-encoding")
+        return await asyncio.get_running_loop().run_in_executor(self._encoding, self._encoded, accept, encodings)
 
     def _ready(self) -> _Answer:
-        ready, told = self._readiness() if self._readiness is not None else (False, "{}\n")
+        ready, details = self._readiness() if self._readiness is not None else (False, "{}\n")
         status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
-        return _Answer(status, told.encode("utf-8"), (("Content-Type", "application/json"), ("Cache-Control", "no-store")))
+        return _Answer(status, details.encode("utf-8"), (("Content-Type", "application/json"), ("Cache-Control", "no-store")))
 
-    def _encoded(self, request: _Request) -> _Answer:
-        """On a thread: some milliseconds, of which the event loop gets its turns."""
-        encode, content_type = choose_encoder(request.accept)
+    def _encoded(self, accept: str, encodings: str) -> _Answer:
+        """On a thread: it takes some milliseconds, in which the event loop gets its turns."""
+        encode, content_type = choose_encoder(accept)
         body = encode(self._metrics.registry)
         headers: tuple[tuple[str, str], ...] = (("Content-Type", content_type), ("Vary", "Accept, Accept-Encoding"))
-        if request.gzip and len(body) > _SMALL:
+        if len(body) > _MIN_GZIP and _accepts_gzip(encodings):
             # Level 1: half of the time of the default for a tenth more bytes.
             body, headers = gzip.compress(body, 1), (*headers, ("Content-Encoding", "gzip"))
         return _Answer(HTTPStatus.OK, body, headers)
 
 
-def _parsed(head: bytes) -> _Request | None:
-    """None: it is no HTTP/1 request, or one with a body, which nothing here has a use for."""
-    first, *rest = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
-    method, target, version, *more = (*first.split(" "), "", "", "")
-    if any(more) or version not in {"HTTP/1.1", "HTTP/1.0"} or not method.isalpha() or not target.startswith("/"):
-        return None
-    headers: dict[str, str] = {}
-    for line in rest:
-        name, colon, value = line.partition(":")
-        if not colon or not name or name != name.strip():
-            return None
-        name, value = name.lower(), value.strip()
-        headers[name] = f"{headers[name]},{value}" if name in headers else value
-    if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
-        return None
-    connection = headers.get("connection", "").lower()
-    stays = connection == "keep-alive" if version == "HTTP/1.0" else connection != "close"
-    return _Request(method, target.partition("?")[0], headers.get("accept", ""), _takes_gzip(headers), stays)
+def _header(request: h11.Request, name: bytes) -> str:
+    return b",".join(value for found, value in request.headers if found == name).decode("latin-1")
 
 
-def _takes_gzip(headers: dict[str, str]) -> bool:
-    for part in headers.get("accept-encoding", "").lower().split(","):
+def _accepts_gzip(encodings: str) -> bool:
+    for part in encodings.lower().split(","):
         coding, _, weight = part.partition(";")
         if coding.strip() == "gzip":
             return weight.replace(" ", "") not in {"q=0", "q=0.0", "q=0.00", "q=0.000"}
@@ -186,12 +175,3 @@ def _takes_gzip(headers: dict[str, str]) -> bool:
 def _plain(status: HTTPStatus, text: str = "", *headers: tuple[str, str]) -> _Answer:
     body = f"{text or status.phrase}\n".encode("ascii")
     return _Answer(status, body, (("Content-Type", "text/plain; charset=utf-8"), *headers))
-
-
-async def _write(writer: asyncio.StreamWriter, answer: _Answer, *, body: bool, stays: bool) -> None:
-    lines = [f"HTTP/1.1 {answer.status.value} {answer.status.phrase}"]
-    lines += [f"{name}: {value}" for name, value in answer.headers]
-    lines += [f"Content-Length: {len(answer.body)}", f"Connection: {'keep-alive' if stays else 'close'}", "", ""]
-    writer.write("\r\n".join(lines).encode("latin-1") + (answer.body if body else b""))
-    async with asyncio.timeout(_ANSWERING):
-        await writer.drain()

@@ -1,4 +1,4 @@
-"""API keys: what they look like, where they are kept, and who is let in with one.
+"""API keys: their format, where they are stored, and how calls are authenticated with them.
 
-Nothing is imported here: servers without API keys must not wait for sqlalchemy.
+Imports nothing, so that servers without API keys do not wait for sqlalchemy.
 """

@@ -1,4 +1,4 @@
-"""Whether an API key is good. Knows nothing of calls: a key goes in, a verdict comes out."""
+"""Authenticates API keys: a key in, a verdict out. Independent of gRPC."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from interceptors.calls.principal import Principal, Rejected, Undecided, Verdict
 
 log = logging.getLogger("interceptors.auth.keys.authenticator")
 
-_NOBODY = bytes(32)
-"""What the digest is compared with where there is no key of that id: the same work as for a wrong secret."""
+_NO_DIGEST = bytes(32)
+"""Compared with the digest of a key with an unknown id, so that it takes as long as one with a wrong secret."""
 
 
 class KeyAuthenticator(AuthMethod):
-    """Verdicts on API keys. Belongs to one event loop; cache.py has the rules on revocation and outage.
+    """Verdicts on API keys. Belongs to one event loop; see cache.py for the rules on revocation and outages.
 
-    The checks a key can fail: key_malformed, key_unknown, key_secret, key_revoked, key_expired; while the database is away
-    key_store_unavailable. Whose key it is comes with the last but the first three, for those prove nothing.
+    The checks a key can fail: key_malformed, key_unknown, key_secret, key_revoked, key_expired; key_store_unavailable while
+    the database is unavailable. Only key_revoked and key_expired name the principal, as the others prove nothing.
     """
 
     header = "x-api-key"
@@ -41,26 +41,26 @@ class KeyAuthenticator(AuthMethod):
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`timeout`: seconds a call waits for the database; `outage`: seconds a good key goes on without it.
+        """`timeout`: seconds a call waits for the database; `outage`: seconds a known key stays valid without it.
 
-        `clock` is monotonic, for the ages of what is remembered; `now` is Unix time, for expiry.
+        `clock`: monotonic, for the age of cached records; `now`: Unix time, for expiry.
         """
+        self._cache = KeyCache(store, timeout=timeout, outage=outage, clock=clock)
         self._pepper = pepper
         self._mark = api_key.pepper_mark(pepper)
         self._prefix = prefix
         self._now = now
-        self._cache = KeyCache(store, timeout=timeout, outage=outage, clock=clock)
         self._last_used = LastUsed(store, now)
         self._store = store
-        self._warned_of_pepper = False
+        self._pepper_warned = False
 
     @property
     def report(self) -> MethodReport:
         """See AuthMethod."""
-        return MethodReport({"keys": self._cache}, unavailable=lambda: self._cache.away)
+        return MethodReport({"keys": self._cache}, unavailable=lambda: self._cache.unavailable)
 
     async def start(self) -> None:
-        """Bring the database up to date. Does not fail without it: keys are Undecided until it is there."""
+        """Migrate the database. Does not fail if it is unavailable: keys are Undecided until it is back."""
         await self._cache.start()
 
     async def close(self) -> None:
@@ -70,26 +70,24 @@ class KeyAuthenticator(AuthMethod):
         await self._store.close()
 
     async def authenticate(self, credential: str, connection: AuthContext) -> Verdict:
-        """See AuthMethod."""
-        return await self.verify(credential)
-
-    async def verify(self, key: str) -> Verdict:
-        """The verdict on a whole key as its caller sent it."""
-        parsed = api_key.parse(key, self._prefix)
+        """Judge a complete key as the client sent it."""
+        parsed = api_key.parse(credential, self._prefix)
         if parsed is None:
             return Rejected("key_malformed")
         digest = api_key.digest(self._pepper, parsed)
         record = await self._cache.find(parsed.id)
         if isinstance(record, Undecided):
             return record
-        same = hmac.compare_digest(digest, _NOBODY if record is None else record.digest)
+        same = hmac.compare_digest(digest, _NO_DIGEST if record is None else record.digest)
         if record is None:
             return Rejected("key_unknown")
-        # Before all that is said of the key: without the secret nobody learns that it is revoked, or whose it is.
-        if not same:
-            self._look_at_pepper(record)
-            return Rejected("key_secret")
-        return self._verdict(record)
+        # Before every other check: without the secret a client must not learn that a key is revoked, or whose it is.
+        if same:
+            return self._verdict(record)
+        if record.pepper != self._mark and not self._pepper_warned:
+            self._pepper_warned = True  # log once, so that wrong secrets cannot flood the log
+            log.error("API key %s was made with another pepper: this server cannot check keys made with it", record.id)
+        return Rejected("key_secret")
 
     def _verdict(self, record: KeyRecord) -> Principal | Rejected:
         principal = f"key:{record.id}"
@@ -99,11 +97,3 @@ class KeyAuthenticator(AuthMethod):
             return Rejected("key_expired", principal=principal, expired=True)
         self._last_used.note(record)
         return Principal(name=principal, method="api_key", scopes=record.scopes, expires=record.expires)
-
-    def _look_at_pepper(self, record: KeyRecord) -> None:
-        if record.pepper != self._mark and not self._warned_of_pepper:
-            # Once: whoever sends wrong secrets must not fill the log.
-            self._warned_of_pepper = True
-            log.error(
-                "API key %s was made with another pepper: this server cannot check it, nor any other made with that", record.id
-            )

@@ -1,53 +1,56 @@
-"""What the database last said of each key, how long that holds, and what holds while the database is away.
+"""Caches the keys read from the database, and bridges an outage of it.
 
-The rule, by the age of what is known, counted from the moment it was asked for:
-  under 2 s     it is used as it is;
-  2 to 4.5 s    it is used, and asked for again beside the call;
-  older         the call waits for the database, `timeout` at most. 4.5 s and half a second are the 5 s within which a
-                revocation takes hold everywhere.
-If the database does not answer, a key that was live when last seen goes on for `outage` seconds from then; one that was
-never seen cannot be told. That is safe as long as the database is away for everybody: a revocation cannot be written to it
-either. From a part of the network that alone has lost the database, a key revoked elsewhere goes on until it is found
-again or `outage` is over; `outage = 0` takes that away, and with it the bridge.
-After a failure nobody waits: the database is tried once a second, beside the calls, until it answers.
+What holds depends on the age of a record, counted from when it was requested:
+  under 2 s     it is used;
+  2 to 4.5 s    it is used, and requested again in the background;
+  older         the call waits for the database, at most `timeout`. 4.5 s and half a second are the 5 s within which a
+                revocation takes effect on every server.
+If the database does not answer, a key that was live when last read stays valid for `outage` seconds from then, and a key
+that was never read is undecided. That is safe while the database is unavailable to everyone: a revocation cannot be written
+to it either. A server that alone has lost the database accepts a key revoked elsewhere until it reaches the database again
+or `outage` is over; `outage = 0` prevents that, and turns the bridge off.
+After a failure no call waits: the database is tried once a second in the background until it answers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 from interceptors.auth.api_keys.store import KeyRecord, KeyStore, KeyStoreError
+from interceptors.auth.lru import LruCache
+from interceptors.background import BackgroundTask
 from interceptors.calls.principal import Undecided
 
 log = logging.getLogger("interceptors.auth.keys.cache")
 
 FRESH = 2.0
 STALE = 4.5
-RETRY_EVERY = 1.0
-LOOK_LIMIT = 2.0
-"""Seconds after which a lookup is given up, long after the call that wanted it has stopped waiting. A database that takes
-longer than `timeout` to answer and less than this still keeps what is known fresh."""
-START_LIMIT = 5.0
-"""Seconds a start waits for the database before it goes on without."""
-ENTRIES = 10_000
-"""Keys that are remembered, and as many ids that are no keys."""
-MAX_LOOKS = 64
-"""Lookups for ids never seen that may be under way. More come from somebody who tries ids; they are not let near the
-connections that known keys need."""
+RETRY_INTERVAL = 1.0
+LOOKUP_TIMEOUT = 2.0
+"""Seconds after which a lookup is given up, long after the call that caused it stopped waiting: a database that is slower
+than `timeout` and faster than this still keeps the cache fresh."""
+START_TIMEOUT = 5.0
+"""Seconds a start waits for the database before it continues without."""
+MAX_ENTRIES = 10_000
+"""Cached keys, and as many cached ids without a key."""
+MAX_LOOKUPS = 64
+"""Lookups in flight beyond which ids never seen are not looked up: many of them mean that ids are being guessed, and they
+must not take the connections that known keys need."""
 
-_T = TypeVar("_T")
-_AWAY = Undecided("key_store_unavailable")
+_UNAVAILABLE = Undecided("key_store_unavailable")
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    record: KeyRecord
-    asked: float
+class _Cached:
+    record: KeyRecord | None
+    """None: no key has that id."""
+    requested: float
+
+
+_NEVER = _Cached(None, float("-inf"))
 
 
 class KeyCache:
@@ -55,144 +58,132 @@ class KeyCache:
 
     def __init__(self, store: KeyStore, *, timeout: float, outage: float, clock: Callable[[], float]) -> None:
         self.hits = 0
+        """Finds answered from the cache, during an outage too, for metrics."""
         self.misses = 0
-        """Look-ups, for metrics: told from memory, in an outage as well; and those that waited for the database or in vain."""
+        """Finds that waited for the database or could not be answered."""
+        self.timeout = timeout
         self._store = store
-        self._timeout = timeout
         self._outage = outage
         self._clock = clock
-        self._known: OrderedDict[str, _Seen] = OrderedDict()
-        self._absent: OrderedDict[str, float] = OrderedDict()
-        self._looks: dict[str, asyncio.Task[KeyRecord | Undecided | None]] = {}
-        self._return: asyncio.Task[None] | None = None
+        # Two caches, so that guessed ids do not evict known keys.
+        self._known: LruCache[str, _Cached] = LruCache(MAX_ENTRIES)
+        self._absent: LruCache[str, _Cached] = LruCache(MAX_ENTRIES)
+        self._lookups: dict[str, asyncio.Task[KeyRecord | Undecided | None]] = {}
+        self._recovery = BackgroundTask("waiting for the database of API keys", self._recover)
         self._migrated = False
 
     def __len__(self) -> int:
-        """Keys that are remembered, live or not; ids that are none are not counted."""
+        """Cached keys, live or not; without ids that have no key."""
         return len(self._known)
 
     @property
-    def away(self) -> bool:
-        """Whether the database did not answer when it was last asked."""
-        return self._return is not None
+    def unavailable(self) -> bool:
+        """Whether the database did not answer the last time."""
+        return self._recovery.running
+
+    @property
+    def lookups(self) -> int:
+        """Lookups in flight."""
+        return len(self._lookups)
 
     async def start(self) -> None:
-        """Bring the database up to date; without it the start goes on, and it is tried until it is there."""
+        """Migrate the database. If it is unavailable the start goes on, and it is tried until it answers."""
         try:
-            async with asyncio.timeout(START_LIMIT):
-                await self._ready()
+            async with asyncio.timeout(START_TIMEOUT):
+                await self._check()
         except (KeyStoreError, TimeoutError) as error:
-            self._lost(str(error) or "no answer in time")
+            self._lost(error)
 
     async def close(self) -> None:
         """Idempotent."""
-        tasks = [*self._looks.values()] + ([self._return] if self._return else [])
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for lookup in self._lookups.values():
+            lookup.cancel()
+        await asyncio.gather(*self._lookups.values(), return_exceptions=True)
+        await self._recovery.close()
 
     async def find(self, key_id: str) -> KeyRecord | Undecided | None:
-        """The key, live or not; None: there is none of that id; Undecided: that cannot be told now."""
-        now = self._clock()
-        known = self._known.get(key_id)
-        if known is not None:
-            self._known.move_to_end(key_id)
-            age = now - known.asked
-            if age < STALE:
-                if age >= FRESH and self._return is None:
-                    self._look(key_id)
-                self.hits += 1
-                return known.record
-        elif now - self._absent.get(key_id, float("-inf")) < FRESH:
+        """Find a key, live or not; None: no key has that id; Undecided: unknown, and the database is unavailable."""
+        cached = self._known.get(key_id) or self._absent.get(key_id) or _NEVER
+        known = cached.record is not None
+        age = self._clock() - cached.requested
+        if age < (STALE if known else FRESH):
+            if age >= FRESH and not self.unavailable:
+                self._lookup(key_id)
             self.hits += 1
-            return None
-        if self._return is not None or (known is None and len(self._looks) >= MAX_LOOKS and key_id not in self._looks):
-            bridged = self._bridge(known)
+            return cached.record
+        if self.unavailable or (not known and len(self._lookups) >= MAX_LOOKUPS and key_id not in self._lookups):
+            bridged = self._bridge(cached)
             if isinstance(bridged, Undecided):
                 self.misses += 1
             else:
                 self.hits += 1
             return bridged
         self.misses += 1
-        look = self._look(key_id)
-        # Not cancelled when the time is over, nor with the call: others wait for the same lookup.
-        await asyncio.wait({look}, timeout=self._timeout)
-        if not look.done():
-            self._lost("no answer in time")
-        elif not look.cancelled() and not isinstance(found := look.result(), Undecided):
+        lookup = self._lookup(key_id)
+        # Not cancelled after the timeout, nor with the call: other calls wait for the same lookup.
+        await asyncio.wait({lookup}, timeout=self.timeout)
+        if not lookup.done():
+            self._lost(TimeoutError())
+        elif not lookup.cancelled() and not isinstance(found := lookup.result(), Undecided):
             return found
-        return self._bridge(known)
+        return self._bridge(cached)
 
-    def _bridge(self, known: _Seen | None) -> KeyRecord | Undecided:
-        if known is None:
-            return _AWAY
-        # What is revoked stays so, however old the news.
-        if known.record.revoked is not None or self._clock() - known.asked <= self._outage:
-            return known.record
-        return _AWAY
+    def _bridge(self, cached: _Cached) -> KeyRecord | Undecided:
+        """The answer without the database. A revoked key stays revoked, however old the record is."""
+        record = cached.record
+        if record is not None and (record.revoked is not None or self._clock() - cached.requested <= self._outage):
+            return record
+        return _UNAVAILABLE
 
-    def _look(self, key_id: str) -> asyncio.Task[KeyRecord | Undecided | None]:
-        """The lookup for this id that is under way, or a new one."""
-        look = self._looks.get(key_id)
-        if look is None:
-            look = asyncio.create_task(self._ask(key_id))
-            self._looks[key_id] = look
-            look.add_done_callback(lambda _: self._looks.pop(key_id, None))
-        return look
+    def _lookup(self, key_id: str) -> asyncio.Task[KeyRecord | Undecided | None]:
+        """The lookup in flight for this id, or a new one."""
+        lookup = self._lookups.get(key_id)
+        if lookup is None:
+            lookup = asyncio.create_task(self._read(key_id))
+            self._lookups[key_id] = lookup
+            lookup.add_done_callback(lambda _: self._lookups.pop(key_id, None))
+        return lookup
 
-    async def _ask(self, key_id: str) -> KeyRecord | Undecided | None:
-        """What the database says, which is kept; Undecided if it says nothing."""
-        asked = self._clock()
+    async def _read(self, key_id: str) -> KeyRecord | Undecided | None:
+        """Read a key from the database into the cache; Undecided if the database does not answer."""
+        requested = self._clock()
         try:
-            async with asyncio.timeout(LOOK_LIMIT):
+            async with asyncio.timeout(LOOKUP_TIMEOUT):
                 record = await self._store.find(key_id)
-        except (KeyStoreError, TimeoutError) as error:
-            self._lost(str(error) or "no answer in time")
-            return _AWAY
-        except Exception:
-            # A bug, and no reason to let anybody in or to refuse for good: as if the database were away.
-            log.exception("an API key could not be looked up")
-            self._lost("a bug")
-            return _AWAY
-        if record is None:
-            self._known.pop(key_id, None)
-            _keep(self._absent, key_id, asked)
-        else:
-            self._absent.pop(key_id, None)
-            _keep(self._known, key_id, _Seen(record, asked))
+        except Exception as error:
+            # A bug is handled like an outage: it must neither let a call pass nor reject a key for good.
+            if not isinstance(error, KeyStoreError | TimeoutError):
+                log.exception("looking up an API key failed unexpectedly")
+            self._lost(error)
+            return _UNAVAILABLE
+        entries, others = (self._absent, self._known) if record is None else (self._known, self._absent)
+        others.drop(key_id)
+        entries.put(key_id, _Cached(record, requested))
         return record
 
-    def _lost(self, why: str) -> None:
-        if self._return is None:
-            log.warning("the database of API keys is out of reach (%s): keys seen before go on for %g s", why, self._outage)
-            self._return = asyncio.create_task(self._await_return())
+    def _lost(self, error: Exception) -> None:
+        if not self.unavailable:
+            reason = "no answer in time" if isinstance(error, TimeoutError) else error
+            log.warning("the database of API keys is unavailable (%s): known keys stay valid for %g s", reason, self._outage)
+            self._recovery.start()
 
-    async def _await_return(self) -> None:
+    async def _recover(self) -> None:
         while True:
-            await asyncio.sleep(RETRY_EVERY)
+            await asyncio.sleep(RETRY_INTERVAL)
             try:
-                await self._ready()
+                await self._check()
+                break
             except (KeyStoreError, TimeoutError):
                 continue
             except Exception:
-                log.exception("the database of API keys could not be tried")
-                continue
-            break
-        self._return = None
-        log.warning("the database of API keys answers again")
+                log.exception("checking the database of API keys failed unexpectedly")
+        log.warning("the database of API keys is available again")
 
-    async def _ready(self) -> None:
-        """Raises KeyStoreError or TimeoutError while the database is away."""
+    async def _check(self) -> None:
+        """Raises KeyStoreError or TimeoutError while the database is unavailable."""
         if self._migrated:
-            async with asyncio.timeout(LOOK_LIMIT):
+            async with asyncio.timeout(LOOKUP_TIMEOUT):
                 await self._store.find("")
         else:
             await self._store.migrate()
             self._migrated = True
-
-
-def _keep(entries: OrderedDict[str, _T], key_id: str, entry: _T) -> None:
-    entries[key_id] = entry
-    entries.move_to_end(key_id)
-    if len(entries) > ENTRIES:
-        entries.popitem(last=False)

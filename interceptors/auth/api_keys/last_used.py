@@ -1,74 +1,63 @@
-"""When keys were last used, written in batches beside the calls: no call waits for it, and none fails by it."""
+"""Records when keys were last used. Written in batches in the background: no call waits for it or fails because of it."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections import OrderedDict
 from collections.abc import Callable
 
 from interceptors.auth.api_keys.store import KeyRecord, KeyStore, KeyStoreError
+from interceptors.auth.lru import LruCache
+from interceptors.background import BackgroundTask
 
 log = logging.getLogger("interceptors.auth.keys.last_used")
 
-EVERY = 60.0
-"""Seconds between two writes for one key, by all servers together: each sees in the database what the others wrote."""
+INTERVAL = 60.0
+"""Seconds between two writes for one key, by all servers together: each reads from the database what the others wrote."""
 BATCH = 5.0
-"""Seconds that uses are gathered for before they are written."""
-WRITE_LIMIT = 2.0
-ENTRIES = 10_000
+"""Seconds for which uses are collected before they are written."""
+WRITE_TIMEOUT = 2.0
+MAX_ENTRIES = 10_000
 
 
 class LastUsed:
-    """Belongs to one event loop. `now` gives Unix seconds."""
+    """Belongs to one event loop. `now`: Unix seconds."""
 
     def __init__(self, store: KeyStore, now: Callable[[], float]) -> None:
         self._store = store
         self._now = now
-        self._noted: OrderedDict[str, float] = OrderedDict()
+        self._noted: LruCache[str, float] = LruCache(MAX_ENTRIES)
         self._pending: dict[str, float] = {}
-        self._writer: asyncio.Task[None] | None = None
+        self._writer = BackgroundTask("writing when API keys were last used", self._write_soon)
 
     def note(self, record: KeyRecord) -> None:
-        """It was used just now."""
+        """Note that a key was used just now."""
         now = self._now()
-        if now - max(self._noted.get(record.id, 0.0), record.last_used or 0.0) < EVERY:
+        if now - max(self._noted.get(record.id) or 0.0, record.last_used or 0.0) < INTERVAL:
             return
-        self._noted[record.id] = now
-        self._noted.move_to_end(record.id)
-        if len(self._noted) > ENTRIES:
-            self._noted.popitem(last=False)
-        if len(self._pending) < ENTRIES or record.id in self._pending:
+        self._noted.put(record.id, now)
+        if len(self._pending) < MAX_ENTRIES or record.id in self._pending:
             self._pending[record.id] = now
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write_soon())
+        self._writer.start()
 
     async def flush(self) -> None:
-        """Write what is pending. What cannot be written is kept for the next time."""
+        """Write what is pending. If that fails it stays pending, for the next time."""
         batch, self._pending = self._pending, {}
         try:
-            async with asyncio.timeout(WRITE_LIMIT):
+            async with asyncio.timeout(WRITE_TIMEOUT):
                 await self._store.touch(batch)
-        except (KeyStoreError, TimeoutError) as error:
+        except BaseException as error:
             self._pending = batch | self._pending
-            log.info("when %d API keys were last used could not be written: %s", len(batch), str(error) or "no answer in time")
-        except BaseException:
-            self._pending = batch | self._pending
-            raise
+            if not isinstance(error, KeyStoreError | TimeoutError):
+                raise
+            log.info("could not write when %d API keys were last used: %s", len(batch), str(error) or "no answer in time")
 
     async def close(self) -> None:
-        """Writes what is pending. Idempotent."""
-        if self._writer is not None:
-            self._writer.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._writer
+        """Write what is pending. Idempotent."""
+        await self._writer.close()
         if self._pending:
             await self.flush()
 
     async def _write_soon(self) -> None:
         await asyncio.sleep(BATCH)
-        try:
-            await self.flush()
-        except Exception:
-            log.exception("when API keys were last used could not be written")
+        await self.flush()

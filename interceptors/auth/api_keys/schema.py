@@ -1,11 +1,11 @@
-"""The table of keys, as the newest migration leaves it. Times are Unix seconds."""
+"""The table of keys after the newest migration. Times are Unix seconds."""
 
 from __future__ import annotations
 
 from sqlalchemy import Column, Double, LargeBinary, MetaData, String, Table, Text
 
 VERSION_TABLE = "api_keys_version"
-"""Alembic's own table under a name of ours: the database may be shared with other programs that use Alembic."""
+"""Name of Alembic's own table: the database may be shared with other programs that use Alembic."""
 
 metadata = MetaData()
 
@@ -16,7 +16,7 @@ api_keys = Table(
     Column("digest", LargeBinary(32), nullable=False),
     Column("pepper", String(16), nullable=False),
     Column("label", Text, nullable=False),
-    Column("scopes", Text, nullable=False),  # with spaces between them, as OAuth writes them
+    Column("scopes", Text, nullable=False),  # separated by spaces, as in OAuth
     Column("created", Double, nullable=False),
     Column("expires", Double),
     Column("revoked", Double),

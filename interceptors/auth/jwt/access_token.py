@@ -1,8 +1,8 @@
-"""Access tokens: what RFC 7515, 7519, 8705, 8725 and 9068 ask of one. Values in and values out, no clock and no network.
+"""The checks on access tokens that RFC 7515, 7519, 8705, 8725 and 9068 require. Plain values, no clock and no network.
 
-In three steps, because the second is dear (a signature: 40 to 150 us) and its outcome is remembered: `read` takes a
-token apart and believes none of it, `verify` is what holds for as long as the key does, `judge` what depends on the time and
-on the connection.
+Three steps, because the second is expensive (a signature: 40 to 150 us) and its result is cached: `read` parses a token
+and trusts nothing in it, `verify` checks what stays true as long as the key does, `judge` what depends on the time and the
+connection.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from interceptors.auth.jwt.jwk import KEY_ID, Key, canonical
 from interceptors.auth.jwt.strict_json import DuplicateMemberError, strict_object
 from interceptors.calls.principal import Principal, Rejected
 
-LONGEST = 8192
-"""Characters of a token. Real ones have 600 to 2000; one of 1 MB costs milliseconds before it can be refused."""
+MAX_LENGTH = 8192
+"""Characters of a token. Real ones have 600 to 2000; refusing one of 1 MB would take milliseconds."""
 
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)")
-"""Three parts: five are an encrypted token. An empty signature is left to the test of the algorithm."""
+"""Three parts; an encrypted token has five. An empty signature is left to the check of the algorithm."""
 _TYPES = frozenset({"at+jwt", "application/at+jwt"})
-_NOT_ALLOWED = frozenset({"jku", "jwk", "x5u", "x5c", "crit", "zip", "b64", "enc", "cty"})
-"""Headers that bring or name a key, or that change how a token is to be read. Others mean nothing here and are ignored."""
+_FORBIDDEN_HEADERS = frozenset({"jku", "jwk", "x5u", "x5c", "crit", "zip", "b64", "enc", "cty"})
+"""Headers that contain or locate a key, or change how a token is to be parsed. Other unknown headers are ignored."""
 _SUBJECT = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
-"""Printable ASCII, 255 at most (OpenID Connect Core 2), no space around it: it becomes a name in logs and policies."""
+"""Printable ASCII, at most 255 characters (OpenID Connect Core 2), no space at either end: it is used in logs and policies."""
 _SCOPE = re.compile(r"[!#-\[\]-~]+")
 """RFC 6749, appendix A.4."""
 _THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}")
-_LATEST = 253_402_300_799
-"""The last second of the year 9999. No date of a token is later, and a float holds all before it exactly."""
+_MAX_DATE = 253_402_300_799
+"""The last second of the year 9999, the latest date accepted in a token; a float represents all earlier seconds exactly."""
 
 
 class TokenCheck(StrEnum):
-    """Every test that a token can fail: what `Rejected.check` says."""
+    """Every check that a token can fail, for `Rejected.check`."""
 
     TOKEN_TOO_LARGE = "token_too_large"  # noqa: S105
     MALFORMED = "malformed"
     CLAIMS_DUPLICATE = "claims_duplicate"
-    HEADER_NOT_ALLOWED = "header_not_allowed"
+    HEADER_FORBIDDEN_HEADERS = "header_not_allowed"
     ALGORITHM = "algorithm"
     TYPE = "type"
     KEY_ID = "key_id"
@@ -64,50 +64,51 @@ class TokenCheck(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TokenRules:
-    """What is asked of the tokens of one issuer. Raises ValueError for an issuer with a #."""
+    """What the tokens of one issuer must satisfy. Raises ValueError for an issuer with a #."""
 
     issuer: str
-    """The iss claim, exactly."""
+    """The exact iss claim."""
     audiences: frozenset[str]
-    """The aud claim has to name one of these."""
+    """The aud claim must contain one of these."""
     algorithms: frozenset[str]
-    """Of RS256, ES256, EdDSA."""
+    """Some of RS256, ES256, EdDSA."""
     max_lifetime: float
-    """Longest time from iat to exp, seconds."""
+    """Maximum of exp - iat, seconds."""
     leeway: float
-    """Seconds a clock may be off."""
+    """Tolerated clock difference, seconds."""
 
     def __post_init__(self) -> None:
-        if "#" in self.issuer:  # "jwt:ISSUER#SUBJECT" could be split in two ways
-            raise ValueError(f"an issuer cannot have a #: {self.issuer}")
+        if "#" in self.issuer:  # "jwt:ISSUER#SUBJECT" would be ambiguous
+            raise ValueError(f"an issuer cannot contain #: {self.issuer}")
 
 
 @dataclass(frozen=True, slots=True)
 class Unverified:
-    """A token taken apart. Anybody can have written it."""
+    """A parsed token. Nothing in it can be trusted: anyone can have written it."""
 
     algorithm: str
+    """Canonical."""
     key_id: str
     issuer: str
     claims: Mapping[str, Any]
     message: bytes
-    """What the signature is of."""
+    """The signed bytes."""
     signature: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What an issuer's key has signed and its rules allow. Whether it counts now and on this connection, `judge` says."""
+    """A token with a good signature that satisfies its issuer's rules; `judge` decides whether it is valid now and here."""
 
     principal: Principal
     issuer: str
     key: Key
     issued: float
-    """Unix seconds, as the two below."""
+    """Unix seconds, like the next two."""
     not_before: float
     expires: float
     thumbprint: str | None
-    """The certificate without which it is worth nothing (RFC 8705): base64url of the SHA-256 of its DER."""
+    """Of the client certificate that the token is bound to (RFC 8705): base64url of the SHA-256 of its DER. None: not bound."""
 
 
 class _FailedError(Exception):
@@ -117,7 +118,7 @@ class _FailedError(Exception):
 
 
 def read(token: str) -> Unverified | Rejected:
-    """Take a token apart. Its length is the caller's first look: see LONGEST."""
+    """Parse a token."""
     try:
         return _read(token)
     except _FailedError as failed:
@@ -129,25 +130,34 @@ def read(token: str) -> Unverified | Rejected:
 
 
 def verify(token: Unverified, rules: TokenRules, key: Key) -> Verified | Rejected:
-    """The signature first: until it holds, no claim is worth a look. `key` is the one of `rules.issuer` with the token's kid."""
+    """Check the signature first and the claims only after it. `key` is the one of `rules.issuer` with the token's kid."""
     if token.issuer != rules.issuer:
         return Rejected(TokenCheck.ISSUER)
-    if canonical(token.algorithm) not in rules.algorithms or canonical(token.algorithm) != key.algorithm:
+    if token.algorithm not in rules.algorithms or token.algorithm != key.algorithm:
         return Rejected(TokenCheck.ALGORITHM)
     if token.key_id != key.kid:
         return Rejected(TokenCheck.KEY_ID)
     if not key.signed(token.message, token.signature):
         return Rejected(TokenCheck.SIGNATURE)
-    name = ""
+    claims, name = token.claims, ""
     try:
-        name = f"jwt:{rules.issuer}#{_subject(token.claims)}"
-        return _verified(token.claims, rules, key, name)
+        name = f"jwt:{rules.issuer}#{_matching(_SUBJECT, _required(claims, 'sub'), TokenCheck.SUBJECT)}"
+        given = _required(claims, "aud")
+        audiences = _strings([given] if isinstance(given, str) else given, TokenCheck.AUDIENCE)
+        if rules.audiences.isdisjoint(audiences):
+            raise _FailedError(TokenCheck.AUDIENCE)
+        expires, issued = _seconds(_required(claims, "exp")), _seconds(_required(claims, "iat"))
+        not_before = _seconds(claims.get("nbf", 0))
+        if not 0 < expires - issued <= rules.max_lifetime:
+            raise _FailedError(TokenCheck.LIFETIME)
+        principal = Principal(name, "jwt", _scopes(claims), expires)
+        return Verified(principal, rules.issuer, key, issued, not_before, expires, _thumbprint(claims))
     except _FailedError as failed:
         return Rejected(failed.check, name)
 
 
 def judge(verified: Verified, rules: TokenRules, thumbprint: str | None, now: float) -> Principal | Rejected:
-    """`now` in Unix seconds; `thumbprint` of the certificate that the caller has proven to hold, None without one."""
+    """Check dates and binding. `now`: Unix seconds; `thumbprint`: of the connection's client certificate, None without one."""
     name = verified.principal.name
     if now + rules.leeway < verified.not_before:
         return Rejected(TokenCheck.NOT_YET_VALID, name)
@@ -155,37 +165,36 @@ def judge(verified: Verified, rules: TokenRules, thumbprint: str | None, now: fl
         return Rejected(TokenCheck.ISSUED_IN_FUTURE, name)
     if verified.thumbprint is not None and verified.thumbprint != thumbprint:
         return Rejected(TokenCheck.CERTIFICATE_BINDING, name)
-    if now - rules.leeway >= verified.expires:  # last: who is told so may fetch another, and that one will do
+    if now - rules.leeway >= verified.expires:  # last: the client learns this reason, and a new token must then be accepted
         return Rejected(TokenCheck.EXPIRED, name, expired=True)
     return verified.principal
 
 
 def _read(token: str) -> Unverified:
-    if len(token) > LONGEST:
+    if len(token) > MAX_LENGTH:
         raise _FailedError(TokenCheck.TOKEN_TOO_LARGE)
     parts = _COMPACT.fullmatch(token)
     if parts is None:
         raise _FailedError(TokenCheck.MALFORMED)
     header = strict_object(_decoded(parts[1]))
-    if not _NOT_ALLOWED.isdisjoint(header):
-        raise _FailedError(TokenCheck.HEADER_NOT_ALLOWED)
-    algorithm, kind, key_id = header.get("alg"), header.get("typ"), header.get("kid")
+    if not _FORBIDDEN_HEADERS.isdisjoint(header):
+        raise _FailedError(TokenCheck.HEADER_FORBIDDEN_HEADERS)
+    algorithm, kind = header.get("alg"), header.get("typ")
     if not isinstance(algorithm, str):
         raise _FailedError(TokenCheck.ALGORITHM)
-    if not isinstance(kind, str) or kind.lower() not in _TYPES:  # an ID token, or one for something else altogether
+    if not isinstance(kind, str) or kind.lower() not in _TYPES:  # an ID token, or a token for another purpose
         raise _FailedError(TokenCheck.TYPE)
-    if not isinstance(key_id, str) or not KEY_ID.fullmatch(key_id):
-        raise _FailedError(TokenCheck.KEY_ID)
+    key_id = _matching(KEY_ID, header.get("kid"), TokenCheck.KEY_ID)
     claims = strict_object(_decoded(parts[2]))
-    issuer = _needed(claims, "iss")
+    issuer = _required(claims, "iss")
     if not isinstance(issuer, str):
         raise _FailedError(TokenCheck.ISSUER)
     message = token[: parts.end(2)].encode("ascii")
-    return Unverified(algorithm, key_id, issuer, claims, message, _decoded(parts[3]))
+    return Unverified(canonical(algorithm), key_id, issuer, claims, message, _decoded(parts[3]))
 
 
 def _decoded(part: str) -> bytes:
-    """base64url without padding, and only the one spelling of each value: what the last bits hide is refused."""
+    """Decode base64url without padding. Only the canonical encoding of a value is accepted: unused bits must be zero."""
     try:
         raw = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
     except binascii.Error:
@@ -195,64 +204,47 @@ def _decoded(part: str) -> bytes:
     return raw
 
 
-def _verified(claims: Mapping[str, Any], rules: TokenRules, key: Key, name: str) -> Verified:
-    named = _needed(claims, "aud")
-    audiences = [named] if isinstance(named, str) else named
-    if not isinstance(audiences, list) or not all(isinstance(audience, str) for audience in audiences):
-        raise _FailedError(TokenCheck.AUDIENCE)
-    if rules.audiences.isdisjoint(audiences):
-        raise _FailedError(TokenCheck.AUDIENCE)
-    expires, issued = _seconds(_needed(claims, "exp")), _seconds(_needed(claims, "iat"))
-    not_before = _seconds(claims.get("nbf", 0))
-    if not 0 < expires - issued <= rules.max_lifetime:
-        raise _FailedError(TokenCheck.LIFETIME)
-    principal = Principal(name, "jwt", _scopes(claims), expires)
-    return Verified(principal, rules.issuer, key, issued, not_before, expires, _certificate(claims))
-
-
-def _needed(claims: Mapping[str, Any], name: str) -> Any:
+def _required(claims: Mapping[str, Any], name: str) -> Any:
     value = claims.get(name)
     if value is None:
         raise _FailedError(TokenCheck.CLAIM_MISSING)
     return value
 
 
-def _subject(claims: Mapping[str, Any]) -> str:
-    value = _needed(claims, "sub")
-    if not isinstance(value, str) or not _SUBJECT.fullmatch(value):
-        raise _FailedError(TokenCheck.SUBJECT)
+def _matching(pattern: re.Pattern[str], value: Any, check: TokenCheck) -> str:
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        raise _FailedError(check)
     return value
 
 
+def _strings(values: Any, check: TokenCheck) -> list[str]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise _FailedError(check)
+    return values
+
+
 def _seconds(value: Any) -> float:
-    """A number; to Python True is one as well. NaN is within no bounds."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LATEST:
+    """A finite number in range. Booleans are excluded (in Python they are integers), and NaN compares false."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MAX_DATE:
         raise _FailedError(TokenCheck.CLAIM_MALFORMED)
     return float(value)
 
 
 def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
-    """`scope` (RFC 9068); `scp`, as Entra ID and Okta have it, where there is none. Without either nothing is granted."""
+    """From `scope` (RFC 9068), a string, else `scp` as Entra ID and Okta write it, a string or a list, else none."""
     value = claims["scope"] if "scope" in claims else claims.get("scp", "")
-    words: Any = value.split(" ") if isinstance(value, str) else value
-    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+    if isinstance(value, str):
+        value = value.split(" ")
+    elif "scope" in claims:
         raise _FailedError(TokenCheck.SCOPE)
-    if "scope" in claims and not isinstance(value, str):  # a list is scp's way to say it
-        raise _FailedError(TokenCheck.SCOPE)
-    scopes = frozenset(word for word in words if word)
-    if not all(_SCOPE.fullmatch(scope) for scope in scopes):
-        raise _FailedError(TokenCheck.SCOPE)
-    return scopes
+    return frozenset(_matching(_SCOPE, scope, TokenCheck.SCOPE) for scope in _strings(value, TokenCheck.SCOPE) if scope)
 
 
-def _certificate(claims: Mapping[str, Any]) -> str | None:
-    """RFC 8705, 3.1. A binding that cannot be verified here (a DPoP key, for one) binds all the same: the token is refused."""
+def _thumbprint(claims: Mapping[str, Any]) -> str | None:
+    """RFC 8705, 3.1. A token bound in a way that cannot be checked here, such as to a DPoP key, is refused."""
     if "cnf" not in claims:
         return None
     confirmation = claims["cnf"]
     if not isinstance(confirmation, dict) or set(confirmation) != {"x5t#S256"}:
         raise _FailedError(TokenCheck.CONFIRMATION_UNSUPPORTED)
-    thumbprint = confirmation["x5t#S256"]
-    if not isinstance(thumbprint, str) or not _THUMBPRINT.fullmatch(thumbprint):
-        raise _FailedError(TokenCheck.CONFIRMATION_UNSUPPORTED)
-    return thumbprint
+    return _matching(_THUMBPRINT, confirmation["x5t#S256"], TokenCheck.CONFIRMATION_UNSUPPORTED)

@@ -1,31 +1,24 @@
-"""Callers with an access token: read, verified with its issuer's keys, remembered, judged anew at every call."""
+"""Authenticates callers by access token: parsed, verified with the issuer's keys, cached, and judged again at every call."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from interceptors.auth.jwt.access_token import LONGEST, TokenCheck, TokenRules, Unverified, Verified, judge, read, verify
-from interceptors.auth.jwt.jwk import Key, canonical
+from interceptors.auth.jwt.access_token import MAX_LENGTH, TokenCheck, TokenRules, Verified, judge, read, verify
 from interceptors.auth.jwt.jwks import KeySource
-from interceptors.auth.jwt.token_cache import TokenCache, token_digest
+from interceptors.auth.lru import LruCache
 from interceptors.auth.method import AuthContext, AuthMethod, MethodReport
 from interceptors.auth.mtls import thumbprint
 from interceptors.calls.principal import Rejected, Undecided, Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class _Issuer:
-    rules: TokenRules
-    keys: KeySource
-
-
 class JwtAuthenticator(AuthMethod):
-    """Believes the issuers it is given, each by its own keys alone. Raises ValueError when one is given twice.
+    """Trusts the given issuers, each for tokens signed with its own keys only.
 
-    `cache`: verified tokens that are remembered. `now`: Unix seconds.
+    `cache`: number of verified tokens to cache. `now`: Unix seconds. Raises ValueError if an issuer is given twice.
     """
 
     header = "authorization"
@@ -34,31 +27,33 @@ class JwtAuthenticator(AuthMethod):
     def __init__(
         self, issuers: Sequence[tuple[TokenRules, KeySource]], *, cache: int, now: Callable[[], float] = time.time
     ) -> None:
-        self._issuers = {rules.issuer: _Issuer(rules, keys) for rules, keys in issuers}
-        if len(self._issuers) != len(issuers):
+        self._rules = {rules.issuer: rules for rules, _ in issuers}
+        self._sources = {rules.issuer: keys for rules, keys in issuers}
+        if len(self._sources) != len(issuers):
             raise ValueError("an issuer is configured twice")
-        self._cache = TokenCache(cache)
+        # By the SHA-256 of a token: a memory dump contains no token that could be replayed.
+        self._cache: LruCache[bytes, Verified] = LruCache(cache)
         self._now = now
 
     @property
     def report(self) -> MethodReport:
         """See AuthMethod."""
-        return MethodReport({"tokens": self._cache}, {name: issuer.keys for name, issuer in self._issuers.items()})
+        return MethodReport({"tokens": self._cache}, self._sources)
 
     async def start(self) -> None:
-        """Get the keys. Raises KeysError for a file without any.
+        """Get the keys. Raises JwksError for a file without usable keys.
 
-        Waits for those of a URL for two seconds at most: until they come, the tokens of their issuer are Undecided.
+        Waits at most two seconds for the keys of a URL; until they arrive, the tokens of that issuer are Undecided.
         """
         try:
-            await asyncio.gather(*(issuer.keys.start() for issuer in self._issuers.values()))
+            await asyncio.gather(*(keys.start() for keys in self._sources.values()))
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
         """Idempotent."""
-        await asyncio.gather(*(issuer.keys.close() for issuer in self._issuers.values()))
+        await asyncio.gather(*(keys.close() for keys in self._sources.values()))
 
     async def authenticate(self, credential: str, connection: AuthContext) -> Verdict:
         """See AuthMethod."""
@@ -68,63 +63,60 @@ class JwtAuthenticator(AuthMethod):
         return await self.verify(token.strip(" "), thumbprint(connection))
 
     async def verify(self, token: str, thumbprint: str | None) -> Verdict:
-        """Whose token it is. `thumbprint`: base64url of the SHA-256 of the DER of the caller's certificate, None without one.
+        """Judge a token.
 
-        Waits for the network only when the issuer's key is unknown, and that seldom: see UrlKeys.
+        `thumbprint`: base64url of the SHA-256 of the client certificate in DER, None without one. Waits for the network
+        only if the signing key is unknown, at most once per cooldown: see UrlKeys.
         """
-        if len(token) > LONGEST:
+        if len(token) > MAX_LENGTH:
             return Rejected(TokenCheck.TOKEN_TOO_LARGE)
         if not token.isascii():
             return Rejected(TokenCheck.MALFORMED)
-        digest = token_digest(token)
-        verified: Verified | Rejected | Undecided | None = self._remembered(digest)
+        digest = hashlib.sha256(token.encode("ascii")).digest()
+        verified: Verified | Rejected | Undecided | None = self._find(digest)
         if verified is not None:
             self._cache.hits += 1
         else:
             self._cache.misses += 1
-            verified = await self._verified(token)
+            verified = await self._verify(token)
             if isinstance(verified, Verified):
                 self._cache.put(digest, verified)
         if not isinstance(verified, Verified):
             return verified
-        verdict = judge(verified, self._issuers[verified.issuer].rules, thumbprint, self._now())
+        verdict = judge(verified, self._rules[verified.issuer], thumbprint, self._now())
         if isinstance(verdict, Rejected) and verdict.expired:
             self._cache.drop(digest)
         return verdict
 
-    def _remembered(self, digest: bytes) -> Verified | Undecided | None:
+    def _find(self, digest: bytes) -> Verified | Undecided | None:
         verified = self._cache.get(digest)
         if verified is None:
             return None
-        keys = self._issuers[verified.issuer].keys
+        keys = self._sources[verified.issuer]
         if keys.trouble:
             return Undecided(keys.trouble)
         if keys.find(verified.key.kid) == verified.key:
             return verified
-        self._cache.drop(digest)  # its issuer has withdrawn the key, or put another in its place
+        self._cache.drop(digest)  # the issuer has withdrawn or replaced the key
         return None
 
-    async def _verified(self, token: str) -> Verified | Rejected | Undecided:
+    async def _verify(self, token: str) -> Verified | Rejected | Undecided:
         unverified = read(token)
         if isinstance(unverified, Rejected):
             return unverified
-        issuer = self._issuers.get(unverified.issuer)
-        if issuer is None:
+        rules = self._rules.get(unverified.issuer)
+        if rules is None:
             return Rejected(TokenCheck.ISSUER)
-        if canonical(unverified.algorithm) not in issuer.rules.algorithms:  # before it can make anybody look for a key
+        if unverified.algorithm not in rules.algorithms:  # before an unknown kid can cause a request
             return Rejected(TokenCheck.ALGORITHM)
-        key = await self._key(unverified, issuer.keys)
-        return verify(unverified, issuer.rules, key) if isinstance(key, Key) else key
-
-    async def _key(self, unverified: Unverified, keys: KeySource) -> Key | Rejected | Undecided:
+        keys = self._sources[unverified.issuer]
         if keys.trouble:
             return Undecided(keys.trouble)
         key = keys.find(unverified.key_id)
+        if key is None:
+            await keys.refresh()
+            key = keys.find(unverified.key_id)
         if key is not None:
-            return key
-        await keys.seek()
-        key = keys.find(unverified.key_id)
-        if key is not None:
-            return key
-        # While its keys cannot be got, an issuer may have signed with one that is not known here yet.
+            return verify(unverified, rules, key)
+        # While fetching fails, the token may be signed with a new key that is not known here yet.
         return Undecided("keys_unavailable") if keys.last_error else Rejected(TokenCheck.SIGNING_KEY)

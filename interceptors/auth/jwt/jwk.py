@@ -14,17 +14,17 @@ from jwt.exceptions import PyJWTError
 from interceptors.auth.jwt.strict_json import strict_object
 
 KEY_ID = re.compile(r"[A-Za-z0-9_=+~-][A-Za-z0-9._~=+:@-]{0,127}")
-"""What a kid may look like. It is only ever looked up in a dict, but it is also logged: no paths, quotes or spaces."""
-_SPELLINGS = {"Ed25519": "EdDSA"}
-"""RFC 9864 renames EdDSA with an Ed25519 key; both names are in use, for the same signature."""
+"""Form of a kid. It is only used to look up a key in a dict, but it is also logged: no paths, quotes or spaces."""
+_ALIASES = {"Ed25519": "EdDSA"}
+"""RFC 9864 renames EdDSA with an Ed25519 key; both names are in use for the same signature."""
 _PUBLIC = {"RS256": ("RSA", None, ("n", "e")), "ES256": ("EC", "P-256", ("x", "y")), "EdDSA": ("OKP", "Ed25519", ("x",))}
-"""Algorithm -> the only type and curve of key it goes with, and that key's members."""
+"""Algorithm -> the only key type and curve it is used with, and the members that make up such a key."""
 _PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key and the one algorithm it is good for. Two are equal when they are the same key under the same name."""
+    """A public key and the one algorithm it may be used with. Equal if kid, algorithm and key material are equal."""
 
     kid: str
     algorithm: str
@@ -33,35 +33,35 @@ class Key:
     public: PyJWK = field(compare=False, repr=False)
 
     def signed(self, message: bytes, signature: bytes) -> bool:
-        """Whether this key signed the message; False as well for a signature of another length, or that is none at all."""
+        """Whether this key signed the message; False also for a signature of the wrong length or form."""
         return self.public.Algorithm.verify(message, self.public.key, signature)
 
 
 @dataclass(frozen=True, slots=True)
 class KeySet:
-    """The keys of an issuer by kid, and for people what was left out and why."""
+    """The keys of an issuer by kid, and which keys of the published set are ignored and why, for the log."""
 
     keys: Mapping[str, Key]
     ignored: tuple[str, ...] = ()
 
 
 class _UnusableError(Exception):
-    """Its text is the reason, for the log."""
+    """The message is the reason, for the log."""
 
 
 def canonical(algorithm: str) -> str:
-    """One name for each algorithm."""
-    return _SPELLINGS.get(algorithm, algorithm)
+    """The one name used here for an algorithm that has several."""
+    return _ALIASES.get(algorithm, algorithm)
 
 
 def read_keys(raw: bytes) -> KeySet:
-    """A JWK set. Raises ValueError when it is none; keys of no use here, such as weak ones, are left out.
+    """Parse a JWK set. Raises ValueError if it is not one; unusable keys, such as weak ones, are ignored.
 
-    A sound set without a usable key is taken as what it says: an issuer may withdraw all of its keys.
+    A well-formed set without a usable key is accepted: an issuer may withdraw all of its keys.
     """
     members = strict_object(raw).get("keys")
     if not isinstance(members, list):
-        raise ValueError("no JWK set: keys is not a list")
+        raise ValueError("not a JWK set: keys is not a list")
     keys: dict[str, Key] = {}
     ignored = []
     for member in members:
@@ -69,10 +69,10 @@ def read_keys(raw: bytes) -> KeySet:
             key = _key(member)
             if key.kid in keys:
                 raise _UnusableError("another key of the set has the same kid")
-        except _UnusableError as reason:
-            ignored.append(f"{_named(member)}: {reason}")
-        else:
             keys[key.kid] = key
+        except _UnusableError as reason:
+            kid = member.get("kid") if isinstance(member, dict) else None
+            ignored.append(f"key {kid[:128]!a}: {reason}" if isinstance(kid, str) else f"a key without a kid: {reason}")
     return KeySet(keys, tuple(ignored))
 
 
@@ -92,27 +92,22 @@ def _key(jwk: Any) -> Key:
     algorithm, names = _algorithm(jwk)
     material = tuple(part for name in names if isinstance(part := jwk.get(name), str))
     if len(material) != len(names):
-        raise _UnusableError("a part of it is missing")
+        raise _UnusableError(f"it needs the members {', '.join(names)}")
     try:
         public = PyJWK(jwk, algorithm)
     except (PyJWTError, UnsupportedAlgorithm, ValueError, TypeError):
-        raise _UnusableError("it is no valid key") from None
+        raise _UnusableError("it is not a valid key") from None
     if public.Algorithm.check_key_length(public.key) is not None:
         raise _UnusableError(f"it has {public.key.key_size} bits; at least 2048 are needed")
     return Key(kid, algorithm, material, public)
 
 
 def _algorithm(jwk: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
-    """The key's own alg where it has one, and what goes with its type where it has none."""
+    """The algorithm for the key's type, which the key's own alg, if present, must agree with; and the members it needs."""
     for algorithm, (kind, curve, names) in _PUBLIC.items():
         if jwk.get("kty") == kind and (curve is None or jwk.get("crv") == curve):
             own = jwk.get("alg", algorithm)
             if not isinstance(own, str) or canonical(own) != algorithm:
-                raise _UnusableError("its algorithm is not accepted, or does not go with its type")
+                raise _UnusableError("its algorithm is not accepted, or does not match its type")
             return algorithm, names
     raise _UnusableError("its type or curve is not accepted")
-
-
-def _named(jwk: Any) -> str:
-    kid = jwk.get("kid") if isinstance(jwk, dict) else None
-    return f"key {kid[:128]!a}" if isinstance(kid, str) else "a key without a kid"

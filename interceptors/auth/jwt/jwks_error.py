@@ -1,12 +1,12 @@
-"""Why an issuer's keys cannot be had; apart, as what fetches them is heavy to import."""
+"""Why an issuer's keys cannot be fetched. A module of its own, because the modules that fetch them are slow to import."""
 
 from __future__ import annotations
 
 
 class JwksError(Exception):
-    """Keys cannot be had. `detail` is for the log and for whoever starts the server.
+    """An issuer's keys are unavailable; the message is for the log and for the operator who starts the server.
 
-    `check` is why, of a fixed set: unreachable, timeout, http_status, too_large, malformed, issuer_mismatch,
+    `check` is the reason, one of: unreachable, timeout, http_status, too_large, malformed, issuer_mismatch,
     url_not_allowed, unreadable (a file), unexpected (a bug: its traceback is in the log).
     """
 

@@ -1,4 +1,4 @@
-"""JSON that means one thing: what two parsers may read differently is refused."""
+"""JSON with one meaning: anything that two parsers may read differently is refused."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any, NoReturn
 
 
 class DuplicateMemberError(ValueError):
-    """An object names a member twice. RFC 7519 leaves open which of them counts: the signer may have meant the other."""
+    """An object has a member twice. RFC 7519 leaves open which one counts: the signer may have meant the other."""
 
 
 def strict_object(raw: bytes) -> dict[str, Any]:
-    """A JSON object in UTF-8. Raises ValueError: not UTF-8, not JSON, nested too deeply, NaN or Infinity, not an object."""
+    """Parse a JSON object in UTF-8. Raises ValueError: not UTF-8, not JSON, nested too deeply, NaN or Infinity, not an object."""
     try:
-        # As text: given bytes, json.loads would guess UTF-16 and UTF-32 as well.
+        # Decoded first: given bytes, json.loads would also guess UTF-16 and UTF-32.
         value = json.loads(raw.decode("utf-8"), object_pairs_hook=_members, parse_constant=_refuse_constant)
     except RecursionError:
         raise ValueError("nested too deeply") from None
@@ -25,7 +25,7 @@ def strict_object(raw: bytes) -> dict[str, Any]:
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise DuplicateMemberError("a member stands twice")
+        raise DuplicateMemberError("duplicate member")
     return members
 
 

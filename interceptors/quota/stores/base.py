@@ -1,8 +1,8 @@
-"""What is counted, and the interface of what counts it.
+"""What quotas count, and the interface of the stores that count it.
 
-A bucket is full at first: `burst` units. Using takes out of it, time puts `rate` units a second back, never above `burst`.
-So what is granted over any stretch of time is at most burst + rate x time, whatever the calls look like. The price of that
-rule: a single cost above the burst is never granted, and is told so (`too_large`).
+A bucket starts full, with `burst` units. A call takes units out, time puts `rate` units a second back, never above `burst`. So
+over any stretch of time at most burst + rate x time is granted, whatever the calls look like; and a single cost above the burst
+is never granted (`too_large`).
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Literal, Protocol
 
 
 class StoreUnavailableError(Exception):
-    """The store cannot answer now. The message says why, without addresses of secrets: it may be logged."""
+    """The store cannot answer now. The message says why, without secrets: it may be logged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A quota that refills. `rate` in units a second, `burst` in units; what a unit is, `name` says."""
+    """A quota that refills. `rate` in units a second, `burst` in units; `name` says what a unit is."""
 
     name: str
     rate: float
@@ -32,7 +32,7 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """`cost` units of a bucket. A cost of 0 asks whether there is no debt."""
+    """`cost` units of a bucket. A cost of 0 checks for debt."""
 
     bucket: Bucket
     cost: float
@@ -40,30 +40,30 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """A quota of things that go on at the same time."""
+    """A quota of things in flight at the same time."""
 
     name: str
-    most: int
+    limit: int
 
     def __post_init__(self) -> None:
-        if self.most < 1:
+        if self.limit < 1:
             raise ValueError(f"{self.name}: at least 1 is needed")
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """Granted. What is left of each quota that was asked for, in its units; below 0 is a debt."""
+    """Granted. What is left of each quota asked for, in its units; below 0 is a debt."""
 
     remaining: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Refused, and nothing was taken. `name` is the quota that stands in the way longest, `remaining` what is left of it.
+    """Refused, and nothing was taken. `name` is the quota with the longest wait, `remaining` what is left of it.
 
-    - "spent": the bucket has too little now; the same call will be granted `retry_after` seconds later if nothing else
-      is taken meanwhile, and not before.
-    - "too_large": it costs more than the bucket ever holds. `retry_after` is None.
+    - "spent": the bucket has too little now; the same call will be granted `retry_after` seconds later, and not before,
+      unless other calls take more meanwhile.
+    - "too_large": the cost is above the burst. `retry_after` is None.
     - "in_flight": all slots are taken. `retry_after` is None: it depends on when the caller's own calls end.
     """
 
@@ -74,41 +74,41 @@ class Spent:
 
 
 class QuotaStore(Protocol):
-    """Counts by subject, which is a caller's name. Belongs to one event loop. Costs and rates are the caller's to have right.
+    """Counts by subject, the name a caller is counted under. Belongs to one event loop.
 
-    Every method but `start` and `close` may raise StoreAwayError, unless a store says that it does not.
+    Every method but `start` and `close` may raise StoreUnavailableError, unless a store says that it does not.
     """
 
     async def start(self) -> None:
-        """Begin what goes on beside the calls. Does not fail where the store is away."""
+        """Start background work. Does not fail if the store is unavailable."""
 
     async def close(self) -> None:
         """Idempotent."""
 
     async def take(self, subject: str, charges: Sequence[Charge], slots: Sequence[Slots], lease: str) -> Left | Spent:
-        """All that a call needs, or none of it. `lease` is a name of the call that no other call has; `release` ends it."""
+        """All that a call needs, or none of it. `lease` identifies the call; `release` ends it."""
 
     async def charge(self, subject: str, charges: Sequence[Charge], lease: str) -> Left | Spent:
-        """More for a call that is being served, as its bytes come in: all of it or none."""
+        """More for a call in progress, as its bytes come in: all of it or none."""
 
     async def settle(self, subject: str, charges: Sequence[Charge], lease: str) -> None:
-        """Put right what was charged to a call once its true cost is known.
+        """Correct what was charged to a call once its true cost is known.
 
         A cost below 0 is given back, never above the burst; one above 0 is taken whatever is left, and may leave a debt
         that later calls wait for.
         """
 
     async def release(self, subject: str, lease: str) -> None:
-        """The call is over: its slots are free. To be called for every `take` that was granted; twice does no harm."""
+        """The call is over: its slots are free. To be called once for every `take` that was granted; twice does no harm."""
 
     async def finish(self, subject: str, charges: Sequence[Charge], lease: str) -> None:
-        """`settle` and `release` at once: a call's end should not take two round trips."""
+        """`settle` and `release` in one round trip."""
 
     async def show(self, subject: str, buckets: Sequence[Bucket], slots: Sequence[Slots]) -> Left:
         """What is left, without taking any of it."""
 
     async def subjects(self, limit: int) -> Sequence[str]:
-        """Names of subjects that something is known of, `limit` at most, in no order."""
+        """Names of subjects with an account, `limit` at most, in no order."""
 
     async def reset(self, subject: str) -> None:
         """Forget what the subject used: its buckets are full and its slots free."""
@@ -128,4 +128,4 @@ def check_costs(charges: Sequence[Charge], *, signed: bool = False) -> None:
         raise ValueError("a bucket is charged twice at once")
     for charge in charges:
         if not (math.isfinite(charge.cost) and (signed or charge.cost >= 0)):
-            raise ValueError(f"{charge.bucket.name}: {charge.cost} is no cost")
+            raise ValueError(f"{charge.bucket.name}: {charge.cost} is not a valid cost")

@@ -1,62 +1,64 @@
-"""What holds while the shared store is away: every replica grants its share by itself.
+"""Quotas while the shared store is unavailable: every replica grants its share by itself.
 
 The rule:
 
 - A call that the shared store does not answer in time is answered by the local one. From then on no call asks the shared
-  store; it is tried beside them, at once and then twice a second, and asked again as soon as it answers.
-- The share is rate, burst and slots divided by `replicas`. A share is never less than one unit: a caller that may have one
-  call at a time would have none. So together the replicas grant what is allowed, or one unit each where that is more.
-- What costs more than the share of a burst, and no more than the burst, has to wait for the shared store: RETRY_AFTER.
+  store; it is probed in the background, at once and then twice a second, and used again as soon as it answers.
+- The share is rate, burst and slots divided by `replicas`, and never less than one unit: a caller that may have one call at a
+  time would have none. So together the replicas grant what is allowed, or one unit each where that is more.
+- A cost above the share of a burst, and not above the burst, has to wait for the shared store: RETRY_AFTER.
 - The local store keeps its count from one outage to the next, and nothing is carried over between the two. Each holds its
   own bound, so whatever the shared store does, a caller gets at most twice its limit: burst + rate x time from the shared
   store and as much from all local ones together.
-- What a call took is given back to the store it was taken from, and to none when that cannot be told. What it owes is
-  counted by the one that answers.
+- What a call took is given back to the store it was taken from, and to none if that is not known. What it owes is counted by
+  the one that answers.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+from interceptors.background import BackgroundTask
 from interceptors.quota.stores.base import Bucket, Charge, Left, QuotaStore, Slots, Spent, StoreUnavailableError
 
 log = logging.getLogger("interceptors.quota.fallback")
 
+T = TypeVar("T")
+
 PROBE_EVERY = 0.5
 RETRY_AFTER = 5.0
-"""Seconds: when a call comes back that the share is too small for. Nobody knows when the shared store does."""
+"""Seconds sent to a caller whose call the share is too small for. How long the outage lasts is not known."""
 
 
 class SharedStore(QuotaStore, Protocol):
-    """A store that can be away."""
+    """A store that may be unavailable."""
 
     @property
     def place(self) -> str:
-        """What to call it in a log."""
+        """Its name in a log."""
 
     async def refresh(self) -> None:
-        """Catch up with what went on meanwhile; raises StoreAwayError where it is away still."""
+        """Catch up after an outage; raises StoreUnavailableError while it lasts."""
 
     def release_later(self, lease: str) -> None:
-        """As `release`, at the next refresh; asks nothing now."""
+        """As `release`, at the next refresh; sends nothing now."""
 
 
 @dataclass(slots=True)
 class _Call:
     shared: bool
-    """Where its slots are."""
-    told: bool = True
-    """Whether all that it was charged is there as well."""
+    """Whether its slots are in the shared store."""
+    whole: bool = True
+    """Whether all of its charges are known to be in the same store as its slots."""
 
 
 class FallbackStore:
-    """Never away but for `reset`. `replicas`: how many gateways share the limits. `clock`: Unix seconds, for `since`."""
+    """Never unavailable but for `reset`. `replicas`: servers that share the limits. `clock`: Unix seconds, for `since`."""
 
     def __init__(
         self,
@@ -75,76 +77,61 @@ class FallbackStore:
         self._probe_every = probe_every
         self._clock = clock
         self._calls: dict[str, _Call] = {}
-        self._probe: asyncio.Task[None] | None = None
-        self._closed = False
+        self._reason = ""
+        self._probe = BackgroundTask(f"quotas: the probe of {shared.place}", self._wait_for_shared)
         self.since: float | None = None
-        """Unix seconds at which the shared store was lost; None: it is there."""
+        """Unix seconds at which the shared store was lost; None: it is available."""
         self.losses = 0
-        """How often it was, since the start."""
+        """Outages since the start."""
 
     @property
     def degraded(self) -> bool:
         """Whether calls are answered locally."""
         return self.since is not None
 
+    @property
+    def calls_in_flight(self) -> int:
+        """Calls that hold something in one of the stores."""
+        return len(self._calls)
+
     async def start(self) -> None:
         """Does not fail without the shared store: calls are answered locally then."""
         await self._shared.start()
         await self._local.start()
-        try:
-            await self._shared.refresh()
-        except StoreUnavailableError as error:
-            self._lost(error)
+        await self._ask_shared(self._shared.refresh)
 
     async def close(self) -> None:
         """Idempotent."""
-        self._closed = True
-        if self._probe is not None:
-            self._probe.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._probe
+        await self._probe.close()
         await self._shared.close()
         await self._local.close()
 
     async def take(self, subject: str, charges: Sequence[Charge], slots: Sequence[Slots], lease: str) -> Left | Spent:
-        """As QuotaStore has it."""
-        if not self.degraded:
-            try:
-                taken = await self._shared.take(subject, charges, slots, lease)
-            except StoreUnavailableError as error:
-                self._lost(error)
-            else:
-                if isinstance(taken, Left):
-                    self._calls[lease] = _Call(shared=True)
-                return taken
-        taken = await self._local.take(subject, self._charges(charges), [self._slots(slot) for slot in slots], lease)
+        taken = await self._ask_shared(lambda: self._shared.take(subject, charges, slots, lease))
+        shared = taken is not None
+        if taken is None:
+            taken = await self._local.take(subject, self._charges(charges), [self._slots(slot) for slot in slots], lease)
         if isinstance(taken, Left):
-            self._calls[lease] = _Call(shared=False)
+            self._calls[lease] = _Call(shared)
             return taken
-        return self._waiting(taken, charges)
+        return taken if shared else self._waiting(taken, charges)
 
     async def charge(self, subject: str, charges: Sequence[Charge], lease: str) -> Left | Spent:
-        """As QuotaStore has it."""
-        if not self.degraded:
-            try:
-                taken = await self._shared.charge(subject, charges, lease)
-            except StoreUnavailableError as error:
-                self._lost(error)
-            else:
-                self._charged(lease, taken, shared=True)
-                return taken
-        taken = await self._local.charge(subject, self._charges(charges), lease)
-        self._charged(lease, taken, shared=False)
-        return taken if isinstance(taken, Left) else self._waiting(taken, charges)
+        taken = await self._ask_shared(lambda: self._shared.charge(subject, charges, lease))
+        shared = taken is not None
+        if taken is None:
+            taken = await self._local.charge(subject, self._charges(charges), lease)
+        call = self._calls.get(lease)
+        if call is not None and isinstance(taken, Left) and call.shared is not shared:
+            call.whole = False
+        return taken if shared or isinstance(taken, Left) else self._waiting(taken, charges)
 
     async def settle(self, subject: str, charges: Sequence[Charge], lease: str) -> None:
-        """As QuotaStore has it."""
         owed = [charge for charge in charges if charge.cost >= 0]
-        back = [charge for charge in charges if charge.cost < 0]
         call = self._calls.get(lease)
-        if back and call is not None and call.told and not call.shared:
+        back = [charge for charge in charges if charge.cost < 0] if call is not None and call.whole else []
+        if back and call is not None and not call.shared:
             await self._local.settle(subject, self._charges(back), lease)
-        if call is None or not (call.told and call.shared):
             back = []
         if not self.degraded:
             try:
@@ -158,7 +145,7 @@ class FallbackStore:
             await self._local.settle(subject, self._charges(owed), lease)
 
     async def release(self, subject: str, lease: str) -> None:
-        """As QuotaStore has it, in the store that has the slots."""
+        """In the store that has the slots."""
         call = self._calls.pop(lease, None)
         if call is None:
             return
@@ -167,13 +154,9 @@ class FallbackStore:
         elif self.degraded:
             self._shared.release_later(lease)
         else:
-            try:
-                await self._shared.release(subject, lease)
-            except StoreUnavailableError as error:
-                self._lost(error)
+            await self._ask_shared(lambda: self._shared.release(subject, lease))
 
     async def finish(self, subject: str, charges: Sequence[Charge], lease: str) -> None:
-        """As QuotaStore has it."""
         call = self._calls.get(lease)
         if call is None or not call.shared or self.degraded:
             await self.settle(subject, charges, lease)
@@ -181,7 +164,7 @@ class FallbackStore:
             return
         del self._calls[lease]
         owed = [charge for charge in charges if charge.cost >= 0]
-        back = [charge for charge in charges if charge.cost < 0 and call.told]
+        back = [charge for charge in charges if charge.cost < 0 and call.whole]
         try:
             await self._shared.finish(subject, [*owed, *back], lease)
         except StoreUnavailableError as error:
@@ -190,72 +173,74 @@ class FallbackStore:
                 await self._local.settle(subject, self._charges(owed), lease)
 
     async def show(self, subject: str, buckets: Sequence[Bucket], slots: Sequence[Slots]) -> Left:
-        """As QuotaStore has it: of the share, while the shared store is away."""
-        if not self.degraded:
-            try:
-                return await self._shared.show(subject, buckets, slots)
-            except StoreUnavailableError as error:
-                self._lost(error)
+        """Of the share, while the shared store is unavailable."""
+        left = await self._ask_shared(lambda: self._shared.show(subject, buckets, slots))
+        if left is not None:
+            return left
         shares = [self._bucket(bucket) for bucket in buckets], [self._slots(slot) for slot in slots]
         return await self._local.show(subject, *shares)
 
     async def subjects(self, limit: int) -> Sequence[str]:
-        """As QuotaStore has it."""
-        if not self.degraded:
-            try:
-                return await self._shared.subjects(limit)
-            except StoreUnavailableError as error:
-                self._lost(error)
-        return await self._local.subjects(limit)
+        found = await self._ask_shared(lambda: self._shared.subjects(limit))
+        return found if found is not None else await self._local.subjects(limit)
 
     async def reset(self, subject: str) -> None:
-        """In both. Raises StoreAwayError: what the shared store has counted still counts when it is back."""
+        """In both. Raises StoreUnavailableError: what the shared store has counted still counts after the outage."""
         await self._local.reset(subject)
         if self.degraded:
-            raise StoreUnavailableError("it has been away, and is tried twice a second")
+            raise StoreUnavailableError("it has been unavailable, and is tried twice a second")
         try:
             await self._shared.reset(subject)
         except StoreUnavailableError as error:
             self._lost(error)
             raise
 
+    async def _ask_shared(self, work: Callable[[], Awaitable[T]]) -> T | None:
+        """None: the shared store is unavailable."""
+        if self.degraded:
+            return None
+        try:
+            return await work()
+        except StoreUnavailableError as error:
+            self._lost(error)
+            return None
+
     def _lost(self, error: StoreUnavailableError) -> None:
-        if self.degraded or self._closed:
+        if self.degraded:
             return
         self.since = self._clock()
         self.losses += 1
-        # Whether what was charged there has reached it, or is there when it is back, nobody knows.
+        # Whether the charges of these calls have reached it, or survive its outage, is not known.
         for call in self._calls.values():
-            call.told = call.told and not call.shared
-        self._probe = asyncio.create_task(self._until_it_is_back(str(error)))
+            call.whole = call.whole and not call.shared
+        self._reason = str(error)
+        self._probe.start()
 
-    async def _until_it_is_back(self, reason: str) -> None:
-        away = False
+    async def _wait_for_shared(self) -> None:
+        unavailable = False
         while not await self._answers():
-            if not away:
-                away, what = True, "quotas: %s is away (%s); this replica grants 1/%d of every limit"
-                log.warning(what, self._shared.place, reason, self._replicas)
+            if not unavailable:
+                unavailable, what = True, "quotas: %s is unavailable (%s); this replica grants 1/%d of every limit"
+                log.warning(what, self._shared.place, self._reason, self._replicas)
             await asyncio.sleep(self._probe_every)
         self.since = None
-        if away:
-            log.warning("quotas: %s is back; limits are shared again", self._shared.place)
+        if unavailable:
+            log.warning("quotas: %s is available again; limits are shared again", self._shared.place)
         else:  # an event loop that was busy for long looks like this as well
-            log.info("quotas: %s left a call without an answer (%s)", self._shared.place, reason)
+            log.info("quotas: %s left a call without an answer (%s)", self._shared.place, self._reason)
 
     async def _answers(self) -> bool:
         try:
             await self._shared.refresh()
-        except Exception:  # StoreAwayError; and whatever else it might be, it is not back
+        except StoreUnavailableError:
+            return False
+        except Exception:
+            log.exception("quotas: the probe of %s failed", self._shared.place)
             return False
         return True
 
-    def _charged(self, lease: str, taken: Left | Spent, *, shared: bool) -> None:
-        call = self._calls.get(lease)
-        if call is not None and isinstance(taken, Left) and call.shared is not shared:
-            call.told = False
-
     def _waiting(self, spent: Spent, charges: Sequence[Charge]) -> Spent:
-        """No share is a reason to tell a caller that its call is too large for ever."""
+        """A call that only the share is too small for may be retried after the outage."""
         whole = {charge.bucket.name: charge for charge in charges}.get(spent.name)
         if spent.kind == "too_large" and whole is not None and whole.cost <= whole.bucket.burst:
             return replace(spent, kind="spent", retry_after=RETRY_AFTER)
@@ -269,4 +254,4 @@ class FallbackStore:
         return Bucket(bucket.name, bucket.rate / self._replicas, burst)
 
     def _slots(self, slots: Slots) -> Slots:
-        return Slots(slots.name, max(1, slots.most // self._replicas))
+        return Slots(slots.name, max(1, slots.limit // self._replicas))

@@ -1,6 +1,6 @@
-"""Quotas counted in this process: for one replica, and for each of several while the shared store is away.
+"""Quotas counted in this process: for a single replica, and for each of several while the shared store is unavailable.
 
-Arithmetic in the same order as in redis_script.py, so that both decide alike to the last bit.
+Arithmetic in the same order as in redis_script.py, so that both decide exactly alike.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from itertools import islice
 from interceptors.quota.stores.base import Bucket, Charge, Left, Slots, Spent, check_costs, retry_after
 
 MAX_SUBJECTS = 10_000
-"""Callers remembered, 2 KB each."""
-_LOOKED_AT = 16
-"""Callers that are compared when one has to go: the longest unseen, which are the likeliest to have full buckets."""
+"""Accounts kept, 2 KB each."""
+_COMPARED = 16
+"""Accounts compared when one is evicted: the least recently used, whose buckets are most likely full."""
 
 
 class _Used:
-    """Units out of one bucket at a time, and when they will all be back."""
+    """Units taken out of one bucket as of a time, and when they will all be back."""
 
     __slots__ = ("at", "full_at", "units")
 
@@ -51,36 +51,34 @@ class _Account:
 
 
 class MemoryStore:
-    """Never away. `clock` is monotonic, in seconds.
+    """Never unavailable. `clock` is monotonic, in seconds.
 
-    Of more than `max_subjects` callers the least is lost by forgetting one whose buckets are full; where there is none
-    among the longest unseen, the one that is nearest to it goes. Callers with calls in flight are not forgotten, so there
-    may be as many more as there are calls. A lease ends with `release`, or with the process.
+    Above `max_subjects` accounts one of the least recently used is evicted, the one whose buckets are full or will be first.
+    Accounts with calls in flight are never evicted, so there may be more by as many. A lease ends with `release`, or with the
+    process.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, max_subjects: int = MAX_SUBJECTS) -> None:
         self._clock = clock
-        self._most = max_subjects
+        self._max_subjects = max_subjects
         self._accounts: OrderedDict[str, _Account] = OrderedDict()
 
     async def start(self) -> None:
-        """Nothing to begin."""
+        """Nothing to start."""
 
     async def close(self) -> None:
-        """Nothing to end."""
+        """Nothing to close."""
 
     async def take(self, subject: str, charges: Sequence[Charge], slots: Sequence[Slots], lease: str) -> Left | Spent:
-        """As QuotaStore has it, 2 us and some more for each quota."""
+        """Takes 2 us and some more for each quota."""
         check_costs(charges)
         return self._take(subject, charges, slots, lease)
 
     async def charge(self, subject: str, charges: Sequence[Charge], lease: str) -> Left | Spent:
-        """As QuotaStore has it."""
         check_costs(charges)
         return self._take(subject, charges, (), "")
 
     async def settle(self, subject: str, charges: Sequence[Charge], lease: str) -> None:
-        """As QuotaStore has it."""
         check_costs(charges, signed=True)
         now = self._clock()
         account = self._account(subject)
@@ -89,7 +87,6 @@ class MemoryStore:
             account.used[charge.bucket.name] = _Used(max(units, 0.0), now, charge.bucket.rate)
 
     async def release(self, subject: str, lease: str) -> None:
-        """As QuotaStore has it."""
         account = self._accounts.get(subject)
         if account is not None:
             account.leases = {
@@ -97,23 +94,19 @@ class MemoryStore:
             }
 
     async def finish(self, subject: str, charges: Sequence[Charge], lease: str) -> None:
-        """As QuotaStore has it."""
         await self.settle(subject, charges, lease)
         await self.release(subject, lease)
 
     async def show(self, subject: str, buckets: Sequence[Bucket], slots: Sequence[Slots]) -> Left:
-        """As QuotaStore has it."""
         now = self._clock()
         account = self._accounts.get(subject) or _Account()
         remaining = {bucket.name: bucket.burst - account.units(bucket, now) for bucket in buckets}
-        return Left(remaining | {slot.name: slot.most - len(account.leases.get(slot.name, ())) for slot in slots})
+        return Left(remaining | {slot.name: slot.limit - len(account.leases.get(slot.name, ())) for slot in slots})
 
     async def subjects(self, limit: int) -> Sequence[str]:
-        """As QuotaStore has it."""
         return list(islice(reversed(self._accounts), limit))
 
     async def reset(self, subject: str) -> None:
-        """As QuotaStore has it."""
         self._accounts.pop(subject, None)
 
     def _take(self, subject: str, charges: Sequence[Charge], slots: Sequence[Slots], lease: str) -> Left | Spent:
@@ -131,46 +124,46 @@ class MemoryStore:
         for slot in slots:
             held = account.leases.setdefault(slot.name, set())
             held.add(lease)
-            remaining[slot.name] = slot.most - len(held)
+            remaining[slot.name] = slot.limit - len(held)
         return Left(remaining)
 
     def _account(self, subject: str) -> _Account:
         account = self._accounts.get(subject)
         if account is None:
-            for _ in range(min(2, len(self._accounts) + 1 - self._most)):  # two, so that a crowd goes again
-                self._forget_one()
+            for _ in range(min(2, len(self._accounts) + 1 - self._max_subjects)):  # two, so that an excess shrinks again
+                self._evict_one()
             account = self._accounts[subject] = _Account()
         else:
             self._accounts.move_to_end(subject)
         return account
 
-    def _forget_one(self) -> None:
-        oldest = list(islice(self._accounts, _LOOKED_AT))
+    def _evict_one(self) -> None:
+        oldest = list(islice(self._accounts, _COMPARED))
         idle = [subject for subject in oldest if not self._accounts[subject].leases]
         if idle:
             del self._accounts[min(idle, key=lambda subject: self._accounts[subject].full_at())]
             return
-        for subject in oldest:  # calls that go on for long: the next look goes past them
+        for subject in oldest:  # accounts with long calls: the next eviction skips them
             self._accounts.move_to_end(subject)
 
 
 def _spent(
     charges: Sequence[Charge], units: Sequence[float], slots: Sequence[Slots], account: _Account, lease: str
 ) -> Spent | None:
-    """First what no waiting helps with, then slots, then the bucket to wait for longest: a time that is told has to be true."""
+    """First costs that are too large, then slots, then the bucket with the longest wait, for `retry_after` has to be enough."""
     for charge, before in zip(charges, units, strict=True):
         if charge.cost > charge.bucket.burst:
             return Spent(charge.bucket.name, charge.bucket.burst - before, None, "too_large")
     for slot in slots:
         held = account.leases.get(slot.name, ())
-        if lease not in held and len(held) >= slot.most:
-            return Spent(slot.name, slot.most - len(held), None, "in_flight")
-    longest: Spent | None = None
+        if lease not in held and len(held) >= slot.limit:
+            return Spent(slot.name, slot.limit - len(held), None, "in_flight")
+    last: Spent | None = None
     for charge, before in zip(charges, units, strict=True):
         bucket = charge.bucket
         need = before + charge.cost - bucket.burst
         if need > 0.0:
             wait = retry_after(need, bucket)
-            if longest is None or longest.retry_after is None or wait > longest.retry_after:
-                longest = Spent(bucket.name, bucket.burst - before, wait)
-    return longest
+            if last is None or last.retry_after is None or wait > last.retry_after:
+                last = Spent(bucket.name, bucket.burst - before, wait)
+    return last

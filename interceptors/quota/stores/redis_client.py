@@ -1,4 +1,4 @@
-"""One connection pool to one Redis that runs one script, and answers in time or not at all."""
+"""Runs one script on one Redis, over a pool of connections, with a bound on the time for everything."""
 
 from __future__ import annotations
 
@@ -13,56 +13,56 @@ from urllib.parse import urlsplit
 from interceptors.quota.stores.base import StoreUnavailableError
 
 CONNECTIONS = 8
-"""Enough to keep one event loop busy. Each costs it 2 ms to open: many calls at once must not spend their time on that."""
-_SLOW = 1.0
-"""Seconds for what no call waits for: many commands at once, a part of a scan."""
-_PART = 50
-"""Commands that are sent at once, and keys that are looked at before others have their turn."""
+"""Enough to keep one event loop busy. Opening one costs it 2 ms, which many calls at once must not wait for."""
+_BULK_TIMEOUT = 1.0
+"""Seconds for work that no call waits for: many commands at once, one step of a scan."""
+_MAX_COMMANDS = 50
+"""Commands sent at once, before those of calls have their turn."""
 
 Command = tuple[Sequence[str], Sequence[str]]
 """Keys and arguments of one run of the script."""
 
 
 class ScriptClient:
-    """Every method raises StoreAwayError and nothing else, whatever the library raises: what fails is not ours to know."""
+    """Every method raises StoreUnavailableError and nothing else, whatever the library raises."""
 
     def __init__(self, url: str, script: str, timeout: float) -> None:
-        """`timeout`: seconds from asking to the answer. Raises ValueError for what is no URL of a Redis."""
+        """`timeout`: seconds for a command, with waiting for a connection. Raises ValueError for an invalid URL."""
         from redis.exceptions import NoScriptError  # noqa: PLC0415
 
         client, self.place = _connect_later(url, timeout)
-        self._forgotten = NoScriptError
+        self._not_loaded = NoScriptError
         self._client: Any = client  # its annotations are of blocking and of asyncio clients at once
         self._script = script
         self._sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-        self._timeout = timeout
-        # redis-py refuses when its pool is empty; a command that waits a moment is better.
+        self.timeout = timeout
+        # redis-py raises if its pool is empty; here a command waits.
         self._free = asyncio.Semaphore(CONNECTIONS)
 
     async def run(self, keys: Sequence[str], arguments: Sequence[str]) -> Any:
-        """What the script answers."""
-        try:  # as `_in_time`, for calls that wait: a generator is a tenth of what they wait for
-            async with asyncio.timeout(self._timeout), self._free:
+        """The answer of the script."""
+        try:  # `_bounded` written out: its generator would take a tenth of the time
+            async with asyncio.timeout(self.timeout), self._free:
                 try:
                     return await self._client.execute_command("EVALSHA", self._sha, len(keys), *keys, *arguments)
-                except self._forgotten:  # a Redis that was started again; this loads it
+                except self._not_loaded:  # Redis was restarted; this loads the script
                     return await self._client.execute_command("EVAL", self._script, len(keys), *keys, *arguments)
         except Exception as error:
-            raise _away(error, self._timeout) from None
+            raise _unavailable(error, self.timeout) from None
 
     async def run_all(self, commands: Sequence[Command]) -> None:
-        """Many, after one `run` has loaded the script."""
-        for start in range(0, len(commands), _PART):
-            async with self._in_time(_SLOW), self._client.pipeline(transaction=False) as pipeline:
-                for keys, arguments in commands[start : start + _PART]:
+        """Many, once a `run` has loaded the script."""
+        for start in range(0, len(commands), _MAX_COMMANDS):
+            async with self._bounded(_BULK_TIMEOUT), self._client.pipeline(transaction=False) as pipeline:
+                for keys, arguments in commands[start : start + _MAX_COMMANDS]:
                     pipeline.execute_command("EVALSHA", self._sha, len(keys), *keys, *arguments)
                 await pipeline.execute()
 
     async def scan(self, pattern: str) -> AsyncIterator[str]:
-        """Keys that fit, some of them twice."""
+        """Keys that match, some of them twice."""
         cursor = 0
         while True:
-            async with self._in_time(_SLOW):
+            async with self._bounded(_BULK_TIMEOUT):
                 cursor, keys = await self._client.scan(cursor, match=pattern, count=1000)
             for key in keys:
                 yield key
@@ -70,8 +70,7 @@ class ScriptClient:
                 return
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """All of them."""
-        async with self._in_time(self._timeout):
+        async with self._bounded(self.timeout):
             for key in keys:
                 await self._client.delete(key)
 
@@ -81,28 +80,23 @@ class ScriptClient:
             await self._client.aclose()
 
     @asynccontextmanager
-    async def _in_time(self, seconds: float) -> AsyncIterator[None]:
+    async def _bounded(self, seconds: float) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(seconds), self._free:
                 yield
         except Exception as error:
-            raise _away(error, seconds) from None
-
-
-def _away(error: Exception, seconds: float) -> StoreUnavailableError:
-    """Of redis-py's own errors, what it raises where a connection breaks under it, and of our time-out."""
-    return StoreUnavailableError(f"no answer within {seconds * 1000:g} ms" if type(error) is TimeoutError else _reason(error))
+            raise _unavailable(error, seconds) from None
 
 
 def place(url: str) -> str:
-    """A URL without user and password, and without what may follow its path. Raises ValueError."""
+    """A URL without user, password, query and fragment. Raises ValueError."""
     parts = urlsplit(url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
     return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}"
 
 
 def _connect_later(url: str, timeout: float) -> tuple[object, str]:
-    """The client, and the URL as it may be shown."""
+    """The client, and the URL that may be shown."""
     from redis.asyncio import Redis  # noqa: PLC0415
     from redis.asyncio.retry import Retry  # noqa: PLC0415
     from redis.backoff import NoBackoff  # noqa: PLC0415
@@ -111,7 +105,7 @@ def _connect_later(url: str, timeout: float) -> tuple[object, str]:
         shown = place(url)
         client = Redis.from_url(
             url,
-            # None: `_in_time` bounds everything at once, where redis-py would allow this much for each of five steps.
+            # None: `_bounded` bounds the whole, redis-py each of five steps.
             socket_timeout=None,
             socket_connect_timeout=timeout,
             retry=Retry(NoBackoff(), 0),
@@ -120,19 +114,23 @@ def _connect_later(url: str, timeout: float) -> tuple[object, str]:
             driver_info=None,
             decode_responses=True,
         )
-    except ValueError:  # its text may quote the password
-        raise ValueError("not the URL of a Redis: write redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss:// or unix://") from None
+    except ValueError:  # whose text may quote the password
+        raise ValueError("not a Redis URL: write redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss:// or unix://") from None
     return client, shown
 
 
-def _reason(error: Exception) -> str:
-    """Without the library's text, which may name what it was given."""
-    from redis.exceptions import AuthenticationError, ConnectionError, ResponseError, TimeoutError  # noqa: PLC0415
+def _unavailable(error: Exception, seconds: float) -> StoreUnavailableError:
+    """Without the library's text, which may quote what it was given."""
+    from redis import exceptions  # noqa: PLC0415
 
-    if isinstance(error, AuthenticationError):
-        return "it does not take the user or the password"
-    if isinstance(error, (ConnectionError, TimeoutError, OSError)):
-        return "it cannot be reached"
-    if isinstance(error, ResponseError):
-        return f"it answers with an error, {type(error).__name__}"
-    return f"its client failed, {type(error).__name__}"
+    if type(error) is TimeoutError:
+        reason = f"no answer within {seconds * 1000:g} ms"
+    elif isinstance(error, exceptions.AuthenticationError):
+        reason = "it refuses the user or the password"
+    elif isinstance(error, exceptions.ConnectionError | exceptions.TimeoutError | OSError):
+        reason = "it cannot be reached"
+    elif isinstance(error, exceptions.ResponseError):
+        reason = f"it answers with an error, {type(error).__name__}"
+    else:
+        reason = f"its client failed, {type(error).__name__}"
+    return StoreUnavailableError(reason)

@@ -1,23 +1,23 @@
-"""What Redis runs: one script, so that all quotas of a call are decided in one round trip and by one clock, Redis's own.
+"""The script that decides all quotas of a call in one round trip and by one clock, Redis's own.
 
-The used units of a subject are a hash, field per bucket, "units at": so many were out of it at that time. Its calls in
-flight are a sorted set for each kind of slot, members by the time they expire. Everything expires when it means nothing
-any more. Arithmetic in the same order as in memory.py.
+The used units of a subject are a hash with a field per bucket, "UNITS AT": so many were taken out as of that time. Its calls in
+flight are a sorted set per kind of slot, leases by the time they expire. Keys expire when they no longer matter. Arithmetic in
+the same order as in memory.py.
 
-What is asked is one argument, JSON, and what is answered one string: a client in Python takes longer over thirty short ones
-than Redis over everything.
+The argument is one JSON text and the answer one string: thirty short ones would take the client in Python longer than the whole
+script takes Redis.
 """
 
 SCRIPT = """
-local asked = cjson.decode(ARGV[1])
-local mode, now = asked.mode, asked.now
+local request = cjson.decode(ARGV[1])
+local mode, now = request.mode, request.now
 if not now then
   local time = redis.call('TIME')
   now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 end
 local MINUTE, YEAR = 60000, 31536000000
 
--- Longer than needed by a minute: a clock that is set back must not make anything expire too early.
+-- A minute longer than needed: a clock that is set back must not let a key expire too early.
 local function keep(key, seconds)
   local wanted = math.min(math.ceil(seconds * 1000) + MINUTE, YEAR)
   if redis.call('PTTL', key) < wanted then redis.call('PEXPIRE', key, string.format('%.0f', wanted)) end
@@ -27,13 +27,13 @@ local function exact(number) return string.format('%.17g', number) end
 
 -- KEYS: one kind of slot of a subject
 if mode == 'renew' then
-  for _, lease in ipairs(asked.leases) do redis.call('ZADD', KEYS[1], exact(now + asked.hold), lease) end
-  keep(KEYS[1], asked.hold)
+  for _, lease in ipairs(request.leases) do redis.call('ZADD', KEYS[1], exact(now + request.hold), lease) end
+  keep(KEYS[1], request.hold)
   return 1
 end
 
 local function release(first)
-  for i = first, #KEYS do redis.call('ZREM', KEYS[i], asked.lease) end
+  for i = first, #KEYS do redis.call('ZREM', KEYS[i], request.lease) end
 end
 
 -- KEYS: the kinds of slots of a subject
@@ -42,16 +42,16 @@ if mode == 'release' then
   return 1
 end
 
--- A write, for a server that is full or a replica answers everything else.
+-- A write, because a server that is full or a read-only replica still answers reads.
 if mode == 'probe' then
   redis.call('SET', KEYS[1], '', 'PX', 1000)
   return 1
 end
 
--- KEYS: the hash of a subject, then its kinds of slots. Buckets: name, rate, burst and cost of each; slots: name and most
-local lease, hold, slots, count = asked.lease, asked.hold, asked.slots, #asked.buckets
+-- KEYS: the hash of a subject, then its kinds of slots. Buckets: name, rate, burst and cost of each; slots: name and limit
+local lease, hold, slots, count = request.lease, request.hold, request.slots, #request.buckets
 local names, rate, burst, cost = {}, {}, {}, {}
-for i, bucket in ipairs(asked.buckets) do names[i], rate[i], burst[i], cost[i] = unpack(bucket) end
+for i, bucket in ipairs(request.buckets) do names[i], rate[i], burst[i], cost[i] = unpack(bucket) end
 
 local used = {}
 if count > 0 then
@@ -73,14 +73,14 @@ end
 
 local function write()
   if count == 0 then return end
-  local fields, longest = {}, 0
+  local fields, max_wait = {}, 0
   for i = 1, count do
     fields[#fields + 1] = names[i]
     fields[#fields + 1] = exact(used[i]) .. ' ' .. exact(now)
-    longest = math.max(longest, used[i] / rate[i])
+    max_wait = math.max(max_wait, used[i] / rate[i])
   end
   redis.call('HSET', KEYS[1], unpack(fields))
-  keep(KEYS[1], longest)
+  keep(KEYS[1], max_wait)
 end
 
 if mode == 'show' then
@@ -102,7 +102,7 @@ if mode == 'settle' or mode == 'finish' then
   return 1
 end
 
--- take. First what no waiting helps with, then slots, then the bucket to wait for longest.
+-- take. First costs that are too large, then slots, then the bucket with the longest wait.
 for i = 1, count do
   if cost[i] > burst[i] then return table.concat({'too_large', names[i], exact(burst[i] - used[i])}, ' ') end
 end
@@ -117,15 +117,15 @@ for i, slot in ipairs(slots) do
     return table.concat({'in_flight', slot[1], exact(slot[2] - held[i])}, ' ')
   end
 end
-local longest, which = 0, nil
+local max_wait, which = 0, nil
 for i = 1, count do
   local need = used[i] + cost[i] - burst[i]
   if need > 0 then
     local wait = (need + burst[i] * 1e-12) / rate[i] + 1e-6
-    if wait > longest then longest, which = wait, i end
+    if wait > max_wait then max_wait, which = wait, i end
   end
 end
-if which then return table.concat({'spent', names[which], exact(burst[which] - used[which]), exact(longest)}, ' ') end
+if which then return table.concat({'spent', names[which], exact(burst[which] - used[which]), exact(max_wait)}, ' ') end
 local left = {'left'}
 for i = 1, count do
   used[i] = used[i] + cost[i]

@@ -23,7 +23,7 @@ from aligner_svc.client import (
 from tests.kit.scripted_aligner import MIB, Fault, scripted_server
 
 UNAVAILABLE = Fault(grpc.StatusCode.UNAVAILABLE, "draining", "DRAINING")
-EAGER = RetryPolicy(initial=0.001)
+NO_WAIT = RetryPolicy(initial=0.001)
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def server():
 
 @pytest.fixture
 async def aligner(server):
-    async with AsyncAligner(server.target, retry=EAGER) as client:
+    async with AsyncAligner(server.target, retry=NO_WAIT) as client:
         yield client
 
 
@@ -82,7 +82,7 @@ async def test_errors_are_typed(aligner, server):
 
 
 @pytest.mark.parametrize("kind", ["path", "file", "chunks", "async"])
-async def test_a_stream_may_come_from_anything(aligner, server, tmp_path, kind):
+async def test_a_stream_may_come_from_a_path_a_file_or_chunks(aligner, server, tmp_path, kind):
     audio = os.urandom(200_000)
     path = tmp_path / "speech.wav"
     path.write_bytes(audio)
@@ -119,7 +119,7 @@ async def test_a_stream_from_a_file_is_retried_from_its_start(aligner, server, w
     assert server.script.calls[1].audio == audio
 
 
-async def test_a_stream_is_not_retried_when_it_cannot_be_or_words_are_out(aligner, server):
+async def test_a_stream_is_not_retried_if_it_cannot_be_rewound_or_a_word_was_returned(aligner, server):
     server.script.faults.append(UNAVAILABLE)
     with pytest.raises(UnavailableError):
         await aligner.stream_align(iter([b"x"]), "one")
@@ -131,7 +131,7 @@ async def test_a_stream_is_not_retried_when_it_cannot_be_or_words_are_out(aligne
     assert len(server.script.calls) == 2
 
 
-async def test_a_refused_upload_shows_the_servers_status(aligner, server):
+async def test_a_refused_upload_has_the_status_of_the_server(aligner, server):
     # grpc.aio would show some of these as INTERNAL "Internal error from Core".
     refusal = Fault(grpc.StatusCode.INVALID_ARGUMENT, "no", "EMPTY_TRANSCRIPT", violations=[("config.transcript", "empty")])
     server.script.faults.extend([refusal] * 60)
@@ -141,7 +141,7 @@ async def test_a_refused_upload_shows_the_servers_status(aligner, server):
         assert raised.value.reason == "EMPTY_TRANSCRIPT"
 
 
-async def test_a_source_that_breaks_is_the_callers_own_error(aligner):
+async def test_an_error_of_the_callers_audio_is_raised(aligner):
     async def broken() -> AsyncIterator[bytes]:
         yield b"x"
         raise ZeroDivisionError("microphone")

@@ -1,4 +1,4 @@
-"""TLS, tokens and keys of the client, against a real server that asks for them."""
+"""TLS, tokens and keys of the client, against a real server that requires them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def server():
         (ApiKey(SECRET), "x-api-key", SECRET),
     ],
 )
-async def test_every_call_of_either_client_says_who_calls(server, auth, header, value):
+async def test_every_call_of_either_client_has_the_credentials(server, auth, header, value):
     with Aligner(server.target, auth=auth, metadata=[("x-mine", "1")]) as aligner:
         aligner.server_info()
         aligner.align(b"x", "one")
@@ -65,7 +65,7 @@ async def test_every_call_of_either_client_says_who_calls(server, auth, header, 
 
 
 @pytest.mark.parametrize("method", ["align", "stream_align"])
-async def test_every_attempt_takes_the_current_token(server, method):
+async def test_every_attempt_has_the_current_token(server, method):
     tokens = iter("abcd")
     server.guard.decide = lambda shown: (grpc.StatusCode.UNAVAILABLE, "DRAINING") if len(server.guard.seen) % 2 else None
     auth, eager = BearerToken(lambda: next(tokens)), RetryPolicy(initial=0.001)
@@ -76,7 +76,7 @@ async def test_every_attempt_takes_the_current_token(server, method):
     assert [shown["authorization"][-1] for shown in server.guard.seen] == list("abcd")
 
 
-async def test_what_the_token_function_raises_is_the_callers_own(server):
+async def test_the_caller_gets_what_its_token_function_raises(server):
     def broken() -> str:
         raise ZeroDivisionError("vault")
 
@@ -120,7 +120,7 @@ def test_a_refused_static_token_is_not_sent_twice(server):
         lambda: Tls(server_name=""),
     ],
 )
-def test_what_cannot_be_used_is_refused_without_telling_it(make):
+def test_invalid_credentials_are_refused_without_showing_them(make):
     with pytest.raises(CredentialsError) as raised:
         make()
     assert SECRET not in str(raised.value)
@@ -147,7 +147,7 @@ def test_loopback(target):
      "ipv4:127.0.0.1:1,10.0.0.1:1", "dns://10.0.0.1/localhost:1", "xds:///localhost", "https://localhost:1", "[::2]:1",
      "[::1]evil:1", "", ":1", "DNS:evil:1", "127.0.0.1.evil.example"],
 )  # fmt: skip
-def test_not_loopback_and_so_no_secret_in_clear(target):
+def test_no_secret_is_sent_in_clear_off_loopback(target):
     assert not is_loopback(target)
     for auth in (BearerToken(SECRET), ApiKey(SECRET), ClientCredentials("https://idp.example/token", "me", SECRET)):
         with pytest.raises(CredentialsError, match="in clear") as raised:
@@ -155,7 +155,7 @@ def test_not_loopback_and_so_no_secret_in_clear(target):
         assert SECRET not in str(raised.value)
 
 
-async def test_not_in_clear_by_the_asyncio_client_either():
+async def test_the_asyncio_client_sends_no_secret_in_clear_either():
     with pytest.raises(CredentialsError, match="in clear"):
         AsyncAligner("aligner.example:1", auth=ApiKey(SECRET))
 
@@ -165,19 +165,19 @@ def test_a_secret_for_loopback_does_not_go_through_a_proxy(server, monkeypatch):
     for name in ("no_grpc_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     with Aligner(server.target, retry=ONCE) as aligner, pytest.raises(UnavailableError):
-        aligner.server_info()  # the proxy is taken, as it should be where there is no secret
+        aligner.server_info()  # without a secret, the proxy is used as configured
     with Aligner(server.target, auth=ApiKey(SECRET), retry=ONCE) as aligner:
         assert aligner.server_info().engine == "scripted-1"
 
 
-def test_two_ways_to_say_one_thing_are_refused(ca):
+def test_contradictory_arguments_are_refused(ca):
     with pytest.raises(CredentialsError):
         Aligner("aligner.example:1", tls=Tls(), credentials=grpc.ssl_channel_credentials())
     with pytest.raises(CredentialsError):
         Aligner("127.0.0.1:1", auth=ApiKey("a"), metadata=[("Authorization", "Bearer b")])
 
 
-async def test_a_certificate_says_who_calls(ca):
+async def test_a_client_certificate_is_sent(ca):
     certificate, key = ca.issue("caller")
     credentials = ca.server_credentials("server", hosts=("127.0.0.1",), client_ca=ca.file)
     with guarded_server(credentials) as server:
@@ -209,12 +209,12 @@ def fault_of(target: str, tls: Tls | None) -> Handshake | None:
     return failed_handshake(raised.value)
 
 
-def test_a_certificate_problem_is_told_from_an_absent_server(ca, stranger, server):
+def test_a_certificate_problem_differs_from_an_absent_server(ca, stranger, server):
     with guarded_server(ca.server_credentials("good", hosts=("127.0.0.1",))) as secure:
         assert fault_of(secure.target, Tls(ca=stranger.file)) is Handshake.UNTRUSTED
         assert fault_of(secure.target, Tls()) is Handshake.UNTRUSTED
         assert fault_of(secure.target, None) is Handshake.HUNG_UP
-    with guarded_server(ca.server_credentials("old", hosts=("127.0.0.1",), days=-1)) as expired:
+    with guarded_server(ca.server_credentials("old", hosts=("127.0.0.1",), expired=True)) as expired:
         assert fault_of(expired.target, Tls(ca=ca.file)) is Handshake.EXPIRED
     assert fault_of(server.target, Tls(ca=ca.file)) is Handshake.NOT_TLS
     assert fault_of("127.0.0.1:1", Tls(ca=ca.file)) is None
@@ -225,7 +225,7 @@ def test_a_certificate_problem_is_told_from_an_absent_server(ca, stranger, serve
         assert failed_handshake(raised.value) is None
 
 
-def test_files_that_are_not_what_they_should_be_are_named(ca, stranger, tmp_path):
+def test_files_with_the_wrong_contents_are_named(ca, stranger, tmp_path):
     certificate, key = ca.issue("pair")
     other_certificate, _ = stranger.issue("other")
     junk, locked = tmp_path / "junk", tmp_path / "locked"
@@ -233,14 +233,14 @@ def test_files_that_are_not_what_they_should_be_are_named(ca, stranger, tmp_path
     private = serialization.load_pem_private_key(key.read_bytes(), None)
     pem, shape = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
     locked.write_bytes(private.private_bytes(pem, shape, serialization.BestAvailableEncryption(b"x")))
-    for tls, said in [
+    for tls, message in [
         (Tls(ca=junk), "junk holds no PEM certificates"),
         (Tls(ca=ca.file, certificate=junk, key=key), "junk holds no PEM certificate"),
         (Tls(ca=ca.file, certificate=certificate, key=junk), "junk holds no PEM private key"),
         (Tls(ca=ca.file, certificate=certificate, key=locked), "locked is encrypted"),
         (Tls(ca=ca.file, certificate=other_certificate, key=key), "is not the key of"),
     ]:
-        with pytest.raises(CredentialsError, match=said):
+        with pytest.raises(CredentialsError, match=message):
             Aligner("aligner.example:1", tls=tls)
     with pytest.raises(FileNotFoundError) as raised:
         Aligner("aligner.example:1", tls=Tls(ca=tmp_path / "missing"))

@@ -25,7 +25,7 @@ from aligner_svc.client.oauth import MAX_ANSWER_BYTES, MAX_LIFETIME, UNSTATED_LI
 from tests.kit.guarded_aligner import Answer, Authority, guarded_server, token_endpoint
 
 SECRET = "s3cret of/this&test"
-EAGER = RetryPolicy(initial=0.001)
+NO_WAIT = RetryPolicy(initial=0.001)
 TOKEN = {"access_token": "t", "token_type": "Bearer", "expires_in": 3600}
 
 
@@ -41,7 +41,7 @@ def provider():
         yield running
 
 
-def of(provider, **more) -> ClientCredentials:
+def credentials(provider, **more) -> ClientCredentials:
     return ClientCredentials(provider.url, "me", SECRET, **more)
 
 
@@ -50,12 +50,12 @@ def sent(server) -> list[str]:
 
 
 async def test_one_token_serves_every_call_of_a_client(server, provider):
-    with Aligner(server.target, auth=of(provider, scope="align info")) as aligner:
+    with Aligner(server.target, auth=credentials(provider, scope="align info")) as aligner:
         assert provider.asked == []
         aligner.server_info()
         aligner.align(b"x", "one")
         aligner.stream_align(b"x", "one")
-    async with AsyncAligner(server.target, auth=of(provider, scope=["align", "info"])) as async_aligner:
+    async with AsyncAligner(server.target, auth=credentials(provider, scope=["align", "info"])) as async_aligner:
         await async_aligner.server_info()
         await async_aligner.align(b"x", "one")
         await async_aligner.stream_align(b"x", "one")
@@ -63,9 +63,9 @@ async def test_one_token_serves_every_call_of_a_client(server, provider):
     assert [asked.form for asked in provider.asked] == [{"grant_type": ["client_credentials"], "scope": ["align info"]}] * 2
 
 
-async def test_the_request_is_as_the_rfc_has_it(provider):
-    await fetch(of(provider, audience="aud", resource=["urn:a", "urn:b"]))
-    await fetch(of(provider, method="client_secret_post"))
+async def test_the_request_follows_rfc_6749(provider):
+    await fetch(credentials(provider, audience="aud", resource=["urn:a", "urn:b"]))
+    await fetch(credentials(provider, method="client_secret_post"))
     basic, post = provider.asked
     assert basic.form == {"grant_type": ["client_credentials"], "audience": ["aud"], "resource": ["urn:a", "urn:b"]}
     assert base64.b64decode(basic.headers["authorization"].removeprefix("Basic ")) == b"me:s3cret+of%2Fthis%26test"
@@ -75,7 +75,7 @@ async def test_the_request_is_as_the_rfc_has_it(provider):
 
 
 @pytest.mark.parametrize(
-    ("said", "lifetime"),
+    ("fields", "lifetime"),
     [
         ({"expires_in": 120}, 120.0),
         ({"expires_in": "120"}, 120.0),
@@ -88,13 +88,13 @@ async def test_the_request_is_as_the_rfc_has_it(provider):
         ({"token_type": "bearer", "expires_in": 5}, 5.0),
     ],
 )
-async def test_lifetimes(provider, said, lifetime):
-    provider.answers.append(Answer({"access_token": "t", "token_type": "Bearer", **said}))
-    assert await fetch(of(provider)) == Grant("t", lifetime)
+async def test_a_token_has_the_lifetime_it_comes_with_or_a_minute_and_at_most_a_day(provider, fields, lifetime):
+    provider.answers.append(Answer({"access_token": "t", "token_type": "Bearer", **fields}))
+    assert await fetch(credentials(provider)) == Grant("t", lifetime)
 
 
 @pytest.mark.parametrize(
-    ("answer", "said", "transient", "error"),
+    ("answer", "message", "transient", "error"),
     [
         (Answer({"error": "invalid_client", "error_description": SECRET}, 401), "invalid_client", False, "invalid_client"),
         (Answer({"error": "invalid_scope"}, 400), "invalid_scope", False, "invalid_scope"),
@@ -110,42 +110,42 @@ async def test_lifetimes(provider, said, lifetime):
         (Answer(b"[1]"), "holds no token", False, ""),
         (Answer({"access_token": "a\r\nb", "token_type": "Bearer"}), "holds no token", False, ""),
         (Answer({"access_token": "", "token_type": "Bearer"}), "holds no token", False, ""),
-        (Answer({"access_token": "t", "token_type": "mac"}), "no bearer token", False, ""),
-        (Answer({"access_token": "t"}), "no bearer token", False, ""),
-        (Answer(TOKEN | {"expires_in": 0}), "expired already", False, ""),
+        (Answer({"access_token": "t", "token_type": "mac"}), "not a bearer token", False, ""),
+        (Answer({"access_token": "t"}), "not a bearer token", False, ""),
+        (Answer(TOKEN | {"expires_in": 0}), "expired token", False, ""),
         (Answer(b" " * (MAX_ANSWER_BYTES + 1)), "too long", False, ""),
     ],
 )
-async def test_what_is_no_token(provider, answer, said, transient, error):
+async def test_every_other_answer_is_a_typed_error_without_secrets(provider, answer, message, transient, error):
     provider.answers.append(answer)
-    nothing = await fetch(of(provider))
-    assert isinstance(nothing, NoGrant)
-    assert said in nothing.message
-    assert (nothing.transient, nothing.error) == (transient, error)
-    assert nothing.retry_after == (7.0 if "retry-after" in answer.headers else None)
-    failure = nothing.exception()
-    assert SECRET not in f"{nothing!r}{failure}{failure!r}"
+    denied = await fetch(credentials(provider))
+    assert isinstance(denied, NoGrant)
+    assert message in denied.message
+    assert (denied.transient, denied.error) == (transient, error)
+    assert denied.retry_after == (7.0 if "retry-after" in answer.headers else None)
+    failure = denied.exception()
+    assert SECRET not in f"{denied!r}{failure}{failure!r}"
     assert failure.code is (grpc.StatusCode.UNAVAILABLE if transient else grpc.StatusCode.UNAUTHENTICATED)
     assert failure.retryable is transient
     assert len(provider.asked) == 1
 
 
-async def test_an_error_word_that_holds_the_secret_is_not_told(provider):
+async def test_an_error_word_that_holds_the_secret_is_not_shown(provider):
     provider.answers.append(Answer({"error": "not_hunter_but"}, 400))
-    nothing = await fetch(ClientCredentials(provider.url, "me", "hunter"))
-    assert (nothing.message, nothing.error) == ("the token endpoint gives no token: status 400", "")
+    denied = await fetch(ClientCredentials(provider.url, "me", "hunter"))
+    assert (denied.message, denied.error) == ("the token endpoint gives no token: status 400", "")
 
 
-async def test_nobody_there_and_certificates_that_are_not_believed(tmp_path):
-    nothing = await fetch(ClientCredentials("http://127.0.0.1:1/token", "me", SECRET))
-    assert (nothing.message, nothing.transient) == ("the token endpoint cannot be reached", True)
+async def test_an_absent_endpoint_is_transient_and_an_untrusted_certificate_is_not(tmp_path):
+    denied = await fetch(ClientCredentials("http://127.0.0.1:1/token", "me", SECRET))
+    assert (denied.message, denied.transient) == ("the token endpoint cannot be reached", True)
     ca = Authority(tmp_path, "ca")
     with token_endpoint(ca.issue("idp", hosts=("127.0.0.1",))) as provider:
-        assert await fetch(of(provider, ca=ca.file)) == Grant("token-1", 3600.0)
+        assert await fetch(credentials(provider, ca=ca.file)) == Grant("token-1", 3600.0)
         for other in (None, Authority(tmp_path, "stranger").file):
-            nothing = await fetch(of(provider, ca=other))
-            assert "certificate" in nothing.message
-            assert not nothing.transient
+            denied = await fetch(credentials(provider, ca=other))
+            assert "certificate" in denied.message
+            assert not denied.transient
     assert len(provider.asked) == 1
 
 
@@ -154,14 +154,14 @@ async def test_a_secret_for_loopback_does_not_go_through_a_proxy(provider, monke
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
-    assert isinstance(await fetch(of(provider)), Grant)
+    assert isinstance(await fetch(credentials(provider)), Grant)
 
 
 async def test_no_secret_is_logged(server, provider, caplog):
     with caplog.at_level(logging.DEBUG):
-        with Aligner(server.target, auth=of(provider)) as aligner:
+        with Aligner(server.target, auth=credentials(provider)) as aligner:
             aligner.align(b"x", "one")
-        await fetch(of(provider, method="client_secret_post"))
+        await fetch(credentials(provider, method="client_secret_post"))
     assert caplog.records
     for secret in (SECRET, "s3cret", "token-1", base64.b64encode(b"me:s3cret+of%2Fthis%26test").decode()):
         assert secret not in caplog.text
@@ -173,24 +173,24 @@ async def test_a_refused_token_is_replaced_and_the_call_tried_again(server, prov
     server.guard.decide = lambda shown: (
         (grpc.StatusCode.UNAUTHENTICATED, reason) if shown["authorization"] in {"Bearer token-1", "Bearer token-3"} else None
     )
-    with Aligner(server.target, auth=of(provider), retry=RetryPolicy(attempts=1)) as aligner:
+    with Aligner(server.target, auth=credentials(provider), retry=RetryPolicy(attempts=1)) as aligner:
         assert getattr(aligner, method)(b"x" * 100_000, "one").words
         aligner.server_info()
-    async with AsyncAligner(server.target, auth=of(provider), retry=RetryPolicy(attempts=1)) as async_aligner:
+    async with AsyncAligner(server.target, auth=credentials(provider), retry=RetryPolicy(attempts=1)) as async_aligner:
         assert (await getattr(async_aligner, method)(b"x" * 100_000, "one")).words
     assert sent(server) == ["token-1", "token-2", "token-2", "token-3", "token-4"]
 
 
 @pytest.mark.parametrize("method", ["align", "stream_align"])
-async def test_but_only_once_and_the_provider_is_not_flooded(server, provider, method):
+async def test_a_refused_token_is_replaced_once_and_the_provider_is_not_flooded(server, provider, method):
     server.guard.decide = lambda shown: (grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_INVALID")
-    with Aligner(server.target, auth=of(provider), retry=EAGER) as aligner:
+    with Aligner(server.target, auth=credentials(provider), retry=NO_WAIT) as aligner:
         for _ in range(3):
             with pytest.raises(UnauthenticatedError) as raised:
                 getattr(aligner, method)(b"x", "one")
     assert sent(server) == ["token-1", "token-2", "token-2", "token-2"]
     assert "token-" not in f"{raised.value!r}{raised.value}"
-    async with AsyncAligner(server.target, auth=of(provider), retry=EAGER) as async_aligner:
+    async with AsyncAligner(server.target, auth=credentials(provider), retry=NO_WAIT) as async_aligner:
         for _ in range(3):
             with pytest.raises(UnauthenticatedError):
                 await getattr(async_aligner, method)(b"x", "one")
@@ -200,40 +200,40 @@ async def test_but_only_once_and_the_provider_is_not_flooded(server, provider, m
 @pytest.mark.parametrize("reason", ["CREDENTIALS_MISSING", "SCOPE_MISSING"])
 def test_other_refusals_are_final(server, provider, reason):
     server.guard.decide = lambda shown: (grpc.StatusCode.UNAUTHENTICATED, reason)
-    with Aligner(server.target, auth=of(provider), retry=EAGER) as aligner, pytest.raises(UnauthenticatedError):
+    with Aligner(server.target, auth=credentials(provider), retry=NO_WAIT) as aligner, pytest.raises(UnauthenticatedError):
         aligner.align(b"x", "one")
     assert len(server.guard.seen) == len(provider.asked) == 1
 
 
 async def test_audio_that_cannot_be_rewound_is_not_sent_again(server, provider):
     server.guard.decide = lambda shown: (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_EXPIRED")
-    with Aligner(server.target, auth=of(provider), retry=EAGER) as aligner, pytest.raises(UnauthenticatedError):
+    with Aligner(server.target, auth=credentials(provider), retry=NO_WAIT) as aligner, pytest.raises(UnauthenticatedError):
         aligner.stream_align(iter([b"x"]), "one")
-    async with AsyncAligner(server.target, auth=of(provider), retry=EAGER) as async_aligner:
+    async with AsyncAligner(server.target, auth=credentials(provider), retry=NO_WAIT) as async_aligner:
         with pytest.raises(UnauthenticatedError):
             await async_aligner.stream_align(iter([b"x"]), "one")
     assert len(server.guard.seen) == 2
 
 
-async def test_a_provider_in_trouble_is_asked_again_within_the_retry_policy(server, provider):
+async def test_a_failing_provider_is_retried_within_the_retry_policy(server, provider):
     provider.answers.extend([Answer(b"", 503), Answer(b"", 503)])
-    with Aligner(server.target, auth=of(provider), retry=EAGER) as aligner:
+    with Aligner(server.target, auth=credentials(provider), retry=NO_WAIT) as aligner:
         assert aligner.stream_align(io.BytesIO(b"x"), "one").words
     provider.answers.extend([Answer(b"", 503)] * 9)
-    async with AsyncAligner(server.target, auth=of(provider), retry=EAGER) as async_aligner:
+    async with AsyncAligner(server.target, auth=credentials(provider), retry=NO_WAIT) as async_aligner:
         with pytest.raises(TokenError) as raised:
             await async_aligner.align(b"x", "one")
     assert raised.value.reason == "TOKEN_ENDPOINT_UNAVAILABLE"
-    assert len(provider.asked) == 3 + EAGER.attempts
+    assert len(provider.asked) == 3 + NO_WAIT.attempts
     assert len(server.guard.seen) == 1
 
 
-async def test_a_provider_that_says_no_is_believed(server, provider):
+async def test_a_refusal_of_the_provider_is_final(server, provider):
     provider.answers.extend([Answer({"error": "invalid_client"}, 401)] * 2)
-    with Aligner(server.target, auth=of(provider), retry=EAGER) as aligner, pytest.raises(TokenError) as raised:
+    with Aligner(server.target, auth=credentials(provider), retry=NO_WAIT) as aligner, pytest.raises(TokenError) as raised:
         aligner.align(b"x", "one")
     assert (raised.value.error, raised.value.reason) == ("invalid_client", "TOKEN_REFUSED")
-    async with AsyncAligner(server.target, auth=of(provider), retry=EAGER) as async_aligner:
+    async with AsyncAligner(server.target, auth=credentials(provider), retry=NO_WAIT) as async_aligner:
         with pytest.raises(TokenError):
             await async_aligner.stream_align(b"x", "one")
     assert len(provider.asked) == 2
@@ -242,7 +242,7 @@ async def test_a_provider_that_says_no_is_believed(server, provider):
 
 async def test_the_deadline_and_close_end_a_wait_for_a_token(server, provider):
     provider.gate.clear()
-    with Aligner(server.target, auth=of(provider)) as aligner:
+    with Aligner(server.target, auth=credentials(provider)) as aligner:
         with pytest.raises(DeadlineExceededError):
             aligner.align(b"x", "one", timeout=0.05)
         with ThreadPoolExecutor() as pool:
@@ -251,7 +251,7 @@ async def test_the_deadline_and_close_end_a_wait_for_a_token(server, provider):
             aligner.close()
             with pytest.raises(CallCancelledError):
                 waiting.result()
-    async with AsyncAligner(server.target, auth=of(provider)) as async_aligner:
+    async with AsyncAligner(server.target, auth=credentials(provider)) as async_aligner:
         with pytest.raises(DeadlineExceededError):
             await async_aligner.align(b"x", "one", timeout=0.05)
         task = asyncio.create_task(async_aligner.align(b"x", "one"))
@@ -263,7 +263,7 @@ async def test_the_deadline_and_close_end_a_wait_for_a_token(server, provider):
 
 def test_threads_share_one_request(server, provider):
     provider.gate.clear()
-    with Aligner(server.target, auth=of(provider)) as aligner, ThreadPoolExecutor(8) as pool:
+    with Aligner(server.target, auth=credentials(provider)) as aligner, ThreadPoolExecutor(8) as pool:
         calls = [pool.submit(aligner.align, b"x", "one") for _ in range(8)]
         assert provider.arrived.acquire(timeout=20)
         provider.gate.set()
@@ -271,9 +271,9 @@ def test_threads_share_one_request(server, provider):
     assert len(provider.asked) == 1
 
 
-async def test_tasks_share_one_request_and_a_cancelled_one_does_not_take_it_along(server, provider):
+async def test_tasks_share_one_request_and_cancelling_one_does_not_cancel_it(server, provider):
     provider.gate.clear()
-    async with AsyncAligner(server.target, auth=of(provider)) as aligner:
+    async with AsyncAligner(server.target, auth=credentials(provider)) as aligner:
         calls = [asyncio.create_task(aligner.align(b"x", "one")) for _ in range(8)]
         await asyncio.to_thread(provider.arrived.acquire)
         calls[0].cancel()

@@ -1,4 +1,4 @@
-"""Retries: what is tried again, after how long, and when it is given up."""
+"""Which failures are retried, after how long, and when to give up."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def test_the_server_is_never_called_earlier_than_it_asked():
     assert retry.delay(unavailable(retry_after=7.0)) == 8.0
 
 
-def test_a_wait_beyond_ones_patience_is_left_to_the_caller():
-    assert RetryPolicy(patience=60).begin(None).delay(unavailable(retry_after=61)) is None
+def test_a_server_that_asks_for_a_wait_over_the_maximum_is_not_retried():
+    assert RetryPolicy(max_retry_after=60).begin(None).delay(unavailable(retry_after=61)) is None
 
 
 def test_no_wait_reaches_beyond_the_deadline():
@@ -41,6 +41,6 @@ def test_no_wait_reaches_beyond_the_deadline():
     assert RetryPolicy(initial=100, maximum=100).begin(500).delay(unavailable()) is not None
 
 
-def test_what_cannot_succeed_is_not_tried_again():
+def test_an_error_that_is_not_retryable_is_not_retried():
     full = ResourceExhaustedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "too long")
     assert RetryPolicy().begin(None).delay(full) is None

@@ -1,4 +1,4 @@
-"""When a token is used, renewed and thrown away: with a clock that is turned by hand."""
+"""When a token is used, renewed and discarded, on a scripted clock."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import threading
 
 import grpc
 import pytest
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc import error_details_pb2, status_pb2
 
 from aligner_svc.client import ClientCredentials, RetryPolicy, UnauthenticatedError
-from aligner_svc.client.authorization import Showing
+from aligner_svc.client.attempts import Attempts
 from aligner_svc.client.oauth import Grant, NoGrant, fetch
-from aligner_svc.client.token_cache import AsyncTokenCache, TokenCache, TokenState
+from aligner_svc.client.token_cache import TokenCache, TokenState
 from tests.kit.guarded_aligner import token_endpoint
 
 
@@ -23,7 +25,23 @@ class Clock:
         return self.now
 
 
-def test_when_a_token_is_used_and_when_renewed():
+class TokenExpired(grpc.RpcError):
+    """What a server sends that refuses a token."""
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNAUTHENTICATED
+
+    def details(self) -> str:
+        return "refused"
+
+    def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
+        detail = AnyMessage()
+        detail.Pack(error_details_pb2.ErrorInfo(reason="TOKEN_EXPIRED"))
+        status = status_pb2.Status(code=self.code().value[0], message=self.details(), details=[detail])
+        return (("grpc-status-details-bin", status.SerializeToString()),)
+
+
+def test_a_token_is_renewed_well_before_it_expires_and_not_sent_in_its_last_seconds():
     clock = Clock()
     state = TokenState(clock, lambda: 0.5)
     assert (state.usable(), state.due()) == (None, True)
@@ -36,14 +54,14 @@ def test_when_a_token_is_used_and_when_renewed():
     assert (state.usable(), state.due()) == ("a", False)
     clock.now += 7.5
     assert state.due()
-    state.granted(Grant("b", 10.0), clock.now)  # a tenth of a short life, and not the thirty seconds it does not have
+    state.granted(Grant("b", 10.0), clock.now)  # the margin is a tenth of a short life and not 30 s
     clock.now += 8.9
     assert state.usable() == "b"
     clock.now += 0.2
     assert state.usable() is None
 
 
-def test_only_the_token_that_was_refused_is_thrown_away():
+def test_only_the_refused_token_is_discarded_and_at_most_one_in_10_s():
     clock = Clock()
     state = TokenState(clock, lambda: 0.0)
     state.granted(Grant("new", 1000.0), clock.now)
@@ -61,76 +79,57 @@ def test_only_the_token_that_was_refused_is_thrown_away():
 
 def test_a_call_renews_once_however_long_it_takes():
     clock = Clock()
-    refused = UnauthenticatedError(grpc.StatusCode.UNAUTHENTICATED, "refused", reason="TOKEN_EXPIRED")
-    renewals = []
     with token_endpoint() as provider:
         spec = ClientCredentials(provider.url, "me", "secret")
         cache = TokenCache(lambda: fetch(spec), clock=clock, jitter=lambda: 0.0)
-        showing, retry = Showing(spec, cache), RetryPolicy().begin(None)
-        for _ in range(3):
-            showing.metadata(retry)
-            renewals.append(showing.renews(refused))
+        attempts = Attempts((("x-mine", "1"),), cache, RetryPolicy().begin(None))
+        attempts.metadata()
+        assert attempts.failed(TokenExpired()) == 0.0
+        for _ in range(2):
             clock.now += 20
-        assert renewals == [True, False, False]
-        assert Showing(spec, cache).metadata(retry) == (("authorization", "Bearer token-2"),)
+            assert attempts.metadata() == (("x-mine", "1"), ("authorization", "Bearer token-2"))
+            with pytest.raises(UnauthenticatedError):
+                attempts.failed(TokenExpired())
 
 
-def test_a_renewal_does_not_hold_up_a_call():
-    clock, gate, renewed = Clock(), threading.Event(), threading.Event()
+async def get_in_thread(cache: TokenCache, seconds: float | None) -> str | NoGrant:
+    return await asyncio.to_thread(cache.get, seconds)
+
+
+@pytest.mark.parametrize("get", [get_in_thread, TokenCache.async_get], ids=["thread", "task"])
+async def test_a_renewal_does_not_delay_calls(caplog, get):
+    clock, renew, logged = Clock(), threading.Event(), threading.Event()
+    caplog.handler.addFilter(lambda record: logged.set() or True)
     grants: list[int] = []
 
-    async def slow() -> Grant | NoGrant:
+    async def second_fails() -> Grant | NoGrant:
         grants.append(1)
-        if len(grants) == 2:
-            await asyncio.to_thread(gate.wait)
-            renewed.set()
-            return NoGrant("down", transient=True)
-        return Grant(f"t{len(grants)}", 1000.0)
+        if len(grants) != 2:
+            return Grant(f"t{len(grants)}", 1000.0)
+        assert await asyncio.to_thread(renew.wait, 20)
+        return NoGrant("down", transient=True)
 
-    cache = TokenCache(slow, clock=clock, jitter=lambda: 0.0)
-    assert cache.get(None) == "t1"
+    cache = TokenCache(second_fails, clock=clock, jitter=lambda: 0.0)
+    assert await get(cache, None) == "t1"
     clock.now += 801
-    assert [cache.get(0) for _ in range(5)] == ["t1"] * 5
-    gate.set()
-    assert renewed.wait(20)
-    assert cache.get(0) == "t1"  # a failed renewal is nobody's failure as long as there is a token
-    clock.now += 200
-    assert cache.get(None) in {"t3", NoGrant("down", transient=True)}
-    assert cache.get(None) == "t3"
-
-
-async def test_a_renewal_does_not_hold_up_a_task(caplog):
-    clock, gate = Clock(), asyncio.Event()
-    grants: list[int] = []
-
-    async def slow() -> Grant | NoGrant:
-        grants.append(1)
-        if len(grants) == 1:
-            return Grant("t1", 1000.0)
-        await gate.wait()
-        return NoGrant("down", transient=True) if len(grants) == 2 else Grant(f"t{len(grants)}", 1000.0)
-
-    cache = AsyncTokenCache(slow, clock=clock, jitter=lambda: 0.0)
-    assert await cache.get(None) == "t1"
-    clock.now += 801
-    assert [await cache.get(0) for _ in range(5)] == ["t1"] * 5
-    flight = cache._flight
-    gate.set()
-    assert await flight == NoGrant("down", transient=True)
+    assert [await get(cache, 0) for _ in range(5)] == ["t1"] * 5
+    renew.set()
+    assert await asyncio.to_thread(logged.wait, 20)
     assert "the token could not be renewed yet: down" in caplog.text
-    assert await cache.get(0) == "t1"
+    assert await get(cache, 0) == "t1"  # a failed renewal fails no call while there is a token
     assert len(grants) == 2
-    clock.now += 10
-    await cache.get(0)
-    await cache._flight
-    assert await cache.get(0) == "t3"
+    clock.now += 200
+    assert await get(cache, None) == "t3"
 
 
-def test_a_bug_in_a_fetch_hangs_nobody():
+@pytest.mark.parametrize("get", [get_in_thread, TokenCache.async_get], ids=["thread", "task"])
+async def test_a_bug_in_a_fetch_reaches_every_call_and_is_logged_without_its_text(caplog, get):
     async def broken() -> Grant | NoGrant:
-        raise ZeroDivisionError("bug")
+        raise ZeroDivisionError("hunter2")
 
     cache = TokenCache(broken)
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
-            cache.get(None)
+            await get(cache, None)
+    assert "ZeroDivisionError" in caplog.text
+    assert "hunter2" not in caplog.text

@@ -1,4 +1,4 @@
-"""What a running server says of itself: the doctor's words, no secret, and ready exactly when it takes calls."""
+"""What a running server reports of itself: in the doctor's words, without secrets, and ready exactly when it serves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from aligner_svc.config import Settings
 from aligner_svc.doctor import services
-from aligner_svc.health import phrases as words
+from aligner_svc.health import phrases
 from aligner_svc.health.findings import Finding, Severity
 from aligner_svc.health.readiness import Readiness
 from aligner_svc.telemetry.metrics import Sources
@@ -24,7 +24,7 @@ DAY = 86_400.0
 REDIS = "redis://gateway:hunter2@127.0.0.1:1/0"
 CLAMD = "tcp://127.0.0.1:1"
 ISSUER = "https://issuer.example"
-WELL = ScannerState(True, "", "ClamAV 1.4", 1, 3600.0, 0, 0, 1, Counter(), 0.0)
+HEALTHY = ScannerState(True, "", "ClamAV 1.4", 1, 3600.0, 0, 0, 1, Counter(), 0.0)
 
 
 def settings(**sections) -> Settings:
@@ -37,20 +37,20 @@ def settings(**sections) -> Settings:
 
 
 def sources(**parts) -> Sources:
-    """Of a server that has everything, and all of it well."""
+    """Of a server that uses every dependency, all of them available."""
     engine = SimpleNamespace(failed=None)
     keys = SimpleNamespace(age_seconds=40.0, last_error="", trouble="")
-    well = Sources(
+    healthy = Sources(
         build={"engine": "scripted-1"},
         ready=lambda: True,
         engine=lambda: engine,
         pools=[SimpleNamespace(name="decoder", pids=[1, 2], size=2)],
         quota_store=SimpleNamespace(degraded=False),
-        key_sources=lambda: {ISSUER: keys},
+        key_sources={ISSUER: keys},
         certificate_expires=lambda: NOW + 30 * DAY,
-        antivirus=lambda: WELL,
+        antivirus=lambda: HEALTHY,
     )
-    return replace(well, **parts)
+    return replace(healthy, **parts)
 
 
 def readiness(wanted: Settings | None = None, *, keys_unavailable: bool = False, **parts) -> Readiness:
@@ -64,12 +64,12 @@ def found(check: str, wanted: Settings | None = None, **parts) -> Finding:
 
 
 def issuer(age: float | None, error: str = "", trouble: str = ""):
-    return lambda: {ISSUER: SimpleNamespace(age_seconds=age, last_error=error, trouble=trouble)}
+    return {ISSUER: SimpleNamespace(age_seconds=age, last_error=error, trouble=trouble)}
 
 
-def test_a_server_that_is_well_says_so_of_everything() -> None:
-    ready, told = readiness().report()
-    report = json.loads(told)
+def test_a_server_without_faults_reports_ok_for_every_check() -> None:
+    ready, text = readiness().report()
+    report = json.loads(text)
     assert ready is report["ready"] is True
     assert [one["check"] for one in report["findings"]] == [
         *("server", "engine", "workers", "tls", "jwks", "keys", "redis", "clamd")
@@ -78,13 +78,13 @@ def test_a_server_that_is_well_says_so_of_everything() -> None:
     assert not any(one["hint"] for one in report["findings"])
 
 
-def test_what_is_not_asked_for_is_not_spoken_of() -> None:
+def test_dependencies_not_in_use_are_left_out() -> None:
     bare = Readiness(Settings(), Sources(ready=lambda: True))
-    assert [(one.check, one.state) for one in bare.findings()] == [("server", Severity.OK)]
+    assert [(one.check, one.severity) for one in bare.findings()] == [("server", Severity.OK)]
 
 
 @pytest.mark.parametrize(
-    ("check", "parts", "state", "said"),
+    ("check", "parts", "severity", "message"),
     [
         (
             "engine",
@@ -94,82 +94,81 @@ def test_what_is_not_asked_for_is_not_spoken_of() -> None:
         ),
         ("workers", {"pools": [SimpleNamespace(name="decoder", pids=[1], size=2)]}, "warn", "decoder: 1 of 2 worker processes"),
         ("workers", {"pools": [SimpleNamespace(name="decoder", pids=[], size=2)]}, "fail", "decoder: 0 of 2 worker processes"),
-        ("tls", {"certificate_expires": lambda: NOW + 9 * DAY}, "warn", "the first of them ends in 9 days"),
-        ("tls", {"certificate_expires": lambda: NOW - 3 * 3600}, "fail", "the first of them ended 3 hours ago"),
+        ("tls", {"certificate_expires": lambda: NOW + 9 * DAY}, "warn", "the first expires in 9 days"),
+        ("tls", {"certificate_expires": lambda: NOW - 3 * 3600}, "fail", "the first expired 3 hours ago"),
         ("jwks", {"key_sources": issuer(None, "timeout", "keys_unavailable")}, "fail", f"{ISSUER}: timeout"),
-        ("jwks", {"key_sources": issuer(None, "", "keys_unavailable")}, "fail", "they have not come yet"),
-        ("jwks", {"key_sources": issuer(7200.0, "unreachable")}, "warn", "unreachable; its keys are from 2 hours ago"),
-        ("jwks", {"key_sources": issuer(1200.0, "unreachable", "keys_stale")}, "fail", "20 minutes ago, too old to be believed"),
+        ("jwks", {"key_sources": issuer(None, "", "keys_unavailable")}, "fail", "its keys have not been fetched yet"),
+        ("jwks", {"key_sources": issuer(7200.0, "unreachable")}, "warn", "unreachable; its keys were fetched 2 hours ago"),
+        ("jwks", {"key_sources": issuer(1200.0, "unreachable", "keys_stale")}, "fail", "20 minutes ago, too old to be trusted"),
         ("keys", {"keys_unavailable": True}, "fail", "PostgreSQL at db.example, database keys: it does not answer"),
         ("redis", {"quota_store": SimpleNamespace(degraded=True)}, "warn", "redis://127.0.0.1:1/0 cannot be reached"),
-        ("clamd", {"antivirus": lambda: replace(WELL, healthy=False, reason="refused")}, "fail", f"{CLAMD}: refused"),
-        ("clamd", {"antivirus": lambda: replace(WELL, healthy=False, version="")}, "fail", "it has not answered yet"),
-        ("clamd", {"antivirus": lambda: replace(WELL, signatures_age=4 * DAY)}, "warn", "ClamAV 1.4, 4 days old"),
-        ("clamd", {"antivirus": lambda: replace(WELL, signatures_age=None)}, "warn", "none of ClamAV's signatures"),
+        ("clamd", {"antivirus": lambda: replace(HEALTHY, healthy=False, reason="refused")}, "fail", f"{CLAMD}: refused"),
+        ("clamd", {"antivirus": lambda: replace(HEALTHY, healthy=False, version="")}, "fail", "it has not answered yet"),
+        ("clamd", {"antivirus": lambda: replace(HEALTHY, signatures_age=4 * DAY)}, "warn", "ClamAV 1.4, signatures 4 days old"),
+        ("clamd", {"antivirus": lambda: replace(HEALTHY, signatures_age=None)}, "warn", "none of ClamAV's signatures"),
     ],
 )
-def test_what_is_away_is_told_with_what_to_do_and_leaves_the_server_ready(check, parts, state, said) -> None:
+def test_a_fault_of_a_dependency_has_a_hint_and_leaves_the_server_ready(check, parts, severity, message) -> None:
     one = found(check, **parts)
-    assert one.state == state
-    assert said in one.said
+    assert one.severity == severity
+    assert message in one.message
     assert one.hint
-    ready, told = readiness(**parts).report()
+    ready, text = readiness(**parts).report()
     assert ready
-    assert [entry["check"] for entry in json.loads(told)["findings"] if entry["state"] != "ok"] == [check]
+    assert [entry["check"] for entry in json.loads(text)["findings"] if entry["state"] != "ok"] == [check]
 
 
-def test_uploads_that_pass_unscanned_are_refused_to_nobody() -> None:
+def test_uploads_that_pass_unscanned_are_a_warning() -> None:
     wanted = settings(antivirus={"address": CLAMD, "fail_open": True})
-    one = found("clamd", wanted, antivirus=lambda: replace(WELL, healthy=False, reason="refused"))
-    assert (one.state, one.hint) == (Severity.WARN, "is it up? Until it is, uploads pass unscanned")
+    one = found("clamd", wanted, antivirus=lambda: replace(HEALTHY, healthy=False, reason="refused"))
+    assert (one.severity, one.hint) == (Severity.WARN, "is it up? Until it answers, uploads pass unscanned")
 
 
 def test_it_is_ready_exactly_when_it_serves() -> None:
     serving = [False]
     server = readiness(ready=lambda: serving[0])
-    ready, told = server.report()
+    ready, text = server.report()
     assert not ready
-    [first, *_] = json.loads(told)["findings"]
-    assert first == {"check": "server", "state": "fail", "said": "it is NOT_SERVING", "hint": words.NOT_SERVING}
+    [first, *_] = json.loads(text)["findings"]
+    assert first == {"check": "server", "state": "fail", "said": "it is NOT_SERVING", "hint": phrases.NOT_SERVING}
     serving[0] = True
     assert server.report()[0]
 
 
-async def test_the_doctor_says_the_same_of_the_same() -> None:
-    """Asked from outside, of what is away for both of them."""
+async def test_the_doctor_and_the_server_report_a_fault_in_the_same_words() -> None:
     scanner = Antivirus(Clamd(CLAMD), stream_max_bytes=1)
     await scanner.refresh()
     wanted = settings()
     [redis], [clamd] = await services.redis(wanted), await services.clamd(wanted)
     own_redis = found("redis", quota_store=SimpleNamespace(degraded=True))
     own_clamd = found("clamd", antivirus=lambda: scanner.state)
-    assert (own_redis.said, own_redis.hint) == (redis.said, redis.hint)
-    assert (own_clamd.said, own_clamd.hint) == (clamd.said, clamd.hint)
+    assert (own_redis.message, own_redis.hint) == (redis.message, redis.hint)
+    assert (own_clamd.message, own_clamd.hint) == (clamd.message, clamd.hint)
 
 
-def test_no_secret_is_in_it() -> None:
+def test_no_secret_is_reported() -> None:
     failed = SimpleNamespace(failed="asked redis://:hunter2@cache with Bearer hunter2hunter2\x1b[2J")
-    _, told = readiness(
+    _, text = readiness(
         keys_unavailable=True,
         engine=lambda: failed,
         quota_store=SimpleNamespace(degraded=True),
-        antivirus=lambda: replace(WELL, healthy=False, reason="password=hunter2"),
+        antivirus=lambda: replace(HEALTHY, healthy=False, reason="password=hunter2"),
     ).report()
-    assert "hunter2" not in told
-    assert "gateway" not in told
-    assert "\\u001b" not in told
-    assert "out of service" in told
+    assert "hunter2" not in text
+    assert "gateway" not in text
+    assert "\\u001b" not in text
+    assert "out of service" in text
 
 
-def test_a_part_that_cannot_be_read_hides_no_other(caplog) -> None:
+def test_a_broken_check_does_not_hide_the_others(caplog) -> None:
     def broken():
         raise RuntimeError("hunter2")
 
     server = readiness(engine=broken)
     with caplog.at_level(logging.ERROR):
-        ready, told = server.report()
+        ready, text = server.report()
         server.report()
-    entries = {one["check"]: one for one in json.loads(told)["findings"]}
+    entries = {one["check"]: one for one in json.loads(text)["findings"]}
     assert ready
     assert (entries["engine"]["state"], entries["engine"]["said"]) == ("warn", "could not be checked (RuntimeError)")
     assert entries["redis"]["state"] == "ok"
@@ -177,8 +176,8 @@ def test_a_part_that_cannot_be_read_hides_no_other(caplog) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "text"),
     [(-5, "0 s"), (0, "0 s"), (119, "119 s"), (120, "2 minutes"), (7199, "120 minutes"), (7200, "2 hours"), (9 * DAY, "9 days")],
 )
-def test_times_are_said_in_a_unit_for_people(seconds, said) -> None:
-    assert words.span(seconds) == said
+def test_times_are_given_in_the_largest_unit_of_which_there_are_two(seconds, text) -> None:
+    assert phrases.span(seconds) == text

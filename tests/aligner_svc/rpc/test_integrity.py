@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aligner_svc.errors import DataLossError, Status
-from aligner_svc.rpc import integrity as module
 from aligner_svc.rpc.integrity import Arriving, Declared
+from aligner_svc.workers import threads
 
 AUDIO = bytes(range(256)) * 10
 SHA256 = hashlib.sha256(AUDIO).digest()
@@ -75,5 +75,5 @@ async def test_however_it_is_cut(data, threshold):
     pieces = data.draw(st.lists(st.binary(max_size=50), max_size=8))
     whole = b"".join(pieces)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_INLINE_BYTES", threshold)
+        patch.setattr(threads, "_INLINE_BYTES", threshold)
         await arrive(Declared(len(whole), hashlib.sha256(whole).digest()), *pieces)

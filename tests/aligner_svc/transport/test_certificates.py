@@ -1,4 +1,4 @@
-"""Files that no server should run with: each is named, with what is wrong, before anything listens."""
+"""Invalid files are refused at the start; the message names the file and what is wrong."""
 
 from __future__ import annotations
 
@@ -85,9 +85,9 @@ BAD = {
     "P-521": (_keyed(lambda: ec.generate_private_key(ec.SECP521R1())), "server.key", "P-256"),
     "Ed25519": (_keyed(ed25519.Ed25519PrivateKey.generate), "server.key", "P-256"),
     "secp256k1": (_keyed(lambda: ec.generate_private_key(ec.SECP256K1())), "server.key", "P-256"),
-    "expired": (lambda files: files.write(server(files.ca, days=1, begun=3)), "server.pem", "has expired on"),
+    "expired": (lambda files: files.write(server(files.ca, days=1, begun=3)), "server.pem", "expired on"),
     "not yet valid": (lambda files: files.write(server(files.ca, begun=-3)), "server.pem", "is not valid before"),
-    "a client's": (lambda files: files.write(leaf(files.ca, dns("x"), usages=(CLIENT,))), "server.pem", "not meant for servers"),
+    "a client's": (lambda files: files.write(leaf(files.ca, dns("x"), usages=(CLIENT,))), "server.pem", "not for servers"),
     "a CA's": (lambda files: files.write(files.ca), "server.pem", "digitalSignature"),
     "no CA file": (lambda files: files.client_ca.unlink(), "ca.pem", "no such file"),
     "CA file empty": (_replace("ca.pem", lambda files: b""), "ca.pem", "PEM"),
@@ -97,13 +97,13 @@ BAD = {
         "ca.pem",
         "not a CA's",
     ),
-    "CA expired": (_replace("ca.pem", lambda files: authority(days=1, begun=3).certificate_pem), "ca.pem", "has expired on"),
+    "CA expired": (_replace("ca.pem", lambda files: authority(days=1, begun=3).certificate_pem), "ca.pem", "expired on"),
     "CA weak": (_replace("ca.pem", _weak_ca), "ca.pem", "1024 bits"),
 }
 
 
 @pytest.mark.parametrize(("breaking", "file", "says"), BAD.values(), ids=BAD.keys())
-def test_what_cannot_be_used_is_refused_at_the_start(files, breaking, file, says):
+def test_invalid_files_are_refused_at_the_start(files, breaking, file, says):
     breaking(files)
     with pytest.raises(CertificateError) as refused:
         files.loaded()
@@ -114,8 +114,8 @@ def test_what_cannot_be_used_is_refused_at_the_start(files, breaking, file, says
     assert "https://" not in message, "a library's text, not ours"
 
 
-def test_a_file_that_must_not_be_read_is_named(files, monkeypatch):
-    """Root may read everything: the fault cannot be made for real wherever these tests run."""
+def test_an_unreadable_file_is_named(files, monkeypatch):
+    """Simulated, as root may read every file."""
     read = Path.read_bytes
 
     def refusing(path: Path) -> bytes:
@@ -128,11 +128,11 @@ def test_a_file_that_must_not_be_read_is_named(files, monkeypatch):
         files.loaded()
 
 
-def test_expires_is_the_first_end_of_what_is_in_force(files):
+def test_expires_is_the_first_expiry_of_the_valid_certificates(files):
     short = server(files.ca, days=5)
     files.write(short)
     files.client_ca.write_bytes(files.ca.certificate_pem + authority(days=1, begun=3).certificate_pem)
     assert files.loaded().expires == short.certificate.not_valid_after_utc.timestamp()
-    ends = authority(days=2)
-    files.client_ca.write_bytes(ends.certificate_pem)
-    assert files.loaded().expires == ends.certificate.not_valid_after_utc.timestamp()
+    shorter = authority(days=2)
+    files.client_ca.write_bytes(shorter.certificate_pem)
+    assert files.loaded().expires == shorter.certificate.not_valid_after_utc.timestamp()

@@ -1,4 +1,4 @@
-"""The server's certificate on a real server: what is taken, what is refused, and what happens when the files change."""
+"""Certificates on a real server: which clients and files are accepted, and what happens when the files change."""
 
 from __future__ import annotations
 
@@ -20,28 +20,21 @@ from aligner_svc.transport.devcerts import Pair
 from aligner_svc.transport.tls import ServerCertificates
 from interceptors.calls.security_event import Event, SecurityEvent
 from tests.kit.certificates import DAY, SERVER, Files, authority, client, connect, dns, leaf, openssl_context, plaintext, server
+from tests.kit.waiting import eventually
 
 ECHO, HOLD, WHO = "/test.Tls/Echo", "/test.Tls/Hold", "/test.Tls/Who"
 WAIT_TIMEOUT = 30.0
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WAIT_TIMEOUT):
-        while True:
-            if condition():
-                return
-            await asyncio.sleep(0.002)
-
-
 class Watched(Files):
-    """And what is said of them."""
+    """And the events about them."""
 
     def count(self, event: Event) -> int:
         return sum(seen.event is event for seen in self.events)
 
     async def until(self, event: Event, count: int = 1) -> SecurityEvent:
         """The last event, once `count` of the kind are there."""
-        await until(lambda: self.count(event) >= count)
+        await eventually(lambda: self.count(event) >= count, f"{count} of {event}")
         return self.events[-1]
 
 
@@ -110,15 +103,15 @@ def der(pair: Pair) -> bytes:
     return pair.certificate.public_bytes(serialization.Encoding.DER)
 
 
-# Who gets in
+# Clients
 
 
-async def test_a_client_of_the_ca_gets_in(files):
+async def test_a_client_of_the_ca_is_accepted(files):
     async with serving(files.loaded()) as port, connect(port, files.ca, client(files.ca, "batch")) as channel:
         assert await call(channel, WHO) == b"batch"
 
 
-async def test_everybody_else_does_not(files):
+async def test_every_other_client_is_refused(files):
     other = authority()
     now = {"days": 1, "begun": 3}
     async with serving(files.loaded()) as port:
@@ -136,12 +129,12 @@ async def test_everybody_else_does_not(files):
         assert await outcome(connect(port, files.ca, client(files.ca))) is grpc.StatusCode.OK
 
 
-async def test_without_ca_of_clients_nobody_is_asked(files):
+async def test_without_a_client_ca_no_client_certificate_is_used(files):
     async with serving(files.loaded(mutual=False)) as port:
         async with connect(port, files.ca) as channel:
             assert await call(channel, WHO) == b""
         async with connect(port, files.ca, client(files.ca, "batch")) as channel:
-            assert await call(channel, WHO) == b"", "a certificate nobody verified must not name a caller"
+            assert await call(channel, WHO) == b"", "an unverified certificate must not name a caller"
         assert await outcome(plaintext(port)) is grpc.StatusCode.UNAVAILABLE
 
 
@@ -154,9 +147,9 @@ async def test_without_ca_of_clients_nobody_is_asked(files):
         (ssl.TLSVersion.TLSv1_3, True),
     ],
 )
-async def test_tls_versions(files, tmp_path, version, taken):
+async def test_tls_1_2_and_later_are_accepted(files, tmp_path, version, taken):
     context = openssl_context(tmp_path, files.ca, client(files.ca))
-    context.set_ciphers("DEFAULT@SECLEVEL=0")  # or OpenSSL itself would not offer the old ones
+    context.set_ciphers("DEFAULT@SECLEVEL=0")  # or OpenSSL would not offer the old versions
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         context.minimum_version = context.maximum_version = version
@@ -166,7 +159,7 @@ async def test_tls_versions(files, tmp_path, version, taken):
         else:
             with pytest.raises((ConnectionResetError, ssl.SSLError)) as refused:
                 await served(port, context)
-            assert "no protocols available" not in str(refused.value).lower(), "the client did not even ask"
+            assert "no protocols available" not in str(refused.value).lower(), "the client offered no version"
 
 
 # Files that change
@@ -202,7 +195,7 @@ async def test_rotation_under_load_refuses_no_call(files, tmp_path):
             await files.until(Event.CERTIFICATE_RELOADED, turn)
             assert await served(port, context) == der(new)
             goal = {kind: count + 1 for kind, count in done.items()}
-            await until(lambda goal=goal: all(done[kind] >= goal[kind] for kind in done) or any(one.done() for one in busy))
+            await eventually(lambda goal=goal: all(done[kind] >= goal[kind] for kind in done) or any(one.done() for one in busy))
         stop.set()
         release.set()
         assert await asyncio.gather(*held) == [b"hello"] * 50
@@ -212,7 +205,7 @@ async def test_rotation_under_load_refuses_no_call(files, tmp_path):
     assert files.count(Event.CERTIFICATE_RELOAD_FAILED) == 0
 
 
-async def test_a_ca_that_is_replaced_lets_its_clients_connect_no_more(files):
+async def test_clients_of_a_replaced_ca_cannot_reconnect(files):
     old, new_ca = client(files.ca), authority()
     async with serving(files.loaded()) as port, connect(port, files.ca, old) as open_before:
         await call(open_before)
@@ -220,7 +213,7 @@ async def test_a_ca_that_is_replaced_lets_its_clients_connect_no_more(files):
         await files.until(Event.CERTIFICATE_RELOADED)
         assert await outcome(connect(port, files.ca, old)) is grpc.StatusCode.UNAVAILABLE
         assert await outcome(connect(port, files.ca, client(new_ca))) is grpc.StatusCode.OK
-        assert await call(open_before) == b"hello", "connections that are open are left alone"
+        assert await call(open_before) == b"hello", "open connections are kept"
         files.client_ca.write_bytes(files.ca.certificate_pem + new_ca.certificate_pem)
         await files.until(Event.CERTIFICATE_RELOADED, 2)
         for one in (old, client(new_ca)):
@@ -263,7 +256,7 @@ async def test_bad_new_files_leave_the_old_ones_in_force(files, tmp_path, breaki
     assert new.certificate.fingerprint(new.certificate.signature_hash_algorithm).hex(":") in event.detail
 
 
-async def test_the_certificate_first_and_its_key_much_later(files, tmp_path):
+async def test_a_certificate_whose_key_comes_much_later_is_loaded_with_it(files, tmp_path):
     context = openssl_context(tmp_path, files.ca, client(files.ca))
     new = server(files.ca)
     async with serving(files.loaded()) as port:
@@ -276,7 +269,7 @@ async def test_the_certificate_first_and_its_key_much_later(files, tmp_path):
         assert await served(port, context) == der(new)
 
 
-async def test_the_old_files_put_back_after_a_failure_are_said_to_be_good(files):
+async def test_restoring_the_old_files_after_a_failure_is_a_reload(files):
     content = files.certificate.read_bytes()
     async with serving(files.loaded()):
         files.certificate.write_bytes(b"nonsense")
@@ -285,7 +278,7 @@ async def test_the_old_files_put_back_after_a_failure_are_said_to_be_good(files)
         await files.until(Event.CERTIFICATE_RELOADED)
 
 
-async def test_a_change_while_the_files_are_read_is_not_missed(files, tmp_path, monkeypatch):
+async def test_a_change_while_the_files_are_read_is_noticed(files, tmp_path, monkeypatch):
     read, new = tls.certificates.read, server(files.ca)
 
     def read_and_replace(*arguments):
@@ -301,16 +294,14 @@ async def test_a_change_while_the_files_are_read_is_not_missed(files, tmp_path, 
         assert await served(port, openssl_context(tmp_path, files.ca, client(files.ca))) == der(new)
 
 
-async def test_files_that_are_only_touched_are_no_event(files):
+def test_files_that_are_only_touched_are_no_event(files):
     certificates = files.loaded()
-    before = certificates.credentials, certificates._loaded
-    certificates._reload()
-    assert (certificates.credentials, certificates._loaded) == before
+    certificates.reload()
     assert files.events == []
 
 
-async def test_kubernetes_swaps_a_symbolic_link_two_levels_up(tmp_path):
-    """A mounted secret: tls.crt -> ..data/tls.crt, ..data -> ..2026_01_01, and only ..data ever changes."""
+async def test_a_mounted_secret_of_kubernetes_is_reloaded(tmp_path):
+    """There tls.crt -> ..data/tls.crt, ..data -> ..2026_01_01, and only the link ..data changes."""
     ca, mount = authority(), tmp_path / "mount"
     mount.mkdir()
 
@@ -332,26 +323,27 @@ async def test_kubernetes_swaps_a_symbolic_link_two_levels_up(tmp_path):
     async with serving(certificates) as port:
         assert await served(port, context) != der(new)
         publish("2026_02_02", new)
-        await until(lambda: bool(events))
+        await eventually(lambda: bool(events))
         assert [event.event for event in events] == [Event.CERTIFICATE_RELOADED]
         assert await served(port, context) == der(new)
 
 
-def test_what_a_port_has_is_not_given_to_it_again(files, monkeypatch):
-    """It would be parsed for every handshake, which costs milliseconds where the bundle of CAs is large."""
-    asked: list[Callable[[], object]] = []
-    monkeypatch.setattr(grpc, "dynamic_ssl_server_credentials", lambda initial, fetch, require: asked.append(fetch))
+def test_each_port_gets_a_configuration_once(files, monkeypatch):
+    """Or it would be parsed for every handshake, which takes milliseconds if the bundle of CAs is large."""
+    ports: list[Callable[[], object]] = []
+    monkeypatch.setattr(grpc, "dynamic_ssl_server_credentials", lambda initial, fetch, require: ports.append(fetch))
     certificates = files.loaded()
     certificates.credentials()
     certificates.credentials()
-    assert [fetch() for fetch in asked] == [None, None]
+    assert [fetch() for fetch in ports] == [None, None]
     files.write(server(files.ca))
-    certificates._reload()
-    assert [fetch() for fetch in asked] == [certificates._loaded.configuration] * 2
-    assert [fetch() for fetch in asked] == [None, None]
+    certificates.reload()
+    first, second = [fetch() for fetch in ports]
+    assert first is second is not None
+    assert [fetch() for fetch in ports] == [None, None]
 
 
-async def test_each_port_hears_of_a_change(files, tmp_path):
+async def test_each_port_serves_the_new_certificate(files, tmp_path):
     certificates = files.loaded()
     context = openssl_context(tmp_path, files.ca, client(files.ca))
     new = server(files.ca)
@@ -361,7 +353,7 @@ async def test_each_port_hears_of_a_change(files, tmp_path):
         assert await served(one, context) == await served(two, context) == der(new)
 
 
-# Files as they come
+# Kinds of files
 
 
 @pytest.mark.parametrize(
@@ -373,15 +365,15 @@ async def test_each_port_hears_of_a_change(files, tmp_path):
     ],
     ids=["RSA 2048", "P-384", "P-256"],
 )
-async def test_keys_that_are_taken_work(files, key):
+async def test_accepted_keys_work(files, key):
     files.write(leaf(files.ca, dns("localhost"), usages=(SERVER,), key=key()))
     async with serving(files.loaded()) as port:
         assert await outcome(connect(port, files.ca, client(files.ca))) is grpc.StatusCode.OK
 
 
 async def test_a_chain_a_bundle_and_text_between_blocks_work(files):
-    """As files come: a chain with comments, an EC key with its parameters before it, a CA twice, an expired CA."""
-    text = b"subject=CN = localhost\nissuer=CN = somebody\n"
+    """A chain with comments, an EC key after its parameters, a CA twice, an expired CA."""
+    text = b"subject=CN = localhost\nissuer=CN = issuer\n"
     files.certificate.write_bytes(text + files.certificate.read_bytes() + text + files.ca.certificate_pem)
     parameters = b"-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"
     files.key.write_bytes(parameters + files.key.read_bytes())
@@ -391,10 +383,10 @@ async def test_a_chain_a_bundle_and_text_between_blocks_work(files):
         assert await outcome(connect(port, files.ca, client(files.ca))) is grpc.StatusCode.OK
 
 
-# How long it lasts
+# Expiry
 
 
-def test_it_warns_from_a_fortnight_on_and_says_when_it_is_over(files, caplog):
+def test_the_log_warns_from_14_days_before_the_expiry_on(files, caplog):
     caplog.set_level(logging.WARNING, "aligner_svc.tls")
     end = server(files.ca, days=20)
     files.write(end)
@@ -402,25 +394,25 @@ def test_it_warns_from_a_fortnight_on_and_says_when_it_is_over(files, caplog):
     certificates = files.loaded(mutual=False, now=lambda: now)
     assert not caplog.records
     now += 7 * DAY
-    certificates._remind()
+    certificates.warn_of_expiry()
     assert "expires in 13.0 days" in caplog.text
     assert str(files.certificate) in caplog.text
     now += 14 * DAY
-    certificates._remind()
-    assert "has expired on" in caplog.text
+    certificates.warn_of_expiry()
+    assert " expired on " in caplog.text
 
 
-def test_it_warns_at_the_start(files, caplog):
+def test_the_log_warns_at_the_start(files, caplog):
     files.write(server(files.ca, days=3))
     files.loaded(mutual=False)
     assert "expires in 3.0 days" in caplog.text
 
 
-async def test_it_warns_again_every_day(files, caplog, monkeypatch):
-    monkeypatch.setattr(tls, "_REMIND_EVERY", 0.001)
+async def test_the_log_warns_every_day(files, caplog, monkeypatch):
+    monkeypatch.setattr(tls, "_WARN_EVERY", 0.001)
     files.write(server(files.ca, days=3))
     async with serving(files.loaded(mutual=False)):
-        await until(lambda: caplog.text.count("expires in 3.0 days") >= 3)
+        await eventually(lambda: caplog.text.count("expires in 3.0 days") >= 3)
 
 
 async def test_close_is_idempotent_and_needs_no_start(files):

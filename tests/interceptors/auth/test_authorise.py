@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import grpc
 import pytest
@@ -13,10 +14,10 @@ from grpc import aio
 from interceptors import CallInterceptor, Recovery, RequestId, Requests, current_call
 from interceptors.auth.authorise import Authorise
 from interceptors.auth.policy import Policy
-from interceptors.auth.policy_file import PolicyFile
 from interceptors.calls.principal import Principal
 from interceptors.calls.security_event import Event
-from tests.interceptors.handlers.test_handlers import KINDS, SERVICE, Script, answer, serving, start
+from interceptors.rules.file import RulesFile
+from tests.kit.chain_server import KINDS, SERVICE, KindsHandler, answer, chain_server, start
 
 SERVED = tuple(f"/{SERVICE}/{kind}" for kind in KINDS)
 WHO = "test-caller"
@@ -24,7 +25,7 @@ ALL = f'[methods]\n"/{SERVICE}/*" = ["align"]\n'
 
 
 class Trusting(CallInterceptor):
-    """Stands for authentication: a caller is who it says, with the scopes it says; without a word it is nobody."""
+    """Stands in for authentication: takes the principal and its scopes from a header; without it there is no principal."""
 
     @asynccontextmanager
     async def around(self, method, context) -> AsyncIterator[None]:
@@ -43,13 +44,14 @@ class Door:
 
     def __init__(self, text: str = ALL, *, dry_run: bool = False, exempt=(), policy=None) -> None:
         self.events: list = []
-        self.script = Script()
+        self.script = KindsHandler()
         fixed = Policy.parse(text, "policy.toml", SERVED)
-        self._authorise = Authorise(
+        self.guard = Authorise(
             policy or (lambda: fixed), served=SERVED, exempt=exempt, dry_run=dry_run, record=self.events.append
         )
 
-    def open(self):
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[aio.Channel]:
         self.refused: list = []
         refused = self.refused
 
@@ -62,8 +64,9 @@ class Door:
                     refused.append(error)
                     raise
 
-        chain = (Recovery("test"), RequestId(), Witness(), Trusting(), self._authorise, Requests())
-        return serving(*chain, script=self.script)
+        chain = (Recovery("test"), RequestId(), Witness(), Trusting(), self.guard, Requests())
+        async with chain_server(chain, self.script) as server:
+            yield server.channel
 
 
 async def refusal(channel: aio.Channel, kind: str, name: str, body: bytes = b"body") -> tuple[grpc.StatusCode, str, str]:
@@ -76,10 +79,10 @@ async def refusal(channel: aio.Channel, kind: str, name: str, body: bytes = b"bo
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_who_has_the_scope_passes_and_who_has_not_is_told_which(kind) -> None:
+async def test_a_call_without_the_scope_is_refused_with_its_name(kind) -> None:
     door = Door()
     async with door.open() as channel:
-        assert b"mine" in await answer(start(channel, kind, metadata=as_("key:1 align")))
+        assert await answer(start(channel, kind, metadata=as_("key:1 align"))) == b"body"
         code, reason, message = await refusal(channel, kind, "key:2 other")
     assert (code, reason) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
     assert message == "the caller may not call this method: it needs the scope align"
@@ -97,7 +100,7 @@ async def test_a_denied_calls_body_is_not_read(kind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_call_of_nobodys_is_refused_even_if_authentication_let_it_pass(kind) -> None:
+async def test_a_call_without_a_principal_is_refused_even_if_authentication_let_it_pass(kind) -> None:
     for dry_run in (False, True):
         door = Door(dry_run=dry_run)
         async with door.open() as channel:
@@ -108,32 +111,32 @@ async def test_a_call_of_nobodys_is_refused_even_if_authentication_let_it_pass(k
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("exempt", [SERVED, [f"/{SERVICE}/*"]])
-async def test_an_exempt_method_needs_nobody(kind, exempt) -> None:
+async def test_an_exempt_method_needs_no_principal(kind, exempt) -> None:
     door = Door(f'[methods]\n"/{SERVICE}/*" = []\n', exempt=exempt)
     async with door.open() as channel:
         assert await answer(start(channel, kind))
 
 
-async def test_what_is_exempt_is_no_prefix() -> None:
+async def test_an_exempt_name_is_not_a_prefix() -> None:
     door = Door(exempt=["/test.Kind/*", f"/{SERVICE}/Unary", "/*"])
     async with door.open() as channel:
         for kind in KINDS:
             assert (await refusal(channel, kind, ""))[0] == grpc.StatusCode.UNAUTHENTICATED
 
 
-async def test_a_method_that_is_not_served_is_unknown_to_who_is_known_and_to_nobody_else() -> None:
+async def test_only_an_authenticated_client_learns_that_a_method_is_unknown() -> None:
     door = Door()
     async with door.open() as channel:
         assert (await refusal(channel, "Other", "key:1"))[0] == grpc.StatusCode.UNIMPLEMENTED
         assert (await refusal(channel, "Other", ""))[0] == grpc.StatusCode.UNAUTHENTICATED
 
 
-async def test_what_the_policy_does_not_list_is_denied() -> None:
+async def test_a_method_that_the_policy_does_not_list_is_denied() -> None:
     door = Door(f'[methods]\n"{SERVED[0]}" = []\n"{SERVED[1]}" = ["admin", "align"]\n')
     async with door.open() as channel:
-        assert (await refusal(channel, KINDS[0], "key:1 align admin"))[2].endswith("it is open to nobody")
+        assert (await refusal(channel, KINDS[0], "key:1 align admin"))[2].endswith("no scope grants access to it")
         assert (await refusal(channel, KINDS[1], "key:1"))[2].endswith("it needs one of the scopes admin, align")
-        assert (await refusal(channel, KINDS[2], "key:1 align admin"))[2].endswith("it is open to nobody")
+        assert (await refusal(channel, KINDS[2], "key:1 align admin"))[2].endswith("no scope grants access to it")
     assert [error.check for error in door.refused] == ["scope_missing", "scope_missing", "method_not_listed"]
 
 
@@ -153,10 +156,10 @@ async def test_a_dry_run_records_and_lets_pass(kind) -> None:
     assert event.user_agent.startswith("grpc-python-asyncio/")
 
 
-async def test_a_new_policy_is_asked_from_the_next_call_on(tmp_path) -> None:
+async def test_a_new_policy_applies_to_the_next_call(tmp_path) -> None:
     file = tmp_path / "policy.toml"
     file.write_text(ALL)
-    policy = PolicyFile(file, SERVED, lambda event: None, 1)
+    policy = RulesFile(file, partial(Policy.parse, served=SERVED), lambda event: None, 1)
     door = Door(policy=lambda: policy.current)
     async with door.open() as channel:
         await refusal(channel, KINDS[0], "key:1")

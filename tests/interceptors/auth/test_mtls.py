@@ -1,12 +1,12 @@
-"""Who a client certificate says it is: the rule, the allow-list, and what tries to get around them."""
+"""The identity of a client certificate: the rule, the allow-list, and attempts to evade them."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import time
 
-import grpc
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -16,18 +16,23 @@ from aligner_svc.transport import devcerts
 from aligner_svc.transport.devcerts import Pair
 from interceptors.auth.mtls import CertificateAuthenticator, thumbprint
 from interceptors.calls.principal import Principal, Rejected
-from tests.kit.certificates import CLIENT, DAY, SERVER, authority, client, connect, dns, leaf, peer, server, uri
+from tests.kit.certificates import CLIENT, DAY, SERVER, authority, client, dns, leaf, peer, uri
+from tests.kit.chain_server import KindsHandler, answer, chain_server, identities, start
 
 CA = authority()
 ANY = ("spiffe", "dns", "cn")
 
 
+def verify(authenticator: CertificateAuthenticator, connection):
+    return asyncio.run(authenticator.authenticate("", connection))
+
+
 def judge(pair: Pair, sources=ANY, identities=(), now=time.time):
-    return CertificateAuthenticator(sources, identities, now).verify(peer(pair))
+    return verify(CertificateAuthenticator(sources, identities, now), peer(pair))
 
 
 def who(pair: Pair, sources=ANY, identities=()) -> str:
-    """The caller's name, or the check that failed and whom it concerns."""
+    """The principal's name, or the failed check and the principal it concerns."""
     verdict = judge(pair, sources, identities)
     if isinstance(verdict, Rejected):
         assert not verdict.expired
@@ -36,7 +41,7 @@ def who(pair: Pair, sources=ANY, identities=()) -> str:
 
 
 def forged(pair: Pair, old: bytes, new: bytes) -> dict[str, list[bytes]]:
-    """The same certificate with bytes replaced, for what no library writes. TLS would refuse it; this is behind TLS."""
+    """The same certificate with bytes replaced, for encodings that no library writes. TLS would refuse it before."""
     encoded = pair.certificate.public_bytes(serialization.Encoding.DER)
     assert len(old) == len(new)
     assert encoded.count(old) >= 1
@@ -44,7 +49,7 @@ def forged(pair: Pair, old: bytes, new: bytes) -> dict[str, list[bytes]]:
     return {"x509_pem_cert": [f"-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n".encode()]}
 
 
-def test_a_principal():
+def test_the_principal_of_a_certificate():
     pair = client(CA, "batch", days=3)
     verdict = judge(pair)
     assert verdict == Principal(
@@ -52,12 +57,12 @@ def test_a_principal():
     )
 
 
-def test_no_certificate_is_left_to_others():
+def test_a_connection_without_certificate_has_no_verdict():
     authenticator = CertificateAuthenticator(ANY, ())
-    assert authenticator.verify({}) is None
-    assert authenticator.verify({"transport_security_type": [b"ssl"], "x509_pem_cert": []}) is None
-    # What gRPC derives from a certificate counts for nothing without it.
-    assert authenticator.verify({"x509_common_name": [b"admin"], "peer_uri": [b"spiffe://dev.local/admin"]}) is None
+    assert verify(authenticator, {}) is None
+    assert verify(authenticator, {"transport_security_type": [b"ssl"], "x509_pem_cert": []}) is None
+    # Names that gRPC derives from a certificate are not used.
+    assert verify(authenticator, {"x509_common_name": [b"admin"], "peer_uri": [b"spiffe://dev.local/admin"]}) is None
 
 
 ID, OTHER = "spiffe://example.org/batch", "spiffe://example.org/admin"
@@ -79,7 +84,7 @@ ID, OTHER = "spiffe://example.org/batch", "spiffe://example.org/admin"
         (("dns",), [uri(ID)], "batch", "certificate_identity"),
     ],
 )
-def test_the_first_source_that_is_there(sources, names, cn, expected):
+def test_the_first_source_that_is_present_counts(sources, names, cn, expected):
     assert who(leaf(CA, *names, cn=cn), sources) == expected
 
 
@@ -92,7 +97,7 @@ def test_the_first_source_that_is_there(sources, names, cn, expected):
         "spiffe://" + "a" * 255 + "/x",
     ],
 )
-def test_spiffe_ids(identity):
+def test_valid_spiffe_ids(identity):
     assert who(leaf(CA, uri(identity))) == f"mtls:{identity}"
 
 
@@ -123,18 +128,18 @@ def test_spiffe_ids(identity):
         "spiffe://example.org/" + "a" * 2048,
     ],
 )
-def test_bad_spiffe_ids_end_it(identity):
-    """Sources that come later would have an answer; they are not asked."""
+def test_an_invalid_spiffe_id_is_not_replaced_by_another_source(identity):
+    """Later sources are present, but not tried."""
     assert who(leaf(CA, uri(identity), dns("a.example.org"), cn="batch")) == "certificate_identity"
 
 
-def test_one_spiffe_id_and_one_uri_alone():
+def test_a_certificate_with_several_uris_is_rejected():
     assert who(leaf(CA, uri(ID), uri(OTHER), cn="x")) == "certificate_identity"
     assert who(leaf(CA, uri(ID), uri(ID), cn="x")) == "certificate_identity"
     assert who(leaf(CA, uri("https://example.org"), uri(ID), cn="x")) == "certificate_identity"
 
 
-def test_dns_names_are_compared_as_names():
+def test_dns_names_are_compared_regardless_of_case():
     pair = leaf(CA, dns("Batch.Example.ORG."))
     assert who(pair) == "mtls:batch.example.org"
     assert who(pair, identities=["BATCH.example.org."]) == "mtls:batch.example.org"
@@ -145,12 +150,12 @@ def test_dns_names_are_compared_as_names():
     "name",
     ["a b", "a\n", "a\0.example.org", "a..example.org", ".", "-a.example.org", "a/b", "a:b", "x" * 64 + ".org", "a.*.org", "a*"],
 )
-def test_bad_dns_names_end_it(name):
+def test_an_invalid_dns_name_is_not_replaced_by_another_source(name):
     assert who(leaf(CA, dns("good.example.org"), dns(name), cn="batch")) == "certificate_identity"
 
 
-def test_a_wildcard_names_nobody():
-    """Certificates of web servers have them; as a caller's name it would be anybody's, and as a pattern everybody's."""
+def test_a_wildcard_is_not_an_identity():
+    """Certificates of web servers have them; as an identity it would match many patterns and no single caller."""
     assert who(leaf(CA, dns("*.example.org"), cn="batch")) == "certificate_identity"
     assert who(leaf(CA, dns("*.example.org")), identities=["*.example.org"]) == "certificate_identity"
     assert who(leaf(CA, dns("*.example.org"), dns("a.example.org"))) == "mtls:a.example.org"
@@ -160,18 +165,18 @@ def test_a_wildcard_names_nobody():
 @pytest.mark.parametrize(
     "name", ["spiffe://example.org/admin", "a/b", "a:b", "key:3fb1c9", "a b", "a\n", "a\0b", "a\u202eb", "\u0430dmin", "*", ".a"]
 )
-def test_bad_common_names_end_it(name):
+def test_invalid_common_names_are_rejected(name):
     assert who(leaf(CA, cn=name)) == "certificate_identity"
 
 
-def test_a_common_name_is_no_spiffe_id():
-    """A CA that checks SANs and lets everybody choose a common name is common."""
+def test_a_common_name_cannot_be_a_spiffe_id():
+    """Many CAs check SANs and leave the common name to the client."""
     pair = leaf(CA, cn="spiffe://example.org/admin")
     assert who(pair, ("spiffe", "cn"), ["spiffe://example.org/*"]) == "certificate_identity"
     assert who(pair, ("cn",)) == "certificate_identity"
 
 
-def test_several_common_names_are_none():
+def test_several_common_names_are_rejected():
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text) for text in ("batch", "admin")])
     key = ec.generate_private_key(ec.SECP256R1())
     end = CA.certificate.not_valid_after_utc
@@ -212,16 +217,16 @@ def test_several_common_names_are_none():
         ("a.example.org", "axexample.org", False),
     ],
 )
-def test_patterns(pattern, name, matches):
+def test_patterns_match_whole_parts(pattern, name, matches):
     spiffe = name.startswith("spiffe:")
     verdict = who(leaf(CA, uri(name) if spiffe else dns(name)), identities=[pattern])
     assert verdict == (f"mtls:{name}" if matches else f"certificate_not_listed mtls:{name}")
 
 
-def test_of_several_dns_names_the_listed_one_is_the_caller():
+def test_of_several_dns_names_the_listed_one_is_the_principal():
     pair = leaf(CA, dns("x.other.test"), dns("B.example.org"), dns("c.example.org"))
     assert who(pair, identities=["*.example.org"]) == "mtls:b.example.org"
-    assert who(pair, identities=["nobody.test", "c.example.org"]) == "mtls:c.example.org"
+    assert who(pair, identities=["other.test", "c.example.org"]) == "mtls:c.example.org"
     assert who(pair, identities=["*.evil.test"]) == "certificate_not_listed mtls:x.other.test"
 
 
@@ -230,8 +235,8 @@ def test_a_listed_dns_name_does_not_help_an_unlisted_spiffe_id():
     assert who(pair, identities=["a.example.org"]) == f"certificate_not_listed mtls:{ID}"
 
 
-def test_a_pattern_is_for_names_of_its_kind():
-    """Whatever the parts of both look like side by side."""
+def test_a_pattern_matches_only_names_of_its_kind():
+    """Also if their parts are equal."""
     ids, others = ["spiffe://example/*"], ["*", "*.*"]
     assert who(leaf(CA, dns("example.org")), identities=ids) == "certificate_not_listed mtls:example.org"
     assert who(leaf(CA, cn="example.org"), identities=ids) == "certificate_not_listed mtls:example.org"
@@ -267,34 +272,34 @@ def test_common_names_are_compared_exactly():
         ("*.example.org", ("spiffe",), "can match nothing"),
     ],
 )
-def test_bad_patterns_are_refused_at_the_start(pattern, sources, says):
+def test_invalid_patterns_are_refused(pattern, sources, says):
     with pytest.raises(ValueError, match=says) as refused:
         CertificateAuthenticator(sources, ["spiffe://ok.test/*", pattern] if "spiffe" in sources else [pattern])
     assert f"'{pattern}'" in str(refused.value)
 
 
-def test_a_connection_does_not_outlive_its_certificate():
-    """The handshake was a while ago; nobody but us looks at the date again."""
+def test_an_open_connection_is_rejected_once_its_certificate_has_expired():
+    """The handshake checked its dates, and gRPC does not check them again."""
     pair = client(CA, days=1)
     now = time.time()
     authenticator = CertificateAuthenticator(ANY, (), lambda: now)
-    first = authenticator.verify(peer(pair))
+    first = verify(authenticator, peer(pair))
     assert isinstance(first, Principal)
     now = first.expires
-    assert authenticator.verify(peer(pair)) == first
+    assert verify(authenticator, peer(pair)) == first
     now += 1
-    assert authenticator.verify(peer(pair)) == Rejected("certificate_expired", "mtls:spiffe://dev.local/client")
+    assert verify(authenticator, peer(pair)) == Rejected("certificate_expired", "mtls:spiffe://dev.local/client")
 
 
-def test_whose_certificate_cannot_be_a_callers():
+def test_certificates_of_cas_and_with_weak_keys_are_rejected():
     assert who(CA) == "certificate_of_ca"
     weak = leaf(CA, uri(ID), key=rsa.generate_private_key(65537, 1024))
     assert who(weak) == "certificate_weak_key"
     assert who(leaf(CA, uri(ID), key=rsa.generate_private_key(65537, 2048))) == f"mtls:{ID}"
 
 
-def test_a_certificate_that_may_sign_others_is_a_cas():
-    """By its key usage alone, without the flag of a CA: the SPIFFE standard wants both looked at."""
+def test_a_certificate_that_may_sign_others_counts_as_a_ca():
+    """By its key usage, without the CA flag: the SPIFFE standard requires a check of both."""
     key = ec.generate_private_key(ec.SECP256R1())
     usage = dict.fromkeys(("content_commitment", "key_encipherment", "data_encipherment", "key_agreement"), False)
     usage |= {"digital_signature": True, "key_cert_sign": True, "crl_sign": False, "encipher_only": False, "decipher_only": False}
@@ -314,18 +319,18 @@ def test_a_certificate_that_may_sign_others_is_a_cas():
     assert who(Pair(certificate, key)) == "certificate_of_ca"
 
 
-def test_what_cannot_be_read_is_nobodys():
+def test_an_unreadable_certificate_is_rejected():
     authenticator = CertificateAuthenticator(ANY, ())
     unreadable = Rejected("certificate_unreadable")
     good = client(CA).certificate_pem
     for pem in (b"", b"hello", good[:200], b"\xff\xfe"):
-        assert authenticator.verify({"x509_pem_cert": [pem]}) == unreadable
+        assert verify(authenticator, {"x509_pem_cert": [pem]}) == unreadable
         assert thumbprint({"x509_pem_cert": [pem]}) is None
     # A byte above ASCII where the standard has ASCII.
-    assert authenticator.verify(forged(leaf(CA, uri(ID)), ID.encode(), ID.encode()[:-1] + b"\xe9")) == unreadable
+    assert verify(authenticator, forged(leaf(CA, uri(ID)), ID.encode(), ID.encode()[:-1] + b"\xe9")) == unreadable
 
 
-def test_thumbprint_as_tokens_have_it():
+def test_the_thumbprint_is_that_of_bound_tokens():
     pair = client(CA)
     encoded = pair.certificate.public_bytes(serialization.Encoding.DER)
     assert thumbprint(peer(pair)) == base64.urlsafe_b64encode(hashlib.sha256(encoded).digest()).decode().rstrip("=")
@@ -334,8 +339,7 @@ def test_thumbprint_as_tokens_have_it():
     assert thumbprint({"transport_security_type": [b"ssl"]}) is None
 
 
-def test_each_authenticator_has_its_own_rule():
-    """What is remembered of a certificate is not what was decided about it."""
+def test_authenticators_share_parsed_certificates_and_not_verdicts():
     pair = leaf(CA, uri(ID), dns("a.example.org"))
     assert who(pair) == f"mtls:{ID}"
     assert who(pair, ("dns",)) == "mtls:a.example.org"
@@ -343,36 +347,26 @@ def test_each_authenticator_has_its_own_rule():
 
 
 async def test_on_a_real_connection():
-    """What gRPC gives a handler of a verified certificate, NUL and newline in its names included."""
+    """What gRPC passes to a handler of a verified certificate, including NUL and newline in its names."""
     seen = []
     now = time.time()
     authenticator = CertificateAuthenticator(ANY, (), lambda: now)
 
-    async def handle(request, context):
-        peer_now = context.auth_context()
-        seen.append((authenticator.verify(peer_now), thumbprint(peer_now)))
-        return b""
+    class Who(KindsHandler):
+        async def act(self, request, context):
+            peer_now = context.auth_context()
+            seen.append((await authenticator.authenticate("", peer_now), thumbprint(peer_now)))
+            return b""
 
-    running = grpc.aio.server()
-    running.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler("test.Who", {"Am": grpc.unary_unary_rpc_method_handler(handle)}),)
-    )
-    own = server(CA)
-    port = running.add_secure_port(
-        "127.0.0.1:0",
-        grpc.ssl_server_credentials([(own.key_pem, own.certificate_pem)], CA.certificate_pem, require_client_auth=True),
-    )
-    await running.start()
-    try:
-        tricky = leaf(CA, uri("spiffe://dev.local/admin\0.evil.test"), dns("admin\n"), cn="admin", usages=(CLIENT, SERVER))
-        for pair in (client(CA, "batch", days=2), tricky):
-            async with connect(port, CA, pair) as channel:
-                await channel.unary_unary("/test.Who/Am")(b"", timeout=30)
+    ca = identities().ca
+    async with chain_server((), Who(), mutual=True) as running:
+        tricky = leaf(ca, uri("spiffe://dev.local/admin\0.evil.test"), dns("admin\n"), cn="admin", usages=(CLIENT, SERVER))
+        for pair in (client(ca, "batch", days=2), tricky):
+            async with running.connect(pair) as channel:
+                await answer(start(channel, "UnaryUnary", timeout=30))
                 if pair is not tricky:
                     now += 3 * DAY
-                    await channel.unary_unary("/test.Who/Am")(b"", timeout=30)
-    finally:
-        await running.stop(0)
+                    await answer(start(channel, "UnaryUnary", timeout=30))
     (first, print_of_it), (later, _), (spoof, _) = seen
     assert isinstance(first, Principal)
     assert first.name == f"mtls:{devcerts.spiffe_id('batch')}"

@@ -130,8 +130,8 @@ async def test_a_stage_in_a_generator_that_nobody_finishes_ends_where_it_is_fini
     receiving = generate()
     assert await anext(receiving) == 1
     await asyncio.create_task(_close(receiving))
-    (ran,) = trace.ran
-    assert (ran.stage.name, ran.stage.error, ran.parent_id) == ("receive", "GeneratorExit", 2)
+    (span,) = trace.stage_spans
+    assert (span.stage.name, span.stage.error, span.parent_id) == ("receive", "GeneratorExit", 2)
 
 
 async def _close(generator) -> None:

@@ -1,4 +1,4 @@
-"""The adaptive limit against a simulated server: arrivals, lanes and work of known size, on a clock of its own."""
+"""The adaptive limit on a simulated server with arrivals, slots and work of known size."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class Served:
 
 @dataclass
 class Server:
-    """Lanes that serve first come, first served; callers that find the limit reached go away."""
+    """Slots that serve first come, first served; calls above the limit are refused."""
 
     limit: AdaptiveLimit
     work: Work
     slots: int
     resized: Sequence[tuple[float, int]] = ()
-    """At which second the number of lanes becomes which."""
-    patience: float = float("inf")
-    """Seconds after which a caller no longer waits; its work, begun by then, is done for nobody."""
+    """Seconds at which the number of slots changes, and to what."""
+    timeout: float = float("inf")
+    """Seconds after which a caller no longer waits; work that has begun by then is wasted."""
     served: list[Served] = field(default_factory=list)
     limits: list[tuple[float, float]] = field(default_factory=list)
 
@@ -61,7 +61,7 @@ class Server:
             else:
                 came, began = ends
                 busy -= 1
-                in_time = now - came <= self.patience
+                in_time = now - came <= self.timeout
                 worked = now - began if in_time else None
                 self.limit.observe(began - came if in_time else now - came, worked, since=came, now=now, at_work=inside)
                 inside -= 1
@@ -70,7 +70,7 @@ class Server:
                 self.limits.append((now, self.limit.calls))
             while waiting and busy < slots:
                 came, takes = waiting.popleft()
-                if now - came > self.patience:
+                if now - came > self.timeout:
                     self.limit.observe(now - came, None, since=came, now=now, at_work=inside)
                     inside -= 1
                     continue
@@ -80,7 +80,7 @@ class Server:
         return self
 
     def goodput(self, begin: float, end: float) -> float:
-        """Seconds of work a second that were not in vain: the lanes that were busy with something of use, on average."""
+        """Seconds of useful work a second: the average number of slots that were busy with calls answered in time."""
         return sum(one.ended - one.began for one in self.served if begin <= one.ended < end) / (end - begin)
 
     def p95(self, begin: float) -> float:
@@ -109,7 +109,7 @@ SIZES = {"clips": (clips, 0.1), "recordings": (recordings, 5.0), "both": (both, 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("slots", [1, 2, 8, 32])
-def test_ten_times_too_much_is_served_as_well_as_what_fits(size, slots) -> None:
+def test_goodput_at_ten_times_the_capacity_is_that_at_capacity(size, slots) -> None:
     work, takes = SIZES[size]
     capacity, seconds = slots / takes, 4000 * takes / slots
     rules = LimitRules(lowest=slots + 2, initial=slots * 2 + 1)
@@ -122,20 +122,20 @@ def test_ten_times_too_much_is_served_as_well_as_what_fits(size, slots) -> None:
         assert asked.p95(seconds / 4) <= 2 * fits.p95(seconds / 4)
 
 
-def test_without_a_limit_the_wait_grows_and_grows() -> None:
-    """The simulation itself shows the trouble that the limit is there for."""
+def test_without_a_limit_the_wait_grows_without_bound() -> None:
+    """The simulation shows the problem that the limit solves."""
     boundless = AdaptiveLimit(LimitRules(lowest=10**6, initial=10**6, highest=10**6))
     asked = Server(boundless, clips, 2).run(lambda _: 40.0, 100.0)
     assert asked.p95(50.0) > 20.0
 
 
-def test_waits_settle_near_what_is_fine() -> None:
+def test_waits_settle_near_the_accepted_wait() -> None:
     for work, takes in ((clips, 0.1), (recordings, 5.0)):
         limit = AdaptiveLimit(LimitRules(lowest=2, initial=100))
         asked = Server(limit, work, 4).run(lambda _, takes=takes: 40 / takes, 2000 * takes)
         waits = [one.waited for one in asked.served[len(asked.served) // 2 :]]
-        assert 0.5 * limit.fine_wait <= mean(waits) <= 2 * limit.fine_wait
-        assert limit.fine_wait == pytest.approx(max(0.25, takes), rel=0.3)
+        assert 0.5 * limit.accepted_wait <= mean(waits) <= 2 * limit.accepted_wait
+        assert limit.accepted_wait == pytest.approx(max(0.25, takes), rel=0.3)
 
 
 def test_it_follows_when_capacity_halves_and_doubles() -> None:
@@ -150,7 +150,7 @@ def test_it_follows_when_capacity_halves_and_doubles() -> None:
 
 
 def test_it_recovers_from_a_stall() -> None:
-    """Ten seconds of one lane instead of eight: less is let in, and ten seconds later as much as ever."""
+    """Ten seconds with one slot instead of eight: fewer calls are admitted, and ten seconds later as many as before."""
     stalled = Server(AdaptiveLimit(LimitRules(lowest=2)), clips, 8, resized=((100.0, 1), (110.0, 8))).run(lambda _: 800.0, 300.0)
     assert min(limit for at, limit in stalled.limits if 100 <= at < 112) < stalled.mean_limit(50, 100) / 2
     assert stalled.mean_limit(120, 300) == pytest.approx(stalled.mean_limit(50, 100), rel=0.2)
@@ -158,81 +158,81 @@ def test_it_recovers_from_a_stall() -> None:
 
 
 def fresh(calls: float = 20.0) -> AdaptiveLimit:
-    """A limit that has seen nothing yet."""
+    """A limit without observations."""
     return AdaptiveLimit(LimitRules(lowest=2, initial=int(calls), highest=40))
 
 
-def tell(limit: AdaptiveLimit, waits: Sequence[float], now: float, worked: float = 1.0, at_work: int = 0) -> None:
+def observe(limit: AdaptiveLimit, waits: Sequence[float], now: float, worked: float = 1.0, at_work: int = 0) -> None:
     for wait in waits:
         limit.observe(wait, worked, since=now, now=now + 0.01, at_work=at_work)
 
 
 def test_one_outlier_changes_nothing() -> None:
     limit = fresh()
-    tell(limit, [0.1] * 9 + [3600.0], now=0.0)
+    observe(limit, [0.1] * 9 + [3600.0], now=0.0)
     assert limit.calls == 20.0
 
 
-def test_one_terrible_window_takes_half_at_most_and_the_next_ones_give_it_back() -> None:
+def test_one_bad_window_halves_the_limit_at_most_and_the_next_ones_restore_it() -> None:
     limit = fresh()
-    tell(limit, [3600.0] * 10, now=0.0)
+    observe(limit, [3600.0] * 10, now=0.0)
     assert limit.calls == 10.0
     for second in range(1, 20):
-        tell(limit, [0.0] * 20, now=float(second), at_work=int(limit.calls))
+        observe(limit, [0.0] * 20, now=float(second), at_work=int(limit.calls))
     assert limit.calls >= 20.0
 
 
 def test_it_stays_between_its_bounds() -> None:
     limit = fresh()
     for second in range(50):
-        tell(limit, [3600.0] * 10, now=float(second))
+        observe(limit, [3600.0] * 10, now=float(second))
     assert limit.calls == 2.0
     for second in range(50, 150):
-        tell(limit, [0.0] * 20, now=float(second), at_work=40)
+        observe(limit, [0.0] * 20, now=float(second), at_work=40)
     assert limit.calls == 40.0
 
 
-def test_a_limit_that_nobody_comes_near_does_not_grow() -> None:
+def test_a_limit_that_is_not_nearly_used_does_not_grow() -> None:
     limit = fresh()
     for second in range(50):
-        tell(limit, [0.0] * 10, now=float(second), at_work=9)
+        observe(limit, [0.0] * 10, now=float(second), at_work=9)
     assert limit.calls == 20.0
-    tell(limit, [0.0] * 10, now=100.0, at_work=10)
+    observe(limit, [0.0] * 10, now=100.0, at_work=10)
     assert limit.calls > 20.0
 
 
-def test_calls_that_were_let_in_under_another_limit_do_not_count_again() -> None:
-    """One overfull moment is one reason to shrink, not one for every window of its calls."""
+def test_calls_admitted_under_another_limit_do_not_count() -> None:
+    """One burst shrinks the limit once, not once for every window of its calls."""
     limit = fresh()
-    tell(limit, [3600.0] * 10, now=0.0)
+    observe(limit, [3600.0] * 10, now=0.0)
     for _ in range(100):
         limit.observe(3600.0, 1.0, since=0.0, now=5.0, at_work=0)
     assert limit.calls == 10.0
 
 
-def test_a_wait_as_long_as_the_work_is_fine_and_twice_as_long_is_not() -> None:
+def test_a_wait_as_long_as_the_work_is_accepted_and_twice_as_long_is_not() -> None:
     limit = fresh()
-    tell(limit, [60.0] * 10, now=0.0, worked=60.0)
+    observe(limit, [60.0] * 10, now=0.0, worked=60.0)
     assert limit.calls == 20.0
-    tell(limit, [120.0] * 10, now=10.0, worked=60.0)
+    observe(limit, [120.0] * 10, now=10.0, worked=60.0)
     assert limit.calls == 10.0
 
 
 def test_calls_whose_deadline_passed_count_as_waits() -> None:
     limit = fresh()
-    tell(limit, [0.2] * 10, now=0.0)
+    observe(limit, [0.2] * 10, now=0.0)
     for _ in range(10):
         limit.observe(5.0, None, since=10.0, now=15.0, at_work=0)
     assert limit.calls == 10.0
     assert limit.typical_work == 1.0
 
 
-def test_it_does_not_grow_over_calls_that_come_to_nothing() -> None:
-    """Nobody has the second that would be a fine wait: those that are served in time have all waited for less."""
+def test_it_does_not_grow_by_calls_that_miss_their_deadline() -> None:
+    """Every deadline is shorter than the accepted wait: calls that are served in time have all waited for less."""
 
     def goodput(limit: AdaptiveLimit) -> float:
-        hurried = Server(limit, lambda chance: chance.uniform(0.9, 1.1), 4, patience=1.6)
-        return hurried.run(lambda _: 40.0, 600.0).goodput(100, 600)
+        impatient = Server(limit, lambda chance: chance.uniform(0.9, 1.1), 4, timeout=1.6)
+        return impatient.run(lambda _: 40.0, 600.0).goodput(100, 600)
 
     adaptive = AdaptiveLimit(LimitRules(lowest=2))
     assert goodput(adaptive) >= 0.5 * 4
@@ -253,6 +253,6 @@ def test_few_calls_are_judged_after_a_while() -> None:
     "rules",
     [{"lowest": 0}, {"lowest": 9, "initial": 8}, {"initial": 300}, {"target_wait": 0.0}, {"tolerance": -1.0}, {"samples": 0}],
 )
-def test_rules_that_make_no_sense_are_refused(rules) -> None:
+def test_invalid_rules_are_refused(rules) -> None:
     with pytest.raises(ValueError, match=r"lowest|above 0"):
         LimitRules(**rules)

@@ -1,14 +1,14 @@
-"""Pressure as control groups tell it, from folders made to look like theirs."""
+"""Pressure from the files of control groups, in folders laid out like theirs."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from pathlib import Path
 
 import pytest
 
 from interceptors.overload.pressure import Groups, Level, Pressure, PressureReading, PressureRules
+from tests.kit.waiting import eventually
 
 GIB = 1 << 30
 STALLS = "some avg10={some:.2f} avg60=1.00 avg300=0.50 total=123456\nfull avg10={full:.2f} avg60=0.00 avg300=0.00 total=789\n"
@@ -53,7 +53,7 @@ def test_version_2_in_a_container(root, tmp_path) -> None:
     assert reading == PressureReading(0.5, 0.125, 0.02, 0.4, 200, 50)
 
 
-def test_the_tightest_limit_counts_wherever_it_stands(root, tmp_path) -> None:
+def test_the_tightest_limit_on_the_path_counts(root, tmp_path) -> None:
     version2(root, "kubepods/pod1", memory_current=f"{3 * GIB}\n", memory_max=f"{4 * GIB}\n")
     version2(root, "kubepods/pod1/app", memory_current=f"{GIB}\n", memory_max="max\n", cpu_stat="nr_periods 7\nnr_throttled 1\n")
     groups = Groups(root, own(tmp_path, "0::/kubepods/pod1/app\n"))
@@ -64,7 +64,7 @@ def test_the_tightest_limit_counts_wherever_it_stands(root, tmp_path) -> None:
         assert groups.read().memory == share
 
 
-def test_a_path_of_the_host_means_what_is_mounted(root, tmp_path) -> None:
+def test_for_a_path_of_the_host_the_mounted_group_is_read(root, tmp_path) -> None:
     version2(root, memory_current="5\n", memory_max="10\n")
     for path in ("/system.slice/docker-1.scope", "/../../elsewhere", "relative"):
         assert Groups(root, own(tmp_path, f"0::{path}\n")).read().memory == 0.5
@@ -94,42 +94,48 @@ MALFORMED = ["", "max\n", "-5\n", "1e9\n", "\x00\n", "some\n", "some avg10=\nful
 
 
 @pytest.mark.parametrize("text", MALFORMED)
-def test_what_is_malformed_is_no_signal(root, tmp_path, text) -> None:
+def test_a_malformed_file_is_no_signal(root, tmp_path, text) -> None:
     names = ("memory_current", "memory_max", "memory_stat", "memory_pressure", "cpu_pressure", "cpu_stat")
     version2(root, **dict.fromkeys(names, text))
-    assert Groups(root, own(tmp_path, text)).read().silent
+    assert Groups(root, own(tmp_path, text)).read().empty
     version2(root, memory_current="6\n", memory_max="10\n")
     assert Groups(root, own(tmp_path, "0::/\n")).read().memory == 0.6
 
 
-def test_bytes_that_are_no_text_are_no_signal(root, tmp_path) -> None:
+def test_a_file_that_is_not_text_is_no_signal(root, tmp_path) -> None:
     version2(root)
     (root / "memory.pressure").write_bytes(b"some avg10=\xff\xfe")
     (root / "memory.max").mkdir()
-    assert Groups(root, own(tmp_path, "0::/\n")).read().silent
+    assert Groups(root, own(tmp_path, "0::/\n")).read().empty
 
 
-async def test_where_there_is_nothing_that_is_said_once_and_nothing_presses(tmp_path, caplog) -> None:
+class CountedGroups(Groups):
+    readings = 0
+
+    def read(self) -> PressureReading:
+        self.readings += 1
+        return super().read()
+
+
+async def test_a_machine_without_control_groups_is_logged_once_and_has_no_pressure(tmp_path, caplog) -> None:
     caplog.set_level(logging.INFO)
-    pressure = Pressure(Groups(tmp_path / "none", tmp_path / "none"), every=0.001)
+    groups = CountedGroups(tmp_path / "none", tmp_path / "none")
+    pressure = Pressure(groups, every=0.001)
     await pressure.start()
-    for _ in range(20):
-        await asyncio.sleep(0.001)
+    await eventually(lambda: groups.readings > 5)
     await pressure.close()
     await pressure.close()
     assert pressure.level is Level.NONE
     assert len(caplog.records) == 1
 
 
-async def test_it_reads_again_and_again(root, tmp_path) -> None:
+async def test_readings_are_repeated(root, tmp_path) -> None:
     version2(root, memory_current="96\n", memory_max="100\n")
     pressure = Pressure(Groups(root, own(tmp_path, "0::/\n")), every=0.001)
     await pressure.start()
     assert pressure.level is Level.CRITICAL
     write(root, memory_current="10\n")
-    async with asyncio.timeout(30):
-        while pressure.level is not Level.NONE:  # noqa: ASYNC110 - a level is read, it tells nobody
-            await asyncio.sleep(0.001)
+    await eventually(lambda: pressure.level is Level.NONE)
     await pressure.close()
 
 
@@ -149,7 +155,7 @@ async def test_it_reads_again_and_again(root, tmp_path) -> None:
 )
 def test_levels(reading, level, tmp_path) -> None:
     pressure = Pressure(Groups(tmp_path, tmp_path / "none"))
-    pressure.take(reading)
+    pressure.update(reading)
     assert pressure.level is level
 
 
@@ -157,7 +163,7 @@ def test_throttling_counts_since_the_last_reading(tmp_path) -> None:
     pressure = Pressure(Groups(tmp_path, tmp_path / "none"))
     seen = []
     for periods, throttled in ((1000, 1000), (1010, 1005), (1020, 1014), (1020, 1014), (1030, 1014)):
-        pressure.take(PressureReading(periods=periods, throttled=throttled))
+        pressure.update(PressureReading(periods=periods, throttled=throttled))
         seen.append(pressure.level)
     assert seen == [Level.NONE, Level.NONE, Level.ELEVATED, Level.NONE, Level.NONE]
 
@@ -166,7 +172,7 @@ def test_a_level_ends_a_little_below_where_it_began(tmp_path, caplog) -> None:
     pressure = Pressure(Groups(tmp_path, tmp_path / "none"), PressureRules(memory_elevated=0.5, memory_critical=0.9))
     seen = []
     for memory in (0.49, 0.5, 0.48, 0.46, 0.91, 0.88, 0.86, 0.4):
-        pressure.take(PressureReading(memory=memory))
+        pressure.update(PressureReading(memory=memory))
         seen.append(pressure.level.name[0])
     assert "".join(seen) == "NEENCCEN"
     assert len([record for record in caplog.records if record.levelno == logging.WARNING]) == 2

@@ -1,8 +1,7 @@
-"""Classes that are set at run time: they hold on every replica, over the file, and whatever becomes of Redis."""
+"""Classes set at run time: they apply on every replica, take precedence over the file, and outlast an outage of Redis."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from interceptors.calls.principal import Principal
-from interceptors.calls.security_event import Event
+from interceptors.calls.security_event import Event, Record
 from interceptors.quota import overrides as module
 from interceptors.quota.classes_text import parse
 from interceptors.quota.overrides import Overrides, OverrideStore, TooManyError, known
@@ -18,11 +17,12 @@ from interceptors.quota.stores.base import Bucket, Charge, StoreUnavailableError
 from interceptors.quota.stores.redis_store import RedisStore
 from tests.kit import redis_server as rs
 from tests.kit.redis_server import PASSWORD
+from tests.kit.waiting import eventually
 
 redis = rs.redis
 redis_server = rs.redis_server
 
-EVER = 3600.0
+NEVER = 3600.0
 WAIT_TIMEOUT = 30.0
 FILE = """
 [classes.default]
@@ -55,11 +55,11 @@ async def store(redis) -> AsyncIterator[OverrideStore]:
 
 
 @asynccontextmanager
-async def replica(redis, store, text: str = FILE, *, record=None, every: float = EVER):
+async def replica(redis, store, text: str = FILE, *, record: Record = lambda event: None, every: float = NEVER):
     """The part of one server, with a connection of its own."""
     file = classes(text)
     part = Overrides(
-        OverrideStore(redis.url, prefix=store._key.removesuffix(":classes"), timeout=WAIT_TIMEOUT),
+        OverrideStore(redis.url, prefix=store.prefix, timeout=WAIT_TIMEOUT),
         lambda: file,
         record,
         every=every,
@@ -71,18 +71,10 @@ async def replica(redis, store, text: str = FILE, *, record=None, every: float =
         await part.close()
 
 
-async def until(condition) -> None:
-    async with asyncio.timeout(WAIT_TIMEOUT):
-        while True:
-            if condition():
-                return
-            await asyncio.sleep(0.005)
-
-
 # The classes
 
 
-def test_what_is_set_takes_the_place_of_the_file_and_nothing_else_changes():
+def test_an_override_replaces_the_rule_of_the_file_and_nothing_else():
     file = classes()
     merged = file.with_overrides({"key:3fb1c9": "gold", "key:*": "gold"})
     assert class_of(merged, "key:3fb1c9") == "gold"
@@ -90,18 +82,17 @@ def test_what_is_set_takes_the_place_of_the_file_and_nothing_else_changes():
     assert class_of(merged, "jwt:https://idp.example.org#a") == "batch"
     assert class_of(merged, "mtls:a") == "default"
     assert class_of(file, "key:3fb1c9") == "batch"
-    assert merged.fingerprint == file.fingerprint
     assert merged.changes_since(file) == "principals: +key:* (gold), key:3fb1c9 (batch -> gold)"
 
 
-def test_the_very_name_goes_before_a_pattern_whichever_of_them_was_set():
+def test_an_exact_name_takes_precedence_over_a_pattern_whichever_is_an_override():
     file = classes()
     assert class_of(file.with_overrides({"key:*": "gold"}), "key:3fb1c9") == "batch"
     assert class_of(file.with_overrides({"jwt:https://idp.example.org#a": "gold"}), "jwt:https://idp.example.org#a") == "gold"
     assert class_of(file.with_overrides({"jwt:https://idp.example.org#a": "gold"}), "jwt:https://idp.example.org#b") == "batch"
 
 
-def test_of_patterns_of_one_length_that_which_was_set_holds():
+def test_of_patterns_of_one_length_an_override_takes_precedence():
     file = classes(FILE + '"mtls:*.example.org" = "batch"\n')
     assert class_of(file.with_overrides({"mtls:a.*.example.org": "gold"}), "mtls:a.b.example.org") == "gold"
     same = classes(FILE + '"mtls:a.*.org" = "batch"\n')
@@ -109,15 +100,15 @@ def test_of_patterns_of_one_length_that_which_was_set_holds():
     assert class_of(same.with_overrides({"mtls:*.b.org": "gold"}), "mtls:a.b.org") == "gold"
 
 
-def test_the_class_of_who_is_counted():
+def test_the_class_of_a_subject():
     file = classes(FILE + "[classes.anonymous]\nrequests_per_second = 1\n")
     assert file.of_subject("key:3fb1c9").name == "batch"
     assert file.of_subject("peer:127.0.0.1").name == "anonymous"
     assert classes().of_subject("peer:127.0.0.1").name == "default"
 
 
-@pytest.mark.parametrize("name", ["*", "key", "key:", "somebody", "mtls:spiffe://example.org*", "key:a\nb", "key:" + "a" * 3000])
-def test_what_is_no_name_is_not_taken(name):
+@pytest.mark.parametrize("name", ["*", "key", "key:", "alice", "mtls:spiffe://example.org*", "key:a\nb", "key:" + "a" * 3000])
+def test_an_invalid_name_is_ignored(name):
     assert known({name: "gold", "key:a": "gold"}, classes()) == {"key:a": "gold"}
     assert module.name_fault(name) is not None
 
@@ -125,7 +116,7 @@ def test_what_is_no_name_is_not_taken(name):
 # The store
 
 
-async def test_the_store_remembers_and_says_what_was_there_before(store):
+async def test_the_store_returns_the_class_that_a_name_had_before(store):
     assert await store.read() == {}
     assert await store.put("key:b", "gold") is None
     assert await store.put("key:b", "batch") == "gold"
@@ -136,8 +127,8 @@ async def test_the_store_remembers_and_says_what_was_there_before(store):
     assert await store.read() == {"jwt:https://idp#é *": "gold"}
 
 
-async def test_there_is_an_end_to_the_names_and_those_that_are_there_can_change(store, monkeypatch):
-    monkeypatch.setattr(module, "MOST", 2)
+async def test_the_number_of_names_is_bounded_and_known_ones_can_change(store, monkeypatch):
+    monkeypatch.setattr(module, "MAX_NAMES", 2)
     await store.put("key:1", "gold")
     await store.put("key:2", "gold")
     with pytest.raises(TooManyError, match="2 names"):
@@ -147,8 +138,8 @@ async def test_there_is_an_end_to_the_names_and_those_that_are_there_can_change(
     assert await store.put("key:3", "gold") is None
 
 
-async def test_what_is_set_is_no_subject_and_a_reset_does_not_touch_it(redis, store):
-    prefix = store._key.removesuffix(":classes")
+async def test_overrides_are_not_a_subject_and_survive_a_reset(redis, store):
+    prefix = store.prefix
     counted = RedisStore(redis.url, prefix=prefix, timeout=WAIT_TIMEOUT)
     await store.put("key:1", "gold")
     await counted.take("key:1", [Charge(Bucket("requests", 1, 5), 1)], (), "a")
@@ -158,7 +149,7 @@ async def test_what_is_set_is_no_subject_and_a_reset_does_not_touch_it(redis, st
     await counted.close()
 
 
-async def test_the_password_is_nowhere(redis, store, caplog):
+async def test_the_password_is_not_in_errors_or_logs(redis, store, caplog):
     assert PASSWORD not in store.place
     assert f"127.0.0.1:{redis.port}" in store.place
     redis.kill()
@@ -174,16 +165,16 @@ async def test_the_password_is_nowhere(redis, store, caplog):
 # A replica
 
 
-async def test_what_is_set_holds_on_every_replica_and_is_recorded_once_by_each(redis, store):
+async def test_an_override_applies_on_every_replica_and_is_recorded_once_by_each(redis, store):
     events = [], []
     async with (
         replica(redis, store, record=events[0].append, every=0.01) as one,
         replica(redis, store, record=events[1].append, every=0.01) as other,
     ):
         await store.put("key:new", "gold")
-        await until(lambda: class_of(one.current, "key:new") == class_of(other.current, "key:new") == "gold")
+        await eventually(lambda: class_of(one.current, "key:new") == class_of(other.current, "key:new") == "gold")
         await store.remove("key:new")
-        await until(lambda: class_of(one.current, "key:new") == class_of(other.current, "key:new") == "default")
+        await eventually(lambda: class_of(one.current, "key:new") == class_of(other.current, "key:new") == "default")
     for of_replica in events:
         assert [event.event for event in of_replica] == [Event.QUOTA_CHANGED] * 2
         assert "principals: +key:new (gold)" in of_replica[0].detail
@@ -191,7 +182,7 @@ async def test_what_is_set_holds_on_every_replica_and_is_recorded_once_by_each(r
         assert PASSWORD not in str(of_replica)
 
 
-async def test_a_reading_that_changes_nothing_leaves_no_record_and_all_that_was_found_out(redis, store):
+async def test_a_reading_without_changes_leaves_no_record_and_keeps_the_classes(redis, store):
     events = []
     await store.put("key:new", "gold")
     async with replica(redis, store, record=events.append) as one:
@@ -203,17 +194,17 @@ async def test_a_reading_that_changes_nothing_leaves_no_record_and_all_that_was_
     assert len(events) == 1
 
 
-async def test_what_was_set_before_holds_from_the_first_call_on(redis, store):
+async def test_overrides_apply_to_the_first_call(redis, store):
     await store.put("key:new", "gold")
     async with replica(redis, store) as one:
         assert class_of(one.current, "key:new") == "gold"
 
 
-async def test_a_file_that_changes_keeps_what_is_set(redis, store):
+async def test_overrides_outlast_a_change_of_the_file(redis, store):
     await store.put("key:new", "gold")
     versions = [classes()]
     part = Overrides(
-        OverrideStore(redis.url, prefix=store._key.removesuffix(":classes"), timeout=WAIT_TIMEOUT), lambda: versions[-1], None
+        OverrideStore(redis.url, prefix=store.prefix, timeout=WAIT_TIMEOUT), lambda: versions[-1], lambda event: None
     )
     await part.start()
     versions.append(classes(FILE.replace("requests_per_second = 50", "requests_per_second = 70")))
@@ -222,13 +213,13 @@ async def test_a_file_that_changes_keeps_what_is_set(redis, store):
     await part.close()
 
 
-async def test_a_class_that_this_replica_does_not_know_is_passed_over_and_told_once(redis, store, caplog):
+async def test_a_class_that_a_replica_does_not_have_is_ignored_and_logged_once(redis, store, caplog):
     await store.put("key:new", "gold")
     await store.put("key:other", "batch")
-    redis.command("HSET", store._key, "nobody", "batch")
+    redis.command("HSET", f"{store.prefix}:classes", "robot", "batch")
     versions = [classes(OLDER_FILE)]
     part = Overrides(
-        OverrideStore(redis.url, prefix=store._key.removesuffix(":classes"), timeout=WAIT_TIMEOUT), lambda: versions[-1], None
+        OverrideStore(redis.url, prefix=store.prefix, timeout=WAIT_TIMEOUT), lambda: versions[-1], lambda event: None
     )
     await part.start()
     for _ in range(3):
@@ -237,18 +228,18 @@ async def test_a_class_that_this_replica_does_not_know_is_passed_over_and_told_o
         assert class_of(part.current, "key:other") == "batch"
     await store.put("key:third", "batch")
     await part.refresh()
-    told = [line.getMessage() for line in caplog.records if "passed over" in line.getMessage()]
-    assert len(told) == 2
-    assert "'key:new'" in told[0]
-    assert "no such class" in told[0]
-    assert "'nobody'" in told[1]
-    # Once its file is as new as the others', it knows.
+    lines = [line.getMessage() for line in caplog.records if "which is ignored" in line.getMessage()]
+    assert len(lines) == 2
+    assert "'key:new'" in lines[0]
+    assert "no such class" in lines[0]
+    assert "'robot'" in lines[1]
+    # Until its file is as new as that of the others.
     versions.append(classes())
     assert class_of(part.current, "key:new") == "gold"
     await part.close()
 
 
-async def test_while_redis_is_away_the_last_that_was_read_holds(redis, store, caplog):
+async def test_while_redis_is_unavailable_the_overrides_read_last_apply(redis, store, caplog):
     caplog.set_level(logging.INFO)
     await store.put("key:new", "gold")
     async with replica(redis, store) as one:
@@ -256,7 +247,7 @@ async def test_while_redis_is_away_the_last_that_was_read_holds(redis, store, ca
         for _ in range(3):
             await one.refresh()
             assert class_of(one.current, "key:new") == "gold"
-        redis.start()  # empty: what was set is lost with it
+        redis.start()  # empty: the overrides are lost
         await one.refresh()
         assert class_of(one.current, "key:new") == "default"
     lines = [line.getMessage() for line in caplog.records if "run time" in line.getMessage()]
@@ -265,22 +256,22 @@ async def test_while_redis_is_away_the_last_that_was_read_holds(redis, store, ca
     assert "again" in lines[1]
 
 
-async def test_a_replica_starts_without_redis_and_learns_when_it_is_there(redis, store):
+async def test_a_replica_starts_without_redis_and_reads_the_overrides_later(redis, store):
     redis.kill()
     async with replica(redis, store, every=0.01) as one:
         assert class_of(one.current, "key:3fb1c9") == "batch"
         redis.start()
         await store.put("key:3fb1c9", "gold")
-        await until(lambda: class_of(one.current, "key:3fb1c9") == "gold")
+        await eventually(lambda: class_of(one.current, "key:3fb1c9") == "gold")
 
 
-async def test_one_reading_that_fails_is_not_the_last(redis, store, caplog):
+async def test_readings_go_on_after_one_that_fails(redis, store, caplog):
     async with replica(redis, store, every=0.01) as one:
-        redis.command("SET", store._key, "not a hash")
-        await until(lambda: "cannot be read" in caplog.text)
-        redis.command("DEL", store._key)
+        redis.command("SET", f"{store.prefix}:classes", "not a hash")
+        await eventually(lambda: "cannot be read" in caplog.text)
+        redis.command("DEL", f"{store.prefix}:classes")
         await store.put("key:new", "gold")
-        await until(lambda: class_of(one.current, "key:new") == "gold")
+        await eventually(lambda: class_of(one.current, "key:new") == "gold")
 
 
 async def test_closing_twice_does_no_harm(redis, store):

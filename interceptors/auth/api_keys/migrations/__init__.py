@@ -1,1 +1,1 @@
-"""How the table of keys came to be; Alembic's environment. Run by `interceptors.auth.api_keys.migrate` alone."""
+"""The migrations of the table of keys: Alembic's environment, run only by `interceptors.auth.api_keys.migrate`."""

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations on the connection it is handed, inside the transaction that holds the lock."""
+"""Alembic's entry point: runs the migrations on the given connection, inside the transaction that holds the lock."""
 
 from alembic import context
 
@@ -8,7 +8,7 @@ context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
     version_table=VERSION_TABLE,
-    # SQLite can do it too, though Alembic does not assume so: all migrations or none.
+    # All migrations or none. SQLite supports it too, though Alembic does not assume so.
     transactional_ddl=True,
 )
 with context.begin_transaction():

@@ -1,10 +1,12 @@
-"""What a key looks like: made, parsed, mistyped, hashed."""
+"""The format of a key: made, parsed, mistyped, hashed."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import re
+import secrets
+import string
 import zlib
 
 import pytest
@@ -20,27 +22,29 @@ PEPPER = b"p" * 32
 WORDS = st.text("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", min_size=1)
 
 
-def test_form():
+def test_the_form_of_a_key():
     assert re.fullmatch(r"alk_[0-9a-z]{12}_[0-9A-Za-z]{49}", TEXT)
     assert api_key.parse(TEXT, "alk") == KEY
     assert KEY.secret not in repr(KEY)
 
 
-def test_nothing_of_256_bits_is_lost():
+def test_the_secret_holds_256_random_bits(monkeypatch):
     assert 2**api_key.SECRET_BITS < 62**43
-    assert api_key._base62(2**256 - 1, 43) != api_key._base62(2**256 - 2, 43)
-    assert int_of(api_key._base62(2**256 - 1, 43)) == 2**256 - 1
+    for number in (0, 2**256 - 2, 2**256 - 1):
+        monkeypatch.setattr(secrets, "randbits", {256: number}.get)
+        assert int_of(api_key.new("alk").secret) == number
 
 
 def int_of(text: str) -> int:
+    digits = string.digits + string.ascii_uppercase + string.ascii_lowercase
     number = 0
     for digit in text:
-        number = number * 62 + api_key._DIGITS.index(digit)
+        number = number * 62 + digits.index(digit)
     return number
 
 
-def test_the_checksum_is_crc_32_of_what_stands_before_it():
-    """So that others can check it: a secret scanner, for one."""
+def test_the_checksum_is_the_crc_32_of_all_before_it():
+    """So that others, such as secret scanners, can check it."""
     assert int_of(TEXT[-6:]) == zlib.crc32(TEXT[:-6].encode())
 
 
@@ -50,81 +54,81 @@ def test_keys_differ():
 
 
 @given(st.text())
-def test_what_is_no_key_is_none(text):
+def test_arbitrary_text_is_not_a_key(text):
     assert api_key.parse(text, "alk") is None
 
 
 @given(st.text(max_size=20), st.text(max_size=20))
-def test_a_key_with_anything_around_it_is_none(before, after):
+def test_a_key_with_anything_around_it_is_refused(before, after):
     assume(before or after)
     assert api_key.parse(before + TEXT + after, "alk") is None
 
 
 @given(st.integers(0, len(TEXT) - 1), st.characters())
-def test_one_wrong_character(place, character):
+def test_a_wrong_character_is_detected(place, character):
     mistyped = TEXT[:place] + character + TEXT[place + 1 :]
     assume(mistyped != TEXT)
     assert api_key.parse(mistyped, "alk") is None
 
 
 @given(st.integers(0, len(TEXT) - 2))
-def test_two_characters_swapped(place):
+def test_two_swapped_characters_are_detected(place):
     swapped = TEXT[:place] + TEXT[place + 1] + TEXT[place] + TEXT[place + 2 :]
     assume(swapped != TEXT)
     assert api_key.parse(swapped, "alk") is None
 
 
 @given(st.integers(0, len(TEXT) - 1))
-def test_cut(length):
+def test_a_truncated_key_is_detected(length):
     assert api_key.parse(TEXT[:length], "alk") is None
 
 
 @given(st.from_regex(r"[a-z][a-z0-9]{1,15}", fullmatch=True))
-def test_every_prefix_comes_back(prefix):
+def test_a_key_of_any_prefix_is_parsed(prefix):
     key = api_key.new(prefix)
     assert api_key.parse(key.reveal(), prefix) == key
     assert api_key.parse(key.reveal(), prefix + "x") is None
 
 
 @given(WORDS, WORDS, WORDS)
-def test_the_right_form_needs_the_right_checksum(prefix, key_id, secret):
+def test_a_wrong_checksum_is_refused(prefix, key_id, secret):
     assert api_key.parse(f"{prefix}_{key_id}_{secret}", prefix) is None
 
 
-def test_a_foreign_prefix_is_none():
+def test_another_prefix_is_refused():
     assert api_key.parse(TEXT, "other") is None
 
 
 @pytest.mark.parametrize(
     "text", [TEXT + "\n", " " + TEXT, TEXT.upper(), TEXT.replace("_", "-"), TEXT.encode("utf-16").decode("latin-1")]
 )
-def test_near_misses(text):
+def test_near_misses_are_refused(text):
     assert api_key.parse(text, "alk") is None
 
 
-def test_digits_of_other_scripts_are_none():
+def test_digits_of_other_scripts_are_refused():
     assert api_key.parse(TEXT[:-1] + "\N{ARABIC-INDIC DIGIT FIVE}", "alk") is None
 
 
-def test_what_is_stored():
+def test_the_stored_digest():
     expected = hmac.new(PEPPER, b"api-key-v1\0" + f"{KEY.id}_{KEY.secret}".encode(), hashlib.sha256).digest()
     assert api_key.digest(PEPPER, KEY) == expected
     assert api_key.digest(b"q" * 32, KEY) != expected
 
 
-def test_a_digest_belongs_to_its_id():
-    """Who can write to the table cannot give one key's secret to another."""
+def test_a_digest_depends_on_the_id():
+    """Write access to the table is not enough to give one key's secret to another."""
     other = api_key.ApiKey(KEY.prefix, api_key.new("alk").id, KEY.secret)
     assert api_key.digest(PEPPER, other) != api_key.digest(PEPPER, KEY)
 
 
-def test_a_pepper_is_told_by_its_mark():
+def test_a_pepper_is_identified_by_its_mark():
     assert api_key.pepper_mark(PEPPER) == api_key.pepper_mark(PEPPER) != api_key.pepper_mark(b"q" * 32)
     assert len(api_key.pepper_mark(PEPPER)) == 16
 
 
 @pytest.mark.parametrize(
-    ("text", "is_one"), [(KEY.id, True), (KEY.id[:-1], False), (KEY.id + "\n", False), ("i" * 12, False), ("", False)]
+    ("text", "valid"), [(KEY.id, True), (KEY.id[:-1], False), (KEY.id + "\n", False), ("i" * 12, False), ("", False)]
 )
-def test_ids(text, is_one):
-    assert api_key.is_id(text) is is_one
+def test_the_form_of_an_id(text, valid):
+    assert api_key.is_id(text) is valid

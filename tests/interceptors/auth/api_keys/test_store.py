@@ -50,7 +50,7 @@ async def store(url):
     await opened.close()
 
 
-async def test_a_key_comes_back_as_it_was(store):
+async def test_a_key_is_stored_and_found_unchanged(store):
     full = record(revoked=1.5, last_used=2.5, replaced_by="k2")
     await store.add(full)
     await store.add(record("k3", expires=None, scopes=frozenset()))
@@ -66,7 +66,7 @@ async def test_list_is_in_the_order_of_creation(store):
     assert [found.id for found in await store.list()] == ["c", "a", "b"]
 
 
-async def test_an_id_is_taken_once(store):
+async def test_an_id_can_be_added_only_once(store):
     await store.add(record())
     with pytest.raises(KeyStoreError) as raised:
         await store.add(record(label="other"))
@@ -74,11 +74,11 @@ async def test_an_id_is_taken_once(store):
     assert (await store.find("k1")).label == record().label
 
 
-async def test_revoked_once_and_for_good(store):
+async def test_a_revocation_is_final(store):
     await store.add(record())
     assert await store.revoke("k1", 50.0)
     assert not await store.revoke("k1", 60.0)
-    assert not await store.revoke("nobody", 50.0)
+    assert not await store.revoke("unknown", 50.0)
     assert (await store.find("k1")).revoked == 50.0
 
 
@@ -91,7 +91,7 @@ async def test_expiry_is_only_brought_forward(store):
     assert [found.expires for found in await store.list()] == [1500.0, 3000.0]
 
 
-async def test_rotation(store):
+async def test_a_rotation_replaces_a_key(store):
     await store.add(record())
     assert await store.rotate("k1", record("k2"), now=1100.0, expires=1200.0)
     old = await store.find("k1")
@@ -99,7 +99,7 @@ async def test_rotation(store):
     assert await store.find("k2") == record("k2")
 
 
-async def test_rotation_does_not_prolong(store):
+async def test_a_rotation_does_not_prolong_the_old_key(store):
     await store.add(record(expires=1150.0))
     assert await store.rotate("k1", record("k2"), now=1100.0, expires=1200.0)
     assert (await store.find("k1")).expires == 1150.0
@@ -108,7 +108,7 @@ async def test_rotation_does_not_prolong(store):
 @pytest.mark.parametrize(
     ("changes", "now"), [({"revoked": 5.0}, 1100.0), ({}, 2000.5), ({"replaced_by": "k9"}, 1100.0), ({"id": "other"}, 1100.0)]
 )
-async def test_what_is_not_rotated_is_not_changed(store, changes, now):
+async def test_a_key_that_cannot_be_rotated_is_not_changed(store, changes, now):
     before = record(**changes)
     await store.add(before)
     assert not await store.rotate("k1", record("k2"), now=now, expires=now + 1)
@@ -130,7 +130,7 @@ async def test_two_rotations_at_once_make_one_key(store):
     assert len(await store.list()) == 2
 
 
-async def test_last_used_goes_forward_alone(store):
+async def test_last_used_only_moves_forward(store):
     for key_id in ("a", "b"):
         await store.add(record(key_id))
     await store.touch({})
@@ -139,7 +139,7 @@ async def test_last_used_goes_forward_alone(store):
     assert [found.last_used for found in await store.list()] == [10.0, 30.0]
 
 
-async def test_migrations_leave_the_schema_the_code_has(store, url):
+async def test_migrations_produce_the_schema_of_the_code(store, url):
     await store.migrate()
     from sqlalchemy import inspect  # noqa: PLC0415
 
@@ -161,7 +161,7 @@ def _differences(connection):
     return compare_metadata(MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}), metadata)
 
 
-async def test_a_newer_schema_is_not_guessed_at(store, url):
+async def test_a_newer_schema_is_refused(store, url):
     engine = Database(url).engine(5.0)
     async with engine.begin() as connection:
         await connection.exec_driver_sql(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
@@ -170,7 +170,7 @@ async def test_a_newer_schema_is_not_guessed_at(store, url):
         await store.migrate()
 
 
-async def test_tasks_migrate_at_once(url):
+async def test_tasks_migrate_at_the_same_time(url):
     stores = [KeyStore(url) for _ in range(4)]
     await asyncio.gather(*(store.migrate() for store in stores))
     await stores[0].add(record())
@@ -192,7 +192,7 @@ asyncio.run(main())
 """
 
 
-def test_processes_migrate_at_once(url):
+def test_processes_migrate_at_the_same_time(url):
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", _MIGRATE, url],
@@ -211,8 +211,8 @@ def test_processes_migrate_at_once(url):
     assert [out for out, _ in done] == ["0\n"] * 4
 
 
-def test_one_store_an_event_loop(url):
-    """As each command of the CLI has it."""
+def test_a_store_for_each_event_loop(url):
+    """As in each command of the CLI."""
 
     async def once(key_id: str) -> int:
         store = KeyStore(url)
@@ -226,7 +226,7 @@ def test_one_store_an_event_loop(url):
     assert [asyncio.run(once(key_id)) for key_id in ("a", "b")] == [1, 2]
 
 
-async def test_closed_twice(store):
+async def test_a_store_may_be_closed_twice(store):
     await store.close()
     await store.close()
 
@@ -234,7 +234,7 @@ async def test_closed_twice(store):
 # SQLite
 
 
-async def test_the_file_is_its_owners(tmp_path):
+async def test_the_file_is_readable_by_its_owner_only(tmp_path):
     before = os.umask(0)
     try:
         store = KeyStore(f"sqlite:///{tmp_path}/keys.db")
@@ -247,7 +247,7 @@ async def test_the_file_is_its_owners(tmp_path):
     assert modes == {"keys.db": 0o600, "keys.db-wal": 0o600, "keys.db-shm": 0o600}
 
 
-async def test_a_file_writes_ahead_and_waits_for_others(tmp_path):
+async def test_a_file_uses_write_ahead_logging_and_waits_for_other_writers(tmp_path):
     file = tmp_path / "keys.db"
     store = KeyStore(f"sqlite:///{file}")
     await store.migrate()
@@ -265,23 +265,23 @@ async def test_a_file_writes_ahead_and_waits_for_others(tmp_path):
     await store.close()
 
 
-async def test_a_migration_waits_for_a_writer_before_it_looks(tmp_path, monkeypatch):
-    """Else two processes that start at once would both find no table, and both make it."""
+async def test_a_migration_takes_the_write_lock_before_it_reads_the_schema(tmp_path, monkeypatch):
+    """Otherwise two processes that start at once would both find no table, and both create it."""
     file = tmp_path / "keys.db"
     free, early = [False], []
-    upgrade = migrate._upgrade
+    upgrade = migrate.command.upgrade
 
-    def watched(connection):
+    def watched(config, revision):
         early.append(not free[0])
-        upgrade(connection)
+        upgrade(config, revision)
 
-    monkeypatch.setattr(migrate, "_upgrade", watched)
+    monkeypatch.setattr(migrate.command, "upgrade", watched)
     with sqlite3.connect(file, isolation_level=None) as other:
         other.execute("PRAGMA journal_mode=WAL")
         other.execute("BEGIN IMMEDIATE")
         store = KeyStore(f"sqlite:///{file}")
         migrating = asyncio.create_task(store.migrate())
-        # Long enough to be caught looking; how long does not matter to a migration that waits.
+        # Long enough for a migration that does not wait; one that waits passes after any time.
         await asyncio.wait({migrating}, timeout=0.3)
         free[0] = True
         other.execute("COMMIT")
@@ -290,21 +290,21 @@ async def test_a_migration_waits_for_a_writer_before_it_looks(tmp_path, monkeypa
     assert early == [False]
 
 
-async def test_a_file_that_is_gone_is_not_made_by_a_lookup(tmp_path):
+async def test_a_lookup_does_not_create_a_missing_file(tmp_path):
     store = KeyStore(f"sqlite:///{tmp_path}/keys.db")
-    with pytest.raises(KeyStoreError, match="not there"):
+    with pytest.raises(KeyStoreError, match="does not exist"):
         await store.find("k1")
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_a_file_that_was_replaced(tmp_path):
-    """Removed and made anew, or restored from a backup, beside a server that runs."""
+async def test_a_replaced_file_is_noticed(tmp_path):
+    """Removed and made again, or restored from a backup, while a server runs."""
     file = tmp_path / "keys.db"
     store, other = KeyStore(f"sqlite:///{file}"), KeyStore(f"sqlite:///{file}")
     await store.migrate()
     await store.add(record("old"))
-    file.rename(tmp_path / "away.db")
-    with pytest.raises(KeyStoreError, match="not there"):
+    file.rename(tmp_path / "moved.db")
+    with pytest.raises(KeyStoreError, match="does not exist"):
         await store.find("old")
     await other.migrate()
     await other.add(record("new"))
@@ -313,29 +313,29 @@ async def test_a_file_that_was_replaced(tmp_path):
     await other.close()
 
 
-async def test_a_file_that_is_no_database(tmp_path):
+async def test_a_file_that_is_not_a_database(tmp_path):
     (tmp_path / "keys.db").write_text("this is not a database, but a text of some length")
     with pytest.raises(KeyStoreError, match="not a database"):
         await KeyStore(f"sqlite:///{tmp_path}/keys.db").migrate()
 
 
-async def test_a_directory_that_is_not_there(tmp_path):
+async def test_a_missing_directory(tmp_path):
     with pytest.raises(KeyStoreError, match="No such file"):
         await KeyStore(f"sqlite:///{tmp_path}/none/keys.db").migrate()
 
 
-async def test_odd_names_of_files(tmp_path):
+async def test_a_file_name_with_special_characters(tmp_path):
     file = tmp_path / "keys %41 #1.db"
     store = KeyStore(f"sqlite:///{tmp_path}/keys%20%2541%20%231.db")
-    assert store.sqlite_file == file
+    assert store.database.sqlite_file == file
     await store.migrate()
     await store.add(record())
     await store.close()
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
 
 
-async def test_the_package_may_lie_anywhere(tmp_path, monkeypatch):
-    """A % in a path is no reference for the parser of Alembic's settings."""
+async def test_the_package_path_may_contain_percent_signs(tmp_path, monkeypatch):
+    """Alembic's settings would expand them as references."""
     import shutil  # noqa: PLC0415
 
     package = tmp_path / "100%(here)s"
@@ -356,11 +356,11 @@ async def test_the_package_may_lie_anywhere(tmp_path, monkeypatch):
         ("postgresql+asyncpg://u:p@db.example:5433/keys?sslmode=require", None),
     ],
 )
-def test_urls(given, file):
-    assert KeyStore(given).sqlite_file == file
+def test_urls_of_both_databases(given, file):
+    assert KeyStore(given).database.sqlite_file == file
 
 
-def test_a_store_is_named_without_its_user_and_password():
+def test_the_name_of_a_store_has_no_user_and_password():
     assert str(KeyStore("postgresql://me:hunter2@db.example:5433/keys")) == "PostgreSQL at db.example:5433, database keys"
 
 
@@ -380,17 +380,17 @@ def test_a_store_is_named_without_its_user_and_password():
         "sqlite://host/keys.db",
     ],
 )
-def test_urls_that_cannot_be_used(given):
+def test_unusable_urls_are_refused_without_repeating_them(given):
     with pytest.raises(DatabaseUrlError) as raised:
         KeyStore(given)
     assert "hunter2" not in str(raised.value)
 
 
-def test_reasons_say_no_values():
+def test_reasons_contain_no_values():
     import asyncpg  # noqa: PLC0415
 
-    told = asyncpg.UniqueViolationError("duplicate key value hunter2")
-    assert "hunter2" not in database.reason(told)
+    error = asyncpg.UniqueViolationError("duplicate key value hunter2")
+    assert "hunter2" not in database.reason(error)
     assert database.reason(TimeoutError()) == "no answer in time"
     assert database.reason(ConnectionRefusedError(111, "Connection refused")) == "Connection refused"
     assert database.reason(asyncpg.ClientConfigurationError("postgresql://u:hunter2@h")) == "ClientConfigurationError"

@@ -1,4 +1,4 @@
-"""Several servers on one real PostgreSQL: revocation, outages and their end. Ages by a clock of the test's own."""
+"""Several servers on one real PostgreSQL: revocation, outages and recovery. Ages by a clock that tests set."""
 
 from __future__ import annotations
 
@@ -10,50 +10,18 @@ import asyncpg
 import pytest
 
 from interceptors.auth.api_keys import cache, migrate
-from interceptors.auth.api_keys import format as api_key
-from interceptors.auth.api_keys.authenticator import KeyAuthenticator
-from interceptors.auth.api_keys.store import KeyRecord, KeyStore, KeyStoreError
-from interceptors.calls.principal import Principal, Rejected, Undecided
+from interceptors.auth.api_keys.store import KeyStore, KeyStoreError
+from interceptors.calls.principal import Principal, Rejected
 from tests.kit import postgres as pg
+from tests.kit.key_replica import NOW, UNAVAILABLE, Replica, new_key
 
 postgres_server = pg.postgres_server
 postgres = pg.postgres
 
-PEPPER = b"pepper of the tests, 32 characters"
-NOW = 1_700_000_000.0
-AWAY = Undecided("key_store_unavailable")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.time = 1000.0
-
-    def __call__(self) -> float:
-        return self.time
-
-
-@dataclasses.dataclass
-class Replica:
-    """One server's view."""
-
-    store: KeyStore
-    keys: KeyAuthenticator
-    clock: Clock
-
-    async def settle(self) -> None:
-        looks = self.keys._cache._looks
-        while looks:
-            await asyncio.wait(list(looks.values()))
-            await asyncio.sleep(0)
-
-    async def back(self) -> None:
-        if self.keys._cache._return is not None:
-            await self.keys._cache._return
-
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(cache, "RETRY_EVERY", 0.02)
+    monkeypatch.setattr(cache, "RETRY_INTERVAL", 0.02)
 
 
 @pytest.fixture
@@ -63,13 +31,10 @@ def url(postgres):
 
 @pytest.fixture
 async def replicas(url):
-    """Two of them. Patient, so that a busy machine does not pass for an outage."""
-    made = []
-    for _ in range(2):
-        store, clock = KeyStore(url, timeout=20.0), Clock()
-        keys = KeyAuthenticator(store, PEPPER, prefix="alk", timeout=20.0, outage=3600.0, clock=clock, now=lambda: NOW)
-        await keys.start()
-        made.append(Replica(store, keys, clock))
+    """Two of them, with long timeouts, so that a busy machine does not look like an outage."""
+    made = [Replica(KeyStore(url, timeout=20.0), timeout=20.0) for _ in range(2)]
+    for replica in made:
+        await replica.keys.start()
     yield made
     for replica in made:
         await replica.keys.close()
@@ -77,60 +42,57 @@ async def replicas(url):
 
 
 async def add(store: KeyStore) -> tuple[str, Principal]:
-    key = api_key.new("alk")
-    scopes = frozenset({"align"})
-    await store.add(
-        KeyRecord(key.id, api_key.digest(PEPPER, key), api_key.pepper_mark(PEPPER), "label", scopes, created=NOW - 100)
-    )
-    return key.reveal(), Principal(f"key:{key.id}", "api_key", scopes)
+    key, record = new_key()
+    await store.add(record)
+    return key, Principal(f"key:{record.id}", "api_key", record.scopes)
 
 
 def id_of(principal: Principal) -> str:
     return principal.name.removeprefix("key:")
 
 
-async def test_revoked_through_one_is_refused_by_the_other(replicas):
+async def test_a_key_revoked_through_one_server_is_refused_by_the_other(replicas):
     one, other = replicas
     key, principal = await add(one.store)
-    assert await other.keys.verify(key) == principal
+    assert await other.verify(key) == principal
     assert await one.store.revoke(id_of(principal), NOW)
-    # Within the rule: used as it is, used and refreshed, refused.
+    # Used, used and refreshed, refused.
     other.clock.time += 1.99
-    assert await other.keys.verify(key) == principal
+    assert await other.verify(key) == principal
     other.clock.time += 0.01
-    assert await other.keys.verify(key) == principal
-    await other.settle()
-    assert await other.keys.verify(key) == Rejected("key_revoked", principal=principal.name)
+    assert await other.verify(key) == principal
+    await other.settled()
+    assert await other.verify(key) == Rejected("key_revoked", principal=principal.name)
 
 
-async def test_revoked_while_nobody_called(replicas):
+async def test_a_key_revoked_between_calls_is_refused(replicas):
     one, other = replicas
     key, principal = await add(one.store)
-    assert await other.keys.verify(key) == principal
+    assert await other.verify(key) == principal
     assert await one.store.revoke(id_of(principal), NOW)
     other.clock.time += 4.5
-    assert await other.keys.verify(key) == Rejected("key_revoked", principal=principal.name)
+    assert await other.verify(key) == Rejected("key_revoked", principal=principal.name)
 
 
-async def test_an_overlap_reaches_the_other(replicas):
+async def test_an_expiry_set_through_one_server_reaches_the_other(replicas):
     one, other = replicas
     key, principal = await add(one.store)
-    assert await other.keys.verify(key) == principal
+    assert await other.verify(key) == principal
     assert await one.store.expire(id_of(principal), NOW + 60)
     other.clock.time += 4.5
-    assert await other.keys.verify(key) == dataclasses.replace(principal, expires=NOW + 60)
+    assert await other.verify(key) == dataclasses.replace(principal, expires=NOW + 60)
 
 
-async def test_both_note_use_without_standing_in_each_others_way(replicas):
+async def test_both_servers_record_use_without_blocking_each_other(replicas):
     one, other = replicas
     keys = [await add(one.store) for _ in range(20)]
-    await asyncio.gather(*(replica.keys.verify(key) for replica in replicas for key, _ in keys))
+    await asyncio.gather(*(replica.verify(key) for replica in replicas for key, _ in keys))
     await asyncio.gather(one.keys.close(), other.keys.close())
     assert {record.last_used for record in await one.store.list()} == {NOW}
 
 
-async def test_rows_are_locked_in_one_order(replicas, url):
-    """Two servers that write the same keys in opposite orders would each wait for the other."""
+async def test_rows_are_locked_in_the_same_order(replicas, url):
+    """Two servers that write the same keys in opposite orders would deadlock."""
     store = replicas[0].store
     first, second = sorted([id_of((await add(store))[1]) for _ in range(2)])
     other = await asyncpg.connect(url.replace("+asyncpg", ""))
@@ -148,28 +110,27 @@ async def test_rows_are_locked_in_one_order(replicas, url):
 
 
 async def waiting(connection: asyncpg.Connection, task: asyncio.Task[None], kind: str) -> None:
-    """Until somebody waits for a lock of that kind."""
+    """Until a session waits for a lock of that kind. Each turn is a round trip to the server."""
     async with asyncio.timeout(60):
         while await connection.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = $1 AND NOT granted", kind) == 0:
             assert not task.done()
-            await asyncio.sleep(0.01)
 
 
 async def outage(replica: Replica, known: list[tuple[str, Principal]], unknown: str) -> None:
-    """Every key that was seen goes on, one that was not cannot be told."""
+    """Every known key stays valid, one never read is undecided."""
     replica.clock.time += 100
     for key, principal in known * 3:
-        assert await replica.keys.verify(key) == principal
-    assert await replica.keys.verify(unknown) == AWAY
+        assert await replica.verify(key) == principal
+    assert await replica.verify(unknown) == UNAVAILABLE
 
 
-async def test_stopped_and_started_again(replicas, postgres, caplog):
+async def test_the_database_is_stopped_and_started_again(replicas, postgres, caplog):
     one, other = replicas
     known = [await add(one.store) for _ in range(10)]
     unknown, principal = await add(one.store)
-    for key, caller in known:
-        assert await one.keys.verify(key) == caller
-        assert await other.keys.verify(key) == caller
+    for key, expected in known:
+        assert await one.verify(key) == expected
+        assert await other.verify(key) == expected
     postgres.stop()
     for replica in replicas:
         await outage(replica, known, unknown)
@@ -177,59 +138,57 @@ async def test_stopped_and_started_again(replicas, postgres, caplog):
         await one.store.list()
     postgres.start()
     for replica in replicas:
-        await replica.back()
-        assert await replica.keys.verify(unknown) == principal
+        await replica.recovered()
+        assert await replica.verify(unknown) == principal
     assert await one.store.revoke(id_of(known[0][1]), NOW)
-    assert (await other.keys.verify(known[0][0])).check == "key_revoked"
+    assert (await other.verify(known[0][0])).check == "key_revoked"
     assert pg.PASSWORD not in caplog.text
 
 
-async def test_silent_and_back(replicas, postgres, monkeypatch):
+async def test_the_database_is_silent_for_a_while(replicas, postgres, monkeypatch):
     (replica, _) = replicas
     known = [await add(replica.store) for _ in range(10)]
     unknown, principal = await add(replica.store)
-    for key, caller in known:
-        assert await replica.keys.verify(key) == caller
-    monkeypatch.setattr(replica.keys._cache, "_timeout", 0.05)
-    monkeypatch.setattr(cache, "LOOK_LIMIT", 0.2)
+    for key, expected in known:
+        assert await replica.verify(key) == expected
+    replica.cache.timeout = 0.05
+    monkeypatch.setattr(cache, "LOOKUP_TIMEOUT", 0.2)
     postgres.pause()
     await outage(replica, known, unknown)
-    await replica.settle()
-    monkeypatch.setattr(replica.keys._cache, "_timeout", 20.0)
-    monkeypatch.setattr(cache, "LOOK_LIMIT", 20.0)
+    await replica.settled()
+    replica.cache.timeout = 20.0
+    monkeypatch.setattr(cache, "LOOKUP_TIMEOUT", 20.0)
     postgres.resume()
-    await replica.back()
-    assert await replica.keys.verify(unknown) == principal
+    await replica.recovered()
+    assert await replica.verify(unknown) == principal
 
 
-async def test_connections_cut_while_idle(replicas, postgres, url):
-    """A restart between two calls is not even seen: the ping finds the dead connection."""
+async def test_connections_cut_while_idle_are_replaced(replicas, postgres, url):
+    """A restart between two calls goes unnoticed: the ping detects the dead connection."""
     (replica, _) = replicas
     key, principal = await add(replica.store)
-    assert await replica.keys.verify(key) == principal
+    assert await replica.verify(key) == principal
     postgres.stop()
     postgres.start()
     replica.clock.time += 100
-    assert await replica.keys.verify(key) == principal
-    assert replica.keys._cache._return is None
+    assert await replica.verify(key) == principal
+    assert not replica.cache.unavailable
 
 
-async def test_a_start_before_the_database(url, postgres, monkeypatch):
+async def test_a_server_started_before_the_database(url, postgres):
     postgres.stop()
-    store = KeyStore(url)
-    keys = KeyAuthenticator(store, PEPPER, prefix="alk", timeout=20.0, outage=60.0, now=lambda: NOW)
-    replica = Replica(store, keys, Clock())
-    await keys.start()
-    assert await keys.verify(api_key.new("alk").reveal()) == AWAY
+    replica = Replica(KeyStore(url), timeout=20.0)
+    await replica.keys.start()
+    assert await replica.verify(new_key()[0]) == UNAVAILABLE
     postgres.start()
-    await replica.back()
-    key, principal = await add(store)
-    assert await keys.verify(key) == principal
-    await keys.close()
-    await store.close()
+    await replica.recovered()
+    key, principal = await add(replica.store)
+    assert await replica.verify(key) == principal
+    await replica.keys.close()
+    await replica.store.close()
 
 
-async def test_a_server_without_the_right_to_change_tables(url, postgres, monkeypatch):
+async def test_a_server_without_the_right_to_change_tables(url, postgres):
     owner = KeyStore(url)
     await owner.migrate()
     key, principal = await add(owner)
@@ -240,10 +199,10 @@ async def test_a_server_without_the_right_to_change_tables(url, postgres, monkey
         name,
     )
     store = KeyStore(f"postgresql://server:pw@127.0.0.1:{postgres.port}/{name}")
-    keys = KeyAuthenticator(store, PEPPER, prefix="alk", timeout=20.0, outage=60.0, now=lambda: NOW)
-    await keys.start()
-    assert await keys.verify(key) == principal
-    await keys.close()
+    replica = Replica(store, timeout=20.0)
+    await replica.keys.start()
+    assert await replica.verify(key) == principal
+    await replica.keys.close()
     with pytest.raises(KeyStoreError, match="permission denied"):
         await store.revoke(id_of(principal), NOW)
     assert (await owner.find(id_of(principal))).last_used == NOW
@@ -252,12 +211,12 @@ async def test_a_server_without_the_right_to_change_tables(url, postgres, monkey
     postgres.sql("DROP OWNED BY server; DROP ROLE server", name)
 
 
-async def test_the_library_urls_are_taken(url, postgres):
-    """As libpq has them: another name of the scheme, options after a question mark, a socket."""
+async def test_urls_as_libpq_has_them_are_accepted(url, postgres):
+    """Another name of the scheme, options after a question mark, a socket."""
     name = url.rpartition("/")[2]
     for form in (
         url.replace("+asyncpg", "") + "?sslmode=prefer",
-        f"postgres://{pg.USER}:{pg._QUOTED_PASSWORD}@/{name}?host={postgres._home}&port={postgres.port}",
+        postgres.socket_url(name),
     ):
         store = KeyStore(form)
         await store.migrate()
@@ -266,31 +225,31 @@ async def test_the_library_urls_are_taken(url, postgres):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reason"),
     [
-        (lambda url: url.replace(pg._QUOTED_PASSWORD, "hunter2"), "password authentication failed"),
+        (lambda url: url.replace(pg.QUOTED_PASSWORD, "hunter2"), "password authentication failed"),
         (lambda url: url + "none", "does not exist"),
         (lambda url: url + "?sslmode=require", "SSL"),
         (lambda url: url + "?sslmode=nonsense", "ClientConfigurationError"),
     ],
 )
-async def test_faults_of_the_url_are_told_without_it(url, change, told, caplog):
+async def test_messages_about_a_url_do_not_contain_its_password(url, change, reason, caplog):
     caplog.set_level(logging.DEBUG)
     store = KeyStore(change(url))
     with pytest.raises(KeyStoreError) as raised:
         await store.migrate()
-    assert told in str(raised.value)
-    for secret in ("hunter2", pg.PASSWORD, pg._QUOTED_PASSWORD):
+    assert reason in str(raised.value)
+    for secret in ("hunter2", pg.PASSWORD, pg.QUOTED_PASSWORD):
         assert secret not in str(raised.value)
         assert secret not in caplog.text
     assert raised.value.__cause__ is None
 
 
 async def test_a_migration_waits_for_another(url, postgres):
-    """Held by a session elsewhere, the lock keeps everybody out until it is free."""
+    """A lock held by another session blocks the migration until it is released."""
     name = url.rpartition("/")[2]
     holder = await asyncpg.connect(url.replace("+asyncpg", ""))
-    await holder.execute("SELECT pg_advisory_lock($1)", migrate._ADVISORY_LOCK)
+    await holder.execute("SELECT pg_advisory_lock($1)", migrate.ADVISORY_LOCK)
     store = KeyStore(url)
     migrating = asyncio.create_task(store.migrate())
     await waiting(holder, migrating, "advisory")

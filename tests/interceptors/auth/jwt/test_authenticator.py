@@ -1,4 +1,4 @@
-"""Tokens, the keys of their issuers and what is remembered of them, together."""
+"""Tokens, the keys of their issuers and the cache of verified tokens, together."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from interceptors.auth.jwt.authenticator import JwtAuthenticator
 from interceptors.auth.jwt.jwk import Key, read_keys
 from interceptors.auth.jwt.jwks import FileKeys, KeySource, UrlKeys
 from interceptors.auth.jwt.jwks_error import JwksError
-from interceptors.auth.jwt.token_cache import TokenCache, token_digest
 from interceptors.calls.principal import Principal, Rejected, Undecided, Verdict
 from tests.kit.scripted_issuer import JWKS, METADATA, ScriptedIssuer, scripted_issuer
 from tests.kit.token_forge import ACCEPTED, ATTACKS, Accepted, Attack, Forge, ec_key, jwks, rsa_key
+from tests.kit.waiting import eventually
 
 ALGORITHMS = frozenset({"RS256", "ES256", "EdDSA"})
 
@@ -35,7 +35,7 @@ class Clock:
 
 @dataclasses.dataclass
 class Counting:
-    """How often a signature was computed."""
+    """How often a signature was verified."""
 
     times: int = 0
 
@@ -59,15 +59,15 @@ async def issuer() -> AsyncIterator[ScriptedIssuer]:
         yield running
 
 
-class GivenKeys(KeySource):
-    """Keys that are there, until a test takes them away."""
+class ScriptedKeys(KeySource):
+    """Keys in a dict that tests change."""
 
     def __init__(self, raw: bytes) -> None:
+        super().__init__("scripted")
         self.keys = dict(read_keys(raw).keys)
-        self.sought = 0
+        self.refreshed = 0
         self.running = False
-        self.why = ""
-        self.error = ""
+        self.scripted_trouble = ""
 
     async def start(self) -> None:
         self.running = True
@@ -78,20 +78,12 @@ class GivenKeys(KeySource):
     def find(self, kid: str) -> Key | None:
         return self.keys.get(kid)
 
-    async def seek(self) -> None:
-        self.sought += 1
+    async def refresh(self) -> None:
+        self.refreshed += 1
 
     @property
     def trouble(self) -> str:
-        return self.why
-
-    @property
-    def age_seconds(self) -> float | None:
-        return 0.0
-
-    @property
-    def last_error(self) -> str:
-        return self.error
+        return self.scripted_trouble
 
 
 def rules(issuer: str) -> TokenRules:
@@ -100,19 +92,20 @@ def rules(issuer: str) -> TokenRules:
 
 @dataclasses.dataclass
 class Given:
-    """An authenticator of two issuers whose keys are at hand, and somebody to forge tokens for it."""
+    """An authenticator of two issuers whose keys are known, and a forge of tokens for it."""
 
     cache: int = 100
     clock: Clock = dataclasses.field(default_factory=Clock)
 
     def __post_init__(self) -> None:
         self.forge = Forge(now=self.clock)
-        self.keys, self.others = GivenKeys(self.forge.jwks()), GivenKeys(self.forge.other_jwks())
-        believed = [(rules(self.forge.issuer), self.keys), (rules(self.forge.other_issuer), self.others)]
-        self.jwt = JwtAuthenticator(believed, cache=self.cache, now=self.clock)
+        self.keys, self.others = ScriptedKeys(self.forge.jwks()), ScriptedKeys(self.forge.other_jwks())
+        issuers = [(rules(self.forge.issuer), self.keys), (rules(self.forge.other_issuer), self.others)]
+        self.jwt = JwtAuthenticator(issuers, cache=self.cache, now=self.clock)
+        self.cached = self.jwt.report.caches["tokens"]
 
     async def check(self, token: str, thumbprint: str | None = None) -> str:
-        """The test it failed, "" for none."""
+        """The check it failed, "" for none."""
         found: Verdict = await self.jwt.verify(token, thumbprint)
         return "" if isinstance(found, Principal) else found.check
 
@@ -130,19 +123,19 @@ async def discovering(issuer: ScriptedIssuer, clock: Clock) -> AsyncIterator[tup
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
-async def test_an_attack_is_refused_however_often_it_comes(attack: Attack):
+async def test_an_attack_is_refused_every_time(attack: Attack):
     given = Given()
     token = attack.token(given.forge)
     for _ in range(2):
         refused = await given.jwt.verify(token, given.forge.thumbprint if attack.certificate else None)
         assert isinstance(refused, Rejected)
         assert refused.check == attack.check
-    # Only what may be a new key makes anybody look for it.
-    assert given.keys.sought + given.others.sought == (2 if attack.check == "signing_key_unknown" else 0)
+    # Only a kid that may be a new key causes a refresh.
+    assert given.keys.refreshed + given.others.refreshed == (2 if attack.check == "signing_key_unknown" else 0)
 
 
 @pytest.mark.parametrize("good", ACCEPTED, ids=lambda good: good.name)
-async def test_a_good_token_is_accepted_however_often_it_comes(good: Accepted, signatures: Counting):
+async def test_a_good_token_is_accepted_every_time_and_verified_once(good: Accepted, signatures: Counting):
     given = Given()
     token = good.token(given.forge)
     for _ in range(3):
@@ -152,8 +145,8 @@ async def test_a_good_token_is_accepted_however_often_it_comes(good: Accepted, s
     assert signatures.times == 1
 
 
-async def test_attacks_beside_a_good_token_change_nothing_of_it():
-    """Nor does what is remembered of one token help another."""
+async def test_attacks_do_not_affect_a_good_token():
+    """Nor does a cached token help another."""
     given = Given()
     assert await given.check(given.forge.token()) == ""
     for attack in ATTACKS:
@@ -162,10 +155,10 @@ async def test_attacks_beside_a_good_token_change_nothing_of_it():
     assert await given.check(given.forge.token()) == ""
 
 
-# ---- what is remembered
+# ---- cached tokens
 
 
-async def test_a_remembered_token_is_still_judged_at_every_call(signatures: Counting):
+async def test_a_cached_token_is_judged_at_every_call(signatures: Counting):
     given = Given()
     now = given.clock.now
     bound = given.forge.token(given.forge.claims(cnf={"x5t#S256": given.forge.thumbprint}, nbf=int(now)))
@@ -179,46 +172,46 @@ async def test_a_remembered_token_is_still_judged_at_every_call(signatures: Coun
     assert await given.check(bound, given.forge.thumbprint) == ""
     given.clock.now = now + 630
     assert await given.check(bound, given.forge.thumbprint) == "expired"
-    assert len(given.jwt._cache) == 0
+    assert len(given.cached) == 0
 
 
-async def test_look_ups_are_counted_by_whether_a_signature_was_computed_for_them(signatures: Counting):
+async def test_a_lookup_that_needs_a_verification_counts_as_a_miss(signatures: Counting):
     given = Given()
     first, second = given.forge.token(), given.forge.token(given.forge.claims(sub="another"))
     for token in (first, first, second, first):
         assert await given.check(token) == ""
-    cache = given.jwt.cache
+    cache = given.cached
     assert (cache.hits, cache.misses, len(cache)) == (2, 2, 2)
     assert signatures.times == cache.misses
     given.keys.keys = dict(read_keys(jwks(rsa_key("rsa-1", maker="another"))).keys)
-    assert await given.check(first) == "signature"  # it is there, and does not hold any more
+    assert await given.check(first) == "signature"  # cached, but no longer valid
     assert (cache.hits, cache.misses, len(cache)) == (2, 3, 1)
     assert await given.check("é" * 10) == await given.check("malformed") == "malformed"
-    assert (cache.hits, cache.misses) == (2, 4)  # what cannot be a token is not looked up
+    assert (cache.hits, cache.misses) == (2, 4)  # text that cannot be a token is not looked up
 
 
-async def test_what_is_refused_is_not_remembered_as_good(signatures: Counting):
+async def test_a_refused_token_is_not_cached_as_good(signatures: Counting):
     given = Given()
     early = given.forge.token(given.forge.claims(nbf=int(given.clock.now) + 300))
     assert await given.check(early) == "not_yet_valid"
     given.clock.now += 300
     assert await given.check(early) == ""
     assert await given.check(given.forge.token(key=rsa_key("rsa-1", maker="attacker"))) == "signature"
-    assert len(given.jwt._cache) == 1
+    assert len(given.cached) == 1
 
 
-async def test_a_remembered_token_ends_with_its_key():
+async def test_a_cached_token_is_refused_when_its_key_is_withdrawn():
     given = Given()
     token = given.forge.token()
     assert await given.check(token) == ""
-    given.keys.keys = dict(read_keys(given.forge.jwks()).keys)  # got again, and the same
+    given.keys.keys = dict(read_keys(given.forge.jwks()).keys)  # fetched again, unchanged
     assert await given.check(token) == ""
     del given.keys.keys["rsa-1"]
     assert await given.check(token) == "signing_key_unknown"
-    assert len(given.jwt._cache) == 0
+    assert len(given.cached) == 0
 
 
-async def test_a_remembered_token_does_not_outlive_its_key_under_the_same_name():
+async def test_a_cached_token_is_refused_when_its_key_is_replaced_under_the_same_kid():
     given = Given()
     token = given.forge.token()
     assert await given.check(token) == ""
@@ -226,37 +219,37 @@ async def test_a_remembered_token_does_not_outlive_its_key_under_the_same_name()
     assert await given.check(token) == "signature"
 
 
-@pytest.mark.parametrize("why", ["keys_stale", "keys_unavailable"])
-async def test_without_keys_that_can_be_relied_on_nothing_is_decided(why: str):
+@pytest.mark.parametrize("trouble", ["keys_stale", "keys_unavailable"])
+async def test_without_valid_keys_tokens_are_undecided(trouble: str):
     given = Given()
     token = given.forge.token()
     assert await given.check(token) == ""
-    given.keys.why = why
-    assert await given.jwt.verify(token, None) == Undecided(why)
-    assert await given.jwt.verify(given.forge.token(key=ec_key("ec-1")), None) == Undecided(why)
+    given.keys.scripted_trouble = trouble
+    assert await given.jwt.verify(token, None) == Undecided(trouble)
+    assert await given.jwt.verify(given.forge.token(key=ec_key("ec-1")), None) == Undecided(trouble)
     assert await given.check(given.forge.token(given.forge.claims(iss=given.forge.other_issuer), key=rsa_key("other-1"))) == ""
-    assert given.keys.sought == 0
+    assert given.keys.refreshed == 0
 
 
-async def test_an_unknown_key_of_an_issuer_that_is_away_is_no_forgery_yet():
+async def test_an_unknown_key_of_an_unavailable_issuer_is_undecided():
     given = Given()
-    given.keys.error = "unreachable"
+    given.keys.last_error = "unreachable"
     assert await given.jwt.verify(given.forge.token(key=rsa_key("rsa-9")), None) == Undecided("keys_unavailable")
     assert await given.check(given.forge.token()) == ""
 
 
-async def test_an_algorithm_that_is_not_accepted_makes_nobody_look_for_its_key():
+async def test_an_algorithm_that_is_not_accepted_causes_no_refresh():
     given = Given()
     unsigned = given.forge.message(header=given.forge.header(alg="none", kid="made-up")) + "."
     assert await given.check(unsigned) == "algorithm"
-    assert given.keys.sought == 0
+    assert given.keys.refreshed == 0
 
 
-async def test_no_token_is_kept():
+async def test_no_token_is_kept_in_memory():
     given = Given()
     token = given.forge.token()
     assert await given.check(token) == ""
-    kept = [given.jwt._cache]
+    kept = [given.cached]
     seen = set()
     while kept:
         thing = kept.pop()
@@ -269,14 +262,14 @@ async def test_no_token_is_kept():
             kept += gc.get_referents(thing)
 
 
-async def test_nothing_is_remembered_where_that_is_asked_for(signatures: Counting):
+async def test_a_cache_of_size_0_stays_empty(signatures: Counting):
     given = Given(cache=0)
     token = given.forge.token()
     assert [await given.check(token) for _ in range(3)] == ["", "", ""]
     assert signatures.times == 3
 
 
-async def test_the_token_unused_for_longest_goes_first(signatures: Counting):
+async def test_the_least_recently_used_token_is_evicted_first(signatures: Counting):
     given = Given(cache=2)
     first, second, third = (given.forge.token(given.forge.claims(jti=str(number))) for number in range(3))
     for token in (first, second, first, third):
@@ -286,20 +279,24 @@ async def test_the_token_unused_for_longest_goes_first(signatures: Counting):
     assert signatures.times == 3
     assert await given.check(second) == ""
     assert signatures.times == 4
-    assert len(given.jwt._cache) == 2
+    assert len(given.cached) == 2
 
 
-def test_a_token_is_remembered_under_its_digest():
-    assert token_digest("a.b.c") == hashlib.sha256(b"a.b.c").digest()
-    cache = TokenCache(2)
-    assert cache.get(token_digest("a.b.c")) is None
-    cache.drop(token_digest("a.b.c"))
+async def test_a_token_is_cached_under_its_digest():
+    given = Given()
+    token = given.forge.token()
+    assert await given.check(token) == ""
+    digest = hashlib.sha256(token.encode()).digest()
+    assert given.cached.get(digest) is not None
+    given.cached.drop(digest)
+    given.cached.drop(digest)
+    assert given.cached.get(digest) is None
 
 
 # ---- with an issuer
 
 
-async def test_the_first_token_of_a_new_key_waits_for_it_and_all_others_with_it(issuer: ScriptedIssuer):
+async def test_tokens_with_a_new_key_wait_for_one_request(issuer: ScriptedIssuer):
     issuer.publish(jwks(rsa_key("rsa-1")))
     async with discovering(issuer, Clock()) as (jwt, forge):
         old = forge.token()
@@ -312,7 +309,7 @@ async def test_the_first_token_of_a_new_key_waits_for_it_and_all_others_with_it(
         assert await jwt.verify(old, None) == Rejected("signing_key_unknown")
 
 
-async def test_random_kids_are_one_request_a_cooldown(issuer: ScriptedIssuer):
+async def test_made_up_kids_cause_one_request_per_cooldown(issuer: ScriptedIssuer):
     clock = Clock()
     issuer.publish(jwks(rsa_key("rsa-1")))
     async with discovering(issuer, clock) as (jwt, forge):
@@ -324,27 +321,25 @@ async def test_random_kids_are_one_request_a_cooldown(issuer: ScriptedIssuer):
             assert issuer.asked[JWKS] == 2 + round_
 
 
-async def test_a_server_starts_without_its_issuer_and_gets_the_keys_later(issuer: ScriptedIssuer):
+async def test_a_server_starts_while_its_issuer_is_down_and_gets_the_keys_later(issuer: ScriptedIssuer):
     forge = Forge(issuer=issuer.url)
     jwt = JwtAuthenticator([(rules(issuer.url), UrlKeys(issuer.url, refresh=0.01, stale=600.0))], cache=10)
     await jwt.start()
     try:
         token = forge.token()
         assert await jwt.verify(token, None) == Undecided("keys_unavailable")
-        assert jwt.sources[issuer.url].last_error == "http_status"
+        assert jwt.report.key_sources[issuer.url].last_error == "http_status"
         issuer.publish(jwks(rsa_key("rsa-1")))
-        async with asyncio.timeout(30):
-            while jwt.sources[issuer.url].trouble:  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
+        await eventually(lambda: not jwt.report.key_sources[issuer.url].trouble, timeout=30.0)
         assert isinstance(await jwt.verify(token, None), Principal)
     finally:
         await jwt.close()
     assert issuer.asked[METADATA] >= 2
 
 
-async def test_a_file_without_keys_ends_the_start_and_what_was_started(tmp_path: Path):
+async def test_a_file_without_keys_fails_the_start_and_closes_the_other_sources(tmp_path: Path):
     forge = Forge()
-    good = GivenKeys(forge.jwks())
+    good = ScriptedKeys(forge.jwks())
     missing = FileKeys(tmp_path / "absent.json", 1.0)
     jwt = JwtAuthenticator([(rules(forge.issuer), good), (rules(forge.other_issuer), missing)], cache=10)
     with pytest.raises(JwksError, match=r"absent\.json"):
@@ -352,7 +347,7 @@ async def test_a_file_without_keys_ends_the_start_and_what_was_started(tmp_path:
     assert not good.running
 
 
-def test_an_issuer_is_configured_once():
-    keys = GivenKeys(Forge().jwks())
+def test_an_issuer_configured_twice_is_refused():
+    keys = ScriptedKeys(Forge().jwks())
     with pytest.raises(ValueError, match="twice"):
         JwtAuthenticator([(rules("https://a"), keys), (rules("https://a"), keys)], cache=10)

@@ -1,4 +1,4 @@
-"""Where keys come from: what is taken from a set, over HTTP and from a file, how often, and for how long."""
+"""Sources of keys: which keys of a set are used, fetching over HTTP and from a file, how often, and for how long."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
@@ -18,11 +19,10 @@ from interceptors.auth.jwt import jwks as sources
 from interceptors.auth.jwt.jwk import read_keys
 from interceptors.auth.jwt.jwks import FileKeys, UrlKeys, pause
 from interceptors.auth.jwt.jwks_error import JwksError
-from interceptors.auth.jwt.jwks_http import LARGEST
+from interceptors.auth.jwt.jwks_http import MAX_BYTES, KeysHttp
 from tests.kit.scripted_issuer import JWKS, METADATA, RFC_8414, Page, ScriptedIssuer, scripted_issuer
 from tests.kit.token_forge import SigningKey, ec_key, ed_key, jwks, rsa_key
-
-WAIT_TIMEOUT = 30.0
+from tests.kit.waiting import eventually
 
 
 @pytest.fixture
@@ -48,13 +48,7 @@ async def started(issuer: str, url: str | None = None, *, clock: Clock | None = 
         await keys.close()
 
 
-async def until(condition) -> None:
-    async with asyncio.timeout(WAIT_TIMEOUT):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
-
-
-# ---- what is taken from a set
+# ---- which keys of a set are used
 
 
 def altered(key: SigningKey, **changes) -> dict:
@@ -63,7 +57,7 @@ def altered(key: SigningKey, **changes) -> dict:
 
 @pytest.mark.parametrize("key", [rsa_key("a"), ec_key("a"), ed_key("a")], ids=lambda key: key.algorithm)
 @pytest.mark.parametrize("changes", [{}, {"alg": None}, {"use": None}, {"key_ops": ["verify"]}], ids=str)
-def test_a_good_key_is_taken(key: SigningKey, changes: dict):
+def test_a_good_key_is_used(key: SigningKey, changes: dict):
     found = read_keys(jwks(altered(key, **changes)))
     assert found.ignored == ()
     assert found.keys["a"].algorithm == key.algorithm
@@ -72,7 +66,7 @@ def test_a_good_key_is_taken(key: SigningKey, changes: dict):
 
 
 @pytest.mark.parametrize("signature", [b"", b"\0", bytes(64), bytes(256), b"\xff" * 64], ids=len)
-def test_no_key_takes_what_is_no_signature(signature: bytes):
+def test_a_malformed_signature_is_refused(signature: bytes):
     found = read_keys(jwks(rsa_key("a"), ec_key("b"), ed_key("c")))
     assert [key.signed(b"words", signature) for key in found.keys.values()] == [False] * 3
 
@@ -81,7 +75,7 @@ def private(key: SigningKey, writer) -> dict:
     return json.loads(writer.to_jwk(key.private)) | {"kid": "a", "key_ops": ["verify"]}
 
 
-USELESS = {
+UNUSABLE = {
     "weak": (rsa_key("a", 1024).jwk, "it has 1024 bits"),
     "symmetric": ({"kty": "oct", "kid": "a", "k": "c2VjcmV0", "alg": "HS256"}, "private part"),
     "private_rsa": (private(rsa_key("a"), RSAAlgorithm), "private part"),
@@ -101,36 +95,36 @@ USELESS = {
         "its type or curve",
     ),
     "other_type": ({"kty": "XYZ", "kid": "a"}, "its type or curve"),
-    "part_missing": (altered(rsa_key("a"), n=None), "a part of it is missing"),
-    "part_no_text": (altered(rsa_key("a"), e=65537), "a part of it is missing"),
-    "not_on_the_curve": (altered(ec_key("a"), y=ec_key("a").jwk["x"]), "no valid key"),
-    "short_point": (altered(ed_key("a"), x="AAAA"), "no valid key"),
-    "not_base64": (altered(ed_key("a"), x="\u00e4"), "no valid key"),
+    "part_missing": (altered(rsa_key("a"), n=None), "it needs the members n, e"),
+    "part_no_text": (altered(rsa_key("a"), e=65537), "it needs the members n, e"),
+    "not_on_the_curve": (altered(ec_key("a"), y=ec_key("a").jwk["x"]), "not a valid key"),
+    "short_point": (altered(ed_key("a"), x="AAAA"), "not a valid key"),
+    "not_base64": (altered(ed_key("a"), x="\u00e4"), "not a valid key"),
     "no_object": ("a", "not an object"),
 }
 
 
-@pytest.mark.parametrize(("member", "reason"), USELESS.values(), ids=USELESS)
-def test_a_key_of_no_use_is_left_out_and_the_others_are_not(member, reason: str):
+@pytest.mark.parametrize(("member", "reason"), UNUSABLE.values(), ids=UNUSABLE)
+def test_an_unusable_key_is_ignored_and_the_others_are_used(member, reason: str):
     found = read_keys(json.dumps({"keys": [member, rsa_key("b").jwk]}).encode())
     assert set(found.keys) == {"b"}
     assert len(found.ignored) == 1
     assert reason in found.ignored[0]
 
 
-def test_the_first_of_two_keys_with_one_kid_stands():
+def test_of_two_keys_with_the_same_kid_the_first_is_used():
     found = read_keys(jwks(ec_key("a"), rsa_key("a")))
     assert found.keys["a"].algorithm == "ES256"
     assert "same kid" in found.ignored[0]
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"{}", b'{"keys": {}}', b'{"keys": [], "keys": []}', b"\xff"], ids=str)
-def test_what_is_no_set_is_none(raw: bytes):
+def test_text_that_is_not_a_jwk_set_is_refused(raw: bytes):
     with pytest.raises(ValueError):  # noqa: PT011
         read_keys(raw)
 
 
-def test_the_same_key_read_twice_is_the_same_and_another_is_not():
+def test_keys_are_equal_by_their_material():
     def read(key: SigningKey):
         return read_keys(jwks(key)).keys["a"]
 
@@ -150,7 +144,7 @@ async def test_keys_are_discovered(issuer: ScriptedIssuer):
         assert all(b"accept-encoding: identity\r\n" in head.lower() for head in issuer.headers)
 
 
-async def test_keys_are_discovered_by_oauth_metadata_and_for_an_issuer_with_a_path(issuer: ScriptedIssuer):
+async def test_keys_are_discovered_by_oauth_metadata_of_an_issuer_with_a_path(issuer: ScriptedIssuer):
     issuer.publish(jwks(rsa_key("rsa-1")), issuer=issuer.url + "/tenant")
     issuer.pages[RFC_8414 + "/tenant"] = issuer.pages.pop(METADATA)
     async with started(issuer.url + "/tenant") as keys:
@@ -158,7 +152,7 @@ async def test_keys_are_discovered_by_oauth_metadata_and_for_an_issuer_with_a_pa
     assert issuer.asked["/tenant" + METADATA] == 1
 
 
-async def test_an_address_that_is_given_needs_no_metadata(issuer: ScriptedIssuer):
+async def test_a_configured_url_needs_no_metadata(issuer: ScriptedIssuer):
     issuer.pages["/keys"] = Page(jwks(rsa_key("rsa-1")))
     async with started("urn:any-issuer", issuer.url + "/keys") as keys:
         assert keys.find("rsa-1") is not None
@@ -178,28 +172,31 @@ async def test_an_address_that_is_given_needs_no_metadata(issuer: ScriptedIssuer
     ],
     ids=str,
 )
-async def test_metadata_that_is_not_the_issuer_s_is_not_followed(issuer: ScriptedIssuer, metadata: dict, error: str):
+async def test_unacceptable_metadata_is_not_followed(issuer: ScriptedIssuer, metadata: dict, error: str):
     issuer.publish(jwks(rsa_key("rsa-1")), **metadata)
     async with started(issuer.url) as keys:
         assert (keys.last_error, keys.trouble, keys.age_seconds) == (error, "keys_unavailable", None)
     assert JWKS not in issuer.asked
 
 
-async def test_an_issuer_with_a_slash_is_another(issuer: ScriptedIssuer):
+async def test_an_issuer_with_a_trailing_slash_is_another_issuer(issuer: ScriptedIssuer):
     issuer.publish(jwks(rsa_key("rsa-1")))
     async with started(issuer.url + "/") as keys:
         assert keys.last_error == "issuer_mismatch"
 
 
-async def test_an_issuer_elsewhere_cannot_send_us_to_this_machine():
-    http = sources.KeysHttp("https://idp.example.org", None)
+async def test_a_remote_issuer_cannot_direct_requests_to_this_machine(monkeypatch: pytest.MonkeyPatch):
+    async def answer(transport: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
+        assert request.url.host == "idp.example.org"
+        metadata = json.dumps({"issuer": "https://idp.example.org", "jwks_uri": "http://127.0.0.1:8080/admin"})
+        return httpx.Response(200, stream=httpx.ByteStream(metadata.encode()))
 
-    async def got(url: str) -> bytes:
-        return json.dumps({"issuer": "https://idp.example.org", "jwks_uri": "http://127.0.0.1:8080/admin"}).encode()
-
-    http._got = got  # there is no certificate for that name here
+    # In place of a TLS server with a certificate for that name.
+    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", answer)
+    http = KeysHttp("https://idp.example.org", None)
     with pytest.raises(JwksError) as refused:
         await http.fetch()
+    await http.close()
     assert refused.value.check == "url_not_allowed"
 
 
@@ -209,12 +206,12 @@ async def test_an_issuer_elsewhere_cannot_send_us_to_this_machine():
         (Page(b"", 404), "http_status"),
         (Page(b"", 302, {"location": "/elsewhere"}), "http_status"),
         (Page(b"{"), "malformed"),
-        (Page(b'{"keys": [' + b" " * LARGEST + b"]}"), "too_large"),
-        (Page(gzip.compress(b" " * LARGEST + b'{"keys": []}'), headers={"content-encoding": "gzip"}), "malformed"),
+        (Page(b'{"keys": [' + b" " * MAX_BYTES + b"]}"), "too_large"),
+        (Page(gzip.compress(b" " * MAX_BYTES + b'{"keys": []}'), headers={"content-encoding": "gzip"}), "malformed"),
     ],
-    ids=["not_found", "redirect", "malformed", "too_large", "packed"],
+    ids=["not_found", "redirect", "malformed", "too_large", "compressed"],
 )
-async def test_an_odd_answer_is_no_set(issuer: ScriptedIssuer, page: Page, error: str):
+async def test_an_unacceptable_answer_is_refused(issuer: ScriptedIssuer, page: Page, error: str):
     issuer.publish(b"")
     issuer.pages |= {JWKS: page, "/elsewhere": Page(jwks(rsa_key("rsa-1")))}
     async with started(issuer.url) as keys:
@@ -223,23 +220,23 @@ async def test_an_odd_answer_is_no_set(issuer: ScriptedIssuer, page: Page, error
     assert "/elsewhere" not in issuer.asked
 
 
-async def test_plain_http_is_for_this_machine(caplog: pytest.LogCaptureFixture):
+async def test_plain_http_is_for_localhost_only(caplog: pytest.LogCaptureFixture):
     async with started("http://idp.example.org") as keys:
         assert keys.last_error == "url_not_allowed"
-    assert "keys of http://idp.example.org could not be got" in caplog.text
+    assert "keys of http://idp.example.org could not be fetched" in caplog.text
 
 
 async def test_a_start_does_not_wait_for_an_issuer_that_hangs(issuer: ScriptedIssuer, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sources, "START_PATIENCE", 0.01)
+    monkeypatch.setattr(sources, "START_TIMEOUT", 0.01)
     issuer.publish(jwks(rsa_key("rsa-1")))
     issuer.pages[JWKS].held = asyncio.Event()
     async with started(issuer.url) as keys:
-        assert (keys.trouble, keys.last_error) == ("keys_unavailable", "")  # it is still to be told
+        assert (keys.trouble, keys.last_error) == ("keys_unavailable", "")  # still unknown
         issuer.pages[JWKS].held.set()
-        await until(lambda: keys.find("rsa-1") is not None)
+        await eventually(lambda: keys.find("rsa-1") is not None)
 
 
-async def test_an_issuer_that_hangs_is_given_up(issuer: ScriptedIssuer, monkeypatch: pytest.MonkeyPatch):
+async def test_a_request_to_an_issuer_that_hangs_times_out(issuer: ScriptedIssuer, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("interceptors.auth.jwt.jwks_http.TIMEOUT", 0.05)
     issuer.publish(jwks(rsa_key("rsa-1")))
     issuer.pages[JWKS].held = asyncio.Event()
@@ -248,7 +245,7 @@ async def test_an_issuer_that_hangs_is_given_up(issuer: ScriptedIssuer, monkeypa
         issuer.pages[JWKS].held.set()
 
 
-async def test_an_issuer_that_is_always_about_to_finish_is_given_up(issuer: ScriptedIssuer, monkeypatch: pytest.MonkeyPatch):
+async def test_an_answer_that_never_ends_times_out(issuer: ScriptedIssuer, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("interceptors.auth.jwt.jwks_http.TIMEOUT", 0.2)
     issuer.publish(jwks(rsa_key("rsa-1")))
     issuer.pages[JWKS].dripping = True
@@ -259,52 +256,51 @@ async def test_an_issuer_that_is_always_about_to_finish_is_given_up(issuer: Scri
 # ---- how often, and for how long
 
 
-async def test_keys_are_fetched_again_and_again(issuer: ScriptedIssuer):
+async def test_keys_are_fetched_periodically_until_closed(issuer: ScriptedIssuer):
     issuer.publish(jwks(rsa_key("rsa-1")))
     keys = UrlKeys(issuer.url, refresh=0.01, stale=600.0)
     await keys.start()
     try:
         issuer.publish(jwks(ec_key("ec-2")))
-        await until(lambda: keys.find("ec-2") is not None)
+        await eventually(lambda: keys.find("ec-2") is not None)
         assert keys.find("rsa-1") is None
         issuer.publish(b"nonsense")
-        await until(lambda: keys.last_error == "malformed")
+        await eventually(lambda: keys.last_error == "malformed")
         assert keys.find("ec-2") is not None
         issuer.publish(b'{"keys": []}')  # an issuer may withdraw all of its keys
-        await until(lambda: keys.last_error == "")
+        await eventually(lambda: keys.last_error == "")
         assert keys.find("ec-2") is None
         assert keys.trouble == ""
     finally:
         await keys.close()
     await keys.close()
-    asked = issuer.asked[JWKS]
-    await keys.seek()
-    assert keys._keeping is not None
-    assert keys._keeping.done()
+    asked, tasks = issuer.asked[JWKS], asyncio.all_tasks()
+    await keys.refresh()
+    assert asyncio.all_tasks() <= tasks  # nothing of it is left running, and no request was made
     assert issuer.asked[JWKS] == asked
 
 
-async def test_keys_grow_old_while_their_issuer_is_away(issuer: ScriptedIssuer):
+async def test_keys_become_stale_while_their_issuer_is_unavailable(issuer: ScriptedIssuer):
     clock = Clock()
     issuer.publish(jwks(rsa_key("rsa-1")))
     async with started(issuer.url, clock=clock) as keys:
         clock.now = 600.0
         await issuer.stop()
-        await keys.seek()
+        await keys.refresh()
         assert (keys.trouble, keys.last_error, keys.age_seconds) == ("", "unreachable", 600.0)
         clock.now = 600.1
         assert keys.trouble == "keys_stale"
 
 
-async def test_keys_are_as_old_as_the_question(issuer: ScriptedIssuer):
-    """Not as the answer, which may have been on its way for seconds: what the issuer withdrew meanwhile is not in it."""
+async def test_the_age_of_keys_counts_from_the_request(issuer: ScriptedIssuer):
+    """Not from the answer, which may arrive seconds later and still contain keys that were withdrawn meanwhile."""
     clock = Clock()
     issuer.publish(jwks(rsa_key("rsa-1")))
     async with started(issuer.url, clock=clock) as keys:
         clock.now = 100.0
         issuer.pages[JWKS].held = asyncio.Event()
         issuer.coming.clear()
-        asking = asyncio.create_task(keys.seek())
+        asking = asyncio.create_task(keys.refresh())
         await issuer.coming.wait()
         clock.now = 104.0
         issuer.pages[JWKS].held.set()
@@ -312,105 +308,104 @@ async def test_keys_are_as_old_as_the_question(issuer: ScriptedIssuer):
         assert keys.age_seconds == 4.0
 
 
-async def test_an_issuer_that_was_away_is_asked_again_soon(issuer: ScriptedIssuer, monkeypatch: pytest.MonkeyPatch):
+async def test_a_failed_request_is_retried_soon(issuer: ScriptedIssuer, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sources, "_FIRST_PAUSE", 0.001)
     async with started(issuer.url) as keys:
         assert keys.last_error == "http_status"
         issuer.publish(jwks(rsa_key("rsa-1")))
-        await until(lambda: keys.find("rsa-1") is not None)
+        await eventually(lambda: keys.find("rsa-1") is not None)
 
 
-async def test_many_callers_with_unknown_keys_are_one_request_a_cooldown(issuer: ScriptedIssuer):
+async def test_many_unknown_kids_cause_one_request_per_cooldown(issuer: ScriptedIssuer):
     clock = Clock()
     issuer.publish(jwks(rsa_key("rsa-1")))
     async with started(issuer.url, clock=clock) as keys:
         assert issuer.asked[JWKS] == 1
-        await asyncio.gather(*(keys.seek() for _ in range(50)))
+        await asyncio.gather(*(keys.refresh() for _ in range(50)))
         assert issuer.asked[JWKS] == 2
         clock.now = 9.9
-        await asyncio.gather(*(keys.seek() for _ in range(50)))
+        await asyncio.gather(*(keys.refresh() for _ in range(50)))
         assert issuer.asked[JWKS] == 2
         clock.now = 10.0
         issuer.publish(jwks(rsa_key("rsa-1"), ec_key("ec-2")))
-        await asyncio.gather(*(keys.seek() for _ in range(50)))
+        await asyncio.gather(*(keys.refresh() for _ in range(50)))
         assert issuer.asked[JWKS] == 3
         assert keys.find("ec-2") is not None
 
 
-async def test_a_failed_request_is_a_request_as_well(issuer: ScriptedIssuer):
+async def test_a_failed_request_starts_the_cooldown_too(issuer: ScriptedIssuer):
     async with started(issuer.url) as keys:
         for _ in range(20):
-            await keys.seek()
+            await keys.refresh()
     assert issuer.asked[METADATA] == 2
 
 
-async def test_a_caller_that_leaves_does_not_take_the_request_along(issuer: ScriptedIssuer):
+async def test_a_cancelled_caller_does_not_cancel_the_request(issuer: ScriptedIssuer):
     issuer.publish(jwks(rsa_key("rsa-1")))
     async with started(issuer.url) as keys:
         issuer.publish(jwks(ec_key("ec-2")))
         issuer.pages[JWKS].held = asyncio.Event()
         issuer.coming.clear()
-        leaving, staying = asyncio.create_task(keys.seek()), asyncio.create_task(keys.seek())
+        cancelled, waiting = asyncio.create_task(keys.refresh()), asyncio.create_task(keys.refresh())
         await issuer.coming.wait()
-        leaving.cancel()
-        await asyncio.wait({leaving})
+        cancelled.cancel()
+        await asyncio.wait({cancelled})
         issuer.pages[JWKS].held.set()
-        async with asyncio.timeout(WAIT_TIMEOUT):
-            await staying
-        assert leaving.cancelled()
+        await asyncio.wait_for(waiting, 30.0)
+        assert cancelled.cancelled()
         assert keys.find("ec-2") is not None
 
 
-async def test_a_key_that_is_ignored_is_said_once(issuer: ScriptedIssuer, caplog: pytest.LogCaptureFixture):
+async def test_an_ignored_key_is_logged_once(issuer: ScriptedIssuer, caplog: pytest.LogCaptureFixture):
     issuer.publish(jwks(rsa_key("rsa-weak", 1024), rsa_key("rsa-1")))
     clock = Clock()
     async with started(issuer.url, clock=clock) as keys:
         clock.now = 20.0
-        await keys.seek()
+        await keys.refresh()
     said = [record.getMessage() for record in caplog.records if record.name == "interceptors.auth.jwks"]
-    assert said == [f"keys of {issuer.url}: key 'rsa-weak': it has 1024 bits; at least 2048 are needed; it is ignored"]
+    assert said == [f"keys of {issuer.url}: ignoring key 'rsa-weak': it has 1024 bits; at least 2048 are needed"]
 
 
-async def test_a_set_without_a_usable_key_is_said_once(issuer: ScriptedIssuer, caplog: pytest.LogCaptureFixture):
+async def test_a_set_without_a_usable_key_is_logged_once(issuer: ScriptedIssuer, caplog: pytest.LogCaptureFixture):
     clock = Clock()
     issuer.publish(b'{"keys": []}')
     async with started(issuer.url, clock=clock) as keys:
         clock.now = 20.0
-        await keys.seek()
+        await keys.refresh()
     said = [record.getMessage() for record in caplog.records if record.name == "interceptors.auth.jwks"]
-    assert said == [f"keys of {issuer.url}: none of the set can be used: its tokens are refused"]
+    assert said == [f"keys of {issuer.url}: none is usable, all tokens of the issuer are refused"]
 
 
-async def test_an_outage_is_said_when_it_begins_and_when_it_ends(issuer: ScriptedIssuer, caplog: pytest.LogCaptureFixture):
+async def test_the_begin_and_the_end_of_an_outage_are_logged_once(issuer: ScriptedIssuer, caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.INFO, "interceptors.auth.jwks")
     clock = Clock()
     async with started(issuer.url, clock=clock) as keys:
         for clock.now in (20.0, 40.0):
-            await keys.seek()
+            await keys.refresh()
         issuer.publish(jwks(rsa_key("rsa-1")))
         clock.now = 60.0
-        await keys.seek()
+        await keys.refresh()
     levels = [record.levelname for record in caplog.records if record.name == "interceptors.auth.jwks"]
     assert levels == ["WARNING", "INFO"]
 
 
-async def test_a_bug_does_not_end_the_fetching(issuer: ScriptedIssuer, monkeypatch: pytest.MonkeyPatch):
+async def test_a_bug_does_not_stop_the_fetching(issuer: ScriptedIssuer, monkeypatch: pytest.MonkeyPatch):
     async def broken(self) -> bytes:
         raise RuntimeError("a bug")
 
     clock = Clock()
     issuer.publish(jwks(rsa_key("rsa-1")))
     with monkeypatch.context() as patched:
-        patched.setattr(sources.KeysHttp, "fetch", broken)
+        patched.setattr(KeysHttp, "fetch", broken)
         keys = UrlKeys(issuer.url, refresh=3600.0, stale=600.0, clock=clock)
         await keys.start()
         assert (keys.last_error, keys.trouble) == ("unexpected", "keys_unavailable")
-    await keys.seek()
+    await keys.refresh()
     assert (keys.last_error, keys.trouble) == ("", "")
     await keys.close()
 
 
-def test_pauses_grow_while_attempts_fail_and_are_spread():
+def test_pauses_grow_while_attempts_fail_and_are_random():
     assert all(0.5 <= pause(1, 300.0) <= 1.0 for _ in range(100))
     assert all(2.0 <= pause(3, 300.0) <= 4.0 for _ in range(100))
     assert all(15.0 <= pause(10_000, 300.0) <= 30.0 for _ in range(100))
@@ -430,21 +425,21 @@ async def test_a_file_is_read_again_when_it_changes(tmp_path: Path):
     try:
         assert keys.find("rsa-1") is not None
         path.write_bytes(b"nonsense")
-        await until(lambda: keys.last_error == "malformed")
+        await eventually(lambda: keys.last_error == "malformed")
         assert keys.find("rsa-1") is not None
         path.unlink()
-        await until(lambda: keys.last_error == "unreadable")
-        await keys.seek()
+        await eventually(lambda: keys.last_error == "unreadable")
+        await keys.refresh()
         assert keys.find("rsa-1") is not None
         path.write_bytes(jwks(ec_key("ec-2")))
-        await until(lambda: keys.find("ec-2") is not None)
+        await eventually(lambda: keys.find("ec-2") is not None)
         assert (keys.find("rsa-1"), keys.last_error, keys.trouble) == (None, "", "")
         assert keys.age_seconds is not None
     finally:
         await keys.close()
 
 
-async def test_keys_of_a_file_do_not_grow_old(tmp_path: Path):
+async def test_keys_of_a_file_do_not_become_stale(tmp_path: Path):
     path, clock = tmp_path / "jwks.json", Clock()
     path.write_bytes(jwks(rsa_key("rsa-1")))
     keys = FileKeys(path, 60.0, clock=clock)
@@ -459,13 +454,13 @@ async def test_keys_of_a_file_do_not_grow_old(tmp_path: Path):
     ("content", "check", "words"),
     [
         (None, "unreadable", "No such file"),
-        (b"nonsense", "malformed", "no JWK set"),
-        (jwks(rsa_key("a", 1024)), "malformed", "no key that can be used"),
-        (b" " * (LARGEST + 1), "too_large", "more than"),
+        (b"nonsense", "malformed", "not a JWK set"),
+        (jwks(rsa_key("a", 1024)), "malformed", "no usable key"),
+        (b" " * (MAX_BYTES + 1), "too_large", "more than"),
     ],
-    ids=["missing", "nonsense", "useless", "too_large"],
+    ids=["missing", "nonsense", "unusable", "too_large"],
 )
-async def test_a_server_does_not_start_with_a_file_without_keys(tmp_path: Path, content: bytes | None, check: str, words: str):
+async def test_a_file_without_usable_keys_fails_the_start(tmp_path: Path, content: bytes | None, check: str, words: str):
     path = tmp_path / "jwks.json"
     if content is not None:
         path.write_bytes(content)

@@ -1,1 +1,1 @@
-"""One file a change of the schema."""
+"""One file per change of the schema."""

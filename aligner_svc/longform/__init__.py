@@ -1,1 +1,0 @@
-"""Recordings longer than an engine takes at once."""

@@ -1,4 +1,4 @@
-"""One line for every call: who asked for what, how it ended, and where its time went."""
+"""One log line for each call: principal, method, outcome, and how long each stage took."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -34,24 +35,24 @@ LEVELS = {
     ),
     **dict.fromkeys((_Code.UNKNOWN, _Code.UNIMPLEMENTED, _Code.INTERNAL, _Code.DATA_LOSS), logging.ERROR),
 }
-"""As go-grpc-middleware has them (logging.DefaultServerCodeToLevel)."""
+"""As in go-grpc-middleware (logging.DefaultServerCodeToLevel)."""
 
 
 class AccessLog(CallInterceptor):
-    """Stands outside of every guard, so that refused calls have their line too, and inside the recovery and the request id.
+    """Placed outside every guard, so that refused calls are logged too, and inside the recovery and the request id.
 
-    The message is always "call"; the fields are attributes of the log record (`extra`). Of what a request holds there is
-    its size in them and nothing else.
+    The message is always "call"; the fields are attributes of the log record (`extra`). Of a request's content they have
+    only the size.
     """
 
     def __init__(self, *, quiet: Collection[str] = (), now: Callable[[], float] = time.perf_counter) -> None:
-        """`quiet`: methods whose lines are at DEBUG, unless they are errors."""
+        """`quiet`: methods logged at DEBUG, except for errors."""
         self._quiet = frozenset(quiet)
         self._now = now
 
     @asynccontextmanager
     async def around(self, method: str, context: Context) -> AsyncIterator[None]:
-        # Now: a stream that was abandoned is closed by the event loop, outside of the call's own context.
+        # Read now: an abandoned stream is closed by the event loop, outside the context of the call.
         call, span = current_call() or Call(method, context.peer()), current_span()
         began, left = self._now(), context.time_remaining()
         error: BaseException | None = None
@@ -64,33 +65,28 @@ class AccessLog(CallInterceptor):
             seconds = self._now() - began
             try:
                 code = final_code(context, error, left)
-                level = self._level(method, code)
+                level = LEVELS.get(code, logging.ERROR)
+                if method in self._quiet and level < logging.ERROR:
+                    level = logging.DEBUG
                 if log.isEnabledFor(level):
                     fields = _fields(call, code, seconds)
                     fields["reason"] = reported_reason(context, error, code)
                     fields["deadline_ms"] = None if left is None else _ms(left)
                     fields["trace_id"] = span.trace if span is not None else ""
-                    _soon(level, {name: value for name, value in fields.items() if value not in (None, "")})
-            except Exception:  # a call that went well must not fail for its line
-                log.exception("the line of a call is lost")
-
-    def _level(self, method: str, code: grpc.StatusCode) -> int:
-        level = LEVELS.get(code, logging.ERROR)
-        return logging.DEBUG if method in self._quiet and level < logging.ERROR else level
+                    _write_soon(level, {name: value for name, value in fields.items() if value not in (None, "")})
+            except Exception:  # a successful call must not fail because of its log line
+                log.exception("could not log a call")
 
 
-def _soon(level: int, fields: dict[str, Any]) -> None:
-    """Once the answer is on its way, for which it would wait otherwise: the event loop's next turn, in the call's context."""
+def _write_soon(level: int, fields: dict[str, Any]) -> None:
+    """Write the line in the event loop's next turn, in the call's context, so that the answer does not wait for it."""
+    write = partial(log.log, level, "call", extra=fields)
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:  # an abandoned stream that is closed after the loop
-        _line(level, fields)
+        write()
     else:
-        loop.call_soon(_line, level, fields)
-
-
-def _line(level: int, fields: dict[str, Any]) -> None:
-    log.log(level, "call", extra=fields)
+        loop.call_soon(write)
 
 
 def _fields(call: Call, code: grpc.StatusCode, seconds: float) -> dict[str, Any]:
@@ -98,9 +94,9 @@ def _fields(call: Call, code: grpc.StatusCode, seconds: float) -> dict[str, Any]
     audio = None
     for stage in call.stages:
         stages[stage.name] = stages.get(stage.name, 0.0) + stage.seconds
-        told = stage.attributes.get("audio_seconds")
-        if isinstance(told, (int, float)):
-            audio = max(audio or 0.0, float(told))
+        reported = stage.attributes.get("audio_seconds")
+        if isinstance(reported, (int, float)):
+            audio = max(audio or 0.0, float(reported))
     return {
         "method": call.method,
         "code": code.name,
@@ -112,7 +108,7 @@ def _fields(call: Call, code: grpc.StatusCode, seconds: float) -> dict[str, Any]
         "peer": call.peer,
         "user_agent": call.user_agent,
         "request_id": call.request_id,
-        # A flood of refusals must not use up what the lines of calls that were served may take.
+        # Limits the rate per code, so that a flood of refusals does not suppress the lines of served calls.
         "limit_by": code.name,
     }
 

@@ -1,4 +1,4 @@
-"""Headers over the limits end a call before anything reads them."""
+"""Refuses calls with too many or too large headers, before any other guard reads them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from interceptors.handlers.base import CallInterceptor
 
 
 class HeaderLimits(CallInterceptor):
-    """Bounds on the number of metadata entries and on their bytes, names included."""
+    """Limits the number of metadata entries and their bytes, names included."""
 
     def __init__(self, max_entries: int, max_bytes: int) -> None:
         self._max_entries = max_entries

@@ -1,7 +1,7 @@
-"""How many calls, how they ended and how long they took, under the names that go-grpc-middleware gave them.
+"""Counts calls, their outcomes and durations, under the metric names of go-grpc-middleware.
 
-It stands far out and sees how every call ends, those too that a guard refuses. What it cannot see from there, the messages, its
-other half counts: see interceptors.handlers.message_counter.
+Placed outside the guards, so that refused calls are counted too. The messages, which cannot be counted there, are counted
+by interceptors.handlers.message_counter.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from interceptors.handlers.message_counter import MessageCounter, Tally
 log = logging.getLogger(__name__)
 
 UNKNOWN: Final = "unknown"
-"""Service and method of calls to what nobody serves: they may name what they like, and each name would be a series."""
+"""Service and method of calls to methods that are not served: clients choose those names, and each would be a series."""
 
 HANDLING_BUCKETS: Final = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5),
     *(5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0),
 )
-"""Seconds. A refusal takes 1 ms and a clip of 4 s 70 ms, so that is where they are close; recordings of hours take minutes."""
+"""Seconds. Finest where most calls are: a refusal takes 1 ms and a clip of 4 s 70 ms; recordings of hours take minutes."""
 
 CODES: Final[Mapping[grpc.StatusCode, str]] = {
     code: "".join(word.capitalize() for word in code.name.split("_")) for code in grpc.StatusCode
 } | {grpc.StatusCode.OK: "OK", grpc.StatusCode.CANCELLED: "Canceled"}
-"""As Go spells them, and with it the dashboards and alerts that people have for these names."""
+"""As spelled in Go, and so in existing dashboards and alerts for these metrics."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """One call that is over."""
+class CompletedCall:
+    """One call that has ended."""
 
     method: str
     """"/package.Service/Method" as served; UNKNOWN for all others."""
@@ -50,16 +50,16 @@ class Ended:
     call: Call | None
     error: BaseException | None
     trace_id: str
-    """"" where the call is not traced, or its trace is not kept."""
+    """Empty if the call is not traced, or its trace is not kept."""
 
 
 class RpcMetrics(CallInterceptor):
-    """Counts calls; `messages` is the other half of it.
+    """Counts calls; `messages` counts their messages.
 
-    `methods`: those that are served, with their grpc_type (see `method_types`); each has its series from the start, so that the
-    first failure is an increase and not a series that appears.
-    `trace_id`: of the call that this task serves, "" without one; the exemplar of its duration. `ended` is told of every
-    call; what it raises is logged and concerns nobody. `clock` counts seconds from anywhere.
+    `methods`: the served methods and their grpc_type (see `method_types`); each has its series from the start, so that the
+    first failure is an increase and not a new series. `trace_id`: of the current call, "" without one; the exemplar of its
+    duration. `on_end` is called for every call; its exceptions are logged and do not affect the call. `clock`: monotonic,
+    seconds.
     """
 
     def __init__(
@@ -68,23 +68,23 @@ class RpcMetrics(CallInterceptor):
         methods: Mapping[str, str],
         *,
         trace_id: Callable[[], str] = lambda: "",
-        ended: Callable[[Ended], None] | None = None,
+        on_end: Callable[[CompletedCall], None] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         series = _Series(registry)
         self._unknown = series.of(UNKNOWN, "unary")
-        self._counted = {method: series.of(method, kind) for method, kind in methods.items()}
+        self._methods = {method: series.of(method, kind) for method, kind in methods.items()}
         self.messages: Wrapping = MessageCounter(self._tallies)
-        """To stand innermost, behind interceptors.requests."""
+        """To be placed innermost, behind interceptors.handlers.requests."""
         self.trace_id = trace_id
-        self.ended = ended
+        self.on_end = on_end
         self.clock = clock
 
     def around(self, method: str, context: Context) -> AbstractAsyncContextManager[None]:
-        return _Watched(self, self._find(method), context)
+        return _CallTimer(self, self._find(method), context)
 
     def _find(self, method: str) -> _Counted:
-        return self._counted.get(method, self._unknown)
+        return self._methods.get(method, self._unknown)
 
     def _tallies(self, method: str) -> tuple[Tally, Tally]:
         counted = self._find(method)
@@ -122,7 +122,7 @@ class _Series:
 
 @dataclass(frozen=True, slots=True)
 class _Counted:
-    """The series of one method, found once: looking one up by its labels costs more than counting."""
+    """The series of one method, looked up once: a lookup by labels costs more than counting."""
 
     method: str
     started: Counter
@@ -132,8 +132,8 @@ class _Counted:
     seconds: Histogram
 
 
-class _Watched(AbstractAsyncContextManager[None]):
-    """One call. A class and not a generator: a third of the cost."""
+class _CallTimer(AbstractAsyncContextManager[None]):
+    """One call. A class, since a generator costs three times as much."""
 
     __slots__ = ("_allowed", "_began", "_call", "_context", "_counted", "_metrics", "_trace_id")
 
@@ -143,7 +143,7 @@ class _Watched(AbstractAsyncContextManager[None]):
         self._context = context
 
     async def __aenter__(self) -> None:
-        # Taken now: a stream that was abandoned is closed by the event loop, outside of the call's own context.
+        # Read now: an abandoned stream is closed by the event loop, outside the context of the call.
         self._call = current_call()
         self._trace_id = self._metrics.trace_id()
         self._allowed = self._context.time_remaining()
@@ -156,8 +156,8 @@ class _Watched(AbstractAsyncContextManager[None]):
         code = final_code(self._context, error, self._allowed)
         counted.handled[code].inc()
         counted.seconds.observe(seconds, {"trace_id": trace_id} if trace_id else None)
-        if metrics.ended is not None:
+        if metrics.on_end is not None:
             try:
-                metrics.ended(Ended(counted.method, code, seconds, self._call, error, trace_id))
-            except Exception:  # counting is not worth a call
-                log.exception("what is counted at the end of a call")
+                metrics.on_end(CompletedCall(counted.method, code, seconds, self._call, error, trace_id))
+            except Exception:  # a call must not fail because of its metrics
+                log.exception("could not count the end of a call")

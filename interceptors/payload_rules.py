@@ -1,4 +1,4 @@
-"""A message that breaks the rules of its own type is refused before anybody acts on it."""
+"""Refuses messages that break the rules of their type, before they reach the servicer."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ import grpc
 from interceptors.calls.refusal import BrokenRule, CallRefusedError
 
 _MAX_BROKEN = 16
-"""Violations sent in one refusal: a message may break one rule a thousand times."""
-
+"""Violations reported in one refusal: a message may break one rule a thousand times."""
 
 Validate = Callable[[Any], Sequence[BrokenRule]]
-"""The rules that a parsed message breaks, the gravest first; none for a type that has no rules. Must not block."""
+"""Returns the rules that a parsed message breaks, the most important first; none for a type without rules. Must not block."""
 
 
 class PayloadRules:
-    """Refuses what `validate` finds fault with: every unary request, every message of a stream."""
+    """Applies `validate` to every unary request and every message of a stream."""
 
     def __init__(self, validate: Validate) -> None:
         self._validate = validate
 
     def check(self, message: Any) -> None:
-        """Raises RefusedError(INVALID_ARGUMENT): the reason of the first rule broken, and BadRequest with them all."""
+        """Raises CallRefusedError(INVALID_ARGUMENT) with the reason of the first broken rule, and BadRequest with all of them."""
         broken = self._validate(message)
         if broken:
             first = broken[0]

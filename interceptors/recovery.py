@@ -30,7 +30,7 @@ class Recovery(CallInterceptor):
     async def around(self, method: str, context: Context) -> AsyncIterator[None]:
         try:
             yield
-        except (aio.AbortError, aio.BaseError):  # the status is set already
+        except (aio.AbortError, aio.BaseError):  # the status is already set
             raise
         except CallRefusedError as refused:
             await abort(context, refused.status(self._domain), refused.metadata)

@@ -1,4 +1,4 @@
-"""Every call has an id that caller, logs and support can name: the caller's own, or one made here."""
+"""Gives every call an id that client, logs and support can refer to: the client's own, or a new one."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from interceptors.handlers.base import CallInterceptor
 
 HEADER = "x-request-id"
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-"""Short and harmless in a log line; anything else is replaced, not cleaned: a half id misleads."""
+"""Short and harmless in a log line. Anything else is replaced and not cleaned, since a changed id would mislead."""
 _MAX_USER_AGENT = 200
 
 
 class RequestId(CallInterceptor):
-    """Begins the Call (see interceptors.calls.call) and returns its id in the trailing metadata, whatever the outcome."""
+    """Creates the Call (see interceptors.calls.call) and returns its id in the trailing metadata, whatever the outcome."""
 
     @asynccontextmanager
     async def around(self, method: str, context: Context) -> AsyncIterator[None]:
@@ -31,7 +31,7 @@ class RequestId(CallInterceptor):
 
 
 def printable(value: str | bytes) -> str:
-    """A header as it may stand in a log line: its printable ASCII, 200 characters at most."""
+    """A header value that is safe in a log line: its printable ASCII, at most 200 characters."""
     text = value[:_MAX_USER_AGENT] if isinstance(value, str) else ""
     if text.isascii() and text.isprintable():
         return text

@@ -16,11 +16,11 @@ from av.stream import Discard
 
 from aligner_svc.audio.mixdown import Mixdown
 from aligner_svc.audio.mpeg import skip_id3
-from aligner_svc.audio.refused import UndecodableError, check_shape
-from aligner_svc.audio.source import AudioSource, Unwatched, Watch
+from aligner_svc.audio.source import AudioSource, Watch
+from aligner_svc.audio.undecodable import UndecodableError, check_shape
 from aligner_svc.audio.wave import read_wave_header
 
-# What speech comes in. libav has two hundred more decoders, most of them for games of the nineties and seldom looked at.
+# The codecs of speech. libav has two hundred more, most of them for games of the nineties and rarely reviewed.
 # fmt: off
 _CODECS: Final = frozenset({
     "pcm_alaw", "pcm_mulaw", "pcm_s8", "pcm_u8", "pcm_s16be", "pcm_s16le", "pcm_s24be", "pcm_s24le", "pcm_s32be", "pcm_s32le",
@@ -30,35 +30,35 @@ _CODECS: Final = frozenset({
 })
 # fmt: on
 
-# Demuxers whose durations come from a header; the others estimate it from the bit rate.
+# Demuxers whose durations come from a header; the others estimate them from the bit rate.
 _DECLARES: Final = frozenset({"aiff", "au", "caf", "flac", "matroska", "mov", "w64", "wv"})
 
-# Containers that may hold a pause as a jump of their time stamps; in the others a jump is a loss.
+# Containers that store a pause as a jump in the time stamps; in the others a jump means lost audio.
 _MAY_PAUSE: Final = frozenset({"asf", "matroska", "mov"})
 
 _OVERSHOOT: Final = 2.0
-"""Peak that a lossy codec makes of full-scale audio, at most; a broken frame makes 1000, which must not silence the rest."""
+"""Highest peak a lossy codec makes of full-scale audio; a broken frame makes 1000, which must not silence the rest."""
 
 _SLACK: Final = 0.1
-"""Seconds a file may be shorter than its header says: encoder padding and rounding stay below."""
+"""Seconds a file may be shorter than its header says: encoder padding and rounding are less."""
 
 _MAX_GAP: Final = 600.0
-"""Seconds that time stamps may skip; beyond that the stamp is what is broken, not the audio."""
+"""Seconds that time stamps may skip; beyond that the time stamp is broken, not the audio."""
 
 _JITTER: Final = 0.1
-"""Seconds a time stamp may be off before it counts as a gap: live recordings in ASF and WebM wobble by less."""
+"""Seconds a time stamp may be off before it counts as a gap: live recordings in ASF and WebM jitter by less."""
 
 _MAX_STREAMS: Final = 32
-"""Of any kind; a film with sound and subtitles in twenty languages has more, a recording of speech has one."""
+"""Streams of any kind; a film with subtitles in twenty languages has more, a recording of speech has one."""
 
 _MAX_METADATA: Final = 1 << 20
-"""Characters of tags in all; pictures are not among them."""
+"""Characters of tags in all, pictures not included."""
 
 _STEPS_PER_SECOND: Final = 1000
-"""Packets, and frames, per second of the longest audio; Opus has 400 at most."""
+"""Packets, and frames, per second of `max_seconds`; Opus has at most 400."""
 
-_TELL_EVERY: Final = 32
-"""Packets and frames between two signs of progress, which cost system calls."""
+_PROGRESS_INTERVAL: Final = 32
+"""Packets and frames between two reports of progress, which cost system calls."""
 
 _MAX_IDLE: Final = 100_000
 """Packets and empty frames in a row without a sample: half an hour of broken AAC, and a second of processor time."""
@@ -66,42 +66,42 @@ _MAX_IDLE: Final = 100_000
 
 @dataclass
 class Found:
-    """What went wrong, without being fatal."""
+    """Defects that are not fatal."""
 
     damaged: bool = False
     truncated: bool = False
 
 
 _PROBING: Final = {"wav": {"probesize": "32768", "max_size": "65536"}}
-"""The header of a WAV says all there is to know, and the default packets are a few ms long: 3 s took 8 ms, not 4."""
+"""A WAV's header needs little probing, and its default packets are a few ms long: 3 s of audio took 8 ms instead of 4."""
 
 
 def decode_container(
     data: memoryview, demuxer: str, max_seconds: float, watch: Watch | None = None
 ) -> tuple[npt.NDArray[np.int16], Found]:
-    """The first audio stream as int16 of shape [n], 16 kHz mono. ID3 tags in front of it are not looked at.
+    """The first audio stream as int16 of shape [n], 16 kHz mono. ID3 tags in front of it are skipped.
 
-    Raises RefusedError: AUDIO_UNREADABLE, AUDIO_NO_STREAM, AUDIO_EMPTY, AUDIO_METADATA_TOO_LARGE, AUDIO_TOO_MANY_PACKETS,
+    Raises UndecodableError: AUDIO_UNREADABLE, AUDIO_NO_STREAM, AUDIO_EMPTY, AUDIO_METADATA_TOO_LARGE, AUDIO_TOO_MANY_PACKETS,
     AUDIO_TOO_MANY_STREAMS, CODEC_UNSUPPORTED, and those of `Mixdown`.
     """
     wave = read_wave_header(data) if demuxer == "wav" else None
     if wave:
         check_shape(wave.channels, wave.rate)
-    # The first thing to take memory, so that what is set aside for it is not there for a header to ask for.
+    # Allocated first, so that a header cannot claim the memory that is reserved for it.
     mixdown = Mixdown(max_seconds)
-    source = AudioSource(data[skip_id3(data) :], watch or Unwatched())
+    source = AudioSource(data[skip_id3(data) :], watch or Watch())
     try:
         container = av.open(
             source,
             "r",
             format=demuxer,
-            # codec_whitelist keeps probing from opening video decoders for a film's pictures; format_whitelist a demuxer from
-            # handing over to another one; protocol_whitelist and io_open keep all of them to the bytes at hand.
+            # codec_whitelist keeps probing from opening a film's video decoders, format_whitelist a demuxer from handing
+            # over to another one, protocol_whitelist and io_open all of them from opening anything else.
             container_options={
                 "codec_whitelist": ",".join(sorted(_CODECS)),
                 "format_whitelist": demuxer,
                 "protocol_whitelist": "none",
-                "max_streams": str(2 * _MAX_STREAMS),  # beyond _MAX_STREAMS there is a reason to give
+                "max_streams": str(2 * _MAX_STREAMS),  # so that the refusal below can give the number
                 **_PROBING.get(demuxer, {}),
             },
             metadata_errors="ignore",
@@ -113,7 +113,8 @@ def decode_container(
         source.check()
         if len(container.streams) > _MAX_STREAMS:
             raise UndecodableError("AUDIO_TOO_MANY_STREAMS", len(container.streams))
-        if _metadata_size(container) > _MAX_METADATA:
+        tags = [container.metadata, *(stream.metadata for stream in container.streams)]
+        if sum(len(key) + len(value) for table in tags for key, value in table.items()) > _MAX_METADATA:
             raise UndecodableError("AUDIO_METADATA_TOO_LARGE", _MAX_METADATA)
         if not container.streams.audio:
             raise UndecodableError("AUDIO_NO_STREAM" if len(container.streams) else "AUDIO_EMPTY")
@@ -130,7 +131,7 @@ def decode_container(
 
 @dataclass
 class _Reader:
-    """One pass over one stream: packets to frames to the mixdown, with an eye on the clock."""
+    """One pass over one stream: packets to frames to the mixdown, within limits of work."""
 
     container: av.container.InputContainer
     demuxer: str
@@ -142,22 +143,22 @@ class _Reader:
 
     def __post_init__(self) -> None:
         self._stream = self.container.streams.audio[0]
-        # Some streams have no decoder at all, and then no context.
+        # None for streams without any decoder.
         self._context = getattr(self._stream, "codec_context", None)
-        self._anchor: float | None = None  # time stamp of the audio's beginning (s)
-        self._failed = False  # the packet before this one could not be decoded
+        self._anchor: float | None = None  # time stamp of the start of the audio (s)
+        self._failed = False  # the previous packet could not be decoded
         self._packed = av.AudioResampler(format="flt")
         self.codec = self._context.codec.name if self._context else ""
         for other in self.container.streams:
             if other is not self._stream:
-                other.discard = Discard.all  # a film's pictures are skipped, not read and thrown away
+                other.discard = Discard.all  # a film's pictures are skipped without being read
         self._steps = 0
         self._idle = 0
         self.mixdown.max_peak = math.inf if self.codec.startswith("pcm_f") else _OVERSHOOT
 
     @property
     def declared_seconds(self) -> float:
-        """How long the file says it is; 0 if it does not say."""
+        """Duration in the header, 0 if there is none."""
         if self._stream.duration and self._stream.time_base:
             return float(self._stream.duration * self._stream.time_base)
         if self.container.duration and len(self.container.streams) == 1:
@@ -166,13 +167,13 @@ class _Reader:
 
     def read(self) -> npt.NDArray[np.int16]:
         assert self._context
-        self._context.thread_count = 1  # a child is one core's worth; more threads only add memory
+        self._context.thread_count = 1  # a child uses one core; more threads only add memory
         for packet in self._packets():
             self._step()
             try:
                 frames = packet.decode()
             except (av.error.FFmpegError, ValueError):
-                self.found.damaged |= self._failed  # the one before was not the last
+                self.found.damaged |= self._failed  # two in a row: not just a cut at the end
                 self._failed = True
                 continue
             for frame in frames:
@@ -181,14 +182,14 @@ class _Reader:
         self.source.check()
         self.source.rest()
         if self._failed:
-            self.found.truncated = True  # nothing decodable came after: a cut, rather than a hole
+            self.found.truncated = True  # nothing decodable came after: a cut rather than a hole
         return self.mixdown.finish()
 
     def _step(self) -> None:
-        """Count a packet or a frame. A file is as long as its samples, and may take endless work for none."""
+        """Count a packet or a frame: a file may take endless work without a single sample."""
         self._steps += 1
         self._idle += 1
-        if not self._steps % _TELL_EVERY:
+        if not self._steps % _PROGRESS_INTERVAL:
             self.source.progress()
         if self._idle > _MAX_IDLE:
             raise UndecodableError("AUDIO_UNREADABLE")
@@ -219,20 +220,20 @@ class _Reader:
             )
 
     def _to_packed(self, frame: av.AudioFrame) -> list[av.AudioFrame]:
-        """To interleaved float32, whatever it was.
+        """Convert to interleaved float32.
 
-        Not by `frame.to_ndarray`: in av 18.1.0 that reads past the frame's plane pointers for eight planar channels.
+        Not by `frame.to_ndarray`: in av 18.1.0 it reads past the frame's plane pointers for eight planar channels.
         """
         if frame.layout.nb_channels == 1 and frame.format.name == "fltp":
-            return [frame]  # one plane is interleaved already, and speech is mono as a rule
+            return [frame]  # a single plane is interleaved already, and speech is usually mono
         try:
             return self._packed.resample(frame)
-        except ValueError:  # rate, format or layout changed in the stream; a converter is for one of each
+        except ValueError:  # rate, format or layout changed in the stream: a converter takes one of each
             self._packed = av.AudioResampler(format="flt")
             return self._packed.resample(frame)
 
     def _close_gap(self, frame: av.AudioFrame) -> None:
-        """Put silence where time stamps say something is missing: lost packets, a paused recorder."""
+        """Insert silence where time stamps skip: lost packets, a paused recorder."""
         failed, self._failed = self._failed, False
         self.found.damaged |= failed
         at = frame.time
@@ -245,27 +246,21 @@ class _Reader:
             self.found.damaged = True
             self._anchor = at - self.seconds
         elif gap > (0.001 if failed else _JITTER):
-            self.found.damaged |= self.demuxer not in _MAY_PAUSE  # frames dropped without a word: a wrong checksum, no sync word
+            self.found.damaged |= self.demuxer not in _MAY_PAUSE  # frames dropped silently: a wrong checksum, no sync word
             self.mixdown.silence(gap)
             self.seconds += gap
-        elif gap < -_JITTER:  # the clock began anew, as in chained Ogg streams
+        elif gap < -_JITTER:  # time stamps restarted, as in chained Ogg streams
             self._anchor = at - self.seconds
 
 
 def _open_nothing(url: str, flags: int, options: dict[str, str]) -> NoReturn:
-    """Stands in for libav's file and network access."""
+    """Replace libav's file and network access."""
     del url, flags, options
-    raise PermissionError("this decoder opens nothing")
-
-
-def _metadata_size(container: av.container.InputContainer) -> int:
-    """Characters."""
-    tables = [container.metadata, *(stream.metadata for stream in container.streams)]
-    return sum(len(key) + len(value) for table in tables for key, value in table.items())
+    raise PermissionError("this decoder opens no files")
 
 
 def _declares(data: memoryview, demuxer: str) -> bool:
-    """Whether the duration libav tells was written by whoever made the file, rather than estimated by libav."""
+    """Whether libav's duration comes from the file's header, rather than from an estimate."""
     if demuxer == "mp3":
         start = skip_id3(data)
         head = bytes(data[start : start + 512])

@@ -1,4 +1,4 @@
-"""The decoder as the pipeline sees it: bytes of any kind in, a clip or a reason out, never on the event loop."""
+"""The pipeline's side of the decoder: bytes in, a clip or a reason out; decoding runs in child processes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from aligner_svc.audio.encoding import Encoding
-from aligner_svc.audio.refused import MAX_CHANNELS, MAX_RATE, MIN_RATE
 from aligner_svc.audio.sniff import ACCEPTED, check_headerless, sniff
+from aligner_svc.audio.undecodable import MAX_CHANNELS, MAX_RATE, MIN_RATE
 from aligner_svc.config.limits import MIB, DecodeSettings, Limits
 from aligner_svc.domain import SAMPLE_RATE, Clip
 from aligner_svc.domain import Warning as AudioWarning
@@ -30,34 +30,36 @@ from aligner_svc.workers import (
 )
 
 _WORKING_MEMORY: Final = 256 * MIB
-"""Bytes of address space a child has beyond one input and one output; one decode may take less of it (see decode_worker.py)."""
+"""Bytes of address space a child has beyond one input and one output; a decode may use less (see decode_worker.py)."""
 
-# The child's codes and what a caller is told. Codes that are not here do not pass.
+# The message for each of the child's codes; any other code becomes AUDIO_UNREADABLE.
 _MESSAGES: Final[dict[str, str]] = {
-    "AUDIO_EMPTY": "the audio holds no samples",
-    "AUDIO_METADATA_TOO_LARGE": "the file holds more than {value} characters of tags: send it without them",
-    "AUDIO_NO_STREAM": "the file holds no audio stream",
-    "AUDIO_NOT_FINITE": "the audio holds NaN or infinite samples",
-    "AUDIO_TOO_LONG": "the audio is longer than the {limit:g} seconds accepted here",
-    "AUDIO_TOO_MANY_PACKETS": "the audio is cut into more pieces than its length can explain",
-    "AUDIO_TOO_MANY_STREAMS": "the file holds {value} streams: send the audio alone",
-    "AUDIO_UNREADABLE": "the audio could not be decoded: it is broken, or not what its first bytes say",
+    "AUDIO_EMPTY": "the audio has no samples",
+    "AUDIO_METADATA_TOO_LARGE": "the file has more than {value} characters of tags: send it without them",
+    "AUDIO_NO_STREAM": "the file has no audio stream",
+    "AUDIO_NOT_FINITE": "the audio has NaN or infinite samples",
+    "AUDIO_TOO_LONG": "the audio is longer than the {limit:g} seconds that are accepted",
+    "AUDIO_TOO_MANY_PACKETS": "the audio has far more packets than its duration needs",
+    "AUDIO_TOO_MANY_STREAMS": "the file has {value} streams: send the audio alone",
+    "AUDIO_UNREADABLE": "the audio could not be decoded: it is damaged, or not in the format that its first bytes indicate",
     "CHANNELS_OUT_OF_RANGE": f"the audio has {{value}} channels; 1 to {MAX_CHANNELS} are accepted",
     "CODEC_UNSUPPORTED": f"the audio is in a codec that is not supported: send {ACCEPTED}",
     "SAMPLE_RATE_OUT_OF_RANGE": f"the audio has a sample rate of {{value}} Hz; {MIN_RATE} to {MAX_RATE} are accepted",
 }
 
-_TRUNCATED: Final = AudioWarning(
-    "AUDIO_TRUNCATED", "the audio ends before its header says, or in the middle of a frame; the rest is missing"
-)
-_DAMAGED: Final = AudioWarning(
-    "AUDIO_DAMAGED", "parts of the audio could not be decoded; words there may be wrong, and times after them off"
-)
+_WARNINGS: Final = {
+    "damaged": AudioWarning(
+        "AUDIO_DAMAGED", "parts of the audio could not be decoded; words there may be wrong, and times after them off"
+    ),
+    "truncated": AudioWarning(
+        "AUDIO_TRUNCATED", "the audio ends before its header says, or in the middle of a frame; the rest is missing"
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A clip and how it came about. `queued` and `busy` in seconds; `container` is the demuxer or the encoding, in lower case."""
+    """`container` is the demuxer or the encoding, in lower case; `queued` and `busy` in seconds, as in `Reply`."""
 
     clip: Clip
     warnings: tuple[AudioWarning, ...]
@@ -67,13 +69,13 @@ class Decoded:
 
 
 class Decoder:
-    """Decoder processes behind an asyncio front. `start` before, `close` after; both on the event loop that decodes."""
+    """A pool of decoder processes. Call `start` before and `close` after, on the event loop that decodes."""
 
     def __init__(self, settings: DecodeSettings, limits: Limits, sandbox: SandboxMode = "best-effort") -> None:
         self._timeout = settings.timeout
         self._seconds = limits.audio_seconds
         output = math.ceil(limits.audio_seconds * SAMPLE_RATE) * 2
-        # The input is mapped before the output, and the reply is sent from where it lies.
+        # The input stays mapped while the output is, which is sent without a copy.
         memory = max(limits.stream_audio_bytes, limits.unary_audio_bytes) + output + _WORKING_MEMORY
         self.pool = WorkerPool(
             "aligner_svc.audio.decode_worker",
@@ -82,10 +84,10 @@ class Decoder:
             name="decoder",
             max_reply=output,
         )
-        """The processes; its `waiting`, `restarts` and `size` are for metrics."""
+        """Its `waiting`, `restarts` and `size` are for metrics."""
 
     async def start(self) -> None:
-        """Start the processes and log what they are held by. Raises WorkerDiedError if they do not come up."""
+        """Start the processes and log their sandbox. Raises WorkerDiedError if one does not start."""
         await self.pool.start()
         log_sandbox(self.pool)
 
@@ -96,14 +98,13 @@ class Decoder:
     async def decode(self, audio: Buffer, encoding: Encoding, sample_rate_hz: int = 0, channels: int = 0) -> Decoded:
         """Decode `audio` to 16 kHz mono int16.
 
-        `sample_rate_hz` (4000..192000) and `channels` (1..8; 0 means 1) are for headerless encodings alone;
-        a container's own header counts. Times in the clip begin at the first sample of its first audio stream,
-        encoder delay removed where the container tells it.
+        `sample_rate_hz` (4000..192000) and `channels` (1..8; 0 means 1) are for headerless encodings only; a container
+        has its own. Times in the clip start at the first sample of the first audio stream, without the encoder delay
+        where the container declares it.
 
-        Raises InvalidArgumentError: AUDIO_EMPTY, AUDIO_UNSUPPORTED, AUDIO_METADATA_TOO_LARGE, AUDIO_NO_STREAM,
-        AUDIO_NOT_FINITE, AUDIO_TOO_LONG, AUDIO_TOO_MANY_PACKETS, AUDIO_TOO_MANY_STREAMS, AUDIO_UNREADABLE, CODEC_UNSUPPORTED,
-        CHANNELS_OUT_OF_RANGE, SAMPLE_RATE_OUT_OF_RANGE, SAMPLE_RATE_REQUIRED;
-        UnavailableError(DECODER_UNAVAILABLE) when there is no process to do it.
+        Raises InvalidArgumentError: AUDIO_UNSUPPORTED, AUDIO_POLYGLOT, ENCODING_MISMATCH, SAMPLE_RATE_REQUIRED and those
+        of `_MESSAGES`;
+        UnavailableError (DECODER_UNAVAILABLE) if no decoder process is available.
         """
         header: dict[str, JsonValue] = {"encoding": encoding.value, "max_seconds": self._seconds}
         if encoding is Encoding.CONTAINER:
@@ -112,16 +113,14 @@ class Decoder:
         else:
             container = encoding.value.lower()
             channels = channels or 1
-            self._check_headerless(memoryview(audio).nbytes, encoding, sample_rate_hz, channels)
+            self._check_shape(memoryview(audio).nbytes, encoding, sample_rate_hz, channels)
             check_headerless(audio, encoding)
             header |= {"rate": sample_rate_hz, "channels": channels}
         reply = await self._ask(header, audio)
         refused = reply.header.get("refused")
         if refused is not None:
             raise self._refusal(refused, reply.header.get("value"))
-        warnings = tuple(
-            warning for key, warning in (("damaged", _DAMAGED), ("truncated", _TRUNCATED)) if reply.header.get(key) is True
-        )
+        warnings = tuple(warning for key, warning in _WARNINGS.items() if reply.header.get(key) is True)
         return Decoded(Clip(_samples(reply.payload)), warnings, container, reply.queued, reply.busy)
 
     async def _ask(self, header: dict[str, JsonValue], audio: Buffer) -> Reply:
@@ -131,10 +130,10 @@ class Decoder:
             raise UnavailableError("DECODER_UNAVAILABLE", "no decoder is available, try again", retry_after=1.0) from None
         except WorkerTimeoutError:
             raise InvalidArgumentError("AUDIO_UNREADABLE", "the audio could not be decoded in time", field="audio") from None
-        except (WorkerDiedError, WorkerFailedError):  # logged by the pool; a file that does this to a decoder is to blame
+        except (WorkerDiedError, WorkerFailedError):  # logged by the pool; the file is the cause
             raise InvalidArgumentError("AUDIO_UNREADABLE", _MESSAGES["AUDIO_UNREADABLE"], field="audio") from None
 
-    def _check_headerless(self, size: int, encoding: Encoding, rate: int, channels: int) -> None:
+    def _check_shape(self, size: int, encoding: Encoding, rate: int, channels: int) -> None:
         if not size:
             raise InvalidArgumentError("AUDIO_EMPTY", "no audio was sent", field="audio")
         if not rate:
@@ -148,7 +147,7 @@ class Decoder:
             raise self._refusal("AUDIO_TOO_LONG", 0)
 
     def _refusal(self, code: JsonValue, value: JsonValue, field: str = "audio") -> InvalidArgumentError:
-        """The error for a child's code. Nothing of what the child sent is passed on but a number."""
+        """The error for a child's code. Of what the child sent, only a number reaches the client."""
         if not isinstance(code, str) or code not in _MESSAGES:
             code = "AUDIO_UNREADABLE"
         number = value if isinstance(value, int) and 0 <= value < 1 << 32 else 0
@@ -156,7 +155,7 @@ class Decoder:
 
 
 def _samples(payload: memoryview) -> npt.NDArray[np.int16]:
-    """The reply's int16 samples, where they are. Raises InvalidArgumentError for half a sample or none."""
+    """The reply's int16 samples, without a copy. Raises InvalidArgumentError for half a sample or none."""
     if payload.nbytes == 0 or payload.nbytes % 2:
         raise InvalidArgumentError("AUDIO_UNREADABLE", _MESSAGES["AUDIO_UNREADABLE"], field="audio")
     return np.frombuffer(payload, np.int16)

@@ -1,8 +1,8 @@
 """The decoder child: `python -m aligner_svc.audio.decode_worker HEADROOM_BYTES CPU_SECONDS SANDBOX_MODE`.
 
-Everything that touches a caller's audio bytes beyond their magic number happens here, in a process
-that can be killed, under limits, and behind a sandbox that is closed before the first of them is read.
-It answers samples and short codes, no text.
+All processing of a client's audio bytes, except sniffing, happens here: in a process that can be killed, with
+resource limits, and in a sandbox that is closed before the first byte is read. It replies with samples and
+short codes, never with text.
 """
 
 from __future__ import annotations
@@ -16,63 +16,63 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, cast
 
-# av imports these for the first file with subtitles, when files can no longer be opened.
+# av imports these for the first file with subtitles, when the sandbox no longer lets it open files.
 import av.subtitles.codeccontext
 import av.subtitles.stream  # noqa: F401
 
 from aligner_svc.audio.container import Found, decode_container
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.audio.headerless import decode_headerless
-from aligner_svc.audio.refused import UndecodableError
-from aligner_svc.audio.source import WAIT_TIMEOUT, Watch
+from aligner_svc.audio.source import STALL_TIMEOUT, Watch
+from aligner_svc.audio.undecodable import UndecodableError
 from aligner_svc.domain import SAMPLE_RATE
 from aligner_svc.workers import Buffer, JsonValue, Sandbox, SandboxMode, serve
 from aligner_svc.workers.sandbox import limit_memory
 
 _WORKING_MEMORY: Final = 192 << 20
-"""Bytes of address space one decode may take beside its input and its output; an honest one needs a few MB."""
+"""Bytes of address space a decode may use besides its input and output; an ordinary one needs a few MB."""
 
 _CPU_BASE, _CPU_PER_MIB = 10, 10
-"""Processor seconds a decode may take, and per MiB of it: five times what Opus at 6 kbit/s, the densest, takes on a slow core."""
+"""Processor seconds for a decode, and per MiB of it: five times what Opus at 6 kbit/s, the densest, takes on a slow core."""
 
-_STALLED: Final = WAIT_TIMEOUT + 0.25
+_STALL_LIMIT: Final = STALL_TIMEOUT + 0.25
 """Processor seconds without progress that end the process; up to one more, as the kernel counts whole seconds."""
 
 
 @dataclass(slots=True)
-class DecodeBudget:
-    """Limits of one decode at a time. Soft ones, so that the next decode's can be set; the hard ones hold for the process.
+class DecodeBudget(Watch):
+    """Soft resource limits for one decode at a time; hard ones hold for the process.
 
-    `mapped`: bytes of address space before the first decode, 0 where that is not known. `headroom`: bytes beyond it
-    that the process may map. `cpu_seconds`: processor seconds no decode may exceed, however large its file.
+    `mapped`: bytes of address space before the first decode, 0 if unknown. `headroom`: bytes beyond it that the
+    process may map. `cpu_seconds`: processor seconds no decode may exceed, however large its file.
     """
 
     mapped: int
     headroom: int
     cpu_seconds: int
-    _end: int = 0
-    """Processor seconds of the process at which the decode is over."""
+    _deadline: int = 0
+    """The process's own processor time (s) at which it is ended."""
 
     def open(self, payload_bytes: int, max_seconds: float) -> None:
-        """Before a decode: its input is mapped already; its output comes to it, and what it needs in between."""
+        """Set the limits of a decode whose input is mapped already."""
         output = math.ceil(max_seconds * SAMPLE_RATE) * 2
         self._limit_memory(payload_bytes + output + _WORKING_MEMORY)
-        # The parent's timeout is first as a rule; this one is smaller for small files, and holds when the parent is gone.
+        # The parent's timeout usually comes first; this one is smaller for small files, and holds without the parent.
         allowance = min(self.cpu_seconds, _CPU_BASE + _CPU_PER_MIB * math.ceil(payload_bytes / (1 << 20)))
-        self._end = int(time.process_time()) + 1 + allowance
+        self._deadline = int(time.process_time()) + 1 + allowance
         self.rest()
 
     def progress(self) -> None:
-        """A decode got on. libav may also take its time over bytes that it has, where nothing of ours is asked."""
-        stalled = math.ceil(time.process_time() + _STALLED)
-        resource.setrlimit(resource.RLIMIT_CPU, (min(self._end, stalled), resource.RLIM_INFINITY))
+        """End the process after _STALL_LIMIT: libav may also be busy with bytes that it has, and never call `AudioSource`."""
+        stalled = math.ceil(time.process_time() + _STALL_LIMIT)
+        resource.setrlimit(resource.RLIMIT_CPU, (min(self._deadline, stalled), resource.RLIM_INFINITY))
 
     def rest(self) -> None:
-        """What is left is ours, and has what the whole decode has."""
-        resource.setrlimit(resource.RLIMIT_CPU, (self._end, resource.RLIM_INFINITY))
+        """Allow all of the remaining processor time."""
+        resource.setrlimit(resource.RLIMIT_CPU, (self._deadline, resource.RLIM_INFINITY))
 
     def close(self) -> None:
-        """After it: room for the next input, however large."""
+        """After a decode: make room for the next input, however large."""
         self.rest()
         self._limit_memory(self.headroom)
 
@@ -83,7 +83,7 @@ class DecodeBudget:
 
 
 def main(headroom: int, cpu_seconds: int, mode: SandboxMode) -> None:
-    """Serve decodes. `headroom`: bytes the process may map beyond what it has now; `cpu_seconds` of one decode, at most."""
+    """Serve decodes. `headroom`: bytes the process may map beyond what it has now; `cpu_seconds`: maximum for one decode."""
     warm_up()
     budget = DecodeBudget(limit_memory(headroom), headroom, cpu_seconds)
 
@@ -98,7 +98,7 @@ def main(headroom: int, cpu_seconds: int, mode: SandboxMode) -> None:
 
 
 def warm_up() -> None:
-    """Decode a little, so that whatever is loaded on first use is loaded while files can still be opened."""
+    """Decode a little, so that what is loaded on first use is loaded while files can still be opened."""
     samples = bytes(4 * 4410)
     head = struct.pack(
         "<4sI8sIHHIIHH4sI", b"RIFF", 36 + len(samples), b"WAVEfmt ", 16, 1, 2, 44100, 176400, 4, 16, b"data", len(samples)
@@ -111,7 +111,7 @@ def warm_up() -> None:
 def decode(
     header: dict[str, JsonValue], payload: memoryview, watch: Watch | None = None
 ) -> tuple[Mapping[str, JsonValue], Buffer]:
-    """One call: `encoding`, `max_seconds`, and `demuxer` or `rate` and `channels`, to int16 samples or a refusal."""
+    """Answer a call: `encoding`, `max_seconds`, and `demuxer` or `rate` and `channels`, with int16 samples or a refusal."""
     encoding, seconds = Encoding(header["encoding"]), header["max_seconds"]
     assert isinstance(seconds, int | float)
     found = Found()
@@ -125,7 +125,7 @@ def decode(
             samples = decode_headerless(payload, encoding, rate, channels, seconds)
     except UndecodableError as refused:
         return {"refused": refused.code, "value": refused.value}, b""
-    except MemoryError:  # a header that asked for more than the limit
+    except MemoryError:  # a header that claims more than the limit
         return {"refused": "AUDIO_UNREADABLE", "value": 0}, b""
     return {"damaged": found.damaged, "truncated": found.truncated}, samples.data.cast("B")
 

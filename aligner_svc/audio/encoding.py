@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class Encoding(Enum):
-    """CONTAINER says what it is by its first bytes; the others have no header, so the caller tells rate and channels."""
+    """CONTAINER is recognised by its first bytes; the others have no header, so the caller declares rate and channels."""
 
     CONTAINER = "CONTAINER"
     LINEAR16 = "LINEAR16"

@@ -1,4 +1,4 @@
-"""Decoding samples that come without a header, in the decoder child."""
+"""Decoding samples without a header, in the decoder child."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.audio.mixdown import Mixdown
-from aligner_svc.audio.refused import UndecodableError, check_shape
+from aligner_svc.audio.undecodable import UndecodableError, check_shape
 
 _BLOCK: Final = 1 << 16
-"""Sample frames converted at a time, so that float copies stay small beside the input."""
+"""Sample frames converted at a time, so that float copies stay small compared with the input."""
 
 
 def decode_headerless(
@@ -20,8 +20,8 @@ def decode_headerless(
 ) -> npt.NDArray[np.int16]:
     """`data` at `rate` Hz with interleaved `channels`, as int16 of shape [n], 16 kHz mono.
 
-    Bytes left over after the last whole sample frame are dropped: a sender that cuts its
-    stream anywhere loses less than a sample. Raises RefusedError: AUDIO_EMPTY, and those of `Mixdown`.
+    Bytes after the last whole sample frame are dropped: a sender that cuts its stream anywhere
+    loses less than a sample. Raises UndecodableError: AUDIO_EMPTY, and those of `Mixdown`.
     """
     check_shape(channels, rate)
     width = encoding.sample_bytes * channels

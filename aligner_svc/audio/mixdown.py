@@ -1,4 +1,4 @@
-"""From samples of any rate and channel count to one 16 kHz mono int16 array, in one pass and bounded memory."""
+"""Converts samples of any rate and channel count to one 16 kHz mono int16 array, in one pass and bounded memory."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from aligner_svc.audio.refused import UndecodableError, check_shape
+from aligner_svc.audio.undecodable import UndecodableError, check_shape
 from aligner_svc.domain import SAMPLE_RATE
 
 _BATCH: Final = 1 << 15
-"""Samples mixed and resampled at a time: frames of 1024 one by one cost twice the time."""
+"""Samples mixed and resampled at a time: frames of 1024 one by one take twice the time."""
 
 
 class Mixdown:
-    """Collects audio. `add` and `silence` in the order of time, then `finish`.
+    """Collects audio: `add` and `silence` in chronological order, then `finish`.
 
-    Raises RefusedError: AUDIO_NOT_FINITE, AUDIO_TOO_LONG, CHANNELS_OUT_OF_RANGE, SAMPLE_RATE_OUT_OF_RANGE.
+    Raises UndecodableError: AUDIO_NOT_FINITE, AUDIO_TOO_LONG, CHANNELS_OUT_OF_RANGE, SAMPLE_RATE_OUT_OF_RANGE.
     """
 
     def __init__(self, max_seconds: float) -> None:
         self.max_peak = math.inf
-        """What the audio may be scaled down for, 1.0 being full scale; anything louder is clipped."""
-        # Address space for the longest clip; the kernel gives memory for the part that is written, and silence is not:
+        """Loudest peak (1.0 is full scale) for which all of the audio is scaled down; anything louder is clipped."""
+        # Address space for the longest clip. The kernel provides memory only for what is written, and silence is not:
         # a file of a few kB that decodes to hours of it takes none.
         self._samples = np.zeros(int(max_seconds * SAMPLE_RATE), np.int16)
         self._length = 0
         self._scale = 1.0
-        self._scaled: list[tuple[int, int, float]] = []  # (start and end of a run of samples, what it was divided by)
+        self._scaled: list[tuple[int, int, float]] = []  # (start and end of a run of samples, its divisor)
         self._rate = 0
         self._pending: list[npt.NDArray[np.float32]] = []
         self._pending_length = 0
         self._resampler: av.AudioResampler | None = None
 
     def add(self, samples: npt.NDArray[np.float32], rate: int) -> None:
-        """Samples of shape [n, channels] at `rate` Hz; the mean of the channels is kept."""
+        """Append the mean of the channels of `samples`, of shape [n, channels] at `rate` Hz."""
         check_shape(samples.shape[1], rate)
         if rate != self._rate:  # chained Ogg streams, and AAC that turns out to be HE-AAC, change it midway
             self._drain()
@@ -48,14 +48,14 @@ class Mixdown:
             self._mix()
 
     def silence(self, seconds: float) -> None:
-        """Stand-in for audio that is missing, so that what follows keeps its time."""
+        """Append silence in place of missing audio, so that what follows keeps its time."""
         self._drain()
         count = round(seconds * SAMPLE_RATE)
         self._make_room(count)
         self._length += count
 
     def finish(self) -> npt.NDArray[np.int16]:
-        """Everything so far: int16 of shape [n], 16 kHz. Scaled to the peak if that was above full scale."""
+        """All of the audio: int16 of shape [n], 16 kHz, scaled to its peak if that is above full scale."""
         self._drain()
         for start, end, scale in self._scaled:
             if scale < self._scale:
@@ -64,7 +64,7 @@ class Mixdown:
         return self._samples[: self._length]
 
     def _drain(self) -> None:
-        """Mix what is pending and get the last samples out of the resampler."""
+        """Mix what is pending and flush the resampler."""
         self._mix()
         if self._resampler:
             self._resample(None)
@@ -91,15 +91,15 @@ class Mixdown:
             self._store(np.frombuffer(bytes(out.planes[0]), np.float32, out.samples))
 
     def _store(self, mono: npt.NDArray[np.float32]) -> None:
-        """Quantise with the peak so far; `finish` brings the earlier, louder runs in line.
+        """Quantise with the peak so far; `finish` rescales the runs before a louder one.
 
-        A second decoding pass that knows the peak would double the work for one int16 step of accuracy.
+        Decoding twice, to know the peak in advance, would double the work for one int16 step of accuracy.
         """
         if not len(mono):
             return
         self._make_room(len(mono))
         peak = float(np.abs(mono).max())
-        if not math.isfinite(peak):  # what went into the resampler was finite, and its sums were not
+        if not math.isfinite(peak):  # the resampler's input was finite, its sums were not
             raise UndecodableError("AUDIO_NOT_FINITE")
         if peak:
             self._scale = max(self._scale, min(peak, self.max_peak))

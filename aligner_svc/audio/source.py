@@ -1,6 +1,6 @@
-"""An upload as libav reads it, which notices when libav takes processor time and gets nowhere.
+"""An upload as a file for libav, which notices when libav takes processor time without making progress.
 
-libav keeps tags in a list that it searches for each new one: 100,000 of them, one MB, take it 15 s. Opening a recording
+libav keeps tags in a list that it searches for each new one: 100,000 of them, 1 MB, take it 15 s. Opening a recording
 takes 2 ms, whatever its length and format.
 """
 
@@ -8,64 +8,56 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Final, Protocol
+from typing import Final
 
-from aligner_svc.audio.refused import UndecodableError
+from aligner_svc.audio.undecodable import UndecodableError
 
-WAIT_TIMEOUT: Final = 0.3
+STALL_TIMEOUT: Final = 0.3
 """Seconds of processor time between two signs of progress, while libav asks for more bytes."""
 
 
-class Watch(Protocol):
-    """Whoever ends a decode that takes its time over bytes that it has."""
+class Watch:
+    """Is notified of a decode's progress, and may end one that makes none; this one does nothing."""
 
     def progress(self) -> None:
-        """It gets on, and will say so again soon."""
+        """The decode made progress, and will report again soon."""
 
     def rest(self) -> None:
-        """What was wanted of libav is done; what is left takes the time it takes."""
-
-
-class Unwatched:
-    """Nobody's watch."""
-
-    def progress(self) -> None: ...
-
-    def rest(self) -> None: ...
+        """All that was wanted of libav was read: no progress will be reported any more."""
 
 
 class AudioSource:
-    """A file for libav over memory that is already here; `io.BytesIO` would copy all of it.
+    """A file over memory, without the copy that `io.BytesIO` would make.
 
-    It seems to end where libav asks for more after too long without progress; `check` tells that from its end.
+    After STALL_TIMEOUT without progress it ends the file at libav's next read; `check` then raises.
     """
 
     def __init__(self, data: memoryview, watch: Watch) -> None:
         self._data = data
         self._at = 0
         self._watch = watch
-        self._until = 0.0
+        self._deadline = 0.0
         self._stalled = False
         self.progress()
 
     def progress(self) -> None:
-        """There is something to show for the time that was taken: what comes next has PATIENCE of its own."""
-        self._until = time.process_time() + WAIT_TIMEOUT
+        """Start the STALL_TIMEOUT again."""
+        self._deadline = time.process_time() + STALL_TIMEOUT
         self._watch.progress()
 
     def check(self) -> None:
-        """Raises RefusedError(AUDIO_UNREADABLE) where it took too long."""
+        """Raise UndecodableError (AUDIO_UNREADABLE) if the decode stalled."""
         if self._stalled:
             raise UndecodableError("AUDIO_UNREADABLE")
 
     def rest(self) -> None:
-        """Everything that is wanted of it was read."""
-        self._until = math.inf
+        """Stop measuring: all that was wanted was read."""
+        self._deadline = math.inf
         self._watch.rest()
 
     def read(self, size: int) -> bytes:
-        # An exception from here is written to the standard error by PyAV, once for each read that libav tries again.
-        self._stalled = self._stalled or time.process_time() > self._until
+        # Not an exception: PyAV would write it to stderr, once for each read that libav tries again.
+        self._stalled = self._stalled or time.process_time() > self._deadline
         if self._stalled:
             return b""
         piece = bytes(self._data[self._at : self._at + size])

@@ -1,6 +1,6 @@
 """What a WAV header claims, read before libav does.
 
-libav says no more than "invalid" to 0 or 1024 channels, and quietly shortens a claimed length
+libav reports 0 or 1024 channels as merely "invalid", and silently shortens a claimed length
 to what the file holds. WAV, RF64 (EBU Tech 3306), BW64 and big-endian RIFX share this layout.
 """
 
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from typing import Final
 
 _PLACEHOLDER: Final = 0x7FFFF000
-"""Data sizes from here on are what programs write when they cannot seek back: the length is not known."""
+"""Programs that cannot seek back write data sizes from here on: the length is not known."""
 
 _MAX_CHUNKS: Final = 1000
-"""Chunks looked through; one of eight bytes after the other, 512 MiB hold enough for a minute."""
+"""Chunks looked through: 512 MiB hold enough of eight bytes each to take a minute."""
 
 
 @dataclass(frozen=True, slots=True)
 class WaveHeader:
-    """`missing`: seconds that the header claims and the file does not hold."""
+    """`rate` in Hz; `missing`: seconds that the header claims and the file does not hold."""
 
     channels: int
     rate: int

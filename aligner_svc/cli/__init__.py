@@ -1,6 +1,4 @@
-"""The `aligner` command. Nothing heavy is imported here: `aligner --help` has to answer at once."""
-
-# ruff: noqa: PLC0415 - `aligner --help` must not wait for grpc, numpy and pydantic
+"""The `aligner` command. Imports nothing heavy, so that `aligner --help` answers at once."""
 
 from __future__ import annotations
 
@@ -16,11 +14,11 @@ from aligner_svc.cli.top import command as top
 
 app = typer.Typer(
     name="aligner",
-    help="When was each word of a transcript spoken in a recording?",
-    epilog="Exit codes: 0 done; 1 failed; 2 wrong usage or settings; 69 the server cannot be reached; 130 interrupted.",
+    help="Find out when each word of a transcript was spoken in a recording.",
+    epilog="Exit codes: 0 success; 1 failure; 2 wrong usage or settings; 69 server unavailable; 130 interrupted.",
     no_args_is_help=True,
-    # Failures a person can act on are reported in failures.py; anything else is a bug and
-    # its traceback belongs in the report, without the locals (they hold audio and text).
+    # Expected failures are reported by failures.py. Anything else is a bug and shows its traceback,
+    # but without local variables: they hold audio and text.
     pretty_exceptions_enable=False,
 )
 
@@ -55,5 +53,5 @@ app.command("top")(top.top)
 
 
 def main() -> None:
-    """The entry point. Does not return."""
+    """Run the command line and exit the process with its status."""
     sys.exit(app())

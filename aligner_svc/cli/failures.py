@@ -1,10 +1,9 @@
-"""Failures as a person reads them - what, why, what to do - and as a script does: the exit code."""
-
-# ruff: noqa: PLC0415 - `aligner --help` must not wait for grpc, numpy and pydantic
+"""Failures of a command: what failed, why and what to try, on stderr, and the exit code."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -12,44 +11,41 @@ import typer
 
 if TYPE_CHECKING:
     from aligner_svc.client import AlignerClientError
-    from aligner_svc.config.report import SettingsProblem
-    from aligner_svc.domain import Alignment
 
 FAILED = 1
 USAGE = 2
-INTERRUPTED = 130
-"""What shells report for SIGINT."""
 UNAVAILABLE = 69
 """EX_UNAVAILABLE of sysexits.h."""
+INTERRUPTED = 130
+"""What shells report for SIGINT."""
 
-
-# By the names of client.Handshake, which is behind the import of grpc.
-_HANDSHAKE_HINTS = {
+# By the names of client.Handshake, which is not imported here because it imports grpc.
+HANDSHAKE_HINTS = {
     "UNTRUSTED": "give the CA that signed it with --ca FILE",
-    "EXPIRED": "whoever runs the server can renew it; is the clock of this machine right?",
-    "WRONG_NAME": "name the server as its certificate does, in --target or with --server-name NAME",
-    "NOT_TLS": "name the port that speaks TLS, or leave out --tls, --ca, --cert and --key (and their variables)",
-    "REFUSED": "does the server want --cert and --key, of a CA that it believes?",
-    "HUNG_UP": "if it wants TLS, --tls or --ca FILE; if it wants a certificate, --cert and --key, of a CA that it believes",
+    "EXPIRED": "ask the server's operator to renew it, or set the clock of this machine",
+    "WRONG_NAME": "use the name in the server's certificate, in --target or with --server-name NAME",
+    "NOT_TLS": "use the server's TLS port, or leave out --tls, --ca, --cert and --key (and their variables)",
+    "REFUSED": "the server may require a client certificate: give --cert and --key, signed by a CA that it trusts",
+    "HUNG_UP": "if the server requires TLS, give --tls or --ca FILE; if it requires a client certificate, --cert and --key",
 }
 
 _TOKEN_HINTS = {
-    "invalid_client": "check --oauth-client and its secret, and whether the provider wants --oauth-post",
-    "unauthorized_client": "check --oauth-client: the provider does not let it use client credentials",
+    "invalid_client": "check --oauth-client and its secret, and whether the provider requires --oauth-post",
+    "unauthorized_client": "check --oauth-client: the provider does not allow it the client credentials grant",
     "invalid_scope": "check --oauth-scope",
     "invalid_target": "check --oauth-resource and --oauth-audience",
 }
 
-# Of a reason that the server gives; whoever is told another one, or none, has shown nothing.
-_WHO_HINTS = {
-    "TOKEN_EXPIRED": "get another token, or give --oauth-url, which renews its own",
-    "CREDENTIALS_AMBIGUOUS": "show one thing: a token or a key, and not both",
-    "CREDENTIALS_INVALID": "is it a token, key or certificate for this server, whole, and not revoked?",
+# By the reason that the server gives. Any other reason, or none, means that no credential was sent.
+_CREDENTIAL_HINTS = {
+    "TOKEN_EXPIRED": "get a new token, or give --oauth-url to have tokens renewed",
+    "CREDENTIALS_AMBIGUOUS": "send either a token or an API key, not both",
+    "CREDENTIALS_INVALID": "check that the token, key or certificate is for this server, complete and not revoked",
 }
 
 
-class Failure(Exception):  # noqa: N818 - an outcome, shown and turned into an exit code
-    """A failure to tell the person about. `what` failed, `why`, and a `hint` at what to do."""
+class Failure(Exception):  # noqa: N818 - an expected outcome, reported and turned into an exit code
+    """An expected failure: `what` failed, `why`, a `hint` at what to try, and the exit code."""
 
     def __init__(self, what: str, *, why: str = "", hint: str = "", exit_code: int = FAILED) -> None:
         super().__init__(what)
@@ -61,43 +57,50 @@ class Failure(Exception):  # noqa: N818 - an outcome, shown and turned into an e
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Around a command: a Failure or an OSError becomes a message on stderr and an exit code."""
+    """Report a Failure or an OSError on stderr and exit with its code."""
     try:
         yield
     except Failure as failure:
         _show(failure)
         raise typer.Exit(failure.exit_code) from None
     except BrokenPipeError:
-        # The reader of our stdout left, as `head` does: nobody to tell, typer exits quietly.
-        raise
+        raise  # the reader of stdout is gone, as with `| head`: typer exits quietly
     except OSError as error:
         _show(Failure(str(error.filename or "input/output"), why=error.strerror or str(error)))
         raise typer.Exit(FAILED) from None
 
 
 def from_client(error: AlignerClientError, what: str, target: str) -> Failure:
-    """The failure for what a call raised."""
+    """The failure to report for an error of the client."""
     from aligner_svc.client import TokenError, UnavailableError, failed_handshake
 
-    if isinstance(error, TokenError) and error.retryable:
-        return Failure(what, why=str(error), hint=_hint(error), exit_code=UNAVAILABLE)
+    why, hint, exit_code = str(error), _hint(error), FAILED
     if isinstance(error, UnavailableError):
+        exit_code = UNAVAILABLE
         handshake = failed_handshake(error)
         if handshake is not None:
-            return Failure(what, why=f"{target}: {handshake.value}", hint=_HANDSHAKE_HINTS[handshake.name], exit_code=UNAVAILABLE)
-        # grpc's own message lists resolved addresses and errno; keep it for a reason that says nothing.
-        why = f"no answer from {target}" if error.reason == "UNAVAILABLE" else str(error)
-        return Failure(what, why=why, hint=_hint(error), exit_code=UNAVAILABLE)
-    why = str(error)
-    for violation in error.violations:
-        if violation.description != error.message:
-            why += f"\n       {violation.field}: {violation.description}"
-    return Failure(what, why=why, hint=_hint(error))
+            why, hint = f"{target}: {handshake.value}", HANDSHAKE_HINTS[handshake.name]
+        elif error.reason == "UNAVAILABLE":  # grpc's own message is a list of addresses and errno
+            why = f"no answer from {target}"
+    elif isinstance(error, TokenError) and error.retryable:
+        exit_code = UNAVAILABLE
+    else:
+        for violation in error.violations:
+            if violation.description != error.message:
+                why += f"\n       {violation.field}: {violation.description}"
+    return Failure(what, why=why, hint=hint, exit_code=exit_code)
 
 
-def from_settings(problem: SettingsProblem) -> Failure:
-    """The failure for settings that cannot be used."""
-    return Failure("the settings cannot be used", why="\n       ".join(problem.lines), exit_code=USAGE)
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """A hint at the valid name that resembles `name`, else at all valid names."""
+    names = list(valid)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]}?" if near else f"one of {', '.join(names)}"
+
+
+def warn(message: str) -> None:
+    """Print one yellow line to stderr."""
+    typer.echo(f"{typer.style('warning:', fg='yellow')} {message}", err=True)
 
 
 def _hint(error: AlignerClientError) -> str:
@@ -107,40 +110,25 @@ def _hint(error: AlignerClientError) -> str:
         return f"try again in {error.retry_after:.0f} s"
     if isinstance(error, client.TokenError):
         if error.retryable:
-            return "is the provider of --oauth-url up, and the URL right?"
-        return _TOKEN_HINTS.get(error.error, "check --oauth-url, and what the provider knows of this client")
+            return "check that the provider of --oauth-url is up and that the URL is right"
+        return _TOKEN_HINTS.get(error.error, "check --oauth-url, and the settings of this client at the provider")
     if isinstance(error, client.UnauthenticatedError):
-        return _WHO_HINTS.get(error.reason, "say who calls: --token, --api-key or --oauth-url, or --cert and --key")
+        return _CREDENTIAL_HINTS.get(error.reason, "authenticate with --token, --api-key or --oauth-url, or --cert and --key")
     hints: dict[type[AlignerClientError], str] = {
-        client.UnavailableError: "start one with `aligner serve --profile dev`, or name a running one with --target HOST:PORT",
+        client.UnavailableError: "start a server with `aligner serve --profile dev`, or give --target HOST:PORT of a running one",
         client.DeadlineExceededError: "allow more time with --timeout SECONDS",
-        client.ResourceExhaustedError: "`aligner info` shows what the server takes",
-        client.PermissionDeniedError: "whoever runs the server can grant what this call needs",
+        client.ResourceExhaustedError: "`aligner info` shows what the server accepts",
+        client.PermissionDeniedError: "ask the server's operator for the permission to make this call",
         client.FailedPreconditionError: "`aligner info` shows what the server serves",
-        client.UnimplementedError: "is this an aligner server, and as new as this client?",
+        client.UnimplementedError: "check that this is an aligner server, no older than this client",
     }
     return hints.get(type(error), "")
 
 
 def _show(failure: Failure) -> None:
-    label = typer.style("error:", fg="red", bold=True)
-    lines = [f"{label} {failure.what}"]
+    lines = [f"{typer.style('error:', fg='red', bold=True)} {failure.what}"]
     if failure.why:
         lines.append(f"  why: {failure.why}")
     if failure.hint:
         lines.append(f"  try: {failure.hint}")
-    # echo drops the colour where stderr is no terminal.
-    typer.echo("\n".join(lines), err=True)
-
-
-def warn(message: str) -> None:
-    """One yellow line on stderr."""
-    typer.echo(f"{typer.style('warning:', fg='yellow')} {message}", err=True)
-
-
-def warn_of(alignment: Alignment) -> None:
-    """The answer's warnings on stderr, for output that has no place for them."""
-    from aligner_svc.cli.alignment.table import printable
-
-    for warning in alignment.warnings:
-        warn(printable(f"{warning.message} ({warning.code})").plain)
+    typer.echo("\n".join(lines), err=True)  # echo drops the colour unless stderr is a terminal

@@ -1,4 +1,4 @@
-"""Ctrl-C while gRPC is at work."""
+"""Ctrl-C during a gRPC call."""
 
 from __future__ import annotations
 
@@ -13,23 +13,22 @@ from aligner_svc.cli.failures import INTERRUPTED
 
 
 @contextmanager
-def leaving_at_once() -> Iterator[None]:
-    """Ctrl-C ends the process there and then.
+def exit_on_interrupt() -> Iterator[None]:
+    """Make Ctrl-C end the process at once instead of raising KeyboardInterrupt.
 
-    As an exception it may hit gRPC's blocking channel while that holds its own lock, and closing the channel then waits for
-    ever (seen in one of 20 tries); gRPC's asyncio channel has done so too, once in some hundred. Nothing is lost: an answer is
-    written once it is complete, and takes its name when it is written.
+    The exception can hit gRPC's blocking channel while it holds its own lock, and closing the channel then hangs (seen in
+    1 of 20 tries; with gRPC's asyncio channel in 1 of some 100). Nothing is lost: results are written atomically.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def leave(number: int, frame: object) -> None:
+    def exit_now(number: int, frame: object) -> None:
         if sys.stderr.isatty():
             os.write(2, b"\x1b[?25h\n")  # the progress bar hides the cursor
         os._exit(INTERRUPTED)
 
-    before = signal.signal(signal.SIGINT, leave)
+    before = signal.signal(signal.SIGINT, exit_now)
     try:
         yield
     finally:

@@ -1,56 +1,36 @@
-"""What several commands take."""
-
-# ruff: noqa: PLC0415 - `aligner --help` must not wait for grpc, numpy and pydantic
+"""Options and JSON output that several commands share."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import sys
 from enum import StrEnum
-from typing import Any
+from pathlib import Path
+from typing import Annotated
 
-from aligner_svc.cli.credentials import Connection
-
-
-class HeaderlessEncoding(StrEnum):
-    """Headerless encodings, by the names of client.AudioEncoding."""
-
-    LINEAR16 = "linear16"
-    FLOAT32 = "float32"
-    MULAW = "mulaw"
+import typer
 
 
-class OutputFormat(StrEnum):
-    """Names of formats.Format, and the table for people."""
+class ReportFormat(StrEnum):
+    """How a report is printed: for people or for programs."""
 
-    JSON = "json"
     TABLE = "table"
-    SRT = "srt"
-    VTT = "vtt"
-    TEXTGRID = "textgrid"
-    CTM = "ctm"
+    JSON = "json"
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """How every file of one command is to be aligned. `timeout` in seconds; None leaves it to the client."""
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="TOML settings file. Default: aligner.toml, if it exists.")
+]
+Format = Annotated[
+    ReportFormat | None, typer.Option("--format", "-f", help="Output format. Default: table on a terminal, json otherwise.")
+]
 
-    connection: Connection
-    language: str
-    encoding: HeaderlessEncoding | None
-    sample_rate_hz: int
-    channels: int
-    timeout: float | None
 
-    def keywords(self) -> dict[str, Any]:
-        """As keyword arguments of the client's calls."""
-        from aligner_svc.client import AudioEncoding
+def wants_json(chosen: ReportFormat | None) -> bool:
+    """Whether to print JSON: as chosen, by default when stdout is not a terminal."""
+    return not sys.stdout.isatty() if chosen is None else chosen is ReportFormat.JSON
 
-        keywords: dict[str, Any] = {
-            "language": self.language,
-            "encoding": AudioEncoding(self.encoding.value) if self.encoding else AudioEncoding.CONTAINER,
-            "sample_rate_hz": self.sample_rate_hz,
-            "channels": self.channels,
-        }
-        if self.timeout is not None:
-            keywords["timeout"] = self.timeout
-        return keywords
+
+def print_json(value: object) -> None:
+    """Print to stdout in UTF-8, whatever the locale."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False).encode())

@@ -5,11 +5,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextlib import AbstractContextManager
-from os import PathLike
-from types import TracebackType
-from typing import BinaryIO, Self, TypeVar
+from typing import Self, TypeVar
 
 import grpc
 
@@ -30,7 +28,7 @@ from aligner_svc.client.messages import (
     read_response,
     read_server_info,
 )
-from aligner_svc.client.source import AsyncSource, open_async_source, read_whole
+from aligner_svc.client.source import AsyncSource, AsyncStreamAudio, Audio, open_async_source, read_whole
 from aligner_svc.domain import Alignment, Word
 
 _Request = TypeVar("_Request")
@@ -53,7 +51,7 @@ class AsyncAligner(ClientBase):
 
     async def align(
         self,
-        audio: bytes | str | PathLike[str],
+        audio: Audio,
         transcript: str,
         *,
         language: str = "en",
@@ -70,7 +68,7 @@ class AsyncAligner(ClientBase):
 
     async def stream_align(
         self,
-        audio: bytes | str | PathLike[str] | BinaryIO | Iterable[bytes] | AsyncIterable[bytes],
+        audio: AsyncStreamAudio,
         transcript: str,
         *,
         language: str = "en",
@@ -81,21 +79,13 @@ class AsyncAligner(ClientBase):
         on_progress: ProgressCallback | None = None,
     ) -> Alignment:
         """`Aligner.stream_align`; chunks may come from an async iterable too. `on_progress` must not block."""
-        async with self.stream_words(
-            audio,
-            transcript,
-            language=language,
-            encoding=encoding,
-            sample_rate_hz=sample_rate_hz,
-            channels=channels,
-            timeout=timeout,
-            on_progress=on_progress,
-        ) as words:
+        config = build_config(transcript, language, encoding, sample_rate_hz, channels)
+        async with self._stream(audio, config, timeout, on_progress) as words:
             return await words.alignment()
 
     def stream_words(
         self,
-        audio: bytes | str | PathLike[str] | BinaryIO | Iterable[bytes] | AsyncIterable[bytes],
+        audio: AsyncStreamAudio,
         transcript: str,
         *,
         language: str = "en",
@@ -107,8 +97,7 @@ class AsyncAligner(ClientBase):
     ) -> AsyncWordStream:
         """`Aligner.stream_words`: `async with`, `async for`, `await words.alignment()`."""
         config = build_config(transcript, language, encoding, sample_rate_hz, channels)
-        attempts, answer = self._begin(timeout), StreamAnswer(on_progress)
-        return AsyncWordStream(self._stub.StreamAlign, config, open_async_source(audio), attempts, answer)
+        return self._stream(audio, config, timeout, on_progress)
 
     async def server_info(self, *, timeout: float | None = INFO_TIMEOUT) -> ServerInfo:
         """The server's version, engine, languages and limits."""
@@ -122,8 +111,14 @@ class AsyncAligner(ClientBase):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    def _stream(
+        self, audio: AsyncStreamAudio, config: pb.AlignConfig, timeout: float | None, on_progress: ProgressCallback | None
+    ) -> AsyncWordStream:
+        attempts, answer = self._begin(timeout), StreamAnswer(on_progress)
+        return AsyncWordStream(self._stub.StreamAlign, config, open_async_source(audio), attempts, answer)
 
     async def _call(
         self, method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response], request: _Request, timeout: float | None
@@ -179,7 +174,7 @@ class AsyncWordStream(AsyncIterator[Word]):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def _read_words(self) -> AsyncGenerator[Word, None]:

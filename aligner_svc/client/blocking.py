@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from os import PathLike
-from types import TracebackType
-from typing import Any, BinaryIO, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import grpc
 
@@ -27,7 +25,7 @@ from aligner_svc.client.messages import (
     read_response,
     read_server_info,
 )
-from aligner_svc.client.source import Read, Source, open_source, read_whole
+from aligner_svc.client.source import Audio, Read, Source, StreamAudio, open_source, read_whole
 from aligner_svc.domain import Alignment, Word
 
 _Request = TypeVar("_Request")
@@ -54,7 +52,7 @@ class Aligner(ClientBase):
 
     def align(
         self,
-        audio: bytes | str | PathLike[str],
+        audio: Audio,
         transcript: str,
         *,
         language: str = "en",
@@ -74,7 +72,7 @@ class Aligner(ClientBase):
 
     def stream_align(
         self,
-        audio: bytes | str | PathLike[str] | BinaryIO | Iterable[bytes],
+        audio: StreamAudio,
         transcript: str,
         *,
         language: str = "en",
@@ -90,21 +88,13 @@ class Aligner(ClientBase):
         upload that was cut short. Retried only if the audio can be rewound. `on_progress` is called on this thread; after
         a retry it starts over.
         """
-        with self.stream_words(
-            audio,
-            transcript,
-            language=language,
-            encoding=encoding,
-            sample_rate_hz=sample_rate_hz,
-            channels=channels,
-            timeout=timeout,
-            on_progress=on_progress,
-        ) as words:
+        config = build_config(transcript, language, encoding, sample_rate_hz, channels)
+        with self._stream(audio, config, timeout, on_progress) as words:
             return words.alignment()
 
     def stream_words(
         self,
-        audio: bytes | str | PathLike[str] | BinaryIO | Iterable[bytes],
+        audio: StreamAudio,
         transcript: str,
         *,
         language: str = "en",
@@ -123,8 +113,7 @@ class Aligner(ClientBase):
         Not retried once a word was returned. Leaving the `with` block ends the call.
         """
         config = build_config(transcript, language, encoding, sample_rate_hz, channels)
-        attempts, answer = self._begin(timeout), StreamAnswer(on_progress)
-        return WordStream(self._stub.StreamAlign, config, open_source(audio), attempts, answer)
+        return self._stream(audio, config, timeout, on_progress)
 
     def server_info(self, *, timeout: float | None = INFO_TIMEOUT) -> ServerInfo:
         """The server's version, engine, languages and limits."""
@@ -138,8 +127,14 @@ class Aligner(ClientBase):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _stream(
+        self, audio: StreamAudio, config: pb.AlignConfig, timeout: float | None, on_progress: ProgressCallback | None
+    ) -> WordStream:
+        attempts, answer = self._begin(timeout), StreamAnswer(on_progress)
+        return WordStream(self._stub.StreamAlign, config, open_source(audio), attempts, answer)
 
     def _call(
         self, method: grpc.UnaryUnaryMultiCallable[_Request, _Response], request: _Request, timeout: float | None
@@ -190,7 +185,7 @@ class WordStream(Iterator[Word]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _read_words(self) -> Iterator[Word]:

@@ -15,6 +15,11 @@ from os import PathLike
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
+Audio = bytes | str | PathLike[str]
+"""The audio, or the path of its file."""
+StreamAudio = Audio | BinaryIO | Iterable[bytes]
+AsyncStreamAudio = StreamAudio | AsyncIterable[bytes]
+
 CHUNK_BYTES = 64 * 1024
 """Maximum audio bytes of a message; the API advises 16-64 KiB."""
 
@@ -123,7 +128,7 @@ def _cut(chunk: bytes) -> Iterator[bytes]:
 
 
 @contextmanager
-def open_source(audio: bytes | str | PathLike[str] | BinaryIO | Iterable[bytes]) -> Iterator[Source]:
+def open_source(audio: StreamAudio) -> Iterator[Source]:
     """The source for what a caller may pass. Closes only what it opened itself. Raises OSError."""
     if isinstance(audio, str | PathLike):
         with Path(audio).open("rb") as file:
@@ -136,25 +141,14 @@ def open_source(audio: bytes | str | PathLike[str] | BinaryIO | Iterable[bytes])
         yield IterableSource(audio)
 
 
-def read_whole(audio: bytes | str | PathLike[str]) -> tuple[bytes, Digest]:
+def read_whole(audio: Audio) -> tuple[bytes, Digest]:
     """The audio of a unary call. Raises OSError."""
     data = Path(audio).read_bytes() if isinstance(audio, str | PathLike) else bytes(audio)
     return data, Digest(len(data), hashlib.sha256(data).digest())
 
 
-class AsyncSource(Protocol):
-    """`Source` for an event loop."""
-
-    @property
-    def rewindable(self) -> bool: ...
-
-    async def digest(self) -> Digest | None: ...
-
-    def start(self) -> AsyncIterator[bytes]: ...
-
-
 class _ThreadSource:
-    """A blocking source, read on threads: even a file on a disk may be slow, and a pipe is."""
+    """A `Source` read on threads: even a file on a disk may be slow, and a pipe is."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -188,10 +182,11 @@ class _AsyncIterableSource:
                 yield piece
 
 
+AsyncSource = _ThreadSource | _AsyncIterableSource
+
+
 @contextmanager
-def open_async_source(
-    audio: bytes | str | PathLike[str] | BinaryIO | Iterable[bytes] | AsyncIterable[bytes],
-) -> Iterator[AsyncSource]:
+def open_async_source(audio: AsyncStreamAudio) -> Iterator[AsyncSource]:
     """`open_source` for an event loop; the chunks may come from an async iterable too."""
     if isinstance(audio, AsyncIterable):
         yield _AsyncIterableSource(audio)

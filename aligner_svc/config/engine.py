@@ -17,30 +17,30 @@ ENGINES = {
 
 
 class EngineSettings(Section):
-    """The aligner behind the service."""
+    """The alignment engine."""
 
     name: Annotated[str, AfterValidator(one_of("engine", ENGINES))] = Field(
         "pocketsphinx", description="pocketsphinx: English on any CPU; qwen: Qwen3-ForcedAligner, 11 languages"
     )
     workers: int = Field(default_factory=available_cores, ge=1, le=1024, description="aligner processes (pocketsphinx)")
-    queue: int = Field(64, ge=1, le=1_000_000, description="calls that may wait for the engine; one more is refused")
+    queue: int = Field(64, ge=1, le=1_000_000, description="maximum calls waiting for the engine; others are refused")
 
 
 class QwenSettings(Section):
-    """Qwen3-ForcedAligner, where it is the engine."""
+    """The Qwen3-ForcedAligner engine."""
 
     model: str = Field(
         "Qwen/Qwen3-ForcedAligner-0.6B",
         min_length=1,
-        description="folder of a checkpoint, or a repository of the Hugging Face hub",
+        description="checkpoint: a directory or a Hugging Face repository",
     )
     device: str = Field(
-        "auto", pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$", description="cpu, cuda, cuda:N; auto: cuda if there is one"
+        "auto", pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$", description="cpu, cuda or cuda:N; auto: cuda if available"
     )
     dtype: Literal["auto", "bf16", "fp32"] = Field(
-        "auto", description="precision of weights and arithmetic; auto: bf16 where the device multiplies it natively"
+        "auto", description="precision of weights and arithmetic; auto: bf16 if the device multiplies it natively, else fp32"
     )
     batch_tokens: int = Field(
-        0, ge=0, le=10_000_000, description="rows of the decoder one batch may have; 0: 32768 on a GPU, 1024 on a CPU"
+        0, ge=0, le=10_000_000, description="maximum decoder rows per batch; 0: 32768 on a GPU, 1024 on a CPU"
     )
-    batch_items: int = Field(128, ge=1, le=10_000, description="calls one batch may have")
+    batch_items: int = Field(128, ge=1, le=10_000, description="maximum calls per batch")

@@ -12,39 +12,39 @@ from aligner_svc.domain import SAMPLE_RATE
 
 MIB = 1 << 20
 MAX_PAYLOAD = 1 << 30
-"""Bytes one message to or from a worker process may carry, as in workers.frames; not imported, this file stays light."""
+"""Maximum bytes of a message to or from a worker process. Equals workers.frames; copied to keep this module light."""
 
 
 def available_cores() -> int:
-    """Processors this process may use; a container's cpuset counts, the machine's size does not."""
+    """Number of processors that this process may use, by its CPU affinity and so by a container's cpuset."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class ServerSettings(Section):
-    """Where the service listens and how it leaves."""
+    """Profile, address and shutdown of the server."""
 
     profile: Literal["dev", "prod"] = Field(
         "dev",
-        description="dev: loopback only, plaintext, no authentication, reflection on; prod: authentication, and TLS off loopback",
+        description="dev: only loopback, plaintext, no authentication, reflection; prod: authentication, TLS except on loopback",
     )
-    listen: str = Field("127.0.0.1:50051", description="HOST:PORT; port 0 takes a free one")
+    listen: str = Field("127.0.0.1:50051", description="HOST:PORT; port 0 picks a free one")
     drain_delay: float = Field(1.0, ge=0, le=3600, description="seconds between NOT_SERVING and refusing new calls")
-    drain_grace: float = Field(30.0, ge=0, le=24 * 3600, description="seconds calls in flight may take to finish after that")
+    drain_grace: float = Field(30.0, ge=0, le=24 * 3600, description="seconds that calls in flight may then take to finish")
 
 
 class Limits(Section):
-    """What a caller may send."""
+    """Upper bounds of what a request may contain."""
 
-    unary_audio_bytes: int = Field(10 * MIB, gt=0, le=512 * MIB, description="audio bytes of one Align call")
-    stream_audio_bytes: int = Field(512 * MIB, gt=0, le=MAX_PAYLOAD, description="audio bytes of one StreamAlign call")
-    stream_chunk_bytes: int = Field(1 * MIB, gt=0, le=64 * MIB, description="audio bytes of one StreamAlign message")
-    audio_seconds: float = Field(4 * 3600, gt=0, le=MAX_PAYLOAD // (2 * SAMPLE_RATE), description="longest audio")
-    metadata_entries: int = Field(64, gt=0, le=10_000, description="metadata entries of one call")
-    metadata_bytes: int = Field(8 * 1024, gt=0, le=MIB, description="bytes of the metadata of one call, names included")
-    transcript_chars: int = Field(200_000, gt=0, le=10_000_000, description="longest transcript, code points")
-    transcript_words: int = Field(100_000, gt=0, le=10_000_000, description="longest transcript, words")
+    unary_audio_bytes: int = Field(10 * MIB, gt=0, le=512 * MIB, description="maximum audio bytes of an Align call")
+    stream_audio_bytes: int = Field(512 * MIB, gt=0, le=MAX_PAYLOAD, description="maximum audio bytes of a StreamAlign call")
+    stream_chunk_bytes: int = Field(1 * MIB, gt=0, le=64 * MIB, description="maximum audio bytes of a StreamAlign message")
+    audio_seconds: float = Field(4 * 3600, gt=0, le=MAX_PAYLOAD // (2 * SAMPLE_RATE), description="maximum audio seconds")
+    metadata_entries: int = Field(64, gt=0, le=10_000, description="maximum metadata entries of a call")
+    metadata_bytes: int = Field(8 * 1024, gt=0, le=MIB, description="maximum bytes of a call's metadata, names included")
+    transcript_chars: int = Field(200_000, gt=0, le=10_000_000, description="maximum transcript length in code points")
+    transcript_words: int = Field(100_000, gt=0, le=10_000_000, description="maximum transcript length in words")
     transcript_dense: Literal["refuse", "warn"] = Field(
-        "refuse", description="what becomes of a transcript that nobody could have said in the audio's time"
+        "refuse", description="refuse or warn about transcripts too long for the audio"
     )
 
 
@@ -52,9 +52,10 @@ class DecodeSettings(Section):
     """The decoder's worker processes."""
 
     workers: int = Field(default_factory=lambda: max(1, available_cores() // 2), ge=1, le=1024, description="decoder processes")
-    timeout: float = Field(120.0, gt=0, le=24 * 3600, description="wall-clock seconds one decode may take")
+    timeout: float = Field(120.0, gt=0, le=24 * 3600, description="maximum wall-clock seconds of one decode")
     sandbox: Literal["required", "best-effort", "off"] = Field(
-        "best-effort", description="what workers may not do; required: the start fails where the kernel lacks a part of it"
+        "best-effort",
+        description="confinement of decoders; required: the server does not start if the kernel lacks part of it",
     )
 
 
@@ -65,6 +66,6 @@ class StreamSettings(Section):
         8,
         ge=1,
         le=100_000,
-        description="streams served at a time, upload to summary; the others wait, their senders held by flow control",
+        description="maximum streams served at a time, from upload to summary; others wait, held back by flow control",
     )
-    idle_timeout: float = Field(60.0, gt=0, le=24 * 3600, description="seconds a sender may be silent")
+    idle_timeout: float = Field(60.0, gt=0, le=24 * 3600, description="seconds that a client may send nothing")

@@ -1,4 +1,4 @@
-"""Settings as a person sees them: where each value came from, what is wrong with one, which variable is misspelled."""
+"""Loading the settings with the source of each value, readable faults and misspelled variables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONFIG_VARIABLE = "ALIGNER_CONFIG"
 _PREFIX = "ALIGNER_"
 _DELIMITER = "__"
 
-# What Kubernetes sets in every pod for a Service that is named "aligner".
+# What Kubernetes sets in every pod for a Service named "aligner".
 _KUBERNETES = re.compile(r"ALIGNER_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)")
 
 _Settings = TypeVar("_Settings", bound=BaseSettings)
@@ -30,7 +30,7 @@ _Path = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """A value from the command line: the flag, for messages, and the field it sets, e.g. ("server", "listen")."""
+    """A value from the command line: the flag, for messages, and the field that it sets, e.g. ("server", "listen")."""
 
     flag: str
     path: _Path
@@ -39,7 +39,7 @@ class Override:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One setting in force. `key` is dotted, as in TOML; `origin` the file or the variable; secrets are asterisks."""
+    """One setting in force. `key` is dotted, as in TOML; `origin` is the file or variable; secrets are asterisks."""
 
     key: str
     value: Any
@@ -49,7 +49,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class UnknownVariable:
-    """An ALIGNER_* variable that sets nothing, and the valid name nearest to it, if one is near."""
+    """An ALIGNER_* variable that sets nothing, and the most similar valid name, if any."""
 
     name: str
     nearest: str | None
@@ -58,8 +58,8 @@ class UnknownVariable:
         return f"{self.name} sets nothing" + (f"; did you mean {self.nearest}?" if self.nearest else "")
 
 
-class SettingsProblem(Exception):  # noqa: N818 - what a person is told, not a bug
-    """Settings that cannot be used. `lines` say what to change, one fault a line."""
+class SettingsProblem(Exception):  # noqa: N818 - an expected outcome, reported to the user
+    """Invalid settings. `lines` describe the faults, one per line."""
 
     def __init__(self, lines: Sequence[str]) -> None:
         super().__init__("\n".join(lines))
@@ -68,7 +68,7 @@ class SettingsProblem(Exception):  # noqa: N818 - what a person is told, not a b
 
 @dataclass(frozen=True, slots=True)
 class Loaded(Generic[_Settings]):
-    """Settings, and the raw values of each source they were made from."""
+    """The settings, and the raw values of each of their sources."""
 
     settings: _Settings
     environment: Mapping[str, Any]
@@ -76,7 +76,7 @@ class Loaded(Generic[_Settings]):
     file_path: Path
 
     def rows(self) -> list[Row]:
-        """Every setting, in the order of the model."""
+        """All settings, in the order of the model."""
         values = self.settings.model_dump(mode="json")
         return [self._row(path, _get(values, path)) for path in _leaves(type(self.settings))]
 
@@ -90,14 +90,14 @@ class Loaded(Generic[_Settings]):
 
 
 def load(settings_class: type[_Settings], overrides: Sequence[Override] = ()) -> Loaded[_Settings]:
-    """The settings in force: `overrides` over the environment over the file. Raises SettingsProblem."""
+    """Load the settings: `overrides` take precedence over the environment, which does over the file. Raises SettingsProblem."""
     file_path = toml_file()
     file = _read_file(file_path)
     try:
         environment = EnvSettingsSource(settings_class)()
         settings = settings_class(**_nest(overrides))
     except SettingsError as error:
-        # Only a section given as JSON can fail here; the text names the section.
+        # Only a section given as JSON in a variable can fail here; the text names the section.
         section = re.search(r'field "(\w+)"', str(error))
         name = _variable((section[1],)) if section else "environment"
         raise SettingsProblem([f"{name}: not valid JSON"]) from None
@@ -111,10 +111,10 @@ def load(settings_class: type[_Settings], overrides: Sequence[Override] = ()) ->
 
 
 def unknown_variables(settings_class: type[BaseSettings], others: Iterable[str] = ()) -> list[UnknownVariable]:
-    """ALIGNER_* variables that neither a setting nor one of `others` reads; without this a misspelling would be silence."""
+    """ALIGNER_* variables that are neither a setting nor in `others`: a misspelled name is ignored otherwise."""
     valid = {CONFIG_VARIABLE, *others}
     for path in _leaves(settings_class):
-        # A whole section may be given as JSON in the variable of its name.
+        # A section may also be given as JSON in the variable with its name.
         valid |= {_name(path[:depth]) for depth in range(1, len(path) + 1)}
     unknown = (name for name in os.environ if name.upper().startswith(_PREFIX) and name.upper() not in valid)
     return [
@@ -125,7 +125,7 @@ def unknown_variables(settings_class: type[BaseSettings], others: Iterable[str] 
 
 
 def _read_file(path: Path) -> Mapping[str, Any]:
-    """The TOML file; absent is empty, unless a variable names it: then somebody relies on it."""
+    """Read the TOML file. A missing one is empty, unless the user named it in the variable. Raises SettingsProblem."""
     if CONFIG_VARIABLE in os.environ and not path.is_file():
         raise SettingsProblem([f"{CONFIG_VARIABLE}: {path} is not a file"])
     if not path.is_file():
@@ -147,9 +147,11 @@ def _line(
     file: Mapping[str, Any],
     file_path: Path,
 ) -> str:
-    """One fault, under the name by which the person set the value."""
+    """One fault, under the flag, variable or key with which the value was set."""
     path = tuple(str(part) for part in fault["loc"])
     said = _lower_first(fault["msg"].removeprefix("Value error, "))
+    if not path:  # a rule between sections, whose text names the settings
+        return said
     flag = next((override.flag for override in overrides if override.path == path), None)
     if flag:
         name, names = flag, []
@@ -180,7 +182,7 @@ def _name(path: _Path) -> str:
 
 
 def _variable(path: _Path) -> str:
-    """The variable that set a value, as it is spelled: its own, or the JSON of a section around it."""
+    """The variable that set a value, in its actual spelling: its own, or that of a section around it in JSON."""
     present = {name.upper(): name for name in os.environ}
     names = [_name(path[:depth]) for depth in range(len(path), 0, -1)]
     return next((present[name] for name in names if name in present), names[0])

@@ -13,13 +13,13 @@ from pydantic_settings import NoDecode
 
 
 class Section(BaseModel):
-    """One concern's settings: a misspelled name is an error, and nothing changes once read."""
+    """A section of the settings: unknown names are errors, and values are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def split_names(value: Any) -> Any:
-    """From a variable: names with commas between them. From the file: a list."""
+    """Split the comma-separated names of a variable; a list from the file is returned as it is."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
@@ -27,11 +27,11 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_names)]
 
 
 def check_url(value: str) -> None:
-    """Raises ValueError unless it is https, or http on loopback: altered keys would let others sign as the issuer."""
+    """Raises ValueError unless it is https, or http on loopback: anyone who can alter the keys can forge tokens."""
     parts = urlsplit(value)
     host = parts.hostname or ""
     if not host or (parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host))):
-        raise ValueError("an https URL is needed (http on localhost alone)")
+        raise ValueError("an https URL is needed (http only on localhost)")
 
 
 def is_loopback(host: str) -> bool:

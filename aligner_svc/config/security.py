@@ -1,4 +1,4 @@
-"""Settings of who may call: TLS, authentication, authorisation, audit."""
+"""Settings of TLS, authentication, authorisation and the audit log."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ MethodName = Annotated[str, AfterValidator(one_of("method", METHODS))]
 
 
 class TlsSettings(Section):
-    """The server's own certificate, and whose certificates it takes. Files are read again when they change."""
+    """The server's certificate and the CAs of clients. Files are reloaded when they change."""
 
     certificate: Path | None = Field(None, description="PEM file of the server's certificate and its chain")
     key: Path | None = Field(None, description="PEM file of its private key, unencrypted")
     client_ca: Path | None = Field(None, description="PEM file of the CAs of clients; set: every client needs a certificate")
-    reload_every: float = Field(2.0, gt=0, le=3600, description="seconds between looks at files that may change")
+    reload_every: float = Field(2.0, gt=0, le=3600, description="seconds between checks for changed files")
 
     @model_validator(mode="after")
     def _belong_together(self) -> TlsSettings:
@@ -37,19 +37,19 @@ class TlsSettings(Section):
 
 
 class AuthSettings(Section):
-    """Who is let in, and what each may do."""
+    """Authentication and authorisation."""
 
     methods: Annotated[tuple[MethodName, ...], NoDecode, BeforeValidator(split_names)] = Field(
-        (), description="of mtls, jwt, api_key, separated by commas: what proves who calls"
+        (), description="methods of authentication, separated by commas: mtls, jwt, api_key"
     )
     identity: Annotated[tuple[Literal["spiffe", "dns", "cn"], ...], NoDecode, BeforeValidator(split_names)] = Field(
-        ("spiffe", "dns"), description="where a client certificate's identity is read: the first of these that it has"
+        ("spiffe", "dns"), description="where to read the identity in a client certificate: the first of these that it has"
     )
     identities: Names = Field(
-        (), description="identities that are let in, * for any part: spiffe://example.org/*; empty: whoever the client CA signed"
+        (), description="identities that may call, * for any part: spiffe://example.org/*; empty: all that the client CA signed"
     )
-    policy: Path | None = Field(None, description="TOML file: scopes of methods and of principals; unset: the built-in policy")
-    dry_run: bool = Field(False, description="log what the policy would refuse and let it pass")
+    policy: Path | None = Field(None, description="TOML file of the scopes of methods and principals; unset: the built-in policy")
+    dry_run: bool = Field(False, description="log what the policy would refuse, without refusing it")
 
     @field_validator("identity")
     @classmethod
@@ -60,12 +60,12 @@ class AuthSettings(Section):
 
 
 class Issuer(Section):
-    """One issuer of tokens that is believed."""
+    """A trusted issuer of tokens."""
 
-    issuer: str = Field(min_length=1, description="the iss claim, exactly")
-    audience: Names = Field(min_length=1, description="the aud claim has to name one of these")
-    jwks_url: str | None = Field(None, description="where its keys are; unset: discovered from the issuer")
-    jwks_file: Path | None = Field(None, description="a file with its keys, instead of a URL")
+    issuer: str = Field(min_length=1, description="exact iss claim")
+    audience: Names = Field(min_length=1, description="accepted audiences; the aud claim must contain one")
+    jwks_url: str | None = Field(None, description="URL of its keys; unset: discovered from the issuer")
+    jwks_file: Path | None = Field(None, description="file with its keys, instead of a URL")
 
     @field_validator("jwks_url")
     @classmethod
@@ -84,20 +84,20 @@ class Issuer(Section):
 
 
 class JwtSettings(Section):
-    """Tokens: RFC 9068 access tokens, checked as RFC 8725 says."""
+    """JWT access tokens of RFC 9068, checked as RFC 8725 requires."""
 
     issuers: tuple[Issuer, ...] = Field((), description="JSON list of {issuer, audience, jwks_url or jwks_file}")
     algorithms: Annotated[tuple[Literal["RS256", "ES256", "EdDSA"], ...], NoDecode, BeforeValidator(split_names)] = Field(
-        ("RS256", "ES256", "EdDSA"), min_length=1, description="signatures that are accepted"
+        ("RS256", "ES256", "EdDSA"), min_length=1, description="accepted signature algorithms"
     )
-    max_lifetime: float = Field(86_400.0, gt=0, le=366 * 86_400, description="longest time from iat to exp, seconds")
-    leeway: float = Field(30.0, ge=0, le=300, description="seconds a clock may be off")
-    overtime: float = Field(3600.0, ge=0, le=86_400, description="seconds a call may go on after its token has expired")
+    max_lifetime: float = Field(86_400.0, gt=0, le=366 * 86_400, description="maximum seconds from iat to exp")
+    leeway: float = Field(30.0, ge=0, le=300, description="tolerated clock difference in seconds")
+    overtime: float = Field(3600.0, ge=0, le=86_400, description="seconds that a call may continue after its token has expired")
     keys_refresh: float = Field(300.0, gt=0, le=86_400, description="seconds between fetches of an issuer's keys")
     keys_stale: float = Field(
-        86_400.0, gt=0, le=30 * 86_400, description="age of keys, seconds, up to which an outage is bridged"
+        86_400.0, gt=0, le=30 * 86_400, description="maximum age in seconds of the keys used during an outage of the issuer"
     )
-    cache: int = Field(10_000, ge=0, le=1_000_000, description="verified tokens that are remembered")
+    cache: int = Field(10_000, ge=0, le=1_000_000, description="maximum verified tokens remembered")
 
 
 class KeySettings(Section):
@@ -105,16 +105,16 @@ class KeySettings(Section):
 
     database: SecretStr = Field(
         SecretStr("sqlite+aiosqlite:///aligner-keys.db"),
-        description="where keys are kept: a file, or postgresql+asyncpg://USER:PASSWORD@HOST/NAME for several servers",
+        description="database of the keys: a file, or postgresql+asyncpg://USER:PASSWORD@HOST/NAME for several servers",
     )
-    pepper: SecretStr | None = Field(None, description="secret that stored keys are hashed with, 32 characters at least")
+    pepper: SecretStr | None = Field(None, description="secret that stored keys are hashed with, at least 32 characters")
     pepper_file: Path = Field(
-        Path("aligner-keys.pepper"), description="file with that secret, made by the first `aligner keys create` if absent"
+        Path("aligner-keys.pepper"), description="file with that secret; the first `aligner keys create` makes it"
     )
-    prefix: str = Field("alk", pattern=r"^[a-z][a-z0-9]{1,15}$", description="what keys begin with")
-    timeout: float = Field(0.5, gt=0, le=60, description="seconds the database may take for a lookup")
+    prefix: str = Field("alk", pattern=r"^[a-z][a-z0-9]{1,15}$", description="prefix of every key")
+    timeout: float = Field(0.5, gt=0, le=60, description="maximum seconds to wait for the database in a call")
     outage: float = Field(
-        3600.0, ge=0, le=86_400, description="seconds a key that was good goes on while the database is out of reach"
+        3600.0, ge=0, le=86_400, description="seconds that a known valid key is accepted while the database is unavailable"
     )
 
     @field_validator("pepper")
@@ -126,6 +126,6 @@ class KeySettings(Section):
 
 
 class AuditSettings(Section):
-    """Where security events are written, one JSON object a line."""
+    """The audit log of security events, one JSON object per line."""
 
-    file: Path | None = Field(None, description="appended to, and opened again when it was rotated away; unset: stdout")
+    file: Path | None = Field(None, description="file to append to, reopened after a rotation; unset: stdout")

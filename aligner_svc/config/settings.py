@@ -20,12 +20,12 @@ from aligner_svc.config.telemetry import LogSettings, MetricsSettings, TracingSe
 
 
 def toml_file() -> Path:
-    """The settings file, there or not."""
+    """The path of the settings file, which may not exist."""
     return Path(os.environ.get("ALIGNER_CONFIG", "aligner.toml"))
 
 
 class Settings(BaseSettings):
-    """Everything that can be set."""
+    """All settings."""
 
     model_config = SettingsConfigDict(
         env_prefix="ALIGNER_", env_nested_delimiter="__", extra="forbid", frozen=True, toml_file="aligner.toml"

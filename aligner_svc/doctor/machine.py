@@ -16,7 +16,7 @@ from pathlib import Path
 from aligner_svc.config import Settings
 from aligner_svc.config.limits import available_cores
 from aligner_svc.health.findings import Finding, fail, ok, skip, warn
-from interceptors.overload.pressure import Groups
+from interceptors.overload.pressure import CGROUPS, Groups
 
 _BUILT = 1_767_225_600.0
 """2026-01-01. A clock before that is wrong: this program is newer."""
@@ -24,7 +24,6 @@ _STA_UNSYNC = 0x0040
 """timex.h: the kernel's clock is not synchronised."""
 _SPARE_FILES = 128
 """Descriptors in addition to those of connections: libraries, workers, logs, databases."""
-_CGROUPS = Path("/sys/fs/cgroup")
 
 # In a process of its own, as the restrictions cannot be undone. Reports what is in force once everything is closed.
 _SANDBOXED = """
@@ -96,7 +95,7 @@ def memory() -> Sequence[Finding]:
     return [ok("memory", message)]
 
 
-def cpu(settings: Settings, root: Path = _CGROUPS) -> Sequence[Finding]:
+def cpu(settings: Settings, root: Path = CGROUPS) -> Sequence[Finding]:
     """Whether there are more worker processes than usable processors."""
     cores = available_cores()
     quota = _cpu_quota(root)

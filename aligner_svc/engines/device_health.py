@@ -1,4 +1,4 @@
-"""Whether what runs the batches can still be relied on."""
+"""Takes a device out of service when it fails, and back into service when it works again."""
 
 from __future__ import annotations
 
@@ -11,88 +11,88 @@ log = logging.getLogger(__name__)
 
 V = TypeVar("V")
 
-_DOUBT: Final = 3
-"""Batches in a row without one good item, after which the device itself is examined."""
+_MAX_CONSECUTIVE_FAILURES: Final = 3
+"""Failed batches in a row, after which the device itself is checked."""
 
-RECHECK_FIRST, RECHECK_MAX = 5.0, 60.0
-"""Seconds between examinations of a failed device; doubled each time."""
+RECHECK_SECONDS: Final = (5.0, 60.0)
+"""Pause before the first check of a failed device, doubled each time, and its upper bound."""
 
 
 class Device:
-    """Whether the device can be relied on: examined after too many failures in a row, and out of service until it passes."""
+    """Whether the device works: checked after too many failures in a row, and out of service until it passes."""
 
     def __init__(
         self,
         check: Callable[[], Awaitable[None]] | None,
         on_failed: Callable[[str | None], None] | None,
         on_change: Callable[[], None],
-        pauses: tuple[float, float],
     ) -> None:
+        """`check` and `on_failed` as in Batcher; `on_change` is called after each check of a device in service."""
         self.failed: str | None = None
+        """Why the device is out of service; None: it is in service."""
+        self.recheck_seconds = RECHECK_SECONDS
         self._check = check
         self._on_failed = on_failed
         self._on_change = on_change
-        self._pauses = pauses
-        self._consecutive_failures = 0  # failures in a row
-        self._examination: asyncio.Task[bool] | None = None
+        self._consecutive_failures = 0
+        self._checking: asyncio.Task[bool] | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._closed = False
 
     @property
     def in_service(self) -> bool:
-        """Whether a batch may start. Not while it is examined: the canary should have it alone."""
-        return self.failed is None and self._examination is None
+        """Whether a batch may start. Not during a check, which should have the device to itself."""
+        return self.failed is None and self._checking is None
 
-    def worked(self) -> None:
-        """An item succeeded."""
+    def record_success(self) -> None:
         self._consecutive_failures = 0
 
-    def disappointed(self) -> None:
-        """A call of `run` failed as a whole, and not for want of memory."""
+    def record_failure(self) -> None:
+        """A call of `run` failed as a whole, and not for lack of memory."""
         self._consecutive_failures += 1
 
     async def trusted(self) -> bool:
-        """Whether the device may be given more. It is examined first where there is reason to doubt it."""
+        """Whether the device may be given more work; checks it first after too many failures."""
         if self.failed is not None:
             return False
-        if self._examination is None:
-            if self._consecutive_failures < _DOUBT or self._check is None or self._closed:
+        if self._checking is None:
+            if self._consecutive_failures < _MAX_CONSECUTIVE_FAILURES or self._check is None or self._closed:
                 return True
-            self._examination = asyncio.get_running_loop().create_task(self._examine(self._check))
-        examination = self._examination
-        await asyncio.wait({examination})  # not awaited itself: `close` cancels it, and the lane has to end in order
-        return not examination.cancelled() and examination.result()
+            self._checking = asyncio.get_running_loop().create_task(self._check_device(self._check))
+        checking = self._checking
+        await asyncio.wait({checking})  # not awaited directly: `close` cancels it, and the slot must end in order
+        return not checking.cancelled() and checking.result()
 
     async def close(self) -> None:
         self._closed = True
-        await _cancel(self._examination)
-        await _cancel(self._recovery)  # only now: the examination may have begun it
+        await _cancel(self._checking)
+        await _cancel(self._recovery)  # after the check, which may have started it
 
-    async def _examine(self, check: Callable[[], Awaitable[None]]) -> bool:
+    async def _check_device(self, check: Callable[[], Awaitable[None]]) -> bool:
         try:
             self.failed = await self._fault(check)
             if self.failed is None:
-                self._consecutive_failures = 0  # it was the items
+                self._consecutive_failures = 0  # the items were bad, not the device
                 return True
             log.error("the device is out of service: %s", self.failed)
             self._recovery = asyncio.get_running_loop().create_task(self._recover(check))
-            tell(self._on_failed, self.failed)
+            notify(self._on_failed, self.failed)
             return False
         finally:
-            self._examination = None
+            self._checking = None
             self._on_change()
 
     async def _recover(self, check: Callable[[], Awaitable[None]]) -> None:
-        pause, longest = self._pauses
+        pause, max_pause = self.recheck_seconds
         while self.failed is not None:
             await asyncio.sleep(pause)
             self.failed = await self._fault(check)
-            pause = min(pause * 2, longest)
+            pause = min(pause * 2, max_pause)
             if self.failed is not None:
-                log.error("the device is still out of service: %s; next look in %.1f s", self.failed, pause)
+                log.error("the device is still out of service: %s; next check in %.1f s", self.failed, pause)
         log.info("the device is back in service")
         self._consecutive_failures = 0
-        tell(self._on_failed, None)
+        notify(self._on_failed, None)
 
     async def _fault(self, check: Callable[[], Awaitable[None]]) -> str | None:
         try:
@@ -100,17 +100,17 @@ class Device:
         except asyncio.CancelledError:
             if self._closed:
                 raise
-            return "the examination was cancelled from within"
+            return "the check cancelled itself"
         except Exception as error:
             return f"{type(error).__name__}: {error}"
         return None
 
 
-def tell(observer: Callable[[V], None] | None, news: V) -> None:
-    """Observers are not worth a batch."""
+def notify(observer: Callable[[V], None] | None, value: V) -> None:
+    """Call an observer; its errors are logged, and do not fail the batch."""
     if observer is not None:
         try:
-            observer(news)
+            observer(value)
         except Exception:
             log.exception("an observer of the batcher failed")
 

@@ -1,4 +1,4 @@
-"""An alignment as a file that other programs read."""
+"""Renders an alignment as a file for other programs."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from enum import Enum
 from aligner_svc.domain import Alignment
 from aligner_svc.formats.ctm import render_ctm
 from aligner_svc.formats.json import render_json
-from aligner_svc.formats.srt import render_srt
+from aligner_svc.formats.subtitles import render_srt, render_vtt
 from aligner_svc.formats.textgrid import render_textgrid
-from aligner_svc.formats.vtt import render_vtt
 
-__all__ = ["Format", "render", "render_ctm", "render_json", "render_srt", "render_textgrid", "render_vtt"]
+__all__ = ["Format", "render"]
 
 
 class Format(Enum):
-    """The value is the name on a command line and the usual file suffix, but for TextGrid's capitals."""
+    """The value is the name on the command line and the usual file suffix, except for the capitals of TextGrid."""
 
     JSON = "json"
     SRT = "srt"
@@ -33,8 +32,8 @@ def render(
 ) -> str:
     """The whole file, ending in a newline.
 
-    `transcript` is the text the words' offsets point into: subtitles then keep its
-    punctuation and end at its sentences. `recording` is the name a CTM line starts with.
+    With `transcript`, the text that the words' offsets refer to, subtitles keep its punctuation
+    and end at its sentences. `recording` is the name at the start of each CTM line.
     """
     match format:
         case Format.JSON:

@@ -6,9 +6,9 @@ from aligner_svc.domain import Alignment, WordStatus
 
 
 def render_ctm(alignment: Alignment, recording: str = "audio") -> str:
-    """One line a word that is in the audio, seconds; blanks in a field would shift the columns and become "_".
+    """One line for each word that was found, times in seconds; blanks in a field, which would shift the columns, become "_".
 
-    Ordered by start, as sclite demands. Empty when no word was found.
+    Ordered by start, as sclite requires. Empty if no word was found.
     """
     name = _field(recording)
     found = sorted((word for word in alignment.words if word.status is not WordStatus.NOT_FOUND), key=lambda word: word.start)

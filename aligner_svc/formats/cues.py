@@ -1,4 +1,4 @@
-"""Words grouped into subtitles: what fits on a screen, and is one breath or one sentence.
+"""Groups words into subtitles that fit on a screen and end at pauses and sentences.
 
 The limits are those of broadcasters' timed-text guides.
 """
@@ -16,12 +16,12 @@ from aligner_svc.domain import Alignment, Word, WordStatus
 LINE = 42
 """Characters a line."""
 LINES = 2
-LONGEST = 7_000
-"""Milliseconds a cue stays at most."""
-PAUSE = 600
-"""A silence longer than this many milliseconds ends a cue."""
-_SETTLED = 1_000
-"""A sentence's end closes a cue that has run this many milliseconds; "No. Yes. Why?" stays together."""
+_MAX_CUE = 7_000
+"""Milliseconds."""
+_PAUSE = 600
+"""Milliseconds; a longer silence ends a cue."""
+_MIN_SENTENCE = 1_000
+"""Milliseconds after which the end of a sentence ends a cue; "No. Yes. Why?" stays together."""
 
 _SENTENCE_END = re.compile("[.!?…。！？]")  # noqa: RUF001  full-width ends are meant
 _BLANKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
@@ -30,7 +30,7 @@ _OPENING = "([{¿¡\u201c\u2018«"
 
 @dataclass(frozen=True, slots=True)
 class Cue:
-    """One subtitle: whole milliseconds, start < end, and one or two lines, none empty; more where many words were not found."""
+    """A subtitle: whole milliseconds, start < end, and one or two lines, none empty; more if many words were not found."""
 
     start: int
     end: int
@@ -39,7 +39,7 @@ class Cue:
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """A word with the punctuation that touches it, at most LINE characters. `times` is None when it was not found."""
+    """A word with the punctuation that touches it, at most LINE characters. `times` is None if it was not found."""
 
     text: str
     times: tuple[int, int] | None
@@ -49,12 +49,11 @@ class _Shown:
 
 
 def cues(alignment: Alignment, transcript: str | None = None) -> list[Cue]:
-    """Cues in order, never overlapping; none when no word was found.
+    """Cues in order, never overlapping; none if no word was found.
 
-    With the `transcript` that the words' offsets point into, punctuation is shown and a
-    sentence's end is preferred as a cue's. Words that were not found are shown where they
-    stand and take no time: where they would fill a cue of their own they lengthen their
-    neighbour's text, beyond LINES where need be.
+    With the `transcript` that the words' offsets refer to, punctuation is shown and cues end with sentences where possible.
+    Words that were not found are shown in their place and take no time: where they would fill a cue of their own, their text
+    is added to a neighbouring cue, beyond LINES if necessary.
     """
     groups: list[list[_Shown]] = []
     for word in _shown(alignment.words, transcript):
@@ -66,14 +65,14 @@ def cues(alignment: Alignment, transcript: str | None = None) -> list[Cue]:
 
 
 def _shown(words: Sequence[Word], transcript: str | None) -> Iterator[_Shown]:
-    """Each word as it appears; one too long for a line in pieces, between which its time is divided."""
+    """Each word as it is shown; one too long for a line is divided into pieces, and its time with it."""
     lead, glued = "", False
     for place, word in enumerate(words):
         tail, next_lead, next_glued = "", "", False
         if transcript is not None:
-            behind = words[place + 1].char_start if place + 1 < len(words) else len(transcript)
+            end = words[place + 1].char_start if place + 1 < len(words) else len(transcript)
             lead = lead if place else transcript[: word.char_start]
-            tail, next_lead, next_glued = _divide(transcript[word.char_end : behind], last=place + 1 == len(words))
+            tail, next_lead, next_glued = _divide(transcript[word.char_end : end], last=place + 1 == len(words))
         text = _BLANKS.sub(" ", lead + word.text + tail).strip()
         ends = _SENTENCE_END.search(tail) is not None
         pieces = wrap(text, LINE, break_on_hyphens=False)
@@ -85,7 +84,7 @@ def _shown(words: Sequence[Word], transcript: str | None) -> Iterator[_Shown]:
 
 
 def _divide(between: str, *, last: bool) -> tuple[str, str, bool]:
-    """What lies between two words as (what the first ends with, what the second starts with, no blank between)."""
+    """Split the text between two words: (the end of the first, the start of the second, whether no blank is between them)."""
     if last:
         return between, "", False
     blanks = list(_BLANKS.finditer(between))
@@ -113,16 +112,16 @@ def _span(group: Sequence[_Shown]) -> tuple[int, int] | None:
 
 
 def _fits(group: Sequence[_Shown], word: _Shown) -> bool:
-    """Whether `word` still belongs to the cue that `group` is."""
+    """Whether `word` belongs to the same cue as `group`."""
     if not _lines([*group, word]):
         return False
     span = _span(group)
     if span is None:
         return True
     start, end = span
-    if group[-1].ends_sentence and (end - start >= _SETTLED or len(_joined(group)) > LINE):
+    if group[-1].ends_sentence and (end - start >= _MIN_SENTENCE or len(_joined(group)) > LINE):
         return False
-    return word.times is None or (word.times[0] - end <= PAUSE and word.times[1] - start <= LONGEST)
+    return word.times is None or (word.times[0] - end <= _PAUSE and word.times[1] - start <= _MAX_CUE)
 
 
 def _joined(group: Sequence[_Shown]) -> str:
@@ -130,7 +129,7 @@ def _joined(group: Sequence[_Shown]) -> str:
 
 
 def _lines(group: Sequence[_Shown]) -> tuple[str, ...]:
-    """The text on as few lines as it fits, two of them as even as can be; empty: it does not fit."""
+    """The text on one line, or on two of lengths as similar as possible; empty if it does not fit."""
     text = _joined(group)
     if len(text) <= LINE:
         return (text,)
@@ -149,7 +148,7 @@ def _lines(group: Sequence[_Shown]) -> tuple[str, ...]:
 
 
 def _stacked(group: Sequence[_Shown]) -> tuple[str, ...]:
-    """The text on as many lines as it takes."""
+    """The text on as many lines as necessary."""
     lines = [group[0].text]
     for word in group[1:]:
         longer = lines[-1] + ("" if word.glued else " ") + word.text
@@ -161,20 +160,20 @@ def _stacked(group: Sequence[_Shown]) -> tuple[str, ...]:
 
 
 def _with_time(groups: Sequence[list[_Shown]]) -> Iterator[Cue]:
-    """A cue for each group with a found word; the others' words join the one before, at the very start the one behind."""
+    """A cue for each group with a found word; other groups are added to the cue before them, at the start to the first cue."""
     timed = [(place, span) for place, span in enumerate(map(_span, groups)) if span]
     firsts = [0, *(place for place, _ in timed[1:]), len(groups)]
-    for (_, (start, end)), (first, behind) in zip(timed, pairwise(firsts), strict=False):
-        group = [word for part in groups[first:behind] for word in part]
+    for (_, (start, end)), (first, last) in zip(timed, pairwise(firsts), strict=False):
+        group = [word for part in groups[first:last] for word in part]
         yield Cue(start, end, _lines(group) or _stacked(group))
 
 
 def _in_order(timed: Iterator[Cue]) -> list[Cue]:
-    """No overlap, nothing without length, which players drop, and nothing that stays too long."""
+    """Remove overlaps, cues without length, which players drop, and cues that stay too long."""
     ordered: list[Cue] = []
     reached = 0
     for cue in timed:
         start = max(cue.start, reached)
-        reached = min(max(cue.end, start + 1), start + LONGEST)
+        reached = min(max(cue.end, start + 1), start + _MAX_CUE)
         ordered.append(replace(cue, start=start, end=reached))
     return ordered

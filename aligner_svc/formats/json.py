@@ -1,4 +1,4 @@
-"""JSON: everything the alignment holds."""
+"""JSON: everything in the alignment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PLACES = 3
 
 
 def render_json(alignment: Alignment) -> str:
-    """`{"words": [...], "summary": {...}}`, times in seconds, text as the caller wrote it."""
+    """`{"words": [...], "summary": {...}}`, times in seconds, text as in the transcript."""
     words = [
         {
             "text": word.text,
@@ -31,13 +31,7 @@ def render_json(alignment: Alignment) -> str:
         "language": alignment.language,
         "match_score": round(alignment.match_score, _PLACES),
         "warnings": [{"code": warning.code, "message": warning.message} for warning in alignment.warnings],
-        "timing": {
-            "queue": round(timing.queue, _PLACES),
-            "decode": round(timing.decode, _PLACES),
-            "scan": round(timing.scan, _PLACES),
-            "align": round(timing.align, _PLACES),
-            "total": round(timing.total, _PLACES),
-        },
+        "timing": {name: round(getattr(timing, name), _PLACES) for name in ("queue", "decode", "scan", "align", "total")},
     }
-    # NaN is not JSON: better an error here than a file that no other program reads.
+    # NaN is not JSON: an error is better than a file that no other program can read.
     return json.dumps({"words": words, "summary": summary}, ensure_ascii=False, allow_nan=False, indent=2) + "\n"

@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from aligner_svc.domain import Alignment, Word, WordStatus
 
 _TICKS = 1_000_000
-"""Times are laid out in whole microseconds: two that print alike must be equal."""
+"""Times are whole microseconds, so that two that print alike are equal."""
 
-_SHORTEST = _TICKS // 1000
+_MIN_TICKS = _TICKS // 1000
 """Praat refuses xmin >= xmax; a word without length gets a millisecond where there is room."""
 
 Interval = tuple[int, int, str]
 
 
 def render_textgrid(alignment: Alignment) -> str:
-    """One interval tier "words" that tiles the audio; silence is an empty interval, NOT_FOUND words are left out.
+    """One interval tier "words" that covers the audio; silence is an empty interval, NOT_FOUND words are left out.
 
-    A word that overlaps the one before starts where that one ends.
+    A word that overlaps the one before it starts where that one ends.
     """
-    total = max(_ticks(alignment.audio_seconds), _SHORTEST)
+    total = max(_ticks(alignment.audio_seconds), _MIN_TICKS)
     intervals = _tile(alignment.words, total)
     lines = [
         'File type = "ooTextFile"',
@@ -54,10 +54,10 @@ def _tile(words: Sequence[Word], total: int) -> list[Interval]:
     intervals: list[Interval] = []
     reached = 0
     for place, word in enumerate(found):
-        # Room is kept for the words to come, so that several at one point, or at the very end, all fit.
-        latest = max(total - (len(found) - place) * _SHORTEST, reached)
+        # Room is reserved for the words after it, so that several at one point, or at the very end, all fit.
+        latest = max(total - (len(found) - place) * _MIN_TICKS, reached)
         start = min(max(_ticks(word.start), reached), latest)
-        end = min(max(_ticks(word.end), start + _SHORTEST), max(total - (len(found) - place - 1) * _SHORTEST, start))
+        end = min(max(_ticks(word.end), start + _MIN_TICKS), max(total - (len(found) - place - 1) * _MIN_TICKS, start))
         if end <= start:
             continue  # more words than milliseconds
         if start > reached:

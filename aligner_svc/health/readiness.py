@@ -108,8 +108,7 @@ class Readiness:
             yield phrases.certificate_expiry(self._sources.certificate_expires() - self._now())
 
     def _jwks(self) -> Iterator[Finding]:
-        sources = self._sources.key_sources
-        for issuer, keys in sources.items():
+        for issuer, keys in self._sources.key_sources.items():
             age, why = keys.age_seconds, keys.last_error or "its keys have not been fetched yet"
             if age is None:
                 yield phrases.issuer_keys_missing(issuer, why)

@@ -47,7 +47,7 @@ class WriterThread(Generic[T]):
         """Items that `write` could not write; it counts them here."""
         self.closing = False
         self._changed = threading.Condition()
-        # A daemon: a stream that nobody reads must not keep the process from exiting.
+        # A daemon: a stream without a reader must not keep the process from exiting.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 

@@ -1,4 +1,4 @@
-"""From a transcript as a person wrote it to the words an acoustic model listens for."""
+"""Turns a transcript into the words that an acoustic model knows."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ __all__ = ["normalise_language", "tokenise"]
 
 
 def tokenise(text: str, language: str) -> tuple[Token, ...]:
-    """Cut a transcript into the caller's words, in order; an empty tuple: nothing to align.
+    """Split a transcript into its words, in order; empty if there is nothing to align.
 
-    `text` is any string, control characters included; time is linear in its length.
-    Whatever holds a letter or a digit, of any script, is a word and comes back; `spoken`
-    is empty where `language` has no reading for it. Punctuation, symbols and emoji are
-    words only where they are said ("Tom & Jerry").
-    `language` is a primary subtag, as `normalise_language` gives it; raises ValueError for
-    one that there are no rules for.
+    `text` is any string, control characters included; time is linear in its length. Everything with a letter or digit
+    of any script is a word; `spoken` is empty where `language` has no reading for it. Punctuation, symbols and emoji are
+    words only where they are spoken ("Tom & Jerry"). `language` is a primary subtag from `normalise_language`.
+    Raises ValueError for a language without rules.
     """
     if language != "en":
         raise ValueError(f"no reading rules for {language!r}")

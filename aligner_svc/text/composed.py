@@ -1,7 +1,7 @@
-"""Text in any normalisation form is taken, and read composed (NFC): an "e" and an accent, or Korean letters, as one character.
+"""Text in any normalisation form is read composed (NFC): an "e" and an accent, or Korean letters, as one character.
 
-The models were trained on composed text; macOS file names and some keyboards come decomposed. Offsets stay those of the
-text that was sent, and a word's text is what stands there.
+The models were trained on composed text; macOS file names and some keyboards produce decomposed text. Offsets, and the
+text of words, stay those of the text that was sent.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import Self
 
 from aligner_svc.domain import Token
 from aligner_svc.text.characters import check_marks
+from aligner_svc.text.folding import LazyTable
 
-_MELTS, _CHANGES, _STAYS = "m", "c", "a"
-# A cluster normalises by itself: it is cut before every character that cannot melt into the one before.
-_CLUSTER = re.compile(f"[{_STAYS}{_CHANGES}]{_MELTS}++|{_MELTS}++|{_CHANGES}")
+_COMBINES, _CHANGES, _STAYS = "m", "c", "a"
+# Clusters can be normalised one by one: they start at every character that cannot combine with the one before.
+_CLUSTER = re.compile(f"[{_STAYS}{_CHANGES}]{_COMBINES}++|{_COMBINES}++|{_CHANGES}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +29,14 @@ class Composed:
 
     original: str
     text: str
-    _ours: tuple[int, ...] = ()
-    """Where in `text` each cluster begins and ends that is not the same in both, in turn; between them all characters are."""
-    _theirs: tuple[int, ...] = ()
+    _edges: tuple[int, ...] = ()
+    """In `text`, start and end in turn of each cluster that differs from `original`; all characters between are the same."""
+    _original_edges: tuple[int, ...] = ()
     """The same in `original`."""
 
     @classmethod
     def of(cls, original: str) -> Self:
-        """Linear in the length; what is composed already, as nearly all text is, costs no more than the look at it.
+        """Linear in the length; composed text, which is nearly all text, costs one check.
 
         Raises InvalidArgumentError (TRANSCRIPT_MARKS_EXCESSIVE).
         """
@@ -43,51 +44,40 @@ class Composed:
         if unicodedata.is_normalized("NFC", original):
             return cls(original, original)
         parts: list[str] = []
-        ours: list[int] = []
-        theirs: list[int] = []
+        edges: list[int] = []
+        original_edges: list[int] = []
         here = at = 0  # how far, in the composed text and in the original
-        for match in _CLUSTER.finditer(original.translate(_Kinds())):
+        for match in _CLUSTER.finditer(original.translate(LazyTable(_kind))):
             start, end = match.span()
             composed = _compose(original[start:end])
             parts += original[at:start], composed
             here += start - at
-            ours += here, here + len(composed)
-            theirs += start, end
+            edges += here, here + len(composed)
+            original_edges += start, end
             here, at = here + len(composed), end
-        return cls(original, "".join((*parts, original[at:])), tuple(ours), tuple(theirs))
+        return cls(original, "".join((*parts, original[at:])), tuple(edges), tuple(original_edges))
 
     def tokens(self, tokens: Sequence[Token]) -> Sequence[Token]:
-        """The words of `text` as those of `original`."""
-        return [self.token(token) for token in tokens] if self._ours else tokens
+        """The words of `text` as words of `original`, in whole clusters: a mark stays with its letter."""
+        return [self._token(token) for token in tokens] if self._edges else tokens
 
-    def token(self, token: Token) -> Token:
-        """A word of `text` as the word of `original` that it is. Whole clusters: a mark stays with its letter."""
-        if not self._ours:
-            return token
-        start = self._place(token.char_start, inside=0)
-        end = self._place(token.char_end - 1, inside=1) if token.char_end > token.char_start else start
+    def _token(self, token: Token) -> Token:
+        start = self._place(token.char_start, is_end=0)
+        end = self._place(token.char_end - 1, is_end=1) if token.char_end > token.char_start else start
         return replace(token, text=self.original[start:end], char_start=start, char_end=end)
 
-    def _place(self, at: int, inside: int) -> int:
-        """Where in `original` the character of `text` begins (`inside` 0) or ends (1); within a cluster, where that does."""
-        before = bisect_right(self._ours, at)  # of these edges; an odd number: in a cluster
+    def _place(self, at: int, is_end: int) -> int:
+        """Where in `original` the character of `text` starts (`is_end` 0) or ends (1), or the cluster that it is in."""
+        before = bisect_right(self._edges, at)  # edges up to here; an odd number: within a cluster
         if before % 2:
-            return self._theirs[before - 1 + inside]
-        return at + inside + (self._theirs[before - 1] - self._ours[before - 1] if before else 0)
-
-
-class _Kinds(dict[int, str]):
-    """A translation table that works each character out when it is first met."""
-
-    def __missing__(self, point: int) -> str:
-        self[point] = found = _kind(chr(point))
-        return found
+            return self._original_edges[before - 1 + is_end]
+        return at + is_end + (self._original_edges[before - 1] - self._edges[before - 1] if before else 0)
 
 
 def _kind(char: str) -> str:
-    """Marks melt, and so do the vowels and final consonants of decomposed Hangul."""
+    """Marks combine, and so do the vowels and final consonants of decomposed Hangul."""
     if unicodedata.category(char)[0] == "M" or "\u1161" <= char <= "\u11c2":
-        return _MELTS
+        return _COMBINES
     return _STAYS if unicodedata.is_normalized("NFC", char) else _CHANGES
 
 

@@ -1,30 +1,32 @@
-"""Unicode brought down to the few characters the rules are written in.
+"""Unicode reduced to the few characters that the rules are written in.
 
-Two views of the same text. `shadow` keeps every position, so that a match in it is a
-range of the transcript; `fold` may grow or shrink, so that a ligature becomes its letters.
+`shadow` keeps every position, so that a match in it is a range of the transcript; `fold` may lengthen or shorten the text,
+so that a ligature becomes its letters.
 """
 
 # ruff: noqa: RUF001  characters that look alike are the subject here
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable
 from functools import lru_cache
 
+# The characters that a shadow uses for others:
 MARK = "\u0300"
-"""Stands in a shadow for every combining mark: part of the word before it."""
+"""Combining marks: part of the word before them."""
 INVISIBLE = "\u00ad"
-"""Stands in a shadow for format characters (soft hyphen, joiner, BOM): inside a word they do not cut it."""
+"""Format characters (soft hyphen, joiner, BOM): they do not split a word."""
 BREAK = "|"
-"""Stands in a shadow for whatever ends a word without being a space: brackets, emoji."""
+"""What ends a word without being a space: brackets, emoji."""
 EDGE = "<"
-"""Stands in a shadow for what ends even a URL: straight or curly double quotes, angle brackets, guillemets."""
+"""What ends even a URL: straight or curly double quotes, angle brackets, guillemets."""
 
 FOREIGN = "\ufffd"
-"""Stands in a folded word for a letter outside the Latin and Greek alphabets."""
+"""In a folded word: a letter outside the Latin and Greek alphabets."""
 
 EN_DASH = "–"
 MINUS = "−"
-"""U+2212, which a shadow shows as a hyphen and a folded word keeps."""
+"""U+2212: a hyphen in a shadow, kept in a folded word."""
 
 _SIGNS = frozenset("'-.,:/%&@#+=*_°()")
 _ALIKE = {
@@ -43,7 +45,7 @@ _SHADOW_OF_CATEGORY = {
     "Cf": INVISIBLE,
     "Sc": "$",
 }
-# What compatibility decomposition leaves alone or makes ambiguous.
+# What compatibility decomposition does not change or makes ambiguous.
 _FOLD: dict[str, str] = {
         **_ALIKE,
         "ß": "ss", "ẞ": "SS", "æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe", "ø": "o", "Ø": "O", "đ": "d", "Đ": "D",
@@ -54,39 +56,39 @@ _FOLD: dict[str, str] = {
 _UNFIT = frozenset({"Mn", "Mc", "Me", "Cf", "Cc", "Cs"})
 
 
-class _ShadowTable(dict[int, str]):
-    """A translation table that works each character out when it is first met."""
+class LazyTable(dict[int, str]):
+    """A table for `str.translate` that computes a character's translation at its first occurrence."""
+
+    def __init__(self, translate: Callable[[str], str]) -> None:
+        super().__init__()
+        self._translate = translate
 
     def __missing__(self, point: int) -> str:
-        self[point] = found = _shadow_of(chr(point))
+        self[point] = found = self._translate(chr(point))
         return found
 
 
 def _shadow_of(char: str) -> str:
     category = unicodedata.category(char)
     if char in _SHADOW_ALIKE:
-        found = _SHADOW_ALIKE[char]
-    elif category == "Nd":
-        found = str(unicodedata.decimal(char))
-    elif category[0] in "LN":
-        found = char if char.isalnum() else BREAK
-    elif category in _SHADOW_OF_CATEGORY:
-        found = _SHADOW_OF_CATEGORY[category]
-    else:
-        plain = unicodedata.normalize("NFKC", char)
-        found = plain if plain in _SIGNS else BREAK
-    return found
+        return _SHADOW_ALIKE[char]
+    if category == "Nd":
+        return str(unicodedata.decimal(char))
+    if category[0] in "LN":
+        return char if char.isalnum() else BREAK
+    plain = unicodedata.normalize("NFKC", char)
+    return _SHADOW_OF_CATEGORY.get(category) or (plain if plain in _SIGNS else BREAK)
 
 
 def shadow(text: str) -> str:
-    """One character for each of `text`: letters as they are, digits as 0-9, currencies as $, the rest reduced to signs."""
-    return text.translate(_ShadowTable())
+    """One character for each of `text`: letters unchanged, digits as 0-9, currencies as $, the rest reduced to signs."""
+    return text.translate(LazyTable(_shadow_of))
 
 
 def fold(text: str) -> str:
     """Plain Latin or Greek spelling of one word, case kept: no accents, ligatures, full-width forms or curly quotes.
 
-    Letters of other scripts become one FOREIGN each: a boundary that nobody says.
+    Letters of other scripts become one FOREIGN each, a silent boundary.
     """
     return text if text.isascii() else "".join(map(_fold_char, text)).strip()
 
@@ -98,7 +100,7 @@ def _fold_char(char: str) -> str:
     if "Ⅰ" <= char <= "ⅿ":
         return str(int(unicodedata.numeric(char)))  # a Roman numeral that cannot be letters
     plain = unicodedata.normalize("NFKD", char)
-    if "⁄" in plain:  # 2½ must not become 21/2: a blank keeps the whole number off the fraction
+    if "⁄" in plain:  # 2½ must not become 21/2: a blank separates the whole number from the fraction
         return " " + plain.replace("⁄", "/")
     kept = [_fold_plain(part) for part in plain]
     # Some code points are whole phrases of another script: one boundary is enough.

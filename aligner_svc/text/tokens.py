@@ -1,4 +1,4 @@
-"""Where the caller's words begin and end. Knows signs, no language."""
+"""Where the words of a transcript start and end, by its punctuation and independent of the language."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Piece(NamedTuple):
 OwnsDot = Callable[[str, str], bool]
 """(word, the two characters after its dot) -> whether the dot belongs to the word."""
 
-# Written on the shadow. Every join is one character between two letters or digits, the
+# Matches the shadow. Every join is one character between two letters or digits, the
 # classes are disjoint and the runs possessive, so that no input makes it backtrack.
 _TOKEN = re.compile(
     rf"""
@@ -58,7 +58,7 @@ _DECADE = re.compile(r"'\d\d(?:s|\b)")
 def split(transcript: str, owns_dot: OwnsDot, elisions: frozenset[str]) -> list[Piece]:
     """The words in order, without the punctuation around them. Linear in the length.
 
-    `elisions` are lower-case words that a leading apostrophe belongs to ("tis").
+    `elisions`: lower-case words with a leading apostrophe of their own ("tis").
     """
     shade = shadow(transcript)
     pieces: list[Piece] = []

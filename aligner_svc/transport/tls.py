@@ -49,7 +49,7 @@ class ServerCertificates:
         self._now = now
         # Before the files are read, so that a change meanwhile is noticed.
         self._watch = FileWatch([path for path in self._paths if path is not None], self.reload, every)
-        self._warning = BackgroundTask("the warning of certificates that expire", self._warn_again, every=_WARN_EVERY)
+        self._expiry_warning = BackgroundTask("the warning of expiring certificates", self._warn_again, every=_WARN_EVERY)
         self._failing = False
         self._loaded = certificates.read(*self._paths, now())
         self.warn_of_expiry()
@@ -81,12 +81,12 @@ class ServerCertificates:
     async def start(self) -> None:
         """Follow the files from now on; a change since they were read is noticed."""
         await self._watch.start()
-        self._warning.start()
+        self._expiry_warning.start()
 
     async def close(self) -> None:
         """Idempotent."""
         await self._watch.close()
-        await self._warning.close()
+        await self._expiry_warning.close()
 
     def reload(self) -> None:
         """Load the files as they are now; if they are not valid, keep the present certificates and report why."""

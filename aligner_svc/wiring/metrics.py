@@ -1,4 +1,4 @@
-"""Metrics and readiness as the settings want them: what counts, what is read, and the port that tells it."""
+"""Builds metrics and readiness from the settings: the registry, what it reads at a scrape, and the port that serves both."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from aligner_svc import __version__
 from aligner_svc.config import Settings
 from aligner_svc.engines.base import Engine
 from aligner_svc.engines.batching import BatchReport, BatchWatch
-from aligner_svc.errors import StartError
 from aligner_svc.health.readiness import Readiness
 from aligner_svc.rpc.services import METHOD_TYPES
 from aligner_svc.telemetry.logs.pipeline import in_force
 from aligner_svc.telemetry.metrics import CacheCounts, Metrics, Sources
-from aligner_svc.telemetry.metrics.server import MetricsServer, MetricsServerError
+from aligner_svc.telemetry.metrics.server import MetricsServer
 from aligner_svc.transport.bind import parse
 from interceptors import Call
 from interceptors.auth.method import CountedCache, MethodReport
@@ -47,16 +46,15 @@ class Measuring:
         return quota.class_of(call).name if quota is not None else ""
 
     def watch(self, other: BatchWatch | None) -> BatchWatch:
-        """What the engine tells of its batches, to the metrics and to `other`."""
-        origin = other.origin if other is not None else _nobody
-        tell = other.on_batch if other is not None else None
+        """Count the engine's batches, and pass them on to `other`."""
+        further = other or BatchWatch()
 
         def on_batch(report: BatchReport) -> None:
             self.metrics.engine.batch(report)
-            if tell is not None:
-                tell(report)
+            if further.on_batch is not None:
+                further.on_batch(report)
 
-        return BatchWatch(on_batch, origin)
+        return BatchWatch(on_batch, further.origin)
 
     def read(
         self,
@@ -66,7 +64,7 @@ class Measuring:
         ready: Callable[[], bool],
         dropped: Mapping[str, Callable[[], int]],
     ) -> None:
-        """Everything there is to be read at a scrape. Once, when all parts are built."""
+        """Read these parts at each scrape and probe. Call it once, when all of them are built."""
         self._guards = guards
         report = engine.report
         store = guards.protection.store
@@ -94,16 +92,13 @@ class Measuring:
         )
 
     def _ready(self) -> tuple[bool, str]:
-        assert self._readiness is not None  # the port is open after `read` alone
+        assert self._readiness is not None  # the port opens after `read`
         return self._readiness.report()
 
     async def start(self) -> None:
         """Raises StartError."""
         await self.metrics.start()
-        try:
-            await self.server.start()
-        except MetricsServerError as error:
-            raise StartError(str(error)) from None
+        await self.server.start()
 
     async def close(self) -> None:
         """Idempotent."""
@@ -125,16 +120,12 @@ def _counts(cache: CountedCache) -> CacheCounts:
 
 
 def _verdicts(state: ScannerState) -> CacheCounts:
-    """What is not remembered is scanned: a miss ends as one of these. A call that is given up meanwhile is in neither count."""
+    """A verdict not in the cache is a scan with one of these outcomes. A scan whose call ends meanwhile is in neither count."""
     misses = sum(state.counts[outcome] for outcome in ("clean", "infected", "failed", "away"))
     return CacheCounts(state.cache_hits, misses, state.cached)
 
 
 def _lost_lines() -> dict[str, Callable[[], int]]:
-    """Of the process' log, which is opened before the service is built; whoever embeds the service has one of their own."""
+    """Of the process's log, which is opened before the service is built; a program that embeds the service may have none."""
     log = in_force()
     return {"log": lambda: log.dropped} if log is not None else {}
-
-
-def _nobody() -> object:
-    return None

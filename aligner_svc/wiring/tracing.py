@@ -1,4 +1,4 @@
-"""Traces as the settings want them: the guard that makes them, what sends them, and what batches are told to."""
+"""Builds tracing from the settings: the interceptor, the export, and the hook for the engine's batches."""
 
 from __future__ import annotations
 
@@ -15,26 +15,23 @@ from interceptors.tracing.call_trace import current_trace
 from interceptors.tracing.interceptor import Tracing
 from interceptors.tracing.sampling import Sampling, SamplingRules
 
-__all__ = ["Traces", "TracingError"]
-
 
 class Traces:
     """`export` to start and close with the server, `interceptor` for the chain, `watch` for the engine's batches."""
 
     def __init__(self, settings: Settings, address: Callable[[], str]) -> None:
         """`address`: HOST:PORT of this server, once it has one. Raises TracingError."""
-        wanted = settings.tracing
-        assert wanted.endpoint is not None
-        collector = Collector(wanted.endpoint, _headers(wanted.headers.get_secret_value()), wanted.ca)
-        name = socket.gethostname()
-        self.export = TraceExport(otlp_exporter(collector), resource("aligner-svc", name), server=address)
-        rules = SamplingRules(wanted.ratio, follow_caller=wanted.follow_caller, keep_slower=wanted.keep_slower)
-        self.interceptor = Tracing(self.export.deliver, Sampling(rules), served=SERVED, exempt=EXEMPT, formats=wanted.formats)
+        own = settings.tracing
+        assert own.endpoint is not None
+        exporter = otlp_exporter(Collector(own.endpoint, _headers(own.headers.get_secret_value()), own.ca))
+        self.export = TraceExport(exporter, resource("aligner-svc", socket.gethostname()), server=address)
+        rules = SamplingRules(own.ratio, follow_caller=own.follow_caller, keep_slower=own.keep_slower)
+        self.interceptor = Tracing(self.export.deliver, Sampling(rules), served=SERVED, exempt=EXEMPT, formats=own.formats)
         self.watch = BatchWatch(trace_batches(self.export.deliver), current_trace)
 
 
 def _headers(text: str) -> dict[str, str]:
     pairs = [part.partition("=") for part in text.split(",") if part.strip()]
     if not all(equals for _, equals, _ in pairs):
-        raise TracingError("tracing.headers: name=value pairs with commas between them are needed")
+        raise TracingError("tracing.headers has to be name=value pairs separated by commas")
     return {name.strip().lower(): value.strip() for name, _, value in pairs}

@@ -1,11 +1,10 @@
 """Killable child processes behind asyncio: for work that blocks, holds the GIL or reads hostile bytes.
 
-`WorkerPool` is the parent's side, `serve` the child's. They talk through a socketpair in
-length-prefixed JSON headers and raw payloads, never pickle: a child that was taken over by a
-hostile file can lie to the parent, and that is all it can do.
+`WorkerPool` is the parent's side, `serve` the child's. They exchange length-prefixed JSON headers and raw payloads
+through a socketpair, never pickle: all that a child taken over by a hostile file can do is lie to the parent.
 """
 
-from aligner_svc.workers.child import Handler, serve
+from aligner_svc.workers.child import serve
 from aligner_svc.workers.errors import (
     WorkerCrashedError,
     WorkerDiedError,
@@ -20,7 +19,6 @@ from aligner_svc.workers.sandbox_log import log_sandbox
 
 __all__ = [
     "Buffer",
-    "Handler",
     "JsonValue",
     "Reply",
     "Sandbox",

@@ -1,4 +1,4 @@
-"""The child's side: announce ready, answer calls one at a time, leave when the parent does."""
+"""The child's side: report ready, answer calls one at a time, exit with the parent."""
 
 from __future__ import annotations
 
@@ -12,21 +12,12 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
-from aligner_svc.workers.frames import (
-    PREFIX,
-    SOCKET_BUFFER,
-    Buffer,
-    FrameKind,
-    JsonValue,
-    allocate,
-    pack,
-    parse_header,
-    parse_prefix,
-)
+from aligner_svc.workers import frames
+from aligner_svc.workers.frames import Buffer, FrameKind, JsonValue
 from aligner_svc.workers.sandbox import Sandbox
 
 FD_VARIABLE: Final = "WORKER_SOCKET_FD"
-"""The environment variable that tells a child which descriptor is its end of the socketpair."""
+"""The environment variable with the descriptor of the child's end of the socketpair."""
 
 Handler: TypeAlias = Callable[[dict[str, JsonValue], memoryview], tuple[Mapping[str, JsonValue], Buffer]]
 
@@ -36,21 +27,20 @@ class _ParentGoneError(Exception):
 
 
 def serve(handler: Handler, sandbox: Sandbox | None = None) -> None:
-    """Answer the parent's calls until it goes; call it when everything is loaded and warm.
+    """Answer the parent's calls until it hangs up. Call it when everything is loaded and warm.
 
-    `sandbox` is closed before the parent is told that the child is ready, and the parent is told what holds.
-    `handler(header, payload)` returns a header (JSON) and a payload. Its payload view is valid
-    during the call. If it raises, the traceback goes to stderr (the parent's log) and the
-    class name alone to the caller.
+    `sandbox` is closed first; the parent learns which layers are in force. `handler(header, payload)` returns a header
+    (JSON) and a payload; its own payload is valid during the call only. If it raises, the traceback goes to stderr
+    (the parent's log) and only the class name to the caller.
 
     Raises RuntimeError in a process that no `WorkerPool` started, SandboxError (which ends the process) if the
-    sandbox is required and not to be had.
+    sandbox is required and incomplete.
     """
     number = os.environ.pop(FD_VARIABLE, "")
     if not number:
         raise RuntimeError("this module is started by aligner_svc.workers.WorkerPool, not by hand")
-    # The parent decides when its children leave: ctrl-C reaches a whole process group, and systemd
-    # sends SIGTERM to a whole cgroup, whatever the session, while the parent still drains calls.
+    # The parent ends its children: ctrl-C reaches a whole process group, and systemd sends SIGTERM
+    # to a whole cgroup, whatever the session, while the parent still drains calls.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with socket.socket(fileno=int(number)) as sock:
@@ -63,7 +53,7 @@ def serve(handler: Handler, sandbox: Sandbox | None = None) -> None:
             sandbox.seal()
         greeting: dict[str, JsonValue] = {"sandbox": sandbox.in_force, "missing": sandbox.missing} if sandbox else {}
         try:
-            sock.sendall(pack(FrameKind.READY, greeting, b""))
+            sock.sendall(frames.pack(FrameKind.READY, greeting, b""))
             while True:
                 _answer(sock, handler)
         except (_ParentGoneError, ConnectionError):
@@ -71,24 +61,24 @@ def serve(handler: Handler, sandbox: Sandbox | None = None) -> None:
 
 
 def _answer(sock: socket.socket, handler: Handler) -> None:
-    """One call. A function of its own so that the buffers of one call are gone before the next."""
-    _, header_bytes, payload_bytes = parse_prefix(_receive(sock, PREFIX.size))
-    header = parse_header(_receive(sock, header_bytes))
+    """Answer one call. A function of its own, so that the buffers of one call are freed before the next."""
+    _, header_bytes, payload_bytes = frames.parse_prefix(_receive(sock, frames.PREFIX.size))
+    header = frames.parse_header(_receive(sock, header_bytes))
     payload = _receive(sock, payload_bytes)
     try:
         reply_header, reply_payload = handler(header, payload)
-        head = pack(FrameKind.REPLY, reply_header, reply_payload)
-    except Exception as error:  # any exception is a bug of the handler; the parent logs and reports it
+        head = frames.pack(FrameKind.REPLY, reply_header, reply_payload)
+    except Exception as error:  # a bug in the handler; the parent logs and reports it
         traceback.print_exc()
         sys.stderr.flush()
-        sock.sendall(pack(FrameKind.FAILED, {"error": type(error).__name__}, b""))
+        sock.sendall(frames.pack(FrameKind.FAILED, {"error": type(error).__name__}, b""))
         return
     sock.sendall(head)
     sock.sendall(memoryview(reply_payload).cast("B"))
 
 
 def _receive(sock: socket.socket, size: int) -> memoryview:
-    view = allocate(size)
+    view = frames.allocate(size)
     filled = 0
     while filled < size:
         count = sock.recv_into(view[filled:])
@@ -99,7 +89,7 @@ def _receive(sock: socket.socket, size: int) -> memoryview:
 
 
 def _exit_with_parent(fd: int) -> None:
-    """End the process when the parent hangs up, also in the middle of a long call nobody waits for any more."""
+    """End the process when the parent hangs up, even in the middle of a call."""
     poll = select.poll()
     poll.register(fd, 0)  # no events asked for: only a hang-up or an error wakes it
     poll.poll()
@@ -107,6 +97,6 @@ def _exit_with_parent(fd: int) -> None:
 
 
 def enlarge_buffers(sock: socket.socket) -> None:
-    """Ask for big kernel buffers: fewer wake-ups for a large payload."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER)
+    """Request large kernel buffers: fewer wake-ups for a large payload."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, frames.SOCKET_BUFFER)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, frames.SOCKET_BUFFER)

@@ -1,10 +1,10 @@
-"""What a call to a worker may end in, besides an answer. None of it is fit for a client's eyes."""
+"""How a call to a worker may fail. The messages are for logs, not for clients."""
 
 from __future__ import annotations
 
 
 class WorkerDiedError(Exception):
-    """The child died or spoke nonsense, on every try; or one of the cases of the subclass."""
+    """The child died or broke the protocol on every try, or one of the subclasses."""
 
 
 class WorkerCrashedError(WorkerDiedError):
@@ -12,7 +12,7 @@ class WorkerCrashedError(WorkerDiedError):
 
 
 class WorkerUnavailableError(WorkerDiedError):
-    """There is no child to ask: the pool is closed, or none comes up any more. Not this call's fault."""
+    """No child is available: the pool is closed, or its children do not start."""
 
 
 class WorkerTimeoutError(Exception):
@@ -20,9 +20,9 @@ class WorkerTimeoutError(Exception):
 
 
 class WorkerFailedError(RuntimeError):
-    """The handler in the child raised: a bug there. The child lives on and the call is not retried."""
+    """The handler in the child raised, which is a bug. The child lives on and the call is not retried."""
 
     def __init__(self, worker: str, class_name: str) -> None:
+        """`class_name`: of the handler's exception, all that the child reports of it."""
         super().__init__(f"{worker}: the handler raised {class_name}")
         self.class_name = class_name
-        """Name of the exception's class, and all the parent is told of it."""

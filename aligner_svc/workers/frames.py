@@ -18,15 +18,15 @@ JsonValue: TypeAlias = bool | int | float | str | Sequence["JsonValue"] | Mappin
 PREFIX: Final = struct.Struct("!BIQ")
 
 MAX_HEADER: Final = 4 << 20
-"""Bytes. Headers are parsed on the parent's event loop: 4 MiB take some 30 ms there. Bulk belongs in the payload."""
+"""Bytes. Headers are parsed on the parent's event loop: 4 MiB take some 30 ms. Bulk data belongs in the payload."""
 
 MAX_PAYLOAD: Final = 1 << 30
-"""Bytes. Above both what may be uploaded (512 MiB) and four hours of 16 kHz int16 (461 MB)."""
+"""Bytes. Above both the largest upload (512 MiB) and four hours of 16 kHz int16 (461 MB)."""
 
 SOCKET_BUFFER: Final = 4 << 20
-"""Bytes asked of the kernel each way; it grants what net.core.wmem_max allows and does not complain."""
+"""Bytes requested from the kernel each way; it silently grants no more than net.core.wmem_max."""
 
-_MAPPED_FROM: Final = 1 << 20
+_MIN_MAPPED: Final = 1 << 20
 
 
 class FrameKind(IntEnum):
@@ -37,11 +37,11 @@ class FrameKind(IntEnum):
 
 
 class FrameError(Exception):
-    """The other side does not keep to the protocol."""
+    """The other side broke the protocol."""
 
 
 def pack(kind: FrameKind, header: Mapping[str, JsonValue], payload: Buffer) -> bytes:
-    """Everything of a frame that goes before the payload. Raises ValueError for a header that is no JSON or too long."""
+    """All of a frame but its payload. Raises ValueError for a header that is no JSON or too long."""
     body = json.dumps(header, allow_nan=False, separators=(",", ":")).encode()
     if len(body) > MAX_HEADER:
         raise ValueError(f"header of {len(body)} bytes, more than {MAX_HEADER}")
@@ -61,7 +61,7 @@ def parse_prefix(prefix: Buffer, max_payload: int = MAX_PAYLOAD) -> tuple[FrameK
 
 
 def parse_header(body: Buffer) -> dict[str, JsonValue]:
-    """The JSON object in `body`. Raises FrameError for anything else, NaN and bottomless nesting included."""
+    """The JSON object in `body`. Raises FrameError for anything else, including NaN and excessive nesting."""
     try:
         header = json.loads(bytes(body), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
@@ -76,11 +76,11 @@ def _refuse_constant(name: str) -> None:
 
 
 def allocate(size: int) -> memoryview:
-    """`size` writable bytes; big ones are mapped, so that pages are touched as they fill.
+    """`size` writable bytes; large buffers are mapped, so that pages are touched as they fill.
 
     `bytearray(100 MB)` clears them first: 40 ms in which an event loop does nothing else,
     and memory spent on a length that the other side merely claimed.
     """
-    if size < _MAPPED_FROM:
+    if size < _MIN_MAPPED:
         return memoryview(bytearray(size))
     return memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))

@@ -1,4 +1,4 @@
-"""One child process as the parent sees it: its socket, its stderr, its death."""
+"""One child process from the parent's side: its socket, its stderr, its exit."""
 
 from __future__ import annotations
 
@@ -12,53 +12,55 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from aligner_svc.workers import frames
 from aligner_svc.workers.child import FD_VARIABLE, enlarge_buffers
 from aligner_svc.workers.errors import WorkerFailedError
-from aligner_svc.workers.frames import (
-    MAX_HEADER,
-    PREFIX,
-    Buffer,
-    FrameError,
-    FrameKind,
-    JsonValue,
-    allocate,
-    pack,
-    parse_header,
-    parse_prefix,
-)
+from aligner_svc.workers.frames import Buffer, FrameKind, JsonValue
 
 _CHUNK: Final = 1 << 20
-"""Bytes taken from the socket at a time: some 0.3 ms of the event loop."""
+"""Bytes read or written at a time: some 0.3 ms of the event loop."""
 
-_TAIL: Final = 4096
+_MAX_STDERR: Final = 4096
+"""Bytes kept of a child's stderr, from its end."""
 
-# What a child needs of the environment. The rest stays behind: it may hold keys and passwords,
-# and the child is the process that reads hostile files.
+# The variables a child gets. The others may be keys and passwords, and the child reads hostile files.
 _INHERITED: Final = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH", "PYTHONDONTWRITEBYTECODE", "TMPDIR", "TZ")
 
-# One child is one core's worth of work; a BLAS that starts a thread per core in each of them only fights itself.
+# A child uses one core: BLAS threads on every core in each child would only compete.
 _ONE_THREAD: Final = dict.fromkeys(
     (
         *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
-        "MALLOC_ARENA_MAX",  # glibc's: an arena takes 64 MiB of the address space that a child is limited to
+        "MALLOC_ARENA_MAX",  # glibc's: an arena takes 64 MiB of a child's limited address space
     ),
     "1",
 )
 
 
+_EXIT_TIMEOUT: Final = 1.0
+"""Seconds a child has to exit by itself before it is killed."""
+
+_REAP_TIMEOUT: Final = 5.0
+"""Seconds for the kernel to end a killed child; one stuck in uninterruptible I/O is left to it."""
+
+# Signals that the call itself causes. Not SIGKILL, which an operator sends, or the kernel when it is short of memory.
+_CRASHES: Final = frozenset(
+    ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGTRAP", "SIGSYS", "SIGXCPU", "SIGXFSZ"),
+)
+
+
 class GoneError(Exception):
-    """The child's end is closed, or what came from it is no frame: kill it."""
+    """The child closed its end or broke the protocol: kill it."""
 
 
 class WorkerProcess:
-    """A running child. All methods belong to the event loop it was made on."""
+    """A running child. Use it on the event loop that it was created on."""
 
     def __init__(self, module: str, args: Sequence[str], name: str) -> None:
         """Start `python -m module *args`; returns at once, `ready` waits for it.
 
         `subprocess` uses vfork + exec here (no preexec_fn), so none of gRPC's threads or locks
-        are copied. The child gets a session of its own: what a terminal or a shell sends to
-        the foreground group is for the parent, which drains before its children go.
+        are copied. The child gets a session of its own, so that signals to the foreground group
+        reach only the parent, which drains before it ends its children.
         """
         self.name = name
         self._loop = asyncio.get_running_loop()
@@ -73,7 +75,7 @@ class WorkerProcess:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, *args],
                 stdin=subprocess.DEVNULL,
-                stdout=writer,  # whatever a library prints is diagnostics too
+                stdout=writer,  # what a library prints is diagnostics too
                 stderr=writer,
                 pass_fds=(theirs.fileno(),),
                 env=_environment(theirs.fileno()),
@@ -90,7 +92,7 @@ class WorkerProcess:
         self._loop.add_reader(self._stderr, self._drain_stderr)
 
     async def ready(self) -> dict[str, JsonValue]:
-        """Wait until the child has loaded what it needs; what it says of itself. Raises GoneError."""
+        """Wait until the child is loaded; return its greeting. Raises GoneError."""
         kind, greeting, _ = await self._receive(0)
         if kind is not FrameKind.READY:
             raise GoneError("the first frame is not READY")
@@ -99,8 +101,8 @@ class WorkerProcess:
     async def exchange(
         self, header: Mapping[str, JsonValue], payload: Buffer, max_reply: int
     ) -> tuple[dict[str, JsonValue], memoryview]:
-        """Send one call, wait for its answer. Raises GoneError, or WorkerFailedError if the handler raised."""
-        head = pack(FrameKind.CALL, header, payload)
+        """Send one call and wait for its answer. Raises GoneError, or WorkerFailedError if the handler raised."""
+        head = frames.pack(FrameKind.CALL, header, payload)
         try:
             await self._loop.sock_sendall(self._sock, head)
             await self._send_payload(memoryview(payload).cast("B"))
@@ -108,41 +110,43 @@ class WorkerProcess:
             raise GoneError("the child closed its end") from None
         kind, answer, body = await self._receive(max_reply)
         if kind is FrameKind.FAILED:
-            raise WorkerFailedError(self.name, _class_name(answer.get("error")))
+            name = answer.get("error")
+            is_name = isinstance(name, str) and name.isidentifier() and len(name) <= 80  # the child may send anything
+            raise WorkerFailedError(self.name, str(name) if is_name else "an exception")
         if kind is not FrameKind.REPLY:
             raise GoneError("the answer is not a REPLY")
         return answer, body
 
     async def _send_payload(self, view: memoryview) -> None:
-        # In pieces: one send() of 100 MB does not return while the child keeps draining it, 150 ms measured.
+        # In pieces: one send() of 100 MB does not return while the child keeps reading, 150 ms measured.
         for start in range(0, view.nbytes, _CHUNK):
             await self._loop.sock_sendall(self._sock, view[start : start + _CHUNK])
             await asyncio.sleep(0)
 
     async def _receive(self, max_payload: int) -> tuple[FrameKind, dict[str, JsonValue], memoryview]:
         try:
-            kind, header_bytes, payload_bytes = parse_prefix(await self._exactly(PREFIX.size), max_payload)
-            header = parse_header(await self._exactly(min(header_bytes, MAX_HEADER)))
+            kind, header_bytes, payload_bytes = frames.parse_prefix(await self._exactly(frames.PREFIX.size), max_payload)
+            header = frames.parse_header(await self._exactly(min(header_bytes, frames.MAX_HEADER)))
             return kind, header, await self._exactly(payload_bytes)
-        except FrameError as error:
+        except frames.FrameError as error:
             raise GoneError(str(error)) from None
         except OSError:
             raise GoneError("the child closed its end") from None
 
     async def _exactly(self, size: int) -> memoryview:
-        view = allocate(size)
+        view = frames.allocate(size)
         filled = 0
         while filled < size:
             count = await self._loop.sock_recv_into(self._sock, view[filled : filled + _CHUNK])
             if count == 0:
                 raise GoneError("the child closed its end")
             filled += count
-            # sock_recv_into does not yield while there is something to read, and a busy child sees to it that there is.
+            # sock_recv_into does not yield while there is data, and the child may send without a pause.
             await asyncio.sleep(0)
         return view.toreadonly()
 
-    def watch(self, on_gone: Callable[[], None]) -> None:
-        """Call `on_gone` if the idle child dies, or speaks without being asked."""
+    def watch(self, on_gone: Callable[[], object]) -> None:
+        """Call `on_gone` if the idle child dies or sends anything."""
         self._loop.add_reader(self._sock, on_gone)
 
     def unwatch(self) -> None:
@@ -154,33 +158,44 @@ class WorkerProcess:
         return self._process.poll() is not None
 
     @property
-    def fatal_signal(self) -> signal.Signals | None:
-        """What ended the child, once it is reaped, if that was a signal."""
+    def fatal_signal(self) -> str:
+        """Name of the signal that ended the child; empty if there was none or it is not reaped yet."""
         status = self._process.returncode
-        return signal.Signals(-status) if status is not None and status < 0 else None
+        return signal.Signals(-status).name if status is not None and status < 0 else ""
+
+    @property
+    def crashed(self) -> bool:
+        """Whether the call that it worked on ended the child."""
+        return self.fatal_signal in _CRASHES
 
     def take_tail(self) -> str:
-        """The end of what the child wrote to stderr since the last time, for logs; control characters masked."""
+        """The end of the child's stderr since the last call, for logs; control characters are masked."""
         self._drain_stderr()
         text, self._tail = self._tail.decode(errors="replace"), bytearray()
         return "".join(c if c.isprintable() or c == "\n" else "?" for c in text).strip()
 
     def hang_up(self) -> None:
-        """Let the child see end of file: it exits by itself, and an exchange in flight ends in GoneError."""
+        """Send the child end of file: it exits by itself, and an exchange in flight raises GoneError."""
         if self._open:
-            with contextlib.suppress(OSError):  # it hung up first
+            with contextlib.suppress(OSError):  # the child hung up first
                 self._sock.shutdown(socket.SHUT_RDWR)
 
     def kill(self) -> None:
-        """SIGKILL, also to a child that is stopped or ignores everything else."""
+        """Send SIGKILL, which also ends a child that is stopped or ignores other signals."""
         if not self.exited:
             self._process.kill()
 
-    async def reap(self, patience: float) -> bool:
-        """Close the descriptors and collect the exit status, so that no zombie stays. False: still alive after `patience` s."""
+    async def end(self) -> None:
+        """Wait for the child to exit by itself, then kill it."""
+        if not await self.reap(_EXIT_TIMEOUT):
+            self.kill()
+            await self.reap()
+
+    async def reap(self, timeout: float = _REAP_TIMEOUT) -> bool:  # noqa: ASYNC109 - not an error
+        """Close the descriptors and collect the exit status, which leaves no zombie. False if still alive after `timeout` s."""
         self._close()
-        pause, deadline = 0.001, self._loop.time() + patience
-        # A few polls instead of a child watcher: asyncio's in 3.11 costs a thread for each child's whole life.
+        pause, deadline = 0.001, self._loop.time() + timeout
+        # Polled: asyncio's child watcher in 3.11 costs a thread for each child's whole life.
         while not self.exited:
             if self._loop.time() >= deadline:
                 return False
@@ -201,21 +216,16 @@ class WorkerProcess:
         while self._open:
             try:
                 piece = os.read(self._stderr, 1 << 16)
-            except OSError:  # nothing there now
+            except OSError:  # nothing to read now
                 return
             if not piece:
                 self._loop.remove_reader(self._stderr)
                 return
-            self._tail = (self._tail + piece)[-_TAIL:]
+            self._tail = (self._tail + piece)[-_MAX_STDERR:]
 
 
 def _environment(fd: int) -> dict[str, str]:
     kept = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    # The child imports what the parent would, from the same places, and nothing from a working directory that is not one.
+    # The child imports from the same places as the parent: from the working directory only if the parent does.
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109 - a str is what PYTHONPATH needs
     return kept | _ONE_THREAD | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", FD_VARIABLE: str(fd)}
-
-
-def _class_name(value: JsonValue) -> str:
-    """What the child says the exception was called, if it looks like a class name."""
-    return value if isinstance(value, str) and value.isidentifier() and len(value) <= 80 else "an exception"

@@ -1,6 +1,6 @@
 """What a child gives up, for good, before it reads its first input: files, network, processes, most system calls.
 
-Each layer is there for when another is missing or has a hole. docs/sandbox.md says what each one stops.
+Each layer helps where another is missing or has a hole. docs/sandbox.md says what each one stops.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from typing import Final, Literal, TypeAlias
 
 from aligner_svc.workers.sandbox_landlock import forbid_files, version
 from aligner_svc.workers.sandbox_seccomp import forbid_system_calls
+from aligner_svc.workers.sandbox_syscalls import failure, system_call
 
 SandboxMode: TypeAlias = Literal["required", "best-effort", "off"]
-"""`required`: a child that lacks a layer does not start. `best-effort`: it starts and says what it lacks. `off`: resource limits
-alone, for a debugger or a kernel that cannot take the rest."""
+"""`required`: a child without one of the layers does not start. `best-effort`: it starts and reports what is missing. `off`:
+resource limits only, for a debugger or a kernel that cannot run the rest."""
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 _CAPSET: Final = {"x86_64": 126, "aarch64": 91}
@@ -29,25 +30,25 @@ _STANDARD_STREAMS: Final = 3
 
 
 class SandboxError(SystemExit):
-    """A layer is missing and the mode is `required`. Why is on stderr already, for whoever starts the service."""
+    """A layer is missing and the mode is `required`. The reason is on stderr already."""
 
 
 @dataclass
 class Sandbox:
-    """Closed in two steps, around the start of the last thread: `fence` before it, `seal` after it.
+    """Closed in two steps, before and after the last thread is started: `fence` and `seal`.
 
-    Landlock holds for a thread and those started from it, so it comes first; the system call filter and
+    Landlock applies to a thread and those started from it, so it comes first; the system call filter and
     RLIMIT_NPROC forbid threads, so they come last. Import and warm up everything before either.
     """
 
     mode: SandboxMode
     in_force: list[str] = field(default_factory=list)
-    """Names of the layers that hold, for logs."""
+    """Names of the layers in force, for logs."""
     missing: dict[str, str] = field(default_factory=dict)
-    """Why the others do not."""
+    """Why the others are not."""
 
     def fence(self) -> None:
-        """Privileges, files, and an end with the parent's. Raises SandboxError."""
+        """Drop privileges and access to files, and end with the parent. Raises SandboxError."""
         if self.mode == "off":
             return
         if sys.platform != "linux":
@@ -55,21 +56,21 @@ class Sandbox:
                 self._note(layer, f"not on {sys.platform}")
             return
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        # Nobody of the same user may attach to it or read its memory, and it leaves no core.
+        # No process of the same user may attach to it or read its memory, and it leaves no core.
         self._note("undumpable", _prctl(_PR_SET_DUMPABLE, 0))
         self._note("no_new_privs", _prctl(_PR_SET_NO_NEW_PRIVS, 1))
         abi = version()
         if isinstance(abi, int):
             threads = len(os.listdir("/proc/self/task"))  # noqa: PTH208 - names will do
-            why = forbid_files(abi) if threads == 1 else f"{threads} threads run already, and it would hold for one"
+            why = forbid_files(abi) if threads == 1 else f"{threads} threads run already, and it would apply to one"
             self._note(f"landlock abi {abi}", why)
         else:
             self._note("landlock", abi)
         self._note("capabilities dropped", _drop_capabilities())
 
     def seal(self) -> None:
-        """No more descriptors, threads or processes, no system calls but those on the list. Raises SandboxError."""
-        _limit_resources()
+        """Forbid descriptors, threads, processes and system calls that are not on the list. Raises SandboxError."""
+        limit_resources()
         self._note("rlimits", None)
         if self.mode != "off" and sys.platform == "linux":
             self._note("seccomp", forbid_system_calls())
@@ -79,14 +80,14 @@ class Sandbox:
             self.in_force.append(layer)
             return
         if self.mode == "required":
-            # At once: the parent ends a child whose socket closes, and that is before the interpreter says what it exits for.
-            print(f"the sandbox is required, and {layer} is not to be had: {why_not}", file=sys.stderr, flush=True)
+            # Flushed: the parent kills a child whose socket closes, and that is before the interpreter writes its exit message.
+            print(f"the sandbox is required, but {layer} is not available: {why_not}", file=sys.stderr, flush=True)
             raise SandboxError(1)
         self.missing[layer] = why_not
 
 
 def limit_memory(more: int) -> int:
-    """Cap the address space at what is mapped now plus `more` bytes, for good. Returns what is mapped now, 0 if nobody tells."""
+    """Cap the address space at what is mapped now plus `more` bytes, for good. Returns what is mapped now, 0 if unknown."""
     statm = Path("/proc/self/statm")
     if not statm.exists():  # not Linux, where this limit means little
         return 0
@@ -95,13 +96,13 @@ def limit_memory(more: int) -> int:
     return mapped
 
 
-def _limit_resources() -> None:
+def limit_resources() -> None:
     """No new descriptor of any kind, no process, no thread; no file grows, no core is written."""
-    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))  # root's are not counted: there the filter alone forbids them
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump is a copy of somebody's recording
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))  # the kernel exempts root, whom only the filter stops
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump is a copy of a client's recording
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    # New descriptors are numbered below the limit, where the standard streams sit; those already open go on working.
-    # Not 0: poll() takes as many descriptors as the limit at most.
+    # New descriptors must be below the limit, where the standard streams are; those already open keep working.
+    # Not 0, which would make poll() fail: it accepts no more descriptors than the limit.
     resource.setrlimit(resource.RLIMIT_NOFILE, (_STANDARD_STREAMS, _STANDARD_STREAMS))
 
 
@@ -117,6 +118,4 @@ def _drop_capabilities() -> str | None:
     machine = os.uname().machine
     if machine not in _CAPSET:
         return f"not made for {machine}"
-    libc = ctypes.CDLL(None, use_errno=True)
-    outcome = libc.syscall(ctypes.c_long(_CAPSET[machine]), struct.pack("=Ii", _CAPABILITY_VERSION_3, 0), bytes(24))
-    return os.strerror(ctypes.get_errno()) if outcome else None
+    return failure(system_call(_CAPSET[machine], struct.pack("=Ii", _CAPABILITY_VERSION_3, 0), bytes(24)))

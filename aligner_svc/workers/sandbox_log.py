@@ -1,4 +1,4 @@
-"""What the start-up log says of the children's sandbox."""
+"""The line about the sandbox in the start-up log."""
 
 from __future__ import annotations
 
@@ -10,14 +10,9 @@ log = logging.getLogger(__name__)
 
 
 def log_sandbox(pool: WorkerPool) -> None:
-    """One line about the sandbox of a pool's children, which are all alike: what holds, and what does not and why."""
+    """Log which layers of the sandbox are in force in a pool's children, which are all alike, and which are missing and why."""
     in_force, missing = pool.greeting.get("sandbox"), pool.greeting.get("missing")
     held = ", ".join(map(str, in_force)) if isinstance(in_force, list) else ""
     lacking = ", ".join(f"{layer} ({why})" for layer, why in missing.items()) if isinstance(missing, dict) else ""
-    log.log(
-        logging.WARNING if lacking else logging.INFO,
-        "%s sandbox: %s%s",
-        pool.name,
-        held or "none",
-        f"; missing: {lacking}" if lacking else "",
-    )
+    level = logging.WARNING if lacking else logging.INFO
+    log.log(level, "%s sandbox: %s%s", pool.name, held or "none", f"; missing: {lacking}" if lacking else "")

@@ -5,14 +5,16 @@ Numbers: arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/uni
 
 from __future__ import annotations
 
-from typing import Final
+import ctypes
+import os
+from typing import Any, Final
 
 AUDIT_ARCHITECTURES: Final = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 """AUDIT_ARCH_* of linux/audit.h by `os.uname().machine`; the numbers below are in this order, -1 where there is no such call."""
 
 # What a loaded child uses: memory, locks, clocks, its own signals, and the descriptors it already has. Measured by tracing
-# every container and codec that is accepted; what glibc does on the way to abort() and in an older version is added.
-# sched_getaffinity is missing on purpose: libav then believes in one processor and starts no threads, which are forbidden.
+# every accepted container and codec, plus what glibc uses for abort() and in older versions.
+# sched_getaffinity is missing on purpose: libav then assumes one processor and starts no threads, which are forbidden.
 ALLOWED: Final[dict[str, tuple[int, int]]] = {
     "brk": (12, 214),
     "clock_gettime": (228, 113),
@@ -47,13 +49,13 @@ ALLOWED: Final[dict[str, tuple[int, int]]] = {
     "write": (1, 64),
 }
 
-# Allowed with certain arguments alone, see sandbox_seccomp.
+# Allowed with certain arguments only, see sandbox_seccomp.
 MMAP: Final = (9, 222)
 MPROTECT: Final = (10, 226)
 PRLIMIT64: Final = (302, 261)
 TGKILL: Final = (234, 131)
 
-# Nothing that decodes audio has a use for these, by accident or in a fallback: whoever calls them has taken the child over.
+# No audio decoder uses these, not even by accident or in a fallback: a call to one means that the child is taken over.
 FATAL: Final[dict[str, tuple[int, int]]] = {
     "accept": (43, 202),
     "accept4": (288, 242),
@@ -99,3 +101,15 @@ FATAL: Final[dict[str, tuple[int, int]]] = {
     "userfaultfd": (323, 282),
     "vfork": (58, -1),
 }
+
+
+def system_call(number: int, *arguments: Any) -> int:
+    """Make the system call `number` with ctypes arguments; a negative result is an errno."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    outcome = int(libc.syscall(ctypes.c_long(number), *arguments))
+    return outcome if outcome >= 0 else -ctypes.get_errno()
+
+
+def failure(outcome: int) -> str | None:
+    """The error message for a result of `system_call`, None if it succeeded."""
+    return os.strerror(-outcome) if outcome < 0 else None

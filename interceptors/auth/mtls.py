@@ -87,12 +87,8 @@ class CertificateAuthenticator(AuthMethod):
     async def close(self) -> None: ...
 
     async def authenticate(self, credential: str, connection: AuthContext) -> Verdict | None:
-        """See AuthMethod."""
-        return self.verify(connection)
-
-    def verify(self, auth_context: AuthContext) -> Verdict | None:
         """Judge the client certificate; None if the connection has none."""
-        pem = _peer_certificate(auth_context)
+        pem = _peer_certificate(connection)
         if pem is None:
             return None
         verdict = self._cached(pem)

@@ -14,7 +14,6 @@ from types import SimpleNamespace
 import grpc
 import pytest
 import yaml
-from google.rpc import status_pb2
 
 from aligner_svc.engines.batching import BatchReport, QueueState
 from aligner_svc.telemetry.metrics import CacheCounts, Metrics, Sources
@@ -23,7 +22,7 @@ from interceptors.antivirus.scanner import ScannerState
 from interceptors.calls.call import Call, StageTiming
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.security_event import Event, SecurityEvent
-from interceptors.metrics import Ended
+from interceptors.metrics import CompletedCall
 from tests import PROJECT
 from tests.kit.prometheus_server import promtool, scraping
 from tools.dashboard import DASHBOARD, dashboard
@@ -53,7 +52,7 @@ QUERIES = [
 
 def full() -> Metrics:
     """With every series there can be: a source for everything, and one of everything that is counted."""
-    metrics = Metrics({ALIGN: "unary"}, lambda error: status_pb2.Status(code=13), quota_class=lambda call: "default")
+    metrics = Metrics({ALIGN: "unary"}, quota_class=lambda call: "default")
     keys = SimpleNamespace(age_seconds=60.0, trouble="", last_error="")
     metrics.watch(
         Sources(
@@ -67,7 +66,7 @@ def full() -> Metrics:
                 counts=SimpleNamespace(on_the_way=0, waiting=0, at_work=1), limit=8.0, refused=Counter(SERVER_OVERLOADED=1)
             ),
             quota_store=SimpleNamespace(degraded=False, losses=0),
-            key_sources=lambda: {"https://issuer.example": keys},
+            key_sources={"https://issuer.example": keys},
             certificate_expires=lambda: time.time() + 90 * 86_400,
             antivirus=lambda: ScannerState(True, "", "ClamAV", 1, 3600.0, 0, 0, 1, Counter(clean=1), 0.1),
             caches={"tokens": lambda: CacheCounts(9, 1, 1)},
@@ -91,7 +90,7 @@ def work(metrics: Metrics) -> None:
         metrics.rpc._counted[ALIGN].started.inc()
         metrics.rpc._counted[ALIGN].handled[code].inc()
         metrics.rpc._counted[ALIGN].seconds.observe(0.07)
-        metrics.calls.ended(Ended(ALIGN, code, 0.07, call, error, ""))
+        metrics.calls.on_end(CompletedCall(ALIGN, code, 0.07, call, error, ""))
     metrics.calls.event(SecurityEvent(Event.AUTHENTICATION_FAILED, check="signature"))
     metrics.calls.event(SecurityEvent(Event.PEER_BLOCKED, check="too_many_calls"))
     metrics.engine.batch(BatchReport(1, 1, 1, 0.05, 0.0, failed=False))

@@ -14,6 +14,7 @@ import pytest_asyncio
 from aligner_svc.telemetry.traces.export import Collector, TraceExport, otlp_exporter
 from aligner_svc.telemetry.traces.spans import resource
 from interceptors import Recovery, RequestId, Requests
+from tests.kit.chain_server import chain_server
 from tests.kit.node_client import node_call
 from tests.kit.npm import needs_node
 from tests.kit.otlp_receiver import OtlpReceiver
@@ -39,8 +40,8 @@ pytestmark = needs_node
 class _Messages(Kinds):
     """Takes messages of the proto, and answers with an empty one."""
 
-    async def _act(self, deed: str, context) -> bytes:
-        await super()._act(deed[2:], context)
+    async def act(self, request, context) -> bytes:
+        await super().act(request[2:], context)
         return b""
 
 
@@ -50,14 +51,11 @@ async def traced(**named) -> AsyncIterator[tuple[str, OtlpReceiver]]:
     async with OtlpReceiver().serving() as receiver:
         export = TraceExport(otlp_exporter(Collector(receiver.endpoint)), resource("test", "one"), every=0.01)
         await export.start()
-        server = grpc.aio.server(interceptors=(Recovery("test"), RequestId(), tracing(export.deliver, **named), Requests()))
-        server.add_generic_rpc_handlers((_Messages(),))
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
+        chain = (Recovery("test"), RequestId(), tracing(export.deliver, **named), Requests())
         try:
-            yield f"127.0.0.1:{port}", receiver
+            async with chain_server(chain, _Messages(), tls=False) as server:
+                yield server.target, receiver
         finally:
-            await server.stop(0)
             await export.close()
 
 

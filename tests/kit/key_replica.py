@@ -8,7 +8,7 @@ from typing import Any
 from interceptors.auth.api_keys import format as api_key
 from interceptors.auth.api_keys.authenticator import KeyAuthenticator
 from interceptors.auth.api_keys.store import KeyRecord
-from interceptors.calls.principal import Undecided
+from interceptors.calls.principal import Undecided, Verdict
 from tests.kit.waiting import eventually
 
 PEPPER = b"pepper of the tests, 32 characters"
@@ -31,14 +31,18 @@ class Replica:
         self.store = store
         self.clock, self.wall = Clock(1000.0), Clock(NOW)
         self.keys = KeyAuthenticator(store, PEPPER, prefix="alk", timeout=timeout, outage=outage, clock=self.clock, now=self.wall)
+        self.cache: Any = self.keys.report.caches["keys"]
+
+    async def verify(self, key: str) -> Verdict:
+        return await self.keys.authenticate(key, {})
 
     async def settled(self) -> None:
         """Wait until no lookup is in flight."""
-        await eventually(lambda: not self.keys.cache.lookups, timeout=30.0)
+        await eventually(lambda: not self.cache.lookups, timeout=30.0)
 
     async def recovered(self) -> None:
         """Wait until the cache has noticed that the database is available again."""
-        await eventually(lambda: not self.keys.cache.unavailable, timeout=30.0)
+        await eventually(lambda: not self.cache.unavailable, timeout=30.0)
 
 
 def new_key(prefix: str = "alk", pepper: bytes = PEPPER, **changes: Any) -> tuple[str, KeyRecord]:

@@ -14,6 +14,8 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from opentelemetry.proto.common.v1 import common_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
+from tests.kit.chain_server import started
+
 _SECONDS = 60
 
 
@@ -93,14 +95,8 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
     async def serving(self) -> AsyncIterator[OtlpReceiver]:
         server = aio.server(options=[("grpc.so_reuseport", 0)])
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, server)
-        address = self.address or "127.0.0.1:0"
-        port = server.add_secure_port(address, self.credentials) if self.credentials else server.add_insecure_port(address)
-        self.address = f"127.0.0.1:{port}"
-        await server.start()
-        try:
+        async with started(server, self.credentials, address=self.address or "127.0.0.1:0") as self.address:
             yield self
-        finally:
-            await server.stop(0)
 
 
 def spans_in(request: trace_service_pb2.ExportTraceServiceRequest) -> list[ReceivedSpan]:

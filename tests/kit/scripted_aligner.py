@@ -8,7 +8,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,7 +18,9 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
-from aligner_svc.api.v1.aligner_pb2_grpc import AlignerServicer, add_AlignerServicer_to_server
+from aligner_svc.api.v1.aligner_pb2_grpc import AlignerServicer
+from interceptors import Wrapping
+from tests.kit.chain_server import in_thread, make_server, started
 
 MIB = 1 << 20
 
@@ -201,25 +203,16 @@ class Running:
 
 
 @contextmanager
-def scripted_server() -> Iterator[Running]:
-    """The server in a thread of its own, with its own event loop, so that a blocking client can be tested too."""
-    script = ScriptedAligner()
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
+def scripted_server(
+    credentials: grpc.ServerCredentials | None = None, interceptors: Sequence[Wrapping] = ()
+) -> Iterator[Running]:
+    """In a thread of its own, with its own event loop, so that a blocking client can be tested too."""
 
-    async def start() -> tuple[grpc.aio.Server, int]:
-        server = grpc.aio.server(options=[("grpc.max_receive_message_length", 16 * MIB), ("grpc.so_reuseport", 0)])
-        add_AlignerServicer_to_server(script, server)
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        return server, port
+    @asynccontextmanager
+    async def running() -> AsyncIterator[Running]:
+        script = ScriptedAligner()
+        async with started(make_server(interceptors, aligner=script), credentials) as target:
+            yield Running(target, script)
 
-    server, port = asyncio.run_coroutine_threadsafe(start(), loop).result()
-    try:
-        yield Running(f"127.0.0.1:{port}", script)
-    finally:
-        asyncio.run_coroutine_threadsafe(server.stop(0), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+    with in_thread(running()) as server:
+        yield server

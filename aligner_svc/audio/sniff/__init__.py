@@ -1,7 +1,7 @@
-"""What an upload is, by its bytes: a container we decode, or something else with a name.
+"""What an upload is, by its bytes: a container that is decoded, or something else with a name.
 
 libav's own probing is never used: it also finds playlists, which make it open other files and URLs.
-Every check looks at a bounded part of the upload, its first and last 64 KiB at most, so that it may run on the event loop.
+Every check reads a bounded part of the upload, at most its first and last 64 KiB, so that it may run on the event loop.
 """
 
 from __future__ import annotations

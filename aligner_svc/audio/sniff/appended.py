@@ -1,31 +1,34 @@
-"""Files that hide behind audio: after the end that a container declares, or with their directory at the very end."""
+"""Files hidden behind audio: after the end that a container declares, or with their directory at the very end."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from aligner_svc.audio.sniff import foreign
 
 _BEHIND: Final = 4096
-"""Bytes looked at behind the declared end."""
+"""Bytes examined after the declared end."""
 
 _TAIL: Final = 22 + 0xFFFF
-"""A ZIP's directory is found from the end: its last record, and a comment of 65535 bytes at most."""
+"""A ZIP's directory is found from the end: its last record, and a comment of at most 65535 bytes."""
 
 _MAX_RECORDS: Final = 64
-"""Ends of ZIP directories looked at. By chance there is one in 65,000 files; more are there to hide one."""
+"""Ends of ZIP directories examined. By chance there is one in 65,000 files; more are there to hide one."""
 
-_MAX_BOXES: Final = 256
+_MAX_CHUNKS: Final = 256
 """Boxes, chunks or objects on the top level that are stepped over; recordings have about ten."""
+
+_REST_OF_FILE: Final = -1
 
 
 def appended(view: memoryview, container: str) -> str | None:
-    """What is hidden behind the audio, by name; None if nothing is.
+    """The name of a file hidden behind the audio; None if there is none.
 
-    `container` is the demuxer. FLAC, MP3, AAC, AMR, AC-3 and WavPack declare no end, and what follows them is found if
-    it is a ZIP (JAR, APK, office document): programs that open other files look at the first bytes alone.
+    `container` is the demuxer. FLAC, MP3, AAC, AMR, AC-3 and WavPack declare no end; after these only a ZIP (JAR, APK,
+    office document) is found: programs that open other files read the first bytes alone.
     """
     find_end = _ENDS.get(container)
     end = find_end(view) if find_end else None
@@ -50,7 +53,7 @@ def ends_as_zip(view: memoryview) -> bool:
 
 
 def _has_directory(view: memoryview, tail: bytes, at: int) -> bool:
-    """Whether a directory of the size that the record says stands in front of it; an empty archive has none."""
+    """Whether a directory of the size in the record precedes it; an empty archive has none."""
     entries, size, offset = struct.unpack_from("<HII", tail, at + 10)
     if 0xFFFFFFFF in (size, offset) or entries == 0xFFFF:
         return at >= 20 and tail.startswith(b"PK\x06\x07", at - 20)  # ZIP64's pointer to its own record
@@ -59,21 +62,11 @@ def _has_directory(view: memoryview, tail: bytes, at: int) -> bool:
 
 
 def _riff(view: memoryview) -> int | None:
-    """RIFF, RIFX, RF64 and BW64. Programs that cannot seek back write 0, or more than any file holds."""
-    big = bytes(view[:4]) == b"RIFX"
-    size = int.from_bytes(view[4:8], "big" if big else "little")
+    """RIFF, RIFX, RF64, BW64 and AIFF. Programs that cannot seek back write 0, or more than any file holds."""
+    size = int.from_bytes(view[4:8], "big" if bytes(view[:4]) in {b"RIFX", b"FORM"} else "little")
     if size == 0xFFFFFFFF and bytes(view[12:16]) == b"ds64":
         size = int.from_bytes(view[20:28], "little")
     return None if size < 4 else 8 + size + (size & 1)
-
-
-def _iff(view: memoryview) -> int | None:
-    size = int.from_bytes(view[4:8], "big")
-    return 8 + size + (size & 1) if size >= 4 else None
-
-
-def _w64(view: memoryview) -> int | None:
-    return int.from_bytes(view[16:24], "little") or None
 
 
 def _au(view: memoryview) -> int | None:
@@ -81,60 +74,56 @@ def _au(view: memoryview) -> int | None:
     return None if size == 0xFFFFFFFF else offset + size
 
 
-def _boxes(view: memoryview) -> int | None:
-    """MP4: where the first thing stands that is no box, or reaches beyond the file."""
-    at = 0
-    for _ in range(_MAX_BOXES):
-        header = bytes(view[at : at + 16])
-        size = int.from_bytes(header[:4], "big")
-        if size == 1:
-            size = int.from_bytes(header[8:16], "big")
-        if len(header) < 8 or size < 8 or at + size > view.nbytes or not _is_name(header[4:8]):
-            return at or None
+def _chunks(view: memoryview, start: int, chunk_bytes: Callable[[bytes], int]) -> int | None:
+    """Where the chunks from `start` on end: at the first bytes that are no chunk, or one that reaches past the file.
+
+    `chunk_bytes` gives the whole size of the chunk with a header of 24 bytes: 0 for no chunk, or _REST_OF_FILE.
+    """
+    at = start
+    for _ in range(_MAX_CHUNKS):
+        size = chunk_bytes(bytes(view[at : at + 24]))
+        if size == _REST_OF_FILE:
+            return None
+        if not size or at + size > view.nbytes:
+            break
         at += size
-    return at
+    return at or None
+
+
+def _mp4_box(header: bytes) -> int:
+    size = int.from_bytes(header[:4], "big")
+    if size == 1:
+        size = int.from_bytes(header[8:16], "big")
+    return size if size >= 8 and len(header) >= 8 and _is_name(header[4:8]) else 0
+
+
+def _caf_chunk(header: bytes) -> int:
+    name, size = header[:4], int.from_bytes(header[4:12], "big", signed=True)
+    if name == b"data" and size == -1:  # what a recorder leaves that is switched off
+        return _REST_OF_FILE
+    return 12 + size if size >= 0 and _is_name(name) else 0
+
+
+def _asf_object(header: bytes) -> int:
+    size = int.from_bytes(header[16:24], "little")
+    return size if size >= 24 else 0
 
 
 def _is_name(name: bytes) -> bool:
-    """Four letters; © is one to QuickTime."""
+    """Four letters; QuickTime counts © as one."""
     return all(32 <= c < 127 or c == 0xA9 for c in name)
-
-
-def _caf(view: memoryview) -> int | None:
-    at = 8
-    for _ in range(_MAX_BOXES):
-        name, size = bytes(view[at : at + 4]), int.from_bytes(view[at + 4 : at + 12], "big", signed=True)
-        if name == b"data" and size == -1:  # to the end of the file, as a recorder leaves it that is switched off
-            return None
-        if not _is_name(name) or size < 0 or at + 12 + size > view.nbytes:
-            return at
-        at += 12 + size
-    return at
-
-
-def _asf(view: memoryview) -> int | None:
-    at = 0
-    for _ in range(_MAX_BOXES):
-        size = int.from_bytes(view[at + 16 : at + 24], "little")
-        if size < 24 or at + size > view.nbytes:
-            return at or None
-        at += size
-    return at
 
 
 def _matroska(view: memoryview) -> int | None:
     """Behind the segment, if it says how long it is; live recordings do not."""
-    header = _element_size(view, 4)
-    if header is None:
-        return None
-    at = header
-    if bytes(view[at : at + 4]) != b"\x18S\x80g":
+    at = _element_end(view, 4)
+    if at is None or bytes(view[at : at + 4]) != b"\x18S\x80g":
         return at
-    return _element_size(view, at + 4)
+    return _element_end(view, at + 4)
 
 
-def _element_size(view: memoryview, at: int) -> int | None:
-    """Where the element ends whose size stands at `at`; None for unknown."""
+def _element_end(view: memoryview, at: int) -> int | None:
+    """Where the element ends whose size is at `at`; None for unknown."""
     first = view[at] if at < view.nbytes else 0
     length = 9 - first.bit_length()
     if not first or length > 8:
@@ -155,13 +144,14 @@ def _ogg(view: memoryview) -> int | None:
 
 
 _ENDS: Final[dict[str, Callable[[memoryview], int | None]]] = {
-    "aiff": _iff,
-    "asf": _asf,
+    "aiff": _riff,
+    "asf": partial(_chunks, start=0, chunk_bytes=_asf_object),
     "au": _au,
-    "caf": _caf,
+    "caf": partial(_chunks, start=8, chunk_bytes=_caf_chunk),
     "matroska": _matroska,
-    "mov": _boxes,
+    "mov": partial(_chunks, start=0, chunk_bytes=_mp4_box),
     "ogg": _ogg,
-    "w64": _w64,
+    "w64": lambda view: int.from_bytes(view[16:24], "little") or None,
     "wav": _riff,
 }
+"""Where a container's declared end is (bytes), by demuxer; None if it declares none."""

@@ -1,10 +1,10 @@
-"""The containers that are decoded, and how to tell them."""
+"""The containers that are decoded, and how they are recognised."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from aligner_svc.audio.mpeg import has_frames
+from aligner_svc.audio.mpeg import has_frames, skip_id3
 
 ACCEPTED: Final = "WAV, FLAC, MP3, Ogg (Opus, Vorbis), MP4/M4A, WebM, AAC, AIFF, CAF, AU, AMR, WMA, WavPack or AC-3"
 
@@ -22,19 +22,16 @@ _MAGICS: Final[tuple[tuple[bytes, str], ...]] = (
 
 # (magic at byte 0, form type at byte 8) -> libav demuxer
 _FORMS: Final[dict[tuple[bytes, bytes], str]] = {
-    (b"RIFF", b"WAVE"): "wav",
-    (b"RIFX", b"WAVE"): "wav",
-    (b"RF64", b"WAVE"): "wav",
-    (b"BW64", b"WAVE"): "wav",
+    **{(magic, b"WAVE"): "wav" for magic in (b"RIFF", b"RIFX", b"RF64", b"BW64")},
     (b"FORM", b"AIFF"): "aiff",
     (b"FORM", b"AIFC"): "aiff",
 }
 
-# `styp`, `sidx` and `moof` are not here: they start a piece of a stream, which is nothing without its first piece.
+# Without `styp`, `sidx` and `moof`: they start a segment of a stream, which cannot be decoded without the first one.
 _MOV_ATOMS: Final = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 
-# ISO base media brands (https://mp4ra.org/registered-types/brands) that are no MP4 to us, and what they are.
-# What is not listed goes to libav: new brands for the same boxes appear every year.
+# ISO base media brands (https://mp4ra.org/registered-types/brands) that are not decoded, and what they are.
+# All others go to libav: new brands for the same boxes appear every year.
 _BRANDS: Final[dict[bytes, str]] = {
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), "a HEIC or AVIF image"),
     **dict.fromkeys((b"mif1", b"mif2", b"msf1", b"miaf", b"avif", b"avis", b"avci", b"avcs"), "a HEIC or AVIF image"),
@@ -45,7 +42,7 @@ _BRANDS: Final[dict[bytes, str]] = {
     **dict.fromkeys((b"aax ", b"aaxc"), "a protected Audible book"),
 }
 
-_CALLED: Final[dict[str, str]] = {
+NAMES: Final[dict[str, str]] = {
     "aac": "AAC audio",
     "ac3": "AC-3 audio",
     "aiff": "an AIFF file",
@@ -62,6 +59,13 @@ _CALLED: Final[dict[str, str]] = {
     "wav": "a WAV file",
     "wv": "a WavPack file",
 }
+"""What people call the files of each demuxer."""
+
+_MAX_PADDING: Final = 1 << 16
+"""Bytes of zeros after an ID3 tag: some taggers shrink a tag without updating its size."""
+
+_SEARCHED: Final = 1 << 14
+"""Bytes searched for a frame after ID3 tags. Encoders start with one; a cut leaves part of one, 2881 bytes at most."""
 
 
 def by_magic(head: bytes) -> str | None:
@@ -78,24 +82,30 @@ def by_magic(head: bytes) -> str | None:
 
 
 def by_frames(head: bytes) -> str | None:
-    """AAC or MP3, which have no magic number but frames that follow each other."""
+    """AAC or MP3, which have no magic number, only frames that follow each other."""
     if _is_adts(head):
         return "aac"
     return "mp3" if has_frames(head) else None
 
 
+def by_tags(view: memoryview) -> tuple[str | None, str]:
+    """The demuxer for what follows the ID3 tags at the start, or None and what the upload is instead."""
+    at = skip_id3(view)
+    if at >= view.nbytes:
+        return None, "an ID3 tag that claims to be longer than the file" if at > view.nbytes else "an ID3 tag without audio"
+    if skip_id3(view[at:]):
+        return None, "a pile of ID3 tags"
+    rest = bytes(view[at : at + _MAX_PADDING]).lstrip(b"\0")[:_SEARCHED]
+    return "flac" if rest.startswith(b"fLaC") else by_frames(rest), "an ID3 tag that no MPEG audio follows"
+
+
 def brand(head: bytes) -> str | None:
-    """What a file in MP4's boxes is, when it is no MP4."""
+    """What a file in MP4's boxes is, if it is no MP4."""
     return _BRANDS.get(head[8:12]) if head[4:8] == b"ftyp" else None
 
 
-def called(container: str) -> str:
-    """What a person calls the files of a demuxer."""
-    return _CALLED[container]
-
-
 def _is_matroska(head: bytes) -> bool:
-    """EBML is as generic as XML: the DocType says what is in it. Without one in sight, libav has the last word."""
+    """EBML is as generic as XML: the DocType says what is in it. If none is in sight, libav decides."""
     if not head.startswith(b"\x1aE\xdf\xa3"):
         return False
     at = head.find(b"B\x82", 4, 64)
@@ -103,13 +113,13 @@ def _is_matroska(head: bytes) -> bool:
 
 
 def _is_mov(head: bytes) -> bool:
-    """MP4, M4A, M4B, 3GP, QuickTime: a box of a size that a box may have; not the images that share the boxes."""
+    """MP4, M4A, M4B, 3GP, QuickTime: a known box of a valid size, and not one of the images that share the boxes."""
     size = int.from_bytes(head[:4], "big")
     return head[4:8] in _MOV_ATOMS and (size in {0, 1} or size >= 8) and brand(head) is None
 
 
 def _is_ac3(head: bytes) -> bool:
-    """AC-3 and E-AC-3 (ETSI TS 102 366): two bytes of sync happen by chance, so codes that are reserved rule it out."""
+    """AC-3 and E-AC-3 (ETSI TS 102 366): two sync bytes happen by chance, so reserved codes rule it out."""
     if not head.startswith(b"\x0bw"):
         return False
     if len(head) < 6:
@@ -119,7 +129,7 @@ def _is_ac3(head: bytes) -> bool:
 
 
 def _is_adts(head: bytes) -> bool:
-    """Sync word with layer 0, a sampling frequency that exists, a frame longer than its header, a second frame after it."""
+    """Sync word with layer 0, a valid sampling frequency, a frame longer than its header, a second frame after it."""
     if len(head) < 7 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0 or (head[2] >> 2) & 15 > 12:
         return False
     size = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5

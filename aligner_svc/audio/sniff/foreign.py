@@ -1,4 +1,4 @@
-"""Names for what is not decoded here, so that a caller is told "a PNG image" and not "unknown"."""
+"""Names for what is not decoded, so that the error says "a PNG image" and not "unknown"."""
 
 from __future__ import annotations
 
@@ -11,14 +11,25 @@ from aligner_svc.audio.sniff.containers import ACCEPTED, brand
 
 _EXECUTABLE: Final = "an executable (Windows)"
 
-# (offset, magic, what a person calls it), in bytes that audio does not hold there by chance: 24 bits and more
-_CERTAIN: Final[tuple[tuple[int, bytes, str], ...]] = (
+# Tables of (offset, magic or several, name). These are of 24 bits and more, which audio does not hold there by chance.
+_OTHER_AUDIO: Final[tuple[tuple[int, bytes | tuple[bytes, ...], str], ...]] = (
+    (0, b"MAC \x96\x0f", "Monkey's Audio"),
+    (0, b"TTA1", "True Audio"),
+    (0, (b"DSD ", b"FRM8"), "DSD audio"),
+    (0, (b"MPCK", b"MP+\x07"), "Musepack audio"),
+    (0, b".RMF", "a RealMedia file"),
+    (0, b".ra\xfd", "RealAudio"),
+    (0, b"NIST_1A", "a NIST SPHERE file"),
+    (0, b"ajkg", "Shorten audio"),
+    (8, b"8SVX", "8SVX audio"),
+)
+_CERTAIN: Final[tuple[tuple[int, bytes | tuple[bytes, ...], str], ...]] = (
+    *_OTHER_AUDIO,
     (0, b"\x89PNG", "a PNG image"),
     (0, b"\xff\xd8\xff", "a JPEG image"),
     (0, b"GIF8", "a GIF image"),
     (8, b"WEBP", "a WebP image"),
-    (0, b"II*\x00", "a TIFF image"),
-    (0, b"MM\x00*", "a TIFF image"),
+    (0, (b"II*\x00", b"MM\x00*"), "a TIFF image"),
     (4, b"jP  ", "a JPEG 2000 image"),
     (4, b"JXL ", "a JPEG XL image"),
     (0, b"8BPS", "a Photoshop image"),
@@ -26,9 +37,7 @@ _CERTAIN: Final[tuple[tuple[int, bytes, str], ...]] = (
     (0, b"%!PS", "a PostScript document"),
     (0, b"{\\rtf", "an RTF document"),
     (0, b"\xd0\xcf\x11\xe0", "a Microsoft Office document"),
-    (0, b"PK\x03\x04", "a ZIP archive"),
-    (0, b"PK\x05\x06", "a ZIP archive"),
-    (0, b"PK\x07\x08", "a ZIP archive"),
+    (0, (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08"), "a ZIP archive"),
     (0, b"\x1f\x8b\x08", "a gzip archive"),
     (0, b"\xfd7zXZ", "an xz archive"),
     (0, b"(\xb5/\xfd", "a Zstandard archive"),
@@ -41,9 +50,7 @@ _CERTAIN: Final[tuple[tuple[int, bytes, str], ...]] = (
     (0, b"\xed\xab\xee\xdb", "an RPM package"),
     (257, b"ustar", "a tar archive"),
     (0, b"\x7fELF", "an executable (ELF)"),
-    (0, b"\xfe\xed\xfa", "an executable (Mach-O)"),
-    (0, b"\xce\xfa\xed\xfe", "an executable (Mach-O)"),
-    (0, b"\xcf\xfa\xed\xfe", "an executable (Mach-O)"),
+    (0, (b"\xfe\xed\xfa", b"\xce\xfa\xed\xfe", b"\xcf\xfa\xed\xfe"), "an executable (Mach-O)"),
     (0, b"\xca\xfe\xba\xbe", "a Java class or an executable (Mach-O)"),
     (0, b"dex\n", "an Android executable"),
     (0, b"\x00asm", "a WebAssembly module"),
@@ -56,20 +63,9 @@ _CERTAIN: Final[tuple[tuple[int, bytes, str], ...]] = (
     (8, b"RMID", "a MIDI file"),
     (8, b"sfbk", "a SoundFont"),
     (8, b"ACON", "an animated cursor"),
-    (0, b"MAC \x96\x0f", "Monkey's Audio"),
-    (0, b"TTA1", "True Audio"),
-    (0, b"DSD ", "DSD audio"),
-    (0, b"FRM8", "DSD audio"),
-    (0, b"MPCK", "Musepack audio"),
-    (0, b"MP+\x07", "Musepack audio"),
-    (0, b".RMF", "a RealMedia file"),
-    (0, b".ra\xfd", "RealAudio"),
-    (0, b"NIST_1A", "a NIST SPHERE file"),
-    (0, b"ajkg", "Shorten audio"),
-    (8, b"8SVX", "8SVX audio"),
 )
 
-# The same with so little to go by that they count only once it is clear that the bytes are no audio.
+# Magics so short that they count only once it is clear that the bytes are no audio.
 _LIKELY: Final[tuple[tuple[bytes, str], ...]] = (
     (b"MZ", _EXECUTABLE),
     (b"BM", "a BMP image"),
@@ -86,10 +82,9 @@ _LIKELY: Final[tuple[tuple[bytes, str], ...]] = (
     (b"ID3", "an ID3 tag"),
 )
 
-# Starts of text, in any case, behind a byte order mark and blanks.
-_TEXTS: Final[tuple[tuple[bytes, str], ...]] = (
-    (b"#extm3u", "an M3U or HLS playlist"),
-    (b"#ext-x-", "an M3U or HLS playlist"),
+# Starts of text, in any case, after a byte order mark and blanks.
+_TEXTS: Final[tuple[tuple[bytes | tuple[bytes, ...], str], ...]] = (
+    ((b"#extm3u", b"#ext-x-"), "an M3U or HLS playlist"),
     (b"ffconcat", "an ffconcat playlist"),
     (b"[playlist]", "a PLS playlist"),
     (b"<asx", "an ASX playlist"),
@@ -98,20 +93,15 @@ _TEXTS: Final[tuple[tuple[bytes, str], ...]] = (
     (b"v=0\r\n", "an SDP session description"),
     (b";ffmetadata", "an ffmetadata file"),
     (b"#!amr", "an AMR file with a broken magic number"),
-    (b"#!/", "a script"),
-    (b"#! /", "a script"),
-    (b"<?php", "a script"),
-    (b"@echo off", "a script"),
+    ((b"#!/", b"#! /", b"<?php", b"@echo off"), "a script"),
     (b"webvtt", "WebVTT subtitles"),
     (b"<svg", "an SVG image"),
-    (b"<!doctype html", "an HTML page"),
-    (b"<html", "an HTML page"),
-    (b"<script", "an HTML page"),
+    ((b"<!doctype html", b"<html", b"<script"), "an HTML page"),
     (b"<playlist", "an XSPF playlist"),
     (b"<mpd", "a DASH manifest"),
 )
 
-# XML is called by its first element, a namespace in front of it or not.
+# XML is named by its first element, with or without a namespace prefix.
 _ELEMENT: Final = re.compile(rb"<(?:[a-z0-9]+:)?(svg|playlist|html|smil|asx|mpd|rss|plist)\b")
 _ELEMENTS: Final[dict[bytes, str]] = {
     b"svg": "an SVG image",
@@ -124,27 +114,14 @@ _ELEMENTS: Final[dict[bytes, str]] = {
     b"plist": "a property list",
 }
 
-_OTHER_AUDIO: Final = frozenset(
-    {
-        "Monkey's Audio",
-        "True Audio",
-        "DSD audio",
-        "Musepack audio",
-        "RealAudio",
-        "a NIST SPHERE file",
-        "Shorten audio",
-        "a RealMedia file",
-        "a protected Audible book",
-        "8SVX audio",
-    }
-)
+_OTHER_AUDIO_NAMES: Final = frozenset({"a protected Audible book", *(name for _, _, name in _OTHER_AUDIO)})
 
-# What filetype knows by two or three bytes only, by which a stream cut in the middle may well start.
+# What filetype recognises by two or three bytes only: a stream cut in the middle may well start with them.
 _DOUBTFUL: Final = frozenset({"bmp", "exe", "Z", "ps", "br", "jxr", "ico", "swf", "aac", "mp3"})
 
 
 def certain(data: bytes) -> str | None:
-    """What `data` starts as, when it cannot be audio; None is no promise that it is."""
+    """What `data` is by its first bytes, if it cannot be audio; None does not mean that it is."""
     for offset, magic, name in _CERTAIN:
         if data.startswith(magic, offset):
             return name
@@ -154,22 +131,24 @@ def certain(data: bytes) -> str | None:
 
 
 def inside(head: bytes) -> str | None:
-    """What a reader that does not insist on the first byte takes the file for: PDF's look through the first KiB."""
+    """What `head` is to readers that search beyond the first byte: PDF's search the first KiB."""
     if head.find(b"%PDF-", 0, 1024 + 5) > 0:
         return "a PDF document"
     return next((name for offset, magic, name in _CERTAIN if offset > 16 and head.startswith(magic, offset)), None)
 
 
 def second_opinion(head: bytes) -> str | None:
-    """What the `filetype` library has it for, when that is neither audio nor a film and not a guess by two bytes."""
+    """What the `filetype` library recognises, unless that is audio, a film or a guess from two bytes."""
     kind = filetype.guess(head)
     if kind is None or kind.extension in _DOUBTFUL or kind.mime.startswith(("audio/", "video/")):
         return None
-    return _by_mime(kind.mime, kind.extension)
+    # The name is made of the library's own constants, not of the upload: "an image (XCF)".
+    family = "an image" if kind.mime.startswith("image/") else "a font" if "font" in kind.mime else "a document or archive"
+    return f"{family} ({kind.extension.upper()})"
 
 
 def describe(head: bytes) -> str:
-    """What to tell somebody whose upload is no audio that is decoded here."""
+    """The error message for an upload that is not decoded."""
     name = certain(head)
     if name is None and _is_text(head):  # before the short magic numbers: "BMW" is no image
         name = "JSON or other text" if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith((b"{", b"[")) else "text"
@@ -180,8 +159,8 @@ def describe(head: bytes) -> str:
 
 
 def refusal(name: str) -> str:
-    """`name` in a sentence that says what to send."""
-    return f"this is {name}, {'which is not supported' if name in _OTHER_AUDIO else 'not audio'}: send {ACCEPTED}"
+    """The error message for a file called `name`: what it is and what to send."""
+    return f"this is {name}, {'which is not supported' if name in _OTHER_AUDIO_NAMES else 'not audio'}: send {ACCEPTED}"
 
 
 def _as_text(data: bytes) -> str | None:
@@ -193,15 +172,9 @@ def _as_text(data: bytes) -> str | None:
 
 
 def _is_pe(data: bytes) -> bool:
-    """MZ and, where it points to, the header of a program of the last thirty years."""
+    """MZ and, where it points to, the header of a Windows program (DOS programs have none)."""
     at = int.from_bytes(data[0x3C:0x40], "little")
     return data.startswith(b"MZ") and data[at : at + 2] in {b"PE", b"NE", b"LE", b"LX"}
-
-
-def _by_mime(mime: str, extension: str) -> str:
-    """E.g. "an image (XCF)"; the library's own constants, nothing of the upload."""
-    family, _, _ = mime.partition("/")
-    return f"{'an image' if family == 'image' else 'a font' if 'font' in mime else 'a document or archive'} ({extension.upper()})"
 
 
 def _is_text(head: bytes) -> bool:

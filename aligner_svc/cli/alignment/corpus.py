@@ -1,9 +1,8 @@
-"""Which files belong together: audio and the text beside it, one file or a tree of them."""
+"""Pairing audio files with their transcripts, for one file or a directory tree."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,15 +12,15 @@ AUDIO_SUFFIXES = frozenset({
     ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".au", ".caf", ".flac", ".m4a", ".m4b", ".mka", ".mp3",
     ".mp4", ".oga", ".ogg", ".opus", ".wav", ".wave", ".weba", ".webm", ".wma", ".wv",
 })  # fmt: skip
-"""Names that are taken for audio in a directory; the server itself looks at the bytes alone."""
+"""Suffixes of the files in a directory that are taken for audio. The server itself goes by the content only."""
 
 TEXT_SUFFIXES = (".txt", ".lab")
-"""Names of transcripts, the preferred first."""
+"""Suffixes of transcripts, the preferred one first."""
 
 
 @dataclass(frozen=True, slots=True)
 class CorpusJob:
-    """One file to align and where the answer goes."""
+    """One file to align: the audio, its transcript and the file for the result."""
 
     audio: Path
     text: Path
@@ -30,7 +29,7 @@ class CorpusJob:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a tree holds, sorted: the jobs, and what is not paired."""
+    """The jobs of a directory tree and its files without a counterpart, sorted."""
 
     jobs: list[CorpusJob]
     audio_without_text: list[Path]
@@ -38,12 +37,12 @@ class Plan:
 
 
 def text_beside(audio: Path) -> Path | None:
-    """The transcript with the audio's name, if there is one."""
+    """The transcript with the name of the audio file, if it exists."""
     return next((text for suffix in TEXT_SUFFIXES if (text := audio.with_suffix(suffix)).is_file()), None)
 
 
 def read_text(path: Path) -> str:
-    """A transcript, UTF-8. Line ends stay as they are: the words' offsets count them. Raises Failure, OSError."""
+    """Read a transcript, UTF-8. Keeps line ends, because character offsets count them. Raises Failure, OSError."""
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -51,26 +50,22 @@ def read_text(path: Path) -> str:
 
 
 def plan(root: Path, out: Path, suffix: str) -> Plan:
-    """Pair every audio file below `root` with its text; answers go below `out`, the tree kept, with `suffix`."""
+    """Pair the audio files below `root` with their transcripts. Results go to the same places below `out`, with `suffix`."""
     files = sorted(path for path in root.rglob("*") if path.is_file())
     audio = [path for path in files if path.suffix.lower() in AUDIO_SUFFIXES]
-    # a.wav and a.flac side by side would both write a.json.
+    # a.wav and a.flac in one directory would both write a.json.
     stems = Counter(path.with_suffix("") for path in audio)
-    jobs, lonely, used = [], [], set()
+    jobs, without_text, used = [], [], set()
     for path in audio:
         text = text_beside(path)
         if text is None:
-            lonely.append(path)
+            without_text.append(path)
             continue
-        used.add(path.with_suffix(""))
-        name = path.stem if stems[path.with_suffix("")] == 1 else path.name
+        stem = path.with_suffix("")
+        used.add(stem)
+        name = path.stem if stems[stem] == 1 else path.name
         jobs.append(CorpusJob(path, text, out / path.relative_to(root).with_name(name + suffix)))
+    # `out` may be inside the tree: what an earlier run wrote there is not a transcript.
+    results = out.resolve()
     texts = [path for path in files if path.suffix in TEXT_SUFFIXES and path.with_suffix("") not in used]
-    return Plan(jobs, lonely, list(_not_below(texts, out)))
-
-
-def _not_below(paths: list[Path], out: Path) -> Iterator[Path]:
-    """Without what an earlier run wrote, where `out` lies in the tree itself."""
-    for path in paths:
-        if not path.resolve().is_relative_to(out.resolve()):
-            yield path
+    return Plan(jobs, without_text, [path for path in texts if not path.resolve().is_relative_to(results)])

@@ -1,6 +1,4 @@
-"""Where an alignment is written, and in which of the formats."""
-
-# ruff: noqa: PLC0415 - `aligner --help` must not wait for grpc, numpy and pydantic
+"""The format of an alignment, and writing it to stdout or a file."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from aligner_svc.cli.options import OutputFormat
+from aligner_svc.cli.alignment.request import OutputFormat
 
 if TYPE_CHECKING:
     from aligner_svc.domain import Alignment
@@ -23,14 +21,14 @@ SUFFIXES = {
     OutputFormat.TEXTGRID: ".TextGrid",
     OutputFormat.CTM: ".ctm",
 }
-"""File name endings; Praat's is in camel case by custom."""
+"""Suffixes of output files. Praat spells its own in camel case."""
 
-HOLD_WARNINGS = frozenset({OutputFormat.JSON, OutputFormat.TABLE})
-"""The formats in which the answer's warnings are read."""
+WITH_WARNINGS = frozenset({OutputFormat.JSON, OutputFormat.TABLE})
+"""The formats that include the warnings of an alignment."""
 
 
 def choose(wanted: OutputFormat | None, out: Path | None) -> OutputFormat:
-    """What was asked for; else what the file's name says; else a table for a person and JSON for a program."""
+    """The format asked for, else that of the file's suffix (JSON if unknown), else table on a terminal and JSON in a pipe."""
     if wanted is not None:
         return wanted
     if out is not None:
@@ -40,14 +38,14 @@ def choose(wanted: OutputFormat | None, out: Path | None) -> OutputFormat:
 
 
 def render(alignment: Alignment, chosen: OutputFormat, transcript: str, recording: str) -> str:
-    """The alignment as text; `recording` is its name, for the formats that hold one. Not for the table."""
+    """The alignment as text in any format but the table. `recording` is its name, for formats that include one."""
     from aligner_svc import formats
 
     return formats.render(alignment, formats.Format(chosen.value), transcript=transcript, recording=recording)
 
 
 def write(alignment: Alignment, chosen: OutputFormat, transcript: str, recording: str, out: Path | None) -> None:
-    """To the file, or to stdout where there is none. UTF-8, whatever the locale. Raises OSError."""
+    """Write to a file, or to stdout if `out` is None. UTF-8, whatever the locale. Raises OSError."""
     if chosen is OutputFormat.TABLE:
         from aligner_svc.cli.alignment.table import print_table
 
@@ -59,12 +57,12 @@ def write(alignment: Alignment, chosen: OutputFormat, transcript: str, recording
 
 
 def write_file(path: Path, text: str) -> None:
-    """Write below directories that may not be there yet; under its name the file is whole or not there. Raises OSError."""
+    """Write a file atomically, and create its directories. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and not path.is_file():  # /dev/stdout, a named pipe: nothing to put another file in the place of
+    if path.exists() and not path.is_file():  # /dev/stdout or a named pipe must not be replaced
         path.write_text(text, encoding="utf-8", newline="")
         return
-    path = path.resolve()  # a link stays one
+    path = path.resolve()  # a link is kept and its target replaced
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         unfinished.write_text(text, encoding="utf-8", newline="")

@@ -1,4 +1,4 @@
-"""Progress on stderr, where somebody looks at it: nothing at all unless stderr is a terminal."""
+"""Progress on stderr, if stderr is a terminal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from aligner_svc.client import ProgressCallback, Stage
 
 @contextmanager
 def waiting(message: str) -> Iterator[None]:
-    """A spinner for a call that reports nothing on its way."""
+    """Show a spinner during a call that reports no progress."""
     if not sys.stderr.isatty():
         yield
         return
@@ -35,7 +35,7 @@ def waiting(message: str) -> Iterator[None]:
 
 @contextmanager
 def stream_bar(size: int | None) -> Iterator[ProgressCallback | None]:
-    """A bar for one stream: bytes of `size` (None: unknown) while it uploads, then seconds while it is aligned."""
+    """Show a bar for one stream: bytes of `size` (None: unknown) during the upload, then seconds aligned."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -56,7 +56,7 @@ def stream_bar(size: int | None) -> Iterator[ProgressCallback | None]:
 
 @contextmanager
 def files_bar(total: int) -> Iterator[Callable[[], None]]:
-    """A bar over many files with the time that is left; call what it gives once a file."""
+    """Show a bar over many files with the time left. Call the returned function once per file."""
     if not sys.stderr.isatty():
         yield lambda: None
         return

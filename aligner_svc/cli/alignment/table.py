@@ -1,4 +1,4 @@
-"""The alignment as a table for a person."""
+"""An alignment as a table for people."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from aligner_svc.cli.tables import plain_table, printable
 from aligner_svc.domain import Alignment, Word, WordStatus
 
 _BAR = 8
@@ -16,7 +16,7 @@ _STATUS_COLOUR = {WordStatus.ALIGNED: "green", WordStatus.REPAIRED: "yellow", Wo
 
 
 def print_table(alignment: Alignment, out: Path | None) -> None:
-    """To stdout, or to a file without colour. Raises OSError."""
+    """Print to stdout, or without colour to a file. Raises OSError."""
     if out is None:
         _print(Console(highlight=False), alignment)
         return
@@ -24,18 +24,9 @@ def print_table(alignment: Alignment, out: Path | None) -> None:
         _print(Console(file=file, highlight=False, width=120), alignment)
 
 
-def printable(text: str) -> Text:
-    """Text of others for a terminal: no markup, and no escape sequences that could drive it."""
-    return Text("".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text))
-
-
 def _print(console: Console, alignment: Alignment) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("word", overflow="fold")
-    for name in ("start", "end", "duration"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("confidence", no_wrap=True)
-    table.add_column("status", no_wrap=True)
+    right = ("start", "end", "duration")
+    table = plain_table("word", *right, "confidence", "status", fold={"word"}, right=right)
     for word in alignment.words:
         table.add_row(
             printable(word.text),

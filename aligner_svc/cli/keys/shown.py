@@ -1,24 +1,22 @@
-"""Keys as a person or a program sees them. Never with the secret, but for a new one."""
-
-# ruff: noqa: PLC0415 - `aligner --help` must not wait for rich
+"""API keys as tables and JSON. A key's secret is not in its record and never shown here."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import typer
+from rich.console import Console
+from rich.text import Text
 
-if TYPE_CHECKING:
-    from interceptors.auth.api_keys.store import KeyRecord
+from aligner_svc.cli.tables import plain_table, printable
+from interceptors.auth.api_keys.store import KeyRecord
 
 _COLOUR = {"live": "green", "rotated": "yellow", "expired": "dim", "revoked": "red"}
 
 
 def state(record: KeyRecord, now: float) -> str:
-    """live; rotated: live until it expires, and replaced; expired; revoked."""
+    """live; rotated: replaced, and live until it expires; expired; revoked."""
     if record.revoked is not None:
         return "revoked"
     if not record.is_live(now):
@@ -27,7 +25,7 @@ def state(record: KeyRecord, now: float) -> str:
 
 
 def as_object(record: KeyRecord, now: float) -> dict[str, Any]:
-    """For JSON: times in RFC 3339, null where there is none."""
+    """For JSON. Times in RFC 3339, None if not set."""
     return {
         "id": record.id,
         "state": state(record, now),
@@ -41,26 +39,9 @@ def as_object(record: KeyRecord, now: float) -> dict[str, Any]:
     }
 
 
-def print_json(value: object) -> None:
-    """To stdout."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False).encode())
-
-
 def print_table(records: Sequence[KeyRecord], now: float) -> None:
-    """To stdout, one line a key."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from aligner_svc.cli.alignment.table import printable
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("id", "state"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("label", overflow="fold")
-    table.add_column("scopes", overflow="fold", min_width=len("scopes"))
-    for name in ("created", "expires", "last used"):
-        table.add_column(name, no_wrap=True)
+    """Print one line per key."""
+    table = plain_table("id", "state", "label", "scopes", "created", "expires", "last used", fold={"label", "scopes"})
     for record in records:
         is_now = state(record, now)
         table.add_row(
@@ -76,22 +57,16 @@ def print_table(records: Sequence[KeyRecord], now: float) -> None:
 
 
 def print_one(record: KeyRecord, now: float) -> None:
-    """To stdout, one line a property."""
-    from rich.console import Console
-    from rich.text import Text
-
-    from aligner_svc.cli.alignment.table import printable
-
+    """Print one line per property."""
     console = Console(highlight=False)
     for name, value in as_object(record, now).items():
         shown = " ".join(value) if isinstance(value, list) else value
         if shown is not None:
-            line = Text(f"{name.replace('_', ' '):12}", style="bold") + printable(shown)
-            console.print(line, soft_wrap=True)
+            console.print(Text(f"{name.replace('_', ' '):12}", style="bold") + printable(shown), soft_wrap=True)
 
 
 def until(expires: float | None) -> str:
-    """For a sentence."""
+    """When a key expires, as part of a sentence."""
     return "does not expire" if expires is None else f"expires {_minute(expires)} UTC"
 
 

@@ -1,4 +1,4 @@
-"""`aligner quotas`: a file each for what is done, what is shown and what it is done with."""
+"""`aligner quotas`: show and reset quotas, and override the quota classes of principals."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import typer
 
 from aligner_svc.cli.quotas import commands
 
+EXIT_CODES = "Exit codes: 0 success; 1 failure, such as no Redis configured; 2 wrong usage or settings; 69 Redis unavailable."
+
 app = typer.Typer(
     name="quotas",
-    help="See what callers have left, give it back, put them in another class.",
-    epilog="Exit codes: 0 done; 1 failed, or there is no Redis; 2 wrong usage or settings; 69 Redis is out of reach.",
+    help="Show what principals have used, reset it, and put principals in other classes.",
+    epilog=EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-app.command("show")(commands.show)
-app.command("reset")(commands.reset)
-app.command("set")(commands.set_class)
-app.command("overrides")(commands.overrides)
+app.command("show", epilog=EXIT_CODES)(commands.show)
+app.command("reset", epilog=EXIT_CODES)(commands.reset)
+app.command("set", epilog=EXIT_CODES)(commands.set_class)
+app.command("overrides", epilog=EXIT_CODES)(commands.overrides)

@@ -1,163 +1,131 @@
 """The commands of `aligner quotas`."""
 
-# ruff: noqa: PLC0415 - `aligner --help` must not wait for grpc and pydantic
-
 from __future__ import annotations
 
-import sys
-from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from aligner_svc.cli.failures import USAGE, Failure, reported, warn
-from aligner_svc.cli.quotas import shown
+from aligner_svc.cli.options import ConfigFile, Format, print_json, wants_json
 
 if TYPE_CHECKING:
     from aligner_svc.cli.quotas.access import QuotaAccess
 
-_SECONDS = 5
-"""Until servers have read what was set: interceptors.quota.overrides.EVERY, whose import takes time."""
-
-
-class QuotaFormat(StrEnum):
-    """How it is shown."""
-
-    TABLE = "table"
-    JSON = "json"
-
-
-Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="TOML settings; default aligner.toml, if there.")]
-Print = Annotated[QuotaFormat | None, typer.Option("--format", "-f", help="Default: table on a terminal, json elsewhere.")]
+EFFECTIVE_WITHIN = 5
+"""Seconds until servers have read a change. Equals interceptors.quota.overrides.EVERY, which is slow to import."""
 
 
 def show(
     principal: Annotated[
         str | None,
-        typer.Argument(metavar="[PRINCIPAL]", help="A caller, as the audit log names it: key:3fb1c9...", show_default=False),
+        typer.Argument(metavar="[PRINCIPAL]", help="A principal as in the audit log, e.g. key:3fb1c9...", show_default=False),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Callers to list.")] = 20,
-    output_format: Print = None,
-    config: Config = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="Number of principals to list.")] = 20,
+    output_format: Format = None,
+    config: ConfigFile = None,
 ) -> None:
-    """Show what a caller has left; without a name, who has used most.
-
-    Exit codes: 0 done; 1 failed, or there is no Redis; 2 wrong usage or settings; 69 Redis is out of reach.
-    """
-    from aligner_svc.cli.quotas.access import run, subject
+    """Show what a principal has left of its quotas. Without a name, list the principals that have used most."""
+    from aligner_svc.cli.quotas import access, shown
 
     with reported():
-        name = None if principal is None else subject(principal)
+        name = None if principal is None else access.principal_name(principal)
 
-        async def one(access: QuotaAccess) -> None:
-            usage = await access.usage(name or "")
-            if _as_json(output_format):
-                shown.print_json(shown.as_object(usage))
+        async def show_one(quotas: QuotaAccess) -> None:
+            usage = await quotas.usage(name or "")
+            if wants_json(output_format):
+                print_json(shown.as_object(usage))
             else:
                 shown.print_one(usage)
 
-        async def several(access: QuotaAccess) -> None:
-            usages = await access.most_used(limit)
-            if _as_json(output_format):
-                shown.print_json([shown.as_object(usage) for usage in usages])
+        async def list_most_used(quotas: QuotaAccess) -> None:
+            usages = await quotas.most_used(limit)
+            if wants_json(output_format):
+                print_json([shown.as_object(usage) for usage in usages])
             elif usages:
                 shown.print_table(usages)
             else:
-                typer.echo(f"nobody has used anything, as far as {access.store.place} knows", err=True)
+                typer.echo(f"no principal has used anything, according to {quotas.store.place}", err=True)
 
-        run(config, several if name is None else one)
+        access.run(config, list_most_used if name is None else show_one)
 
 
 def reset(
-    principal: Annotated[str, typer.Argument(metavar="PRINCIPAL", help="A caller, as `aligner quotas show` lists it.")],
-    config: Config = None,
+    principal: Annotated[str, typer.Argument(metavar="PRINCIPAL", help="A principal, as `aligner quotas show` lists it.")],
+    config: ConfigFile = None,
 ) -> None:
-    """Fill all of a caller's quotas and free its slots.
-
-    Calls that go on take their slots again within 10 seconds.
-
-    Exit codes: 0 done; 1 failed, or there is no Redis; 2 wrong usage or settings; 69 Redis is out of reach.
-    """
-    from aligner_svc.cli.quotas.access import run, subject
+    """Refill all quotas of a principal and free its slots. Calls in flight take their slots again within 10 seconds."""
+    from aligner_svc.cli.quotas import access
 
     with reported():
-        name = subject(principal)
+        name = access.principal_name(principal)
 
-        async def work(access: QuotaAccess) -> None:
-            used = (await access.usage(name)).used
-            await access.store.reset(name)
+        async def work(quotas: QuotaAccess) -> None:
+            used = (await quotas.usage(name)).used
+            await quotas.store.reset(name)
             parts = ", ".join(f"{quota} {part:.0%} used" for quota, part in used.items() if part >= 0.005)
-            access.record(name, f"quota reset: {parts or 'nothing was used'}")
+            quotas.record(name, f"quota reset: {parts or 'nothing was used'}")
             if parts:
-                typer.echo(f"{name} has all of its quotas again; before: {parts}", err=True)
+                typer.echo(f"refilled all quotas of {name}; before: {parts}", err=True)
             else:
-                warn(f"{name} had all of its quotas; is the name right? `aligner quotas show` lists who is known")
+                warn(f"{name} had used nothing; is the name right? `aligner quotas show` lists the known names")
 
-        run(config, work)
+        access.run(config, work)
 
 
 def set_class(
-    principal: Annotated[str, typer.Argument(metavar="PRINCIPAL", help="A caller, or a pattern as in the file: 'key:*'.")],
-    quota_class: Annotated[str | None, typer.Argument(metavar="[CLASS]", help="A class of the file.", show_default=False)] = None,
-    default: Annotated[bool, typer.Option("--default", help="Take it back: the file says again what the class is.")] = False,
-    config: Config = None,
+    principal: Annotated[str, typer.Argument(metavar="PRINCIPAL", help="A principal, or a pattern as in the file: 'key:*'.")],
+    quota_class: Annotated[
+        str | None, typer.Argument(metavar="[CLASS]", help="A class defined in the file.", show_default=False)
+    ] = None,
+    default: Annotated[bool, typer.Option("--default", help="Remove the override: the class in the file applies again.")] = False,
+    config: ConfigFile = None,
 ) -> None:
-    """Put a caller in a class, on all servers and until it is taken back, without a change to their files.
+    """Override the class of a principal, on all servers, until the override is removed. Files are not changed.
 
-    Servers take it over within 5 seconds. What the caller has used stays used.
-
-    Exit codes: 0 done; 1 failed, or there is no Redis; 2 wrong usage or settings; 69 Redis is out of reach.
+    Takes effect within 5 seconds. What the principal has used stays used.
     """
-    from aligner_svc.cli.quotas.access import name_or_pattern, run
+    from aligner_svc.cli.quotas import access
 
     with reported():
-        name = name_or_pattern(principal)
+        name = access.name_or_pattern(principal)
         if (quota_class is None) is not default:
-            raise Failure("a class is needed, or --default, and not both", hint=f"{name} CLASS", exit_code=USAGE)
+            raise Failure("give either a class or --default", hint=f"{name} CLASS", exit_code=USAGE)
 
-        async def put(access: QuotaAccess) -> None:
+        async def put(quotas: QuotaAccess) -> None:
             target = quota_class or ""
-            access.check_class(target)
-            before = await access.overrides.put(name, target)
-            access.record(name, f"class {target}, was {_was(before)}")
-            typer.echo(f"{name} is in the class {target}: servers take it over within {_SECONDS} s", err=True)
+            quotas.check_class(target)
+            before = await quotas.overrides.put(name, target)
+            quotas.record(name, f"class {target}, was {_was(before)}")
+            typer.echo(f"{name} is in class {target}: takes effect within {EFFECTIVE_WITHIN} s", err=True)
 
-        async def take_back(access: QuotaAccess) -> None:
-            before = await access.overrides.remove(name)
+        async def remove(quotas: QuotaAccess) -> None:
+            before = await quotas.overrides.remove(name)
             if before is None:
-                warn(f"{name} was put in no class at run time; `aligner quotas overrides` lists who was")
+                warn(f"{name} has no override; `aligner quotas overrides` lists all")
                 return
-            access.record(name, f"class of the file, was {_was(before)}")
-            typer.echo(f"{name} is in the class that the file says: servers take it over within {_SECONDS} s", err=True)
+            quotas.record(name, f"class of the file, was {_was(before)}")
+            typer.echo(f"{name} is in its class of the file: takes effect within {EFFECTIVE_WITHIN} s", err=True)
 
-        run(config, take_back if default else put)
+        access.run(config, remove if default else put)
 
 
-def overrides(output_format: Print = None, config: Config = None) -> None:
-    """List who was put in a class with `set`.
+def overrides(output_format: Format = None, config: ConfigFile = None) -> None:
+    """List the classes that were set with `aligner quotas set`."""
+    from aligner_svc.cli.quotas import access, shown
 
-    Exit codes: 0 done; 1 failed, or there is no Redis; 2 wrong usage or settings; 69 Redis is out of reach.
-    """
-    from aligner_svc.cli.quotas.access import run
+    async def work(quotas: QuotaAccess) -> None:
+        given = await quotas.overrides.read()
+        if wants_json(output_format):
+            print_json(given)
+        elif given:
+            shown.print_overrides(given)
+        else:
+            typer.echo("there are no overrides", err=True)
 
     with reported():
-
-        async def work(access: QuotaAccess) -> None:
-            given = await access.overrides.read()
-            if _as_json(output_format):
-                shown.print_json(given)
-            elif given:
-                shown.print_classes(given)
-            else:
-                typer.echo("nobody was put in a class at run time", err=True)
-
-        run(config, work)
+        access.run(config, work)
 
 
 def _was(before: str | None) -> str:
     return "that of the file" if before is None else f"{before}, set at run time"
-
-
-def _as_json(chosen: QuotaFormat | None) -> bool:
-    return not sys.stdout.isatty() if chosen is None else chosen is QuotaFormat.JSON

@@ -1,32 +1,30 @@
-"""Quotas as a person or a program sees them."""
-
-# ruff: noqa: PLC0415 - `aligner --help` must not wait for rich
+"""Quotas as tables and JSON."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import typer
+from rich.console import Console
+from rich.text import Text
 
-if TYPE_CHECKING:
-    from aligner_svc.cli.quotas.access import Usage
-    from interceptors.quota.stores.base import Bucket
+from aligner_svc.cli.quotas.access import Usage
+from aligner_svc.cli.tables import plain_table, printable
+from interceptors.quota.stores.base import Bucket
 
 _PERIODS = (("second", 1.0), ("minute", 60.0), ("day", 86_400.0))
 _UNITS = (("d", 86_400), ("h", 3600), ("min", 60))
 
 
 def as_object(usage: Usage) -> dict[str, Any]:
-    """For JSON. Rates are units a second; `full_in` is seconds, 0 for what is full."""
+    """For JSON. Rates are units per second; `full_in` is in seconds, 0 if full."""
     quota = usage.quota
     return {
         "principal": usage.subject,
         "class": quota.name,
-        "set_at_run_time": usage.given,
+        "set_at_run_time": usage.overridden,
         "priority": quota.priority,
-        "used": round(usage.most, 6),
+        "used": round(usage.max_used, 6),
         "quotas": {
             bucket.name: {
                 "rate": bucket.rate,
@@ -43,98 +41,60 @@ def as_object(usage: Usage) -> dict[str, Any]:
     }
 
 
-def print_json(value: object) -> None:
-    """To stdout."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False).encode())
-
-
 def print_table(usages: Sequence[Usage]) -> None:
-    """To stdout, one line a caller."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from aligner_svc.cli.alignment.table import printable
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("caller", overflow="fold")
-    table.add_column("class", no_wrap=True)
-    table.add_column("used", justify="right", no_wrap=True)
-    table.add_column("most of", no_wrap=True)
-    table.add_column("calls", justify="right", no_wrap=True)
+    """Print one line per principal."""
+    table = plain_table("principal", "class", "used", "most of", "calls", fold={"principal"}, right={"used", "calls"})
     for usage in usages:
         calls, used = usage.quota.calls, usage.used
         table.add_row(
             printable(usage.subject),
-            usage.quota.name + (" (set)" if usage.given else ""),
-            Text(f"{usage.most:.0%}", style=_colour(usage.most)),
-            max(used, key=lambda name: used[name]) if usage.most else "",
+            usage.quota.name + (" (set)" if usage.overridden else ""),
+            Text(f"{usage.max_used:.0%}", style=_colour(usage.max_used)),
+            max(used, key=lambda name: used[name]) if usage.max_used else "",
             "" if calls is None else f"{calls.limit - usage.left[calls.name]:.0f} of {calls.limit}",
         )
     Console(highlight=False).print(table)
 
 
 def print_one(usage: Usage) -> None:
-    """To stdout, one line a quota."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from aligner_svc.cli.alignment.table import printable
-
+    """Print one line per quota."""
     quota, used = usage.quota, usage.used
     console = Console(highlight=False)
-    where = ", set at run time" if usage.given else ""
-    console.print(
-        printable(f"{usage.subject}: class {quota.name}{where}, priority {quota.priority}"), style="bold", soft_wrap=True
-    )
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("quota", no_wrap=True)
-    for name in ("left", "of"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("refills")
+    overridden = ", set at run time" if usage.overridden else ""
+    head = printable(f"{usage.subject}: class {quota.name}{overridden}, priority {quota.priority}")
+    console.print(head, style="bold", soft_wrap=True)
+    if not usage.left:
+        console.print("the class has no limits")
+        return
+    table = plain_table("quota", "left", "of", "refills", fold={"refills"}, right={"left", "of"})
     for bucket in quota.buckets:
         left = usage.left[bucket.name]
         shown = Text(_amount(left), style=_colour(used[bucket.name]))
         table.add_row(bucket.name, shown, _amount(bucket.burst), _refills(bucket, left))
     for slots in quota.slots(stream=True):
         left = usage.left[slots.name]
-        table.add_row(
-            slots.name,
-            Text(f"{left:.0f}", style=_colour(used[slots.name])),
-            str(slots.limit),
-            f"as calls end; {slots.limit - left:.0f} in flight",
-        )
-    if usage.left:
-        console.print(table)
-    else:
-        console.print("the class has no limits")
+        shown = Text(f"{left:.0f}", style=_colour(used[slots.name]))
+        table.add_row(slots.name, shown, str(slots.limit), f"as calls end; {slots.limit - left:.0f} in flight")
+    console.print(table)
 
 
-def print_classes(given: Mapping[str, str]) -> None:
-    """To stdout, one line a name or pattern."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from aligner_svc.cli.alignment.table import printable
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("caller", overflow="fold")
-    table.add_column("class", overflow="fold")
+def print_overrides(given: Mapping[str, str]) -> None:
+    """Print one line per name or pattern."""
+    table = plain_table("principal", "class", fold={"principal", "class"})
     for name, target in given.items():
         table.add_row(printable(name), printable(target))
     Console(highlight=False).print(table)
 
 
 def _refills(bucket: Bucket, left: float) -> str:
-    """For people, what a bucket's state means."""
-    # Rates are given per second, per minute or per day; the quota's name says which.
+    """The rate, and when the bucket is out of debt or full."""
+    # Rates are configured per second, per minute or per day, as the quota's name says.
     period, seconds = next((one for one in _PERIODS if bucket.name.endswith(one[0])), _PERIODS[0])
-    told = f"{_amount(bucket.rate * seconds)} a {period}"
+    rate = f"{_amount(bucket.rate * seconds)} a {period}"
     if left < 0:
-        return f"{told}; in debt for {_time(-left / bucket.rate)}"
+        return f"{rate}; in debt for {_time(-left / bucket.rate)}"
     full_in = _full_in(bucket, left)
-    return told if full_in <= 0 else f"{told}; full in {_time(full_in)}"
+    return rate if full_in <= 0 else f"{rate}; full in {_time(full_in)}"
 
 
 def _full_in(bucket: Bucket, left: float) -> float:

@@ -1,4 +1,4 @@
-"""One frame of `aligner top`: what a server's metrics say, on 80 columns and up. What it does not count is left out."""
+"""One frame of `aligner top`, for 80 columns and more. Metrics that the server does not have are left out."""
 
 from __future__ import annotations
 
@@ -10,36 +10,37 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from aligner_svc.cli.alignment.table import printable
+from aligner_svc.cli.tables import printable
 from aligner_svc.cli.top.scrape import Interval
 
 _GOOD, _WARN, _BAD, _DIM = "green", "yellow", "bold red", "dim"
-_METHODS = 6
-_NAMED = 4
-_SOON = 14 * 86_400.0
-"""Seconds before its end from which a certificate is warned of."""
+_MAX_METHODS = 6
+_MAX_NAMED = 4
+_EXPIRES_SOON = 14 * 86_400.0
+"""Seconds left on a certificate below which it is a warning."""
 _OLD_SIGNATURES = 3 * 86_400.0
+"""Seconds. Age of virus signatures above which it is a warning."""
 _STAGES = ("decode", "scan", "queue", "align")
-_CALLERS = frozenset({
+_CLIENT_ERRORS = frozenset({
     *("Canceled", "InvalidArgument", "NotFound", "AlreadyExists"),
     *("Unauthenticated", "PermissionDenied", "FailedPrecondition", "OutOfRange"),
 })  # fmt: skip
-"""Codes that are the caller's doing."""
+"""Status codes caused by the client."""
 
 
 def frame(interval: Interval, *, source: str, wall: float, trouble: str = "") -> RenderableType:
-    """`source`: what is looked at. `wall`: Unix seconds now. `trouble`: why this is not the newest; empty: it is."""
+    """Draw a frame. `source`: the URL; `wall`: Unix time; `trouble`: why the numbers are stale, empty if they are not."""
     parts: list[RenderableType] = [_head(interval, source, wall)]
     if trouble:
         parts.append(Text(f"stale: {trouble}", style=_BAD))
     elif interval.before is None:
-        parts.append(Text("rates come with the next look", style=_DIM))
+        parts.append(Text("rates appear with the next update", style=_DIM))
     parts += [_calls(interval), _codes(interval)]
     grid = Table.grid(expand=True, padding=(0, 1))
     grid.add_column(ratio=1)
     grid.add_column(ratio=1)
     grid.add_row(_panel("engine", _engine(interval)), _panel("admission", _admission(interval)))
-    grid.add_row(_panel("refusals", _refusals(interval)), _panel("depends on", _dependencies(interval, wall)))
+    grid.add_row(_panel("refusals", _refusals(interval)), _panel("dependencies", _dependencies(interval, wall)))
     parts.append(grid)
     return Group(*parts)
 
@@ -72,35 +73,35 @@ def _calls(interval: Interval) -> Table:
     totals = interval.after.by(started, "grpc_method")
     rates = interval.rates(handled, "grpc_method")
     ordered = sorted(totals, key=lambda method: (-rates.get(method, 0.0), -totals[method], method))
-    for method in [one for one in ordered if totals[one]][:_METHODS]:
-        ended = interval.after.total(handled, grpc_method=method) or 0.0
+    for method in [one for one in ordered if totals[one]][:_MAX_METHODS]:
+        finished = interval.after.total(handled, grpc_method=method) or 0.0
         rate = interval.rate(handled, grpc_method=method)
         bad = _failed(interval, method)
         seconds = "grpc_server_handling_seconds"
         table.add_row(
             printable(method),
             _rate(rate),
-            f"{max(0.0, totals[method] - ended):.0f}",
+            f"{max(0.0, totals[method] - finished):.0f}",
             *(_duration(interval.quantile(seconds, share, grpc_method=method)) for share in (0.5, 0.95)),
             _share(bad, warn=0.01, bad=0.05),
         )
     if not table.row_count:
-        table.add_row(Text("no call so far" if totals else "the server counts no calls", style=_DIM))
+        table.add_row(Text("no calls yet" if totals else "the server counts no calls", style=_DIM))
     return table
 
 
 def _failed(interval: Interval, method: str) -> float | None:
-    """Share of the calls that ended with an error of the server's."""
+    """The share of calls that the server failed; None without calls."""
     codes = interval.rates("grpc_server_handled_total", "grpc_code", grpc_method=method)
     total = sum(codes.values())
-    return sum(rate for code, rate in codes.items() if code != "OK" and code not in _CALLERS) / total if total else None
+    return sum(rate for code, rate in codes.items() if code != "OK" and code not in _CLIENT_ERRORS) / total if total else None
 
 
 def _codes(interval: Interval) -> Text:
     line = Text("codes  ", style="bold")
     rates = interval.rates("grpc_server_handled_total", "grpc_code")
     for code, rate in rates.items():
-        style = _GOOD if code == "OK" else _WARN if code in _CALLERS else _BAD
+        style = _GOOD if code == "OK" else _WARN if code in _CLIENT_ERRORS else _BAD
         line.append(f"{code} ", style=style).append(f"{_rate(rate)}/s  ", style="not bold")
     if not rates:
         line.append("none", style=_DIM)
@@ -124,7 +125,7 @@ def _engine(interval: Interval) -> list[Text]:
     if slots:
         running = after.total("aligner_engine_running_batches") or 0.0
         used = f", busy {min(1.0, busy / slots):.0%}" if busy is not None else ""
-        lines.append(_row("lanes", f"{running:.0f} of {slots:.0f}{used}"))
+        lines.append(_row("slots", f"{running:.0f} of {slots:.0f}{used}"))
     items, padding = interval.mean("aligner_batch_items"), interval.mean("aligner_batch_padding_ratio")
     if items is not None:
         lines.append(_row("batch", f"{items:.1f} items" + (f", padding {padding:.0%}" if padding is not None else "")))
@@ -162,7 +163,8 @@ def _admission(interval: Interval) -> list[Text]:
         full = limit is not None and where.get("at_work", 0.0) >= limit
         at_work = f"{where.get('at_work', 0.0):.0f}{f' of {limit:.0f}' if limit is not None else ''}"
         lines.append(_row("at work", at_work, _WARN if full else ""))
-        lines.append(_row("coming", f"{where.get('on_the_way', 0.0):.0f} on the way, {where.get('waiting', 0.0):.0f} wait"))
+        pending = f"{where.get('on_the_way', 0.0):.0f} uploading, {where.get('waiting', 0.0):.0f} waiting"
+        lines.append(_row("pending", pending))
     refused = interval.rates("aligner_overload_refused_total", "reason")
     lines += [_row(_words(reason), f"{_rate(rate)}/s", _BAD) for reason, rate in refused.items()]
     lag = interval.quantile("aligner_event_loop_lag_seconds", 0.95)
@@ -173,12 +175,12 @@ def _admission(interval: Interval) -> list[Text]:
         lines.append(_row("CPU", f"{cpu:.2f} cores"))
     if memory is not None:
         lines.append(_row("memory", f"{memory / (1 << 20):.0f} MiB"))
-    files, most = after.total("process_open_fds"), after.total("process_max_fds")
-    if files is not None and most:
-        lines.append(_row("files", f"{files:.0f} of {most:.0f}", _BAD if files > 0.8 * most else ""))
+    files, max_files = after.total("process_open_fds"), after.total("process_max_fds")
+    if files is not None and max_files:
+        lines.append(_row("files", f"{files:.0f} of {max_files:.0f}", _BAD if files > 0.8 * max_files else ""))
     late = interval.rates("aligner_deadlines_missed_total", "where")
     if late:
-        lines.append(_row("too late", _list(late), _WARN))
+        lines.append(_row("late", _list(late), _WARN))
     return lines
 
 
@@ -195,13 +197,13 @@ def _refusals(interval: Interval) -> list[Text]:
         ("failures", "aligner_failures_total", "reason"),
     ):
         rates = list(interval.rates(metric, label).items())
-        # A line each: what it is called is what somebody on call looks for.
+        # One line each, so that a name can be found at a glance.
         lines += [
             _row(name if not index else "", f"{_rate(rate)}/s {_words(what)}", _WARN)
-            for index, (what, rate) in enumerate(rates[:_NAMED])
+            for index, (what, rate) in enumerate(rates[:_MAX_NAMED])
         ]
-        if len(rates) > _NAMED:
-            lines.append(_row("", f"and {len(rates) - _NAMED} more", _DIM))
+        if len(rates) > _MAX_NAMED:
+            lines.append(_row("", f"and {len(rates) - _MAX_NAMED} more", _DIM))
     return lines or [Text("none counted", style=_DIM)]
 
 
@@ -210,28 +212,28 @@ def _dependencies(interval: Interval, wall: float) -> list[Text]:
     lines: list[Text] = []
     redis = after.total("aligner_quota_store_up")
     if redis is not None:
-        lines.append(_row("Redis", "up" if redis else "away: each server counts its share", _GOOD if redis else _BAD))
+        lines.append(_row("Redis", "up" if redis else "unavailable: each server counts its share", _GOOD if redis else _BAD))
     scanner, age = after.total("aligner_antivirus_up"), after.total("aligner_antivirus_signature_age_seconds")
     if scanner is not None:
         old = age is not None and age > _OLD_SIGNATURES
-        text = "up" if scanner else "away"
+        text = "up" if scanner else "unavailable"
         text += f", signatures {span(age)} old" if age is not None else ""
         lines.append(_row("clamd", text, _BAD if not scanner else _WARN if old else _GOOD))
     ages, failing = after.by("aligner_jwks_age_seconds", "issuer"), after.by("aligner_jwks_fetch_failing", "issuer")
     for issuer, up in after.by("aligner_jwks_up", "issuer").items():
-        text = "none" if not up else f"{span(ages[issuer])} old" if issuer in ages else "there"
+        text = "none" if not up else f"{span(ages[issuer])} old" if issuer in ages else "up"
         text += ", fetching fails" if failing.get(issuer) else ""
         style = _BAD if not up else _WARN if failing.get(issuer) else _GOOD
         lines.append(_row("JWKS", f"{text}, {issuer.removeprefix('https://')}", style))
     expires = after.total("aligner_certificate_expiry_timestamp_seconds")
     if expires is not None:
         left = expires - wall
-        text = f"ends in {span(left)}" if left > 0 else f"ended {span(-left)} ago"
-        lines.append(_row("certificate", text, _BAD if left <= 0 else _WARN if left < _SOON else _GOOD))
-    lost = {kind: count for kind, count in after.by("aligner_telemetry_dropped_total", "kind").items() if count}
-    if lost:
-        lines.append(_row("lost", ", ".join(f"{count:.0f} {_words(kind)}" for kind, count in lost.items()), _WARN))
-    return lines or [Text("nothing that is watched", style=_DIM)]
+        text = f"expires in {span(left)}" if left > 0 else f"expired {span(-left)} ago"
+        lines.append(_row("certificate", text, _BAD if left <= 0 else _WARN if left < _EXPIRES_SOON else _GOOD))
+    dropped = {kind: count for kind, count in after.by("aligner_telemetry_dropped_total", "kind").items() if count}
+    if dropped:
+        lines.append(_row("dropped", ", ".join(f"{count:.0f} {_words(kind)}" for kind, count in dropped.items()), _WARN))
+    return lines or [Text("none monitored", style=_DIM)]
 
 
 def _panel(title: str, lines: list[Text]) -> Panel:
@@ -248,7 +250,7 @@ def _row(name: str, text: str, style: str = "") -> Text:
 
 
 def _list(rates: Mapping[str, float]) -> str:
-    named: Iterable[str] = (f"{_words(name)} {_rate(rate)}/s" for name, rate in list(rates.items())[:_NAMED])
+    named: Iterable[str] = (f"{_words(name)} {_rate(rate)}/s" for name, rate in list(rates.items())[:_MAX_NAMED])
     return ", ".join(named)
 
 
@@ -283,7 +285,7 @@ def _duration(seconds: float | None) -> str:
 
 
 def span(seconds: float) -> str:
-    """With the two largest units at most: 12 s, 4 min, 3 h, 12 d."""
+    """In the largest unit of which there are at least two: 12 s, 4 min, 3 h, 12 d."""
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

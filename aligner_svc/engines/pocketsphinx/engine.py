@@ -12,8 +12,9 @@ import numpy.typing as npt
 from aligner_svc.config import Settings
 from aligner_svc.config.engine import EngineSettings
 from aligner_svc.domain import Caller, Clip, ProgressSink, Token, Warning, WordStatus
+from aligner_svc.engines import refusals
 from aligner_svc.engines.base import Capacity, EngineReport, EngineResult, OnFailed, Span
-from aligner_svc.engines.batching import Batcher, BatchWatch, queue_full
+from aligner_svc.engines.batching import Batcher, BatchWatch
 from aligner_svc.engines.pocketsphinx.wire import MalformedError, TokenSpan, decode_answer, encode_request
 from aligner_svc.engines.windows import Placed, Prefix, align_in_windows
 from aligner_svc.errors import UnavailableError
@@ -92,7 +93,7 @@ class PocketSphinxEngine:
     ) -> EngineResult:
         """See Engine.align. Windows of all calls take turns, so a long recording does not hold up a short one."""
         if self._calls >= self._max_calls:
-            raise queue_full()
+            raise refusals.queue_full()
         self._calls += 1
         queued = busy = 0.0
 

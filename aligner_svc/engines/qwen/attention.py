@@ -1,9 +1,8 @@
-"""Attention over packed sequences: clips lie one after the other in one tensor, and none sees another.
+"""Attention over packed sequences: clips are concatenated in one tensor, and none attends to another.
 
-Three ways to the same numbers. On a GPU in half precision one kernel takes all sequences at once. On a
-CPU, PyTorch's own attention kernel reaches a fifth of what the machine multiplies bf16 matrices with;
-two batched products with a softmax between them reach more than twice that. Everything else goes
-sequence by sequence through PyTorch's kernel.
+Three implementations. On a GPU in half precision one kernel takes all sequences at once. On a CPU, PyTorch's own attention kernel
+reaches a fifth of the machine's bf16 matrix throughput; two batched products with a softmax between them reach more than twice
+that. Everything else goes through PyTorch's kernel, one sequence at a time.
 """
 
 from __future__ import annotations
@@ -22,15 +21,13 @@ from torch.nn.attention.varlen import varlen_attn
 log = logging.getLogger(__name__)
 
 _ROWS, _LONG_ROWS = 128, 256
-"""Query rows of a block of causal attention, in short sequences and in long ones. More rows share the product's packing of the
-keys, and multiply more of those that none of them may see."""
+"""Query rows of a block of causal attention, in short and in long sequences. With more rows the product packs the keys less often
+but multiplies more masked keys."""
 _LONG = 2000
-"""Rows of a sequence from which the second pays, with one group of heads at a time: a block's scores and their softmax then stay
-in a CPU's caches between the two products."""
-
+"""Rows of a sequence from which larger blocks pay off, with one group of heads at a time: a block's scores and their softmax then
+stay in a CPU's caches between the two products."""
 _HALVES = frozenset({torch.bfloat16, torch.float16})
-_AMPERE = (8, 0)
-"""Compute capability FlashAttention asks for."""
+_AMPERE = (8, 0)  # compute capability that FlashAttention needs
 
 
 class Attention(Protocol):
@@ -41,27 +38,26 @@ class Attention(Protocol):
     ) -> torch.Tensor:
         """`query` [rows, heads, depth], `key` and `value` [rows, groups, depth]: heads are a multiple of groups.
 
-        Gives the shape of `query` back, and may use its memory for it. `lengths`: rows of each sequence,
-        in order; they add up to `rows`.
+        Returns the shape of `query`, possibly in its memory. `lengths`: rows of each sequence, in order; their sum is `rows`.
         """
 
 
 def for_device(device: torch.device, dtype: torch.dtype) -> Attention:
-    """The quickest way on this device."""
+    """The fastest implementation on this device."""
     if device.type == "cpu":
         return blocked
     if device.type != "cuda" or dtype not in _HALVES or torch.cuda.get_device_capability(device) < _AMPERE:
         return one_by_one
-    return next((kernel for kernel in (fused, fused_splitting) if _works(kernel, device, dtype)), one_by_one)
+    return next((kernel for kernel in (fused, fused_splitting) if works(kernel, device, dtype)), one_by_one)
 
 
-def _works(kernel: Attention, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether this PyTorch's kernel takes what it is given: better asked once, at start, than by every call."""
+def works(kernel: Attention, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether this PyTorch's kernel accepts our arguments. Tried once, at start, so that no call fails."""
     probe = torch.zeros((8, 2, 64), device=device, dtype=dtype)
     try:
         kernel(probe, probe[:, :1], probe[:, :1], [3, 5], causal=True)
     except (RuntimeError, TypeError) as error:
-        log.warning("not used: %s: %s", kernel, error)
+        log.warning("%s is not used: %s", kernel, error)
         return False
     return True
 
@@ -70,14 +66,14 @@ class Fused:
     """FlashAttention over all sequences in one launch; bf16 or fp16 on a GPU from Ampere on."""
 
     def __init__(self, splits: int | None) -> None:
-        """`splits` 1: the order of additions, and so the last bit, does not depend on what else is in the batch.
+        """`splits` 1: the order of additions, and so the last bit, does not depend on the rest of the batch.
 
-        Not every version of the kernel lets itself be told so; None leaves it to the kernel.
+        Not every version of the kernel accepts it; None leaves it to the kernel.
         """
         self._splits = splits
 
     def __repr__(self) -> str:
-        return f"FlashAttention, splits {self._splits or 'as it likes'}"
+        return f"FlashAttention with {self._splits or 'automatic'} splits"
 
     def __call__(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: Sequence[int], *, causal: bool
@@ -98,7 +94,7 @@ fused_splitting = Fused(splits=None)
 def one_by_one(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: Sequence[int], *, causal: bool
 ) -> torch.Tensor:
-    """PyTorch's attention for each sequence by itself; any device, any precision."""
+    """PyTorch's attention for each sequence separately; any device, any precision."""
     out = torch.empty_like(query)
     for start, end in _spans(lengths):
         q, k, v = (part[start:end].transpose(0, 1).unsqueeze(0) for part in (query, key, value))
@@ -108,12 +104,12 @@ def one_by_one(
 
 
 def blocked(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: Sequence[int], *, causal: bool) -> torch.Tensor:
-    """Two batched products with a softmax between them; the answer lies where `query` lay."""
+    """Two batched products with a softmax between them; the result overwrites `query`."""
     rows, heads, depth = query.shape
     groups = key.shape[1]
     # [groups, rows, heads of a group, depth]: the heads that share a key are rows of one product.
     grouped = query.view(rows, groups, heads // groups, depth).transpose(0, 1)
-    # A product whose second factor lies scattered takes twice as long. No copies if they were written so.
+    # A product whose second factor is strided takes twice as long. No copies if they are contiguous already.
     key, value = key.transpose(0, 1).contiguous().transpose(1, 2), value.transpose(0, 1).contiguous()
     if causal:
         blocks = [_Block.of(length, groups, heads // groups) for length in lengths]
@@ -130,7 +126,7 @@ def blocked(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths
 
 
 class _Block(NamedTuple):
-    """How much of one sequence's causal attention is worked through at a time. Its length alone decides, not its batch."""
+    """How much of one sequence's causal attention is computed at a time. Depends on its length alone, not on its batch."""
 
     rows: int
     groups: int
@@ -144,12 +140,12 @@ class _Block(NamedTuple):
 
 
 class _Room:
-    """Memory for one block's queries, scores and their softmax, taken once for all blocks: they are long clips' largest."""
+    """Memory for one block's queries, scores and their softmax, shared by all blocks: the largest tensors of long clips."""
 
     def __init__(self, like: torch.Tensor, blocks: Sequence[_Block], share: int) -> None:
         """`like` [rows, heads, depth]; `share`: heads of a group."""
-        most = max(block.scores for block in blocks)
-        self._scores, self._weights = like.new_empty(most), like.new_empty(most)
+        size = max(block.scores for block in blocks)
+        self._scores, self._weights = like.new_empty(size), like.new_empty(size)
         self._queries = like.new_empty(max(block.rows * block.groups for block in blocks) * share * like.shape[-1])
 
     def queries(self, query: torch.Tensor) -> torch.Tensor:
@@ -168,7 +164,7 @@ class _Room:
 def _causal(  # noqa: PLR0917 - three tensors, and what all blocks share
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, future: torch.Tensor, room: _Room, step: int
 ) -> None:
-    """Some groups of one sequence, in blocks of `step` rows; the keys after a block's last row are not multiplied at all."""
+    """Some groups of one sequence, in blocks of `step` rows; keys after a block's last row are not multiplied at all."""
     groups, rows, share, depth = query.shape
     for start in range(0, rows, step):
         end = min(start + step, rows)
@@ -181,10 +177,10 @@ def _causal(  # noqa: PLR0917 - three tensors, and what all blocks share
 
 
 def _multiply(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor, *, scale: float = 1.0) -> torch.Tensor:
-    """A batch of matrix products, [batch, rows, inner] times [batch, inner, columns], times `scale` before it is rounded.
+    """A batch of matrix products, [batch, rows, inner] times [batch, inner, columns], times `scale` before rounding.
 
-    Where `right` is a part of a larger tensor, bmm copies it first, and slowly if its columns lie one after the other. One
-    product takes it where it lies, but many are so small each that two cores get in each other's way.
+    If `right` is a view into a larger tensor, bmm copies it first, and slowly if its columns are contiguous. A single product
+    needs no copy, but separate products of a batch are too small to use two cores well.
     """
     if len(left) == 1:
         out[0].addmm_(left[0], right[0], beta=0, alpha=scale)
@@ -195,7 +191,7 @@ def _multiply(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor, *, sca
 
 
 def _full(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, length: int) -> None:
-    """Neighbouring sequences of one length, all at once."""
+    """Consecutive sequences of one length, all at once."""
     groups, rows, share, depth = query.shape
     many = rows // length
     q = query.reshape(groups * many, length * share, depth)
@@ -207,13 +203,13 @@ def _full(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, length: i
 
 @lru_cache(maxsize=8)
 def _future(rows: int, dtype: torch.dtype) -> torch.Tensor:
-    """[rows, rows]: minus infinity wherever a row does not see a column, which comes after it."""
+    """[rows, rows]: minus infinity where a column comes after its row and is masked."""
     return torch.full((rows, rows), float("-inf"), dtype=dtype).triu(1)
 
 
 @lru_cache(maxsize=8)
 def _ends(lengths: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    """Where each sequence ends, after a 0. Every layer asks for the same: one upload for all of them."""
+    """Cumulative lengths from 0 on the device. The same for all layers, so cached: one upload."""
     return torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32).to(device)
 
 
@@ -225,7 +221,7 @@ def _spans(lengths: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _runs(lengths: Sequence[int]) -> list[tuple[int, int, int]]:
-    """(start, end, length) of the stretches in which every sequence has the same length."""
+    """(start, end, length) of the runs of sequences of one length."""
     runs: list[tuple[int, int, int]] = []
     for (start, end), length in zip(_spans(lengths), lengths, strict=True):
         if runs and runs[-1][2] == length:

@@ -1,4 +1,4 @@
-"""Loading Qwen3-ForcedAligner through qwen-asr's own classes, and saying in one line what is wrong with a checkpoint."""
+"""Loads Qwen3-ForcedAligner through qwen-asr's own classes; reports in one line what is wrong with a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,44 +16,36 @@ from aligner_svc.engines.base import EngineStartError
 from aligner_svc.engines.qwen.modules import Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor, transformers_logging
 
 TIMESTAMP = "<timestamp>"
-_FETCHED = ("*.json", "*.txt", "*.safetensors")
-"""What is taken from the hub: never a pickle."""
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
-"""Either will do: the second, with merges.txt, is what the first is made from."""
+_FETCHED = ("*.json", "*.txt", "*.safetensors")  # from the hub: never a pickle
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.json")  # one suffices: the first is made from the second and merges.txt
 _FRAMES = {"sampling_rate": 16_000, "hop_length": 160, "n_fft": 400}
 _BUILT_IN: dict[str, dict[str, object]] = {
     "audio_config": {"n_window": 50, "n_window_infer": 800, "activation_function": "gelu"},
     "text_config": {"hidden_act": "silu"},
 }
-"""What forward.py is written for. Half of a chunk of the convolutions, and the reach of the encoder's attention (mel frames);
-activations."""
+"""What forward.py is written for: half a chunk of the convolutions and the encoder's window (mel frames); activations."""
 
 
 class CheckpointError(EngineStartError):
-    """The checkpoint cannot be used; the message is one line that says why."""
+    """The checkpoint cannot be used; the message is one line with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A loaded model and what is needed to speak to it."""
+    """A loaded model, and what its input and output mean."""
 
-    thinker: Any
-    """qwen_asr's Qwen3ASRThinkerForConditionalGeneration, on its device, in eval mode."""
-    tokenizer: Any
-    """A fast tokenizer of transformers."""
-    audio_tokens: tuple[str, str, str]
-    """What opens the audio, stands for one of its tokens, and closes it."""
+    thinker: Any  # qwen_asr's Qwen3ASRThinkerForConditionalGeneration, on its device, in eval mode
+    tokenizer: Any  # a fast tokenizer of transformers
+    audio_tokens: tuple[str, str, str]  # start of audio, one audio token, end of audio
     audio_id: int
     timestamp_id: int
-    segment_ms: float
-    """Milliseconds a class stands for."""
-    mel_filters: torch.Tensor
-    """[frequencies, mels], float32."""
+    segment_ms: float  # duration of a class
+    mel_filters: torch.Tensor  # [frequencies, mels], float32
 
 
 def load(model: str, device: torch.device, dtype: torch.dtype) -> Checkpoint:
     """`model`: a folder, or a repository of the Hugging Face hub. Raises CheckpointError."""
-    transformers_logging.set_verbosity_error()  # it advises, in several lines, to train a model that lacks a tensor
+    transformers_logging.set_verbosity_error()  # for a missing tensor it logs several lines of advice to train the model
     folder = _folder(model)
     _check_config(_json(folder / "config.json", model), model)
     _check_files(folder, model)
@@ -62,11 +54,11 @@ def load(model: str, device: torch.device, dtype: torch.dtype) -> Checkpoint:
     for part, built_in in _BUILT_IN.items():
         found = {name: getattr(getattr(config.thinker_config, part), name) for name in built_in}
         if found != built_in:
-            raise CheckpointError(f"{model}: config.json's {part} has {found}; an aligner has {built_in}")
+            raise CheckpointError(f"{model}: config.json's {part} has {found}; this engine needs {built_in}")
     frames = {**_FRAMES, "feature_size": config.thinker_config.audio_config.num_mel_bins}
-    wanted = {name: getattr(processor.feature_extractor, name) for name in frames}
-    if wanted != frames:
-        raise CheckpointError(f"{model}: preprocessor_config.json wants {wanted}; an aligner's frames are {frames}")
+    found = {name: getattr(processor.feature_extractor, name) for name in frames}
+    if found != frames:
+        raise CheckpointError(f"{model}: preprocessor_config.json has {found}; this engine needs {frames}")
     checkpoint = Checkpoint(
         thinker=whole.thinker.eval().requires_grad_(False),
         tokenizer=processor.tokenizer,
@@ -94,7 +86,7 @@ def _folder(model: str) -> Path:
         raise CheckpointError(f"{model}: neither a folder nor the name of a repository of the Hugging Face hub") from None
     except RepositoryNotFoundError:
         raise CheckpointError(f"{model}: there is no such folder, and no such repository on the Hugging Face hub") from None
-    except Exception as error:  # no network, a proxy, a full disk: the hub's client has no common class for them
+    except Exception as error:  # no network, a proxy, a full disk: the hub's client has no common base class
         raise CheckpointError(
             f"{model}: there is no such folder, and the Hugging Face hub was not reached ({type(error).__name__}); "
             "offline, give the folder of a downloaded checkpoint"
@@ -150,7 +142,7 @@ def _weights(folder: Path, model: str, device: torch.device, dtype: torch.dtype)
             dtype=dtype,
             use_safetensors=True,
             local_files_only=True,
-            ignore_mismatched_sizes=True,  # they are reported below, by name; without it they are an error that names none
+            ignore_mismatched_sizes=True,  # they are reported below by name; otherwise they raise an error without names
             output_loading_info=True,
         )
     except SafetensorError as error:
@@ -172,9 +164,9 @@ def _weights(folder: Path, model: str, device: torch.device, dtype: torch.dtype)
 
 def _processor(folder: Path, model: str) -> Any:
     try:
-        # With the flag, as qwen-asr gives it: without, some versions of the tokenizer cut differently.
+        # With the flag, as in qwen-asr: without it some versions of the tokenizer split differently.
         return Qwen3ASRProcessor.from_pretrained(folder, fix_mistral_regex=True, local_files_only=True)
-    except Exception as error:  # the tokenizers' own exceptions are plain ones
+    except Exception as error:  # tokenizers raises plain Exception
         raise CheckpointError(f"{model}: the tokenizer or the feature extractor does not load: {_one_line(error)}") from None
 
 

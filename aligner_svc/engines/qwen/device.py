@@ -1,4 +1,4 @@
-"""Where the model runs, in what precision, and by whom: one thread, which nobody else shares."""
+"""Device, precision and thread of the model."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from aligner_svc.engines.qwen.memory import return_memory
 from aligner_svc.engines.qwen.preparation import Prepared
 
 _LONG_ROWS = 2048
-"""Rows of a batch, a minute and a half of audio, above which its memory is given back. What others leave is kept."""
+"""Rows of a batch, a minute and a half of audio, above which its memory is returned to the system. That of others is kept."""
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def resolve_device(settings: QwenSettings) -> torch.device:
-    """The device the settings mean. Raises EngineStartError if it is not there."""
+    """The device of the settings. Raises EngineStartError if the machine has none."""
     if settings.device == "cpu" or (settings.device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        missing = "no GPU answers" if torch.version.cuda else "this PyTorch has no CUDA, take the CUDA build of the same version"
-        raise EngineStartError(f"device {settings.device}: {missing}; or give --device cpu")
+        missing = "no GPU was found" if torch.version.cuda else "this PyTorch has no CUDA, install the CUDA build of that version"
+        raise EngineStartError(f"device {settings.device}: {missing}; or use --device cpu")
     device = torch.device("cuda" if settings.device == "auto" else settings.device)
     if (device.index or 0) >= torch.cuda.device_count():
         raise EngineStartError(f"device {settings.device}: there are {torch.cuda.device_count()} GPUs, counted from 0")
@@ -35,42 +35,49 @@ def resolve_device(settings: QwenSettings) -> torch.device:
 
 
 def resolve_dtype(settings: QwenSettings, device: torch.device) -> torch.dtype:
-    """The precision the settings mean on that device."""
+    """The precision of the settings; "auto" is bf16 where the device multiplies it natively."""
     if settings.dtype != "auto":
         return _DTYPES[settings.dtype]
     native = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_multiplies_bf16()
     return torch.bfloat16 if native else torch.float32
 
 
+def describe_gpu(device: torch.device) -> str:
+    """ ", NAME, FREE of TOTAL GiB free" for a GPU, else ""."""
+    if device.type != "cuda":
+        return ""
+    free, total = torch.cuda.mem_get_info(device)
+    return f", {torch.cuda.get_device_name(device)}, {free / (1 << 30):.0f} of {total / (1 << 30):.0f} GiB free"
+
+
 def _cpu_multiplies_bf16() -> bool:
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - there is no public question
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - there is no public function
 
 
 def _checked(answers: list[TimestampSlots]) -> list[TimestampSlots]:
-    """Raises RuntimeError where the device computed NaN: the batcher finds out whose fault it is."""
+    """Raises RuntimeError if the device computed NaN: the batcher finds out for which items."""
     if not all(np.isfinite(slots.probabilities).all() for slots in answers):
-        raise RuntimeError("the device answers with numbers that are none")
+        raise RuntimeError("the device computed NaN")
     return answers
 
 
 def thread_pool(count: int, name: str, *, cores: int) -> ThreadPoolExecutor:
-    """`count` threads, whose tensor operations take `cores` cores each.
+    """`count` threads, whose tensor operations use `cores` cores each.
 
-    OpenMP gives every thread that asks for more than one a pool of its own. As soon as all of them are more than the
-    machine has cores, its threads go to sleep between any two operations instead of waiting awake for the next: 10 to 20 % of a
-    batch's time. So one thread may ask.
+    Only one thread of the process should use several: OpenMP gives each that does a pool of its own, and once the pools have
+    more threads than the machine has cores, they sleep between operations instead of spinning: 10 to 20 % of a batch's time.
     """
     return ThreadPoolExecutor(count, thread_name_prefix=name, initializer=_use, initargs=(cores,))
 
 
 def _use(cores: int) -> None:
-    # Asked first: a thread that was not takes what the last one set, whichever that was, with its first operation.
+    # Read first: otherwise the thread takes the number another thread set last, with its first operation.
     torch.get_num_threads()
     torch.set_num_threads(cores)
 
 
 class ModelThread:
-    """The only thread that touches the model: qwen-asr's modules are not made for two."""
+    """The only thread that uses the model: qwen-asr's modules are not thread-safe."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -82,7 +89,7 @@ class ModelThread:
         self._forward = await asyncio.get_running_loop().run_in_executor(self._executor, build)
 
     async def run(self, batch: Sequence[Prepared]) -> Sequence[TimestampSlots]:
-        """For a Batcher. Raises DeviceMemoryError. Cancelled, it ends only when the device is free again."""
+        """`run` of a Batcher. Raises DeviceMemoryError. Ends only when the device is free again, even if cancelled."""
         work = asyncio.get_running_loop().run_in_executor(self._executor, self._run, batch)
         try:
             return await asyncio.shield(work)
@@ -92,14 +99,14 @@ class ModelThread:
             raise
 
     def close(self) -> None:
-        """Idempotent; what runs is finished in the background."""
+        """Idempotent; a running batch ends in the background."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _run(self, batch: Sequence[Prepared]) -> list[TimestampSlots]:
         assert self._forward is not None
         long = self._device.type == "cpu" and sum(item.rows for item in batch) > _LONG_ROWS
         if long:
-            return_memory()  # what shorter batches left lies in pieces: it would come on top
+            return_memory()  # shorter batches left free memory in pieces, too small to be used again
         try:
             return _checked(self._forward(batch))
         except (torch.OutOfMemoryError, MemoryError):
@@ -110,7 +117,7 @@ class ModelThread:
         finally:
             if long:
                 return_memory()
-        # Outside of the handlers: the exception's frames hold the tensors that have to go before the halves are tried.
+        # Outside the handlers: the exception's frames hold tensors that must be freed before the halves are tried.
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         raise DeviceMemoryError

@@ -15,15 +15,17 @@ import numpy as np
 from aligner_svc.config import Settings
 from aligner_svc.config.engine import EngineSettings, QwenSettings
 from aligner_svc.domain import SAMPLE_RATE, Caller, Clip, ProgressSink, Token
+from aligner_svc.engines import refusals
 from aligner_svc.engines.base import Capacity, EngineReport, EngineResult, EngineStartError, OnFailed
-from aligner_svc.engines.batching import Batcher, BatchWatch, DeviceMemoryError, closed, queue_full
+from aligner_svc.engines.batching import Batcher, BatchWatch, DeviceMemoryError
 from aligner_svc.engines.qwen import checkpoint, words
 from aligner_svc.engines.qwen.device import ModelThread, resolve_device, resolve_dtype, thread_pool
 from aligner_svc.engines.qwen.forward import PackedAligner, TimestampSlots
 from aligner_svc.engines.qwen.memory import keep_few_kernels, keep_memory, return_memory
-from aligner_svc.engines.qwen.outcome import MAX_SECONDS, assemble, check_rate
+from aligner_svc.engines.qwen.outcome import MAX_SECONDS, assemble
 from aligner_svc.engines.qwen.preparation import Preparation, Prepared
 from aligner_svc.errors import InvalidArgumentError
+from aligner_svc.text.speaking_rate import check_rate
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +133,7 @@ class QwenEngine:
             raise InvalidArgumentError("AUDIO_TOO_LONG", message, field="audio")
         check_rate(len(tokens), sum(len(token.spoken[0]) for token in tokens), clip.seconds)
         if self._calls >= self._max_calls:  # before anything is prepared for it
-            raise queue_full()
+            raise refusals.queue_full()
         self._calls += 1
         try:
             item = await self._beside(self._prepare, clip, [token.spoken[0] for token in tokens])
@@ -143,7 +145,7 @@ class QwenEngine:
     async def _beside(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """Off the event loop and beside the device. Raises UnavailableError once the engine is closed."""
         if self._closed:
-            raise closed()
+            raise refusals.closed()
         return await asyncio.get_running_loop().run_in_executor(self._preparers, lambda: work(*arguments, **named))
 
     def _build(self) -> PackedAligner:

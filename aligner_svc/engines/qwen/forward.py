@@ -1,9 +1,9 @@
 """One forward pass over any number of clips, through the modules and weights of qwen-asr.
 
-Nothing is padded that the model sees: the clips lie one after the other, the matrix products take all
-rows at once, and only attention knows where a clip ends. What a clip gets is what it would get alone.
-The formulas are those of qwen_asr.core.transformers_backend.modeling_qwen3_asr (0.0.6); what is left
-out of them is what an aligner never uses: the KV cache, the rows that are no timestamp, a mask.
+The clips are concatenated without padding; matrix products take all rows at once, and only attention knows the ends of clips. A
+clip's answer does not depend on the rest of its batch. The formulas are those of
+qwen_asr.core.transformers_backend.modeling_qwen3_asr (0.0.6), without what an aligner never uses: the KV cache, the mask, and the
+rows of the head that are not timestamps.
 """
 
 from __future__ import annotations
@@ -21,32 +21,27 @@ from aligner_svc.engines.qwen.attention import Attention, for_device
 from aligner_svc.engines.qwen.checkpoint import Checkpoint
 from aligner_svc.engines.qwen.preparation import CHUNK, CHUNK_TOKENS, Prepared, chunks_of, tokens_after
 
-_WINDOW = 8 * CHUNK_TOKENS
-"""Audio tokens that see each other: 8 s."""
+_WINDOW = 8 * CHUNK_TOKENS  # audio tokens that attend to each other: 8 s
 _CONVOLVED = {"cpu": 2, "cuda": 512}
-"""Chunks that go through the convolutions at a time. On a CPU few enough for what is between them to stay in its caches."""
+"""Chunks that go through the convolutions at a time. On a CPU few enough for intermediate results to stay in its caches."""
 _ROWS = 1024
-"""Rows that go through a layer's products at a time on a CPU, so that a long clip takes little memory between them. A GPU
-takes all at once."""
+"""Rows that go through a layer's products at a time on a CPU, to limit the memory of a long clip. A GPU takes all at once."""
 _HEAD_ROWS = {"cpu": 256, "cuda": 4096}
-"""Timestamps whose logits are held in float32 at a time. On a CPU few enough for their memory to be kept for the next."""
+"""Timestamps whose logits are held in float32 at a time. On a CPU few enough for their memory to be reused."""
 
 
 class TimestampSlots(NamedTuple):
-    """What the model says of one clip's timestamps: the likeliest class of each, and its probability."""
+    """The most likely class of each timestamp of one clip, and its probability."""
 
     classes: npt.NDArray[np.int64]
     probabilities: npt.NDArray[np.float32]
 
 
 class PackedAligner:
-    """The model. One thread at a time."""
+    """The model. Not thread-safe."""
 
     def __init__(self, checkpoint: Checkpoint, attention: Attention | None = None, *, fused: bool | None = None) -> None:
-        """`attention`, `fused` layers: the quickest that work here, if not given.
-
-        The checkpoint's own layers are replaced, and stay what they have become for whoever is given it next.
-        """
+        """`attention`, `fused` layers: the fastest that work here, if not given. Replaces layers of the checkpoint."""
         thinker = checkpoint.thinker
         self._encoder: Any = thinker.audio_tower
         self._decoder: Any = thinker.model
@@ -61,7 +56,7 @@ class PackedAligner:
 
     @torch.inference_mode()
     def __call__(self, batch: Sequence[Prepared]) -> list[TimestampSlots]:
-        """Raises torch.OutOfMemoryError, or on a CPU RuntimeError, where memory does not suffice."""
+        """Raises torch.OutOfMemoryError, or on a CPU RuntimeError, if memory does not suffice."""
         logits = self.logits(batch)
         classes, probabilities = [], []
         for part in logits.split(_HEAD_ROWS[self.device.type]):
@@ -78,7 +73,7 @@ class PackedAligner:
     def logits(self, batch: Sequence[Prepared]) -> torch.Tensor:
         """[slots of all clips, classes], in the model's precision."""
         ids = np.concatenate([item.ids for item in batch])
-        # Indices are found here and not on the device, which would have to be waited for.
+        # Indices are found on the CPU: on the device this would wait for its queue.
         audio, slots = (self._upload(np.flatnonzero(ids == token)) for token in (self._audio_id, self._timestamp_id))
         hidden = self._decoder.embed_tokens(self._upload(ids))
         hidden.index_copy_(0, audio, self._encode([item.mel for item in batch]))
@@ -87,28 +82,26 @@ class PackedAligner:
     def _upload(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
         return torch.from_numpy(indices).to(self.device, non_blocking=True)
 
-    # ---- audio
-
     def _encode(self, mels: Sequence[torch.Tensor]) -> torch.Tensor:
         """[audio tokens of all clips, width of the decoder]."""
         encoder = self._encoder
         counts = [tokens_after(mel.shape[1]) for mel in mels]
         hidden = self._convolve(mels)
-        windows = [length for count in counts for length in _windows(count)]
+        lengths = [length for count in counts for length in windows(count)]
         attention = encoder.layers[0].self_attn
         heads = _Heads(hidden, attention.num_heads, attention.num_heads, attention.head_dim)
         blocks = heads.blocks(hidden, self._slices(len(hidden)))
         for layer in encoder.layers:
             for block in blocks:
                 self._project_audio(layer, block)
-            mixed = self._attention(heads.query, heads.key, heads.value, windows, causal=False).flatten(1)
+            mixed = self._attention(heads.query, heads.key, heads.value, lengths, causal=False).flatten(1)
             for block in blocks:
                 self._transform_audio(layer, block.hidden, mixed[block.rows])
         return torch.cat([encoder.proj2(encoder.proj1.gelu(encoder.ln_post(block.hidden))) for block in blocks])
 
     @staticmethod
     def _project_audio(layer: Any, block: _Block) -> None:
-        """What precedes attention."""
+        """The part of a layer before attention."""
         attention = layer.self_attn
         normal = layer.self_attn_layer_norm(block.hidden)
         block.query.copy_(attention.q_proj(normal).view_as(block.query))
@@ -117,14 +110,14 @@ class PackedAligner:
 
     @staticmethod
     def _transform_audio(layer: Any, hidden: torch.Tensor, mixed: torch.Tensor) -> None:
-        """What follows attention; `hidden` [rows, width], in place."""
+        """The part of a layer after attention; `hidden` [rows, width], in place."""
         hidden.add_(layer.self_attn.out_proj(mixed))
         hidden.add_(layer.fc2(layer.fc1.gelu(layer.final_layer_norm(hidden))))
 
     def _convolve(self, mels: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Chunks of a second through the convolutions; the tokens of all clips in order."""
+        """The tokens of all clips in order, from chunks of 1 s through the convolutions."""
         encoder = self._encoder
-        # Cut behind the copy: 24 minutes of audio take a CPU thread 30 ms, in which a GPU would stand still.
+        # Cut after the copy: for 24 minutes of audio it takes a CPU thread 30 ms, during which a GPU would be idle.
         chunks = torch.cat([_chunks(mel.to(self.device, non_blocking=True)) for mel in mels])
         position = encoder.positional_embedding.positional_embedding[:CHUNK_TOKENS].to(self.dtype)
         short = _short_lengths(mels)
@@ -143,10 +136,8 @@ class PackedAligner:
         kept = self._upload(np.flatnonzero(np.concatenate([_kept(mel.shape[1]) for mel in mels])))
         return torch.cat(convolved).flatten(0, 1).index_select(0, kept)
 
-    # ---- text
-
     def _decode(self, hidden: torch.Tensor, lengths: Sequence[int], slots: torch.Tensor) -> torch.Tensor:
-        """[slots, width]: the last hidden states of the timestamps alone."""
+        """[slots, width]: the last hidden states of the timestamps."""
         decoder = self._decoder
         positions = self._upload(np.concatenate([np.arange(length) for length in lengths]))
         cos, sin = (part.transpose(0, 1) for part in decoder.rotary_emb(hidden, positions.expand(3, 1, -1)))
@@ -163,7 +154,7 @@ class PackedAligner:
                 break
             for block in blocks:
                 self._transform_text(layer, block.hidden, mixed[block.rows])
-        # Behind the last layer's attention no row looks at another any more: the timestamps go on alone.
+        # After the last attention no row depends on another: only the timestamps are needed.
         hidden, mixed = hidden[slots], mixed[slots]
         for rows in self._slices(len(hidden)):
             self._transform_text(layer, hidden[rows], mixed[rows])
@@ -171,7 +162,7 @@ class PackedAligner:
 
     @staticmethod
     def _project_text(layer: Any, block: _Block, rotation: _Rotation) -> None:
-        """What precedes attention."""
+        """The part of a layer before attention."""
         attention = layer.self_attn
         normal = layer.input_layernorm(block.hidden)
         rotation.of(attention.q_norm(attention.q_proj(normal).view_as(block.query)), out=block.query)
@@ -180,7 +171,7 @@ class PackedAligner:
 
     @staticmethod
     def _transform_text(layer: Any, hidden: torch.Tensor, mixed: torch.Tensor) -> None:
-        """What follows attention; `hidden` [rows, width], in place."""
+        """The part of a layer after attention; `hidden` [rows, width], in place."""
         mlp = layer.mlp
         hidden.add_(layer.self_attn.o_proj(mixed))
         normal = layer.post_attention_layernorm(hidden)
@@ -189,12 +180,12 @@ class PackedAligner:
     def _slices(self, rows: int) -> list[slice]:
         """The rows that go through a layer's products at a time."""
         count = max(1, -(-rows // _ROWS)) if self.device.type == "cpu" else 1
-        step = max(1, -(-rows // count))  # even ones: the last should not be a few rows
+        step = max(1, -(-rows // count))  # even slices: the last should not be a few rows
         return [slice(start, start + step) for start in range(0, rows, step)]
 
 
 class _Block(NamedTuple):
-    """Some rows, with their part of what all layers read and write."""
+    """Some rows, with their views of the tensors that all layers read and write."""
 
     rows: slice
     hidden: torch.Tensor
@@ -206,7 +197,7 @@ class _Block(NamedTuple):
 
 
 class _Rotation(NamedTuple):
-    """Rotary position embedding of some rows, whose halves are alike."""
+    """Rotary position embedding of some rows; both halves of its depth are the same."""
 
     cos: torch.Tensor
     """[rows, 1, depth]."""
@@ -222,9 +213,9 @@ class _Rotation(NamedTuple):
 
 
 class _Heads:
-    """Queries, keys and values of all rows, [rows, heads, depth]; one memory for all layers.
+    """Queries, keys and values of all rows, [rows, heads, depth], in memory shared by all layers.
 
-    Keys and values lie head by head, as products over all rows of a head want them.
+    Keys and values are contiguous for each head, the fastest layout for products over all rows of a head.
     """
 
     def __init__(self, hidden: torch.Tensor, heads: int, groups: int, depth: int) -> None:
@@ -233,26 +224,26 @@ class _Heads:
         self.key, self.value = (hidden.new_empty((groups, rows, depth)).transpose(0, 1) for _ in range(2))
 
     def blocks(self, hidden: torch.Tensor, slices: Sequence[slice]) -> list[_Block]:
-        """Cut once for all layers: on a GPU the cuts of every layer would take longer to ask for than to compute with."""
+        """Views, made once for all layers: on a GPU making them in every layer would take longer than the computation."""
         return [_Block(rows, hidden[rows], self.query[rows], self.key[rows], self.value[rows]) for rows in slices]
 
 
 def _chunks(mel: torch.Tensor) -> torch.Tensor:
-    """[mels, frames] to [chunks, mels, CHUNK], the last one filled up with zeros."""
+    """[mels, frames] to [chunks, mels, CHUNK], the last one padded with zeros."""
     missing = -mel.shape[1] % CHUNK
     return functional.pad(mel, (0, missing)).unflatten(1, (-1, CHUNK)).transpose(0, 1)
 
 
 def _kept(frames: int) -> npt.NDArray[np.bool_]:
-    """Which tokens of a clip's chunks are its own: all but those of the last chunk's filling."""
+    """Mask of the tokens of a clip's chunks without those of the last chunk's padding."""
     return np.arange(chunks_of(frames) * CHUNK_TOKENS) < tokens_after(frames)
 
 
 def _short_lengths(mels: Sequence[torch.Tensor]) -> dict[int, int]:
-    """Chunk -> frames, for the clips under a second.
+    """Index of chunk -> frames, for the clips under a second.
 
-    A longer clip's last chunk is filled up with zeros before the convolutions, and the model was trained so;
-    a clip that is one short chunk alone is not, and what follows it must be silent after each of them too.
+    The model was trained with the last chunk of a longer clip padded with zeros before the convolutions, but with a single short
+    chunk not padded: here its padding must be zero after each convolution too.
     """
     short: dict[int, int] = {}
     at = 0
@@ -264,6 +255,6 @@ def _short_lengths(mels: Sequence[torch.Tensor]) -> dict[int, int]:
     return short
 
 
-def _windows(count: int) -> list[int]:
-    """Lengths of the stretches of a clip's audio tokens within which attention stays."""
+def windows(count: int) -> list[int]:
+    """Lengths of the attention windows of a clip with `count` audio tokens."""
     return [_WINDOW] * (count // _WINDOW) + ([count % _WINDOW] if count % _WINDOW else [])

@@ -1,9 +1,9 @@
-"""The model's layers, each with the activation that follows it.
+"""The model's layers, each fused with the activation that follows it.
 
-On a CPU, PyTorch hands oneDNN the weights as a checkpoint has them; oneDNN lays them out anew for its kernels at every call,
-and the activation goes through memory once more. Here they are laid out once, and the activation happens while the
-result is in the caches. These kernels are the ones `torch.compile` calls for frozen weights; they need no compiler. They
-could add and multiply as well, but slower than a second pass does it (a product of 228 x 3072: 1.70 ms, 1.53 in two).
+On a CPU, PyTorch passes oneDNN the weights in the layout of the checkpoint; oneDNN reorders them for its kernels at every call,
+and the activation takes another pass over memory. Here the weights are reordered once, and the activation is applied while the
+result is in the caches. These are the kernels `torch.compile` calls for frozen weights; they need no compiler. They could add
+and multiply as well, but slower than a second pass (a product of 228 x 3072: 1.70 ms, 1.53 in two).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from aligner_svc.engines.qwen.memory import forget
+from aligner_svc.engines.qwen.memory import drop_pages
 
 log = logging.getLogger(__name__)
 
 
 class Linear(nn.Module):
-    """A linear layer and its activation, one after the other. Any device, any precision."""
+    """A linear layer, then its activation. Any device, any precision."""
 
     def __init__(self, module: nn.Linear) -> None:
         super().__init__()
@@ -30,20 +30,18 @@ class Linear(nn.Module):
         self._bias: torch.Tensor | None = module.bias
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        """[rows, width] to [rows, width of the result]."""
+        """[rows, inputs] to [rows, outputs]."""
         return functional.linear(rows, self._weight, self._bias)
 
     def gelu(self, rows: torch.Tensor) -> torch.Tensor:
-        """The result's GELU."""
         return functional.gelu(self(rows))
 
     def silu(self, rows: torch.Tensor) -> torch.Tensor:
-        """The result's SiLU."""
         return functional.silu(self(rows), inplace=True)
 
 
 class FusedLinear(Linear):
-    """The same in one kernel of oneDNN, which has laid out a copy of the weights for it."""
+    """The same in one kernel of oneDNN, with a copy of the weights in its layout."""
 
     def __init__(self, module: nn.Linear) -> None:
         nn.Module.__init__(self)
@@ -51,15 +49,12 @@ class FusedLinear(Linear):
         self._bias = module.bias
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        """See Linear."""
         return self._then(rows, "none")
 
     def gelu(self, rows: torch.Tensor) -> torch.Tensor:
-        """See Linear."""
         return self._then(rows, "gelu", "none")
 
     def silu(self, rows: torch.Tensor) -> torch.Tensor:
-        """See Linear."""
         return self._then(rows, "swish")
 
     def _then(self, rows: torch.Tensor, name: str, approximation: str = "") -> torch.Tensor:
@@ -68,12 +63,12 @@ class FusedLinear(Linear):
 
 
 class Convolution(nn.Module):
-    """A convolution and the GELU behind it. Any device, any precision."""
+    """A convolution, then GELU. Any device, any precision."""
 
     def __init__(self, module: nn.Conv2d) -> None:
         super().__init__()
         plain: Any = module
-        self._plain = plain.to(memory_format=torch.channels_last)  # what the kernels of both kinds of device are quickest with
+        self._plain = plain.to(memory_format=torch.channels_last)  # the fastest layout on CPU and GPU
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """[chunks, channels, bins, frames], channels last."""
@@ -81,7 +76,7 @@ class Convolution(nn.Module):
 
 
 class FusedConvolution(Convolution):
-    """The same in one kernel of oneDNN, for maps of one size: the best layout of the weights depends on it."""
+    """The same in one kernel of oneDNN, for maps of one size, which determines the best layout of the weights."""
 
     def __init__(self, module: nn.Conv2d) -> None:
         nn.Module.__init__(self)
@@ -91,7 +86,7 @@ class FusedConvolution(Convolution):
         self._bias = module.bias
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """See Convolution. The first maps that come say what size they all have."""
+        """See Convolution. The first call fixes the size of all maps."""
         if not self._weight.is_mkldnn:
             self._weight = torch.ops.mkldnn._reorder_convolution_weight(self._weight, *self._how, list(maps.shape))  # noqa: SLF001
         out: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(  # noqa: SLF001
@@ -101,7 +96,7 @@ class FusedConvolution(Convolution):
 
 
 class RMSNorm(nn.Module):
-    """Rows over the root of their mean square, times a weight for each column. Any device, any precision."""
+    """Rows divided by the root of their mean square, times a weight for each column. Any device, any precision."""
 
     def __init__(self, weight: torch.Tensor, epsilon: float) -> None:
         """`weight` [width]."""
@@ -110,27 +105,26 @@ class RMSNorm(nn.Module):
         self._epsilon = epsilon
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        """[..., width], in one kernel on a GPU; the module's own takes seven."""
+        """[..., width], in one kernel on a GPU; qwen-asr's module takes seven."""
         return functional.rms_norm(rows, self._weight.shape, self._weight, self._epsilon)
 
 
 class FusedRMSNorm(RMSNorm):
-    """The same in three kernels, where PyTorch has seven on a CPU and copies in float32 between them."""
+    """The same in three kernels on a CPU, where PyTorch has seven and float32 copies between them."""
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        """See RMSNorm. `rows` contiguous. In half precision rounded before and after the weight, as qwen-asr does it."""
+        """See RMSNorm. `rows` contiguous. In half precision rounded before and after the weight, as in qwen-asr."""
         flat = rows.view(1, -1, rows.shape[-1])
         squares = torch.linalg.vector_norm(flat[0], dim=-1, dtype=torch.float32).square_().div_(flat.shape[-1])
-        # The one kernel that divides each row by a number of its own, in float32: rows are taken for channels of known variance.
+        # The only kernel that divides each row by its own number in float32: rows are treated as channels of known variance.
         scaled = functional.batch_norm(flat, torch.zeros_like(squares), squares, eps=self._epsilon)
         return scaled.view_as(rows).mul_(self._weight)
 
 
 def fit(model: nn.Module, *, fused: bool) -> None:
-    """Put this module's layers in place of torch's and qwen-asr's everywhere in `model`.
+    """Replace torch's and qwen-asr's layers by this module's everywhere in `model`. Idempotent.
 
-    One layer after the other, and the weights a fused linear one came with are forgotten: no second copy of all weights
-    ever exists. What was fitted before is left as it is.
+    One at a time, dropping the original weights of each fused linear layer, so that there is never a second copy of all weights.
     """
     linear, convolution, norm = (FusedLinear, FusedConvolution, FusedRMSNorm) if fused else (Linear, Convolution, RMSNorm)
     held = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
@@ -140,7 +134,7 @@ def fit(model: nn.Module, *, fused: bool) -> None:
             if isinstance(child, nn.Linear):
                 setattr(parent, name, linear(child))
                 if fused and uses[child.weight.data_ptr()] == 1:
-                    forget(child.weight)
+                    drop_pages(child.weight)
             elif isinstance(child, nn.Conv2d):
                 setattr(parent, name, convolution(child))
             elif hasattr(child, "variance_epsilon"):  # qwen-asr's RMS norm, whose class has no public name
@@ -148,7 +142,7 @@ def fit(model: nn.Module, *, fused: bool) -> None:
 
 
 def fused_work(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether this PyTorch's oneDNN has these kernels for this machine: better asked once, at start, than by every call."""
+    """Whether this PyTorch's oneDNN has these kernels for this machine. Tried once, at start, so that no call fails."""
     if device.type != "cpu":
         return False
     probe = torch.zeros((16, 16), dtype=dtype)
@@ -158,6 +152,6 @@ def fused_work(device: torch.device, dtype: torch.dtype) -> bool:
         FusedConvolution(nn.Conv2d(1, 16, 3, dtype=dtype).requires_grad_(False))(probe[None, None])
         FusedRMSNorm(probe[0], 1e-6)(probe)
     except (AttributeError, RuntimeError) as error:
-        log.warning("not used: fused layers: %s", error)
+        log.warning("fused layers are not used: %s", error)
         return False
     return True

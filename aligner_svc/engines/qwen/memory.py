@@ -1,4 +1,4 @@
-"""A process's memory on a CPU: a fresh page costs as much as what is computed on it, and one that nobody uses is not free."""
+"""How the process keeps and returns memory on a CPU, where a fresh page costs as much as what is computed on it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ import torch
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 """mallopt(3), malloc.h."""
 _LARGE, _KEPT = 8 << 20, 256 << 20
-"""Bytes. Only what exists once for a whole batch is as large as the first, and what lies between two layers never. The second is
-more than a batch leaves behind that is not given back as a whole."""
+"""Bytes. Only tensors that exist once for a whole batch are as large as the first, never those between two layers. The second is
+more than a batch leaves behind in smaller blocks."""
 _KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
-"""Environment variables: how many kernels oneDNN keeps, and how many the layer between PyTorch and oneDNN holds on to."""
-_KERNELS = 128
-"""More than a batch calls for: 30 for one clip, 100 for 20 clips of as many lengths."""
+"""Environment variables: kernels kept by oneDNN, and by the layer between PyTorch and oneDNN."""
+_KERNELS = 128  # a batch needs fewer: 30 for one clip, 100 for 20 clips of 20 lengths
 
 
 def keep_memory() -> None:
-    """Have glibc keep for the next tensor what the last one left, in one heap, until `return_memory`.
+    """Have glibc keep freed memory for the next tensors, in one heap, until `return_memory`.
 
-    Left to itself it gives blocks back to the system and asks for others, whose pages the system clears one by one: 5 % of a
-    batch's time. Very large ones it does give back: they would lie between others in pieces. To be called before there are
-    threads, which get heaps of their own otherwise. Elsewhere than on glibc nothing happens.
+    By default it returns blocks to the system and requests new ones, whose pages the system clears one by one: 5 % of a
+    batch's time. Very large blocks are still returned, for they would fragment the heap. Call it before threads start, which
+    would get heaps of their own. Does nothing without glibc.
     """
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
@@ -34,27 +33,26 @@ def keep_memory() -> None:
 
 
 def keep_few_kernels() -> None:
-    """Have oneDNN forget the kernels that were not called for the longest time; both of its caches hold 1,024 otherwise.
+    """Limit the two kernel caches of oneDNN, least recently used first out; each holds 1,024 kernels by default.
 
-    It compiles one for every shape in a third of a millisecond; a clip of a length not seen before brings some 30. Each takes
-    half a megabyte: hardly any of it is written to, but within one heap it lies where tensors were, on pages that are there.
-    What the environment says is left so. To be called before oneDNN is first used.
+    oneDNN compiles a kernel for every shape in a third of a millisecond; a clip of a new length needs some 30. Each takes half
+    a megabyte, hardly any of it written to, but in one heap it occupies resident pages that tensors used before. Variables
+    set in the environment are respected. Call it before oneDNN is first used.
     """
     for name in _KERNEL_CACHES:
         os.environ.setdefault(name, str(_KERNELS))
 
 
 def return_memory() -> None:
-    """Give what is kept and not used back to the system."""
+    """Return the memory that is kept and unused to the system."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def forget(tensor: torch.Tensor) -> None:
-    """Give back the pages that hold nothing but `tensor`, whose numbers are lost: nobody may read them again.
+def drop_pages(tensor: torch.Tensor) -> None:
+    """Drop the pages that hold only `tensor`, which must not be read again.
 
-    Of weights that lie in a mapped file: they are many tensors in one mapping, which stays as long as one of them is used.
-    A tensor whose numbers lie between others' is left alone.
+    For weights in a mapped file: the mapping of many tensors stays as long as one is used. Only contiguous tensors are dropped.
     """
     if not tensor.is_contiguous():
         return

@@ -1,8 +1,8 @@
-"""The classes of qwen-asr this engine uses, without the rest of the package.
+"""The classes of qwen-asr this engine uses, imported without the rest of the package.
 
-`import qwen_asr` brings its file loading, its demo and nagisa along: five seconds, 200 MB, and a dynet
-compiled with -ffast-math, which makes the thread that imports it round subnormal numbers to zero. And
-transformers, where it finds scikit-learn, imports it for one function of text generation: another 70 MB.
+`import qwen_asr` also imports its file loading, its demo and nagisa: five seconds, 200 MB, and a dynet compiled with -ffast-math,
+which makes the importing thread round subnormal numbers to zero. And transformers imports scikit-learn, if installed, for one
+function of text generation: another 70 MB.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ _UNUSED = "sklearn"
 
 
 def _import_backend() -> Any:
-    """The package's modules of the model; its `__init__` runs only for whoever imports it by name."""
+    """Import the package's model without running the package's `__init__`; a later `import qwen_asr` runs it."""
     if _NAME in sys.modules:
         return import_module(_BACKEND)
     spec = find_spec(_NAME)
     if spec is None:
         raise ModuleNotFoundError(f"No module named '{_NAME}'", name=_NAME)
     sys.modules[_NAME] = module_from_spec(spec)  # not executed
-    hidden = _UNUSED not in sys.modules and "transformers" not in sys.modules  # which looks once, when it is imported
+    hidden = _UNUSED not in sys.modules and "transformers" not in sys.modules  # transformers looks for it once, on import
     if hidden:
-        sys.modules[_UNUSED] = None  # type: ignore[assignment]  # "not installed", to whoever looks
+        sys.modules[_UNUSED] = None  # type: ignore[assignment]  # appears not to be installed
     try:
         return import_module(_BACKEND)
     finally:

@@ -1,4 +1,4 @@
-"""From the model's classes to the words' times, and what the caller should know of them."""
+"""The answer for a clip from the model's classes: the words' times, their confidence, and warnings."""
 
 from __future__ import annotations
 
@@ -8,23 +8,20 @@ from aligner_svc.domain import Warning, WordStatus
 from aligner_svc.engines.base import EngineResult, Span
 from aligner_svc.engines.qwen.forward import TimestampSlots
 from aligner_svc.engines.qwen.timestamps import repair
-from aligner_svc.text.speaking_rate import check_rate, dense_warning
-
-__all__ = ["MATCH_THRESHOLD", "MAX_SECONDS", "assemble", "check_rate"]
+from aligner_svc.text.speaking_rate import dense_warning
 
 MAX_SECONDS = 300.0
-"""What the model was made for; its 5,000 classes of 80 ms end at 400 s."""
+"""The limit of the model by design; its 5,000 classes of 80 ms end at 400 s."""
 MATCH_THRESHOLD = 0.5
-"""Share of the model's times that must be in order. Times read off at random from 20 words have 0.3 of them in order."""
+"""Share of the model's times that must be in order. Of random times of 20 words, 0.3 are in order."""
 _MS = 1000.0
 
 
 def assemble(slots: TimestampSlots, seconds: float, segment_ms: float, queued: float, busy: float) -> EngineResult:
     """The answer for one clip of `seconds`; two slots a word, start and end, `segment_ms` a class.
 
-    A word's confidence is the product of its two times' probabilities: how sure the model is that both lie
-    where it puts them, to a class. A time that was repaired can have had no more than the model's first choice had,
-    and no more than that left over.
+    A word's confidence is the product of the model's probabilities that its start and its end are right to a class. That of a
+    repaired time is at most the probability of the model's own choice, and at most what that choice left over.
     """
     repaired = repair([float(index * segment_ms) for index in slots.classes])
     spans = []
@@ -33,7 +30,7 @@ def assemble(slots: TimestampSlots, seconds: float, segment_ms: float, queued: f
         sure = 1.0
         for kept, probability in zip(repaired.kept[at : at + 2], slots.probabilities[at : at + 2], strict=True):
             sure *= float(probability) if kept else min(float(probability), 1.0 - float(probability))
-        # A class is a stretch of time: the last one may end behind the audio. Further out it is no answer of the model's.
+        # A class covers `segment_ms`, so the last may end after the audio. A later time cannot be the model's answer.
         inside = end - seconds <= segment_ms / _MS
         own = inside and all(repaired.kept[at : at + 2])
         status = WordStatus.ALIGNED if own else WordStatus.REPAIRED
@@ -53,6 +50,6 @@ def _warnings(spans: Sequence[Span], score: float, seconds: float, segment_ms: f
         warnings.append(dense)
     empty = sum(span.start == span.end for span in spans)
     if empty:
-        message = f"{empty} of {count} words last less than the {segment_ms:g} ms this engine can tell apart, and have no length"
+        message = f"{empty} of {count} words are shorter than this engine's resolution of {segment_ms:g} ms and have no length"
         warnings.append(Warning("WORDS_WITHOUT_LENGTH", message))
     return warnings

@@ -1,4 +1,4 @@
-"""From a clip and its words to what the model takes: everything that is done before the device, for one clip by itself."""
+"""The model's input for one clip and its words: everything that is computed before the device."""
 
 from __future__ import annotations
 
@@ -12,19 +12,17 @@ import torch
 from aligner_svc.engines.qwen.checkpoint import TIMESTAMP, Checkpoint
 from aligner_svc.engines.qwen.mel import HOP, LogMel
 
-CHUNK = 100
-"""Mel frames the encoder's convolutions take at a time (1 s)."""
-CHUNK_TOKENS = 13
-"""Audio tokens that come out of a whole chunk."""
+CHUNK = 100  # mel frames the encoder's convolutions take at a time (1 s)
+CHUNK_TOKENS = 13  # audio tokens of a whole chunk
 
 
 def chunks_of(frames: int) -> int:
-    """Chunks so many mel frames make, the last one perhaps in part."""
+    """Number of chunks for `frames` mel frames, a partial last one included."""
     return -(-frames // CHUNK)
 
 
 def tokens_after(frames: int) -> int:
-    """Audio tokens of so many mel frames: three halvings, rounded up, of every chunk by itself."""
+    """Number of audio tokens for `frames` mel frames: each chunk halved three times, rounded up."""
     tail = frames % CHUNK
     for _ in range(3):
         tail = (tail + 1) // 2
@@ -35,21 +33,18 @@ def tokens_after(frames: int) -> int:
 class Prepared:
     """One clip, ready for the device."""
 
-    mel: torch.Tensor
-    """[mels, frames], in the model's precision, in ordinary memory."""
-    ids: npt.NDArray[np.int64]
-    """[rows]: the prompt, one id for every audio token, words and timestamps."""
-    slots: int
-    """Timestamps asked for: two a word."""
+    mel: torch.Tensor  # [mels, frames], in the model's precision, on the CPU
+    ids: npt.NDArray[np.int64]  # [rows]: the prompt with an id for every audio token, words and timestamps
+    slots: int  # timestamps to find: two a word
 
     @property
     def rows(self) -> int:
-        """Rows of the decoder: what the clip costs."""
+        """Rows of the decoder: the clip's cost."""
         return len(self.ids)
 
 
 class Preparation:
-    """Stateless but for what it was built with; any thread may call it."""
+    """Turns clips into Prepared ones. Thread-safe."""
 
     def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
         self._checkpoint = checkpoint
@@ -57,7 +52,7 @@ class Preparation:
         self._mel = LogMel(checkpoint.mel_filters, torch.device("cpu"))
 
     def __call__(self, samples: npt.NDArray[np.int16], words: Sequence[str]) -> Prepared:
-        """`samples`: [n] at 16 kHz. `words`: as words.split() cuts them, not none."""
+        """`samples`: [n] at 16 kHz. `words`: at least one, as split by words.split()."""
         tokenizer = self._checkpoint.tokenizer
         opening, audio, closing = self._checkpoint.audio_tokens
         text = opening + audio + closing + "".join(f"{word}{TIMESTAMP}{TIMESTAMP}" for word in words)

@@ -1,4 +1,4 @@
-"""Times that run forwards, from the ones the model reads off."""
+"""Makes the model's times non-decreasing."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """`times` never decrease (ms, whole); `kept` tells which of them are the model's own."""
+    """`times` never decrease (ms, whole); `kept[i]`: time i is the model's own."""
 
     times: list[int]
     kept: list[bool]
 
 
 def repair(times: Sequence[float]) -> Repaired:
-    """Keep the longest run of times that never decreases and infer the others from their neighbours.
+    """Keep the longest non-decreasing subsequence, and infer the other times from their neighbours.
 
-    `times` (ms) are two for each word, its start and its end, in the order of the transcript. Gives to the
-    bit what `Qwen3ForceAlignProcessor.fix_timestamp` (qwen_asr 0.0.6) does, in n log n instead of n² time;
-    no times give none, where the reference fails.
+    `times` (ms): start and end of each word, in the order of the transcript. Equal to the bit to
+    `Qwen3ForceAlignProcessor.fix_timestamp` (qwen_asr 0.0.6), in n log n instead of n² time; accepts an empty list, where
+    the reference fails.
     """
     model_times = [float(time) for time in times]
     repaired = model_times.copy()
@@ -35,13 +35,13 @@ def repair(times: Sequence[float]) -> Repaired:
 
 
 def _longest_run(times: list[float]) -> list[int]:
-    """Indices of the longest non-decreasing subsequence; of equals, the one the reference takes.
+    """Indices of the longest non-decreasing subsequence; of several the one the reference takes.
 
-    That is the run that ends earliest, each step of it coming from the earliest that it could.
+    It ends earliest, and each of its elements follows the earliest possible one.
     """
     tails: list[float] = []  # per length, the smallest time that ends a run of it
-    # Per length, whatever ends a longest run of it: one that came later is smaller, or it
-    # would have made the run longer. Negated, so that the order is the one bisect wants.
+    # Per length, all times that end a longest run of it: later ones are smaller, or they would
+    # have made the run longer. Negated, for bisect needs them in increasing order.
     negated: list[list[float]] = []
     indices: list[list[int]] = []
     parents: list[int] = []
@@ -65,7 +65,7 @@ def _longest_run(times: list[float]) -> list[int]:
 
 
 def _fill(times: list[float], start: int, end: int) -> None:
-    """Write `times[start:end]` from the time before and the time after. Arithmetic in the reference's order."""
+    """Infer `times[start:end]` from the time before and the time after. Arithmetic in the reference's order."""
     count = end - start
     if not count:
         return

@@ -1,7 +1,7 @@
-"""The words that Qwen3-ForcedAligner is asked about, and where each stands in the caller's text.
+"""Splits transcripts into the words Qwen3-ForcedAligner was trained on, and finds each in the caller's text.
 
-The model was trained on the cuts of `Qwen3ForceAlignProcessor` (qwen_asr 0.0.6), so they are
-reproduced here word for word, without its import: that takes three seconds and brings in torch.
+Gives exactly the words of `Qwen3ForceAlignProcessor` (qwen_asr 0.0.6) without importing it, which takes three seconds and loads
+torch.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from types import ModuleType
 from aligner_svc.domain import Token
 
 LANGUAGES = frozenset({"zh", "en", "yue", "fr", "de", "it", "ja", "ko", "pt", "ru", "es"})
-"""Primary subtags of what the model was trained on."""
+"""Primary subtags of the languages the model was trained on."""
 
-# Every character of a transcript is reduced to its kind, so that a match in the kinds is a range of the transcript.
+# Every character of a transcript is mapped to its kind, so that a match in the kinds is a range of the transcript.
 _LETTER = "a"  # or number
 _IDEOGRAPH = "c"  # a word of its own where spaces separate words
 _APOSTROPHE = "'"  # a letter to the model
-_MARK = "m"  # combining: hidden from the model, yet part of the letter before it
-_FORMAT = "f"  # soft hyphens and joiners: nothing of their own
+_MARK = "m"  # combining: not shown to the model, but part of the letter before it
+_FORMAT = "f"  # soft hyphens and joiners: not shown, and part of no letter
 _SPACE = " "
 _OTHER = "."
 _SHOWN = frozenset({_LETTER, _IDEOGRAPH, _APOSTROPHE})
@@ -48,19 +48,18 @@ _nagisa_lock = threading.Lock()  # nagisa has one graph for the whole process
 
 
 def split(transcript: str, language: str) -> tuple[Token, ...]:
-    """Cut a transcript into the model's words, in order; an empty tuple: nothing to align.
+    """Split a transcript into the model's words, in order; an empty tuple: nothing to align.
 
-    `transcript` is any string, `language` one of LANGUAGES; raises ValueError for another.
-    `spoken` holds the one word that the model is shown. `text` is what the caller wrote for it,
-    from its first letter or digit to its last with the marks that follow; apostrophes at its edges
-    are left out, straight as curly, for they may be quotation marks. The model takes a straight one
-    for a letter, so one that stands alone is a word.
+    `transcript` is any string, `language` one of LANGUAGES; raises ValueError for another. `spoken` holds the one word that the
+    model is shown. `text` is the caller's spelling, from its first letter or digit to its last with the marks that follow.
+    Apostrophes at its edges are left out, straight and curly, for they may be quotation marks. To the model a straight one is a
+    letter, so one that stands alone is a word.
 
-    Spans never decrease and never overlap, but for one case in Japanese: of several words written
-    with one character (½ is "1" and "2") those that have nothing else to show share it.
+    Spans never decrease or overlap, with one exception in Japanese: of several words written with one character (½ is "1" and
+    "2") those without another character share it.
 
-    Linear in the length. Japanese is the slow one: nagisa takes 0.2 ms and 30 kB a character,
-    keeps the memory, and holds the interpreter lock for a third of the time.
+    Linear in the length. Japanese is slow: nagisa takes 0.2 ms and 30 kB a character, keeps the memory, and holds the
+    interpreter lock for a third of the time.
     """
     if language not in LANGUAGES:
         raise ValueError(f"no word rules for {language!r}")
@@ -72,7 +71,7 @@ def split(transcript: str, language: str) -> tuple[Token, ...]:
 
 
 class _Table(dict[int, str]):
-    """A translation table that works each character out when it is first met."""
+    """A translation table that is filled on demand."""
 
     def __init__(self, rule: Callable[[str], str]) -> None:
         super().__init__()
@@ -115,12 +114,12 @@ def _written(transcript: str, kinds: str, parts: Iterator[_Span]) -> Iterator[To
 
 
 def _korean(transcript: str) -> Iterator[_Span]:
-    """Between spaces, the longest stem the dictionary knows and the rest.
+    """Between spaces, the longest stem in the dictionary and the rest.
 
-    What soynlp's LTokenizer does with scores that are all 1. It is not called itself because it
-    copies a segment once for each of its characters: 200,000 without a space would take 80 GB.
+    Equal to soynlp's LTokenizer with all scores 1, which is not used because it copies a segment once for each of its
+    characters: 200,000 without a space would take 80 GB.
     """
-    stems, longest = _stems()
+    stems, longest = korean_stems()
     for segment in _SEGMENT.finditer(transcript):
         start, end = segment.span()
         lengths = range(min(end - start, longest), 1, -1)
@@ -130,8 +129,8 @@ def _korean(transcript: str) -> Iterator[_Span]:
 
 
 @lru_cache(maxsize=1)
-def _stems() -> tuple[frozenset[str], int]:
-    """Qwen's Korean dictionary and the length of its longest word."""
+def korean_stems() -> tuple[frozenset[str], int]:
+    """Qwen's Korean dictionary and the length of its longest word. Raises ModuleNotFoundError without qwen-asr."""
     package = find_spec("qwen_asr")  # finds the package without running it
     if package is None or package.origin is None:
         raise ModuleNotFoundError("qwen_asr is not installed", name="qwen_asr")
@@ -154,7 +153,7 @@ def _japanese(transcript: str, kinds: str) -> Iterator[Token]:
         )
         if not shown:
             continue
-        # A character cut between two words is the first one's, unless the second has no other.
+        # A character that two words share belongs to the first, unless the second has no other.
         own = [place for place in shown if starts[place] >= taken] or shown
         start, end = starts[own[0]], _with_marks(ends[own[-1]], kinds)
         taken = end
@@ -168,11 +167,10 @@ def _nagisa(transcript: str) -> list[str]:
 
 
 def load_nagisa() -> ModuleType:
-    """Nearly two seconds and 150 MB the first time, which only Japanese needs.
+    """Import nagisa, which only Japanese needs: nearly two seconds and 150 MB the first time.
 
-    In a thread of its own: dynet is compiled with -ffast-math, and the thread that loads it rounds
-    subnormal numbers to zero from then on (https://simonbyrne.github.io/notes/fastmath).
-    Whoever imports qwen_asr imports nagisa, and is spared this by calling this first.
+    In a thread of its own: dynet is compiled with -ffast-math, and the thread that loads it rounds subnormal numbers to zero
+    from then on (https://simonbyrne.github.io/notes/fastmath). Call this before importing qwen_asr, which imports nagisa.
     """
     loaded = sys.modules.get("nagisa")
     if loaded is None:
@@ -182,21 +180,21 @@ def load_nagisa() -> ModuleType:
 
 
 def _origins(transcript: str, words: list[str]) -> tuple[list[int], list[int]]:
-    """For each character of `words`, joined, where in the transcript it came from starts and ends."""
-    normalised, starts, ends = _normalise(transcript)
+    """Where in the transcript the origin of each character of the joined `words` starts and ends."""
+    normalised, starts, ends = normalise(transcript)
     cut = "".join(words)
     if normalised.startswith(cut):
         return starts, ends
-    # Only a nagisa that normalises otherwise gets here; a word near its place beats a failed call.
+    # Only reached if another version of nagisa normalises differently: an approximate place beats a failed call.
     spread = [place * len(transcript) // len(cut) for place in range(len(cut))]
     return spread, [place + 1 for place in spread]
 
 
-def _normalise(transcript: str) -> tuple[str, list[int], list[int]]:
-    """The text that nagisa cuts, and for each character of it where its origin starts and ends.
+def normalise(transcript: str) -> tuple[str, list[int], list[int]]:
+    """The text as nagisa normalises it, and where in the transcript the origin of each of its characters starts and ends.
 
-    It is NFKC and may be longer or shorter. Normalising cluster by cluster gives the same text as
-    normalising at once, because nothing composes across a cluster's edge.
+    It is NFKC and may be longer or shorter. Normalising cluster by cluster gives the same text as normalising at once, because
+    nothing composes across the edge of a cluster.
     """
     normalised: list[str] = []
     starts: list[int] = []
@@ -211,6 +209,6 @@ def _normalise(transcript: str) -> tuple[str, list[int], list[int]]:
 
 
 def _attachment(char: str) -> str:
-    """`+` for what may combine with the character before it: marks, and the vowels and finals of Hangul syllables."""
+    """`+` for a character that may combine with the one before it: marks, and the vowels and finals of Hangul syllables."""
     first = unicodedata.normalize("NFKD", char)[0]
     return "+" if unicodedata.category(first)[0] == "M" or "\u1160" <= first <= "\u11ff" else "-"

@@ -1,4 +1,4 @@
-"""Reading the audit log again: which events, and in sum who failed, from where and how often."""
+"""Reads the audit log: selected events, and a summary of who failed, from where and how often."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from urllib.parse import unquote
 from pydantic_core import from_json
 
 MAX_LINE = 1 << 16
-"""Bytes; the log's own are shorter, and a file without line ends must not fill the memory."""
+"""Bytes; the log's own lines are shorter, and a file without line ends must not fill the memory."""
 MAX_VALUES = 50_000
-"""Distinct values of a kind that a summary counts one by one."""
+"""Distinct values of a kind that a summary counts."""
 KINDS = ("event", "check", "principal", "peer")
-"""What a summary counts by; "peer" is an address without its port."""
+"""The fields a summary counts by; "peer" is an address without its port."""
 
 _PACKED: dict[str, Callable[[IO[bytes]], Any]] = {
     ".gz": lambda file: gzip.GzipFile(fileobj=file),
@@ -43,24 +43,24 @@ Network = IPv4Network | IPv6Network
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line: its time, and everything in it by name."""
+    """One line: its time, and all of its fields by name."""
 
     time: datetime
     fields: dict[str, Any]
 
     def text(self, name: str) -> str:
-        """A field as text, empty where there is none."""
+        """A field as text, "" if it is missing."""
         return str(self.fields.get(name, ""))
 
 
 @dataclass(slots=True)
 class AuditReading:
-    """The entries of files, oldest file first, one at a time: a log is larger than the memory. To be iterated once."""
+    """The entries of files, oldest file first, one at a time: a log may be larger than the memory. Iterate it once."""
 
     files: Sequence[Path | None]
     """None: stdin."""
     unreadable: int = 0
-    """Lines that are no events, so far."""
+    """Lines so far that are not events."""
 
     def __iter__(self) -> Iterator[Entry]:
         """Raises OSError."""
@@ -79,7 +79,7 @@ class AuditReading:
 
 
 def parse(line: bytes) -> Entry | None:
-    """The event in a line; None if it is none. A time without zone is UTC."""
+    """The event in a line, or None. A time without a zone is UTC."""
     try:
         fields = _json(line)
         time = datetime.fromisoformat(fields["time"])
@@ -91,7 +91,7 @@ def parse(line: bytes) -> Entry | None:
 
 
 def with_rotated(file: Path) -> list[Path]:
-    """The file and what it was before its rotations: FILE.2.gz, FILE.1, FILE; or FILE-20260131.xz, FILE. Oldest first.
+    """The file and its rotated predecessors, oldest first: FILE.2.gz, FILE.1, FILE; or FILE-20260131.xz, FILE.
 
     Raises OSError where the directory cannot be read.
     """
@@ -109,7 +109,7 @@ def with_rotated(file: Path) -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which entries are wanted; what is empty does not matter. In `principals` and `methods` a * is any text."""
+    """Filters for entries; empty ones match everything. In `principals` and `methods` a * stands for any text."""
 
     events: frozenset[str] = frozenset()
     checks: frozenset[str] = frozenset()
@@ -120,7 +120,7 @@ class Selection:
     until: datetime | None = None
 
     def filter(self, entries: Iterable[Entry]) -> Iterator[Entry]:
-        """The wanted ones, in their order."""
+        """The entries that match, in order."""
         return filter(self._test(), entries)
 
     def _test(self) -> Callable[[Entry], bool]:
@@ -144,14 +144,14 @@ class Selection:
 
 @dataclass(slots=True)
 class Count:
-    """How often, and when for the first and the last time."""
+    """A number of entries, and the times of the first and the last."""
 
     times: int
     first: datetime
     last: datetime
 
     def add(self, time: datetime) -> None:
-        """One more."""
+        """Count one more."""
         self.times += 1
         if time > self.last:
             self.last = time
@@ -161,14 +161,14 @@ class Count:
 
 @dataclass(slots=True)
 class Tally:
-    """Counts by value. Of the first MOST_VALUES: attackers have many addresses."""
+    """Counts by value, for the first MAX_VALUES of them: attackers have many addresses."""
 
     counts: dict[tuple[str, ...], Count] = field(default_factory=dict)
     uncounted: int = 0
-    """Entries whose value came when there were too many."""
+    """Entries with a value beyond these."""
 
     def add(self, value: tuple[str, ...], time: datetime) -> None:
-        """One more of `value`."""
+        """Count one more entry with `value`."""
         count = self.counts.get(value)
         if count is not None:
             count.add(time)
@@ -177,25 +177,25 @@ class Tally:
         else:
             self.uncounted += 1
 
-    def top(self, most: int) -> list[tuple[tuple[str, ...], Count]]:
-        """The most frequent first, then the latest."""
+    def top(self, limit: int) -> list[tuple[tuple[str, ...], Count]]:
+        """The `limit` most frequent values, the latest first among equals."""
         ordered = sorted(self.counts.items(), key=lambda item: (-item[1].times, -item[1].last.timestamp(), item[0]))
-        return ordered[:most]
+        return ordered[:limit]
 
 
 @dataclass(slots=True)
 class Summary:
-    """What a reviewer looks at first."""
+    """Counts of the entries of a log."""
 
     total: Count | None
     by: dict[str, Tally]
-    """One of KINDS: its values; entries that lack it are not in it."""
+    """For each of KINDS, the values of the entries that have it."""
     together: Tally
-    """All of KINDS at once: who failed, at what, from where. Empty text for what an entry lacks."""
+    """Combinations of all KINDS: who failed, at what, from where; "" for what an entry lacks."""
 
 
 def summarise(entries: Iterable[Entry]) -> Summary:
-    """Counts the entries."""
+    """Count the entries."""
     summary = Summary(None, {kind: Tally() for kind in KINDS}, Tally())
     for entry in entries:
         values = tuple(host_of(entry.text(kind)) if kind == "peer" else entry.text(kind) for kind in KINDS)
@@ -212,7 +212,7 @@ def summarise(entries: Iterable[Entry]) -> Summary:
 
 @lru_cache(4096)
 def host_of(peer: str) -> str:
-    """The address in what gRPC calls a peer: "ipv4:192.0.2.1:4711", "ipv6:%5B2001:db8::1%5D:4711"; others as they are."""
+    """The address in a gRPC peer like "ipv4:192.0.2.1:4711" or "ipv6:%5B2001:db8::1%5D:4711"; any other text unchanged."""
     family, _, rest = unquote(peer).partition(":")
     if family not in {"ipv4", "ipv6"}:
         return peer
@@ -221,12 +221,12 @@ def host_of(peer: str) -> str:
 
 
 def network(text: str) -> Network:
-    """An address or, with its length, a network. Raises ValueError."""
+    """The network in CIDR notation, or that of one address. Raises ValueError."""
     return ip_network(text.strip().removeprefix("[").removesuffix("]"), strict=False)
 
 
 def moment(text: str, now: datetime) -> datetime:
-    """RFC 3339, or a span before `now`: 90s, 30m, 24h, 7d, 2w. Without a zone it is UTC. Raises ValueError."""
+    """A time as RFC 3339, UTC without a zone, or as a span before `now`: 90s, 30m, 24h, 7d, 2w. Raises ValueError."""
     span = _SPAN.fullmatch(text.strip())
     if span is not None:
         try:
@@ -254,7 +254,7 @@ def _within(peer: str, networks: Sequence[Network]) -> bool:
 
 
 def _json(line: bytes) -> Any:
-    """2.5 times as fast as the standard library, on which a log of gigabytes takes minutes; but that reads every string."""
+    """Pydantic's parser, 2.5 times as fast: a log may have gigabytes. The standard library's accepts strings it does not."""
     try:
         return from_json(line)
     except ValueError:
@@ -271,7 +271,7 @@ def _opened(file: Path | None) -> Iterator[IO[bytes]]:
             yield raw
             return
         try:
-            # Lines are many and short; the unpackers are slow at handing them out one by one.
+            # The decompressors are slow at reading single lines.
             yield io.BufferedReader(_PACKED[file.suffix](raw), 1 << 20)
         except (EOFError, lzma.LZMAError, OSError, zlib.error):
             raise OSError(errno.EIO, f"broken or incomplete {file.suffix} file", str(file)) from None

@@ -34,8 +34,7 @@ REPORT_EVERY = 10.0
 _CLOSE_TIMEOUT = 2.0
 """Seconds `close` waits for what is still to be written."""
 _UNUSED = ("logThreads", "logProcesses", "logMultiprocessing")
-"""Fields of records that no line has; finding them out is a third of the time of a line.
-https://docs.python.org/3/howto/logging.html#optimization."""
+"""Switches for fields that no line has and that take a third of its time: https://docs.python.org/3/howto/logging.html#optimization."""
 _QUIET = (
     *("httpx", "httpcore", "asyncio", "grpc", "sqlalchemy", "aiosqlite", "alembic", "asyncpg", "redis"),
     *("opentelemetry", "urllib3", "filelock", "huggingface_hub", "transformers", "numba"),

@@ -1,7 +1,7 @@
-"""What is counted and measured, in one registry: see docs/metrics.md for every name.
+"""The server's metrics, in one registry; docs/metrics.md lists them.
 
-Everything is counted in the server's own process. The worker processes count nothing: what they did, how long it took and
-that they died is seen by the pools that talk to them, so there is one set of numbers and nothing to merge.
+Everything is counted in the server's own process. The pools that talk to the worker processes measure their work, its
+duration and their deaths, so there is one set of numbers and nothing to merge.
 """
 
 from aligner_svc.telemetry.metrics.calls import CallMetrics

@@ -1,4 +1,4 @@
-"""What is counted of the engine's batches."""
+"""Metrics of the engine's batches."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ if TYPE_CHECKING:
 
 _ITEMS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 _PADDING: Final = (0.0, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4)
-"""Shares. Batches are made so that it stays below 0.1."""
+"""Shares. Batches are formed to keep it below 0.1."""
 _WAIT: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class EngineMetrics:
-    """`batch` is told of every batch that ended: what an engine's batcher calls `on_batch`."""
+    """`batch` is the `on_batch` of an engine's batcher."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        what = "Items of a batch: recordings, or windows of them."
+        what = "Items in a batch: recordings, or windows of them."
         self._items = Histogram("aligner_batch_items", what, buckets=_ITEMS, registry=registry)
         what = "Share of a batch that was padding, 0 to 1."
         self._padding = Histogram("aligner_batch_padding_ratio", what, buckets=_PADDING, registry=registry)
-        what = "Seconds that the item of a batch had waited that waited longest."
+        what = "Longest wait among the items of a batch, in seconds."
         self._wait = Histogram("aligner_batch_wait_seconds", what, buckets=_WAIT, registry=registry)
-        what = "Seconds that the engine's lanes worked; divided by aligner_engine_lanes the share of time it is busy."
+        what = "Seconds the engine's slots worked; its rate divided by aligner_engine_lanes is the busy share."
         self._busy = Counter("aligner_engine_busy_seconds_total", what, registry=registry)
-        self._failed = Counter("aligner_batches_failed_total", "Batches that raised.", registry=registry)
+        self._failed = Counter("aligner_batches_failed_total", "Batches that failed.", registry=registry)
 
     def batch(self, report: BatchReport) -> None:
-        """One call of an engine's `run`, on the event loop."""
+        """Count one batch. On the event loop."""
         self._items.observe(report.items)
         if report.computed:
             self._padding.observe(max(0.0, 1 - report.tokens / report.computed))

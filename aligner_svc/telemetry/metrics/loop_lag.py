@@ -1,4 +1,4 @@
-"""How late the event loop is: whatever holds it up holds up every call."""
+"""The event loop's lag: what holds up the loop holds up every call."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Histogram
 from interceptors.background import BackgroundTask
 
 EVERY: Final = 0.25
-"""Seconds between two looks: 15 µs of work a second, and a stall of 50 ms is hit one time in five."""
+"""Seconds between two measurements: they cost 15 µs a second, and see one stall of 50 ms in five."""
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 

@@ -1,4 +1,4 @@
-"""All metrics of one server together."""
+"""All metrics of one server."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from interceptors.metrics import RpcMetrics
 
 
 class Metrics:
-    """A registry of its own, so that several servers in one process do not count together.
+    """Has a registry of its own, so that several servers in one process do not count together.
 
-    Built before the parts it watches, which need its `rpc`, `calls` and `engine`; `watch` is told of them when they are there.
+    Built before the parts it watches, which need its `rpc`, `calls` and `engine`; `watch` gets them once they are built.
     `start` and `close` on the event loop.
     """
 
@@ -28,26 +28,26 @@ class Metrics:
         quota_class: Callable[[Call], str] | None = None,
         trace_id: Callable[[], str] = lambda: "",
     ) -> None:
-        """`methods` with their grpc_type, see interceptors.metrics.kinds; `trace_id` of the call that this task serves."""
-        # A library-wide switch: the series it leaves out double their number, and no query of ours asks when a count began.
+        """`methods` with their grpc_type, see interceptors.metrics.kinds; `trace_id`: of the current call, for exemplars."""
+        # Applies to the whole library: *_created would double the number of series, and no query here uses them.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self.calls = CallMetrics(self.registry, quota_class)
         self.engine = EngineMetrics(self.registry)
-        self.rpc = RpcMetrics(self.registry, methods, trace_id=trace_id, ended=self.calls.ended)
+        self.rpc = RpcMetrics(self.registry, methods, trace_id=trace_id, on_end=self.calls.on_end)
         self._lag = LoopLag(self.registry)
         self._state: StateCollector | None = None
         ProcessCollector(registry=self.registry)
 
     def watch(self, sources: Sources) -> None:
-        """What is read at each scrape. Once."""
+        """Read these at each scrape. Call it once."""
         if self._state is not None:
-            raise ValueError("the sources are given already")
+            raise ValueError("the sources are set already")
         self._state = StateCollector(sources)
         self.registry.register(self._state)
 
     def refresh(self) -> None:
-        """Read the sources. On the event loop, for that is what they belong to."""
+        """Read the sources, on the event loop, to which they belong."""
         if self._state is not None:
             self._state.refresh()
 

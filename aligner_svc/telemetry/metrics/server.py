@@ -20,6 +20,7 @@ from typing import Final
 import h11
 from prometheus_client.exposition import choose_encoder
 
+from aligner_svc.errors import StartError
 from aligner_svc.telemetry.metrics import Metrics
 
 log = logging.getLogger("aligner_svc.telemetry.metrics_server")
@@ -36,7 +37,7 @@ _MIN_GZIP: Final = 1024
 """Bytes from which on compressing is worth it."""
 
 
-class MetricsServerError(Exception):
+class MetricsServerError(StartError):
     """It cannot listen; the message says why and what to do."""
 
 

@@ -1,4 +1,4 @@
-"""What is read when it is asked for: depths of queues, limits, ages, and totals that others keep anyway."""
+"""Metrics that are read at each scrape: queue lengths, limits, ages, and totals that other parts count."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -27,7 +28,7 @@ _REFUSALS: Final = ("SERVER_OVERLOADED", "DEADLINE_UNREACHABLE")
 
 @dataclass(frozen=True, slots=True)
 class CacheCounts:
-    """Of one cache, since the start; `entries` now."""
+    """Look-ups of one cache since the start, and its entries now."""
 
     hits: int
     misses: int
@@ -36,7 +37,7 @@ class CacheCounts:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where it is read. All on the event loop, once for every scrape; what is None or empty has no series."""
+    """Where the values come from. Called on the event loop, once for each scrape; None or empty: no series."""
 
     build: Mapping[str, str] = field(default_factory=dict)
     """Labels of aligner_build_info."""
@@ -54,13 +55,13 @@ class Sources:
     antivirus: Callable[[], ScannerState] | None = None
     caches: Mapping[str, Callable[[], CacheCounts]] = field(default_factory=dict)
     dropped: Mapping[str, Callable[[], int]] = field(default_factory=dict)
-    """Audit lines, spans and log lines that were lost, by what they were."""
+    """Audit lines, spans and log lines that were lost, by kind."""
 
 
 class StateCollector(Collector):
-    """`refresh` reads, on the event loop; `collect` gives what was read, on any thread.
+    """`refresh` reads the sources, on the event loop; `collect` returns what was read, on any thread.
 
-    A source that fails loses its series until it is well again, and counts: the others are needed all the more then.
+    A source that fails is counted and has no series until it can be read again; the others keep theirs.
     """
 
     def __init__(self, sources: Sources) -> None:
@@ -69,7 +70,7 @@ class StateCollector(Collector):
         self._errors: dict[str, int] = {}
 
     def refresh(self) -> None:
-        """Read all there is."""
+        """Read every source."""
         families: list[Metric] = []
         for name, read in _READERS.items():
             self._errors.setdefault(name, 0)
@@ -80,58 +81,55 @@ class StateCollector(Collector):
                     log.exception("metrics: %s cannot be read", name)
                 self._errors[name] += 1
         what = "Times that a part of the metrics could not be read."
-        families.append(_counter("metrics_source_errors", what, "source", self._errors))
+        families.append(_counter("metrics_source_errors", what, self._errors, "source"))
         self._families = families
 
     def collect(self) -> Iterable[Metric]:
         return self._families
 
 
-def _gauge(name: str, what: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"aligner_{name}", what, value=value)
-
-
-def _gauges(name: str, what: str, label: str, values: Mapping[str, float]) -> Metric:
-    family = GaugeMetricFamily(f"aligner_{name}", what, labels=[label])
-    for key, value in values.items():
-        family.add_metric([key], value)
+def _family(
+    kind: type[GaugeMetricFamily | CounterMetricFamily], name: str, what: str, value: float | Mapping[str, float], label: str = ""
+) -> Metric:
+    """One series, or with a `label` one for each of its values."""
+    if not isinstance(value, Mapping):
+        return kind(f"aligner_{name}", what, value=value)
+    family = kind(f"aligner_{name}", what, labels=[label])
+    for key, one in value.items():
+        family.add_metric([key], one)
     return family
 
 
-def _counter(name: str, what: str, label: str, values: Mapping[str, float]) -> Metric:
-    family = CounterMetricFamily(f"aligner_{name}", what, labels=[label] if label else [])
-    for key, value in values.items():
-        family.add_metric([key] if label else [], value)
-    return family
+_gauge, _counter = partial(_family, GaugeMetricFamily), partial(_family, CounterMetricFamily)
 
 
 def _process(sources: Sources) -> Iterator[Metric]:
     if sources.build:
-        family = GaugeMetricFamily("aligner_build_info", "Always 1; what runs is in the labels.", labels=list(sources.build))
+        family = GaugeMetricFamily("aligner_build_info", "Always 1; the labels say what runs.", labels=list(sources.build))
         family.add_metric(list(sources.build.values()), 1)
         yield family
     if sources.ready is not None:
         yield _gauge("ready", "1: the health service says SERVING.", sources.ready())
     if sources.certificate_expires is not None:
-        what = "Unix time at which the first of the certificates in force ends."
+        what = "Unix time at which the first of the certificates in use expires."
         yield _gauge("certificate_expiry_timestamp_seconds", what, sources.certificate_expires())
     if sources.dropped:
         dropped = {name: read() for name, read in sources.dropped.items()}
-        yield _counter("telemetry_dropped", "Audit lines, spans and log lines that were lost.", "kind", dropped)
+        yield _counter("telemetry_dropped", "Audit lines, spans and log lines that were lost.", dropped, "kind")
 
 
 def _engine(sources: Sources) -> Iterator[Metric]:
     if sources.engine is None:
         return
     state = sources.engine()
-    yield _gauge("engine_lanes", "Batches that can run at a time.", sources.engine_slots)
+    yield _gauge("engine_lanes", "Batches that can run at the same time.", sources.engine_slots)
     yield _gauge("engine_queue_limit", "Items that may wait for the engine.", sources.engine_queue)
     yield _gauge("engine_queue_length", "Items that wait for the engine.", state.waiting)
-    yield _gauge("engine_queue_tokens", "Their size, in what the engine counts.", state.waiting_tokens)
+    yield _gauge("engine_queue_tokens", "Their size in the engine's tokens.", state.waiting_tokens)
     yield _gauge("engine_queue_oldest_seconds", "Seconds the oldest of them has waited.", state.oldest_wait)
-    yield _gauge("engine_clients_waiting", "Callers that have something waiting.", state.clients)
+    yield _gauge("engine_clients_waiting", "Callers with waiting items.", state.clients)
     yield _gauge("engine_running_batches", "Batches that run.", state.running)
-    what = "Size of one batch at most; less than configured after the device's memory did not suffice."
+    what = "Maximum size of a batch; less than configured after the device ran out of memory."
     yield _gauge("engine_batch_budget_tokens", what, state.budget)
     yield _gauge("engine_up", "0: the device is out of service.", state.failed is None)
 
@@ -139,12 +137,12 @@ def _engine(sources: Sources) -> Iterator[Metric]:
 def _workers(sources: Sources) -> Iterator[Metric]:
     pools = sources.pools
     if pools:
-        yield _gauges("workers", "Worker processes that are up.", "pool", {pool.name: len(pool.pids) for pool in pools})
-        yield _gauges("workers_wanted", "Worker processes there should be.", "pool", {pool.name: pool.size for pool in pools})
+        yield _gauge("workers", "Worker processes that are up.", {pool.name: len(pool.pids) for pool in pools}, "pool")
+        yield _gauge("workers_wanted", "Worker processes there should be.", {pool.name: pool.size for pool in pools}, "pool")
         waiting = {pool.name: pool.waiting for pool in pools}
-        yield _gauges("worker_calls_waiting", "Pieces of work that wait for a worker process.", "pool", waiting)
+        yield _gauge("worker_calls_waiting", "Jobs that wait for a worker process.", waiting, "pool")
         restarts = {pool.name: pool.restarts for pool in pools}
-        yield _counter("worker_restarts", "Worker processes that were replaced.", "pool", restarts)
+        yield _counter("worker_restarts", "Worker processes that were replaced.", restarts, "pool")
 
 
 def _overload(sources: Sources) -> Iterator[Metric]:
@@ -153,20 +151,20 @@ def _overload(sources: Sources) -> Iterator[Metric]:
         return
     counts = overload.counts
     where = {"on_the_way": counts.on_the_way, "waiting": counts.waiting, "at_work": counts.at_work}
-    yield _gauges("calls", "Calls in the server, by where they are.", "where", where)
+    yield _gauge("calls", "Calls in the server, by where they are.", where, "where")
     limit = overload.limit
     if math.isfinite(limit):
-        yield _gauge("calls_limit", "Calls that may be worked on at a time.", limit)
+        yield _gauge("calls_limit", "Calls that may be worked on at the same time.", limit)
     refused = dict.fromkeys(_REFUSALS, 0) | overload.refused
-    yield _counter("overload_refused", "Calls that were turned away because there was too much to do.", "reason", refused)
+    yield _counter("overload_refused", "Calls that were refused because of overload.", refused, "reason")
 
 
 def _quota(sources: Sources) -> Iterator[Metric]:
     store = sources.quota_store
     if store is not None:
-        what = "0: the shared store is away, and this replica grants its share by itself."
+        what = "0: the shared store is unavailable, and this replica counts its share by itself."
         yield _gauge("quota_store_up", what, not store.degraded)
-        yield _counter("quota_store_losses", "Times that the shared store went away.", "", {"": store.losses})
+        yield _counter("quota_store_losses", "Times that the shared store became unavailable.", store.losses)
 
 
 def _keys(sources: Sources) -> Iterator[Metric]:
@@ -174,11 +172,11 @@ def _keys(sources: Sources) -> Iterator[Metric]:
         return
     found = sources.key_sources
     ages = {issuer: age for issuer, keys in found.items() if (age := keys.age_seconds) is not None}
-    yield _gauges("jwks_age_seconds", "Seconds since the keys of an issuer were got.", "issuer", ages)
-    what = "0: nothing can be decided by the keys of an issuer, for there are none or they are stale."
-    yield _gauges("jwks_up", what, "issuer", {issuer: not keys.trouble for issuer, keys in found.items()})
-    what = "1: the last attempt to get the keys of an issuer failed."
-    yield _gauges("jwks_fetch_failing", what, "issuer", {issuer: bool(keys.last_error) for issuer, keys in found.items()})
+    yield _gauge("jwks_age_seconds", "Seconds since the keys of an issuer were fetched.", ages, "issuer")
+    what = "0: the keys of an issuer are missing or stale, and its tokens cannot be verified."
+    yield _gauge("jwks_up", what, {issuer: not keys.trouble for issuer, keys in found.items()}, "issuer")
+    what = "1: the last attempt to fetch the keys of an issuer failed."
+    yield _gauge("jwks_fetch_failing", what, {issuer: bool(keys.last_error) for issuer, keys in found.items()}, "issuer")
 
 
 def _antivirus(sources: Sources) -> Iterator[Metric]:
@@ -190,8 +188,8 @@ def _antivirus(sources: Sources) -> Iterator[Metric]:
     if state.signatures_age is not None:
         yield _gauge("antivirus_signature_age_seconds", "Seconds since the signatures were made.", state.signatures_age)
     outcomes = {outcome: state.counts.get(outcome, 0) for outcome in _OUTCOMES}
-    yield _counter("antivirus_scans", "Uploads that were scanned, or not, by outcome.", "outcome", outcomes)
-    yield _counter("antivirus_scan_seconds", "Seconds that uploads were in the scanner's hands.", "", {"": state.scan_seconds})
+    yield _counter("antivirus_scans", "Uploads to be scanned, by outcome.", outcomes, "outcome")
+    yield _counter("antivirus_scan_seconds", "Seconds spent on scanning uploads.", state.scan_seconds)
 
 
 def _caches(sources: Sources) -> Iterator[Metric]:
@@ -200,9 +198,9 @@ def _caches(sources: Sources) -> Iterator[Metric]:
         hits = {name: counts.hits for name, counts in found.items()}
         misses = {name: counts.misses for name, counts in found.items()}
         entries = {name: counts.entries for name, counts in found.items()}
-        yield _counter("cache_hits", "Look-ups that a cache answered.", "cache", hits)
-        yield _counter("cache_misses", "Look-ups that it did not.", "cache", misses)
-        yield _gauges("cache_entries", "What a cache holds.", "cache", entries)
+        yield _counter("cache_hits", "Look-ups that a cache answered.", hits, "cache")
+        yield _counter("cache_misses", "Look-ups that it did not answer.", misses, "cache")
+        yield _gauge("cache_entries", "Entries in a cache.", entries, "cache")
 
 
 _READERS: Final[Mapping[str, Callable[[Sources], Iterator[Metric]]]] = {

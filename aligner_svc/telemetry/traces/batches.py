@@ -1,4 +1,4 @@
-"""A trace of each batch that a device worked through, linked to the calls that were in it."""
+"""A trace for each of the engine's batches, linked to the calls in it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from interceptors.tracing.call_trace import Batches, CallTrace, Deliver
 
 
 def trace_batches(deliver: Deliver) -> Callable[[BatchReport], None]:
-    """For a Batcher's `on_batch`, if its `origin` is interceptors.tracing.call_trace.current_trace."""
+    """The `on_batch` of a Batcher whose `origin` is interceptors.tracing.call_trace.current_trace."""
     batches = Batches(deliver)
 
-    def ended(report: BatchReport) -> None:
+    def on_batch(report: BatchReport) -> None:
         calls = [origin if isinstance(origin, CallTrace) else None for origin in report.origins]
         batches.record(
             calls,
@@ -25,4 +25,4 @@ def trace_batches(deliver: Deliver) -> Callable[[BatchReport], None]:
             longest_wait=report.longest_wait,
         )
 
-    return ended
+    return on_batch

@@ -1,4 +1,4 @@
-"""Our traces as OpenTelemetry's spans. By its semantic conventions 1.44; what those have no word for is `aligner.*`."""
+"""Turns traces into OpenTelemetry spans, by its semantic conventions 1.44; attributes these do not define are `aligner.*`."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from interceptors.tracing.sampling import FAULTS
 
 _SCOPE = InstrumentationScope("aligner_svc", __version__, Schemas.V1_44_0.value)
 _LABEL = re.compile(r"[A-Za-z0-9_.:,/+-]{1,64}")
-"""What a stage may say in letters: a name of something. No sentence is one, and no JSON Web Token."""
+"""Texts that a stage's attribute may have: names. Sentences and JSON Web Tokens do not match."""
 WITHHELD = "(withheld)"
 _UNSET = Status(StatusCode.UNSET)
 _Attributes = dict[str, Any]
 
 
-class _Sender(Resource):
-    """The encoder groups spans by resource, and hashes it for each: as JSON, a third of what exporting a span costs."""
+class _HashedResource(Resource):
+    """Hashed once: the encoder hashes the resource for each span, as JSON, which is a third of the cost of exporting a span."""
 
     def __init__(self, of: Resource) -> None:
         super().__init__(of.attributes, of.schema_url)
-        self._once = super().__hash__()
+        self._hash = super().__hash__()
 
     def __hash__(self) -> int:
-        return self._once
+        return self._hash
 
     def __eq__(self, other: object) -> bool:
         return self is other or super().__eq__(other)
 
 
-def resource(name: str, instance: str, more: Mapping[str, str] | None = None) -> Resource:
-    """Who sends the spans. What OTEL_RESOURCE_ATTRIBUTES says is added, the arguments win."""
-    told = {"service.name": name, "service.version": __version__, "service.instance.id": instance}
-    return _Sender(Resource.create({**(more or {}), **told}))
+def resource(name: str, instance: str) -> Resource:
+    """The service that sends the spans. OTEL_RESOURCE_ATTRIBUTES adds to the arguments and does not override them."""
+    own = {"service.name": name, "service.version": __version__, "service.instance.id": instance}
+    return _HashedResource(Resource.create(own))
 
 
 class SpanMaker:
@@ -75,7 +75,7 @@ class SpanMaker:
             "aligner.trace.kept": trace.why,
         }
         if not trace.name:
-            attributes["rpc.method_original"] = _said(trace.method.removeprefix("/"))
+            attributes["rpc.method_original"] = _allowed(trace.method.removeprefix("/"))
         if failed:
             attributes["error.type"] = trace.code.name
         optional = {
@@ -87,7 +87,7 @@ class SpanMaker:
         }
         attributes |= {name: value for name, value in optional.items() if value}
         return ReadableSpan(
-            trace.name or "grpc",  # the conventions' name for a method that nobody serves
+            trace.name or "grpc",  # the conventions' name for an unknown method
             _context(trace.span, state=state),
             _parent(trace.parent, state),
             self._resource,
@@ -103,10 +103,10 @@ class SpanMaker:
     def _stage(self, trace: CallTrace, span: StageSpan, state: TraceState | None) -> ReadableSpan:
         stage = span.stage
         began = trace.began_ns + _nanoseconds(stage.began - trace.began)
-        attributes = _told(stage.attributes)
+        attributes = _prefixed(stage.attributes)
         if stage.error:
-            attributes["error.type"] = _said(stage.error)
-        failed = bool(stage.error) and trace.code in FAULTS  # a refusal is no fault of the stage that refused
+            attributes["error.type"] = _allowed(stage.error)
+        failed = bool(stage.error) and trace.code in FAULTS  # a refusal is not an error of the stage that refused
         return ReadableSpan(
             stage.name,
             _context(trace.span._replace(span_id=span.span_id), state=state),
@@ -125,7 +125,7 @@ class SpanMaker:
             _context(batch.span),
             None,
             self._resource,
-            _told(batch.attributes),
+            _prefixed(batch.attributes),
             links=[Link(_context(call)) for call in batch.calls],
             status=Status(StatusCode.ERROR) if batch.failed else _UNSET,
             start_time=batch.ended_ns - _nanoseconds(batch.seconds),
@@ -145,12 +145,12 @@ def _parent(parent: Parent | None, state: TraceState | None) -> SpanContext | No
     return _context(SpanRef(parent.trace_id, parent.span_id, bool(parent.sampled)), remote=True, state=state)
 
 
-def _told(attributes: Mapping[str, Attribute]) -> _Attributes:
-    return {f"aligner.{name}": _said(value) for name, value in attributes.items()}
+def _prefixed(attributes: Mapping[str, Attribute]) -> _Attributes:
+    return {f"aligner.{name}": _allowed(value) for name, value in attributes.items()}
 
 
-def _said(value: object) -> Attribute:
-    """Numbers and names. Whatever else somebody put there by mistake (a transcript, bytes) does not leave the process."""
+def _allowed(value: object) -> Attribute:
+    """The value if it is a number or a name. Anything else (a transcript, bytes) is there by mistake and is withheld."""
     if isinstance(value, bool | int | float):
         return value
     return value if isinstance(value, str) and _LABEL.fullmatch(value) else WITHHELD

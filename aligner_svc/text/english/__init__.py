@@ -1,4 +1,4 @@
-"""English: what a speaker says for each word of a transcript."""
+"""What a speaker says for each word of an English transcript."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aligner_svc.text.english.abbreviations import ELISIONS, UNDOTTED, expand, o
 from aligner_svc.text.english.acronyms import capitals
 from aligner_svc.text.english.context import ALONE, Context
 from aligner_svc.text.english.dates import calendar, day_or_year, decade, half_of_day, time_of_day
-from aligner_svc.text.english.numbers import Words
+from aligner_svc.text.english.numbers import Words, possessive
 from aligner_svc.text.english.quantities import measure, money, scale_of_money, split_sign, unit
 from aligner_svc.text.english.roman import numeral
 from aligner_svc.text.english.symbols import address, compound, counted, last_of_phone, mixture, phone
@@ -21,18 +21,18 @@ __all__ = ["ELISIONS", "owns_dot", "read"]
 
 _PLAIN = re.compile(r"'?[A-Za-z]+(?:'[A-Za-z]+)*")
 _SAID_WITH_APOSTROPHE = frozenset({"'em", "'n", "'cause"})
-"""Elisions that sound unlike the word without its apostrophe: dictionaries list them so."""
+"""Elisions that sound different from the word without the apostrophe; dictionaries list them with it."""
 _PLURAL_IN_BRACKETS = re.compile(r"\((e?s)\)$")
-# In this order: an earlier one sees more of the word, or more of what stands around it.
+# In this order: earlier rules consider more of the word, or more of its context.
 _OF_WORDS = (expand, scale_of_money, unit, half_of_day, numeral)
 _OF_DIGITS = (phone, last_of_phone, day_or_year, counted)
 _OF_FIGURES = (expand, calendar, phone, time_of_day, money, decade, measure, unit, counted)
 
 
 def read(pieces: Sequence[Piece], transcript: str) -> list[Words]:
-    """The spoken words of each piece; empty: nobody says it.
+    """The spoken words of each piece; empty if it is silent.
 
-    Letters a-z, with apostrophes between them only ("don't"), but for 'em, 'n and 'cause.
+    Letters a-z, with apostrophes between them only ("don't"), except for 'em, 'n and 'cause.
     """
     words = [fold(piece.text) for piece in pieces]
     ends = [0, *(piece.end for piece in pieces)]
@@ -46,12 +46,12 @@ def read(pieces: Sequence[Piece], transcript: str) -> list[Words]:
 
 
 def _is_everyday(word: str, before: str) -> bool:
-    """The nine words in ten that no rule could touch; it spares them the rules."""
+    """Whether no rule applies, as to nine words in ten: a shortcut."""
     return word.isalpha() and word.isascii() and word.islower() and word not in UNDOTTED and not before[-1:].isdigit()
 
 
 def _shouted(words: Sequence[str]) -> bool:
-    """More words in capitals than not: they carry no meaning. Under three words nobody can tell."""
+    """Whether most words are in capitals, which then mean nothing. Two words or fewer are too few to know."""
     capital = sum(len(word) > 1 and word.isupper() for word in words)
     return capital > 2 and capital > sum(word != word.upper() for word in words)
 
@@ -70,7 +70,7 @@ def _speak(word: str, context: Context) -> Words:
 
 @lru_cache(maxsize=4096)
 def _speak_part(word: str) -> Words:
-    """A part of a compound, which has no neighbours; the cache makes 1-2-1-2-... cheap."""
+    """A part of a compound, without context; the cache makes 1-2-1-2-... fast."""
     return _speak(word, ALONE)
 
 
@@ -86,8 +86,7 @@ def _speak_word(word: str, context: Context) -> Words:
 
 def _speak_figure(word: str, context: Context) -> Words:
     if word.endswith("'s") and not word[-3].isdecimal():
-        found = _read_figure(word[:-2], context)
-        return (*found[:-1], found[-1] + "'s") if found else ()
+        return possessive(_read_figure(word[:-2], context))
     return _read_figure(word, context)
 
 

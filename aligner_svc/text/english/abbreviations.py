@@ -16,8 +16,7 @@ def _table(text: str) -> dict[str, Words]:
     return {key.strip(): tuple(words.split()) for key, words in rows}
 
 
-ANYWHERE = _table(
-    """
+ANYWHERE = _table("""
     mr: mister
     mrs: missus
     prof: professor
@@ -35,12 +34,10 @@ ANYWHERE = _table(
     b/c: because
     a/c: a c
     n/a: n a
-    """
-)
-"""Read out with a dot or without one."""
+""")
+"""Expanded with or without a dot."""
 
-WITH_DOT = _table(
-    """
+WITH_DOT = _table("""
     e.g: for example
     eg: for example
     i.e: that is
@@ -77,12 +74,10 @@ WITH_DOT = _table(
     oct: october
     nov: november
     dec: december
-    """
-)
-"""Read out when the dot is there; without it they are other words or names."""
+""")
+"""Expanded with a dot only; without it they are other words or names."""
 
-BEFORE_NAME = _table(
-    """
+BEFORE_NAME = _table("""
     gen: general
     col: colonel
     maj: major
@@ -100,12 +95,10 @@ BEFORE_NAME = _table(
     fr: father
     mt: mount
     ft: fort
-    """
-)
-"""Read out when capitalised, dotted and before a capital: "one more rep. Then" is not one."""
+""")
+"""Expanded if capitalised, with a dot and before a capital, unlike in "one more rep. Then"."""
 
-BEFORE_NUMBER = _table(
-    """
+BEFORE_NUMBER = _table("""
     no: number
     nos: numbers
     fig: figure
@@ -125,24 +118,21 @@ BEFORE_NUMBER = _table(
     apr: april
     jun: june
     jul: july
-    """
-)
-"""Read out when dotted and before a digit: "No. 5", and not "I said no."."""
+""")
+"""Expanded with a dot and before a digit: in "No. 5", not in "I said no."."""
 
-NAMES = _table(
-    """
+NAMES = _table("""
     wwi: world war one
     wwii: world war two
     ww1: world war one
     ww2: world war two
-    """
-)
-"""Read out as they stand; a dot behind them ends the sentence."""
+""")
+"""Expanded without a dot; a dot after them ends the sentence."""
 
 _CONTEXTUAL = frozenset({"dr", "st", "co"})
 
 _CLITICS = {"'ll": ("will",), "'re": ("are",), "'ve": ("have",), "'m": ("am",)}
-"""Written apart ("I 'll"), as some corpora have it."""
+"""Written as separate words ("I 'll"), as in some corpora."""
 
 ELISIONS = frozenset(
     {
@@ -150,19 +140,18 @@ ELISIONS = frozenset(
         *("bout", "cause", "course", "cuse", "em", "kay", "n", "neath", "nuff", "round", "til", "tis", "twas", "twere"),
     }
 )
-"""Words that a leading apostrophe belongs to."""
+"""Words with a leading apostrophe of their own."""
 
 _INITIALS = re.compile(r"(?:[A-Za-z]\.)+[A-Za-z]\.?")
 _NUMBERED = re.compile(r"([A-Za-z]+)\.(\d[\d,.]*[A-Za-z]?)")
 _BARE_INITIALS = re.compile(r"(?:[A-Z]\.)+[A-Z]")
 
-
 UNDOTTED = frozenset({*ANYWHERE, *NAMES, *_CONTEXTUAL, *DROPPED_G})
-"""Lower-case words that `expand` may read as something else though no dot is there."""
+"""Lower-case words that `expand` may change even without a dot."""
 
 
 def owns_dot(word: str, following: str) -> bool:
-    """Whether the dot after `word` is part of it; `following` is the two characters behind the dot."""
+    """Whether the dot after `word` is part of it; `following` is the two characters after the dot."""
     if len(word) > 12:
         return False
     plain = fold(word)
@@ -176,7 +165,7 @@ def owns_dot(word: str, following: str) -> bool:
 
 
 def expand(word: str, context: Context) -> Words | None:
-    """The words behind an abbreviation or a dotted initialism; None: `word` is neither."""
+    """The words of an abbreviation or a dotted initialism; None if `word` is neither."""
     dotted = word.endswith(".")
     lower = word.lower().removesuffix(".")
     found = ANYWHERE.get(lower) or NAMES.get(lower) or _CLITICS.get(lower)
@@ -192,7 +181,7 @@ def expand(word: str, context: Context) -> Words | None:
 
 
 def with_number(word: str, read: Callable[[str], Words]) -> Words | None:
-    """no.1, fig.3a: the abbreviation and its number without a space; None: `word` is not that."""
+    """no.1, fig.3a: an abbreviation and its number without a space; None if `word` is none."""
     match = _NUMBERED.fullmatch(word)
     first = BEFORE_NUMBER.get(match[1].lower()) if match else None
     return (*first, *read(match[2])) if match and first else None

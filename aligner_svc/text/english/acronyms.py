@@ -1,19 +1,19 @@
-"""Capitals: NASA is a word, FBI is three letters, STOP is shouted.
+"""Words in capitals: NASA is read as a word, FBI is spelled, STOP is an ordinary word.
 
-The rule, for a run of two or more capitals:
+The rules, for two or more capitals:
 1. a known initialism is spelled, a known acronym is a word;
 2. without a vowel it is spelled;
-3. of two or three letters it is spelled unless it is an everyday short word (NOT, YES);
-4. longer, it is a word if English could pronounce it: a lawful onset, vowels in groups of
-   at most three, a lawful end; otherwise it is spelled.
-In a transcript written all in capitals 3 and 4 say nothing, and it is a word.
+3. with two or three letters it is spelled unless it is an everyday short word (NOT, YES);
+4. longer, it is a word if it is pronounceable in English (a valid onset, vowels in groups of at most three, a valid
+   ending); otherwise it is spelled.
+In a transcript all in capitals, 3 and 4 do not apply and it is a word.
 """
 
 from __future__ import annotations
 
 import re
 
-from aligner_svc.text.english.numbers import Words
+from aligner_svc.text.english.numbers import Words, possessive
 from aligner_svc.text.english.wordlists import ACRONYMS, INITIALISMS, SHORT_WORDS
 
 _CONSONANTS = "bcdfghjklmnpqrstvwxz"
@@ -32,7 +32,7 @@ _PLURAL = re.compile(r"([A-Z]+)(s|'s|'S)")
 
 
 def capitals(word: str, shouted: bool) -> Words | None:
-    """How a word in capitals is said, a plural or possessive s allowed; None: it is not one."""
+    """How a word in capitals is said, with or without a plural or possessive s; None if it is not one."""
     if len(word) > 1 and word.isupper() and word.isalpha():
         return tuple(word.lower()) if spelled(word.lower(), shouted) else (word.lower(),)
     match = _PLURAL.fullmatch(word)
@@ -41,17 +41,17 @@ def capitals(word: str, shouted: bool) -> Words | None:
     base = match[1].lower()
     if len(base) == 1 or not spelled(base, shouted):
         return (base + match[2].lower(),)
-    return (*base[:-1], base[-1] + "'s")
+    return possessive(tuple(base))
 
 
 def spelled(word: str, shouted: bool = False) -> bool:
-    """Whether lower-case `word`, met in capitals, is said letter by letter."""
+    """Whether lower-case `word`, written in capitals, is said letter by letter."""
     if word in INITIALISMS:
         return True
     if word in ACRONYMS:
         return False
     if not any(vowel in word for vowel in "aeiouy"):
-        return len(word) <= 6  # longer, it is a noise or a slip, not an abbreviation
+        return len(word) <= 6  # longer, it is a sound or a typing error, not an abbreviation
     if shouted:
         return False
     if len(word) <= 3:

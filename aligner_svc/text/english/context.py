@@ -1,4 +1,4 @@
-"""What stands around a word: "5" is another word after "March" and before "million"."""
+"""The context of a word: "5" is read differently after "March" and before "million"."""
 
 from __future__ import annotations
 
@@ -8,32 +8,29 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The folded words around one of them, and the characters between.
-
-    `gaps[i]` stands before `words[i]`; the last one behind the last word.
-    """
+    """One of the folded words, and the characters between them: `gaps[i]` before `words[i]`, the last after all words."""
 
     words: Sequence[str]
     gaps: Sequence[str]
     index: int
     shouted: bool = False
-    """The whole transcript is in capitals, so that they tell nothing."""
+    """The transcript is in capitals, which then mean nothing."""
 
     @property
     def before(self) -> str:
-        """The word before, if only blanks lie between, else ""."""
+        """The word before, "" if there is more than blanks between."""
         return self.words[self.index - 1] if self.index and self.gaps[self.index].isspace() else ""
 
     @property
     def after(self) -> str:
-        """The word behind, if only blanks lie between, else ""."""
+        """The word after, "" if there is more than blanks between."""
         return self.at(1) if self.index + 1 < len(self.words) and self.gaps[self.index + 1].isspace() else ""
 
     def at(self, offset: int) -> str:
-        """The word `offset` places on, whatever lies between, or ""."""
+        """The word `offset` places further on, whatever is between; "" if there is none."""
         place = self.index + offset
         return self.words[place] if 0 <= place < len(self.words) else ""
 
 
 ALONE = Context((), (" ",), 0)
-"""Nothing around, or nothing that matters."""
+"""No context."""

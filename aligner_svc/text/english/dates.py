@@ -22,7 +22,7 @@ _YEARS = range(1100, 2100)
 
 
 def calendar(word: str, context: Context) -> Words | None:
-    """3/14/2021, 2021-03-14, 14.3.2021; None: no such day."""
+    """3/14/2021, 2021-03-14, 14.3.2021; None if it is no date."""
     match = _CALENDAR.fullmatch(word)
     if match is None:
         return None
@@ -47,7 +47,7 @@ def _read_year(text: str) -> Words:
 
 
 def time_of_day(word: str, context: Context) -> Words | None:
-    """10:30, 10:05am, 3pm, 14:00; a ratio such as 16:9 or 2:1; None: none of these."""
+    """10:30, 10:05am, 3pm, 14:00; a ratio such as 16:9 or 2:1; None if it is none of these."""
     if match := _HOUR.fullmatch(word):
         return (*cardinal(int(match[1])), *_letters(match[2]))
     match = _CLOCK.fullmatch(word)
@@ -79,16 +79,15 @@ def is_half_of_day(word: str) -> bool:
 
 def half_of_day(word: str, context: Context) -> Words | None:
     """The am of "10 am", which is no verb; None elsewhere."""
-    if is_half_of_day(word) and (_CLOCK.fullmatch(context.before[:12]) or context.before in _HOURS):
-        return _letters(word)
-    return None
+    timed = is_half_of_day(word) and (_CLOCK.fullmatch(context.before[:12]) or context.before in _HOURS)
+    return _letters(word) if timed else None
 
 
 _HOURS = frozenset(str(hour) for hour in range(1, 13)) | {f"0{hour}" for hour in range(1, 10)}
 
 
 def decade(word: str, context: Context) -> Words | None:
-    """1990s, '90s, 1900's, '99; None: neither decade nor short year."""
+    """1990s, '90s, 1900's, '99; None if it is neither."""
     if match := _SHORT_YEAR.fullmatch(word):
         return two_digits(int(match[1]))
     match = _DECADE.fullmatch(word)
@@ -100,7 +99,7 @@ def decade(word: str, context: Context) -> Words | None:
 
 
 def day_or_year(word: str, context: Context) -> Words | None:
-    """A bare number that its neighbours or its size make a day, a year or a ZIP code; None: an ordinary number."""
+    """A bare number that its neighbours or its size make a day, a year or a ZIP code; None if it is an ordinary number."""
     size = len(word)
     if not word.isdecimal() or not 0 < size <= 5:
         return None

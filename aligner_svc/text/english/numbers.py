@@ -1,7 +1,7 @@
-"""Figures as American English speaks them: "one hundred five", not "one hundred and five".
+"""Figures as spoken in American English: "one hundred five", not "one hundred and five".
 
-num2words knows the words below a thousand; the rest is put together here, because it takes
-150 us for one long number and a transcript can hold tens of thousands of them.
+num2words reads numbers below a thousand; the rest is put together here, because it takes
+150 us for one long number and a transcript may have tens of thousands of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from num2words import num2words
 Words = tuple[str, ...]
 
 MAX_DIGITS = 15
-"""Longer integers are read digit by digit: nobody says "quadrillions" of anything."""
+"""Longer integers are read digit by digit: hardly any speaker says "quadrillion"."""
 
 FIGURE = r"(?:\d{1,3}(?:,\d{2,3})*,\d{3}|\d+)(?:\.\d+)?|\.\d+"
 """An unsigned number as people write it: 5, 1,234.50, .5, 1,00,000."""
@@ -63,12 +63,12 @@ def year(n: int) -> Words:
 
 
 def two_digits(n: int) -> Words:
-    """What follows a century or an hour: "oh five", "thirty"."""
+    """The digits after a century or an hour: "oh five", "thirty"."""
     return ("oh", *cardinal(n)) if n < 10 else cardinal(n)
 
 
 def digits(text: str) -> Words:
-    """Every digit on its own; whatever stands between them is silent."""
+    """Every digit on its own; anything between them is silent."""
     return tuple(word for char in text if char.isdecimal() for word in _below_thousand(int(char), "cardinal"))
 
 
@@ -102,3 +102,8 @@ def plural(words: Words) -> Words:
     if last.endswith("y"):
         return (*head, last[:-1] + "ies")
     return (*head, last + ("es" if last.endswith("x") else "s"))
+
+
+def possessive(words: Words) -> Words:
+    """With 's at the last word; empty for no words."""
+    return (*words[:-1], words[-1] + "'s") if words else ()

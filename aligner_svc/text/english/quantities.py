@@ -34,12 +34,12 @@ _MONEY = re.compile(
 )
 _MEASURE = re.compile(rf"(?P<sum>{FIGURE})(?P<unit>[°A-Za-zμ%][A-Za-zμ/^23]{{0,4}})")
 _ENDS_IN_FIGURE = re.compile(r"[-+]?(?:\d+ )?[\d,./½-]*\d")
-_MAX_CONTEXT = 24
+_MAX_CONTEXT = 24  # characters of a word that may be a figure
 _HEIGHT = re.compile(r"(\d{1,2})'(\d{1,2})")
 
 
 def split_sign(word: str) -> tuple[Words, str]:
-    """A plus or minus before the figure or behind its currency, and the rest: -5, -$5, $-5."""
+    """The plus or minus before the figure or after its currency, and the rest: -5, -$5, $-5."""
     if word[0] in _PLUS_OR_MINUS:
         sign, rest = word[0], word[1:]
     elif word[0] in _CURRENCIES and word[1:2] in _PLUS_OR_MINUS:
@@ -50,7 +50,7 @@ def split_sign(word: str) -> tuple[Words, str]:
 
 
 def money(word: str, context: Context) -> Words | None:
-    """$5.20, £1, 5€, US$3bn; None: not an amount of money."""
+    """$5.20, £1, 5€, US$3bn; None if it is no amount of money."""
     match = _MONEY.fullmatch(word)
     if match is None:
         return None
@@ -62,7 +62,7 @@ def money(word: str, context: Context) -> Words | None:
     one, many, *_ = _CURRENCIES[match["sign"]]
     country = tuple(match["country"].lower())
     if not size and context.after.lower() in (*SCALES, one, many):
-        return figure(match["sum"])  # "$5 million": the dollars are said behind
+        return figure(match["sum"])  # "$5 million": the dollars come after it
     if size or country:
         tail = (*((size,) if size else ()), *country, one if match["sum"] == "1" and not size else many)
         return (*(figure(match["sum"]) or ()), *tail)
@@ -83,7 +83,7 @@ def _sum_of_money(text: str, sign: str) -> Words | None:
 
 
 def scale_of_money(word: str, context: Context) -> Words | None:
-    """The million of "$5 million", which carries the dollars."""
+    """The million of "$5 million", with which the dollars are said."""
     lower = word.lower()
     if lower not in SCALES or not (before := context.before) or len(before) > _MAX_CONTEXT:
         return None
@@ -94,7 +94,7 @@ def scale_of_money(word: str, context: Context) -> Words | None:
 
 
 def measure(word: str, context: Context) -> Words | None:
-    """50%, 20°C, 5km; None: no figure with a known unit."""
+    """50%, 20°C, 5km; None if it is no figure with a known unit."""
     if height := _HEIGHT.fullmatch(word):
         return (*cardinal(int(height[1])), "foot", *cardinal(int(height[2])))
     match = _MEASURE.fullmatch(word)
@@ -106,7 +106,7 @@ def measure(word: str, context: Context) -> Words | None:
 
 
 def unit(word: str, context: Context) -> Words | None:
-    """The km of "5 km", the % of "50 %", the € of "5 €"; None: not a unit, or not behind a figure."""
+    """The km of "5 km", the % of "50 %", the € of "5 €"; None if it is no unit, or not after a figure."""
     before = context.before
     if not before or len(before) > _MAX_CONTEXT or not _ENDS_IN_FIGURE.fullmatch(before):
         return None

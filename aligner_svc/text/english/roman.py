@@ -1,11 +1,11 @@
-"""Roman numerals, where they cannot be anything else: Henry VIII, World War II, Chapter IV."""
+"""Roman numerals, where they are unambiguous: Henry VIII, World War II, Chapter IV."""
 
 from __future__ import annotations
 
 import re
 
 from aligner_svc.text.english.context import Context
-from aligner_svc.text.english.numbers import Words, cardinal, ordinal
+from aligner_svc.text.english.numbers import Words, cardinal, ordinal, possessive
 from aligner_svc.text.english.wordlists import COUNTED, REGNAL
 
 _NUMERAL = re.compile(r"(X{0,3})(IX|IV|V?I{0,3})")
@@ -13,10 +13,10 @@ _VALUES = {"IX": 9, "IV": 4, "V": 5, "VI": 6, "VII": 7, "VIII": 8, "I": 1, "II":
 
 
 def numeral(word: str, context: Context) -> Words | None:
-    """None: letters like any others."""
+    """The words of a Roman numeral; None if these are ordinary letters."""
     base = word.removesuffix("'s")
     if base != word and (found := numeral(base, context)):
-        return (*found[:-1], found[-1] + "'s")
+        return possessive(found)
     match = _NUMERAL.fullmatch(word) if word and len(word) <= 7 else None
     before = context.before
     if match is None or not before[:1].isupper():
@@ -29,5 +29,5 @@ def numeral(word: str, context: Context) -> Words | None:
         return cardinal(value)
     if name in REGNAL:
         return ("the", *ordinal(value))
-    # III, VII, XIV: no initialism looks like these; IV, VI and XL may be anything
+    # no initialism looks like III, VII or XIV; IV, VI and XL are ambiguous
     return cardinal(value) if word == "II" or (len(word) > 2 and "I" in word) else None

@@ -1,4 +1,4 @@
-"""Words made of several: compounds, ranges, codes, phone numbers, addresses of the net."""
+"""Words made of several parts: compounds, ranges, codes, phone numbers, internet addresses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SAID = {
     "&": "and", "+": "plus", "=": "equals", "@": "at", "%": "percent", "°": "degrees", MINUS: "minus", "*": "times",
     "^2": "squared", "^3": "cubed",
 }  # fmt: skip
-_SAID_ON_THE_NET = {
+_SAID_IN_ADDRESSES = {
     **_SAID, ".": "dot", "/": "slash", "-": "dash", "_": "underscore", ":": "colon", "?": "question mark", "#": "hash",
     "~": "tilde", "*": "star",
 }  # fmt: skip
@@ -36,7 +36,7 @@ Reader = Callable[[str], Words]
 
 
 def phone(word: str, context: Context) -> Words | None:
-    """555-1234, +1-800-555-0199, the 555 of (555) 123-4567, 911, seven digits or more in a run; None: a number to count with."""
+    """555-1234, +1-800-555-0199, the 555 of (555) 123-4567, 911, seven or more digits; None if it is an ordinary number."""
     if len(word) <= 32 and _PHONE.fullmatch(word) and word.count(".") != 3:
         return (("plus",) if word[0] == "+" else ()) + digits(word)
     if not word.isdecimal():
@@ -85,17 +85,16 @@ def _read_fraction(match: re.Match[str], context: Context) -> Words | None:
 
 
 def address(word: str, context: Context) -> Words | None:
-    """A URL, an e-mail or a name with dots; the scheme is silent. None: none of these."""
+    """A URL, an e-mail address or a name with dots; the scheme is silent. None if it is none of these."""
     if _INITIALS_FIRST.match(word):
         return None  # "U.S.-based", "a.m./p.m."
     if "://" not in word and "@" not in word[1:] and not ("." in word and _LETTER.search(word) and _DOTTED_NAME.search(word)):
         return None
-    word = _SCHEME.sub("", word, count=1)
-    return _spell_out(word, _SAID_ON_THE_NET)
+    return _spell_out(_SCHEME.sub("", word, count=1), _SAID_IN_ADDRESSES)
 
 
 def compound(word: str, read: Reader) -> Words | None:
-    """Parts joined by hyphens or slashes, each read on its own; two figures are a range. None: nothing joins."""
+    """Parts joined by hyphens or slashes, each read on its own; two figures are a range. None if it has one part."""
     for joint in ("-", EN_DASH, "/"):
         if joint not in word:
             continue
@@ -115,7 +114,7 @@ def _range_like(left: str, right: str) -> bool:
 
 
 def mixture(word: str, context: Context) -> Words:
-    """Whatever no other rule took: runs of letters and figures, and the signs that are said."""
+    """Anything that no other rule reads: letters and figures, and the signs that are spoken."""
     if word.startswith("#") and len(word) > 1:
         first = "number" if word[1].isdigit() else "hashtag"
         return (first, *rest) if (rest := _spell_out(word[1:], _SAID)) else ()
@@ -148,11 +147,9 @@ def _letters(part: str, code: bool) -> Words:
         return tuple(lower)
     if part.isupper() and len(part) > 1:
         return capitals(part, shouted=False) or (lower,)
-    if len(part) <= 3 and part.islower() and (code or len(part) == 2) and part.isalpha() and spelled(lower):
-        return tuple(lower)
-    if len(part) <= 4 and part.isalpha() and not any(vowel in lower for vowel in "aeiouy"):
-        return tuple(lower)
-    return (lower,)
+    is_short_code = len(part) <= 3 and part.islower() and (code or len(part) == 2) and spelled(lower)
+    is_vowelless = len(part) <= 4 and not any(vowel in lower for vowel in "aeiouy")
+    return tuple(lower) if part.isalpha() and (is_short_code or is_vowelless) else (lower,)
 
 
 def _figures(part: str) -> Words:

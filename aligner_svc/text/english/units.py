@@ -1,4 +1,4 @@
-"""Units of measure: what is said for their signs, one and many."""
+"""Units of measure: what is said for their signs, in the singular and the plural."""
 
 from __future__ import annotations
 
@@ -79,4 +79,4 @@ def _read_table() -> dict[str, tuple[Words, Words]]:
 
 
 UNITS = _read_table()
-"""Sign to its words for exactly one, and for any other number."""
+"""Sign to its words for exactly one and for any other number."""

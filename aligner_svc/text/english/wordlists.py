@@ -1,36 +1,24 @@
-"""Lists of English words that the rules ask about. All lower-case."""
+"""Lists of English words that the rules use. All lower-case."""
 
 from __future__ import annotations
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
+def _set(text: str) -> frozenset[str]:
+    return frozenset(text.split())
 
 
-INITIALISMS = frozenset(
-    _words(
-        """
+INITIALISMS = _set("""
     usa uk eu un uae ussr fbi cia nsa irs fda cdc epa nih nyu ucla mit usc usda nypd lapd nba nfl nhl mlb ncaa ufc ioc
     abc nbc bbc cbs cnn npr pbs hbo ibm amd api cpu gpu ssd usb url html http https ceo cfo cto coo hr pr ai ml tv dvd
     cd dj mc vip atm gps suv ufo hiv dna rna iq ok rsvp diy faq fyi aka eta rip ira gdp imf wto naacp aclu ymca ieee
     unhcr aarp aaa aba ama apa osu lsu asu ios isp aol nyc dc gpa gmo ivf ptsd adhd oecd eeoc
-        """
-    )
-)
-"""Spelled whatever they look like; the ones that are also everyday words in capitals are left out."""
+""")
+"""Always spelled. Those that are also everyday words in capitals are left out."""
 
-ACRONYMS = frozenset(
-    _words(
-        """
-    nasa nato opec unesco unicef aids covid sars fema osha nafta ikea radar laser scuba gif jpeg captcha
-        """
-    )
-)
-"""Words, though the shape of some says otherwise."""
+ACRONYMS = _set("nasa nato opec unesco unicef aids covid sars fema osha nafta ikea radar laser scuba gif jpeg captcha")
+"""Read as words, although the rules would spell some of them."""
 
-SHORT_WORDS = frozenset(
-    _words(
-        """
+SHORT_WORDS = _set("""
     ah am an as at ax be by do go ha he hi ho if in is me my no of oh on or ox so to up we ye act add ago aid
     aim air all and any are arm art ask ate bad bag ban bar bat bed bee bet big bit boo box boy bug bus but buy can cap
     car cat cow cry cup cut dad day did die dig dog dot dry due ear eat egg end eye fan far fat few fit fix fly for fox
@@ -38,65 +26,41 @@ SHORT_WORDS = frozenset(
     let lie lot low mad man may men met mom mix new nor not now nut odd off oil old one our out own pay pen pet pin put
     ran raw red run sad sat saw say sea see set sex she sir sit six sky son sun tax tea ten the tie tip toe too top toy
     try two use van war was way wet who why win won wow yes yet you zoo
-        """
-    )
-)
-"""Everyday words of two and three letters, which capitals only stress."""
+""")
+"""Everyday words of two and three letters, which are capitals for emphasis."""
 
-DROPPED_G = frozenset(
-    _words(
-        """
+DROPPED_G = _set("""
     bein callin comin cryin doin drinkin drivin eatin feelin fightin gettin givin goin havin holdin keepin kickin
     laughin leavin lettin livin lookin losin lovin makin mornin movin nothin playin puttin rockin rollin runnin sayin
     seein singin sittin smokin somethin standin stayin takin talkin tellin thinkin tryin turnin waitin walkin watchin
     wonderin workin
-        """
-    )
-)
-"""Close enough to the form in -ing, which every dictionary has."""
+""")
+"""Read as the form in -ing, which every dictionary has and which sounds almost the same."""
 
-SENTENCE_OPENERS = frozenset(
-    _words(
-        """
-    the a an he she it we they i you and but or so then this that in on at if when there his her
-        """
-    )
-)
-"""Capitalised because a sentence starts, not because they are names."""
+SENTENCE_OPENERS = _set("the a an he she it we they i you and but or so then this that in on at if when there his her")
+"""Capitalised at the start of a sentence, not because they are names."""
 
-COUNTED = frozenset(
-    _words(
-        """
+COUNTED = _set("""
     war chapter part volume vol act scene book section phase type level title article class stage grade episode season
     appendix table figure bowl mark group tier category union
-        """
-    )
-)
+""")
 """What a Roman numeral numbers: "World War II", "Chapter IV"."""
 
-REGNAL = frozenset(
-    _words(
-        """
+REGNAL = _set("""
     henry louis charles george elizabeth edward richard william james john paul pius benedict gregory leo clement
     innocent alexander catherine peter nicholas napoleon philip ferdinand frederick wilhelm otto francis joseph mary
     ramses ptolemy xerxes darius harald gustav carl christian leopold alfonso pedro boniface urban sixtus julius victor
     ivan margaret
-        """
-    )
-)
+""")
 """Names that run in dynasties: "Henry VIII" is "Henry the eighth"."""
 
-MONTHS = _words(
-    """
-    january february march april may june july august september october november december
-    """
-)
+_MONTHS = "january february march april may june july august september october november december"
+MONTHS = tuple(_MONTHS.split())
 """In the order of the year."""
 
-GREEK = _words(
-    """
+_GREEK = """
     alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma sigma tau upsilon phi
     chi psi omega
-    """
-)
+"""
+GREEK = tuple(_GREEK.split())
 """From U+03B1 on; sigma twice, for its final form."""

@@ -45,7 +45,7 @@ class KeyAuthenticator(AuthMethod):
 
         `clock`: monotonic, for the age of cached records; `now`: Unix time, for expiry.
         """
-        self.cache = KeyCache(store, timeout=timeout, outage=outage, clock=clock)
+        self._cache = KeyCache(store, timeout=timeout, outage=outage, clock=clock)
         self._pepper = pepper
         self._mark = api_key.pepper_mark(pepper)
         self._prefix = prefix
@@ -57,29 +57,25 @@ class KeyAuthenticator(AuthMethod):
     @property
     def report(self) -> MethodReport:
         """See AuthMethod."""
-        return MethodReport({"keys": self.cache}, unavailable=lambda: self.cache.unavailable)
+        return MethodReport({"keys": self._cache}, unavailable=lambda: self._cache.unavailable)
 
     async def start(self) -> None:
         """Migrate the database. Does not fail if it is unavailable: keys are Undecided until it is back."""
-        await self.cache.start()
+        await self._cache.start()
 
     async def close(self) -> None:
         """Write what is pending and close the store. Idempotent."""
-        await self.cache.close()
+        await self._cache.close()
         await self._last_used.close()
         await self._store.close()
 
     async def authenticate(self, credential: str, connection: AuthContext) -> Verdict:
-        """See AuthMethod."""
-        return await self.verify(credential)
-
-    async def verify(self, key: str) -> Verdict:
         """Judge a complete key as the client sent it."""
-        parsed = api_key.parse(key, self._prefix)
+        parsed = api_key.parse(credential, self._prefix)
         if parsed is None:
             return Rejected("key_malformed")
         digest = api_key.digest(self._pepper, parsed)
-        record = await self.cache.find(parsed.id)
+        record = await self._cache.find(parsed.id)
         if isinstance(record, Undecided):
             return record
         same = hmac.compare_digest(digest, _NO_DIGEST if record is None else record.digest)

@@ -19,7 +19,6 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 from interceptors.auth.api_keys.store import KeyRecord, KeyStore, KeyStoreError
 from interceptors.background import BackgroundTask
@@ -41,14 +40,17 @@ MAX_LOOKUPS = 64
 """Lookups in flight beyond which ids never seen are not looked up: many of them mean that ids are being guessed, and they
 must not take the connections that known keys need."""
 
-_T = TypeVar("_T")
 _UNAVAILABLE = Undecided("key_store_unavailable")
 
 
 @dataclass(frozen=True, slots=True)
 class _Cached:
-    record: KeyRecord
+    record: KeyRecord | None
+    """None: no key has that id."""
     requested: float
+
+
+_NEVER = _Cached(None, float("-inf"))
 
 
 class KeyCache:
@@ -64,7 +66,7 @@ class KeyCache:
         self._outage = outage
         self._clock = clock
         self._known: OrderedDict[str, _Cached] = OrderedDict()
-        self._absent: OrderedDict[str, float] = OrderedDict()
+        self._absent: OrderedDict[str, _Cached] = OrderedDict()
         self._lookups: dict[str, asyncio.Task[KeyRecord | Undecided | None]] = {}
         self._recovery = BackgroundTask("waiting for the database of API keys", self._recover)
         self._migrated = False
@@ -100,21 +102,18 @@ class KeyCache:
 
     async def find(self, key_id: str) -> KeyRecord | Undecided | None:
         """Find a key, live or not; None: no key has that id; Undecided: unknown, and the database is unavailable."""
-        now = self._clock()
-        known = self._known.get(key_id)
-        if known is not None:
+        known = key_id in self._known
+        cached = self._known[key_id] if known else self._absent.get(key_id, _NEVER)
+        if known:
             self._known.move_to_end(key_id)
-            age = now - known.requested
-            if age < STALE:
-                if age >= FRESH and not self.unavailable:
-                    self._lookup(key_id)
-                self.hits += 1
-                return known.record
-        elif now - self._absent.get(key_id, float("-inf")) < FRESH:
+        age = self._clock() - cached.requested
+        if age < (STALE if known else FRESH):
+            if age >= FRESH and not self.unavailable:
+                self._lookup(key_id)
             self.hits += 1
-            return None
-        if self.unavailable or (known is None and len(self._lookups) >= MAX_LOOKUPS and key_id not in self._lookups):
-            bridged = self._bridge(known)
+            return cached.record
+        if self.unavailable or (not known and len(self._lookups) >= MAX_LOOKUPS and key_id not in self._lookups):
+            bridged = self._bridge(cached)
             if isinstance(bridged, Undecided):
                 self.misses += 1
             else:
@@ -128,12 +127,13 @@ class KeyCache:
             self._lost(TimeoutError())
         elif not lookup.cancelled() and not isinstance(found := lookup.result(), Undecided):
             return found
-        return self._bridge(known)
+        return self._bridge(cached)
 
-    def _bridge(self, known: _Cached | None) -> KeyRecord | Undecided:
+    def _bridge(self, cached: _Cached) -> KeyRecord | Undecided:
         """The answer without the database. A revoked key stays revoked, however old the record is."""
-        if known is not None and (known.record.revoked is not None or self._clock() - known.requested <= self._outage):
-            return known.record
+        record = cached.record
+        if record is not None and (record.revoked is not None or self._clock() - cached.requested <= self._outage):
+            return record
         return _UNAVAILABLE
 
     def _lookup(self, key_id: str) -> asyncio.Task[KeyRecord | Undecided | None]:
@@ -157,12 +157,13 @@ class KeyCache:
                 log.exception("looking up an API key failed unexpectedly")
             self._lost(error)
             return _UNAVAILABLE
-        if record is None:
-            self._known.pop(key_id, None)
-            _keep(self._absent, key_id, requested)
-        else:
-            self._absent.pop(key_id, None)
-            _keep(self._known, key_id, _Cached(record, requested))
+        # Two caches, so that guessed ids do not evict known keys.
+        entries, others = (self._absent, self._known) if record is None else (self._known, self._absent)
+        others.pop(key_id, None)
+        entries[key_id] = _Cached(record, requested)
+        entries.move_to_end(key_id)
+        if len(entries) > MAX_ENTRIES:
+            entries.popitem(last=False)
         return record
 
     def _lost(self, error: Exception) -> None:
@@ -191,10 +192,3 @@ class KeyCache:
         else:
             await self._store.migrate()
             self._migrated = True
-
-
-def _keep(entries: OrderedDict[str, _T], key_id: str, entry: _T) -> None:
-    entries[key_id] = entry
-    entries.move_to_end(key_id)
-    if len(entries) > MAX_ENTRIES:
-        entries.popitem(last=False)

@@ -139,10 +139,19 @@ def verify(token: Unverified, rules: TokenRules, key: Key) -> Verified | Rejecte
         return Rejected(TokenCheck.KEY_ID)
     if not key.signed(token.message, token.signature):
         return Rejected(TokenCheck.SIGNATURE)
-    name = ""
+    claims, name = token.claims, ""
     try:
-        name = f"jwt:{rules.issuer}#{_matching(_SUBJECT, _required(token.claims, 'sub'), TokenCheck.SUBJECT)}"
-        return _verified(token.claims, rules, key, name)
+        name = f"jwt:{rules.issuer}#{_matching(_SUBJECT, _required(claims, 'sub'), TokenCheck.SUBJECT)}"
+        given = _required(claims, "aud")
+        audiences = _strings([given] if isinstance(given, str) else given, TokenCheck.AUDIENCE)
+        if rules.audiences.isdisjoint(audiences):
+            raise _FailedError(TokenCheck.AUDIENCE)
+        expires, issued = _seconds(_required(claims, "exp")), _seconds(_required(claims, "iat"))
+        not_before = _seconds(claims.get("nbf", 0))
+        if not 0 < expires - issued <= rules.max_lifetime:
+            raise _FailedError(TokenCheck.LIFETIME)
+        principal = Principal(name, "jwt", _scopes(claims), expires)
+        return Verified(principal, rules.issuer, key, issued, not_before, expires, _thumbprint(claims))
     except _FailedError as failed:
         return Rejected(failed.check, name)
 
@@ -193,19 +202,6 @@ def _decoded(part: str) -> bytes:
     if base64.urlsafe_b64encode(raw).rstrip(b"=") != part.encode("ascii"):
         raise _FailedError(TokenCheck.MALFORMED)
     return raw
-
-
-def _verified(claims: Mapping[str, Any], rules: TokenRules, key: Key, name: str) -> Verified:
-    given = _required(claims, "aud")
-    audiences = _strings([given] if isinstance(given, str) else given, TokenCheck.AUDIENCE)
-    if rules.audiences.isdisjoint(audiences):
-        raise _FailedError(TokenCheck.AUDIENCE)
-    expires, issued = _seconds(_required(claims, "exp")), _seconds(_required(claims, "iat"))
-    not_before = _seconds(claims.get("nbf", 0))
-    if not 0 < expires - issued <= rules.max_lifetime:
-        raise _FailedError(TokenCheck.LIFETIME)
-    principal = Principal(name, "jwt", _scopes(claims), expires)
-    return Verified(principal, rules.issuer, key, issued, not_before, expires, _thumbprint(claims))
 
 
 def _required(claims: Mapping[str, Any], name: str) -> Any:

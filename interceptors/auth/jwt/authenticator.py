@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from interceptors.auth.jwt.access_token import MAX_LENGTH, TokenCheck, TokenRules, Verified, judge, read, verify
 from interceptors.auth.jwt.jwks import KeySource
-from interceptors.auth.jwt.token_cache import TokenCache, token_digest
+from interceptors.auth.jwt.token_cache import TokenCache
 from interceptors.auth.method import AuthContext, AuthMethod, MethodReport
 from interceptors.auth.mtls import thumbprint
 from interceptors.calls.principal import Rejected, Undecided, Verdict
@@ -27,16 +28,16 @@ class JwtAuthenticator(AuthMethod):
         self, issuers: Sequence[tuple[TokenRules, KeySource]], *, cache: int, now: Callable[[], float] = time.time
     ) -> None:
         self._rules = {rules.issuer: rules for rules, _ in issuers}
-        self.sources: Mapping[str, KeySource] = {rules.issuer: keys for rules, keys in issuers}
-        if len(self.sources) != len(issuers):
+        self._sources = {rules.issuer: keys for rules, keys in issuers}
+        if len(self._sources) != len(issuers):
             raise ValueError("an issuer is configured twice")
-        self.cache = TokenCache(cache)
+        self._cache = TokenCache(cache)
         self._now = now
 
     @property
     def report(self) -> MethodReport:
         """See AuthMethod."""
-        return MethodReport({"tokens": self.cache}, self.sources)
+        return MethodReport({"tokens": self._cache}, self._sources)
 
     async def start(self) -> None:
         """Get the keys. Raises JwksError for a file without usable keys.
@@ -44,14 +45,14 @@ class JwtAuthenticator(AuthMethod):
         Waits at most two seconds for the keys of a URL; until they arrive, the tokens of that issuer are Undecided.
         """
         try:
-            await asyncio.gather(*(keys.start() for keys in self.sources.values()))
+            await asyncio.gather(*(keys.start() for keys in self._sources.values()))
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
         """Idempotent."""
-        await asyncio.gather(*(keys.close() for keys in self.sources.values()))
+        await asyncio.gather(*(keys.close() for keys in self._sources.values()))
 
     async def authenticate(self, credential: str, connection: AuthContext) -> Verdict:
         """See AuthMethod."""
@@ -61,7 +62,7 @@ class JwtAuthenticator(AuthMethod):
         return await self.verify(token.strip(" "), thumbprint(connection))
 
     async def verify(self, token: str, thumbprint: str | None) -> Verdict:
-        """Judge a token as the client sent it.
+        """Judge a token.
 
         `thumbprint`: base64url of the SHA-256 of the client certificate in DER, None without one. Waits for the network
         only if the signing key is unknown, at most once per cooldown: see UrlKeys.
@@ -70,32 +71,32 @@ class JwtAuthenticator(AuthMethod):
             return Rejected(TokenCheck.TOKEN_TOO_LARGE)
         if not token.isascii():
             return Rejected(TokenCheck.MALFORMED)
-        digest = token_digest(token)
-        verified: Verified | Rejected | Undecided | None = self._cached(digest)
+        digest = hashlib.sha256(token.encode("ascii")).digest()
+        verified: Verified | Rejected | Undecided | None = self._find(digest)
         if verified is not None:
-            self.cache.hits += 1
+            self._cache.hits += 1
         else:
-            self.cache.misses += 1
+            self._cache.misses += 1
             verified = await self._verify(token)
             if isinstance(verified, Verified):
-                self.cache.put(digest, verified)
+                self._cache.put(digest, verified)
         if not isinstance(verified, Verified):
             return verified
         verdict = judge(verified, self._rules[verified.issuer], thumbprint, self._now())
         if isinstance(verdict, Rejected) and verdict.expired:
-            self.cache.drop(digest)
+            self._cache.drop(digest)
         return verdict
 
-    def _cached(self, digest: bytes) -> Verified | Undecided | None:
-        verified = self.cache.get(digest)
+    def _find(self, digest: bytes) -> Verified | Undecided | None:
+        verified = self._cache.get(digest)
         if verified is None:
             return None
-        keys = self.sources[verified.issuer]
+        keys = self._sources[verified.issuer]
         if keys.trouble:
             return Undecided(keys.trouble)
         if keys.find(verified.key.kid) == verified.key:
             return verified
-        self.cache.drop(digest)  # the issuer has withdrawn or replaced the key
+        self._cache.drop(digest)  # the issuer has withdrawn or replaced the key
         return None
 
     async def _verify(self, token: str) -> Verified | Rejected | Undecided:
@@ -107,7 +108,7 @@ class JwtAuthenticator(AuthMethod):
             return Rejected(TokenCheck.ISSUER)
         if unverified.algorithm not in rules.algorithms:  # before an unknown kid can cause a request
             return Rejected(TokenCheck.ALGORITHM)
-        keys = self.sources[unverified.issuer]
+        keys = self._sources[unverified.issuer]
         if keys.trouble:
             return Undecided(keys.trouble)
         key = keys.find(unverified.key_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 
 from interceptors.auth.jwt.access_token import Verified
@@ -11,7 +10,7 @@ from interceptors.auth.jwt.access_token import Verified
 class TokenCache:
     """An LRU cache of at most `size` verified tokens; with size 0 it stays empty.
 
-    Tokens are cached under their SHA-256 and never themselves: a memory dump contains nothing that could be replayed.
+    `digest` is a token's SHA-256. The token itself is not kept, so that a memory dump contains nothing to replay.
     Expired tokens are not swept; they are dropped at their next lookup or as the least recently used.
     """
 
@@ -26,7 +25,7 @@ class TokenCache:
         return len(self._verified)
 
     def get(self, digest: bytes) -> Verified | None:
-        """The token with this `token_digest`, if it is cached."""
+        """The token with this digest, if it is cached."""
         verified = self._verified.get(digest)
         if verified is not None:
             self._verified.move_to_end(digest)
@@ -42,8 +41,3 @@ class TokenCache:
     def drop(self, digest: bytes) -> None:
         """Remove a token, if it is cached."""
         self._verified.pop(digest, None)
-
-
-def token_digest(token: str) -> bytes:
-    """The key a token is cached under; `token` is ASCII."""
-    return hashlib.sha256(token.encode("ascii")).digest()

@@ -1,4 +1,4 @@
-"""Whatever the container, the clip is the same audio at the same times; whatever is broken gets a reason."""
+"""From every container the clip is the same audio at the same times; every broken file gets a reason."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def encode(signal: Signal, rate: int, muxer: str, codec: str, layout: str = "mon
 
 
 def wav(samples: npt.NDArray[np.generic], rate: int = 16000, *, channels: int = 1, claimed: int | None = None) -> bytes:
-    """A WAV of int16 or float32 samples, whatever the header is made to say."""
+    """A WAV of int16 or float32 samples, with any values in its header."""
     data = samples.tobytes()
     size = len(data) if claimed is None else claimed
     width = samples.dtype.itemsize
@@ -96,7 +96,7 @@ def wav(samples: npt.NDArray[np.generic], rate: int = 16000, *, channels: int = 
 
 
 def lag_ms(reference: Signal, decoded: Decoded) -> float:
-    """How much later the clip has what the reference has."""
+    """How much later (ms) the clip is than the reference."""
     count = min(len(reference), len(decoded.clip.samples))
     assert count > 8000
     a, b = reference[:count].astype(float), decoded.clip.samples[:count].astype(float)
@@ -173,7 +173,7 @@ class TestEveryContainer:
             ("asf", "wmav2", 44100, -46.4),
         ],
     )
-    async def test_formats_that_do_not_tell_their_delay_keep_it_as_in_any_player(
+    async def test_formats_that_do_not_declare_their_delay_keep_it_as_in_any_player(
         self, decoder: Decoder, muxer: str, codec: str, rate: int, delay: float
     ) -> None:
         signal = bursts(rate)
@@ -182,12 +182,12 @@ class TestEveryContainer:
         )
         assert lag_ms(as_16k(signal, rate), decoded) == pytest.approx(delay, abs=0.5)
 
-    async def test_a_picture_is_passed_over(self, decoder: Decoder) -> None:
+    async def test_a_picture_is_skipped(self, decoder: Decoder) -> None:
         signal = bursts(44100)
         decoded = await decoder.decode(encode(signal, 44100, "matroska", "flac", cover=True), Encoding.CONTAINER)
         assert abs(lag_ms(as_16k(signal, 44100), decoded)) < 1
 
-    async def test_a_tag_before_flac_is_passed_over(self, decoder: Decoder) -> None:
+    async def test_a_tag_before_flac_is_skipped(self, decoder: Decoder) -> None:
         tag = b"ID3\x04\x00\x00\x00\x00\x01\x00" + bytes(128)
         decoded = await decoder.decode(tag + encode(bursts(16000), 16000, "flac", "flac"), Encoding.CONTAINER)
         assert decoded.container == "flac"
@@ -357,7 +357,7 @@ class TestBroken:
         assert abs(lag_ms(reference[64000:], tail)) < 5
 
     @pytest.mark.parametrize(("muxer", "codec"), [("mp4", "flac"), ("mp4", "alac"), ("mp3", "libmp3lame"), ("adts", "aac")])
-    async def test_damage_is_told(self, decoder: Decoder, muxer: str, codec: str) -> None:
+    async def test_damage_is_reported(self, decoder: Decoder, muxer: str, codec: str) -> None:
         audio = bytearray(encode(bursts(44100, 4.0), 44100, muxer, codec))
         for at in range(len(audio) // 3, len(audio) // 2, 97):
             audio[at] ^= 0xFF
@@ -394,12 +394,12 @@ class TestBroken:
         error = await refusal(decoder, b"ffconcat version 1.0\nfile '/etc/passwd'\n")
         assert error.reason == "AUDIO_UNSUPPORTED"
 
-    async def test_the_decoder_survived_all_of_it(self, decoder: Decoder) -> None:
+    async def test_no_decoder_was_replaced(self, decoder: Decoder) -> None:
         assert decoder.pool.restarts == 0
 
 
 class TestChildren:
-    async def test_out_of_time(self) -> None:
+    async def test_a_decode_past_its_timeout_is_refused(self) -> None:
         decoder = Decoder(DecodeSettings(workers=1, timeout=0.01), Limits())
         await decoder.start()
         try:
@@ -408,7 +408,7 @@ class TestChildren:
         finally:
             await decoder.close()
 
-    async def test_closed(self) -> None:
+    async def test_a_closed_decoder_is_unavailable(self) -> None:
         decoder = Decoder(DecodeSettings(workers=1), Limits())
         await decoder.start()
         await decoder.close()
@@ -428,7 +428,7 @@ class TestChildren:
             "({}, bytes(3_000_000))",
         ],
     )
-    async def test_a_child_that_dies_or_lies_is_an_unreadable_file(
+    async def test_a_child_that_dies_or_lies_makes_the_file_unreadable(
         self, reply: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / "liar.py").write_text(

@@ -1,4 +1,4 @@
-"""Files made to hurt: each is stopped by a limit with a reason of its own, in little memory, and the next file is decoded."""
+"""Hostile files: a limit stops each with a reason of its own, in little memory, and the next file is decoded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from aligner_svc.audio.container import decode_container
 from aligner_svc.audio.decode import Decoder
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.audio.mpeg import skip_id3
-from aligner_svc.audio.refused import UndecodableError
+from aligner_svc.audio.undecodable import UndecodableError
 from aligner_svc.audio.wave import read_wave_header
 from aligner_svc.config.limits import DecodeSettings, Limits
 from aligner_svc.errors import InvalidArgumentError
@@ -49,7 +49,7 @@ async def reason(decoder: Decoder, audio: bytes, encoding: Encoding = Encoding.C
 
 
 def childs_peak(decoder: Decoder) -> int:
-    """Of the one that it has."""
+    """Peak memory (bytes) of its only child."""
     (pid,) = decoder.pool.pids
     return peak_memory(pid)
 
@@ -91,7 +91,7 @@ class TestCounts:
         assert (await decoder.decode(matroska(tags={"comment": "x" * 1_000_000}), Encoding.CONTAINER)).clip.seconds == 1
 
     async def test_a_film_with_subtitles_is_not_refused(self, decoder: Decoder) -> None:
-        """And nothing has to be imported for it when files can no longer be opened."""
+        """All that it takes is imported before the sandbox forbids opening files."""
         assert (await decoder.decode(matroska(extras=True), Encoding.CONTAINER)).clip.seconds == 1
 
     async def test_packets_without_samples(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +103,7 @@ class TestCounts:
         with pytest.raises(UndecodableError, match="AUDIO_UNREADABLE"):
             decode_container(memoryview(audio), "matroska", LIMIT)
 
-    async def test_packets_in_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_all_packets(self, monkeypatch: pytest.MonkeyPatch) -> None:
         audio = memoryview(encode(bursts(44100, 4.0), 44100, "mp3", "libmp3lame"))  # 155 packets and frames
         monkeypatch.setattr(container_module, "_MAX_IDLE", 3)
         monkeypatch.setattr(container_module, "_STEPS_PER_SECOND", 50)
@@ -112,11 +112,11 @@ class TestCounts:
         with pytest.raises(UndecodableError, match="AUDIO_TOO_MANY_PACKETS"):
             decode_container(audio, "mp3", 4.5)
 
-    async def test_empty_chunks_of_a_wav_and_empty_tags_are_not_looked_through_without_end(self) -> None:
+    async def test_empty_chunks_of_a_wav_and_empty_tags_are_skipped_up_to_a_limit(self) -> None:
         audio = wav(np.zeros(100, np.int16))
         assert read_wave_header(memoryview(audio[:12] + b"junk\0\0\0\0" * 900 + audio[12:]))
         assert read_wave_header(memoryview(audio[:12] + b"junk\0\0\0\0" * 1000 + audio[12:])) is None
-        assert skip_id3(memoryview(b"ID3\x04\0\0\0\0\0\0" * 100)) == 640
+        assert skip_id3(memoryview(b"ID3\x04\0\0\0\0\0\0" * 100)) == 150
 
     async def test_samples_whose_sum_is_infinite(self, decoder: Decoder) -> None:
         loud = np.tile(np.repeat(np.array([3.4e38, -3.4e38], np.float32), 50), 441)  # the filter rings
@@ -148,7 +148,7 @@ class TestMemory:
         await reason(decoder, b"ID3\x04\0\0" + sizes + frame + b"x" * 100_000)
         assert childs_peak(decoder) < MAX_MEMORY
 
-    async def test_noise_behind_every_header(self, decoder: Decoder) -> None:
+    async def test_random_bytes_after_every_header(self, decoder: Decoder) -> None:
         """Bytes changed at random in each container: an answer or a refusal, in little memory, by the same child."""
         random = np.random.default_rng(7)
         for muxer, codec in [
@@ -170,7 +170,7 @@ class TestMemory:
                     assert refused.reason  # noqa: PT017 - any of them
         assert childs_peak(decoder) < MAX_MEMORY
 
-    async def test_the_same_child_did_all_of_it(self, decoder: Decoder) -> None:
+    async def test_no_child_was_replaced(self, decoder: Decoder) -> None:
         assert decoder.pool.restarts == 0
         assert (await decoder.decode(wav(np.ones(16000, np.int16)), Encoding.CONTAINER)).clip.seconds == 1
 
@@ -208,7 +208,7 @@ decode_worker.main(headroom, 120, mode)
 
 
 class TestHarm:
-    """A decoder made to misbehave, as if a file had found its way to."""
+    """A decoder that misbehaves as if a file had taken it over."""
 
     @pytest_asyncio.fixture(loop_scope="module")
     async def harmed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Decoder]:
@@ -221,7 +221,7 @@ class TestHarm:
         await decoder.close()
 
     @pytest.mark.parametrize(("byte", "died_of"), [(1, signal.SIGXCPU), (3, signal.SIGSEGV)])
-    async def test_a_decoder_that_dies_takes_its_own_caller_along_and_nobody_else(
+    async def test_a_decoder_that_dies_fails_only_its_own_call(
         self, harmed: Decoder, byte: int, died_of: signal.Signals, caplog: pytest.LogCaptureFixture
     ) -> None:
         with pytest.raises(InvalidArgumentError) as caught:
@@ -231,7 +231,7 @@ class TestHarm:
         assert (await harmed.decode(wav(np.ones(16000, np.int16)), Encoding.CONTAINER)).clip.seconds == 1
         assert died_of.name in caplog.text
 
-    async def test_one_decode_may_not_have_the_memory_of_the_largest(self, harmed: Decoder) -> None:
+    async def test_a_decode_gets_only_the_memory_for_its_own_size(self, harmed: Decoder) -> None:
         with pytest.raises(InvalidArgumentError):
             await harmed.decode(bytes([2] * 800), Encoding.MULAW, 8000)
         assert harmed.pool.restarts == 0
@@ -240,7 +240,7 @@ class TestHarm:
 
 
 class TestSandbox:
-    async def test_what_holds_is_said_once_at_start(self, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_the_sandbox_is_logged_once_at_start(self, caplog: pytest.LogCaptureFixture) -> None:
         decoder = Decoder(DecodeSettings(workers=2), Limits())
         with caplog.at_level("INFO"):
             await decoder.start()
@@ -251,7 +251,7 @@ class TestSandbox:
         if sys.platform == "linux":
             assert "no_new_privs" in line
 
-    async def test_required_and_not_to_be_had_does_not_start(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_missing_required_layer_prevents_the_start(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "lacking.py").write_text(
             "import sys\n"
             "from aligner_svc.workers import sandbox\n"
@@ -262,5 +262,5 @@ class TestSandbox:
         monkeypatch.syspath_prepend(tmp_path)
         decoder = Decoder(DecodeSettings(workers=1), Limits())
         decoder.pool = WorkerPool("lacking", 1, args=(str(1 << 30), "120", "required"), name="decoder")
-        with pytest.raises(WorkerDiedError, match=r"required, and (landlock|no_new_privs) is not to be had"):
+        with pytest.raises(WorkerDiedError, match=r"required, but (landlock|no_new_privs) is not available"):
             await decoder.start()

@@ -1,4 +1,4 @@
-"""Known containers get their demuxer; everything else is called by its name and refused."""
+"""Known containers get their demuxer; everything else is named and refused."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_audio_is_known_by_its_first_bytes(head: bytes, demuxer: str) -> None:
         (b'{"words": []}', "JSON"),
         (b"Please call Stella.", "text"),
         ("größer, 你好".encode(), "text"),
-        ("ö".encode() * 2047 + b"x" + "ö".encode() * 2, "text"),  # a character cut by the end of what is looked at
+        ("ö".encode() * 2047 + b"x" + "ö".encode() * 2, "text"),  # a character cut by the end of the head
         ("hello".encode("utf-16"), "text"),
         (b"MThd\x00\x00\x00\x06", "a MIDI file"),
         (b"\x00\x00\x00\x18ftypjp2 ", "a JPEG 2000 image"),
@@ -148,7 +148,7 @@ def test_audio_that_is_not_supported_is_not_called_something_else(head: bytes, n
 @pytest.mark.parametrize(
     "head", [b"\x01\x02\x03\x04", bytes(64), b"\xff" * 5000, MP2_FRAME * 3, b"\x00RIFF", b"\x0b\x77\x00\x00\xff\xff"]
 )
-def test_bytes_of_no_format_are_told_about_headerless_audio(head: bytes) -> None:
+def test_the_refusal_of_unknown_bytes_mentions_headerless_audio(head: bytes) -> None:
     with pytest.raises(InvalidArgumentError, match=r"config\.encoding") as caught:
         sniff(head)
     assert caught.value.reason == "AUDIO_UNSUPPORTED"
@@ -190,7 +190,7 @@ WMA = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c") + (30).to_bytes(8, "litt
 @pytest.mark.parametrize(
     ("tail", "name"), [(EXE, "an executable (Windows)"), (ELF, "an executable (ELF)"), (b"\x1f\x8b\x08\x00", "a gzip archive")]
 )
-def test_what_stands_behind_the_end_of_the_audio_is_found(audio: bytes, tail: bytes, name: str) -> None:
+def test_a_file_behind_the_end_of_the_audio_is_found(audio: bytes, tail: bytes, name: str) -> None:
     container = sniff(audio)
     for padding in (b"", bytes(300)):
         with pytest.raises(InvalidArgumentError) as caught:
@@ -199,7 +199,7 @@ def test_what_stands_behind_the_end_of_the_audio_is_found(audio: bytes, tail: by
         assert f"and {name}" in caught.value.message
         assert caught.value.violations[0].field == "audio"
     assert sniff(audio + bytes(300)) == container, "padding is no file"
-    assert sniff(audio + b"ID3v1 or whatever" + tail) == container, "what is hidden in noise is nothing to whoever opens the file"
+    assert sniff(audio + b"ID3v1 or whatever" + tail) == container, "programs do not find a file behind noise"
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_zip64_is_found() -> None:
 @pytest.mark.parametrize(
     "tail", [b"PK\x05\x06" + bytes(18), b"PK\x05\x06" + b"\x01" * 18, b"PK\x05\x06", b"PK\x01\x02" + bytes(18)]
 )
-def test_parts_of_a_zip_that_nothing_opens_are_noise(tail: bytes) -> None:
+def test_parts_of_a_zip_that_no_program_opens_are_noise(tail: bytes) -> None:
     assert sniff(MP3_FRAME * 4 + tail) == "mp3"
 
 
@@ -239,14 +239,14 @@ def test_parts_of_a_zip_that_nothing_opens_are_noise(tail: bytes) -> None:
         (riff(b"junk\x00\x02\x00\x00" + bytes(128 - 20) + b"DICM" + bytes(300)), "a document or archive (DCM)"),
     ],
 )
-def test_what_a_reader_finds_behind_the_first_byte_is_found(audio: bytes, name: str) -> None:
+def test_a_file_that_readers_find_behind_the_first_byte_is_found(audio: bytes, name: str) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         sniff(audio)
     assert caught.value.reason == "AUDIO_POLYGLOT"
     assert name in caught.value.message
 
 
-def test_a_pdf_magic_where_no_reader_looks_is_noise() -> None:
+def test_a_pdf_magic_where_no_reader_searches_is_noise() -> None:
     assert sniff(riff(b"junk\x00\x08\x00\x00" + bytes(1100) + b"%PDF-1.7" + bytes(940))) == "wav"
 
 
@@ -292,7 +292,7 @@ def test_cover_art_is_no_polyglot() -> None:
         (bytes(1000) + zipped(), "a ZIP archive, by its end"),
     ],
 )
-def test_a_file_that_is_declared_to_be_samples_is_called_by_its_name(audio: bytes, name: str, encoding: Encoding) -> None:
+def test_a_file_that_is_declared_to_be_samples_is_named(audio: bytes, name: str, encoding: Encoding) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         check_headerless(audio, encoding)
     assert caught.value.reason == "ENCODING_MISMATCH"
@@ -310,7 +310,7 @@ def test_a_file_that_is_declared_to_be_samples_is_called_by_its_name(audio: byte
         b"RIFF" + bytes(100),
         b"fLaC" + b"\x01" * 100,
         b"OggS" + b"\x01" * 100,
-        ID3,  # nothing behind it: 24 bits are no evidence
+        ID3,  # without audio after it: 24 bits are no evidence
         ID3 + b"\x10" * 5000,
         MP3_FRAME * 5,
         b"MZ\x90\x00",
@@ -337,8 +337,8 @@ def test_random_samples_are_never_taken_for_a_file() -> None:
         b"\xff\xfb\x90" * 1_000_000,
     ],
 )
-def test_only_so_much_is_looked_at(audio: bytes) -> None:
-    """Counted in what is read, not in seconds: the view is asked for less than a quarter of a MiB."""
+def test_only_a_bounded_part_is_read(audio: bytes) -> None:
+    """Measured in bytes read, not in seconds: less than a quarter of a MiB."""
     assert read_by(audio) < 1 << 18
 
 

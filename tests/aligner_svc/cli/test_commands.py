@@ -16,22 +16,9 @@ from aligner_svc.config import Settings
 from tests.kit.scripted_aligner import scripted_server
 
 
-@pytest.fixture(autouse=True)
-def _clean(monkeypatch, tmp_path):
-    """No settings but the test's own."""
-    import os  # noqa: PLC0415
-
-    for name in [name for name in os.environ if name.upper().startswith("ALIGNER_")]:
-        monkeypatch.delenv(name)
-    # Set and removed again, so that what a command sets is undone too.
-    monkeypatch.setenv("ALIGNER_CONFIG", "x")
-    monkeypatch.delenv("ALIGNER_CONFIG")
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.fixture
 def served(monkeypatch):
-    """A server module that only notes its settings and leaves with 3."""
+    """A server module that records its settings and exits with 3."""
     seen: list[Settings] = []
 
     async def serve(settings: Settings) -> int:
@@ -62,7 +49,7 @@ def test_info():
     assert aligner("info", "--target", "127.0.0.1:1").exit_code == 69
 
 
-def test_serve_puts_flags_over_variables_over_the_file(served, monkeypatch, tmp_path):
+def test_flags_override_variables_which_override_the_file(served, monkeypatch, tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text('[server]\nlisten = "127.0.0.1:1"\ndrain_grace = 2\n[engine]\nqueue = 3\n')
     monkeypatch.setenv("ALIGNER_ENGINE__QUEUE", "4")
@@ -75,32 +62,33 @@ def test_serve_puts_flags_over_variables_over_the_file(served, monkeypatch, tmp_
 
 
 @pytest.mark.parametrize(
-    ("arguments", "environment", "said"),
+    ("arguments", "environment", "message"),
     [
-        (["--engine", "nothing"], {}, "--engine: input should be"),
+        (["--engine", "nothing"], {}, "--engine: no such engine: choose from pocketsphinx, qwen"),
         (["--workers", "0"], {}, "--workers: input should be greater than or equal to 1"),
         ([], {"ALIGNER_LIMITS__AUDIO_SECONDS": "long"}, "ALIGNER_LIMITS__AUDIO_SECONDS: input should be a valid number"),
         ([], {"aligner_limits__audio_second": "9"}, "did you mean ALIGNER_LIMITS__AUDIO_SECONDS?"),
         ([], {"ALIGNER_STREAM": '{"concurrent": 0}'}, "ALIGNER_STREAM (stream.concurrent): input should be"),
         ([], {"ALIGNER_STREAM": "{"}, "ALIGNER_STREAM: not valid JSON"),
+        (["--profile", "prod"], {}, "why: the prod profile needs at least one authentication method"),
         (["--config", "missing.toml"], {}, "ALIGNER_CONFIG: missing.toml is not a file"),
         (["--config", "broken.toml"], {}, "broken.toml: not valid TOML"),
         (["--config", "wrong.toml"], {}, "wrong.toml: limits.audio_secs: no such setting; did you mean limits.audio_seconds?"),
     ],
 )
-def test_a_setting_that_cannot_be_used_is_a_readable_line(served, monkeypatch, tmp_path, arguments, environment, said):
+def test_an_invalid_setting_is_one_readable_line(served, monkeypatch, tmp_path, arguments, environment, message):
     (tmp_path / "broken.toml").write_text("[server")
     (tmp_path / "wrong.toml").write_text("[limits]\naudio_secs = 4")
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     result = aligner("serve", *arguments)
     assert result.exit_code == 2, result.output
-    assert said in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert served == []
 
 
-def test_a_misspelled_variable_is_warned_of_and_kubernetes_own_are_not(served, monkeypatch):
+def test_misspelled_variables_are_warned_about_and_those_of_kubernetes_are_not(served, monkeypatch):
     for name in ("ALIGNER_STREM__IDLE_TIMEOUT", "ALIGNER_PORT_50051_TCP_ADDR", "ALIGNER_SERVICE_HOST", "ALIGNER_PORT"):
         monkeypatch.setenv(name, "1")
     for command in ("serve", "config"):
@@ -108,7 +96,7 @@ def test_a_misspelled_variable_is_warned_of_and_kubernetes_own_are_not(served, m
         assert stderr == "warning: ALIGNER_STREM__IDLE_TIMEOUT sets nothing; did you mean ALIGNER_STREAM__IDLE_TIMEOUT?\n"
 
 
-def test_config_names_the_source_of_every_value(monkeypatch, tmp_path):
+def test_config_shows_the_source_of_every_value(monkeypatch, tmp_path):
     (tmp_path / "aligner.toml").write_text("[limits]\naudio_seconds = 5\ntranscript_chars = 6\n")
     monkeypatch.setenv("ALIGNER_LIMITS__AUDIO_SECONDS", "600")
     monkeypatch.setenv("ALIGNER_STREAM", '{"concurrent": 3}')
@@ -123,12 +111,13 @@ def test_config_names_the_source_of_every_value(monkeypatch, tmp_path):
     assert rows["server.listen"] == {"value": "127.0.0.1:50051", "source": "default", "origin": None}
     toml = aligner("config").stdout
     assert "audio_seconds = 600.0  # environment: ALIGNER_LIMITS__AUDIO_SECONDS" in toml
-    # What is not set is a comment: TOML has no null.
+    # A setting that is not set is a comment: TOML has no null.
     assert tomllib.loads(toml) == Settings().model_dump(mode="json", exclude_none=True)
 
 
-def test_config_written_to_a_file_is_read_back(monkeypatch, tmp_path):
-    """Lists of names and tables among it; secrets are asterisks there, and have to be put in again."""
+def test_the_output_of_config_is_a_valid_settings_file(monkeypatch, tmp_path):
+    """Including lists of names and tables. Not secrets, which it shows as asterisks."""
+    monkeypatch.setenv("ALIGNER_SERVER__PROFILE", "prod")
     monkeypatch.setenv("ALIGNER_AUTH__METHODS", "jwt, api_key")
     monkeypatch.setenv("ALIGNER_JWT__ISSUERS", '[{"issuer": "https://idp.example.org", "audience": ["a", "b"]}]')
     (tmp_path / "aligner.toml").write_text(aligner("config").stdout)
@@ -141,15 +130,15 @@ def test_config_written_to_a_file_is_read_back(monkeypatch, tmp_path):
     assert after.jwt.issuers[0].audience == ("a", "b")
 
 
-def test_the_clients_variables_are_not_settings_of_the_server(monkeypatch):
+def test_variables_of_the_client_are_not_settings_of_the_server(monkeypatch):
     monkeypatch.setenv("ALIGNER_CLIENT_TARGET", "localhost:1")
     monkeypatch.setenv("ALIGNER_AUTH__METHOD", "jwt")
-    told = aligner("config").stderr
-    assert "ALIGNER_CLIENT_TARGET" not in told
-    assert "did you mean ALIGNER_AUTH__METHODS?" in told
+    stderr = aligner("config").stderr
+    assert "ALIGNER_CLIENT_TARGET" not in stderr
+    assert "did you mean ALIGNER_AUTH__METHODS?" in stderr
 
 
-def test_config_shows_a_wrong_setting_as_a_line(monkeypatch):
+def test_config_reports_an_invalid_setting_as_one_line(monkeypatch):
     monkeypatch.setenv("ALIGNER_LIMITS__AUDIO_SECONDS", "long")
     result = aligner("config")
     assert result.exit_code == 2

@@ -1,4 +1,4 @@
-"""How the commands say who calls: where secrets come from, what is refused, and what a person is told when it fails."""
+"""Credentials of the commands: where secrets come from, what is refused, and the message when authentication fails."""
 
 from __future__ import annotations
 
@@ -11,21 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from aligner_svc.cli import app
-from aligner_svc.cli import failures as shown_failures
-from aligner_svc.cli.credentials import VARIABLES
-from aligner_svc.cli.server_options import _SERVER_OPTIONS
+from aligner_svc.cli.failures import HANDSHAKE_HINTS
+from aligner_svc.cli.server_options import VARIABLES
 from aligner_svc.client import Handshake
 from tests.kit.guarded_aligner import Answer, Authority, guarded_server, token_endpoint
 
 SECRET = "s3cret-of-this-test"
-
-
-@pytest.fixture(autouse=True)
-def _clean(monkeypatch, tmp_path):
-    """No variables but the test's own."""
-    for name in [name for name in os.environ if name.upper().startswith("ALIGNER_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
@@ -81,7 +72,7 @@ def test_a_secret_comes_from_a_file_a_variable_or_stdin(server, secret, monkeypa
     assert [shown[header] for shown in server.guard.seen] == [value]
 
 
-def test_a_pipe_that_a_shell_gives_is_read_once(server):
+def test_a_pipe_of_the_shell_is_read_once(server):
     read, write = os.pipe()
     os.write(write, SECRET.encode())
     os.close(write)
@@ -91,14 +82,14 @@ def test_a_pipe_that_a_shell_gives_is_read_once(server):
     assert server.guard.seen[0]["authorization"] == f"Bearer {SECRET}"
 
 
-def test_align_sends_it_too_for_a_file_a_directory_and_stdin(server, secret, speech):
+def test_align_sends_the_token_for_a_file_a_directory_and_stdin(server, secret, speech):
     for arguments in ([speech], [speech, "--stream"], [speech.parent, "--out", "out"], ["-", "--text", "one"]):
         assert aligner("align", "--target", server.target, "--token", f"@{secret}", *arguments, stdin="x").exit_code == 0
     assert {shown["authorization"] for shown in server.guard.seen} == {f"Bearer {SECRET}"}
     assert len(server.guard.seen) >= 4
 
 
-def test_a_token_that_is_replaced_in_its_file_is_taken_on_the_way(server, secret, speech):
+def test_a_token_replaced_in_its_file_is_used_by_the_next_call(server, secret, speech):
     def renew(shown):
         secret.write_text(f"{SECRET}-{len(server.guard.seen)}")
 
@@ -107,7 +98,7 @@ def test_a_token_that_is_replaced_in_its_file_is_taken_on_the_way(server, secret
     assert [shown["authorization"] for shown in server.guard.seen] == [f"Bearer {SECRET}", f"Bearer {SECRET}-1"]
 
 
-def test_a_token_file_that_is_emptied_on_the_way_is_named(server, secret, speech):
+def test_a_token_file_emptied_between_calls_is_reported(server, secret, speech):
     def empty(shown):
         secret.write_text("")
 
@@ -115,7 +106,7 @@ def test_a_token_file_that_is_emptied_on_the_way_is_named(server, secret, speech
     result = aligner("align", speech, "--target", server.target, "--token", f"@{secret}")
     assert result.exit_code == 1
     assert f"error: {secret}" in result.stderr
-    assert "does not hold one secret" in result.stderr
+    assert "does not hold exactly one secret" in result.stderr
 
 
 @pytest.mark.parametrize("option", ["--token", "--api-key", "--oauth-secret"])
@@ -123,23 +114,23 @@ def test_a_secret_on_the_command_line_is_refused_and_not_shown(server, option):
     oauth = ["--oauth-url", "https://idp.example/", "--oauth-client", "me"] if option == "--oauth-secret" else []
     result = aligner("info", "--target", server.target, *oauth, option, SECRET)
     assert result.exit_code == 2
-    told = " ".join(result.stderr.replace("│", "").split())
-    assert "never the secret itself" in told
-    assert "@FILE, env:NAME or - (stdin)" in told
+    stderr = " ".join(result.stderr.replace("│", "").split())
+    assert "do not give the secret itself" in stderr
+    assert "@FILE, env:NAME or - (stdin)" in stderr
     assert server.guard.seen == []
 
 
 @pytest.mark.parametrize(
-    ("arguments", "environment", "said"),
+    ("arguments", "environment", "message"),
     [
         (["--token", "@missing"], {}, "No such file"),
-        (["--token", "@{empty}"], {}, "does not hold one secret"),
-        (["--token", "@{many}"], {}, "does not hold one secret"),
+        (["--token", "@{empty}"], {}, "does not hold exactly one secret"),
+        (["--token", "@{many}"], {}, "does not hold exactly one secret"),
         (["--token", "@{large}"], {}, "too long"),
         (["--token", "@{binary}"], {}, "that are not allowed"),
         (["--token", "env:NOWHERE"], {}, "NOWHERE is not set"),
-        (["--token", "env:BLANK"], {"BLANK": " "}, "nothing in it"),
-        (["--token", "-"], {}, "nothing in it"),
+        (["--token", "env:BLANK"], {"BLANK": " "}, "it is empty"),
+        (["--token", "-"], {}, "it is empty"),
         (["--token", "@{ok}", "--api-key", "@{ok}"], {}, "--token, --api-key"),
         (["--token", "@{ok}", "--oauth-scope", "x"], {}, "--token, --oauth-url"),
         ([], {"ALIGNER_CLIENT_TOKEN": SECRET, "ALIGNER_CLIENT_API_KEY": SECRET}, "CLIENT_TOKEN, ALIGNER_CLIENT_API_KEY"),
@@ -155,7 +146,7 @@ def test_a_secret_on_the_command_line_is_refused_and_not_shown(server, option):
         (["--token", "@{ok}", "--target", "aligner.example:1"], {}, "in clear"),
     ],
 )
-def test_what_cannot_be_used_is_exit_code_2_and_says_why(server, tmp_path, monkeypatch, arguments, environment, said):
+def test_unusable_credentials_are_exit_code_2_with_the_reason(server, tmp_path, monkeypatch, arguments, environment, message):
     files = {"empty": b" \n", "many": b"one two", "large": b"x" * 70_000, "binary": b"\xff\x00", "ok": SECRET.encode()}
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
@@ -165,17 +156,17 @@ def test_what_cannot_be_used_is_exit_code_2_and_says_why(server, tmp_path, monke
     filled = [argument.format(**{name: name for name in files}) for argument in arguments]
     result = aligner("info", "--target", server.target, *filled, stdin="")
     assert result.exit_code == 2, result.output
-    assert said in " ".join(result.stderr.replace("│", "").split())
+    assert message in " ".join(result.stderr.replace("│", "").split())
     assert server.guard.seen == []
 
 
-def test_stdin_that_brings_the_audio_brings_no_secret(server):
+def test_stdin_cannot_be_both_audio_and_secret(server):
     result = aligner("align", "-", "--text", "one", "--target", server.target, "--token", "-", stdin=SECRET)
     assert result.exit_code == 2
-    assert "stdin brings the audio" in result.stderr
+    assert "stdin is already used for the audio" in result.stderr
 
 
-def test_the_command_line_wins_over_the_variables(server, secret, monkeypatch):
+def test_the_command_line_overrides_the_variables(server, secret, monkeypatch):
     monkeypatch.setenv("ALIGNER_CLIENT_TARGET", server.target)
     monkeypatch.setenv("ALIGNER_CLIENT_TOKEN", "of-the-variable")
     monkeypatch.setenv("ALIGNER_CLIENT_OAUTH_SCOPE", "no kind by itself")
@@ -186,7 +177,7 @@ def test_the_command_line_wins_over_the_variables(server, secret, monkeypatch):
     assert (second["x-api-key"], second.get("authorization")) == (SECRET, None)
 
 
-def test_files_that_others_can_read_and_misspelt_variables_are_warned_of(server, secret, tmp_path, monkeypatch):
+def test_files_open_to_others_and_misspelt_variables_are_warned_about(server, secret, tmp_path, monkeypatch):
     secret.chmod(0o640)
     monkeypatch.setenv("ALIGNER_CLIENT_TOKN", SECRET)
     monkeypatch.setenv("ALIGNER_CLIENT_PORT_50051_TCP_ADDR", "x")
@@ -216,7 +207,7 @@ def test_oauth(server, provider, secret, speech, monkeypatch):
     assert {shown["authorization"] for shown in server.guard.seen} == {"Bearer token-1", "Bearer token-2"}
 
 
-def test_a_provider_that_gives_no_token(server, provider, monkeypatch):
+def test_a_provider_that_issues_no_token_is_reported(server, provider, monkeypatch):
     monkeypatch.setenv("ALIGNER_CLIENT_OAUTH_SECRET", SECRET)
     arguments = ["info", "--target", server.target, "--oauth-client", "me", "--oauth-url"]
     provider.answers.append(Answer({"error": "invalid_client", "error_description": SECRET}, 401))
@@ -234,13 +225,13 @@ def test_a_provider_that_gives_no_token(server, provider, monkeypatch):
     ("code", "reason", "hint"),
     [
         (grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_MISSING", "--token, --api-key or --oauth-url"),
-        (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_EXPIRED", "get another token"),
+        (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_EXPIRED", "get a new token"),
         (grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_INVALID", "not revoked"),
-        (grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_AMBIGUOUS", "show one thing"),
-        (grpc.StatusCode.PERMISSION_DENIED, "SCOPE_MISSING", "can grant what this call needs"),
+        (grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_AMBIGUOUS", "not both"),
+        (grpc.StatusCode.PERMISSION_DENIED, "SCOPE_MISSING", "permission to make this call"),
     ],
 )
-def test_who_is_not_let_in_is_told_what_to_do(server, speech, code, reason, hint):
+def test_a_refused_caller_gets_a_hint(server, speech, code, reason, hint):
     server.guard.decide = lambda shown: (code, reason)
     result = aligner("align", speech, "--target", server.target)
     assert result.exit_code == 1
@@ -257,23 +248,24 @@ def test_tls_and_a_certificate(tmp_path, speech, monkeypatch):
         assert aligner("align", speech, *named, "--ca", ca.file, *pair).exit_code == 0
         monkeypatch.setenv("ALIGNER_CLIENT_CA", str(ca.file))
         assert aligner("info", *named, *pair).exit_code == 0
-        for arguments, said, hint in [
+        for arguments, message, hint in [
             ([*named], "closed the connection at once", "--cert and --key"),
             (["--target", server.target, *pair], "for another name", "--server-name"),
         ]:
             result = aligner("info", *arguments)
             assert result.exit_code == 69
-            assert said in result.stderr
+            assert message in result.stderr
             assert hint in result.stderr
         monkeypatch.delenv("ALIGNER_CLIENT_CA")
         assert "--ca FILE" in aligner("info", *named, "--tls", *pair).stderr
 
 
-def test_hints_and_variables_are_those_of_the_parts_behind_the_imports():
-    assert set(shown_failures._HANDSHAKE_HINTS) == set(Handshake.__members__)
-    by_option = {annotation.__metadata__[0].envvar for annotation, _ in _SERVER_OPTIONS.values()} - {None}
-    secrets = {f"ALIGNER_CLIENT_{name}{end}" for name in ("TOKEN", "API_KEY", "OAUTH_SECRET") for end in ("", "_FILE")}
-    assert by_option | secrets == VARIABLES
+def test_every_failed_handshake_has_a_hint_and_every_option_a_variable():
+    assert set(HANDSHAKE_HINTS) == set(Handshake.__members__)
+    plain = ("TARGET", "TLS", "CA", "CERT", "KEY", "SERVER_NAME")
+    secrets = ("TOKEN", "TOKEN_FILE", "API_KEY", "API_KEY_FILE", "OAUTH_SECRET", "OAUTH_SECRET_FILE")
+    oauth = [f"OAUTH_{name}" for name in ("URL", "CLIENT", "SCOPE", "AUDIENCE", "RESOURCE", "CA", "POST")]
+    assert {f"ALIGNER_CLIENT_{name}" for name in (*plain, *secrets, *oauth)} == VARIABLES
 
 
 @pytest.mark.parametrize("command", ["align", "info"])

@@ -1,4 +1,4 @@
-"""`aligner devcerts`, and whether other people's TLS takes what it makes."""
+"""`aligner devcerts`, and whether other TLS implementations accept its certificates."""
 
 from __future__ import annotations
 
@@ -42,11 +42,6 @@ app = typer.Typer()
 app.command()(devcerts)
 
 
-@pytest.fixture(autouse=True)
-def _here(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-
-
 def run(*arguments: object):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
@@ -69,7 +64,7 @@ def names(certificate: x509.Certificate) -> list[str]:
     return [str(name.value) for name in extension(certificate, x509.SubjectAlternativeName).value]
 
 
-def test_what_is_made():
+def test_a_ca_a_server_and_a_client_are_made():
     out = done().stdout
     folder = Path("devcerts")
     files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
@@ -82,7 +77,7 @@ def test_what_is_made():
     assert "PRIVATE KEY" not in out
 
 
-def test_what_stands_in_the_certificates():
+def test_the_certificates_have_the_right_extensions():
     done()
     ca, own, caller = read("ca"), read("server"), read("client")
     for certificate in (ca, own, caller):
@@ -142,7 +137,7 @@ def test_a_client_does_not_outlive_the_ca():
     assert read("bob").not_valid_after_utc == read("ca").not_valid_after_utc
 
 
-def test_a_ca_is_not_replaced_unasked():
+def test_a_ca_is_replaced_only_with_force():
     done("--client", "alice")
     ca = read("ca")
     refused = run()
@@ -150,7 +145,7 @@ def test_a_ca_is_not_replaced_unasked():
     assert "has a CA already" in refused.stderr
     assert "--force" in refused.stderr
     assert read("ca") == ca
-    Path("devcerts/other.pem").write_text("somebody else's")
+    Path("devcerts/other.pem").write_text("from elsewhere")
     forced = done("--force")
     assert read("ca") != ca
     assert "alice.pem was signed by an earlier CA" in forced.stderr
@@ -159,7 +154,7 @@ def test_a_ca_is_not_replaced_unasked():
 
 
 def _real(folder: Path, name: str) -> dict[Path, bytes]:
-    """A certificate and key that somebody else made."""
+    """A certificate and key that this command did not make."""
     key = made.authority(30).key_pem
     certificate = subprocess.run(
         ["openssl", "req", "-x509", "-key", "/dev/stdin", "-subj", "/CN=real", "-days", "9"],
@@ -178,7 +173,7 @@ def _real(folder: Path, name: str) -> dict[Path, bytes]:
 @pytest.mark.parametrize("name", ["ca", "server", "client"])
 @pytest.mark.parametrize("force", [(), ("--force",)])
 @pytest.mark.parametrize("with_certificate", [True, False])
-def test_what_others_made_is_never_written_over(name, force, with_certificate):
+def test_files_from_elsewhere_are_never_overwritten(name, force, with_certificate):
     files = _real(Path("devcerts"), name)
     if not with_certificate:
         Path("devcerts", f"{name}.pem").unlink()
@@ -195,7 +190,7 @@ def test_what_others_made_is_never_written_over(name, force, with_certificate):
         (lambda folder: made.write(folder, "ca", authority(days=1, begun=3)), "has expired"),
     ],
 )
-def test_a_ca_that_cannot_sign_any_more(spoil, says):
+def test_an_unusable_ca_is_reported(spoil, says):
     done()
     spoil(Path("devcerts"))
     refused = run("--client", "bob")
@@ -229,7 +224,7 @@ def test_wrong_usage(arguments):
     assert not Path("devcerts").exists()
 
 
-def test_a_folder_that_cannot_be_made_is_said():
+def test_a_directory_that_cannot_be_made_is_reported():
     Path("devcerts").write_text("a file")
     refused = run()
     assert refused.exit_code == 1
@@ -245,16 +240,16 @@ def test_nothing_is_left_behind_when_a_file_cannot_be_written():
     assert sorted(path.name for path in folder.iterdir()) == ["x.key", "x.pem"]
 
 
-# Other people's TLS
+# Other TLS implementations
 
 
 class Servicer(aligner_pb2_grpc.AlignerServicer):
-    """Tells the caller's name and what came in its headers."""
+    """Answers with the principal's name and a header."""
 
     authenticator = CertificateAuthenticator(("spiffe",), ("spiffe://dev.local/*",))
 
     async def GetServerInfo(self, request, context):  # noqa: N802
-        verdict = self.authenticator.verify(context.auth_context())
+        verdict = await self.authenticator.authenticate("", context.auth_context())
         assert isinstance(verdict, Principal)
         headers = dict(context.invocation_metadata())
         return aligner_pb2.GetServerInfoResponse(version=f"{verdict.name} {headers.get('x-word', '')}".strip())
@@ -282,7 +277,7 @@ async def serving(folder: Path) -> AsyncIterator[str]:
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
-def test_openssl_takes_them():
+def test_openssl_accepts_the_certificates():
     done()
     for name, purpose in (("server", "sslserver"), ("client", "sslclient")):
         command = ["openssl", "verify", "-x509_strict", "-purpose", purpose, "-CAfile", "devcerts/ca.pem", f"devcerts/{name}.pem"]
@@ -291,7 +286,7 @@ def test_openssl_takes_them():
 
 
 @needs_node
-async def test_node_takes_them(tmp_path):
+async def test_node_accepts_the_certificates(tmp_path):
     done("--client", "alice")
     folder = tmp_path / "devcerts"
     files = {"ca": folder / "ca.pem", "certificate": folder / "alice.pem", "key": folder / "alice.key"}
@@ -303,14 +298,14 @@ async def test_node_takes_them(tmp_path):
         assert refused.trailing["x-bytes-bin"] == "AAE="
         streamed = await node_call(target, "aligner.v1.Aligner/StreamAlign", [{"audio": "AA=="}, {"audio": "AAEC"}], **files)
         assert [response["progress"]["received_bytes"] for response in streamed.responses] == [1, 3]
-        nobody = await node_call(target, METHOD, ca=files["ca"])
-        assert nobody.code is grpc.StatusCode.UNAVAILABLE
+        anonymous = await node_call(target, METHOD, ca=files["ca"])
+        assert anonymous.code is grpc.StatusCode.UNAVAILABLE
         plain = await node_call(target, METHOD)
         assert plain.code is grpc.StatusCode.UNAVAILABLE
 
 
 @pytest.mark.skipif(GRPCURL is None, reason="needs grpcurl")
-async def test_go_takes_them_with_the_line_that_is_printed():
+async def test_grpcurl_works_as_printed():
     lines = done("--client", "alice").stdout.replace("\\\n", " ").splitlines()
     words = shlex.split(next(line for line in lines if line.lstrip().startswith("grpcurl")))
     async with serving(Path("devcerts")) as target:
@@ -323,7 +318,7 @@ async def test_go_takes_them_with_the_line_that_is_printed():
         assert b"mtls:spiffe://dev.local/alice" in out
 
 
-async def test_grpc_takes_them_by_address_too():
+async def test_grpc_accepts_the_certificates_by_address_too():
     done()
     folder = Path("devcerts")
     own = [(folder / name).read_bytes() for name in ("ca.pem", "client.key", "client.pem")]

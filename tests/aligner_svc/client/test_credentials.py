@@ -214,7 +214,7 @@ def test_a_certificate_problem_differs_from_an_absent_server(ca, stranger, serve
         assert fault_of(secure.target, Tls(ca=stranger.file)) is Handshake.UNTRUSTED
         assert fault_of(secure.target, Tls()) is Handshake.UNTRUSTED
         assert fault_of(secure.target, None) is Handshake.HUNG_UP
-    with guarded_server(ca.server_credentials("old", hosts=("127.0.0.1",), days=-1)) as expired:
+    with guarded_server(ca.server_credentials("old", hosts=("127.0.0.1",), expired=True)) as expired:
         assert fault_of(expired.target, Tls(ca=ca.file)) is Handshake.EXPIRED
     assert fault_of(server.target, Tls(ca=ca.file)) is Handshake.NOT_TLS
     assert fault_of("127.0.0.1:1", Tls(ca=ca.file)) is None

@@ -1,4 +1,4 @@
-"""Settings as shown: secrets stay hidden, in values and in faults; every kind of value survives TOML."""
+"""Reported settings: secrets are hidden in values and in faults; every kind of value is valid TOML."""
 
 from __future__ import annotations
 

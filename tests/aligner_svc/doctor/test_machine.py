@@ -11,13 +11,15 @@ from aligner_svc.doctor import machine
 from aligner_svc.health.findings import Severity
 from tests.aligner_svc.doctor import severities
 
+PROD = {"server": {"profile": "prod"}, "auth": {"methods": ["api_key"]}}
+
 
 async def test_the_sandbox_is_tried_in_a_process_of_its_own() -> None:
     (found,) = await machine.sandbox(Settings(decode={"sandbox": "best-effort"}))
     assert found.severity in {Severity.OK, Severity.WARN}
     assert "no_new_privs" in found.message
     assert severities(await machine.sandbox(Settings(decode={"sandbox": "off"}))) == [Severity.SKIP]
-    assert severities(await machine.sandbox(Settings(server={"profile": "prod"}, decode={"sandbox": "off"}))) == [Severity.WARN]
+    assert severities(await machine.sandbox(Settings(**PROD, decode={"sandbox": "off"}))) == [Severity.WARN]
 
 
 async def test_a_missing_layer_of_a_required_sandbox_fails() -> None:

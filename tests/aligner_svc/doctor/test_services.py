@@ -19,7 +19,8 @@ from tests.kit.token_forge import ec_key, jwks
 
 async def test_the_keys_of_an_issuer_are_fetched() -> None:
     async with scripted_issuer() as issuer:
-        wanted = Settings(auth={"methods": ["jwt"]}, jwt={"issuers": [{"issuer": issuer.url, "audience": ["a"]}]})
+        issuers = [{"issuer": issuer.url, "audience": ["a"]}]
+        wanted = Settings(server={"profile": "prod"}, auth={"methods": ["jwt"]}, jwt={"issuers": issuers})
         assert severities(await services.jwks(wanted)) == [Severity.FAIL]
         issuer.publish(jwks(ec_key("one")))
         (found,) = await services.jwks(wanted)
@@ -30,9 +31,8 @@ async def test_the_keys_of_an_issuer_are_fetched() -> None:
 
 async def test_the_key_database_is_read_and_not_changed(tmp_path) -> None:
     path = tmp_path / "keys.db"
-    wanted = Settings(
-        auth={"methods": ["api_key"]}, keys={"database": f"sqlite+aiosqlite:///{path}", "pepper_file": tmp_path / "pepper"}
-    )
+    keys = {"database": f"sqlite+aiosqlite:///{path}", "pepper_file": tmp_path / "pepper"}
+    wanted = Settings(server={"profile": "prod"}, auth={"methods": ["api_key"]}, keys=keys)
     assert severities(await services.keys(wanted)) == [Severity.FAIL, Severity.FAIL]
     assert list(tmp_path.iterdir()) == []
     make_pepper(wanted.keys)

@@ -1,7 +1,7 @@
-"""Every item ends exactly once, with its own result or a clear error, whatever its company and the device do.
+"""Every item ends exactly once, with its own result or a clear error, whatever the device and the rest of its batch do.
 
-The device is a script in the test's hand and the clock moves only when nothing else can: a test
-that waits for something that never comes fails at once.
+Each test scripts the device, and the clock moves only when nothing else can run: a test that waits for something that never
+happens fails at once.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_svc.domain import Caller
-from aligner_svc.engines.batching import Batcher, BatchReport, BatchWatch, DeviceMemoryError, Done
+from aligner_svc.engines.batching import Batcher, BatchReport, BatchWatch, DeviceMemoryError
+from aligner_svc.engines.tickets import Done
 from aligner_svc.errors import AlignerError, LimitExceededError, UnavailableError
+from tests.kit.waiting import loop_turns
 
 
 class Clockwork(asyncio.SelectorEventLoop):
-    """A loop whose time jumps to the next timer when nothing is left to do."""
+    """An event loop whose time jumps to the next timer when nothing is ready to run."""
 
     now = 1_000.0
 
@@ -34,7 +36,7 @@ class Clockwork(asyncio.SelectorEventLoop):
     def _run_once(self) -> None:
         if not self._ready and not self._stopping:  # type: ignore[attr-defined]
             timers = [timer.when() for timer in self._scheduled if not timer.cancelled()]  # type: ignore[attr-defined]
-            assert timers, "everybody waits and nothing will ever happen"
+            assert timers, "deadlock: nothing is ready and no timer is set"
             self.now = max(self.now, min(timers))
         super()._run_once()  # type: ignore[misc]
 
@@ -53,17 +55,22 @@ def by_clockwork(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[...
 
 
 async def settle() -> None:
-    """Until nobody has anything to do but wait."""
+    """Return once every task waits."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, Clockwork)
-    await asyncio.sleep(0)
+    await loop_turns()
     await until(lambda: not loop.busy)
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Turn by turn of the loop."""
-    while not condition():  # noqa: ASYNC110 - the tests look at single turns
-        await asyncio.sleep(0)
+    """Check after every turn of the loop."""
+    while not condition():
+        await loop_turns()
+
+
+async def advance(seconds: float) -> None:
+    """Move the scripted clock on."""
+    await asyncio.sleep(seconds)
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ class Item:
 
 
 class Device:
-    """`run` of a batcher: every call waits until the test says how it ends."""
+    """`run` of a batcher: every call waits until the test ends it, unless `automatic`."""
 
     def __init__(self) -> None:
         self.calls: list[list[Item]] = []
@@ -86,7 +93,7 @@ class Device:
         batch = list(items)
         self.calls.append(batch)
         if self.automatic:
-            await asyncio.sleep(0)
+            await loop_turns()
             failed_alone = [item for item in batch if item.name in self.poison]
             if failed_alone:
                 raise PoisonError(failed_alone[0].name)
@@ -102,7 +109,7 @@ class Device:
             self.running.remove((batch, end))
 
     async def end(self, error: Exception | None = None, *, slot: int = 0, results: Sequence[str] | None = None) -> None:
-        """End the oldest call, and let everybody take note."""
+        """End the oldest call, and run what follows from that."""
         _, end = self.running[slot]
         if error is None:
             end.set_result(results)
@@ -115,19 +122,19 @@ class Device:
 
 
 class PoisonError(Exception):
-    """What a bad item makes the engine raise."""
+    """Raised by the device for a bad item."""
 
 
 class Canary:
-    """`check` of a batcher. Says when it is asked; passes, fails, or waits for the test."""
+    """`check` of a batcher. Records when it is called; passes, fails, or waits for the test."""
 
     def __init__(self, *verdicts: bool) -> None:
         self.verdicts = list(verdicts)
-        self.asked: list[float] = []
+        self.calls: list[float] = []
         self.gate: asyncio.Future[None] | None = None
 
     async def __call__(self) -> None:
-        self.asked.append(asyncio.get_running_loop().time())
+        self.calls.append(asyncio.get_running_loop().time())
         if self.gate is not None:
             await self.gate
         if not self.verdicts.pop(0):
@@ -168,7 +175,7 @@ async def outcomes(tasks: Sequence[asyncio.Task[Done[str]]]) -> list[str]:
 
 
 @by_clockwork
-async def test_an_idle_lane_starts_at_once_and_what_comes_meanwhile_goes_together() -> None:
+async def test_an_idle_slot_starts_at_once_and_later_items_share_the_next_batch() -> None:
     device = Device()
     batches = batcher(device)
     first = submit(batches, "a")
@@ -181,11 +188,11 @@ async def test_an_idle_lane_starts_at_once_and_what_comes_meanwhile_goes_togethe
     assert device.names() == [["a"], ["b", "c"]]
     await device.end()
     assert await outcomes([first, *others]) == ["answer to a", "answer to b", "answer to c"]
-    assert asyncio.get_running_loop().time() == Clockwork.now, "it lingered"
+    assert asyncio.get_running_loop().time() == Clockwork.now, "it waited for more items"
 
 
 @by_clockwork
-async def test_whoever_comes_in_one_turn_of_the_loop_goes_together() -> None:
+async def test_items_submitted_in_one_turn_of_the_loop_share_a_batch() -> None:
     device = Device()
     batches = batcher(device)
     submits = [submit(batches, name) for name in "abc"]
@@ -196,7 +203,7 @@ async def test_whoever_comes_in_one_turn_of_the_loop_goes_together() -> None:
 
 
 @by_clockwork
-async def test_callers_that_come_again_as_soon_as_they_are_answered_stay_together() -> None:
+async def test_callers_that_submit_again_at_once_stay_in_one_batch() -> None:
     device = Device()
     device.automatic = True
     batches = batcher(device)
@@ -210,7 +217,7 @@ async def test_callers_that_come_again_as_soon_as_they_are_answered_stay_togethe
 
 
 @by_clockwork
-async def test_every_lane_takes_one() -> None:
+async def test_every_slot_runs_a_batch() -> None:
     device = Device()
     batches = batcher(device, slots=3, max_items=1)
     submits = [submit(batches, name) for name in "abcd"]
@@ -224,14 +231,14 @@ async def test_every_lane_takes_one() -> None:
 
 
 @by_clockwork
-async def test_times_add_up() -> None:
+async def test_queued_and_busy_add_up_to_the_time_since_submit() -> None:
     device = Device()
     batches = batcher(device, max_items=1)
     first, second = submit(batches, "a"), submit(batches, "b")
     await settle()
-    await asyncio.sleep(2)
+    await advance(2)
     await device.end()
-    await asyncio.sleep(3)
+    await advance(3)
     await device.end()
     assert ((await first).queued, (await first).busy) == (0, 2)
     assert ((await second).queued, (await second).busy) == (2, 3)
@@ -241,7 +248,7 @@ async def test_times_add_up() -> None:
 
 
 @by_clockwork
-async def test_a_batch_keeps_to_the_budget_and_to_its_items() -> None:
+async def test_a_batch_keeps_to_budget_and_max_items() -> None:
     device = Device()
     device.automatic = True
     batches = batcher(device, budget=10, max_items=3)
@@ -251,7 +258,7 @@ async def test_a_batch_keeps_to_the_budget_and_to_its_items() -> None:
 
 
 @by_clockwork
-async def test_an_item_of_no_size_counts_as_one() -> None:
+async def test_an_item_of_size_0_counts_as_1() -> None:
     device = Device()
     device.automatic = True
     batches = batcher(device, budget=3)
@@ -268,7 +275,7 @@ def test_padded_batches_hold_little_padding(sizes: list[int], seed: int) -> None
     async def scenario() -> None:
         device = Device()
         device.automatic = True
-        batches = batcher(device, budget=8_000, max_items=16, padded=True, watch=BatchWatch(reports.append))
+        batches = batcher(device, budget=8_000, max_items=16, max_padding=0.1, watch=BatchWatch(reports.append))
         clients = random.Random(seed).choices("abcd", k=len(sizes))
         submits = [submit(batches, Item(f"{number}", size), clients[number]) for number, size in enumerate(sizes)]
         assert await outcomes(submits) == [f"answer to {number}" for number in range(len(sizes))]
@@ -283,26 +290,26 @@ def test_padded_batches_hold_little_padding(sizes: list[int], seed: int) -> None
 
 
 @pytest.mark.parametrize("wrong", [{"budget": 0}, {"max_items": 0}, {"slots": 0}, {"queue": -1}])
-def test_settings_that_could_never_serve_are_refused(wrong: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="one lane or more"):
+def test_arguments_that_could_never_serve_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="at least"):
         batcher(Device(), **wrong)
 
 
-# The bound
+# The queue bound
 
 
 @by_clockwork
-async def test_one_more_than_the_queue_holds_is_refused() -> None:
+async def test_an_item_over_the_queue_bound_is_refused() -> None:
     device = Device()
     batches = batcher(device, queue=2, max_items=1)
-    submits = [submit(batches, name) for name in "abcd"]  # one that runs, two that wait, one too many
+    submits = [submit(batches, name) for name in "abcd"]  # one runs, two wait, one is too many
     await settle()
     with pytest.raises(LimitExceededError) as refused:
         await submits.pop()
     assert (refused.value.reason, refused.value.retry_after) == ("ENGINE_QUEUE_FULL", 1.0)
     assert (batches.state().running, batches.state().waiting) == (1, 2)
     submits.append(submit(batches, "e"))
-    submits[1].cancel()  # heard of only after the other has asked for the place
+    submits[1].cancel()  # takes effect only after the other asked for the place
     for _ in range(3):
         await settle()
         await device.end()
@@ -311,7 +318,7 @@ async def test_one_more_than_the_queue_holds_is_refused() -> None:
 
 
 @by_clockwork
-async def test_a_queue_without_places_serves_as_many_as_there_are_lanes() -> None:
+async def test_a_queue_of_0_serves_as_many_items_as_there_are_slots() -> None:
     device = Device()
     batches = batcher(device, queue=0, slots=2, max_items=8)
     submits = [submit(batches, name) for name in "abc"]
@@ -327,14 +334,14 @@ async def test_a_queue_without_places_serves_as_many_as_there_are_lanes() -> Non
 
 
 @by_clockwork
-async def test_an_expired_item_is_refused_before_it_waits() -> None:
+async def test_an_expired_item_is_refused_before_it_is_queued() -> None:
     device = Device()
     batches = batcher(device, queue=0)
     assert await outcome(submit(batches, "late", within=0)) == "DEADLINE_EXPIRED"
     assert not device.calls
     running = submit(batches, "a")
     await settle()
-    assert await outcome(submit(batches, "late", within=0)) == "DEADLINE_EXPIRED", "it asked for a place"
+    assert await outcome(submit(batches, "late", within=0)) == "DEADLINE_EXPIRED", "it was queued"
     await device.end()
     await running
 
@@ -358,7 +365,7 @@ async def test_an_item_that_expires_leaves_the_queue_and_frees_its_place() -> No
 
 @pytest.mark.parametrize("turns", range(8))
 @by_clockwork
-async def test_expired_items_do_not_reach_the_device_even_when_the_loop_is_late(turns: int) -> None:
+async def test_expired_items_do_not_reach_the_device_even_when_timers_are_late(turns: int) -> None:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, Clockwork)
     device = Device()
@@ -374,9 +381,8 @@ async def test_expired_items_do_not_reach_the_device_even_when_the_loop_is_late(
     waiting = [submit(batches, "late", within=5), submit(batches, "in time", within=50)]
     await settle()
     device.running[0][1].set_result(None)
-    for _ in range(turns):
-        await asyncio.sleep(0)
-    loop.now += 10  # something held the loop up in this turn, and timers are heard in the next
+    await loop_turns(turns)
+    loop.now += 10  # a blocking call in this turn: timers run in the next
     await settle()
     assert all(at < Clockwork.now + 5 for name, at in called if name == "late")
     while device.running:
@@ -411,7 +417,7 @@ async def test_cancelled_items_never_reach_the_device() -> None:
     await settle()
     assert batches.state().waiting == 3
     device.running[0][1].set_result(None)
-    waiting[1].cancel()  # in the very turn in which the next batch is made
+    waiting[1].cancel()  # in the turn in which the next batch is made
     await settle()
     assert device.names() == [["a"], ["d", "e"]]
     await device.end()
@@ -433,7 +439,7 @@ async def test_an_item_cancelled_between_its_batch_and_the_call_does_not_reach_t
 
 
 @by_clockwork
-async def test_a_batch_cancelled_before_its_call_is_nothing(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_batch_cancelled_before_its_call_leaves_no_trace(caplog: pytest.LogCaptureFixture) -> None:
     device = Device()
     batches = batcher(device)
     submits = [submit(batches, name) for name in "ab"]
@@ -446,7 +452,7 @@ async def test_a_batch_cancelled_before_its_call_is_nothing(caplog: pytest.LogCa
 
 
 @by_clockwork
-async def test_an_item_cancelled_while_it_runs_does_not_hurt_the_others() -> None:
+async def test_an_item_cancelled_while_it_runs_does_not_affect_the_others() -> None:
     device = Device()
     batches = batcher(device)
     submits = [submit(batches, name) for name in "abc"]
@@ -459,13 +465,13 @@ async def test_an_item_cancelled_while_it_runs_does_not_hurt_the_others() -> Non
 
 
 @by_clockwork
-async def test_a_call_nobody_waits_for_is_cancelled_and_its_lane_is_free_when_it_ends() -> None:
+async def test_an_abandoned_call_is_cancelled_and_its_slot_is_free_when_it_ends() -> None:
     ended = asyncio.Event()
     cancellations = 0
 
     async def thread(items: Sequence[Item]) -> Sequence[str]:
         nonlocal cancellations
-        while not ended.is_set():  # a thread goes on whatever becomes of those who wait for it
+        while not ended.is_set():  # a thread cannot be interrupted
             try:
                 await ended.wait()
             except asyncio.CancelledError:
@@ -486,7 +492,7 @@ async def test_a_call_nobody_waits_for_is_cancelled_and_its_lane_is_free_when_it
 
 
 @by_clockwork
-async def test_a_cancelled_call_is_nothing_against_the_device() -> None:
+async def test_cancelled_calls_do_not_count_as_device_failures() -> None:
     device, canary = Device(), Canary()
     reports: list[BatchReport] = []
     batches = batcher(device, check=canary, watch=BatchWatch(reports.append))
@@ -496,7 +502,7 @@ async def test_a_cancelled_call_is_nothing_against_the_device() -> None:
         task.cancel()
         await settle()
     assert len(device.cancelled) == 5
-    assert not canary.asked
+    assert not canary.calls
     assert [report.failed for report in reports] == [False] * 5
 
 
@@ -504,7 +510,7 @@ async def test_a_cancelled_call_is_nothing_against_the_device() -> None:
 
 
 @by_clockwork
-async def test_a_client_with_a_thousand_items_delays_anothers_first_by_one_batch() -> None:
+async def test_a_client_with_1000_items_delays_the_first_of_another_by_one_batch() -> None:
     device = Device()
     batches = batcher(device, budget=40)
     flood = [submit(batches, Item(f"flood {number}", 10), "flood") for number in range(1_000)]
@@ -543,7 +549,7 @@ async def test_a_batch_that_does_not_fit_is_split_by_size_and_run_again() -> Non
 
 
 @by_clockwork
-async def test_a_single_item_that_does_not_fit_is_refused_and_its_company_served() -> None:
+async def test_a_single_item_that_does_not_fit_is_refused_and_the_rest_of_its_batch_served() -> None:
     device = Device()
     batches = batcher(device)
     submits = [submit(batches, Item("big", 50)), submit(batches, Item("small", 10))]
@@ -555,7 +561,7 @@ async def test_a_single_item_that_does_not_fit_is_refused_and_its_company_served
 
 
 @by_clockwork
-async def test_the_budget_comes_back_after_many_good_batches() -> None:
+async def test_the_budget_recovers_after_many_good_batches() -> None:
     device = Device()
     batches = batcher(device, budget=80)
     first = [submit(batches, Item(f"{number}", 40)) for number in range(2)]
@@ -572,7 +578,7 @@ async def test_the_budget_comes_back_after_many_good_batches() -> None:
 
 
 @by_clockwork
-async def test_want_of_memory_is_no_reason_to_doubt_the_device() -> None:
+async def test_out_of_memory_does_not_trigger_a_device_check() -> None:
     device, canary = Device(), Canary()
     batches = batcher(device, check=canary)
     for number in range(10):
@@ -580,7 +586,7 @@ async def test_want_of_memory_is_no_reason_to_doubt_the_device() -> None:
         await settle()
         await device.end(DeviceMemoryError())
         assert await outcome(one) == "ENGINE_OUT_OF_MEMORY"
-    assert not canary.asked
+    assert not canary.calls
 
 
 # Poison
@@ -588,7 +594,7 @@ async def test_want_of_memory_is_no_reason_to_doubt_the_device() -> None:
 
 @given(count=st.integers(1, 24), data=st.data())
 @settings(max_examples=40, deadline=None)
-def test_only_the_guilty_fail(count: int, data: st.DataObject) -> None:
+def test_only_bad_items_fail(count: int, data: st.DataObject) -> None:
     poison = data.draw(st.sets(st.integers(0, count - 1), max_size=4))
 
     @by_clockwork
@@ -608,7 +614,7 @@ def test_only_the_guilty_fail(count: int, data: st.DataObject) -> None:
 
 
 @by_clockwork
-async def test_the_guilty_gets_the_very_error_and_the_log_no_contents(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_bad_item_gets_its_own_error_and_the_log_no_contents(caplog: pytest.LogCaptureFixture) -> None:
     device = Device()
     batches = batcher(device)
     submits = [submit(batches, name) for name in ("a", "secret")]
@@ -627,7 +633,7 @@ async def test_the_guilty_gets_the_very_error_and_the_log_no_contents(caplog: py
 
 @pytest.mark.parametrize("results", [["one"], ["one", "two", "three"]])
 @by_clockwork
-async def test_results_that_do_not_match_the_items_are_given_to_nobody(results: list[str]) -> None:
+async def test_results_that_do_not_match_the_items_are_discarded(results: list[str]) -> None:
     device = Device()
     batches = batcher(device)
     submits = [submit(batches, name) for name in "ab"]
@@ -642,16 +648,16 @@ async def test_results_that_do_not_match_the_items_are_given_to_nobody(results: 
 
 
 @by_clockwork
-async def test_an_engine_that_cancels_itself_does_not_look_like_a_cancelled_caller() -> None:
+async def test_a_run_that_cancels_itself_does_not_look_like_a_cancelled_caller() -> None:
     async def run(_: Sequence[Item]) -> Sequence[str]:
         raise asyncio.CancelledError
 
-    with pytest.raises(RuntimeError, match="cancelled from within"):
+    with pytest.raises(RuntimeError, match="cancelled itself"):
         await submit(batcher(run), "a")
 
 
 @by_clockwork
-async def test_an_engine_that_raises_before_it_waits_is_no_different() -> None:
+async def test_a_run_that_raises_before_it_awaits_is_no_different() -> None:
     def run(_: Sequence[Item]) -> Awaitable[Sequence[str]]:
         raise PoisonError("at once")
 
@@ -659,7 +665,7 @@ async def test_an_engine_that_raises_before_it_waits_is_no_different() -> None:
 
 
 @by_clockwork
-async def test_a_caller_cancelled_among_the_failing_is_not_run_again() -> None:
+async def test_a_cancelled_item_of_a_failed_batch_is_not_run_again() -> None:
     device = Device()
     batches = batcher(device)
     submits = [submit(batches, name) for name in "ab"]
@@ -672,7 +678,7 @@ async def test_a_caller_cancelled_among_the_failing_is_not_run_again() -> None:
     assert await outcome(submits[0]) == "answer to a"
 
 
-# The device
+# Device failures
 
 
 async def fail(batches: Batcher[Item, str], device: Device, times: int) -> list[asyncio.Task[Done[str]]]:
@@ -690,11 +696,11 @@ async def test_bad_items_do_not_put_a_device_out_of_service() -> None:
     batches = batcher(device, check=canary)
     submits = await fail(batches, device, 8)
     assert await outcomes(submits) == [f"poison {number}" for number in range(8)]
-    assert len(canary.asked) == 2, "the count begins anew after it passed"
+    assert len(canary.calls) == 2, "passing resets the count"
 
 
 @by_clockwork
-async def test_a_good_item_clears_the_device_of_doubt() -> None:
+async def test_a_success_resets_the_count_of_failures() -> None:
     device, canary = Device(), Canary()
     batches = batcher(device, check=canary)
     for _ in range(5):
@@ -703,22 +709,22 @@ async def test_a_good_item_clears_the_device_of_doubt() -> None:
         await settle()
         await device.end()
         assert await outcomes([*bad, good]) == ["poison 0", "poison 1", "answer to good"]
-    assert not canary.asked
+    assert not canary.calls
 
 
 @by_clockwork
 async def test_a_failing_device_is_out_of_service_until_it_passes() -> None:
     device, canary = Device(), Canary(*[False] * 6, True)
-    told: list[str | None] = []
-    batches = batcher(device, check=canary, on_failed=told.append, max_items=1)
+    reports: list[str | None] = []
+    batches = batcher(device, check=canary, on_failed=reports.append, max_items=1)
     canary.gate = asyncio.get_running_loop().create_future()
     raw = await fail(batches, device, 2)
     third = submit(batches, "third")
     await settle()
     waiting = submit(batches, "waiting")
     await device.end(PoisonError("third"))
-    assert len(canary.asked) == 1
-    assert len(device.calls) == 3, "nothing starts while the device is examined"
+    assert len(canary.calls) == 1
+    assert len(device.calls) == 3, "nothing starts during the check"
     assert await outcomes(raw) == ["poison 0", "poison 1"]
     assert not third.done()
     canary.gate.set_result(None)
@@ -727,19 +733,19 @@ async def test_a_failing_device_is_out_of_service_until_it_passes() -> None:
     assert (refused.value.reason, refused.value.retry_after) == ("ENGINE_FAILED", 5.0)
     assert refused.value.__cause__ is None
     assert await outcomes([waiting, submit(batches, "new")]) == ["ENGINE_FAILED"] * 2
-    assert told == ["OSError: CUDA error: unspecified launch failure"]
-    assert batches.state().failed == told[0]
+    assert reports == ["OSError: CUDA error: unspecified launch failure"]
+    assert batches.state().failed == reports[0]
     began = asyncio.get_running_loop().time()
-    await asyncio.sleep(200)
-    assert [at - began for at in canary.asked[1:]] == [5, 15, 35, 75, 135, 195]
-    assert told == ["OSError: CUDA error: unspecified launch failure", None]
+    await advance(200)
+    assert [at - began for at in canary.calls[1:]] == [5, 15, 35, 75, 135, 195]
+    assert reports == ["OSError: CUDA error: unspecified launch failure", None]
     assert batches.state().failed is None
     device.automatic = True
     assert await outcome(submit(batches, "again")) == "answer to again"
 
 
 @by_clockwork
-async def test_a_device_that_fails_in_the_middle_of_a_batch_fails_all_of_it() -> None:
+async def test_a_device_that_fails_in_the_middle_of_a_batch_fails_the_whole_batch() -> None:
     device, canary = Device(), Canary(False)
     batches = batcher(device, check=canary)
     submits = [submit(batches, name) for name in "abcd"]
@@ -752,7 +758,7 @@ async def test_a_device_that_fails_in_the_middle_of_a_batch_fails_all_of_it() ->
 
 
 @by_clockwork
-async def test_lanes_share_one_examination() -> None:
+async def test_slots_share_one_check() -> None:
     device, canary = Device(), Canary(False)
     batches = batcher(device, check=canary, slots=5, max_items=1)
     canary.gate = asyncio.get_running_loop().create_future()
@@ -762,10 +768,10 @@ async def test_lanes_share_one_examination() -> None:
         await device.end(PoisonError("broken"))
     late = submit(batches, "f")
     await settle()
-    assert (len(device.calls), batches.state().waiting) == (5, 1), "the canary has the device for itself"
+    assert (len(device.calls), batches.state().waiting) == (5, 1), "the check has the device to itself"
     canary.gate.set_result(None)
     await settle()
-    assert len(canary.asked) == 1
+    assert len(canary.calls) == 1
     assert await outcome(late) == "ENGINE_FAILED"
     await device.end()
     assert await outcomes(submits) == ["poison broken", "poison broken", "ENGINE_FAILED", "ENGINE_FAILED", "answer to e"]
@@ -773,7 +779,7 @@ async def test_lanes_share_one_examination() -> None:
 
 
 @by_clockwork
-async def test_a_canary_cancelled_from_within_has_failed() -> None:
+async def test_a_check_that_cancels_itself_has_failed() -> None:
     device = Device()
     verdicts = [asyncio.CancelledError(), asyncio.CancelledError(), None]
 
@@ -783,23 +789,23 @@ async def test_a_canary_cancelled_from_within_has_failed() -> None:
 
     batches = batcher(device, check=check)
     await fail(batches, device, 3)
-    assert batches.state().failed == "the examination was cancelled from within"
-    await asyncio.sleep(30)
+    assert batches.state().failed == "the check cancelled itself"
+    await advance(30)
     assert batches.state().failed is None
 
 
 @by_clockwork
-async def test_without_a_canary_nothing_is_held_against_the_device() -> None:
+async def test_without_a_check_the_device_stays_in_service() -> None:
     device = Device()
     batches = batcher(device)
     assert await outcomes(await fail(batches, device, 6)) == [f"poison {number}" for number in range(6)]
 
 
-# The end
+# Closing
 
 
 @by_clockwork
-async def test_close_ends_everything_and_everybody_hears_of_it() -> None:
+async def test_close_ends_everything_and_refuses_every_caller() -> None:
     device = Device()
     batches = batcher(device, max_items=1)
     submits = [submit(batches, name) for name in "abc"]
@@ -812,7 +818,7 @@ async def test_close_ends_everything_and_everybody_hears_of_it() -> None:
 
 
 @by_clockwork
-async def test_close_in_the_midst_of_a_split_batch() -> None:
+async def test_close_in_the_middle_of_a_split_batch() -> None:
     device = Device()
     batches = batcher(device)
     submits = [submit(batches, name) for name in "abcd"]
@@ -824,35 +830,35 @@ async def test_close_in_the_midst_of_a_split_batch() -> None:
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-@pytest.mark.parametrize("examined", [True, False])
+@pytest.mark.parametrize("checking", [True, False])
 @by_clockwork
-async def test_close_ends_examination_and_recovery(examined: bool) -> None:
+async def test_close_ends_check_and_recovery(checking: bool) -> None:
     device, canary = Device(), Canary(False)
-    told: list[str | None] = []
-    batches = batcher(device, check=canary, on_failed=told.append)
-    if examined:
+    reports: list[str | None] = []
+    batches = batcher(device, check=canary, on_failed=reports.append)
+    if checking:
         canary.gate = asyncio.get_running_loop().create_future()
     submits = await fail(batches, device, 3)
     await batches.close()
-    assert await outcome(submits[2]) == ("ENGINE_UNAVAILABLE" if examined else "ENGINE_FAILED")
-    assert len(told) == (0 if examined else 1), "an examination cut short is no verdict"
+    assert await outcome(submits[2]) == ("ENGINE_UNAVAILABLE" if checking else "ENGINE_FAILED")
+    assert len(reports) == (0 if checking else 1), "a check cut short is no verdict"
     await outcomes(submits)
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-# What is observed
+# Reports
 
 
 @by_clockwork
 async def test_every_call_is_reported() -> None:
     device = Device()
     reports: list[BatchReport] = []
-    batches = batcher(device, padded=True, watch=BatchWatch(reports.append))
+    batches = batcher(device, max_padding=0.1, watch=BatchWatch(reports.append))
     submits = [submit(batches, Item("a", 20)), submit(batches, Item("b", 19))]
     await settle()
-    await asyncio.sleep(2)
+    await advance(2)
     await device.end(PoisonError("of both"))
-    await asyncio.sleep(1)
+    await advance(1)
     await device.end()
     await device.end()
     assert reports == [
@@ -864,14 +870,14 @@ async def test_every_call_is_reported() -> None:
 
 
 @by_clockwork
-async def test_the_state_tells_how_things_stand() -> None:
+async def test_state_is_a_snapshot_of_queue_and_batches() -> None:
     device = Device()
-    batches = batcher(device, padded=True, max_items=2)
+    batches = batcher(device, max_padding=0.1, max_items=2)
     empty = batches.state()
     assert (empty.waiting, empty.oldest_wait, empty.last_items, empty.last_padding, empty.failed) == (0, 0, 0, 0, None)
     submits = [submit(batches, Item(f"{number}", 18 + number), f"{number % 3}") for number in range(5)]
     await settle()
-    await asyncio.sleep(4)
+    await advance(4)
     state = batches.state()
     assert (state.waiting, state.waiting_tokens, state.oldest_wait) == (3, 20 + 21 + 22, 4)
     assert (state.running, state.clients, state.budget) == (1, 3, 100)
@@ -882,19 +888,19 @@ async def test_the_state_tells_how_things_stand() -> None:
 
 
 @by_clockwork
-async def test_an_observer_that_fails_harms_nobody() -> None:
-    def angry(_: object) -> None:
-        raise LookupError("not in the mood")
+async def test_a_failing_observer_does_not_fail_the_batch() -> None:
+    def failing(_: object) -> None:
+        raise LookupError
 
     device, canary = Device(), Canary(False, True)
-    batches = batcher(device, check=canary, watch=BatchWatch(angry), on_failed=angry)
+    batches = batcher(device, check=canary, watch=BatchWatch(failing), on_failed=failing)
     await fail(batches, device, 3)
-    await asyncio.sleep(10)
+    await advance(10)
     device.automatic = True
     assert await outcome(submit(batches, "a")) == "answer to a"
 
 
-# Anything at all
+# Any order of events
 
 STEPS = st.one_of(
     st.tuples(st.just("submit"), st.integers(0, 3), st.integers(1, 60), st.sampled_from([None, None, 1, 5])),
@@ -916,7 +922,7 @@ STEPS = st.one_of(
     closes=st.booleans(),
 )
 @settings(max_examples=250, deadline=None)
-def test_whatever_happens_every_item_ends_once_with_its_own(
+def test_whatever_happens_every_item_ends_once_with_its_own_answer(
     steps: list[tuple[Any, ...]], slots: int, max_items: int, queue: int, padded: bool, verdicts: list[bool], closes: bool
 ) -> None:
     @by_clockwork
@@ -955,7 +961,7 @@ def test_whatever_happens_every_item_ends_once_with_its_own(
 
         canary = Canary(*verdicts, *[True] * 50)
         loop.set_exception_handler(lambda _, context: broken.append(f"{context}"))
-        batches = batcher(run, slots=slots, max_items=max_items, queue=queue, padded=padded, check=canary)
+        batches = batcher(run, slots=slots, max_items=max_items, queue=queue, max_padding=0.1 if padded else None, check=canary)
         for step in steps:
             match step:
                 case ["submit", client, size, within]:
@@ -977,7 +983,7 @@ def test_whatever_happens_every_item_ends_once_with_its_own(
                             case "memory":
                                 end.set_exception(DeviceMemoryError())
                 case ["wait", seconds]:
-                    await asyncio.sleep(seconds)
+                    await advance(seconds)
                 case ["settle"]:
                     await settle()
             state = batches.state()
@@ -985,7 +991,7 @@ def test_whatever_happens_every_item_ends_once_with_its_own(
             assert state.running <= slots
             assert 1 <= state.budget <= 100
             if step[0] == "settle" and state.failed is None:
-                assert state.running == slots or not state.waiting, "a lane idles and something waits"
+                assert state.running == slots or not state.waiting, "a slot is idle and items wait"
         await settle()
         if closes:
             await batches.close()

@@ -1,4 +1,4 @@
-"""Clients share the device by tokens, nobody starves, and what is remembered of them stays small."""
+"""Clients get equal shares of the tokens, none starves, and idle clients are forgotten."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def drain(queue: FairQueue[Item], budget: int, max_items: int = 64, max_padding:
     batches = []
     while len(queue):
         batches.append(queue.take(Room(budget, max_items, max_padding)))
-        assert batches[-1], "something waits and nothing was taken"
+        assert batches[-1], "items wait and none was taken"
     return batches
 
 
@@ -55,7 +55,7 @@ def test_an_item_over_the_budget_joins_no_batch() -> None:
     assert drain(queue, 10) == [[small], [big]]
 
 
-def test_a_client_whose_item_does_not_go_in_is_passed_over_once() -> None:
+def test_a_client_whose_item_does_not_fit_leads_the_next_batch() -> None:
     queue: FairQueue[Item] = FairQueue(100)
     (first,) = add(queue, "a", 6)
     (too_big,) = add(queue, "b", 5)
@@ -64,7 +64,7 @@ def test_a_client_whose_item_does_not_go_in_is_passed_over_once() -> None:
     assert drain(queue, 10) == [[first, fills], [too_big, later]]
 
 
-def test_a_newcomer_leads_the_next_batch_whatever_another_has_waiting() -> None:
+def test_a_new_client_leads_the_next_batch_however_much_another_has_waiting() -> None:
     queue: FairQueue[Item] = FairQueue(2_000)
     add(queue, "flood", *[10] * 1_000)
     for batches in range(5):
@@ -87,7 +87,7 @@ def test_of_level_clients_the_one_served_longest_ago_goes_first() -> None:
     assert [queue.take(Room(5, 1))[0][0] for _ in range(4)] == list("abab")
 
 
-def test_time_not_used_is_no_credit() -> None:
+def test_unused_time_earns_no_credit() -> None:
     queue: FairQueue[Item] = FairQueue(1_000)
     add(queue, "idle", 1)
     queue.take(Room(10, 1))
@@ -99,7 +99,7 @@ def test_time_not_used_is_no_credit() -> None:
     assert 9 <= turns.count("idle") <= 11
 
 
-def test_a_stream_of_new_names_does_not_starve_one_that_was_served_before() -> None:
+def test_a_stream_of_new_clients_does_not_starve_one_that_was_served_before() -> None:
     queue: FairQueue[Item] = FairQueue(20)
     add(queue, "old", 10, 10)
     assert queue.take(Room(10, 1))[0][0] == "old"
@@ -107,28 +107,28 @@ def test_a_stream_of_new_names_does_not_starve_one_that_was_served_before() -> N
         add(queue, f"new {name}", 10)
         if queue.take(Room(10, 1))[0][0] == "old":
             return
-    pytest.fail("1,000 newcomers went first")
+    pytest.fail("1,000 new clients went first")
 
 
-def test_names_are_forgotten() -> None:
+def test_idle_clients_are_forgotten() -> None:
     queue: FairQueue[Item] = FairQueue(20)
-    for name in range(5_000):  # always something waiting: the queue has no quiet moment to forget in
+    for name in range(5_000):  # the queue is never empty
         add(queue, f"{name}", 1 + name % 50)
         if name >= 10:
             queue.take(Room(50, 1))
-    assert queue.remembered < 2_000
+    assert queue.idle_clients < 2_000
     assert queue.clients == 10
 
 
-def test_names_are_forgotten_of_those_who_left_unserved() -> None:
+def test_clients_that_left_unserved_are_forgotten() -> None:
     queue: FairQueue[Item] = FairQueue(20)
     for name in range(5_000):
         (item,) = add(queue, f"{name}", 1)
         queue.discard(item)
-    assert queue.remembered < 100
+    assert queue.idle_clients < 100
 
 
-def test_what_is_taken_out_does_not_count() -> None:
+def test_discarded_items_do_not_count() -> None:
     queue: FairQueue[Item] = FairQueue(100)
     first, second, third = add(queue, "a", 1, 2, 3)
     queue.discard(second)
@@ -138,19 +138,19 @@ def test_what_is_taken_out_does_not_count() -> None:
     assert (len(queue), queue.tokens, queue.clients) == (0, 0, 0)
 
 
-def test_matching_lengths_are_looked_for_behind_the_first() -> None:
+def test_items_of_similar_length_may_overtake_the_oldest() -> None:
     queue: FairQueue[Item] = FairQueue(100)
     long, short, also_long = add(queue, "a", 100, 10, 95)
     assert drain(queue, 1_000, max_padding=0.1) == [[long, also_long], [short]]
 
 
-def test_the_look_behind_the_first_ends() -> None:
+def test_the_search_behind_the_oldest_item_is_bounded() -> None:
     queue: FairQueue[Item] = FairQueue(1_000)
     long, *short, also_long = add(queue, "a", 100, *[10] * 65, 95)
     assert drain(queue, 100_000, max_items=1_000, max_padding=0.1) == [[long], short, [also_long]]
 
 
-def test_an_item_without_company_is_not_overtaken_for_ever() -> None:
+def test_an_item_of_unusual_length_is_not_overtaken_for_ever() -> None:
     queue: FairQueue[Item] = FairQueue(1_000)
     add(queue, "b", 10)  # leads every batch: after it, "a" is level with it again
     odd, *_ = add(queue, "a", 100, 10, 10)
@@ -168,7 +168,7 @@ def test_an_item_without_company_is_not_overtaken_for_ever() -> None:
     max_items=st.integers(1, 12),
 )
 @settings(deadline=None)
-def test_clients_with_something_waiting_are_apart_by_one_batch_and_one_item_each(
+def test_shares_of_waiting_clients_differ_by_at_most_a_batch_and_an_item_each(
     waiting: list[list[int]], budget: int, max_items: int
 ) -> None:
     queue: FairQueue[Item] = FairQueue(1_000)
@@ -192,7 +192,7 @@ def test_clients_with_something_waiting_are_apart_by_one_batch_and_one_item_each
     max_padding=st.sampled_from([None, 0.0, 0.1, 0.5]),
 )
 @settings(deadline=None)
-def test_batches_keep_to_their_room_and_lose_nothing(
+def test_batches_stay_within_their_bounds_and_lose_no_item(
     waiting: list[tuple[str, int]], budget: int, max_items: int, max_padding: float | None
 ) -> None:
     queue: FairQueue[Item] = FairQueue(200)
@@ -206,33 +206,33 @@ def test_batches_keep_to_their_room_and_lose_nothing(
         assert computed - tokens(batch) <= (max_padding or 0) * computed
 
 
-def test_a_budget_is_halved_at_once_and_comes_back_by_steps() -> None:
+def test_a_budget_is_halved_at_once_and_recovers_by_steps() -> None:
     budget = TokenBudget(800)
-    budget.exceeded(600)
-    assert budget.in_force == 300
+    budget.record_out_of_memory(600)
+    assert budget.current == 300
     for _ in range(63):
-        budget.sufficed()
-    assert budget.in_force == 300
-    budget.sufficed()
-    assert budget.in_force == 400
+        budget.record_success()
+    assert budget.current == 300
+    budget.record_success()
+    assert budget.current == 400
     for _ in range(10 * 64):
-        budget.sufficed()
-    assert budget.in_force == 800
+        budget.record_success()
+    assert budget.current == 800
 
 
-def test_a_failure_puts_the_next_step_off() -> None:
+def test_a_failure_postpones_the_next_step() -> None:
     budget = TokenBudget(800)
     for _ in range(63):
-        budget.sufficed()
-    budget.exceeded(800)
-    budget.sufficed()
-    assert budget.in_force == 400
+        budget.record_success()
+    budget.record_out_of_memory(800)
+    budget.record_success()
+    assert budget.current == 400
 
 
-def test_a_budget_never_ends_and_an_item_over_it_does_not_change_it() -> None:
+def test_a_budget_is_never_0_and_an_item_over_it_does_not_change_it() -> None:
     budget = TokenBudget(8)
-    budget.exceeded(1_000)
-    assert budget.in_force == 8
+    budget.record_out_of_memory(1_000)
+    assert budget.current == 8
     for _ in range(5):
-        budget.exceeded(1)
-    assert budget.in_force == 1
+        budget.record_out_of_memory(1)
+    assert budget.current == 1

@@ -46,7 +46,7 @@ def sources(**parts) -> Sources:
         engine=lambda: engine,
         pools=[SimpleNamespace(name="decoder", pids=[1, 2], size=2)],
         quota_store=SimpleNamespace(degraded=False),
-        key_sources=lambda: {ISSUER: keys},
+        key_sources={ISSUER: keys},
         certificate_expires=lambda: NOW + 30 * DAY,
         antivirus=lambda: HEALTHY,
     )
@@ -64,7 +64,7 @@ def found(check: str, wanted: Settings | None = None, **parts) -> Finding:
 
 
 def issuer(age: float | None, error: str = "", trouble: str = ""):
-    return lambda: {ISSUER: SimpleNamespace(age_seconds=age, last_error=error, trouble=trouble)}
+    return {ISSUER: SimpleNamespace(age_seconds=age, last_error=error, trouble=trouble)}
 
 
 def test_a_server_without_faults_reports_ok_for_every_check() -> None:

@@ -1,4 +1,4 @@
-"""Characters that are refused, and the many that are not."""
+"""Which characters of a transcript are refused and which are not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aligner_svc.errors import InvalidArgumentError
-from aligner_svc.text.characters import check_characters, check_marks, find_refused
+from aligner_svc.text.characters import check_characters, check_marks, first_refused
 
 EVERY = range(0x110000)
 BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}
@@ -22,13 +22,14 @@ def refused_by_the_book(point: int) -> bool:
     return unicodedata.category(char) in {"Cc", "Co", "Cs"} and char not in "\t\n\r"
 
 
-def test_every_code_point_there_is():
-    """Written as a list of what is taken: this is the list of what is not."""
-    assert [point for point in EVERY if find_refused(chr(point))] == [point for point in EVERY if refused_by_the_book(point)]
+def test_every_code_point():
+    """The code lists what is accepted, this test what is refused."""
+    refused = [point for point in EVERY if first_refused(chr(point)) is not None]
+    assert refused == [point for point in EVERY if refused_by_the_book(point)]
 
 
 @pytest.mark.parametrize(
-    ("char", "told"),
+    ("char", "name"),
     [
         ("\0", "U+0000 (NULL)"),
         ("\x1b", "U+001B (ESCAPE)"),
@@ -43,12 +44,12 @@ def test_every_code_point_there_is():
         ("\U0010ffff", "U+10FFFF (a noncharacter)"),
     ],
 )
-def test_it_is_told_by_name_and_place(char, told):
+def test_the_message_has_its_name_and_place(char, name):
     with pytest.raises(InvalidArgumentError) as caught:
         check_characters(f"a secret \U0001f600{char} word{char}", offset=100)
     error = caught.value
     assert (error.reason, error.violations[0].field) == ("TRANSCRIPT_CHARACTER_REFUSED", "config.transcript")
-    assert told in error.message
+    assert name in error.message
     assert "character 110" in error.message, "code points, from where the transcript begins"
     assert "secret" not in error.message
 
@@ -67,19 +68,17 @@ def test_it_is_told_by_name_and_place(char, told):
         "\u4e00\u3042\uac00\u0416",
     ],
 )
-def test_what_people_write_is_taken(text):
-    assert find_refused(text) is None
+def test_what_people_write_is_accepted(text):
+    assert first_refused(text) is None
     check_marks(text)
 
 
 @given(st.text())
 def test_the_first_one_is_found(text):
-    found = find_refused(text)
-    places = [at for at, char in enumerate(text) if refused_by_the_book(ord(char))]
-    assert (found.at if found else None) == (places[0] if places else None)
+    assert first_refused(text) == next((at for at, char in enumerate(text) if refused_by_the_book(ord(char))), None)
 
 
-def test_a_heap_of_marks():
+def test_more_than_30_marks_in_a_row_are_refused():
     """Vietnamese has two marks a letter, a Tibetan stack or a Hebrew letter with all its accents fewer than ten."""
     check_marks("e" + "\u0301\u0316" * 15 + "e" + "\u0301" * 30)
     with pytest.raises(InvalidArgumentError, match="30 combining marks in a row, at character 1") as caught:

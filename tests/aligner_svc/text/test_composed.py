@@ -13,7 +13,7 @@ from aligner_svc.errors import InvalidArgumentError
 from aligner_svc.text import tokenise
 from aligner_svc.text.composed import Composed
 
-# Letters, what melts into them, what NFC takes apart (U+0958) or replaces (U+212B, U+1F71), Hangul whole and in letters.
+# Letters, what combines with them, what NFC takes apart (U+0958) or replaces (U+212B, U+1F71), Hangul whole and in letters.
 ALPHABET = (
     "ae \u0301\u0316\u0323\u030a\u00e9\u212b\u1f71\u0958\u09c7\u09be"
     + "\u1112\u1161\u11ab\ud55c\uac00\u11a8\u3099\u304b\U0001f600\u0f73"
@@ -21,7 +21,7 @@ ALPHABET = (
 
 
 def words(text: str) -> list[Token]:
-    """What stands between spaces; enough for offsets."""
+    """Words between spaces, enough for offsets."""
     tokens, at = [], 0
     for part in text.split(" "):
         if part:
@@ -37,7 +37,7 @@ def test_it_is_the_nfc_of_the_text(text):
 
 @given(st.text(ALPHABET, max_size=40))
 def test_a_word_comes_back_as_it_was_sent(text):
-    """A space melts into nothing but what stands after it, and every word is whole."""
+    """A space combines only with what follows it, and every word is whole."""
     composed = Composed.of(text)
     for token, back in zip(words(composed.text), composed.tokens(words(composed.text)), strict=True):
         assert back.text == text[back.char_start : back.char_end]
@@ -46,7 +46,7 @@ def test_a_word_comes_back_as_it_was_sent(text):
 
 
 @given(st.text(ALPHABET, max_size=40))
-def test_places_run_forwards(text):
+def test_places_are_in_order(text):
     composed = Composed.of(text)
     each = [Token(char, at, at + 1, ()) for at, char in enumerate(composed.text)]
     end = 0
@@ -87,7 +87,7 @@ def test_composed_text_is_left_alone():
     assert Composed.of(text).tokens(tokens) is tokens
 
 
-def test_a_heap_of_marks_is_refused_before_it_is_sorted():
+def test_too_many_marks_are_refused_before_they_are_sorted():
     """Sorting this one takes Python half a minute."""
     with pytest.raises(InvalidArgumentError, match="combining marks"):
         Composed.of("e" + "\u0301\u0316" * 100_000)

@@ -46,7 +46,7 @@ def test_numbers(text: str, words: list[str]) -> None:
     assert spoken(text) == words
 
 
-def test_a_number_nobody_can_count_is_read_digit_by_digit() -> None:
+def test_a_very_long_number_is_read_digit_by_digit() -> None:
     (token,) = tokenise("9" * 4_000, "en")
     assert token.spoken == ("nine",) * 4_000
 

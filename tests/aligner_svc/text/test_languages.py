@@ -1,4 +1,4 @@
-"""Language tags are read as BCP-47, leniently about case and underscores."""
+"""Language tags are BCP-47 in any case, with hyphens or underscores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""More than the audio could hold is refused, more than people say is remarked on."""
+"""More words than fit into the audio are refused, more than people say get a warning."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def test_a_languages_limits(language):
     assert limits.many_words < limits.max_words <= MAX_WORDS
     assert limits.many_words <= MANY_WORDS
     if language in SYLLABLES:
-        assert limits.many_words > SYLLABLES[language], "an ordinary reader of words with one syllable is not remarked on"
-        assert limits.max_words > 2.4 * SYLLABLES[language], "nor is the fastest turned away"
+        assert limits.many_words > SYLLABLES[language], "an ordinary reader of words with one syllable gets no warning"
+        assert limits.max_words > 2.4 * SYLLABLES[language], "nor is the fastest refused"
 
 
-def test_nobody_who_ever_spoke_is_refused():
+def test_the_fastest_speaker_on_record_is_not_refused():
     for language in LANGUAGES:
         assert code(*RECORD, language) == "TRANSCRIPT_DENSE"
 
@@ -47,13 +47,13 @@ def test_nobody_who_ever_spoke_is_refused():
 def test_a_slow_language_and_a_fast_one():
     assert code(9, 9, 1.0, "zh") == "TRANSCRIPT_DENSE"
     assert code(9, 40, 1.0, "es") is None
-    with pytest.raises(InvalidArgumentError, match=r"17 words in 1.0 s of audio: nobody speaks more than 16 words a second"):
+    with pytest.raises(InvalidArgumentError, match=r"17 words in 1.0 s of audio: no speaker says more than 16 words a second"):
         fit(17, 17, 1.0, "zh", "refuse")
     assert code(17, 50, 1.0, "es") == "TRANSCRIPT_DENSE"
 
 
 @pytest.mark.parametrize(("words", "letters"), [(20, 40), (6, 300)])
-def test_more_than_anybody_could_say(words, letters):
+def test_more_than_a_person_can_say_is_refused(words, letters):
     with pytest.raises(InvalidArgumentError) as caught:
         fit(words, letters, 1.0, "en", "refuse")
     assert (caught.value.reason, caught.value.violations[0].field) == ("TRANSCRIPT_TOO_DENSE", "config.transcript")
@@ -71,7 +71,7 @@ def test_a_few_words_are_never_too_many():
     language=st.sampled_from(sorted(LANGUAGES)),
 )
 def test_a_warning_comes_before_a_refusal(words, letters, seconds, language):
-    """What is refused would have been warned about, and no more than a few words or a lot of them ever are."""
+    """What is refused would otherwise get a warning, and a few words never do."""
     warned = fit(words, letters, seconds, language, "warn")
     try:
         assert fit(words, letters, seconds, language, "refuse") == warned
@@ -81,7 +81,7 @@ def test_a_warning_comes_before_a_refusal(words, letters, seconds, language):
         assert words > ALWAYS_WORDS or letters > ALWAYS_LETTERS
 
 
-def test_more_words_than_a_server_takes():
+def test_more_words_than_the_server_accepts_are_refused():
     check_words(10, 10)
     with pytest.raises(InvalidArgumentError, match="11 words; at most 10") as caught:
         check_words(11, 10)

@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001  look-alikes are the point
-"""Every word keeps its place in the caller's text."""
+"""Every word keeps its place in the transcript."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from aligner_svc.domain import Token
 from aligner_svc.text import tokenise
 
-# Letters that rules start from, so that arbitrary text meets them more than once in a lifetime.
+# Characters that rules start from, which arbitrary text rarely has.
 _AWKWARD = st.text(st.sampled_from(" aAbIVXsdtnr015'.,-:/$%&@#+=*_()°½²€–—’é\u0301\u00ad\u200b\x00世😀µ−"), max_size=60)
 _PHRASES = st.lists(
     st.sampled_from(

@@ -20,17 +20,10 @@ from aligner_svc.transport.devcerts import Pair
 from aligner_svc.transport.tls import ServerCertificates
 from interceptors.calls.security_event import Event, SecurityEvent
 from tests.kit.certificates import DAY, SERVER, Files, authority, client, connect, dns, leaf, openssl_context, plaintext, server
+from tests.kit.waiting import eventually
 
 ECHO, HOLD, WHO = "/test.Tls/Echo", "/test.Tls/Hold", "/test.Tls/Who"
 WAIT_TIMEOUT = 30.0
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WAIT_TIMEOUT):
-        while True:
-            if condition():
-                return
-            await asyncio.sleep(0.002)
 
 
 class Watched(Files):
@@ -41,7 +34,7 @@ class Watched(Files):
 
     async def until(self, event: Event, count: int = 1) -> SecurityEvent:
         """The last event, once `count` of the kind are there."""
-        await until(lambda: self.count(event) >= count)
+        await eventually(lambda: self.count(event) >= count, f"{count} of {event}")
         return self.events[-1]
 
 
@@ -202,7 +195,7 @@ async def test_rotation_under_load_refuses_no_call(files, tmp_path):
             await files.until(Event.CERTIFICATE_RELOADED, turn)
             assert await served(port, context) == der(new)
             goal = {kind: count + 1 for kind, count in done.items()}
-            await until(lambda goal=goal: all(done[kind] >= goal[kind] for kind in done) or any(one.done() for one in busy))
+            await eventually(lambda goal=goal: all(done[kind] >= goal[kind] for kind in done) or any(one.done() for one in busy))
         stop.set()
         release.set()
         assert await asyncio.gather(*held) == [b"hello"] * 50
@@ -330,7 +323,7 @@ async def test_a_mounted_secret_of_kubernetes_is_reloaded(tmp_path):
     async with serving(certificates) as port:
         assert await served(port, context) != der(new)
         publish("2026_02_02", new)
-        await until(lambda: bool(events))
+        await eventually(lambda: bool(events))
         assert [event.event for event in events] == [Event.CERTIFICATE_RELOADED]
         assert await served(port, context) == der(new)
 
@@ -419,7 +412,7 @@ async def test_the_log_warns_every_day(files, caplog, monkeypatch):
     monkeypatch.setattr(tls, "_WARN_EVERY", 0.001)
     files.write(server(files.ca, days=3))
     async with serving(files.loaded(mutual=False)):
-        await until(lambda: caplog.text.count("expires in 3.0 days") >= 3)
+        await eventually(lambda: caplog.text.count("expires in 3.0 days") >= 3)
 
 
 async def test_close_is_idempotent_and_needs_no_start(files):

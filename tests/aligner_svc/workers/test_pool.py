@@ -1,4 +1,4 @@
-"""Children die, hang and lie; callers get their answer or a clear error, and nothing is left behind."""
+"""Children die, hang and break the protocol; callers get their answer or a clear error, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
 
 import aligner_svc
 from aligner_svc.workers import WorkerCrashedError, WorkerDiedError, WorkerFailedError, WorkerPool, WorkerTimeoutError, pool
+from tests.kit.waiting import eventually
 
 CHILD = """
-import os, signal, sys, time
+import os, signal
 from pathlib import Path
 from aligner_svc.workers import serve
 
@@ -37,14 +38,12 @@ def handle(header, payload):
             os.kill(os.getpid(), signal.SIGKILL)
     if op == "raise":
         raise LookupError("text of the payload: secret")
-    if op == "hold":  # says that it began, waits until it may go on
-        gate = Path(header["gate"])
-        gate.with_suffix(".began").write_text(str(os.getpid()))
-        while not gate.exists():
-            time.sleep(0.002)
+    if op == "hold":  # reports that it began, and waits until the other end of the FIFO is opened
+        Path(header["gate"]).with_suffix(".began").write_text(str(os.getpid()))
+        os.open(header["gate"], os.O_RDONLY)
     if op == "babble":
         os.write(SOCKET, bytes(header["bytes"]))
-        time.sleep(60)
+        signal.pause()
     return {"echo": header}, payload
 
 
@@ -55,7 +54,7 @@ serve(handle)
 
 @pytest.fixture
 def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder children import from; `child` is there."""
+    """A folder that children import from; `child` is in it."""
     folder = tmp_path / "modules"
     folder.mkdir()
     (folder / "child.py").write_text(CHILD)
@@ -65,31 +64,38 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Gate:
-    """Holds a call until it is opened; `flag` is a file for a child to leave a mark in."""
+    """Holds a call until it is opened; `flag` is a file that a child creates."""
 
     def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
         self.path = str(path)
         self.flag = str(path.with_suffix(".flag"))
-        self._path = path
+        self.began = path.with_suffix(".began")
+        self.writer = -1
 
     def open(self) -> None:
-        self._path.touch()
+        self.writer = os.open(self.path, os.O_RDWR)
+
+    def close(self) -> None:
+        if self.writer >= 0:
+            os.close(self.writer)
 
     async def begun(self) -> int:
         """Wait for the held call to be running; the pid of its child."""
-        mark = self._path.with_suffix(".began")
-        await until(lambda: mark.exists() and mark.read_text() != "")
-        return int(mark.read_text())
+        await eventually(lambda: self.began.exists() and self.began.read_text() != "")
+        return int(self.began.read_text())
 
 
 @pytest.fixture
-def gate(tmp_path: Path) -> Gate:
-    return Gate(tmp_path / "gate")
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    with closing(Gate(tmp_path / "gate")) as gate:
+        yield gate
 
 
 @pytest.fixture
-def other_gate(tmp_path: Path) -> Gate:
-    return Gate(tmp_path / "other")
+def other_gate(tmp_path: Path) -> Iterator[Gate]:
+    with closing(Gate(tmp_path / "other")) as gate:
+        yield gate
 
 
 @asynccontextmanager
@@ -102,13 +108,8 @@ async def running(size: int, module: str = "child") -> AsyncIterator[WorkerPool]
         await workers.close()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - other processes set it
-        await asyncio.sleep(0.002)
-
-
 def kill_unseen(pid: int) -> None:
-    """Kill a child so that it is dead before the event loop can notice."""
+    """Kill a child and wait for its death without letting the event loop handle it."""
     os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
@@ -149,13 +150,13 @@ class TestCalls:
             held = asyncio.create_task(workers.call({"op": "hold", "gate": gate.path}))
             await gate.begun()
             queued = [asyncio.create_task(call(n)) for n in range(5)]
-            await until(lambda: workers.waiting == 5)
+            await eventually(lambda: workers.waiting == 5)
             gate.open()
             await asyncio.gather(held, *queued)
             assert order == [0, 1, 2, 3, 4]
             assert workers.waiting == 0
 
-    async def test_a_handler_that_raises_tells_its_class_and_lives_on(self) -> None:
+    async def test_a_handler_that_raises_reports_its_class_and_lives_on(self) -> None:
         async with running(1) as workers:
             before = workers.pids
             with pytest.raises(WorkerFailedError) as caught:
@@ -166,14 +167,14 @@ class TestCalls:
             assert workers.pids == before
             assert workers.restarts == 0
 
-    async def test_a_header_that_is_no_json_costs_nothing(self) -> None:
+    async def test_a_header_that_is_no_json_leaves_the_child_running(self) -> None:
         async with running(1) as workers:
             with pytest.raises(ValueError, match="JSON"):
                 await workers.call({"x": float("nan")})
             assert (await workers.call({})).header == {"echo": {}}
             assert workers.restarts == 0
 
-    async def test_the_environment_stays_with_the_parent(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_the_parents_settings_are_not_in_the_childs_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("ALIGNER_AUTH__PEPPER", "secret")
         async with running(1) as workers:
             reply = await workers.call({"op": "env"})
@@ -191,11 +192,11 @@ class TestDeath:
             bystander = asyncio.create_task(workers.call({"op": "hold", "gate": other_gate.path, "who": "bystander"}))
             pid, other_pid = await gate.begun(), await other_gate.begun()
             os.kill(pid, signal.SIGKILL)
-            gate.open()  # for the second try; the first is past looking
+            gate.open()  # for the second try
             other_gate.open()
             assert (await victim).payload == b""
             assert (await bystander).header["echo"]["who"] == "bystander"  # type: ignore[index,call-overload]
-            await until(lambda: len(workers.pids) == 2)
+            await eventually(lambda: len(workers.pids) == 2)
             assert other_pid in workers.pids
             assert pid not in workers.pids
 
@@ -206,7 +207,7 @@ class TestDeath:
             assert workers.restarts == 1
 
     @pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGBUS", "SIGSYS", "SIGXCPU"])
-    async def test_a_death_by_its_own_doing_is_not_tried_on_another_child(self, name: str, gate: Gate) -> None:
+    async def test_a_call_that_crashes_its_child_is_not_tried_on_another(self, name: str, gate: Gate) -> None:
         async with running(2) as workers:
             bystander = asyncio.create_task(workers.call({"op": "hold", "gate": gate.path}))
             await gate.begun()
@@ -218,7 +219,7 @@ class TestDeath:
             assert (await workers.call({})).header == {"echo": {}}
             assert workers.restarts == 1
 
-    async def test_what_ended_a_child_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_the_signal_that_ended_a_child_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
         async with running(1) as workers:
             with pytest.raises(WorkerCrashedError):
                 await workers.call({"op": "die", "signal": signal.SIGSEGV})
@@ -229,10 +230,10 @@ class TestDeath:
             with pytest.raises(WorkerDiedError):
                 await workers.call({"op": "die"})
             assert workers.restarts == 2
-            await until(lambda: len(workers.pids) == 2)
+            await eventually(lambda: len(workers.pids) == 2)
             assert (await workers.call({})).header == {"echo": {}}
 
-    async def test_a_retry_goes_before_those_who_came_later(self, gate: Gate) -> None:
+    async def test_a_retry_goes_before_later_calls(self, gate: Gate) -> None:
         async with running(1) as workers:
             order: list[str] = []
 
@@ -244,7 +245,7 @@ class TestDeath:
             await gate.begun()
             first = asyncio.create_task(call("first", op="die_once", flag=gate.flag))
             second = asyncio.create_task(call("second"))
-            await until(lambda: workers.waiting == 2)
+            await eventually(lambda: workers.waiting == 2)
             gate.open()
             await asyncio.gather(held, first, second)
             assert order == ["first", "second"]
@@ -253,11 +254,11 @@ class TestDeath:
         async with running(1) as workers:
             (pid,) = workers.pids
             os.kill(pid, signal.SIGKILL)
-            await until(lambda: workers.restarts == 1 and len(workers.pids) == 1)
+            await eventually(lambda: workers.restarts == 1 and len(workers.pids) == 1)
             assert workers.pids != [pid]
             assert state(pid) in {"", "Z"}
 
-    async def test_a_call_right_after_an_idle_death_does_not_spend_its_retry(self, gate: Gate) -> None:
+    async def test_a_call_right_after_an_idle_death_keeps_its_retry(self, gate: Gate) -> None:
         async with running(1) as workers:
             (pid,) = workers.pids
             kill_unseen(pid)
@@ -276,7 +277,7 @@ class TestDeath:
             b"\x01\x00\x00\x00\x02" + b"\x00" * 8 + b"{}",  # READY is no answer
         ],
     )
-    async def test_a_child_that_speaks_nonsense_counts_as_dead(self, bytes_: bytes) -> None:
+    async def test_a_child_that_breaks_the_protocol_counts_as_dead(self, bytes_: bytes) -> None:
         async with running(1) as workers:
             with pytest.raises(WorkerDiedError):
                 await workers.call({"op": "babble", "bytes": list(bytes_)})
@@ -293,12 +294,12 @@ class TestTimeoutAndCancel:
             assert workers.restarts == 1
             assert (await workers.call({})).header == {"echo": {}}
 
-    async def test_cancelled_while_waiting_leaves_the_queue(self, gate: Gate) -> None:
+    async def test_a_call_cancelled_while_waiting_leaves_the_queue(self, gate: Gate) -> None:
         async with running(1) as workers:
             held = asyncio.create_task(workers.call({"op": "hold", "gate": gate.path}))
             await gate.begun()
             waiting = asyncio.create_task(workers.call({}))
-            await until(lambda: workers.waiting == 1)
+            await eventually(lambda: workers.waiting == 1)
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
@@ -307,12 +308,12 @@ class TestTimeoutAndCancel:
             await held
             assert (await workers.call({})).header == {"echo": {}}
 
-    async def test_cancelled_in_the_moment_of_its_turn_gives_the_child_on(self, gate: Gate) -> None:
+    async def test_a_call_cancelled_when_it_gets_a_child_releases_it(self, gate: Gate) -> None:
         async with running(1) as workers:
             held = asyncio.create_task(workers.call({"op": "hold", "gate": gate.path}))
             await gate.begun()
             waiting = asyncio.create_task(workers.call({}))
-            await until(lambda: workers.waiting == 1)
+            await eventually(lambda: workers.waiting == 1)
             held.add_done_callback(lambda _: waiting.cancel())
             gate.open()
             await held
@@ -320,7 +321,7 @@ class TestTimeoutAndCancel:
             assert (await workers.call({})).header == {"echo": {}}
             assert workers.restarts == 0
 
-    async def test_cancelled_while_running_the_child_finishes_and_comes_back(self, gate: Gate) -> None:
+    async def test_a_child_finishes_a_cancelled_call_and_is_used_again(self, gate: Gate) -> None:
         async with running(1) as workers:
             running_call = asyncio.create_task(workers.call({"op": "hold", "gate": gate.path}))
             await gate.begun()
@@ -328,15 +329,13 @@ class TestTimeoutAndCancel:
             with pytest.raises(asyncio.CancelledError):
                 await running_call
             following = asyncio.create_task(workers.call({"op": "pid"}))
-            await until(lambda: workers.waiting == 1)
+            await eventually(lambda: workers.waiting == 1)
             gate.open()
             assert (await following).header["pid"] in workers.pids
             assert workers.restarts == 0
 
-    async def test_cancelled_while_running_for_long_the_child_is_replaced(
-        self, gate: Gate, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(pool, "_ABANDONED", 0.05)
+    async def test_a_child_too_long_on_a_cancelled_call_is_replaced(self, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(pool, "_CANCEL_TIMEOUT", 0.05)
         async with running(1) as workers:
             running_call = asyncio.create_task(workers.call({"op": "hold", "gate": gate.path}))
             await gate.begun()
@@ -353,19 +352,19 @@ class TestStartAndClose:
             await workers.start()
         assert workers.pids == []
 
-    async def test_a_child_that_is_never_ready_is_given_up(self, modules: Path) -> None:
-        (modules / "slow.py").write_text("import time; time.sleep(60)")
+    async def test_a_child_that_is_never_ready_fails_the_start(self, modules: Path) -> None:
+        (modules / "slow.py").write_text("import signal; signal.pause()")
         with pytest.raises(WorkerDiedError, match="not ready"):
             await WorkerPool("slow", 1, name="slow", start_timeout=0.2).start()
 
-    async def test_children_that_no_longer_come_up_are_tried_with_pauses_and_callers_told(self, modules: Path) -> None:
+    async def test_children_that_no_longer_start_are_retried_with_pauses_and_calls_fail(self, modules: Path) -> None:
         async with running(1) as workers:
             tries = modules / "tries"
             (modules / "child.py").write_text(f"open({str(tries)!r}, 'a').write('x'); raise SystemExit(1)")
             with pytest.raises(WorkerDiedError):
                 await workers.call({"op": "die"})
             (modules / "child.py").write_text(CHILD)
-            await until(lambda: bool(workers.pids))
+            await eventually(lambda: bool(workers.pids))
             assert len(tries.read_text()) < 10  # a tight loop makes hundreds
 
     @pytest.mark.usefixtures("modules")
@@ -375,7 +374,7 @@ class TestStartAndClose:
         await workers.start()
         with pytest.raises(WorkerDiedError):
             await workers.call({"op": "die"})
-        await until(lambda: len(workers.pids) == 3)
+        await eventually(lambda: len(workers.pids) == 3)
         pids = workers.pids
         in_flight = asyncio.create_task(workers.call({"op": "hold", "gate": gate.path}))
         await gate.begun()
@@ -399,7 +398,7 @@ class TestStartAndClose:
         assert state(pid) == ""
 
     @pytest.mark.usefixtures("modules")
-    async def test_ctrl_c_and_sigterm_are_for_the_parent(self) -> None:
+    async def test_children_ignore_ctrl_c_and_sigterm(self) -> None:
         async with running(1) as workers:
             (pid,) = workers.pids
             assert os.getpgid(pid) != os.getpgid(0)
@@ -426,4 +425,4 @@ class TestStartAndClose:
             pids = [int(word) for word in parent.stdout.readline().split()]
             await gate.begun()
             parent.kill()
-        await until(lambda: all(state(pid) in {"", "Z"} for pid in pids))
+        await eventually(lambda: all(state(pid) in {"", "Z"} for pid in pids))

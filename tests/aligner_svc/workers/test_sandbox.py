@@ -1,4 +1,4 @@
-"""A child that was taken over tries everything; nothing of it works, whichever layer has to stop it."""
+"""A child that was taken over tries everything; each layer stops its part of it."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from aligner_svc.workers.sandbox_landlock import version
 from aligner_svc.workers.sandbox_seccomp import compile_filter
 from aligner_svc.workers.sandbox_syscalls import ALLOWED, AUDIT_ARCHITECTURES, FATAL, MMAP, PRLIMIT64, TGKILL
 from tests.kit.recordings import SPEECH, TRANSCRIPT
+from tests.kit.waiting import eventually
 
 SUPPORTED = sys.platform == "linux" and platform.machine() in AUDIT_ARCHITECTURES
 pytestmark = pytest.mark.skipif(not SUPPORTED, reason="the sandbox is Linux's")
@@ -126,14 +127,14 @@ if "seccomp" not in layers:
 if "landlock" not in layers:
     sandbox.version = lambda: "left out"
 if "rlimits" not in layers:
-    sandbox._limit_resources = lambda: None
+    sandbox.limit_resources = lambda: None
 sandbox.limit_memory(256 << 20)
 serve(handle, Sandbox(mode))
 """
 
 
 class Surroundings:
-    """What an intruder would like to get at: a file, a listening port and unix sockets, a process."""
+    """What an intruder attacks: a file, a listening port and unix sockets, a process."""
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "secret"
@@ -180,7 +181,7 @@ def around(tmp_path: Path) -> Iterator[Surroundings]:
 
 @pytest.fixture
 def intruder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a module that tries what it is told to."""
+    """The name of a module that makes the attempt in the header of a call."""
     (tmp_path / "intruder.py").write_text(INTRUDER)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.syspath_prepend(Path(aligner_svc.__file__).parents[1])
@@ -213,9 +214,9 @@ DENIED = [
 
 
 class TestEverything:
-    """All layers, as they are in service."""
+    """All layers, as in production."""
 
-    async def test_what_a_decoder_never_does_kills_it_at_once(self, intruder: str, around: Surroundings) -> None:
+    async def test_calls_that_no_decoder_makes_kill_it_at_once(self, intruder: str, around: Surroundings) -> None:
         async with running(intruder, "rlimits,landlock,seccomp") as pool:
             for count, what in enumerate(KILLED, 1):
                 with pytest.raises(WorkerCrashedError, match="SIGSYS"):
@@ -224,7 +225,7 @@ class TestEverything:
             assert await attempt(pool, "nothing", around) is None
         assert around.unharmed
 
-    async def test_files_and_memory_to_run_are_denied_and_the_child_lives_on(self, intruder: str, around: Surroundings) -> None:
+    async def test_denied_calls_leave_the_child_running(self, intruder: str, around: Surroundings) -> None:
         async with running(intruder, "rlimits,landlock,seccomp") as pool:
             assert {what: await attempt(pool, what, around) for what in DENIED} == dict.fromkeys(DENIED, "EPERM")
             for what in ("more descriptors", "more memory"):
@@ -239,12 +240,12 @@ class TestEverything:
                 await attempt(pool, "spin", around)
             assert pool.restarts == 1
 
-    async def test_abort_is_abort(self, intruder: str, around: Surroundings) -> None:
+    async def test_abort_ends_with_sigabrt(self, intruder: str, around: Surroundings) -> None:
         async with running(intruder, "rlimits,landlock,seccomp") as pool:
             with pytest.raises(WorkerCrashedError, match="SIGABRT"):
                 await attempt(pool, "abort", around)
 
-    async def test_the_kernel_agrees(self, intruder: str) -> None:
+    async def test_the_kernel_reports_the_same(self, intruder: str) -> None:
         async with running(intruder, "rlimits,landlock,seccomp") as pool:
             (pid,) = pool.pids
             status = status_of(pid)
@@ -255,7 +256,7 @@ class TestEverything:
         assert filters == [1, 1], "the thread that watches the parent has the filter too"
         assert limits == {"CORE": (0, 0), "FSIZE": (0, 0), "NPROC": (0, 0), "NOFILE": (3, 3)}
 
-    async def test_a_child_goes_with_its_parent(self, intruder: str) -> None:
+    async def test_a_child_ends_with_its_parent(self, intruder: str) -> None:
         script = (
             "import asyncio\n"
             "from aligner_svc.workers import WorkerPool\n"
@@ -263,7 +264,7 @@ class TestEverything:
             f"    pool = WorkerPool({intruder!r}, 1, args=('best-effort', 'rlimits,landlock,seccomp'), name='orphan')\n"
             "    await pool.start()\n"
             "    print(*pool.pids, flush=True)\n"
-            "    await asyncio.sleep(600)\n"
+            "    await asyncio.Event().wait()\n"
             "asyncio.run(main())\n"
         )
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -271,8 +272,7 @@ class TestEverything:
             assert parent.stdout
             pid = int(parent.stdout.readline())
             parent.kill()
-        while alive(pid):  # noqa: ASYNC110 - the kernel ends it
-            await asyncio.sleep(0.002)
+        await eventually(lambda: not alive(pid))
 
 
 LIMITS = {name: getattr(resource, f"RLIMIT_{name}") for name in ("CORE", "FSIZE", "NPROC", "NOFILE")}
@@ -296,7 +296,7 @@ def alive(pid: int) -> bool:
 
 
 class TestOneLayer:
-    """Each alone, because a kernel may lack the others."""
+    """Each layer alone, because a kernel may lack the others."""
 
     async def test_limits(self, intruder: str, around: Surroundings) -> None:
         attempts = [
@@ -353,8 +353,8 @@ class TestOneLayer:
             assert {what: await attempt(pool, what, around) for what in DENIED} == dict.fromkeys(DENIED, "EPERM")
         assert around.unharmed
 
-    async def test_without_any_it_would_all_have_worked(self, intruder: str, around: Surroundings) -> None:
-        """Or the others prove nothing."""
+    async def test_without_any_layer_every_attempt_works(self, intruder: str, around: Surroundings) -> None:
+        """Otherwise the other tests prove nothing."""
         able = ["read", "environ", "tcp", "udp", "unix", "abstract unix", "socketpair", "pipe", "fork", "thread", "code", "list"]
         async with running(intruder, "", mode="off") as pool:
             assert {what: await attempt(pool, what, around) for what in able} == dict.fromkeys(able)
@@ -363,9 +363,9 @@ class TestOneLayer:
 
 
 class TestService:
-    """The children that are in service, with all they load and do."""
+    """The service's own children, with all that they load."""
 
-    async def test_the_embedded_engine_aligns_behind_it(self) -> None:
+    async def test_the_embedded_engine_aligns_in_it(self) -> None:
         decoder = Decoder(DecodeSettings(workers=1), Limits())
         engine = PocketSphinxEngine(EngineSettings(workers=1))
         try:
@@ -382,7 +382,7 @@ class TestService:
 
 
 class TestModes:
-    async def test_what_holds_is_logged_in_one_line(self, intruder: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_the_layers_are_logged_in_one_line(self, intruder: str, caplog: pytest.LogCaptureFixture) -> None:
         async with running(intruder, "rlimits,seccomp") as pool:
             with caplog.at_level("INFO"):
                 log_sandbox(pool)
@@ -391,20 +391,20 @@ class TestModes:
             "intruder sandbox: undumpable, no_new_privs, capabilities dropped, rlimits, seccomp; missing: landlock (left out)"
         )
 
-    async def test_required_and_missing_does_not_start(self, intruder: str) -> None:
+    async def test_a_missing_required_layer_prevents_the_start(self, intruder: str) -> None:
         for left_out, layers in (("landlock", "rlimits,seccomp"), ("seccomp", "rlimits,landlock")):
-            with pytest.raises(WorkerDiedError, match=f"the sandbox is required, and {left_out} is not to be had: left out"):
+            with pytest.raises(WorkerDiedError, match=f"the sandbox is required, but {left_out} is not available: left out"):
                 async with running(intruder, layers, mode="required"):
                     pass
 
-    async def test_off_leaves_the_limits(self, intruder: str, around: Surroundings) -> None:
+    async def test_off_keeps_the_resource_limits(self, intruder: str, around: Surroundings) -> None:
         async with running(intruder, "rlimits,landlock,seccomp", mode="off") as pool:
             assert pool.greeting == {"sandbox": ["rlimits"], "missing": {}}
             assert await attempt(pool, "read", around) == "EMFILE"
 
 
 class TestFilter:
-    """The program, run by hand: the machine under the tests is one of the two it is for."""
+    """The filter, interpreted: the tests run on only one of its two machines."""
 
     @pytest.mark.parametrize(("machine", "column"), [("x86_64", 0), ("aarch64", 1)])
     def test_every_call_gets_its_verdict(self, machine: str, column: int) -> None:

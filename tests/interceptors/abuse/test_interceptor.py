@@ -24,12 +24,11 @@ from interceptors import (
     current_call,
 )
 from interceptors.abuse.interceptor import LOOPBACK, Abuse, AbuseRules
+from tests.kit import chain_server as chain_server_kit
+from tests.kit.chain_server import KINDS, SERVICE, KindsHandler, answer, chain_server
 
-SERVICE = "test.Kinds"
-KINDS = ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream")
 HEALTH = f"/{SERVICE}/Health"
 RULES = AbuseRules(failures_per_minute=3, invalid_per_minute=5)
-_OPTIONS = (("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0))
 
 
 class BadPayloadError(CallRefusedError):
@@ -75,16 +74,14 @@ class Guard(CallInterceptor):
         yield
 
 
-class Service(grpc.GenericRpcHandler):
-    """Does what the request says, and echoes it."""
+class Service(KindsHandler):
+    """Does what the request says, each message of a stream by itself, and echoes it."""
 
     def __init__(self) -> None:
-        self.read = 0
         self.waiting = asyncio.Semaphore(0)
         self.go = asyncio.Event()
 
-    async def _one(self, request: bytes, context) -> bytes:
-        self.read += 1
+    async def act(self, request: bytes, context) -> bytes:
         match request:
             case b"bad":
                 raise BadPayloadError("TRANSCRIPT_EMPTY")
@@ -107,24 +104,15 @@ class Service(grpc.GenericRpcHandler):
                 await self.go.wait()
         return request
 
-    async def _to_stream(self, request, context):
-        yield await self._one(request, context)
+    async def stream_unary(self, requests, context):
+        return b"".join([await self.unary_unary(request, context) async for request in requests])
 
-    async def _from_stream(self, requests, context):
-        return b"".join([await self._one(request, context) async for request in requests])
-
-    async def _both(self, requests, context):
+    async def stream_stream(self, requests, context):
         async for request in requests:
-            yield await self._one(request, context)
+            yield await self.unary_unary(request, context)
 
-    def service(self, details):
-        return {
-            f"/{SERVICE}/UnaryUnary": grpc.unary_unary_rpc_method_handler(self._one),
-            HEALTH: grpc.unary_unary_rpc_method_handler(self._one),
-            f"/{SERVICE}/UnaryStream": grpc.unary_stream_rpc_method_handler(self._to_stream),
-            f"/{SERVICE}/StreamUnary": grpc.stream_unary_rpc_method_handler(self._from_stream),
-            f"/{SERVICE}/StreamStream": grpc.stream_stream_rpc_method_handler(self._both),
-        }.get(details.method)
+    def unary_methods(self):
+        return {"Health": self.unary_unary}
 
 
 class Bench:
@@ -140,19 +128,12 @@ class Bench:
     @asynccontextmanager
     async def serving(self, address: str = "127.0.0.1:0") -> AsyncIterator[aio.Channel]:
         audit = Audit(self.events.append)
-        server = aio.server(
-            interceptors=(Recovery("test"), RequestId(), From(), audit, self.abuse, self.guard, Requests()),
-        )
-        server.add_generic_rpc_handlers((self.service,))
-        port = server.add_insecure_port(address)
-        await server.start()
-        target = address if address.startswith("unix:") else f"127.0.0.1:{port}"
-        try:
-            async with aio.insecure_channel(target, _OPTIONS) as channel:
-                yield channel
-        finally:
-            self.service.go.set()
-            await server.stop(0)
+        chain = (Recovery("test"), RequestId(), From(), audit, self.abuse, self.guard, Requests())
+        async with chain_server(chain, self.service, address=address, tls=not address.startswith("unix:")) as server:
+            try:
+                yield server.channel
+            finally:
+                self.service.go.set()
 
     def of(self, *kinds: Event) -> list[SecurityEvent]:
         return [event for event in self.events if event.event in kinds]
@@ -163,22 +144,7 @@ class Bench:
 
 
 def start(channel: aio.Channel, kind: str, body: bytes, **headers: str):
-    path = f"/{SERVICE}/{kind}"
-    metadata = [(f"x-{name}", value) for name, value in headers.items()]
-    match kind:
-        case "UnaryStream":
-            return channel.unary_stream(path)(body, metadata=metadata)
-        case "StreamUnary":
-            return channel.stream_unary(path)(iter([body]), metadata=metadata)
-        case "StreamStream":
-            return channel.stream_stream(path)(iter([body]), metadata=metadata)
-    return channel.unary_unary(path)(body, metadata=metadata)
-
-
-async def answer(call) -> bytes:
-    if isinstance(call, aio.UnaryUnaryCall | aio.StreamUnaryCall):
-        return await call
-    return b"".join([response async for response in call])
+    return chain_server_kit.start(channel, kind, body, metadata=[(f"x-{name}", value) for name, value in headers.items()])
 
 
 async def result(channel: aio.Channel, body: bytes = b"x", *, kind: str = "UnaryUnary", **headers: str) -> str:

@@ -20,6 +20,7 @@ from interceptors.antivirus.interceptor import Scan, ScanRules
 from interceptors.antivirus.scanner import Antivirus
 from interceptors.antivirus.verdicts import Clean, Infected, Verdict, VerdictCache
 from tests.kit import clamd_server as cs
+from tests.kit.chain_server import chain_server
 from tests.kit.clamd_server import EICAR, MIB, SIGNATURE, ClamdServer, running_clamd
 from tests.kit.waiting import eventually
 
@@ -405,16 +406,8 @@ async def guarded(antivirus: Antivirus, *, fail_open: bool = False) -> AsyncIter
     rules = ScanRules(lambda message: message, lambda message: message.startswith(RAW), events.append, "audio", fail_open)
     guard = Scan(antivirus, rules, streams={STREAM}, exempt={OPEN})
     chain = (Recovery("test"), RequestId(), Audit(events.append), guard, Requests())
-    options = [("grpc.max_receive_message_length", 16 * MIB)]
-    server = aio.server(interceptors=chain, options=options)
-    server.add_generic_rpc_handlers((service,))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Guarded(antivirus, service, channel, events)
-    finally:
-        await server.stop(None)
+    async with chain_server(chain, service) as server:
+        yield Guarded(antivirus, service, server.channel, events)
 
 
 def refusal(error: aio.AioRpcError) -> tuple[grpc.StatusCode, str, str]:

@@ -11,13 +11,13 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
-from interceptors import Audit, Authenticate, Event, Recovery, RequestId, Requests, SecurityEvent, current_call
+from interceptors import Audit, Event, Recovery, RequestId, Requests, SecurityEvent, current_call
 from interceptors.auth.jwt.authenticator import JwtAuthenticator
 from interceptors.auth.method import AuthMethod
 from interceptors.calls.principal import Principal, Rejected, Undecided
+from tests.kit import chain_server as chain_server_kit
+from tests.kit.chain_server import KINDS, SERVICE, KindsHandler, answer, authentication, bearer, chain_server
 
-SERVICE = "test.Kinds"
-KINDS = ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream")
 OPEN = f"/{SERVICE}/Open"
 NOW = 1_000_000.0
 
@@ -62,44 +62,27 @@ class Scripted(AuthMethod):
 TOKENS, KEYS = Tokens(), Scripted("x-api-key", "an API key")
 
 
-class Service(grpc.GenericRpcHandler):
-    """Answers with the principal. `read` counts bytes of requests that were received."""
+class Service(KindsHandler):
+    """Answers with the principal, each message of a stream of both sides by itself."""
 
     def __init__(self) -> None:
-        self.read = 0
         self.begun = asyncio.Event()
 
-    async def _one(self, request, context):
-        self.read += len(request)
-        return self._who(request)
-
-    def _who(self, request: bytes) -> bytes:
+    async def act(self, request, context):
         call = current_call()
         return (call.principal.name if call and call.principal else "nobody").encode()
 
-    async def _to_stream(self, request, context):
-        yield await self._one(request, context)
+    async def stream_unary(self, requests, context):
+        self.begun.set()
+        return await super().stream_unary(requests, context)
 
-    async def _from_stream(self, requests, context):
+    async def stream_stream(self, requests, context):
         self.begun.set()
         async for request in requests:
-            self.read += len(request)
-        return self._who(b"")
+            yield await self.unary_unary(request, context)
 
-    async def _both(self, requests, context):
-        self.begun.set()
-        async for request in requests:
-            self.read += len(request)
-            yield self._who(request)
-
-    def service(self, details):
-        return {
-            f"/{SERVICE}/UnaryUnary": grpc.unary_unary_rpc_method_handler(self._one),
-            OPEN: grpc.unary_unary_rpc_method_handler(self._one),
-            f"/{SERVICE}/UnaryStream": grpc.unary_stream_rpc_method_handler(self._to_stream),
-            f"/{SERVICE}/StreamUnary": grpc.stream_unary_rpc_method_handler(self._from_stream),
-            f"/{SERVICE}/StreamStream": grpc.stream_stream_rpc_method_handler(self._both),
-        }.get(details.method)
+    def unary_methods(self):
+        return {"Open": self.unary_unary}
 
 
 class Bench:
@@ -112,49 +95,19 @@ class Bench:
 
     @asynccontextmanager
     async def serving(self, expiry_grace: float = 0.0) -> AsyncIterator[aio.Channel]:
-        server = aio.server(
-            interceptors=(
-                Recovery("test"),
-                RequestId(),
-                Audit(self.events.append),
-                Authenticate(
-                    self.methods,
-                    exempt={OPEN},
-                    expiry_grace=expiry_grace,
-                    record=self.events.append,
-                    domain="test",
-                    now=lambda: NOW,
-                ),
-                Requests(),
-            ),
-            options=[("grpc.max_receive_message_length", -1)],
+        chain = (
+            Recovery("test"),
+            RequestId(),
+            Audit(self.events.append),
+            authentication(*self.methods, exempt={OPEN}, expiry_grace=expiry_grace, record=self.events.append, now=lambda: NOW),
+            Requests(),
         )
-        server.add_generic_rpc_handlers((self.service,))
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        try:
-            async with aio.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.max_send_message_length", -1)]) as channel:
-                yield channel
-        finally:
-            await server.stop(0)
+        async with chain_server(chain, self.service) as server:
+            yield server.channel
 
 
 def start(channel: aio.Channel, kind: str, *metadata: tuple[str, str], body: bytes = b"body"):
-    path = f"/{SERVICE}/{kind}"
-    match kind:
-        case "UnaryStream":
-            return channel.unary_stream(path)(body, metadata=metadata)
-        case "StreamUnary":
-            return channel.stream_unary(path)(iter([body]), metadata=metadata)
-        case "StreamStream":
-            return channel.stream_stream(path)(iter([body]), metadata=metadata)
-    return channel.unary_unary(path)(body, metadata=metadata)
-
-
-async def answer(call) -> bytes:
-    if isinstance(call, aio.UnaryUnaryCall | aio.StreamUnaryCall):
-        return await call
-    return b"".join([response async for response in call])
+    return chain_server_kit.start(channel, kind, body, metadata=metadata)
 
 
 async def refused(call) -> tuple[grpc.StatusCode, str, str]:
@@ -166,10 +119,6 @@ async def refused(call) -> tuple[grpc.StatusCode, str, str]:
     assert status_pb2.Status.FromString(trailing["grpc-status-details-bin"]).details[0].Unpack(info)
     assert len(trailing["x-request-id"]) == 32
     return error.value.code(), info.reason, error.value.details()
-
-
-def bearer(token: str) -> tuple[str, str]:
-    return "authorization", f"Bearer {token}"
 
 
 @pytest.mark.parametrize("kind", KINDS)

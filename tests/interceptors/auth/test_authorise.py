@@ -17,7 +17,7 @@ from interceptors.auth.policy import Policy
 from interceptors.calls.principal import Principal
 from interceptors.calls.security_event import Event
 from interceptors.rules.file import RulesFile
-from tests.interceptors.handlers.test_handlers import KINDS, SERVICE, Script, answer, serving, start
+from tests.kit.chain_server import KINDS, SERVICE, KindsHandler, answer, chain_server, start
 
 SERVED = tuple(f"/{SERVICE}/{kind}" for kind in KINDS)
 WHO = "test-caller"
@@ -44,13 +44,14 @@ class Door:
 
     def __init__(self, text: str = ALL, *, dry_run: bool = False, exempt=(), policy=None) -> None:
         self.events: list = []
-        self.script = Script()
+        self.script = KindsHandler()
         fixed = Policy.parse(text, "policy.toml", SERVED)
         self.guard = Authorise(
             policy or (lambda: fixed), served=SERVED, exempt=exempt, dry_run=dry_run, record=self.events.append
         )
 
-    def open(self):
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[aio.Channel]:
         self.refused: list = []
         refused = self.refused
 
@@ -64,7 +65,8 @@ class Door:
                     raise
 
         chain = (Recovery("test"), RequestId(), Witness(), Trusting(), self.guard, Requests())
-        return serving(*chain, script=self.script)
+        async with chain_server(chain, self.script) as server:
+            yield server.channel
 
 
 async def refusal(channel: aio.Channel, kind: str, name: str, body: bytes = b"body") -> tuple[grpc.StatusCode, str, str]:
@@ -80,7 +82,7 @@ async def refusal(channel: aio.Channel, kind: str, name: str, body: bytes = b"bo
 async def test_a_call_without_the_scope_is_refused_with_its_name(kind) -> None:
     door = Door()
     async with door.open() as channel:
-        assert b"mine" in await answer(start(channel, kind, metadata=as_("key:1 align")))
+        assert await answer(start(channel, kind, metadata=as_("key:1 align"))) == b"body"
         code, reason, message = await refusal(channel, kind, "key:2 other")
     assert (code, reason) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
     assert message == "the caller may not call this method: it needs the scope align"

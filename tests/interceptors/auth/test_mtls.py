@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import time
 
-import grpc
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -16,14 +16,19 @@ from aligner_svc.transport import devcerts
 from aligner_svc.transport.devcerts import Pair
 from interceptors.auth.mtls import CertificateAuthenticator, thumbprint
 from interceptors.calls.principal import Principal, Rejected
-from tests.kit.certificates import CLIENT, DAY, SERVER, authority, client, connect, dns, leaf, peer, server, uri
+from tests.kit.certificates import CLIENT, DAY, SERVER, authority, client, dns, leaf, peer, uri
+from tests.kit.chain_server import KindsHandler, answer, chain_server, identities, start
 
 CA = authority()
 ANY = ("spiffe", "dns", "cn")
 
 
+def verify(authenticator: CertificateAuthenticator, connection):
+    return asyncio.run(authenticator.authenticate("", connection))
+
+
 def judge(pair: Pair, sources=ANY, identities=(), now=time.time):
-    return CertificateAuthenticator(sources, identities, now).verify(peer(pair))
+    return verify(CertificateAuthenticator(sources, identities, now), peer(pair))
 
 
 def who(pair: Pair, sources=ANY, identities=()) -> str:
@@ -54,10 +59,10 @@ def test_the_principal_of_a_certificate():
 
 def test_a_connection_without_certificate_has_no_verdict():
     authenticator = CertificateAuthenticator(ANY, ())
-    assert authenticator.verify({}) is None
-    assert authenticator.verify({"transport_security_type": [b"ssl"], "x509_pem_cert": []}) is None
+    assert verify(authenticator, {}) is None
+    assert verify(authenticator, {"transport_security_type": [b"ssl"], "x509_pem_cert": []}) is None
     # Names that gRPC derives from a certificate are not used.
-    assert authenticator.verify({"x509_common_name": [b"admin"], "peer_uri": [b"spiffe://dev.local/admin"]}) is None
+    assert verify(authenticator, {"x509_common_name": [b"admin"], "peer_uri": [b"spiffe://dev.local/admin"]}) is None
 
 
 ID, OTHER = "spiffe://example.org/batch", "spiffe://example.org/admin"
@@ -278,12 +283,12 @@ def test_an_open_connection_is_rejected_once_its_certificate_has_expired():
     pair = client(CA, days=1)
     now = time.time()
     authenticator = CertificateAuthenticator(ANY, (), lambda: now)
-    first = authenticator.verify(peer(pair))
+    first = verify(authenticator, peer(pair))
     assert isinstance(first, Principal)
     now = first.expires
-    assert authenticator.verify(peer(pair)) == first
+    assert verify(authenticator, peer(pair)) == first
     now += 1
-    assert authenticator.verify(peer(pair)) == Rejected("certificate_expired", "mtls:spiffe://dev.local/client")
+    assert verify(authenticator, peer(pair)) == Rejected("certificate_expired", "mtls:spiffe://dev.local/client")
 
 
 def test_certificates_of_cas_and_with_weak_keys_are_rejected():
@@ -319,10 +324,10 @@ def test_an_unreadable_certificate_is_rejected():
     unreadable = Rejected("certificate_unreadable")
     good = client(CA).certificate_pem
     for pem in (b"", b"hello", good[:200], b"\xff\xfe"):
-        assert authenticator.verify({"x509_pem_cert": [pem]}) == unreadable
+        assert verify(authenticator, {"x509_pem_cert": [pem]}) == unreadable
         assert thumbprint({"x509_pem_cert": [pem]}) is None
     # A byte above ASCII where the standard has ASCII.
-    assert authenticator.verify(forged(leaf(CA, uri(ID)), ID.encode(), ID.encode()[:-1] + b"\xe9")) == unreadable
+    assert verify(authenticator, forged(leaf(CA, uri(ID)), ID.encode(), ID.encode()[:-1] + b"\xe9")) == unreadable
 
 
 def test_the_thumbprint_is_that_of_bound_tokens():
@@ -347,34 +352,24 @@ async def test_on_a_real_connection():
     now = time.time()
     authenticator = CertificateAuthenticator(ANY, (), lambda: now)
 
-    async def handle(request, context):
-        peer_now = context.auth_context()
-        seen.append((authenticator.verify(peer_now), thumbprint(peer_now)))
-        return b""
+    class Who(KindsHandler):
+        async def act(self, request, context):
+            peer_now = context.auth_context()
+            seen.append((await authenticator.authenticate("", peer_now), thumbprint(peer_now)))
+            return b""
 
-    running = grpc.aio.server()
-    running.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler("test.Who", {"Am": grpc.unary_unary_rpc_method_handler(handle)}),)
-    )
-    own = server(CA)
-    port = running.add_secure_port(
-        "127.0.0.1:0",
-        grpc.ssl_server_credentials([(own.key_pem, own.certificate_pem)], CA.certificate_pem, require_client_auth=True),
-    )
-    await running.start()
-    try:
-        tricky = leaf(CA, uri("spiffe://dev.local/admin\0.evil.test"), dns("admin\n"), cn="admin", usages=(CLIENT, SERVER))
-        for pair in (client(CA, "batch", days=2), tricky):
-            async with connect(port, CA, pair) as channel:
-                await channel.unary_unary("/test.Who/Am")(b"", timeout=30)
+    ca = identities().ca
+    async with chain_server((), Who(), mutual=True) as running:
+        tricky = leaf(ca, uri("spiffe://dev.local/admin\0.evil.test"), dns("admin\n"), cn="admin", usages=(CLIENT, SERVER))
+        for pair in (client(ca, "batch", days=2), tricky):
+            async with running.connect(pair) as channel:
+                await answer(start(channel, "UnaryUnary", timeout=30))
                 if pair is not tricky:
                     now += 3 * DAY
-                    await channel.unary_unary("/test.Who/Am")(b"", timeout=30)
-    finally:
-        await running.stop(0)
-    (first, first_thumbprint), (later, _), (spoof, _) = seen
+                    await answer(start(channel, "UnaryUnary", timeout=30))
+    (first, print_of_it), (later, _), (spoof, _) = seen
     assert isinstance(first, Principal)
     assert first.name == f"mtls:{devcerts.spiffe_id('batch')}"
-    assert len(first_thumbprint) == 43
+    assert len(print_of_it) == 43
     assert later == Rejected("certificate_expired", first.name)
     assert spoof == Rejected("certificate_identity")

@@ -25,14 +25,14 @@ from interceptors import (
     outcome,
 )
 from interceptors.handlers.base import Wrapping
+from tests.kit.chain_server import KINDS, SERVICE, KindsHandler, answer, chain_server, start
+from tests.kit.waiting import forever
 
-SERVICE = "test.Kinds"
-KINDS = ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream")
 ENTRIES, BYTES = 20, 2000
 
 
 @dataclass
-class Script:
+class Script(KindsHandler):
     """What the handlers do, and what was seen."""
 
     deed: str = "answer"
@@ -40,9 +40,8 @@ class Script:
     outcomes: list[grpc.StatusCode] = field(default_factory=list)
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
-    read: int = 0
 
-    async def act(self, context) -> bytes:
+    async def act(self, request, context) -> bytes:
         match self.deed:
             case "abort":
                 await context.abort(grpc.StatusCode.NOT_FOUND, "not here")
@@ -51,39 +50,10 @@ class Script:
             case "fail":
                 raise ValueError("the password is hunter2")
             case "hang":
-                await asyncio.sleep(60)
+                await forever()
         call = current_call()
         assert call is not None
         return f"{call.request_id} {call.method} {call.peer}".encode()
-
-
-def handlers(script: Script) -> grpc.GenericRpcHandler:
-    async def unary_unary(request, context):
-        script.read += len(request)
-        return await script.act(context)
-
-    async def unary_stream(request, context):
-        yield await script.act(context)
-
-    async def stream_unary(requests, context):
-        async for request in requests:
-            script.read += len(request)
-        return await script.act(context)
-
-    async def stream_stream(requests, context):
-        async for _ in requests:
-            pass
-        yield await script.act(context)
-
-    return grpc.method_handlers_generic_handler(
-        SERVICE,
-        {
-            "UnaryUnary": grpc.unary_unary_rpc_method_handler(unary_unary),
-            "UnaryStream": grpc.unary_stream_rpc_method_handler(unary_stream),
-            "StreamUnary": grpc.stream_unary_rpc_method_handler(stream_unary),
-            "StreamStream": grpc.stream_stream_rpc_method_handler(stream_stream),
-        },
-    )
 
 
 class Witness(CallInterceptor):
@@ -110,36 +80,9 @@ class Witness(CallInterceptor):
 
 
 @asynccontextmanager
-async def serving(*interceptors: Wrapping, script: Script) -> AsyncIterator[aio.Channel]:
-    server = aio.server(interceptors=(Chain(interceptors),), options=[("grpc.max_receive_message_length", -1)])
-    server.add_generic_rpc_handlers((handlers(script),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        async with aio.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.max_send_message_length", -1)]) as channel:
-            yield channel
-    finally:
-        await server.stop(0)
-
-
-def start(channel: aio.Channel, kind: str, body: bytes = b"body", **named):
-    """The call object of any kind, its request sent."""
-    path = f"/{SERVICE}/{kind}"
-    match kind:
-        case "UnaryUnary":
-            return channel.unary_unary(path)(body, **named)
-        case "UnaryStream":
-            return channel.unary_stream(path)(body, **named)
-        case "StreamUnary":
-            return channel.stream_unary(path)(iter([body]), **named)
-        case _:
-            return channel.stream_stream(path)(iter([body]), **named)
-
-
-async def answer(call) -> bytes:
-    if isinstance(call, aio.UnaryUnaryCall | aio.StreamUnaryCall):
-        return await call
-    return b"".join([response async for response in call])
+async def serving(*interceptors: Wrapping, script: KindsHandler) -> AsyncIterator[aio.Channel]:
+    async with chain_server(interceptors, script) as server:
+        yield server.channel
 
 
 def ours() -> tuple[Wrapping, ...]:
@@ -295,21 +238,13 @@ async def test_a_message_that_cannot_be_parsed_is_refused_without_the_parsers_wo
     def parse(raw: bytes) -> bytes:
         raise ValueError("hunter2")
 
-    plain = handlers(script)
-
-    class Parsing(grpc.GenericRpcHandler):
+    class Parsing(KindsHandler):
         def service(self, details):
-            handler = plain.service(details)
-            return handler._replace(request_deserializer=parse)
+            return script.service(details)._replace(request_deserializer=parse)
 
-    server = aio.server(interceptors=(Chain(ours()),))
-    server.add_generic_rpc_handlers((Parsing(),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with serving(*ours(), script=Parsing()) as channel:
         with pytest.raises(aio.AioRpcError) as error:
             await answer(start(channel, kind))
-    await server.stop(0)
     assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert "hunter2" not in str(error.value)
     assert script.read == 0

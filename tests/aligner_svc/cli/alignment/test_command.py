@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.cli import app
 from aligner_svc.cli.alignment.output import write_file
-from aligner_svc.cli.options import OutputFormat
+from aligner_svc.cli.alignment.request import OutputFormat
 from aligner_svc.cli.server_options import DEFAULT_TARGET
 from aligner_svc.client import channel
 from aligner_svc.formats import Format
@@ -47,12 +47,12 @@ def speech(tmp_path):
     return audio
 
 
-def test_names_known_here_are_those_of_the_parts_behind_the_imports():
+def test_constants_copied_to_avoid_imports_are_equal_to_the_originals():
     assert {f.value for f in OutputFormat} == {f.value for f in Format} | {"table"}
     assert DEFAULT_TARGET == channel.DEFAULT_TARGET
 
 
-def test_json_into_a_pipe_and_the_text_from_beside_the_file(aligner, server, speech):
+def test_json_in_a_pipe_with_the_transcript_next_to_the_audio(aligner, server, speech):
     result = aligner(speech)
     assert result.exit_code == 0, result.output
     answer = json.loads(result.stdout)
@@ -65,7 +65,7 @@ def test_json_into_a_pipe_and_the_text_from_beside_the_file(aligner, server, spe
 
 
 @pytest.mark.parametrize("source", ["--text", "--text-file", ".lab"])
-def test_other_ways_to_give_the_text(aligner, server, speech, tmp_path, source):
+def test_other_ways_to_give_the_transcript(aligner, server, speech, tmp_path, source):
     speech.with_suffix(".txt").unlink()
     other = tmp_path / "other"
     other.write_text("one two")
@@ -96,19 +96,19 @@ def test_a_table_for_people(aligner, server, speech):
 
 
 @pytest.mark.parametrize("name", ["srt", "vtt", "ctm", "textgrid", "json", "table"])
-def test_warnings_that_the_output_has_no_place_for_are_on_stderr(aligner, server, speech, name):
+def test_warnings_that_the_format_lacks_are_on_stderr(aligner, server, speech, name):
     server.script.warnings = [
         pb.Warning(code="TRANSCRIPT_MISMATCH", message="text and audio\x1b differ"),
         pb.Warning(code="WORDS_NOT_FOUND", message="1 of 3 words"),
     ]
     result = aligner(speech, "--format", name)
     assert result.exit_code == 0, result.output
-    told = [] if name in {"json", "table"} else [
+    expected = [] if name in {"json", "table"} else [
         "warning: text and audio\N{REPLACEMENT CHARACTER} differ (TRANSCRIPT_MISMATCH)",
         "warning: 1 of 3 words (WORDS_NOT_FOUND)",
     ]  # fmt: skip
-    assert result.stderr.splitlines() == told
-    assert ("WORDS_NOT_FOUND" in result.stdout) is (not told)
+    assert result.stderr.splitlines() == expected
+    assert ("WORDS_NOT_FOUND" in result.stdout) is (not expected)
 
 
 @pytest.mark.parametrize("name", ["out.srt", "out.vtt", "out.TextGrid", "out.ctm", "out.json", "out.anything"])
@@ -132,7 +132,7 @@ def test_stdin_is_streamed_and_so_is_a_file_too_large_for_one_message(aligner, s
     assert server.script.calls[1].audio == b"RIFFaudio"
 
 
-def test_a_failure_says_what_why_and_what_to_do(aligner, server, speech):
+def test_a_failure_says_what_failed_why_and_what_to_try(aligner, server, speech):
     server.script.faults.append(
         Fault(
             grpc.StatusCode.INVALID_ARGUMENT,
@@ -181,7 +181,7 @@ def test_wrong_usage_is_exit_code_2(aligner, server, speech, arguments):
     assert server.script.calls == []
 
 
-def test_files_that_cannot_be_read_or_written_are_named(aligner, speech, tmp_path):
+def test_files_that_cannot_be_read_or_written_are_reported(aligner, speech, tmp_path):
     speech.with_suffix(".txt").write_bytes(b"caf\xe9")
     result = aligner(speech)
     assert result.exit_code == 1
@@ -197,7 +197,7 @@ def test_a_pipe_gets_nothing_but_the_result(server, speech):
     assert result.stderr == b""
 
 
-def test_a_terminal_gets_a_table_and_progress_apart_from_it(server, speech):
+def test_a_terminal_gets_a_table_and_separate_progress(server, speech):
     screen, terminal = pty.openpty()
     command = [*ALIGNER, "align", speech, "--stream", "--target", server.target]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
@@ -225,7 +225,7 @@ def corpus(tmp_path):
     return root
 
 
-def test_a_directory_is_aligned_file_by_file_and_a_bad_one_stops_nobody(aligner, server, corpus, tmp_path):
+def test_a_failing_file_of_a_directory_does_not_stop_the_others(aligner, server, corpus, tmp_path):
     server.script.faulty_audio[b"audio of deep/bad"] = Fault(
         grpc.StatusCode.INVALID_ARGUMENT, "the audio cannot be read", "UNREADABLE_AUDIO"
     )
@@ -239,13 +239,13 @@ def test_a_directory_is_aligned_file_by_file_and_a_bad_one_stops_nobody(aligner,
     assert "UNREADABLE_AUDIO" in shown
     assert "deep/bad.mp3" in shown
     assert "deep/latin.wav" in shown
-    assert "c.wav: no .txt or .lab beside it" in shown
-    assert "lonely.txt: no audio beside it" in shown
+    assert "c.wav: no .txt or .lab file of the same name" in shown
+    assert "lonely.txt: no audio file of the same name" in shown
     assert "2 of 4 files aligned into" in shown
     assert "2 failed, 1 skipped" in shown
 
 
-def test_a_directory_that_goes_well_is_exit_code_0(aligner, server, corpus, tmp_path):
+def test_a_directory_without_failures_is_exit_code_0(aligner, server, corpus, tmp_path):
     (corpus / "deep/latin.txt").unlink()
     (corpus / "a.mp3").write_bytes(b"other audio of a")
     server.script.unary_limit = 14
@@ -285,13 +285,13 @@ def test_a_directory_without_pairs_or_without_a_server(aligner, corpus, tmp_path
 @pytest.mark.parametrize(
     "arguments", [["{speech}"], ["{speech}", "--stream"], ["-", "--text", "one"], ["{speech.parent}", "--out", "out"]]
 )
-def test__an_interrupt_is_exit_code_130_and_no_traceback(server, speech, arguments):
+def test_an_interrupt_is_exit_code_130_without_a_traceback(server, speech, arguments):
     server.script.faults.append(Fault("HANG"))
     command = [*ALIGNER, "align", "--target", server.target, *(argument.format(speech=speech) for argument in arguments)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=speech.parent)
     server.script.arrived.acquire()
     process.send_signal(signal.SIGINT)
-    # stdin stays open: somebody may still be talking into it.
+    # stdin stays open, as a live recording would.
     process.wait()
     assert (process.returncode, process.stderr.read()) == (130, b"")
     process.stdin.close()
@@ -309,7 +309,7 @@ def test_nothing_heavy_is_imported_for_help(command, heavy):
     assert loaded.isdisjoint({"grpc", "numpy", "google.protobuf", *heavy})
 
 
-def test_what_is_written_is_whole_and_links_and_pipes_stay_what_they_are(tmp_path):
+def test_files_are_written_atomically_and_links_and_pipes_are_kept(tmp_path):
     target, link, pipe = tmp_path / "target", tmp_path / "link", tmp_path / "pipe"
     target.write_text("before")
     link.symlink_to(target)

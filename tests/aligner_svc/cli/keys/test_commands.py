@@ -1,4 +1,4 @@
-"""`aligner keys`, as a person and as a script use it: the real command, on real files."""
+"""`aligner keys`, as people and scripts use it: the real command, on real files."""
 
 from __future__ import annotations
 
@@ -33,25 +33,13 @@ postgres = pg.postgres
 ALIGNER = Path(sys.executable).with_name("aligner")
 
 
-@pytest.fixture(autouse=True)
-def _clean(monkeypatch, tmp_path):
-    """No settings but the test's own."""
-    for name in [name for name in os.environ if name.upper().startswith("ALIGNER_")]:
-        monkeypatch.delenv(name)
-    # Set and removed again, so that what a command sets is undone too.
-    monkeypatch.setenv("ALIGNER_CONFIG", "x")
-    monkeypatch.delenv("ALIGNER_CONFIG")
-    monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.chdir(tmp_path)
-
-
 def keys(*arguments: object, stdin: str = ""):
-    """In this process, which is fast."""
+    """Run in this process, which is fast."""
     return CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
 
 
 def created(*arguments: object) -> str:
-    """The key alone."""
+    """Make a key and return it."""
     done = keys("create", "--label", "me", *arguments)
     assert done.exit_code == 0, done.stderr
     return done.stdout.strip()
@@ -70,17 +58,17 @@ def when(text: str) -> float:
 
 
 def verdict(key: str):
-    """Of a server with the same settings."""
+    """What a server with the same settings says of a key."""
 
     async def ask():
         settings = Settings().keys
         store = open_store(settings)
         authenticator = KeyAuthenticator(
-            store, read_pepper(settings), prefix=settings.prefix, timeout=settings.timeout, outage=settings.outage
+            store, read_pepper(settings), prefix=settings.prefix, timeout=30.0, outage=settings.outage
         )
         await authenticator.start()
         try:
-            return await authenticator.verify(key)
+            return await authenticator.authenticate(key, {})
         finally:
             await authenticator.close()
 
@@ -125,7 +113,7 @@ def test_help_does_not_wait_for_the_database_libraries():
     assert done.stdout == "[]\n"
 
 
-def test_a_terminal_aside_stdout_is_the_key_alone():
+def test_stdout_is_only_the_key():
     done = keys("create", "--label", "me")
     assert re.fullmatch(r"alk_[0-9a-z]{12}_[0-9A-Za-z]{49}\n", done.stdout)
     assert id_of(done.stdout) in done.stderr
@@ -154,7 +142,7 @@ def test_never():
     assert verdict(key).expires is None
 
 
-def test_files_are_the_owners():
+def test_files_are_readable_by_the_owner_only():
     before = os.umask(0)
     try:
         created()
@@ -165,7 +153,7 @@ def test_files_are_the_owners():
     assert re.fullmatch(r"[0-9a-f]{64}\n", Path("aligner-keys.pepper").read_text())
 
 
-def test_the_pepper_is_said_once():
+def test_the_pepper_is_announced_once():
     first, second = (keys("create", "--label", "me").stderr for _ in range(2))
     assert "made the pepper" in first
     assert "made the pepper" not in second
@@ -180,7 +168,7 @@ def test_only_create_makes_files():
     assert list(Path.cwd().iterdir()) == []
 
 
-def test_a_lost_pepper_is_not_made_anew_while_keys_are_in_use():
+def test_a_lost_pepper_is_not_replaced_while_keys_are_in_use():
     key = created()
     Path("aligner-keys.pepper").unlink()
     for command in (["create", "--label", "more"], ["rotate", id_of(key)]):
@@ -191,12 +179,12 @@ def test_a_lost_pepper_is_not_made_anew_while_keys_are_in_use():
         assert "1 key in" in done.stderr
     assert not Path("aligner-keys.pepper").exists()
     assert len(listed()) == 1
-    # With no key left to lose it is.
+    # With no key left in use it is.
     assert keys("revoke", id_of(key)).exit_code == 0
     assert isinstance(verdict(created()), Principal)
 
 
-def test_another_pepper_makes_no_keys(monkeypatch):
+def test_no_keys_are_made_with_another_pepper(monkeypatch):
     created()
     monkeypatch.setenv("ALIGNER_KEYS__PEPPER", "another pepper, of 32 characters or more")
     done = keys("create", "--label", "more")
@@ -215,7 +203,7 @@ def test_the_file_and_the_variable_are_the_same_pepper(monkeypatch):
     assert not Path("aligner-keys.pepper").exists()
 
 
-def test_a_pepper_everybody_may_read_is_warned_of():
+def test_a_world_readable_pepper_is_warned_about():
     created()
     Path("aligner-keys.pepper").chmod(0o644)
     assert "chmod 600" in keys("list").stderr
@@ -234,7 +222,7 @@ def test_the_table():
     assert "never" in lines[id_of(live)]
 
 
-def test_a_label_is_no_markup():
+def test_a_label_is_not_markup():
     keys("create", "--label", "[red]me[/red]")
     assert "[red]me[/red]" in keys("list", "--format", "table").stdout
 
@@ -247,7 +235,7 @@ def test_show():
     assert "revoked" not in out
 
 
-def test_no_keys_left(monkeypatch):
+def test_a_database_without_keys(monkeypatch):
     created()
     with sqlite3.connect("aligner-keys.db") as database:
         database.execute("DELETE FROM api_keys")
@@ -276,19 +264,19 @@ def test_rotate_without_overlap():
     assert verdict(old).check == "key_expired"
 
 
-def test_rotate_with_another_end():
+def test_rotate_with_another_lifetime():
     old = created()
     keys("rotate", id_of(old), "--expires", "never")
     assert listed()[1]["expires"] is None
 
 
-def test_a_key_that_does_not_end_is_rotated_to_one():
+def test_a_key_without_expiry_is_rotated_to_one_without():
     old = created("--expires", "never")
     keys("rotate", id_of(old))
     assert listed()[1]["expires"] is None
 
 
-def test_what_cannot_be_rotated():
+def test_rotated_and_revoked_keys_cannot_be_rotated():
     key = created()
     new = keys("rotate", id_of(key)).stdout
     again = keys("rotate", id_of(key))
@@ -308,7 +296,7 @@ def test_revoke_by_id_and_again():
     assert verdict(key).check == "key_revoked"
 
 
-def test_a_whole_key_is_not_taken_from_the_command_line():
+def test_a_whole_key_on_the_command_line_is_refused():
     key = created()
     done = keys("revoke", key)
     assert done.exit_code == 2
@@ -318,7 +306,7 @@ def test_a_whole_key_is_not_taken_from_the_command_line():
 
 
 @pytest.mark.parametrize("stdin", ["", "nonsense", "x" * 100_000])
-def test_a_key_on_stdin_that_is_none(stdin):
+def test_what_is_not_a_key_on_stdin_is_refused(stdin):
     key = created()
     done = keys("revoke", "-", stdin=stdin or key[:-1])
     assert done.exit_code == 2
@@ -328,7 +316,7 @@ def test_a_key_on_stdin_that_is_none(stdin):
 
 
 @pytest.mark.parametrize("command", ["show", "rotate", "revoke"])
-def test_a_key_that_is_not_there(command):
+def test_an_unknown_key_is_reported(command):
     created()
     done = keys(command, "000000000000")
     assert (done.exit_code, done.stdout) == (1, "")
@@ -336,7 +324,7 @@ def test_a_key_that_is_not_there(command):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (["--label", ""], "--label"),
         (["--label", "x" * 201], "--label"),
@@ -350,14 +338,14 @@ def test_a_key_that_is_not_there(command):
         (["--label", "x", "--expires", "\N{ARABIC-INDIC DIGIT FIVE}d"], "--expires"),
     ],
 )
-def test_wrong_usage_makes_nothing(arguments, told):
+def test_wrong_usage_makes_no_files(arguments, expected):
     done = keys("create", *arguments)
     assert (done.exit_code, done.stdout) == (2, "")
-    assert told in done.stderr
+    assert expected in done.stderr
     assert list(Path.cwd().iterdir()) == []
 
 
-def test_a_scope_nobody_knows_is_warned_of():
+def test_an_unknown_scope_is_warned_about():
     done = keys("create", "--label", "x", "--scope", "algin")
     assert done.exit_code == 0
     assert "did you mean align?" in done.stderr
@@ -370,7 +358,7 @@ def test_times(text, value):
     assert arguments.lifetime(text) == value
 
 
-def test_no_time_at_all_is_an_overlap_and_no_lifetime():
+def test_zero_is_an_overlap_but_not_a_lifetime():
     assert arguments.seconds("--overlap", "0s", zero=True) == 0
     with pytest.raises(Failure):
         arguments.lifetime("0s")
@@ -380,27 +368,27 @@ def events(text: str) -> list[dict]:
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
 
-def test_what_is_done_leaves_a_record_beside_the_key():
+def test_changes_are_recorded_without_the_keys():
     made = keys("create", "--label", "me")
     rotated = keys("rotate", id_of(made.stdout))
     revoked = keys("revoke", id_of(made.stdout))
     old, new = f"key:{id_of(made.stdout)}", f"key:{id_of(rotated.stdout)}"
-    said = [(event["event"], event["principal"]) for done in (made, rotated, revoked) for event in events(done.stderr)]
-    assert said == [("key_created", old), ("key_created", new), ("key_rotated", old), ("key_revoked", old)]
+    recorded = [(event["event"], event["principal"]) for done in (made, rotated, revoked) for event in events(done.stderr)]
+    assert recorded == [("key_created", old), ("key_created", new), ("key_rotated", old), ("key_revoked", old)]
     assert events(made.stdout) == events(rotated.stdout) == []
     assert "me" in events(made.stderr)[0]["detail"]
     for secret in (made.stdout, rotated.stdout):
         assert secret.strip().split("_")[2][:43] not in made.stderr + rotated.stderr + revoked.stderr
 
 
-def test_the_record_goes_to_the_file_that_is_set(monkeypatch, tmp_path):
+def test_the_record_goes_to_the_configured_file(monkeypatch, tmp_path):
     monkeypatch.setenv("ALIGNER_AUDIT__FILE", str(tmp_path / "audit.jsonl"))
     done = keys("create", "--label", "me")
     assert events(done.stderr) == []
     assert [event["event"] for event in events((tmp_path / "audit.jsonl").read_text())] == ["key_created"]
 
 
-def test_without_a_record_nothing_is_done(monkeypatch, tmp_path):
+def test_without_an_audit_log_nothing_is_changed(monkeypatch, tmp_path):
     monkeypatch.setenv("ALIGNER_AUDIT__FILE", str(tmp_path / "none" / "audit.jsonl"))
     done = keys("create", "--label", "me")
     assert (done.exit_code, done.stdout) == (1, "")
@@ -418,7 +406,7 @@ def test_settings_from_a_file(tmp_path):
 
 
 @pytest.mark.parametrize("url", ["mysql://u:hunter2@db/keys", "postgresql://u:hunter2@db:hunter2/keys"])
-def test_a_database_that_cannot_be(monkeypatch, url):
+def test_an_invalid_database_url_is_reported_without_the_password(monkeypatch, url):
     monkeypatch.setenv("ALIGNER_KEYS__DATABASE", url)
     done = keys("list")
     assert done.exit_code == 2
@@ -426,7 +414,7 @@ def test_a_database_that_cannot_be(monkeypatch, url):
     assert "hunter2" not in done.stderr
 
 
-def test_a_database_out_of_reach(monkeypatch, tmp_path):
+def test_an_unavailable_database_is_reported(monkeypatch, tmp_path):
     monkeypatch.setenv("ALIGNER_KEYS__DATABASE", f"postgresql://u:hunter2@/keys?host={tmp_path}")
     done = keys("create", "--label", "me")
     assert (done.exit_code, done.stdout) == (69, "")
@@ -435,7 +423,7 @@ def test_a_database_out_of_reach(monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_is_no_database(tmp_path):
+def test_a_file_that_is_not_a_database_is_reported(tmp_path):
     (tmp_path / "aligner-keys.db").write_text("this is not a database, but a text of some length")
     done = keys("list")
     assert done.exit_code == 69
@@ -457,7 +445,7 @@ def test_on_postgresql(postgres, monkeypatch):
 # The pepper
 
 
-def test_two_commands_make_one_pepper():
+def test_two_commands_make_the_same_pepper():
     settings = KeySettings()
     assert make_pepper(settings) == make_pepper(settings) == read_pepper(settings)
     assert [path.name for path in Path.cwd().iterdir()] == ["aligner-keys.pepper"]
@@ -472,21 +460,21 @@ def test_a_pepper_file_of_the_wrong_size(content):
     assert (done.exit_code, done.stdout) == (1, "")
 
 
-def test_a_pepper_that_is_not_there():
+def test_a_missing_pepper_is_reported():
     with pytest.raises(PepperAbsentError, match="aligner keys create"):
         read_pepper(KeySettings())
 
 
-def test_a_pepper_that_is_a_directory():
+def test_a_pepper_that_cannot_be_read_is_reported():
     Path("aligner-keys.pepper").mkdir()
     with pytest.raises(PepperError, match="cannot be read"):
         read_pepper(KeySettings())
 
 
-def test_a_pepper_that_cannot_be_made():
+def test_a_pepper_that_cannot_be_made_is_reported():
     with pytest.raises(PepperError, match="cannot be made"):
         make_pepper(KeySettings(pepper_file=Path("none/pepper")))
 
 
-def test_the_pepper_of_the_settings_is_its_text():
+def test_the_pepper_in_the_settings_is_used_as_utf_8():
     assert read_pepper(KeySettings(pepper=SecretStr("ä" * 32))) == ("ä" * 32).encode()

@@ -1,10 +1,9 @@
-"""`aligner quotas`, as a person and as a script use it: the real command, on a real Redis that servers count in."""
+"""`aligner quotas`, as people and scripts use it: the real command, on a real Redis that servers count in."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import subprocess
 import sys
@@ -14,8 +13,9 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from aligner_svc.cli.quotas import app, commands, shown
+from aligner_svc.cli.quotas import app, shown
 from aligner_svc.cli.quotas.access import Usage
+from aligner_svc.cli.quotas.commands import EFFECTIVE_WITHIN
 from interceptors.calls.principal import Principal
 from interceptors.quota.classes_text import parse
 from interceptors.quota.overrides import EVERY, Overrides, OverrideStore
@@ -28,7 +28,7 @@ redis = rs.redis
 redis_server = rs.redis_server
 
 WAIT_TIMEOUT = 30.0
-# So slow that nothing comes back while a test runs.
+# So slow that nothing is refilled while a test runs.
 FILE = """
 [classes.default]
 requests_per_second = 0.001
@@ -45,21 +45,9 @@ priority = "low"
 """
 
 
-@pytest.fixture(autouse=True)
-def _clean(monkeypatch, tmp_path):
-    """No settings but the test's own."""
-    for name in [name for name in os.environ if name.upper().startswith("ALIGNER_")]:
-        monkeypatch.delenv(name)
-    # Set and removed again, so that what a command sets is undone too.
-    monkeypatch.setenv("ALIGNER_CONFIG", "x")
-    monkeypatch.delenv("ALIGNER_CONFIG")
-    monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.fixture
 def settings(monkeypatch, tmp_path, redis):
-    """Those of the servers, with an audit log in audit.jsonl."""
+    """The settings of the servers, with an audit log in audit.jsonl."""
     redis.command("FLUSHALL")
     (tmp_path / "quotas.toml").write_text(FILE)
     monkeypatch.setenv("ALIGNER_QUOTA__REDIS", redis.url)
@@ -69,7 +57,7 @@ def settings(monkeypatch, tmp_path, redis):
 
 
 def quotas(*arguments: object):
-    """In this process, which is fast. Nothing it says may hold the password."""
+    """Run in this process, which is fast. The output must never contain the password."""
     done = CliRunner().invoke(app, [str(argument) for argument in arguments])
     for text in (done.stdout, done.stderr):
         assert PASSWORD not in text
@@ -83,7 +71,7 @@ def events() -> list[dict]:
 
 
 def used(redis, subject: str, *, requests: float = 0, audio: float | None = None, calls: int = 0) -> Left | Spent:
-    """What a server has a caller of its class take."""
+    """Use quotas as a server does for a principal of its class."""
 
     async def take() -> Left | Spent:
         store = RedisStore(redis.url, timeout=WAIT_TIMEOUT)
@@ -99,7 +87,7 @@ def used(redis, subject: str, *, requests: float = 0, audio: float | None = None
 
 
 def class_on_a_server(redis, name: str) -> str:
-    """Of one that is started now."""
+    """The class of a principal on a server that is started now."""
 
     async def ask() -> str:
         file = parse(FILE, "")
@@ -113,7 +101,7 @@ def class_on_a_server(redis, name: str) -> str:
     return asyncio.run(ask())
 
 
-def test_the_console_program_from_a_spent_quota_to_another_class(settings):
+def test_the_console_program_from_an_exhausted_quota_to_another_class(settings):
     """Through the module, as the console script runs it."""
 
     def aligner(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -143,13 +131,13 @@ def test_help_does_not_wait_for_redis_and_grpc():
     assert done.stdout == "[]\n"
 
 
-# Where there is nothing to ask
+# Without Redis
 
 
 @pytest.mark.parametrize(
     "arguments", [["show"], ["show", "key:a"], ["reset", "key:a"], ["set", "key:a", "default"], ["overrides"]]
 )
-def test_without_redis_it_says_why_and_what_to_do(arguments):
+def test_without_redis_the_reason_and_a_hint_are_shown(arguments):
     done = quotas(*arguments)
     assert done.exit_code == 1
     assert "counts in its own memory" in done.stderr
@@ -160,7 +148,7 @@ def test_without_redis_it_says_why_and_what_to_do(arguments):
 @pytest.mark.parametrize(
     "arguments", [["show"], ["show", "key:a"], ["reset", "key:a"], ["set", "key:a", "default"], ["overrides"]]
 )
-def test_a_redis_out_of_reach_is_named_without_its_password(settings, arguments):
+def test_an_unavailable_redis_is_reported_without_its_password(settings, arguments):
     settings.kill()
     done = quotas(*arguments)
     assert done.exit_code == 69
@@ -176,7 +164,7 @@ def test_a_redis_out_of_reach_is_named_without_its_password(settings, arguments)
         ("http://:wr0ng@127.0.0.1/0", "not a Redis URL", 2),
     ],
 )
-def test_a_url_that_cannot_be_used_is_not_repeated(settings, monkeypatch, url, says, code):
+def test_an_unusable_url_is_not_repeated(settings, monkeypatch, url, says, code):
     monkeypatch.setenv("ALIGNER_QUOTA__REDIS", url.format(port=settings.port))
     done = quotas("show")
     assert done.exit_code == code
@@ -184,14 +172,14 @@ def test_a_url_that_cannot_be_used_is_not_repeated(settings, monkeypatch, url, s
     assert "wr0ng" not in done.stderr
 
 
-def test_a_file_of_classes_that_cannot_be_used(settings):
+def test_an_invalid_file_of_classes_is_reported(settings):
     Path("quotas.toml").write_text("[classes.default]\nburts = 1\n")
     done = quotas("show")
     assert done.exit_code == 2
     assert "quotas.toml, line 2" in done.stderr
 
 
-def test_where_no_record_can_be_left_nothing_is_done(settings, monkeypatch):
+def test_without_an_audit_log_nothing_is_changed(settings, monkeypatch):
     monkeypatch.setenv("ALIGNER_AUDIT__FILE", "/proc/audit.jsonl")
     done = quotas("set", "key:new", "batch")
     assert done.exit_code == 1
@@ -202,7 +190,7 @@ def test_where_no_record_can_be_left_nothing_is_done(settings, monkeypatch):
 # show
 
 
-def test_one_caller_as_json(settings):
+def test_one_principal_as_json(settings):
     used(settings, "key:new", requests=25, audio=900, calls=3)
     assert json.loads(quotas("show", "key:new").stdout) == {
         "principal": "key:new",
@@ -228,7 +216,7 @@ def test_one_caller_as_json(settings):
     }
 
 
-def test_one_caller_as_a_table(settings):
+def test_one_principal_as_a_table(settings):
     used(settings, "key:new", requests=25, calls=3)
     lines = quotas("show", "key:new", "--format", "table").stdout.splitlines()
     assert lines[0] == "key:new: class default, priority normal"
@@ -238,7 +226,7 @@ def test_one_caller_as_a_table(settings):
     assert table["calls_in_flight"] == "1 4 as calls end; 3 in flight"
 
 
-def test_one_of_whom_nothing_is_known_has_everything(settings):
+def test_an_unknown_principal_has_full_quotas(settings):
     one = json.loads(quotas("show", "key:quiet").stdout)
     assert one["used"] == 0
     assert one["quotas"]["requests_per_second"]["left"] == 100
@@ -251,14 +239,14 @@ def test_a_class_without_limits(settings):
     assert (one["quotas"], one["in_flight"], one["set_at_run_time"]) == ({}, {}, True)
 
 
-def test_a_debt_is_told_with_its_end(monkeypatch, capsys):
+def test_a_debt_is_shown_with_the_time_until_it_is_paid(monkeypatch, capsys):
     quota = parse("[classes.default]\nbytes_per_minute = 600\n", "").classes["default"]
-    shown.print_one(Usage("key:a", quota, given=False, left={"bytes_per_minute": -1200.0}))
+    shown.print_one(Usage("key:a", quota, overridden=False, left={"bytes_per_minute": -1200.0}))
     assert "-1,200" in (out := capsys.readouterr().out)
     assert "600 a minute; in debt for 2 min" in out
 
 
-def test_those_that_use_most_come_first(settings):
+def test_principals_that_use_most_come_first(settings):
     used(settings, "key:little", requests=10)
     used(settings, "key:batch", requests=500)
     used(settings, "jwt:https://idp#a", audio=3240)
@@ -273,14 +261,14 @@ def test_those_that_use_most_come_first(settings):
     ]
 
 
-def test_nobody_is_no_failure(settings):
+def test_an_empty_list_is_not_a_failure(settings):
     assert json.loads(quotas("show").stdout) == []
     done = quotas("show", "--format", "table")
     assert (done.exit_code, done.stdout) == (0, "")
     assert f"redis://127.0.0.1:{settings.port}/0" in done.stderr
 
 
-def test_a_name_of_a_caller_drives_no_terminal(settings):
+def test_names_of_principals_cannot_control_the_terminal(settings):
     used(settings, "jwt:https://idp#\x1b[31m[bold]evil", requests=1)
     table = quotas("show", "--format", "table").stdout
     assert "\x1b[31m" not in table
@@ -288,8 +276,8 @@ def test_a_name_of_a_caller_drives_no_terminal(settings):
 
 
 @pytest.mark.parametrize("command", ["show", "reset"])
-@pytest.mark.parametrize("name", ["alk_3fb1c9_secret", "*", "key:", "key:*", "somebody"])
-def test_what_is_no_caller_is_refused_and_no_secret_repeated(settings, command, name):
+@pytest.mark.parametrize("name", ["alk_3fb1c9_secret", "*", "key:", "key:*", "unknown"])
+def test_what_is_not_a_principal_is_refused_and_no_secret_repeated(settings, command, name):
     done = quotas(command, name)
     assert done.exit_code == 2
     assert "secret" not in done.stderr
@@ -298,7 +286,7 @@ def test_what_is_no_caller_is_refused_and_no_secret_repeated(settings, command, 
 # reset
 
 
-def test_a_reset_fills_the_quotas_frees_the_slots_and_leaves_a_record(settings):
+def test_a_reset_fills_the_quotas_frees_the_slots_and_is_recorded(settings):
     used(settings, "key:new", requests=100, audio=1800, calls=4)
     used(settings, "key:other", requests=100)
     done = quotas("reset", "key:new")
@@ -312,7 +300,7 @@ def test_a_reset_fills_the_quotas_frees_the_slots_and_leaves_a_record(settings):
     assert event["detail"].startswith("quota reset: requests_per_second 100% used, audio_seconds_per_day 50% used")
 
 
-def test_a_reset_of_somebody_unknown_asks_whether_the_name_is_right(settings):
+def test_a_reset_of_an_unknown_principal_asks_whether_the_name_is_right(settings):
     done = quotas("reset", "key:typo")
     assert done.exit_code == 0
     assert "is the name right?" in done.stderr
@@ -322,7 +310,7 @@ def test_a_reset_of_somebody_unknown_asks_whether_the_name_is_right(settings):
 # set
 
 
-def test_what_is_set_is_shown_listed_recorded_and_taken_back(settings):
+def test_an_override_is_shown_listed_recorded_and_removed(settings):
     done = quotas("set", "key:new", "batch")
     assert done.exit_code == 0
     assert "within 5 s" in done.stderr
@@ -343,7 +331,7 @@ def test_what_is_set_is_shown_listed_recorded_and_taken_back(settings):
     ]
 
 
-def test_a_pattern_may_be_set(settings):
+def test_a_pattern_can_be_overridden(settings):
     assert quotas("set", "key:*", "batch").exit_code == 0
     assert class_on_a_server(settings, "key:any") == "batch"
     assert json.loads(quotas("show", "key:any").stdout)["set_at_run_time"] is True
@@ -353,30 +341,30 @@ def test_a_pattern_may_be_set(settings):
     ("arguments", "says"),
     [
         (["key:new", "bach"], "did you mean batch?"),
-        (["key:new", "zzz"], "there are default, batch, unlimited"),
+        (["key:new", "zzz"], "one of default, batch, unlimited"),
         (["key:new"], "--default"),
         (["key:new", "batch", "--default"], "--default"),
         (["*", "batch"], "every principal is in the class default"),
-        (["somebody", "batch"], "begin with mtls:, jwt: or key:"),
+        (["unknown", "batch"], "begin with mtls:, jwt: or key:"),
         (["mtls:spiffe://example.org*", "batch"], "separator"),
         (["peer:127.0.0.1", "batch"], "begin with mtls:, jwt: or key:"),
     ],
 )
-def test_what_would_mean_nothing_is_not_set(settings, arguments, says):
+def test_a_meaningless_override_is_refused(settings, arguments, says):
     done = quotas("set", *arguments)
     assert done.exit_code == 2
     assert says in done.stderr
     assert json.loads(quotas("overrides").stdout) == {}
 
 
-def test_what_was_never_set_is_not_taken_back(settings):
+def test_removing_an_absent_override_is_a_warning(settings):
     done = quotas("set", "key:new", "--default")
     assert done.exit_code == 0
-    assert "in no class at run time" in done.stderr
+    assert "has no override" in done.stderr
     assert events() == []
 
 
-def test_one_name_more_than_there_may_be_is_refused(settings, monkeypatch):
+def test_one_override_too_many_is_refused(settings, monkeypatch):
     monkeypatch.setattr("interceptors.quota.overrides.MAX_NAMES", 1)
     quotas("set", "key:a", "batch")
     done = quotas("set", "key:b", "batch")
@@ -385,11 +373,11 @@ def test_one_name_more_than_there_may_be_is_refused(settings, monkeypatch):
     assert len(events()) == 1
 
 
-def test_the_time_that_is_told_is_that_of_the_servers():
-    assert commands._SECONDS == EVERY
+def test_the_announced_delay_is_that_of_the_servers():
+    assert EFFECTIVE_WITHIN == EVERY
 
 
-def test_narrow_terminals_lose_no_name(settings, monkeypatch):
+def test_a_narrow_terminal_shows_whole_names(settings, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     name = "mtls:spiffe://example.org/ns/speech/sa/a-very-long-service-account"
     used(settings, name, requests=1)

@@ -1,10 +1,10 @@
-"""`aligner top`: the numbers of a frame are those the server counted, on 80 columns, from the server's own metrics."""
+"""`aligner top`: a frame shows the numbers that the server counted, on 80 columns, from the server's own metrics."""
 
 from __future__ import annotations
 
+import asyncio
 import io
 import math
-import os
 import re
 import threading
 import time
@@ -17,7 +17,6 @@ from types import SimpleNamespace
 import grpc
 import pytest
 import typer
-from google.rpc import code_pb2, status_pb2
 from prometheus_client import generate_latest
 from rich.console import Console
 from typer.testing import CliRunner
@@ -27,23 +26,25 @@ from aligner_svc.cli.top import view as top_view
 from aligner_svc.cli.top.scrape import Interval, ScrapeError, fetch, parse
 from aligner_svc.engines.batching import BatchReport, QueueState
 from aligner_svc.telemetry.metrics import Metrics, Sources
-from interceptors.calls.call import Call, StageTiming
+from interceptors.calls.call import Call, StageTiming, enter_call
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.security_event import Event, SecurityEvent
-from interceptors.metrics import Ended
 
 NOW = 1_800_000_000.0
 ALIGN = "/aligner.v1.Aligner/Align"
+CONTEXT = SimpleNamespace(code=lambda: None, done=lambda: False, time_remaining=lambda: None)
 METHODS = {ALIGN: "unary", "/aligner.v1.Aligner/StreamAlign": "bidi_stream", "/grpc.health.v1.Health/Check": "unary"}
 app = typer.Typer()
 app.command()(command.top)
 
 
 class Server:
-    """The metrics of a server, as they would be at its endpoint."""
+    """The metrics of a server, as its endpoint would return them."""
 
     def __init__(self) -> None:
-        self.metrics = Metrics(METHODS, lambda _: status_pb2.Status(code=code_pb2.INTERNAL), quota_class=lambda _: "standard")
+        self.now = 0.0
+        self.metrics = Metrics(METHODS, quota_class=lambda _: "standard")
+        self.metrics.rpc.clock = lambda: self.now
         self.state = QueueState(3, 300, 0.25, 1, 2, 4, 0.1, 1000, None)
         self.redis = SimpleNamespace(degraded=False, losses=0)
         self.scanner = SimpleNamespace(
@@ -63,25 +64,29 @@ class Server:
                 pools=[self.pool],
                 overload=SimpleNamespace(counts=counts, limit=12.0, refused={"SERVER_OVERLOADED": 0}),
                 quota_store=self.redis,
-                key_sources=lambda: {"https://idp.example.org": self.keys},
+                key_sources={"https://idp.example.org": self.keys},
                 certificate_expires=lambda: self.expires,
                 antivirus=lambda: self.scanner,
                 dropped={"audit": lambda: 0, "log": lambda: 7},
             )
         )
 
-    def call(
-        self, times: int, code: grpc.StatusCode = grpc.StatusCode.OK, error: Exception | None = None, seconds: float = 0.07
-    ) -> None:
+    def call(self, times: int, error: CallRefusedError | None = None, *, seconds: float | None = 0.07) -> None:
+        """Serve calls that take `seconds` and succeed or raise `error`; None: that do not end."""
         stages = [StageTiming("decode", {"audio_seconds": 4.0}, seconds=0.008), StageTiming("align", seconds=0.06)]
         call = Call(ALIGN, "", stages=[] if error else stages)
         call.meter = SimpleNamespace()
-        counted = self.metrics.rpc._find(ALIGN)
-        for _ in range(times):
-            counted.started.inc()
-            counted.handled[code].inc()
-            counted.seconds.observe(seconds)
-            self.metrics.calls.ended(Ended(ALIGN, code, seconds, call, error, ""))
+
+        async def serve() -> None:
+            enter_call(call)
+            for _ in range(times):
+                counted = self.metrics.rpc.around(ALIGN, CONTEXT)
+                await counted.__aenter__()
+                if seconds is not None:
+                    self.now += seconds
+                    await counted.__aexit__(type(error) if error else None, error, None)
+
+        asyncio.run(serve())
 
     def text(self) -> str:
         self.metrics.refresh()
@@ -95,13 +100,13 @@ def server() -> Server:
 
 @pytest.fixture
 def interval(server) -> Interval:
-    """10 s, of which each kind of thing happened in some."""
+    """10 s in which every kind of thing happened."""
     server.call(50)
     before = server.text()
     server.call(200)
-    server.call(20, grpc.StatusCode.INVALID_ARGUMENT, CallRefusedError(grpc.StatusCode.INVALID_ARGUMENT, "AUDIO_UNREADABLE", ""))
-    server.call(30, grpc.StatusCode.UNAVAILABLE, CallRefusedError(grpc.StatusCode.UNAVAILABLE, "SERVER_OVERLOADED", ""))
-    server.metrics.rpc._find(ALIGN).started.inc(4)
+    server.call(20, CallRefusedError(grpc.StatusCode.INVALID_ARGUMENT, "AUDIO_UNREADABLE", ""))
+    server.call(30, CallRefusedError(grpc.StatusCode.UNAVAILABLE, "SERVER_OVERLOADED", ""))
+    server.call(4, seconds=None)
     server.metrics.calls.event(SecurityEvent(Event.AUTHENTICATION_FAILED, "signature"))
     for _ in range(10):
         server.metrics.engine.batch(BatchReport(4, 100, 125, 1.2, 0.01, failed=False))
@@ -114,25 +119,25 @@ def drawn(interval: Interval, width: int = 80, **named) -> str:
     return console.file.getvalue()
 
 
-def test_a_frame_says_what_was_counted(interval) -> None:
+def test_a_frame_shows_what_was_counted(interval) -> None:
     text = drawn(interval)
     assert re.search(r"^aligner 1\.2\.3 pocketsphinx  SERVING", text, re.MULTILINE)
-    # 250 calls in 10 s, 4 open, a p50 in the bucket from 50 to 75 ms, and 30 of 250 failed by the server's own doing.
+    # 250 calls in 10 s, 4 open, a p50 in the bucket from 50 to 75 ms, and 30 of 250 failed because of the server.
     (align,) = [line.split() for line in text.splitlines() if line.startswith("Align")]
     assert (align[1], align[2], align[-1]) == ("25.0", "4", "12.0%")
     assert 50 <= float(align[3]) <= 75
     assert "OK 20.0/s  Unavailable 3.0/s  InvalidArgument 2.0/s" in text
     for expected in (
         "queue       3 of 64, oldest 250 ms",
-        "lanes       1 of 2, busy 60%",
+        "slots       1 of 2, busy 60%",
         "batch       4.0 items, padding 20%",
         "audio       80.0 s each second",
         "at work     3 of 12",
-        "coming      1 on the way, 2 wait",
+        "pending     1 uploading, 2 waiting",
         "Redis       up",
         "clamd       up, signatures 2 h old",
-        "certificate ends in 40 d",
-        "lost        7 log",
+        "certificate expires in 40 d",
+        "dropped     7 log",
         "logins      0.1/s signature",
         "failures    3.0/s server overloaded",
         "2.0/s audio unreadable",
@@ -142,20 +147,20 @@ def test_a_frame_says_what_was_counted(interval) -> None:
 
 
 @pytest.mark.parametrize("width", [80, 100, 160])
-def test_a_frame_fits(interval, width) -> None:
+def test_a_frame_fits_the_terminal(interval, width) -> None:
     assert max(len(line.rstrip("\n")) for line in drawn(interval, width).splitlines()) <= width
     assert len(drawn(interval, width).splitlines()) <= 40
 
 
-def test_every_metric_that_is_shown_is_one_the_server_has(interval) -> None:
-    """A name that is changed there and not here would leave a hole nobody sees."""
+def test_every_metric_shown_exists_on_the_server(interval) -> None:
+    """A metric renamed there and not here would silently disappear from the screen."""
     names = set(re.findall(r'"((?:aligner|grpc_server|process)_[a-z_]+)"', Path(top_view.__file__).read_text()))
     assert len(names) > 25
     has = {re.sub(r"_(bucket|count|sum)$", "", name) for name in interval.after.samples}
     assert {re.sub(r"_(bucket|count|sum)$", "", name) for name in names} - has == set()
 
 
-def test_trouble_is_said(server) -> None:
+def test_problems_are_shown(server) -> None:
     server.state = QueueState(64, 300, 30.0, 0, 2, 4, 0.1, 1000, "CUDA error")
     server.redis.degraded = True
     server.scanner.healthy = False
@@ -167,30 +172,30 @@ def test_trouble_is_said(server) -> None:
         "stale: connection refused; last seen 12 s ago",
         "device      out of service",
         "queue       64 of 64",
-        "Redis       away",
-        "clamd       away",
+        "Redis       unavailable",
+        "clamd       unavailable",
         "JWKS        none, fetching fails",
         "decode up   1 of 2, 1 replaced",
-        "certificate ended 2 h ago",
+        "certificate expired 2 h ago",
     ):
         assert expected in text
 
 
-def test_what_a_server_does_not_count_is_left_out() -> None:
+def test_metrics_that_the_server_lacks_are_left_out() -> None:
     text = drawn(Interval.between(None, parse("up 1\n", 0.0)))
     assert "the server counts no calls" in text
     assert "Redis" not in text
     assert "nan" not in text.lower()
 
 
-def test_what_others_named_does_not_drive_the_terminal(server) -> None:
+def test_label_values_cannot_control_the_terminal(server) -> None:
     text = server.text().replace('version="1.2.3"', 'version="\x1b[2J1"').replace('pool="decode"', 'pool="[red]de\x07"')
     shown = drawn(Interval.between(None, parse(text, 0.0)))
     assert "\x1b" not in shown
     assert "\x07" not in shown
 
 
-def test_quantiles_are_prometheus_own() -> None:
+def test_quantiles_equal_those_of_prometheus() -> None:
     text = "\n".join(f'h_bucket{{le="{le}"}} {count}' for le, count in (("0.1", 10), ("0.2", 30), ("0.4", 40), ("+Inf", 50)))
     interval = Interval.between(parse(re.sub(r"\d+$", "0", text, flags=re.MULTILINE), 0.0), parse(text, 1.0))
     assert interval.quantile("h", 0.5) == pytest.approx(0.175)
@@ -199,7 +204,7 @@ def test_quantiles_are_prometheus_own() -> None:
     assert interval.quantile("nothing", 0.5) is None
 
 
-def test_a_server_that_was_started_again_has_no_rates_from_before(server) -> None:
+def test_a_restarted_server_has_no_rates_from_before(server) -> None:
     server.call(10)
     before = re.sub(r"(?m)^process_start_time_seconds .*", "process_start_time_seconds 1.0", server.text())
     interval = Interval.between(parse(before, 0.0), parse(Server().text(), 5.0))
@@ -208,14 +213,14 @@ def test_a_server_that_was_started_again_has_no_rates_from_before(server) -> Non
 
 
 @pytest.mark.parametrize("text", ["", "<html>no</html>", "a{b=} x"])
-def test_what_is_no_metrics_is_said(text) -> None:
+def test_an_answer_without_metrics_is_an_error(text) -> None:
     with pytest.raises(ScrapeError):
         parse(text, 0.0)
 
 
 @contextmanager
 def endpoint(texts: list[str]) -> Iterator[str]:
-    """Answers with each text in turn, the last for good; an empty one is an error."""
+    """Serve each text in turn and then the last one again; an empty text is an error 503."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -238,14 +243,6 @@ def endpoint(texts: list[str]) -> Iterator[str]:
         served.server_close()
 
 
-@pytest.fixture(autouse=True)
-def _clean(monkeypatch, tmp_path):
-    """No settings but the test's own."""
-    for name in [name for name in os.environ if name.upper().startswith("ALIGNER_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-
-
 def test_one_frame_is_printed_for_a_pipe(server) -> None:
     server.call(10)
     first = server.text()
@@ -258,7 +255,7 @@ def test_one_frame_is_printed_for_a_pipe(server) -> None:
     assert "\x1b" not in result.output
 
 
-def test_a_server_that_cannot_be_reached_is_said() -> None:
+def test_an_unavailable_server_is_reported() -> None:
     result = CliRunner().invoke(app, ["--once", "--metrics-url", "http://127.0.0.1:1/metrics"])
     assert result.exit_code == 69
     assert "no metrics from http://127.0.0.1:1/metrics" in result.output
@@ -269,7 +266,7 @@ def test_a_server_that_cannot_be_reached_is_said() -> None:
     assert "hunter2" not in result.output
 
 
-def test_a_url_of_another_kind_is_not_opened(tmp_path) -> None:
+def test_only_http_urls_are_opened(tmp_path) -> None:
     (tmp_path / "x").write_text("up 1\n")
     with pytest.raises(ScrapeError, match="http or https"):
         fetch(f"file://{tmp_path}/x", 1.0)
@@ -277,17 +274,17 @@ def test_a_url_of_another_kind_is_not_opened(tmp_path) -> None:
         fetch(url, 5.0)
 
 
-def test_watching_goes_on_while_the_server_is_away(server, monkeypatch) -> None:
-    """Frames as a terminal would get them; the third look fails, the fourth interrupts."""
-    looks = 0
+def test_watching_continues_while_the_server_is_unavailable(server, monkeypatch) -> None:
+    """The third scrape fails; after the fourth the user interrupts."""
+    scrapes = 0
 
-    def sleep(_: float) -> None:
-        nonlocal looks
-        looks += 1
-        if looks == 4:
+    def pause(_: float) -> None:
+        nonlocal scrapes
+        scrapes += 1
+        if scrapes == 4:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", pause)
     server.call(10)
     texts = [server.text(), server.text(), "", server.text()]
     with endpoint(texts) as url:

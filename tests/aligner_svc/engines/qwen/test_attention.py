@@ -1,4 +1,4 @@
-"""Packed attention is softmax attention within each sequence, and nothing of one sequence reaches another."""
+"""Packed attention equals softmax attention within each sequence; no sequence affects another."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def drawn(
 
 
 def attended(attend: Attention, material: Sequence[torch.Tensor], lengths: Sequence[int], *, causal: bool) -> torch.Tensor:
-    """The answer, which may lie where the query lay; keys and values are left alone."""
+    """The result, which may overwrite the query; keys and values must be unchanged."""
     query, key, value = (part.clone() for part in material)
     out = attend(query, key, value, lengths, causal=causal)
     assert out.shape == material[0].shape
@@ -41,7 +41,7 @@ def attended(attend: Attention, material: Sequence[torch.Tensor], lengths: Seque
 
 
 def formula(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: Sequence[int], *, causal: bool) -> torch.Tensor:
-    """As the textbook has it, in float64."""
+    """The textbook formula in float64."""
     share = query.shape[1] // key.shape[1]
     query, key, value = query.double(), key.double().repeat_interleave(share, 1), value.double().repeat_interleave(share, 1)
     parts = []
@@ -56,7 +56,7 @@ def formula(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("shape", _SHAPES)
 @pytest.mark.parametrize("attend", [blocked, one_by_one])
-def test_it_is_the_textbooks(attend: Attention, shape: tuple[int, int, int], causal: bool) -> None:
+def test_it_equals_the_textbook_formula(attend: Attention, shape: tuple[int, int, int], causal: bool) -> None:
     for lengths in _LENGTHS:
         for sharp in (1.0, 20.0):
             material = drawn(lengths, shape, sharp=sharp)
@@ -66,7 +66,7 @@ def test_it_is_the_textbooks(attend: Attention, shape: tuple[int, int, int], cau
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("attend", [blocked, one_by_one])
-def test_any_lengths(attend: Attention, causal: bool) -> None:
+def test_random_lengths_equal_the_formula(attend: Attention, causal: bool) -> None:
     chance = np.random.default_rng(0)
     for seed in range(25):
         lengths = [int(length) for length in np.exp(chance.uniform(0, np.log(2.5 * _ROWS), chance.integers(1, 9)))]
@@ -77,8 +77,8 @@ def test_any_lengths(attend: Attention, causal: bool) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_long_sequences_a_group_of_heads_at_a_time(dtype: torch.dtype) -> None:
-    """In blocks of more rows; and the same alone as in company."""
+def test_long_sequences_are_computed_a_group_of_heads_at_a_time(dtype: torch.dtype) -> None:
+    """In blocks of more rows, and to the same bits alone as in a batch."""
     long = attention._LONG + 300
     lengths = [attention._LONG - 1, 5, long]
     material = [part.to(dtype) for part in drawn(lengths, (4, 2, 16))]
@@ -94,7 +94,7 @@ def test_long_sequences_a_group_of_heads_at_a_time(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("attend", [blocked, one_by_one])
 def test_half_precision(attend: Attention, causal: bool) -> None:
-    """Eight bits of a mantissa, rounded a handful of times."""
+    """Eight bits of mantissa, rounded a few times."""
     lengths = [104, 104, 3 * _ROWS + 17]
     material = [part.bfloat16() for part in drawn(lengths, (4, 2, 64))]
     out = attended(attend, material, lengths, causal=causal)
@@ -132,7 +132,7 @@ def test_nothing_leaks_from_the_future(attend: Attention) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_cpu_attends_in_blocks(dtype: torch.dtype) -> None:
+def test_a_cpu_uses_blocks(dtype: torch.dtype) -> None:
     assert for_device(torch.device("cpu"), dtype) is blocked
 
 
@@ -145,19 +145,19 @@ def test_a_cpu_attends_in_blocks(dtype: torch.dtype) -> None:
         (torch.float32, (9, 0), one_by_one),
     ],
 )
-def test_a_gpu_takes_the_kernel_it_has(
+def test_a_gpu_uses_the_kernel_it_supports(
     dtype: torch.dtype, capability: tuple[int, int], chosen: Attention, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
-    monkeypatch.setattr(attention, "_works", lambda *_: True)
+    monkeypatch.setattr(attention, "works", lambda *_: True)
     assert for_device(torch.device("cuda"), dtype) is chosen
 
 
-def test_a_kernel_that_does_not_work_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch's own has changed what it takes from one version to the next."""
+def test_a_kernel_that_does_not_work_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The arguments of PyTorch's kernel have changed between versions."""
     broken: list[Attention] = []
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (9, 0))
-    monkeypatch.setattr(attention, "_works", lambda kernel, *_: kernel not in broken)
+    monkeypatch.setattr(attention, "works", lambda kernel, *_: kernel not in broken)
     for kernel, next_best in ((fused, fused_splitting), (fused_splitting, one_by_one)):
         assert for_device(torch.device("cuda"), torch.bfloat16) is kernel
         broken.append(kernel)
@@ -165,12 +165,12 @@ def test_a_kernel_that_does_not_work_is_not_taken(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("error", [RuntimeError("num_splits is not supported"), TypeError("unexpected keyword")])
-def test_it_is_asked_before_a_call_depends_on_it(error: Exception) -> None:
+def test_a_kernel_that_raises_does_not_work(error: Exception) -> None:
     def kernel(*_: object, **__: object) -> torch.Tensor:
         raise error
 
-    assert not attention._works(kernel, torch.device("cpu"), torch.float32)
-    assert attention._works(one_by_one, torch.device("cpu"), torch.float32)
+    assert not attention.works(kernel, torch.device("cpu"), torch.float32)
+    assert attention.works(one_by_one, torch.device("cpu"), torch.float32)
 
 
 @pytest.mark.parametrize("causal", [False, True])

@@ -1,4 +1,4 @@
-"""A checkpoint is loaded as it is, or refused with one line that names what is wrong with it."""
+"""A checkpoint is loaded unchanged, or refused with one line that says what is wrong with it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def load(model: Path | str, dtype: torch.dtype = torch.float32) -> Checkpoint:
 
 
 def refusal(model: Path | str) -> str:
-    """What a checkpoint is refused with: one line that begins with its name."""
+    """The error for a checkpoint: one line that begins with its name."""
     with pytest.raises(CheckpointError) as caught:
         load(model)
     message = str(caught.value)
@@ -47,7 +47,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(sound: Path, tmp_path: Path) -> Path:
-    """A copy to be damaged."""
+    """A copy to damage."""
     return shutil.copytree(sound, tmp_path / "model")
 
 
@@ -74,11 +74,11 @@ def shard(folder: Path) -> None:
     (folder / _INDEX).write_text(json.dumps({"metadata": {"total_size": 0}, "weight_map": where}), encoding="utf-8")
 
 
-# Sound ones
+# Valid ones
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_what_is_loaded(folder: Path, dtype: torch.dtype) -> None:
+def test_a_checkpoint_is_loaded_unchanged(folder: Path, dtype: torch.dtype) -> None:
     loaded = load(folder, dtype)
     assert loaded.segment_ms == 80.0
     assert loaded.audio_tokens == ("<|audio_start|>", "<|audio_pad|>", "<|audio_end|>")
@@ -100,15 +100,15 @@ def test_weights_in_several_files(folder: Path, sound: Path) -> None:
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_a_tokenizer_in_the_old_format_cuts_the_same(folder: Path, sound: Path) -> None:
+def test_a_tokenizer_in_the_old_format_splits_the_same(folder: Path, sound: Path) -> None:
     """The published checkpoint has vocab.json and merges.txt, and no tokenizer.json."""
     (folder / "tokenizer.json").unlink()
     text = "<|audio_start|><|audio_pad|><|audio_end|>the<timestamp><timestamp>быстрая<timestamp><timestamp>敏捷<timestamp>"
     assert load(folder).tokenizer(text)["input_ids"] == load(sound).tokenizer(text)["input_ids"]
 
 
-def test_a_pickle_beside_the_weights_is_not_opened(folder: Path) -> None:
-    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04 not looked at")
+def test_a_pickle_next_to_the_weights_is_not_opened(folder: Path) -> None:
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04 never read")
     load(folder)
 
 
@@ -117,7 +117,7 @@ def test_the_home_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load("~/model")
 
 
-# What is not a checkpoint
+# Not a checkpoint
 
 
 def test_no_folder(tmp_path: Path) -> None:
@@ -156,25 +156,25 @@ def test_a_config_that_is_a_folder(folder: Path) -> None:
     assert "config.json" in refusal(folder)
 
 
-def test_the_recogniser(folder: Path) -> None:
-    """Qwen3-ASR, whose checkpoint looks the same but for one word."""
+def test_a_checkpoint_of_the_recogniser_is_refused(folder: Path) -> None:
+    """Qwen3-ASR, whose checkpoint differs in one word."""
     edit(folder / "config.json", lambda config: config["thinker_config"].update(model_type="qwen3_asr"))
     assert refusal(folder) == "not a Qwen3 forced aligner: config.json describes qwen3_asr / qwen3_asr"
 
 
 @pytest.mark.parametrize("name", ["timestamp_token_id", "timestamp_segment_time"])
 @pytest.mark.parametrize("value", [None, "80"])
-def test_a_number_the_config_lacks(name: str, value: str | None, folder: Path) -> None:
+def test_a_number_missing_from_the_config(name: str, value: str | None, folder: Path) -> None:
     edit(folder / "config.json", lambda config: config.update({name: value}))
     assert refusal(folder) == f"config.json lacks {name}"
 
 
-def test_how_many_classes(folder: Path) -> None:
+def test_the_number_of_classes_missing_from_the_config(folder: Path) -> None:
     edit(folder / "config.json", lambda config: config["thinker_config"].pop("classify_num"))
     assert refusal(folder) == "config.json lacks thinker_config.classify_num"
 
 
-def test_all_that_is_missing_is_named_at_once(folder: Path) -> None:
+def test_everything_missing_is_named_at_once(folder: Path) -> None:
     edit(folder / "config.json", lambda config: [config.pop("timestamp_token_id"), config["thinker_config"].pop("classify_num")])
     assert refusal(folder) == "config.json lacks timestamp_token_id, thinker_config.classify_num"
     shutil.rmtree(folder)
@@ -214,13 +214,13 @@ def test_a_file_of_the_processor_that_is_broken(name: str, content: str, folder:
 
 
 @pytest.mark.parametrize(("name", "value"), [("hop_length", 320), ("n_fft", 512), ("sampling_rate", 8000)])
-def test_other_frames(name: str, value: int, folder: Path) -> None:
+def test_other_frames_are_refused(name: str, value: int, folder: Path) -> None:
     edit(folder / "preprocessor_config.json", lambda config: config.update({name: value}))
     assert f"'{name}': {value}" in refusal(folder)
 
 
-def test_other_bins(folder: Path) -> None:
-    """80 of them, as Whisper had before its third version."""
+def test_another_number_of_mel_bins_is_refused(folder: Path) -> None:
+    """80, as in Whisper before version 3."""
     edit(folder / "preprocessor_config.json", lambda config: config.update(feature_size=80))
     assert "80" in refusal(folder)
 
@@ -237,32 +237,32 @@ def test_weights_in_a_pickle_are_not_opened(folder: Path) -> None:
 
 @pytest.mark.parametrize("kept", [0, 4, 1000, -1000, -1])
 def test_weights_cut_short(kept: int, folder: Path) -> None:
-    """A download that broke off."""
+    """An interrupted download."""
     content = (folder / _WEIGHTS).read_bytes()
     (folder / _WEIGHTS).write_bytes(content[:kept])
     assert "weights" in refusal(folder)
 
 
-def test_weights_that_are_none(folder: Path) -> None:
-    """What is in the folder when git-lfs was not there to fetch them."""
+def test_a_git_lfs_pointer_instead_of_weights(folder: Path) -> None:
+    """Cloned without git-lfs."""
     (folder / _WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1835008\n")
     assert "weights" in refusal(folder)
 
 
-def test_a_file_the_index_names(folder: Path) -> None:
+def test_a_missing_file_of_the_index(folder: Path) -> None:
     shard(folder)
     (folder / "model-00002-of-00002.safetensors").unlink()
     assert refusal(folder) == "missing from the checkpoint: model-00002-of-00002.safetensors"
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"weight_map": 7}', '{"weight_map": []}'])
-def test_an_index_that_is_none(content: str, folder: Path) -> None:
+def test_a_malformed_index(content: str, folder: Path) -> None:
     shard(folder)
     (folder / _INDEX).write_text(content)
     assert _INDEX in refusal(folder)
 
 
-def test_an_index_without_a_name(folder: Path) -> None:
+def test_an_index_without_one_tensor(folder: Path) -> None:
     shard(folder)
     edit(folder / _INDEX, lambda index: index["weight_map"].pop("thinker.lm_head.weight"))
     assert "weights" in refusal(folder)
@@ -303,21 +303,21 @@ def test_another_width(folder: Path) -> None:
         ("text_config", "hidden_act", "gelu"),
     ],
 )
-def test_other_windows_and_activations(part: str, name: str, value: object, folder: Path) -> None:
-    """The forward pass has them built in; with others it would give other times than qwen-asr, and nobody would know."""
+def test_other_windows_and_activations_are_refused(part: str, name: str, value: object, folder: Path) -> None:
+    """The forward pass has them built in; with others it would silently give other times than qwen-asr."""
     edit(folder / "config.json", lambda config: config["thinker_config"][part].update({name: value}))
     assert f"{part} has {{" in refusal(folder)
     assert f"'{name}': {value!r}" in refusal(folder)
 
 
 @pytest.mark.parametrize(("part", "name"), [("audio_config", "d_model"), ("text_config", "hidden_size")])
-def test_a_shape_that_is_none(part: str, name: str, folder: Path) -> None:
+def test_a_malformed_shape(part: str, name: str, folder: Path) -> None:
     edit(folder / "config.json", lambda config: config["thinker_config"][part].update({name: "wide"}))
     assert "weights" in refusal(folder)
 
 
-def test_no_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing else fills a device on purpose."""
+def test_weights_that_do_not_fit_into_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real device cannot be filled on purpose."""
     model = checkpoint.Qwen3ASRForConditionalGeneration
 
     def full(*_: object) -> None:
@@ -329,7 +329,9 @@ def test_no_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("error", [RuntimeError("one line\nand\nmore"), KeyError("one line"), ValueError()])
 @pytest.mark.parametrize("part", ["Qwen3ASRForConditionalGeneration", "Qwen3ASRProcessor"])
-def test_what_a_library_says_is_cut_to_a_line(part: str, error: Exception, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_a_library_is_shortened_to_a_line(
+    part: str, error: Exception, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def from_pretrained(*_: object, **__: object) -> None:
         raise error
 
@@ -337,10 +339,10 @@ def test_what_a_library_says_is_cut_to_a_line(part: str, error: Exception, folde
     assert ("one line" if error.args else "ValueError") in refusal(folder)
 
 
-# The tokenizer and the config must mean the same
+# The tokenizer and the config must agree
 
 
-def test_a_tokenizer_that_does_not_know_timestamps(folder: Path) -> None:
+def test_a_tokenizer_without_timestamps(folder: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"):
         path = folder / name
         path.write_text(path.read_text(encoding="utf-8").replace("<timestamp>", "<tstamp>"), encoding="utf-8")
@@ -359,7 +361,7 @@ def test_a_token_with_another_number(token: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["audio_bos_token", "audio_token", "audio_eos_token"])
-def test_a_tokenizer_without_a_name_for_audio(name: str, folder: Path) -> None:
+def test_a_tokenizer_without_an_audio_token(name: str, folder: Path) -> None:
     for file in ("tokenizer_config.json", "special_tokens_map.json"):
         edit(folder / file, lambda config: (config.pop(name, None), config.get("extra_special_tokens", {}).pop(name, None)))
     assert name in refusal(folder)
@@ -370,7 +372,7 @@ def test_a_tokenizer_without_a_name_for_audio(name: str, folder: Path) -> None:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, and a hub on a port where nobody listens."""
+    """An empty cache, and a hub on a closed port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -382,7 +384,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("offline", [True, False])
-def test_a_hub_that_cannot_be_reached(offline: bool, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_is_unreachable(offline: bool, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
     said = refusal("Qwen/Qwen3-ForcedAligner-0.6B")
     assert "there is no such folder, and the Hugging Face hub was not reached" in said
@@ -390,26 +392,26 @@ def test_a_hub_that_cannot_be_reached(offline: bool, hub: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("offline", [True, False])
-def test_what_was_fetched_before_needs_no_hub(offline: bool, hub: Path, sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cached_checkpoint_needs_no_hub(offline: bool, hub: Path, sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
-    kept = hub / "models--somebody--aligner"
+    kept = hub / "models--someone--aligner"
     (kept / "refs").mkdir(parents=True)
     (kept / "refs" / "main").write_text("0" * 40)
     shutil.copytree(sound, kept / "snapshots" / ("0" * 40))
-    assert load("somebody/aligner").segment_ms == 80.0
+    assert load("someone/aligner").segment_ms == 80.0
 
 
-def test_only_what_is_needed_is_fetched(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Never a pickle: opening one runs it."""
+def test_only_needed_files_are_fetched(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never a pickle: opening one executes it."""
     wanted: list[list[str]] = []
 
     def snapshot_download(name: str, *, allow_patterns: list[str]) -> str:
-        assert name == "somebody/aligner"
+        assert name == "someone/aligner"
         wanted.append(allow_patterns)
         return str(sound)
 
     monkeypatch.setattr(checkpoint, "snapshot_download", snapshot_download)
-    load("somebody/aligner")
+    load("someone/aligner")
     files = ["config.json", "merges.txt", _WEIGHTS, "model-00001-of-00002.safetensors", _INDEX, "tokenizer.json"]
     never = ["pytorch_model.bin", "model.pt", "model.pkl", "modeling.py", "training_args.bin"]
     (patterns,) = wanted
@@ -417,15 +419,15 @@ def test_only_what_is_needed_is_fetched(sound: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("name", ["a/b/c", "no spaces", "-model"])
-def test_a_name_no_repository_has(name: str, hub: Path) -> None:
+def test_a_malformed_name_of_a_repository(name: str, hub: Path) -> None:
     said = refusal(name)
     assert "neither a folder nor the name of a repository" in said or "not a folder" in said
 
 
-def test_a_repository_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repository_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     def snapshot_download(*_: object, **__: object) -> str:
         answer = SimpleNamespace(headers={}, request=None)
         raise huggingface_hub.errors.RepositoryNotFoundError("404\nClient Error", response=answer)
 
     monkeypatch.setattr(checkpoint, "snapshot_download", snapshot_download)
-    assert refusal("somebody/nothing") == "there is no such folder, and no such repository on the Hugging Face hub"
+    assert refusal("someone/nothing") == "there is no such folder, and no such repository on the Hugging Face hub"

@@ -1,4 +1,4 @@
-"""The engine around the model: every call ends with its own answer or a clear error, whatever else goes on."""
+"""Every call to the engine ends with its own answer or a clear error, whatever else happens."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import torch
 from aligner_svc.config.engine import EngineSettings, QwenSettings
 from aligner_svc.domain import SAMPLE_RATE, Caller, Clip
 from aligner_svc.engines.base import EngineResult, EngineStartError
-from aligner_svc.engines.qwen import device
+from aligner_svc.engines.qwen import checkpoint, device
 from aligner_svc.engines.qwen.device import resolve_device, resolve_dtype
-from aligner_svc.engines.qwen.engine import QwenEngine
+from aligner_svc.engines.qwen.engine import PREPARERS, QwenEngine
 from aligner_svc.engines.qwen.forward import PackedAligner, TimestampSlots
 from aligner_svc.engines.qwen.preparation import Preparation, Prepared
 from aligner_svc.engines.qwen.words import LANGUAGES
@@ -26,11 +26,9 @@ from aligner_svc.errors import AlignerError, InvalidArgumentError, LimitExceeded
 from tests.kit import qwen_material
 from tests.kit.qwen_material import Pair
 from tests.kit.qwen_reference import Reference, Timed
+from tests.kit.waiting import WAIT_TIMEOUT, eventually, loop_turns
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
-
-WAIT_TIMEOUT = 30.0
-Forward = Callable[[PackedAligner, Sequence[Prepared]], list[TimestampSlots]]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +38,7 @@ def pairs() -> list[Pair]:
 
 @pytest.fixture(scope="module")
 def solo(tiny_checkpoint: Path, pairs: list[Pair]) -> list[list[Timed]]:
-    """Of the reference, cut off where the audio ends."""
+    """The reference's answers, cut off at the end of the audio."""
     reference = Reference(tiny_checkpoint)
     answers = []
     for pair in pairs:
@@ -50,18 +48,23 @@ def solo(tiny_checkpoint: Path, pairs: list[Pair]) -> list[list[Timed]]:
     return answers
 
 
-def built(
+@pytest.fixture(scope="module")
+def prepare(tiny_checkpoint: Path) -> Preparation:
+    return Preparation(checkpoint.load(str(tiny_checkpoint), torch.device("cpu"), torch.float32), torch.float32)
+
+
+def build(
     tiny_checkpoint: Path, *, queue: int = 64, on_failed: Callable[[str | None], None] | None = None, **settings: Any
 ) -> QwenEngine:
     qwen = QwenSettings(model=str(tiny_checkpoint), device="cpu", dtype="fp32", **settings)
     engine = QwenEngine(EngineSettings(workers=1, queue=queue), qwen, on_failed)
-    engine.batcher._device._pauses = (0.02, 0.05)  # seconds between looks at a failed device; 5 to 60 are too many here
+    engine.batcher.device.recheck_seconds = (0.02, 0.05)
     return engine
 
 
 @asynccontextmanager
 async def running(tiny_checkpoint: Path, **settings: Any) -> AsyncIterator[QwenEngine]:
-    engine = built(tiny_checkpoint, **settings)
+    engine = build(tiny_checkpoint, **settings)
     async with asyncio.timeout(WAIT_TIMEOUT):
         await engine.start()
         try:
@@ -82,7 +85,7 @@ async def timed(engine: QwenEngine, pair: Pair, caller: Caller | None = None) ->
 
 
 class Gate:
-    """Holds the model's thread: `forward` waits here, once it is closed."""
+    """While it is closed, the model's thread waits here before each batch. `batches`: their sizes."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._open = threading.Event()
@@ -120,13 +123,13 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     gate.open()
 
 
-def instead(monkeypatch: pytest.MonkeyPatch, trouble: Callable[[Sequence[Prepared]], None]) -> list[int]:
-    """Have `trouble` look at every batch first, and raise if it likes. Returns the sizes (rows) of those it let pass."""
+def check_first(monkeypatch: pytest.MonkeyPatch, check: Callable[[Sequence[Prepared]], None]) -> list[int]:
+    """Call `check`, which may raise, before every batch. Returns the sizes (rows) of the batches that passed."""
     plain = PackedAligner.__call__
     passed: list[int] = []
 
     def forward(model: PackedAligner, batch: Sequence[Prepared]) -> list[TimestampSlots]:
-        trouble(batch)
+        check(batch)
         passed.append(sum(item.rows for item in batch))
         return plain(model, batch)
 
@@ -134,43 +137,42 @@ def instead(monkeypatch: pytest.MonkeyPatch, trouble: Callable[[Sequence[Prepare
     return passed
 
 
-async def crowd(
+async def hold_and_queue(
     engine: QwenEngine, pairs: Sequence[Pair], gate: Gate
 ) -> tuple[asyncio.Task[list[Timed]], list[asyncio.Task[list[Timed]]]]:
-    """The first call on the device, behind a closed gate, and the others in the queue."""
+    """Start a call that the closed gate holds on the device, and queue the others."""
     first = asyncio.create_task(timed(engine, pairs[0]))
     await gate.reached()
     others = [asyncio.create_task(timed(engine, pair)) for pair in pairs[1:]]
-    while engine.state.waiting < len(others):  # noqa: ASYNC110 - there is no event for it
-        await asyncio.sleep(0.005)
+    await eventually(lambda: engine.batcher.state().waiting == len(others))
     return first, others
 
 
 # Answers
 
 
-async def test_everybody_gets_the_references_answer(tiny_checkpoint: Path, pairs: list[Pair], solo: list[list[Timed]]) -> None:
+async def test_concurrent_calls_get_the_answers_of_the_reference(
+    tiny_checkpoint: Path, pairs: list[Pair], solo: list[list[Timed]]
+) -> None:
     """Twenty calls of four clients at once; the queue makes batches of them."""
     async with running(tiny_checkpoint) as engine:
         calls = [timed(engine, pair, Caller(f"client {place % 4}")) for place, pair in enumerate(pairs)]
         assert await asyncio.gather(*calls) == solo
-        assert engine.state.waiting == 0
+        assert engine.batcher.state().waiting == 0
         assert await timed(engine, pairs[0]) == solo[0]
 
 
-async def test_those_who_wait_share_a_batch(
-    tiny_checkpoint: Path, pairs: list[Pair], solo: list[list[Timed]], gate: Gate
-) -> None:
+async def test_waiting_calls_share_a_batch(tiny_checkpoint: Path, pairs: list[Pair], solo: list[list[Timed]], gate: Gate) -> None:
     async with running(tiny_checkpoint, batch_tokens=100_000) as engine:
         gate.close()
         gate.batches.clear()
-        first, others = await crowd(engine, pairs, gate)
+        first, others = await hold_and_queue(engine, pairs, gate)
         gate.open()
         assert await asyncio.gather(first, *others) == solo
         assert gate.batches == [1, len(others)]
 
 
-async def test_what_is_told_besides(tiny_checkpoint: Path, pairs: list[Pair]) -> None:
+async def test_what_else_is_reported(tiny_checkpoint: Path, pairs: list[Pair]) -> None:
     async with running(tiny_checkpoint) as engine:
         result = await ask(engine, pairs[0])
         assert result.busy > 0
@@ -181,14 +183,12 @@ async def test_what_is_told_besides(tiny_checkpoint: Path, pairs: list[Pair]) ->
         assert engine.max_seconds == 300.0
 
 
-async def test_preparations_do_not_get_into_each_others_way(tiny_checkpoint: Path, pairs: list[Pair]) -> None:
-    """Two threads, and one tokenizer, which is not only read when it is used."""
-    async with running(tiny_checkpoint) as engine:
-        assert engine._preparation is not None
-        items = [(pair.samples[:SAMPLE_RATE], ["мягких", "敏捷", f"word{place}"] * 40) for place, pair in enumerate(pairs)]
-        alone = [engine._preparation(*item) for item in items]
-        beside = await asyncio.gather(*(engine._beside(engine._preparation, *item) for item in items * 5))
-        for one, other in zip(alone * 5, beside, strict=True):
+def test_concurrent_preparations_do_not_affect_each_other(prepare: Preparation, pairs: list[Pair]) -> None:
+    """Two threads share one tokenizer, which changes its state when it is used."""
+    clips = [pair.samples[:SAMPLE_RATE] for pair in pairs] * 5
+    words = [["мягких", "敏捷", f"word{place}"] * 40 for place in range(len(pairs))] * 5
+    with device.thread_pool(PREPARERS["cpu"], "test", cores=1) as threads:
+        for one, other in zip(map(prepare, clips, words), threads.map(prepare, clips, words), strict=True):
             assert one.ids.tolist() == other.ids.tolist()
             assert torch.equal(one.mel, other.mel)
 
@@ -196,7 +196,7 @@ async def test_preparations_do_not_get_into_each_others_way(tiny_checkpoint: Pat
 # Refusals
 
 
-async def test_audio_that_is_too_long(tiny_checkpoint: Path) -> None:
+async def test_audio_that_is_too_long_is_refused(tiny_checkpoint: Path) -> None:
     async with running(tiny_checkpoint) as engine:
         tokens = await engine.tokenise("a word", "en")
         clip = Clip(np.zeros(300 * SAMPLE_RATE + 1, np.int16))
@@ -207,7 +207,7 @@ async def test_audio_that_is_too_long(tiny_checkpoint: Path) -> None:
         assert len(result.spans) == 2
 
 
-async def test_more_words_than_anybody_speaks(tiny_checkpoint: Path) -> None:
+async def test_too_many_words_for_the_audio_are_refused(tiny_checkpoint: Path) -> None:
     async with running(tiny_checkpoint) as engine:
         tokens = await engine.tokenise("a " * 21, "en")
         with pytest.raises(InvalidArgumentError) as caught:
@@ -215,24 +215,25 @@ async def test_more_words_than_anybody_speaks(tiny_checkpoint: Path) -> None:
         assert caught.value.reason == "TRANSCRIPT_TOO_DENSE"
 
 
-@pytest.mark.parametrize(("language", "most"), [("ja", 6_000), ("en", 15_000), ("zh", 15_000)])
-async def test_text_no_audio_could_hold(language: str, most: int, tiny_checkpoint: Path) -> None:
-    engine = built(tiny_checkpoint)
-    with pytest.raises(InvalidArgumentError, match=f"{most + 1} characters.* at most {most}") as caught:
-        await engine.tokenise("の" * (most + 1), language)
+@pytest.mark.parametrize(("language", "limit"), [("ja", 6_000), ("en", 15_000), ("zh", 15_000)])
+async def test_a_transcript_too_long_for_any_audio_is_refused(language: str, limit: int, tiny_checkpoint: Path) -> None:
+    engine = build(tiny_checkpoint)
+    with pytest.raises(InvalidArgumentError, match=f"{limit + 1} characters.* at most {limit}") as caught:
+        await engine.tokenise("の" * (limit + 1), language)
     assert caught.value.reason == "TRANSCRIPT_TOO_LONG"
-    if language != "ja":  # nagisa would take its seconds
-        assert await engine.tokenise("の" * most, language)
+    if language != "ja":  # nagisa takes seconds
+        assert await engine.tokenise("の" * limit, language)
     await engine.close()
 
 
-async def test_a_full_queue(tiny_checkpoint: Path, pairs: list[Pair], solo: list[list[Timed]], gate: Gate) -> None:
+async def test_a_call_over_the_queue_bound_is_refused(
+    tiny_checkpoint: Path, pairs: list[Pair], solo: list[list[Timed]], gate: Gate
+) -> None:
     async with running(tiny_checkpoint, queue=2, batch_items=1) as engine:
         gate.close()
         calls = [asyncio.create_task(timed(engine, pair)) for pair in pairs[:3]]
         await gate.reached()
-        while engine.state.waiting < 2:  # noqa: ASYNC110 - there is no event for it
-            await asyncio.sleep(0.005)
+        await eventually(lambda: engine.batcher.state().waiting == 2)
         with pytest.raises(LimitExceededError) as caught:
             await ask(engine, pairs[3])
         assert caught.value.reason == "ENGINE_QUEUE_FULL"
@@ -242,13 +243,12 @@ async def test_a_full_queue(tiny_checkpoint: Path, pairs: list[Pair], solo: list
         assert await timed(engine, pairs[3]) == solo[3]
 
 
-async def test_a_call_that_is_cancelled_gives_its_place_back(tiny_checkpoint: Path, pairs: list[Pair], gate: Gate) -> None:
+async def test_a_cancelled_call_frees_its_place(tiny_checkpoint: Path, pairs: list[Pair], gate: Gate) -> None:
     async with running(tiny_checkpoint, queue=1, batch_items=1) as engine:
         gate.close()
         held = [asyncio.create_task(ask(engine, pair)) for pair in pairs[:2]]
         await gate.reached()
-        while engine.state.waiting < 1:  # noqa: ASYNC110 - there is no event for it
-            await asyncio.sleep(0.005)
+        await eventually(lambda: engine.batcher.state().waiting == 1)
         for call in held:
             call.cancel()
         assert all(isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(*held, return_exceptions=True))
@@ -256,7 +256,7 @@ async def test_a_call_that_is_cancelled_gives_its_place_back(tiny_checkpoint: Pa
         assert (await ask(engine, pairs[2])).spans
 
 
-async def test_a_deadline_that_passes(tiny_checkpoint: Path, pairs: list[Pair], gate: Gate) -> None:
+async def test_an_expired_deadline_ends_the_call(tiny_checkpoint: Path, pairs: list[Pair], gate: Gate) -> None:
     async with running(tiny_checkpoint) as engine:
         gate.close()
         caller = Caller(deadline=asyncio.get_running_loop().time() + 0.2)
@@ -283,13 +283,15 @@ no_memory = pytest.mark.parametrize(
 
 @no_memory
 async def test_a_batch_that_does_not_fit_is_tried_in_parts(
-    error: Exception, tiny_checkpoint: Path, pairs: list[Pair], solo: list[list[Timed]], monkeypatch: pytest.MonkeyPatch
+    error: Exception,
+    tiny_checkpoint: Path,
+    prepare: Preparation,
+    pairs: list[Pair],
+    solo: list[list[Timed]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with running(tiny_checkpoint, batch_tokens=100_000) as engine:
-        assert engine._preparation is not None
-        rows = [
-            engine._preparation(pair.samples, [word.text for word in words]).rows for pair, words in zip(pairs, solo, strict=True)
-        ]
+        rows = [prepare(pair.samples, [word.text for word in words]).rows for pair, words in zip(pairs, solo, strict=True)]
         fits, refused = max(rows), []
 
         def memory(batch: Sequence[Prepared]) -> None:
@@ -297,15 +299,15 @@ async def test_a_batch_that_does_not_fit_is_tried_in_parts(
                 refused.append(len(batch))
                 raise error
 
-        passed = instead(monkeypatch, memory)
+        passed = check_first(monkeypatch, memory)
         assert await asyncio.gather(*(timed(engine, pair) for pair in pairs)) == solo
         assert refused
         assert max(passed) <= fits
-        assert engine.state.failed is None
+        assert engine.batcher.state().failed is None
 
 
 @no_memory
-async def test_a_clip_that_does_not_fit_at_all(
+async def test_a_clip_that_does_not_fit_is_refused(
     error: Exception, tiny_checkpoint: Path, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(tiny_checkpoint) as engine:
@@ -313,20 +315,20 @@ async def test_a_clip_that_does_not_fit_at_all(
         def memory(_batch: Sequence[Prepared]) -> None:
             raise error
 
-        instead(monkeypatch, memory)
+        check_first(monkeypatch, memory)
         for pair in pairs[:4]:
             with pytest.raises(LimitExceededError) as caught:
                 await ask(engine, pair)
             assert caught.value.reason == "ENGINE_OUT_OF_MEMORY"
-        assert engine.state.failed is None
+        assert engine.batcher.state().failed is None
 
 
-async def test_no_memory_for_the_first_clip(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_start_fails_if_the_first_clip_does_not_fit(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def memory(_batch: Sequence[Prepared]) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.\nSee documentation")
 
-    instead(monkeypatch, memory)
-    engine = built(tiny_checkpoint)
+    check_first(monkeypatch, memory)
+    engine = build(tiny_checkpoint)
     with pytest.raises(EngineStartError, match=f"the memory of cpu does not hold {tiny_checkpoint} and a clip"):
         await engine.start()
     await engine.close()
@@ -335,7 +337,7 @@ async def test_no_memory_for_the_first_clip(tiny_checkpoint: Path, monkeypatch: 
 # Failures
 
 
-async def test_a_poisonous_item_fails_alone(
+async def test_a_bad_item_fails_alone(
     tiny_checkpoint: Path, pairs: list[Pair], solo: list[list[Timed]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed_alone = 7
@@ -345,18 +347,18 @@ async def test_a_poisonous_item_fails_alone(
             if any(item.mel.shape[1] == len(pairs[failed_alone].samples) // 160 for item in batch):
                 raise ValueError("poison")
 
-        instead(monkeypatch, poison)
+        check_first(monkeypatch, poison)
         ends = await asyncio.gather(*(timed(engine, pair) for pair in pairs), return_exceptions=True)
         assert isinstance(ends[failed_alone], ValueError)
         assert [*ends[:failed_alone], *ends[failed_alone + 1 :]] == [*solo[:failed_alone], *solo[failed_alone + 1 :]]
-        assert engine.state.failed is None
+        assert engine.batcher.state().failed is None
 
 
-@pytest.mark.parametrize("kind", ["raises", "answers nonsense"])
-async def test_a_device_that_fails_and_comes_back(
+@pytest.mark.parametrize("kind", ["raises", "answers NaN"])
+async def test_a_failing_device_goes_out_of_service_and_back(
     kind: str, tiny_checkpoint: Path, pairs: list[Pair], solo: list[list[Timed]], gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[str | None] = []
+    reasons: list[str | None] = []
     broken = threading.Event()
     held = PackedAligner.__call__
 
@@ -369,32 +371,32 @@ async def test_a_device_that_fails_and_comes_back(
         return [TimestampSlots(one.classes, one.probabilities * np.float32("nan")) for one in slots]
 
     monkeypatch.setattr(PackedAligner, "__call__", forward)
-    async with running(tiny_checkpoint, batch_tokens=100_000, on_failed=told.append) as engine:
+    async with running(tiny_checkpoint, batch_tokens=100_000, on_failed=reasons.append) as engine:
         gate.close()
-        first, others = await crowd(engine, pairs, gate)
+        first, others = await hold_and_queue(engine, pairs, gate)
         broken.set()
         gate.open()
         ends = await asyncio.gather(*others, return_exceptions=True)
         assert all(isinstance(end, UnavailableError) and end.reason == "ENGINE_FAILED" for end in ends), ends
-        assert isinstance(
-            (await asyncio.gather(first, return_exceptions=True))[0], RuntimeError
-        )  # alone, it might be its own fault
-        assert told == [engine.state.failed]
-        assert ("CUDA error" if kind == "raises" else "numbers that are none") in str(told[0])
+        (end,) = await asyncio.gather(first, return_exceptions=True)
+        assert isinstance(end, RuntimeError)  # it ran alone, so the item itself may be bad
+        assert reasons == [engine.batcher.state().failed]
+        assert ("CUDA error" if kind == "raises" else "NaN") in str(reasons[0])
         with pytest.raises(UnavailableError) as caught:
             await ask(engine, pairs[0])
         assert caught.value.reason == "ENGINE_FAILED"
         assert caught.value.retry_after
         broken.clear()
-        while len(told) < 2:  # noqa: ASYNC110 - bounded by the timeout around it
-            await asyncio.sleep(0.01)
-        assert told[1] is None
-        assert engine.state.failed is None
+        await eventually(lambda: len(reasons) == 2)
+        assert reasons[1] is None
+        assert engine.batcher.state().failed is None
         assert await asyncio.gather(*(timed(engine, pair) for pair in pairs)) == solo
 
 
-async def test_an_answer_that_is_no_number(tiny_checkpoint: Path, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights in half precision can overflow on a clip. Nobody is told a confidence of NaN."""
+async def test_a_clip_whose_answer_is_nan_fails_alone(
+    tiny_checkpoint: Path, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights in half precision can overflow on a clip. A confidence of NaN is never returned."""
     plain = PackedAligner.__call__
 
     def forward(model: PackedAligner, batch: Sequence[Prepared]) -> list[TimestampSlots]:
@@ -413,39 +415,37 @@ async def test_an_answer_that_is_no_number(tiny_checkpoint: Path, pairs: list[Pa
         assert [place for place, end in enumerate(ends) if isinstance(end, Exception)] == [3]
 
 
-# Beginning and end
+# Start and close
 
 
-async def test_a_checkpoint_that_is_none(tmp_path: Path) -> None:
-    engine = built(tmp_path)
+async def test_a_folder_without_a_checkpoint_fails_the_start(tmp_path: Path) -> None:
+    engine = build(tmp_path)
     with pytest.raises(EngineStartError, match=r"config\.json is missing"):
         await engine.start()
     await engine.close()
 
 
 async def test_close_is_idempotent(tiny_checkpoint: Path, pairs: list[Pair]) -> None:
-    engine = built(tiny_checkpoint)
+    engine = build(tiny_checkpoint)
     await engine.close()
     await engine.close()
-    engine = built(tiny_checkpoint)
+    engine = build(tiny_checkpoint)
     await engine.start()
     await ask(engine, pairs[0])
     await asyncio.gather(engine.close(), engine.close())
     await engine.close()
 
 
-async def test_nobody_is_left_behind_when_it_closes(
-    tiny_checkpoint: Path, pairs: list[Pair], solo: list[list[Timed]], gate: Gate
-) -> None:
-    """Some are being prepared, some wait, some are on the device: each ends, with its answer or with ENGINE_UNAVAILABLE."""
-    engine = built(tiny_checkpoint, queue=1_000, batch_items=2)
+async def test_close_ends_every_call(tiny_checkpoint: Path, pairs: list[Pair], solo: list[list[Timed]], gate: Gate) -> None:
+    """Those in preparation, in the queue and on the device end with their answer or with ENGINE_UNAVAILABLE."""
+    engine = build(tiny_checkpoint, queue=1_000, batch_items=2)
     await engine.start()
     done = await timed(engine, pairs[0])
     gate.close()
     calls = [asyncio.create_task(timed(engine, pair)) for pair in pairs * 10]
     await gate.reached()
     closing = asyncio.create_task(engine.close())
-    await asyncio.sleep(0)
+    await loop_turns()
     assert not closing.done()
     gate.open()
     async with asyncio.timeout(WAIT_TIMEOUT):
@@ -456,8 +456,8 @@ async def test_nobody_is_left_behind_when_it_closes(
         assert end == answer or (isinstance(end, UnavailableError) and end.reason == "ENGINE_UNAVAILABLE"), repr(end)
 
 
-async def test_nobody_is_served_after_it(tiny_checkpoint: Path, pairs: list[Pair]) -> None:
-    engine = built(tiny_checkpoint)
+async def test_a_closed_engine_refuses_calls(tiny_checkpoint: Path, pairs: list[Pair]) -> None:
+    engine = build(tiny_checkpoint)
     await engine.start()
     tokens = await engine.tokenise(pairs[0].text, pairs[0].language)
     await engine.close()
@@ -466,11 +466,11 @@ async def test_nobody_is_served_after_it(tiny_checkpoint: Path, pairs: list[Pair
     assert caught.value.reason == "ENGINE_UNAVAILABLE"
 
 
-# Where it runs
+# Threads and devices
 
 
-def test_a_thread_keeps_its_cores_whoever_sets_others_after_it() -> None:
-    """Threads of PyTorch take the last number set anywhere, unless they have asked before."""
+def test_a_thread_keeps_its_number_of_cores_when_another_sets_its_own() -> None:
+    """A thread takes the last number set anywhere with its first operation, unless it has read the number before."""
     many, one = device.thread_pool(1, "many", cores=3), device.thread_pool(1, "one", cores=1)
     for pool in (many, one, many):
         pool.submit(torch.ones, 1).result()
@@ -481,20 +481,41 @@ def test_a_thread_keeps_its_cores_whoever_sets_others_after_it() -> None:
         pool.shutdown()
 
 
-async def test_a_device_is_examined_without_waiting_for_preparations(tiny_checkpoint: Path) -> None:
+async def check_device(engine: QwenEngine) -> None:
+    for _ in range(3):
+        engine.batcher.device.record_failure()
+    assert await engine.batcher.device.trusted()
+
+
+async def test_the_device_check_does_not_wait_for_preparations(
+    tiny_checkpoint: Path, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with running(tiny_checkpoint) as engine:
-        held = threading.Event()
-        waiting = [asyncio.create_task(engine._beside(held.wait, WAIT_TIMEOUT)) for _ in range(10)]
+        held, entered = threading.Event(), threading.Event()
+        plain = Preparation.__call__
+
+        def wait(*arguments: Any) -> Prepared:
+            entered.set()
+            assert held.wait(WAIT_TIMEOUT)
+            return plain(*arguments)
+
+        monkeypatch.setattr(Preparation, "__call__", wait)
+        tokens = await engine.tokenise(pairs[0].text, pairs[0].language)
+        clip, language = Clip(pairs[0].samples), pairs[0].language
+        waiting = [asyncio.create_task(engine.align(clip, tokens, language, Caller())) for _ in range(10)]
         try:
-            await engine._check()
+            assert await asyncio.to_thread(entered.wait, WAIT_TIMEOUT)
+            await check_device(engine)
             assert not any(task.done() for task in waiting)
         finally:
             held.set()
             await asyncio.gather(*waiting)
 
 
-async def test_cores_are_the_models_alone(tiny_checkpoint: Path, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two threads with operations of several cores put each other's to sleep. The event loop's has none at all."""
+async def test_only_the_model_uses_several_cores(
+    tiny_checkpoint: Path, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two threads with operations on several cores slow each other down. The event loop's thread runs none."""
     used: dict[str, set[int]] = {}
 
     def watched(plain: Callable[..., Any]) -> Callable[..., Any]:
@@ -507,13 +528,13 @@ async def test_cores_are_the_models_alone(tiny_checkpoint: Path, pairs: list[Pai
     cores = 3
     with pytest.MonkeyPatch.context() as machine:
         machine.setattr(torch, "get_num_threads", lambda: cores)
-        engine = built(tiny_checkpoint)
+        engine = build(tiny_checkpoint)
     monkeypatch.setattr(Preparation, "__call__", watched(Preparation.__call__))
     monkeypatch.setattr(PackedAligner, "__call__", watched(PackedAligner.__call__))
     async with asyncio.timeout(WAIT_TIMEOUT):
         await engine.start()
         await asyncio.gather(*(ask(engine, pair) for pair in pairs[:4]))
-        await engine._check()
+        await check_device(engine)
         await engine.close()
     assert used == {"qwen-prepare": {1}, "qwen-model": {cores}}
 
@@ -533,7 +554,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return have
 
 
-def test_a_gpu_is_taken_if_there_is_one(gpus: Callable[[int], None]) -> None:
+def test_a_gpu_is_used_if_there_is_one(gpus: Callable[[int], None]) -> None:
     gpus(0)
     assert resolve_device(settings()) == torch.device("cpu")
     gpus(2)
@@ -543,23 +564,23 @@ def test_a_gpu_is_taken_if_there_is_one(gpus: Callable[[int], None]) -> None:
 
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:1"])
-@pytest.mark.parametrize(("cuda", "said"), [(None, "this PyTorch has no CUDA"), ("12.8", "no GPU answers")])
-def test_a_gpu_that_is_not_there(
+@pytest.mark.parametrize(("cuda", "said"), [(None, "this PyTorch has no CUDA"), ("12.8", "no GPU was found")])
+def test_a_missing_gpu_is_reported(
     name: str, cuda: str | None, said: str, gpus: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gpus(0)
     monkeypatch.setattr(torch.version, "cuda", cuda)
-    with pytest.raises(EngineStartError, match=f"^device {name}: {said}.*or give --device cpu$"):
+    with pytest.raises(EngineStartError, match=f"^device {name}: {said}.*or use --device cpu$"):
         resolve_device(settings(name))
 
 
-def test_a_number_no_gpu_has(gpus: Callable[[int], None]) -> None:
+def test_a_gpu_number_out_of_range_is_reported(gpus: Callable[[int], None]) -> None:
     gpus(2)
     with pytest.raises(EngineStartError, match=r"^device cuda:2: there are 2 GPUs, counted from 0$"):
         resolve_device(settings("cuda:2"))
 
 
-def test_an_engine_is_not_built_without_its_device(tiny_checkpoint: Path, gpus: Callable[[int], None]) -> None:
+def test_an_engine_without_its_device_is_not_built(tiny_checkpoint: Path, gpus: Callable[[int], None]) -> None:
     gpus(0)
     with pytest.raises(EngineStartError, match="device cuda"):
         QwenEngine(EngineSettings(), QwenSettings(model=str(tiny_checkpoint), device="cuda"))
@@ -576,6 +597,6 @@ def test_precision(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
         assert resolve_dtype(settings(dtype="fp32"), torch.device(name)) == torch.float32
 
 
-def test_whether_this_cpu_multiplies_bf16() -> None:
-    """PyTorch is asked in a way that is not documented, and may stop answering."""
-    assert isinstance(device._cpu_multiplies_bf16(), bool)
+def test_the_precision_of_this_cpu_is_found() -> None:
+    """Through a function of PyTorch that is not documented, and may go."""
+    assert resolve_dtype(settings(), torch.device("cpu")) in {torch.bfloat16, torch.float32}

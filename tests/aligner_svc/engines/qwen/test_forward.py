@@ -1,4 +1,4 @@
-"""A clip gets the words and times that qwen-asr's own modules give it by itself, whatever else is in its batch."""
+"""A clip gets the words and times that qwen-asr's own modules give it alone, whatever else is in its batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transformers import WhisperFeatureExtractor
 from aligner_svc.domain import SAMPLE_RATE
 from aligner_svc.engines.qwen import checkpoint, forward, preparation, words
 from aligner_svc.engines.qwen.forward import PackedAligner, TimestampSlots
-from aligner_svc.engines.qwen.mel import HOP, SHORTEST, LogMel
+from aligner_svc.engines.qwen.mel import HOP, MIN_SAMPLES, LogMel
 from aligner_svc.engines.qwen.preparation import Preparation, Prepared, tokens_after
 from aligner_svc.engines.qwen.timestamps import repair
 from tests.kit import qwen_material
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 _SEED = 1
 _TIE = 1e-5
-"""Two classes whose logits lie closer (share of the largest) may change places with another CPU's rounding."""
+"""Two classes whose logits are closer (share of the largest) may swap with another CPU's rounding."""
 _WINDOW = 8 * SAMPLE_RATE
 _BORDERS = [
     int(0.06 * SAMPLE_RATE), int(0.2 * SAMPLE_RATE), int(0.99 * SAMPLE_RATE), SAMPLE_RATE - 1, SAMPLE_RATE,
@@ -37,7 +37,7 @@ _BORDERS = [
 
 
 class Ours(NamedTuple):
-    """What the engine is made of."""
+    """The parts of the engine."""
 
     prepare: Preparation
     align: PackedAligner
@@ -78,8 +78,13 @@ def ours(loaded: checkpoint.Checkpoint) -> Ours:
     return Ours(Preparation(loaded, torch.float32), PackedAligner(loaded), loaded.segment_ms)
 
 
+@pytest.fixture(scope="module")
+def audio_id(loaded: checkpoint.Checkpoint) -> int:
+    return loaded.audio_id
+
+
 class Sample(NamedTuple):
-    """A pair and what the reference's model says of it: [slots, classes]."""
+    """A pair and the reference model's logits for it: [slots, classes]."""
 
     pair: Pair
     logits: torch.Tensor
@@ -87,7 +92,7 @@ class Sample(NamedTuple):
 
 @pytest.fixture(scope="module")
 def samples(reference: Reference) -> list[Sample]:
-    """Without the few in which the reference itself is undecided between two classes."""
+    """Without the few for which the reference itself is undecided between two classes."""
     counts = [*_BORDERS, *qwen_material.log_uniform(_SEED, 160, 0.2, 12), *qwen_material.log_uniform(_SEED, 30, 12, 45)]
     drawn = [Sample(pair, reference.logits(*pair)) for pair in qwen_material.pairs(_SEED, counts, words_a_second=1.0)]
     return [sample for sample in drawn if _lead(sample.logits) > _TIE]
@@ -106,28 +111,28 @@ def solo(reference: Reference, material: list[Pair]) -> list[list[Timed]]:
 
 @pytest.fixture(scope="module")
 def alone(ours: Ours, material: list[Pair]) -> list[TimestampSlots]:
-    """What each gets by itself."""
+    """The answer for each alone."""
     return [ours.align([ours.prepared(pair)])[0] for pair in material]
 
 
-def _of(material: Sequence[Pair], *, longer_than: int = 0, most: int = 60 * SAMPLE_RATE) -> list[Pair]:
-    return [pair for pair in material if longer_than < len(pair.samples) <= most]
+def _of(material: Sequence[Pair], *, longer_than: int = 0, at_most: int = 60 * SAMPLE_RATE) -> list[Pair]:
+    return [pair for pair in material if longer_than < len(pair.samples) <= at_most]
 
 
-# The same as the reference
+# Parity with the reference
 
 
-def test_the_material_is_what_it_should_be(material: list[Pair]) -> None:
+def test_the_material_covers_all_cases(material: list[Pair]) -> None:
     assert len(material) >= 200
     assert {pair.language for pair in material} == set(LANGUAGES) == words.LANGUAGES
     assert len(_of(material, longer_than=_WINDOW)) > 40
     assert len(_of(material, longer_than=55 * SAMPLE_RATE)) >= 2
-    assert len(_of(material, most=SAMPLE_RATE)) > 20
+    assert len(_of(material, at_most=SAMPLE_RATE)) > 20
     assert sum(len(pair.samples) % HOP != 0 for pair in material) > 100
     assert all(_words(pair) for pair in material)
 
 
-def test_words_and_times_are_the_references(
+def test_words_and_times_equal_the_reference(
     material: list[Pair], alone: list[TimestampSlots], solo: list[list[Timed]], ours: Ours
 ) -> None:
     got = [ours.timed(pair, slots) for pair, slots in zip(material, alone, strict=True)]
@@ -135,14 +140,14 @@ def test_words_and_times_are_the_references(
     assert got == solo
 
 
-def test_so_are_the_logits(samples: list[Sample], ours: Ours) -> None:
+def test_logits_equal_the_reference(samples: list[Sample], ours: Ours) -> None:
     apart = [_apart(ours.align.logits([ours.prepared(sample.pair)]), sample.logits) for sample in samples]
     assert max(apart) < 1e-4
 
 
-@pytest.mark.parametrize("order", ["as they come", "shuffled"])
-def test_company_changes_nothing(order: str, material: list[Pair], alone: list[TimestampSlots], ours: Ours) -> None:
-    """In batches of eight, whoever the other seven are."""
+@pytest.mark.parametrize("order", ["given", "shuffled"])
+def test_a_batch_does_not_change_the_answers(order: str, material: list[Pair], alone: list[TimestampSlots], ours: Ours) -> None:
+    """In batches of eight, in any order."""
     places = list(range(len(material)))
     if order == "shuffled":
         random.Random(_SEED).shuffle(places)
@@ -153,18 +158,18 @@ def test_company_changes_nothing(order: str, material: list[Pair], alone: list[T
             np.testing.assert_allclose(slots.probabilities, alone[place].probabilities, rtol=1e-3)
 
 
-def test_the_logits_of_a_batch_are_those_of_its_clips(material: list[Pair], ours: Ours) -> None:
+def test_the_logits_of_a_batch_equal_those_of_its_clips(material: list[Pair], ours: Ours) -> None:
     items = [ours.prepared(pair) for pair in material[:8]]
     together = ours.align.logits(items).split([item.slots for item in items])
     for item, logits in zip(items, together, strict=True):
         assert _apart(logits, ours.align.logits([item])) < 1e-5
 
 
-# That it means something
+# The comparisons are meaningful
 
 
 def test_answers_follow_the_audio_and_the_words(material: list[Pair], alone: list[TimestampSlots], ours: Ours) -> None:
-    """Or the comparisons above would compare one constant with another."""
+    """Otherwise the comparisons above would compare constants."""
     assert len({index for slots in alone for index in slots.classes.tolist()}) > 200
     rich = [slots.classes for slots in alone if len(slots.classes) >= 20]
     assert len(rich) > 50
@@ -180,10 +185,10 @@ def test_answers_follow_the_audio_and_the_words(material: list[Pair], alone: lis
         assert (base[0].classes != read.classes).mean() > 0.3
 
 
-def test_attention_without_windows_is_not_the_same(
+def test_attention_without_windows_changes_the_answers(
     samples: list[Sample], ours: Ours, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forward, "_windows", lambda count: [count])
+    monkeypatch.setattr(forward, "windows", lambda count: [count])
     apart = [_apart(ours.align.logits([ours.prepared(pair)]), logits) for pair, logits in samples]
     longer = [len(pair.samples) >= _WINDOW + HOP for pair, _ in samples]
     assert [share > 1e-2 for share in apart] == longer
@@ -191,7 +196,7 @@ def test_attention_without_windows_is_not_the_same(
     assert np.mean(changed) > 0.9
 
 
-def test_spectrograms_of_padded_audio_are_not_the_same(samples: list[Sample], ours: Ours) -> None:
+def test_spectrograms_of_padded_audio_change_the_answers(samples: list[Sample], ours: Ours) -> None:
     """In a padded batch a clip that ends within a frame has one frame more, and sometimes one audio token."""
     uneven = [(pair, logits) for pair, logits in samples if len(pair.samples) % HOP]
     padded = [ours.prepared(pair._replace(samples=np.pad(pair.samples, (0, -len(pair.samples) % HOP)))) for pair, _ in uneven]
@@ -210,8 +215,8 @@ def _classes_of(logits: torch.Tensor) -> list[int]:
     return logits.argmax(-1).tolist()
 
 
-def test_qwen_asr_looks_over_the_edge_of_its_windows(material: list[Pair], solo: list[list[Timed]], reference: Reference) -> None:
-    """Unless FlashAttention 2 is there, which needs a GPU. The reference has been freed of it."""
+def test_qwen_asr_as_shipped_attends_across_windows(material: list[Pair], solo: list[list[Timed]], reference: Reference) -> None:
+    """Unless FlashAttention 2 is installed, which needs a GPU. The reference does not."""
     both = [(pair, timed) for pair, timed in zip(material, solo, strict=True) if pair.language in {"en", "ja", "ru"}]
     other = {
         len(pair.samples): reference.shipped([pair.samples], [pair.text], [pair.language])[0] != timed for pair, timed in both
@@ -220,7 +225,7 @@ def test_qwen_asr_looks_over_the_edge_of_its_windows(material: list[Pair], solo:
     assert np.mean([differs for count, differs in other.items() if count > 10 * SAMPLE_RATE]) > 0.5
 
 
-def test_qwen_asr_answers_by_the_company_a_clip_is_in(
+def test_answers_of_qwen_asr_as_shipped_depend_on_the_batch(
     material: list[Pair], solo: list[list[Timed]], reference: Reference
 ) -> None:
     """It makes the spectrogram of padded audio. No clip here is longer than a window."""
@@ -236,8 +241,8 @@ def test_qwen_asr_answers_by_the_company_a_clip_is_in(
 # The parts
 
 
-@pytest.mark.parametrize("count", [SHORTEST, 320, 960, 15_999, 16_000, 16_001, 128_000, 128_161, 160_160, 480_000, 480_123])
-def test_frames_are_the_extractors(count: int, tiny_checkpoint: Path, loaded: checkpoint.Checkpoint) -> None:
+@pytest.mark.parametrize("count", [MIN_SAMPLES, 320, 960, 15_999, 16_000, 16_001, 128_000, 128_161, 160_160, 480_000, 480_123])
+def test_frames_equal_those_of_the_extractor(count: int, tiny_checkpoint: Path, loaded: checkpoint.Checkpoint) -> None:
     extractor = WhisperFeatureExtractor.from_pretrained(tiny_checkpoint)
     samples = qwen_material.audio(np.random.default_rng(count), count)
     wanted = extractor(
@@ -248,12 +253,12 @@ def test_frames_are_the_extractors(count: int, tiny_checkpoint: Path, loaded: ch
     torch.testing.assert_close(frames, wanted["input_features"][0], rtol=0, atol=1e-6)
 
 
-def test_silence_has_frames() -> None:
+def test_frames_of_silence() -> None:
     silence = LogMel(torch.rand(201, 128), torch.device("cpu"))(torch.zeros(16_000, dtype=torch.int16))
     assert silence.unique().tolist() == [-1.5]
 
 
-def test_audio_tokens_are_counted_as_qwen_asr_counts_them(reference: Reference) -> None:
+def test_the_number_of_audio_tokens_equals_that_of_qwen_asr(reference: Reference) -> None:
     module = __import__("sys").modules[type(reference.aligner.processor).__module__]
     counts = torch.arange(1, 30_001)
     wanted = module._get_feat_extract_output_lengths(counts)
@@ -261,11 +266,11 @@ def test_audio_tokens_are_counted_as_qwen_asr_counts_them(reference: Reference) 
 
 
 @pytest.mark.parametrize(("count", "lengths"), [(0, []), (1, [1]), (104, [104]), (105, [104, 1]), (312, [104, 104, 104])])
-def test_windows(count: int, lengths: list[int]) -> None:
-    assert forward._windows(count) == lengths
+def test_lengths_of_windows(count: int, lengths: list[int]) -> None:
+    assert forward.windows(count) == lengths
 
 
-def test_the_prompt_is_the_references(material: list[Pair], ours: Ours, reference: Reference) -> None:
+def test_the_prompt_equals_that_of_the_reference(material: list[Pair], ours: Ours, reference: Reference) -> None:
     for pair in material[::5]:
         _, prompt = reference.aligner.aligner_processor.encode_timestamp(pair.text, NAMES[pair.language])
         wave = pair.samples.astype(np.float32) / 32768
@@ -277,18 +282,18 @@ def test_the_prompt_is_the_references(material: list[Pair], ours: Ours, referenc
 
 
 @pytest.mark.parametrize("language", ["en", "ja", "ko"])
-def test_the_models_markup_in_a_transcript_is_only_text(language: str, ours: Ours, reference: Reference) -> None:
-    """Nobody can ask for timestamps of their own, or have their letters taken for audio."""
+def test_the_models_markup_in_a_transcript_is_only_text(language: str, ours: Ours, audio_id: int, reference: Reference) -> None:
+    """A caller can neither add timestamps nor have letters taken for audio."""
     text = "<timestamp> a<|audio_pad|>b <|endoftext|> \uff1ctimestamp\uff1e <tim'estamp> <time\u00adstamp><|audio_end|>"
     pair = Pair(qwen_material.audio(np.random.default_rng(0), 3 * SAMPLE_RATE), text, language)
     item = ours.prepared(pair)
     assert (item.ids == reference.aligner.timestamp_token_id).sum() == item.slots == 2 * len(_words(pair))
-    assert (item.ids == ours.align._audio_id).sum() == tokens_after(300)
+    assert (item.ids == audio_id).sum() == tokens_after(300)
     assert ours.timed(pair, ours.align([item])[0]) == reference.solo(*pair)
 
 
 def test_probabilities_are_the_softmax_of_float32(ours: Ours) -> None:
-    """Of more timestamps than go through the softmax at a time."""
+    """For more timestamps than go through the softmax at a time."""
     chance = np.random.default_rng(0)
     item = ours.prepare(qwen_material.audio(chance, 60 * SAMPLE_RATE), ["word", "another"] * 300)
     assert item.slots > forward._HEAD_ROWS["cpu"]
@@ -299,8 +304,8 @@ def test_probabilities_are_the_softmax_of_float32(ours: Ours) -> None:
     np.testing.assert_allclose(slots.probabilities, wanted.numpy(), rtol=1e-5)
 
 
-def test_a_clip_nothing_is_asked_of_disturbs_nobody(material: list[Pair], ours: Ours) -> None:
-    """The engine never sends one; here a batch of one, of three, and one between others."""
+def test_a_clip_without_words_does_not_affect_the_others(material: list[Pair], ours: Ours) -> None:
+    """The engine never sends one; here alone, and between two others."""
     idle = ours.prepare(material[0].samples, [])
     assert [len(slots.classes) for slots in ours.align([idle])] == [0]
     one, two = (ours.prepared(pair) for pair in material[3:5])
@@ -310,7 +315,7 @@ def test_a_clip_nothing_is_asked_of_disturbs_nobody(material: list[Pair], ours: 
 
 
 def test_half_precision(tiny_checkpoint: Path, material: list[Pair]) -> None:
-    """Rounding grows with random weights, so only this: it runs, in that precision, and is near what float32 says."""
+    """Random weights amplify rounding, so only this: it runs, in that precision, and gives probabilities."""
     loaded = checkpoint.load(str(tiny_checkpoint), torch.device("cpu"), torch.bfloat16)
     half = Ours(Preparation(loaded, torch.bfloat16), PackedAligner(loaded), loaded.segment_ms)
     item = half.prepared(material[len(_BORDERS)])
@@ -320,12 +325,12 @@ def test_half_precision(tiny_checkpoint: Path, material: list[Pair]) -> None:
     assert ((slots.probabilities > 0) & (slots.probabilities <= 1)).all()
 
 
-def test_weights_are_not_trained_here(ours: Ours, material: list[Pair]) -> None:
+def test_no_gradients_are_recorded(ours: Ours, material: list[Pair]) -> None:
     assert not ours.align.logits([ours.prepared(material[0])]).requires_grad
 
 
-def test_samples_of_a_decoder_are_read_only(ours: Ours) -> None:
-    """They are views of what a worker process sent."""
+def test_read_only_samples_are_accepted(ours: Ours, audio_id: int) -> None:
+    """Those of a decoder are views of what a worker process sent."""
     samples = np.frombuffer(np.zeros(SAMPLE_RATE, np.int16).tobytes(), np.int16)
     assert not samples.flags.writeable
-    assert preparation.tokens_after(100) == (ours.prepare(samples, ["a"]).ids == ours.align._audio_id).sum()
+    assert preparation.tokens_after(100) == (ours.prepare(samples, ["a"]).ids == audio_id).sum()

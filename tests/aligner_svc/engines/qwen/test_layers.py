@@ -1,4 +1,4 @@
-"""The fused layers compute what PyTorch's and qwen-asr's own do, and leave nothing of the weights they were made from behind."""
+"""The fused layers equal PyTorch's and qwen-asr's own, and drop the weights they were made from."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 CPU = torch.device("cpu")
 HALF = resolve_dtype(QwenSettings(), CPU) is torch.bfloat16
-"""Whether this CPU has what oneDNN's kernels in half precision are made of: AVX-512, or later."""
+"""Whether this CPU has the instructions of oneDNN's kernels in half precision: AVX-512 or later."""
 DTYPES = [torch.float32, *[torch.bfloat16] * HALF]
 _WITHIN = {torch.float32: {"rtol": 1e-5, "atol": 1e-5}, torch.bfloat16: {"rtol": 0.02, "atol": 0.02}}
-"""Half precision: what is fused is rounded once where the plain layers round twice."""
+"""Half precision: fused layers round once where plain ones round twice."""
 _FORMULAS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "forward": lambda out: out,
     "gelu": functional.gelu,
@@ -74,7 +74,7 @@ def test_linear_layers(kind: type[Linear], then: str, bias: bool, dtype: torch.d
 @pytest.mark.parametrize("channels", [1, 24])
 @pytest.mark.parametrize("kind", [Convolution, FusedConvolution])
 def test_convolutions(kind: type[Convolution], channels: int, dtype: torch.dtype) -> None:
-    """Of any number of chunks, whatever the first call had."""
+    """For any number of chunks, whatever the first call had."""
     plain = nn.Conv2d(channels, 24, 3, 2, padding=1, dtype=dtype).requires_grad_(False)
     reference, layer = double(plain), kind(plain)
     for many in (2, 1, 5):
@@ -88,7 +88,7 @@ def test_convolutions(kind: type[Convolution], channels: int, dtype: torch.dtype
 @pytest.mark.parametrize("shape", [(1, 48), (17, 48), (9, 4, 16)])
 @pytest.mark.parametrize("kind", [RMSNorm, FusedRMSNorm])
 def test_norms(kind: type[RMSNorm], shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    """Of large rows, of small ones, and of one that is nothing but zeros; against qwen-asr's own module."""
+    """Large rows, small ones and zeros, against qwen-asr's own module."""
     plain = modeling_qwen3_asr.Qwen3ASRTextRMSNorm(shape[-1], eps=1e-6).to(dtype).requires_grad_(False)
     plain.weight.copy_(drawn(shape[-1], dtype=dtype, seed=1))
     layer = kind(plain.weight, plain.variance_epsilon)
@@ -118,8 +118,8 @@ def test_every_layer_of_a_model_is_replaced_once(fused: bool, kinds: list[type])
     assert list(whole.modules()) == first
 
 
-def test_weights_that_were_laid_out_anew_are_forgotten() -> None:
-    """8 MB of them here; nothing of what lies before and behind."""
+def test_reordered_weights_are_dropped() -> None:
+    """8 MB of them here, and nothing before or after them."""
     whole = model()
     linear = whole[1][0]
     memory = torch.full((linear.weight.numel() + 4096,), 3.0)
@@ -135,7 +135,7 @@ def test_weights_that_were_laid_out_anew_are_forgotten() -> None:
 
 
 @pytest.mark.parametrize("buffer", [False, True])
-def test_weights_that_somebody_else_uses_are_not(buffer: bool) -> None:
+def test_weights_used_elsewhere_are_not_dropped(buffer: bool) -> None:
     whole = nn.Sequential(nn.Embedding(1024, 2048), nn.Linear(2048, 1024, bias=False)).requires_grad_(False)
     if buffer:
         whole.register_buffer("table", whole[1].weight.data)
@@ -147,17 +147,17 @@ def test_weights_that_somebody_else_uses_are_not(buffer: bool) -> None:
     assert torch.equal(others, before)
 
 
-def test_they_work_on_this_machine() -> None:
-    """Or the other tests here and of the model would not be about them. In half precision on the CPUs that have it."""
+def test_fused_layers_work_on_this_machine() -> None:
+    """Otherwise the other tests here and of the model would not cover them. Half precision on CPUs that have it."""
     assert fused_work(CPU, torch.float32)
     assert fused_work(CPU, torch.bfloat16) == HALF
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no such kernel"), AttributeError("_linear_pointwise")])
-def test_where_they_do_not_the_plain_ones_are_taken(
+def test_plain_layers_are_used_where_fused_ones_fail(
     error: Exception, monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path
 ) -> None:
-    """Their names are private: another PyTorch may have others."""
+    """The kernels' names are private: another PyTorch may have others."""
 
     def missing(*_: object) -> torch.Tensor:
         raise error
@@ -169,18 +169,18 @@ def test_where_they_do_not_the_plain_ones_are_taken(
     assert type(loaded.thinker.lm_head) is Linear
 
 
-def test_a_gpu_has_none() -> None:
+def test_a_gpu_has_no_fused_layers() -> None:
     assert not fused_work(torch.device("cuda"), torch.bfloat16)
 
 
-def test_the_model_says_the_same_with_either(tiny_checkpoint: Path) -> None:
-    """The plain layers are a GPU's: their parity with qwen-asr is that of the fused ones, which is tested in full."""
+def test_the_model_answers_the_same_with_either(tiny_checkpoint: Path) -> None:
+    """A GPU uses the plain layers: their parity with qwen-asr follows from that of the fused ones, which is tested in full."""
     logits = []
     for fused in (True, False):
         loaded = checkpoint.load(str(tiny_checkpoint), CPU, torch.float32)
         prepare = Preparation(loaded, torch.float32)
         aligner = PackedAligner(loaded, fused=fused)
-        assert isinstance(aligner._head, FusedLinear) == fused
+        assert isinstance(loaded.thinker.lm_head, FusedLinear) == fused
         samples = [qwen_material.audio(np.random.default_rng(index), count) for index, count in enumerate((5_000, 150_000))]
         batch = [prepare(clip, ["one", "two", "three"] * 4) for clip in samples]
         logits.append(aligner.logits(batch))

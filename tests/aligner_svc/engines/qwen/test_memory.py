@@ -1,4 +1,4 @@
-"""Memory: weights are there once, and nothing of a long clip stays when it is over."""
+"""Weights are in memory once, and the memory of a long clip is returned."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from aligner_svc.engines.qwen import checkpoint, device, engine, memory
 from aligner_svc.engines.qwen.device import ModelThread
 from aligner_svc.engines.qwen.engine import QwenEngine
 from aligner_svc.engines.qwen.forward import TimestampSlots
-from aligner_svc.engines.qwen.memory import forget
+from aligner_svc.engines.qwen.memory import drop_pages
 from aligner_svc.engines.qwen.preparation import Preparation, Prepared
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 def resident_file_kb() -> int:
-    """Of a file system in memory, too."""
+    """Pages of tmpfs included."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return sum(int(line.split()[1]) for line in status.splitlines() if line.startswith(("RssFile", "RssShmem")))
 
 
-def test_what_is_forgotten_of_a_mapped_file_leaves_memory(tmp_path: Path) -> None:
-    """And its neighbours in the file can be read as before."""
+def test_dropped_pages_of_a_mapped_file_leave_memory(tmp_path: Path) -> None:
+    """And the tensors around them keep their values."""
     path = tmp_path / "weights.safetensors"
     drawn = {name: torch.randn(4 << 20, generator=torch.Generator().manual_seed(seed)) for seed, name in enumerate("abc")}
     save_file(drawn, path)
@@ -40,31 +40,31 @@ def test_what_is_forgotten_of_a_mapped_file_leaves_memory(tmp_path: Path) -> Non
         a, b, c = (file.get_tensor(name) for name in "abc")
     assert float(a.sum() + b.sum() + c.sum()) != 0
     before = resident_file_kb()
-    forget(b)
+    drop_pages(b)
     assert before - resident_file_kb() > 15 << 10
     assert torch.equal(a, drawn["a"])
     assert torch.equal(c, drawn["c"])
 
 
 @pytest.mark.parametrize("count", [0, 1, 100, 1023])
-def test_less_than_a_page_is_left_alone(count: int) -> None:
+def test_a_tensor_smaller_than_a_page_keeps_its_values(count: int) -> None:
     tensor = torch.ones(count)
-    forget(tensor)
+    drop_pages(tensor)
     assert tensor.sum() == count
 
 
-def test_what_lies_between_others_numbers_is_left_alone() -> None:
+def test_a_strided_tensor_keeps_its_values() -> None:
     whole = torch.ones(4096, 8)
-    forget(whole[:, :4])
+    drop_pages(whole[:, :4])
     assert whole.sum() == whole.numel()
 
 
-@pytest.mark.parametrize(("rows", "given_back"), [(device._LONG_ROWS + 1, 2), (device._LONG_ROWS, 0)])
+@pytest.mark.parametrize(("rows", "returned"), [(device._LONG_ROWS + 1, 2), (device._LONG_ROWS, 0)])
 @pytest.mark.parametrize("fails", [False, True])
-async def test_a_long_clips_memory_is_given_back(
-    fails: bool, rows: int, given_back: int, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+async def test_the_memory_of_a_long_clip_is_returned(
+    fails: bool, rows: int, returned: int, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When it is over, and what others left before it begins."""
+    """After it, and what earlier clips left before it."""
     calls: list[None] = []
     monkeypatch.setattr(device, "return_memory", lambda: calls.append(None))
     prepare = Preparation(checkpoint.load(str(tiny_checkpoint), torch.device("cpu"), torch.float32), torch.float32)
@@ -83,12 +83,12 @@ async def test_a_long_clips_memory_is_given_back(
     except RuntimeError:
         assert fails
     thread.close()
-    assert len(calls) == given_back
+    assert len(calls) == returned
 
 
-@pytest.mark.parametrize(("seconds", "given_back"), [(engine._LONG_SECONDS, 0), (engine._LONG_SECONDS + 1, 1)])
-async def test_what_is_kept_is_given_back_before_a_long_clips_spectrogram(
-    seconds: int, given_back: int, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("seconds", "returned"), [(engine._LONG_SECONDS, 0), (engine._LONG_SECONDS + 1, 1)])
+async def test_kept_memory_is_returned_before_the_spectrogram_of_a_long_clip(
+    seconds: int, returned: int, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[None] = []
     running = QwenEngine(EngineSettings(), QwenSettings(model=str(tiny_checkpoint), device="cpu", dtype="fp32"))
@@ -97,7 +97,7 @@ async def test_what_is_kept_is_given_back_before_a_long_clips_spectrogram(
     tokens = await running.tokenise("a word", "en")
     await running.align(Clip(torch.zeros(seconds * SAMPLE_RATE, dtype=torch.int16).numpy()), tokens, "en", Caller())
     await running.close()
-    assert len(calls) == given_back
+    assert len(calls) == returned
 
 
 _MANY_SHAPES = """
@@ -127,8 +127,8 @@ print((used() - before) >> 20)
 """
 
 
-def test_kernels_of_many_shapes_do_not_add_up() -> None:
-    """MiB that 600 of them take, in a process of their own: oneDNN reads its settings once."""
+def test_kernels_of_many_shapes_do_not_accumulate() -> None:
+    """MiB for 600 of them, in a process of its own: oneDNN reads its settings once."""
     environment = {name: value for name, value in os.environ.items() if name not in memory._KERNEL_CACHES}
 
     def growth(kept: str) -> int:

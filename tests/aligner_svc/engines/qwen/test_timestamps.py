@@ -1,4 +1,4 @@
-"""Repaired times are the reference's, number for number."""
+"""Repaired times equal those of the reference."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_no_times() -> None:
         ([0, 500, 400, 300, 200, 100.5, 101], [0, 20, 40, 60, 80, 100, 101], "k....kk"),  # fractions are cut off
     ],
 )
-def test_what_is_inferred(times: list[float], repaired: list[int], kept: str) -> None:
+def test_inferred_times(times: list[float], repaired: list[int], kept: str) -> None:
     result = repair(times)
     assert result.times == repaired
     assert result.kept == [sign == "k" for sign in kept]
@@ -89,7 +89,7 @@ def test_any_times(reference: Reference, times: list[float]) -> None:
 @pytest.mark.parametrize("alphabet", [3, 40, 3750])
 @pytest.mark.parametrize("count", [299, 300])
 def test_long_rows(reference: Reference, count: int, alphabet: int, noise: float) -> None:
-    """A reading with some of its times drawn at random."""
+    """Times in order, with some replaced at random."""
     chance = random.Random(f"{count} {alphabet} {noise}")
     for _ in range(4):
         steady = [place * alphabet // count for place in range(count)]
@@ -121,6 +121,6 @@ def test_every_row_of_six(reference: Reference) -> None:
             check(reference, [slot * _SLOT for slot in slots])
 
 
-def test_what_the_model_hands_over(reference: Reference) -> None:
+def test_float32_times_of_the_model(reference: Reference) -> None:
     times = np.array([0, 3, 2, 9, 9, 1, 4, 5], dtype=np.float32) * np.float32(80)
     assert repair(times.tolist()).times == repair(list(times)).times == reference(times)

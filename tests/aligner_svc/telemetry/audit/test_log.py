@@ -44,17 +44,17 @@ def path(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("name", [*Event, *TokenCheck, DROPPED])
-def test_the_operators_manual_knows_every_word(name) -> None:
+def test_every_event_and_check_is_documented(name) -> None:
     assert f"`{name}`" in DOCS.read_text()
 
 
 @pytest.fixture
-def hurried(monkeypatch) -> None:
+def fast_retries(monkeypatch) -> None:
     monkeypatch.setattr(audit, "_RETRY", 0.001)
     monkeypatch.setattr(audit, "_CLOSE_TIMEOUT", 60.0)
 
 
-def test_a_line_has_what_is_known_in_a_fixed_order(path) -> None:
+def test_the_fields_of_a_line_have_a_fixed_order(path) -> None:
     log = AuditLog(path, now=lambda: 1_767_225_600.0625)
     log.record(
         SecurityEvent(
@@ -101,7 +101,7 @@ def test_fields_are_bounded(path) -> None:
     assert line["detail"] == "\n" * 511 + "…"
 
 
-def test_the_file_is_not_for_everybody(path) -> None:
+def test_the_file_is_not_readable_by_others(path) -> None:
     before = os.umask(0)
     try:
         AuditLog(path).close()
@@ -111,12 +111,12 @@ def test_the_file_is_not_for_everybody(path) -> None:
 
 
 @pytest.mark.parametrize("where", ["none/audit.log", "."])
-def test_a_log_that_cannot_be_opened_is_an_error_at_the_start(tmp_path, where) -> None:
+def test_a_file_that_cannot_be_opened_is_an_error_at_the_start(tmp_path, where) -> None:
     with pytest.raises(AuditError, match=r"cannot be opened: (no such file|is a directory).*audit\.file"):
         open_audit(AuditSettings(file=tmp_path / where))
 
 
-def test_a_named_pipe_that_nobody_reads_does_not_hang_the_start(path) -> None:
+def test_a_named_pipe_without_a_reader_does_not_block_the_start(path) -> None:
     os.mkfifo(path)
     with pytest.raises(AuditError, match="cannot be opened"):
         open_audit(AuditSettings(file=path))
@@ -135,7 +135,7 @@ def test_without_a_file_events_go_to_the_stream_given_else_to_stdout(capfd) -> N
     assert ids([json.loads(line) for line in capfd.readouterr().out.splitlines()]) == [str(n) for n in range(20)]
 
 
-def test_what_was_there_stays_and_a_torn_end_spoils_nothing(path) -> None:
+def test_existing_lines_are_kept_and_a_torn_last_line_is_ended(path) -> None:
     path.write_text('{"event": "old"}\n{"event": "cut')
     log = AuditLog(path)
     log.record(failed(1))
@@ -146,7 +146,7 @@ def test_what_was_there_stays_and_a_torn_end_spoils_nothing(path) -> None:
     assert ids([json.loads(line) for line in new]) == ["1", "2"]
 
 
-def test_threads_and_rotations_lose_and_tear_nothing(path) -> None:
+def test_concurrent_threads_and_rotations_lose_and_tear_no_line(path) -> None:
     log = AuditLog(path)
     threads, each = 4, 1500
     halfway = [threading.Event() for _ in range(threads)]
@@ -164,7 +164,7 @@ def test_threads_and_rotations_lose_and_tear_nothing(path) -> None:
     for event in halfway:
         event.wait()
         rotated.append(path.with_name(f"audit.log.{len(rotated)}"))
-        if path.exists():  # the log is made anew by the next event only
+        if path.exists():  # the next event creates it again
             path.rename(rotated[-1])
     path.touch()  # as logrotate's `create` does
     for worker in workers:
@@ -181,7 +181,7 @@ def test_threads_and_rotations_lose_and_tear_nothing(path) -> None:
 
 
 class Wrote:
-    """Tells when the log's thread has written a line, to act in between."""
+    """Waits until the log's thread has written a line."""
 
     def __init__(self, monkeypatch) -> None:
         self.count = threading.Semaphore(0)
@@ -200,7 +200,7 @@ class Wrote:
 
 
 @pytest.mark.parametrize("how", ["renamed", "renamed and made anew", "removed", "truncated"])
-def test_a_log_that_is_rotated_away_goes_on_under_its_name(path, monkeypatch, how) -> None:
+def test_a_rotated_log_is_continued_in_a_new_file_of_its_name(path, monkeypatch, how) -> None:
     wrote = Wrote(monkeypatch)
     log = AuditLog(path)
     log.record(failed("before"))
@@ -242,7 +242,7 @@ def test_processes_append_to_one_file_without_tearing_each_others_lines(path) ->
         assert [name for name in found if name.startswith(f"{n}-")] == [f"{n}-{number}" for number in range(3000)]
 
 
-def test_what_a_full_disk_refuses_is_written_when_there_is_room(path, hurried, caplog, monkeypatch) -> None:
+def test_events_refused_by_a_full_disk_are_written_once_there_is_room(path, fast_retries, caplog, monkeypatch) -> None:
     refused = threading.Event()
     real = os.write
 
@@ -266,11 +266,11 @@ def test_what_a_full_disk_refuses_is_written_when_there_is_room(path, hurried, c
         log.close()
     assert ids(lines(path)) == ["0", "1", "2", "3", "4", "5"]
     assert log.dropped == 0
-    told = [record.getMessage() for record in caplog.records]
-    assert told == [f"audit log {path}: not written: no space left on device; trying again"]  # once, for many attempts
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == [f"audit log {path}: not written: no space left on device; trying again"]  # once, for many attempts
 
 
-def test_a_disk_that_stays_full_does_not_keep_the_server_from_leaving(hurried, caplog) -> None:
+def test_a_disk_that_stays_full_does_not_block_the_shutdown(fast_retries, caplog) -> None:
     with caplog.at_level(logging.ERROR):
         log = AuditLog(Path("/dev/full"))
         for number in range(7):
@@ -280,7 +280,7 @@ def test_a_disk_that_stays_full_does_not_keep_the_server_from_leaving(hurried, c
     assert "audit log /dev/full: 7 lines are lost" in caplog.text
 
 
-def test_a_line_that_was_cut_is_written_again_whole(path, monkeypatch, hurried) -> None:
+def test_a_line_that_was_cut_is_written_again_whole(path, monkeypatch, fast_retries) -> None:
     """A disk fills up in the middle of a line."""
     real, calls, again = os.write, [], threading.Event()
 
@@ -304,7 +304,7 @@ def test_a_line_that_was_cut_is_written_again_whole(path, monkeypatch, hurried) 
     assert ids([json.loads(line) for line in rest]) == ["cut", "next"]
 
 
-def test_events_beyond_the_room_are_counted_and_told_once(path, monkeypatch, caplog) -> None:
+def test_events_beyond_the_bound_are_counted_and_reported_once(path, monkeypatch, caplog) -> None:
     monkeypatch.setattr(audit, "_MAX_WAITING", 10)
     entered, release = threading.Event(), threading.Event()
     real = os.write
@@ -317,7 +317,7 @@ def test_events_beyond_the_room_are_counted_and_told_once(path, monkeypatch, cap
     monkeypatch.setattr(audit.os, "write", write)
     log = AuditLog(path)
     log.record(failed("first"))
-    assert entered.wait(60)  # the disk hangs now, with one event in hand
+    assert entered.wait(60)  # the disk hangs now, while one event is being written
     with caplog.at_level(logging.ERROR):
         for number in range(25):
             log.record(failed(number))
@@ -325,12 +325,12 @@ def test_events_beyond_the_room_are_counted_and_told_once(path, monkeypatch, cap
     assert caplog.text.count("events are lost") == 1
     release.set()
     log.close()
-    *kept, told = lines(path)
+    *kept, report = lines(path)
     assert ids(kept) == ["first", *map(str, range(10))]
-    assert (told["event"], told["count"]) == ("audit_dropped", 15)
+    assert (report["event"], report["count"]) == ("audit_dropped", 15)
 
 
-def test_after_the_end_events_are_lost_and_that_is_said(path, caplog) -> None:
+def test_events_after_the_close_are_lost_and_logged(path, caplog) -> None:
     log = AuditLog(path)
     log.record(failed(1))
     log.close()
@@ -341,7 +341,7 @@ def test_after_the_end_events_are_lost_and_that_is_said(path, caplog) -> None:
     assert "events are lost: it is closed" in caplog.text
 
 
-def test_a_stream_that_was_closed_raises_nothing() -> None:
+def test_a_closed_stream_raises_nothing() -> None:
     stream = io.StringIO()
     log = AuditLog(None, stream=stream)
     stream.close()
@@ -350,7 +350,7 @@ def test_a_stream_that_was_closed_raises_nothing() -> None:
     assert log.dropped == 1
 
 
-def test_a_pipe_that_nobody_reads_holds_neither_the_caller_nor_the_end(monkeypatch) -> None:
+def test_a_pipe_without_a_reader_blocks_neither_the_caller_nor_the_shutdown(monkeypatch) -> None:
     monkeypatch.setattr(audit, "_CLOSE_TIMEOUT", 0.01)
     reader, writer = os.pipe()
     with os.fdopen(reader, "rb"), os.fdopen(writer, "w") as stream:

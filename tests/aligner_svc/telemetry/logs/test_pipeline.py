@@ -1,4 +1,4 @@
-"""The log as whoever is on call finds it: one line each, no secret in it, and never in the way of the server."""
+"""The log: one line for each event, without secrets, and without slowing the server."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ log = logging.getLogger("test.of.the.log")
 def lines():
     """What was written, once the pipeline is closed."""
     stream = io.StringIO()
-    logging.root.handlers = []  # pytest's own of this phase, which it takes away before the next
+    logging.root.handlers = []  # pytest's own of this phase, which it removes before the next
     with open_logs("json", "info", stream=stream) as logs:
 
         def read() -> list[dict]:
@@ -73,7 +73,7 @@ SECRETS = {
     "where", ["message", "argument", "field", "nested", "exception", "chained", "structlog", "traceback of another"]
 )
 @pytest.mark.parametrize("kind", SECRETS)
-def test_no_secret_is_written_wherever_it_stands(lines, kind, where) -> None:
+def test_no_secret_is_written_wherever_it_occurs(lines, kind, where) -> None:
     text, secrets = SECRETS[kind]
     match where:
         case "message":
@@ -123,14 +123,14 @@ def test_no_secret_is_written_wherever_it_stands(lines, kind, where) -> None:
         "mtls:spiffe://example.org/batch was let in",
     ],
 )
-def test_what_is_no_secret_stays(text) -> None:
+def test_harmless_text_is_not_redacted(text) -> None:
     assert Redactor().text(text) == text
 
 
 @pytest.mark.parametrize(
     "name", ["authorization", "Authorization", "x-api-key", "token", "password", "transcript", "audio", "words"]
 )
-def test_a_field_that_holds_secrets_or_what_callers_send_is_not_written(lines, name) -> None:
+def test_a_field_with_secrets_or_content_of_callers_is_not_written(lines, name) -> None:
     log.warning("it came", extra={"given": {name: "hunter2"}})
     structlog.get_logger("x").warning("it came", **{name.replace("-", "_"): "hunter2"})
     written = lines()
@@ -138,12 +138,12 @@ def test_a_field_that_holds_secrets_or_what_callers_send_is_not_written(lines, n
     assert "hunter2" not in json.dumps(written)
 
 
-def test_bytes_are_told_by_their_number(lines) -> None:
+def test_bytes_are_replaced_by_their_number(lines) -> None:
     log.warning("it came", extra={"content": b"hunter2"})
     assert lines()[0]["content"] == "[7 bytes]"
 
 
-def test_a_transcript_is_not_written_though_an_exception_quotes_it(lines) -> None:
+def test_a_transcript_quoted_by_an_exception_is_not_written(lines) -> None:
     said = "the quick brown fox jumps over hunter2 while memory runs out"
     conceal(said)
     for error in (
@@ -165,13 +165,13 @@ def test_a_transcript_is_not_written_though_an_exception_quotes_it(lines) -> Non
     assert "MemoryError" in written[3]["exception"]
 
 
-def test_a_transcript_without_blanks_is_not_written_either(lines) -> None:
+def test_a_transcript_without_spaces_is_not_written_either(lines) -> None:
     conceal("今天的天气很好我们去公园散步")
     log.error("failed on %s", "天气很好我们")
     assert lines()[0]["event"] == f"failed on {REDACTED}"
 
 
-def test_an_exception_that_quotes_a_whole_upload_is_cut_and_quick(lines) -> None:
+def test_an_exception_that_quotes_a_whole_upload_is_cut_in_linear_time(lines) -> None:
     began = time.process_time()
     for _ in range(3):
         try:
@@ -185,7 +185,7 @@ def test_an_exception_that_quotes_a_whole_upload_is_cut_and_quick(lines) -> None
     assert time.process_time() - began < 30  # quadratic patterns take minutes
 
 
-def test_the_end_of_a_traceback_is_kept_however_long_it_is(lines) -> None:
+def test_the_end_of_a_long_traceback_is_kept(lines) -> None:
     try:
         try:
             raise ValueError("words " * 100_000)
@@ -200,7 +200,7 @@ def test_the_end_of_a_traceback_is_kept_however_long_it_is(lines) -> None:
 
 
 @pytest.mark.parametrize("before", range(4040, 4100, 3))
-def test_no_secret_shows_where_a_text_is_cut(lines, before) -> None:
+def test_a_secret_at_the_cut_of_a_text_is_redacted(lines, before) -> None:
     log.warning("%s", "x" * before + f" {JWT} and {KEY}")
     (line,) = lines()
     assert "eyJ" not in line["event"]
@@ -218,13 +218,13 @@ _FIELDS = st.dictionaries(
 
 
 @given(_FIELDS)
-def test_a_line_that_passes_as_a_whole_is_what_its_fields_would_be_one_by_one(fields) -> None:
+def test_a_line_found_harmless_has_no_field_to_redact(fields) -> None:
     redactor = Redactor()
     if redactor.harmless(fields):
         assert {name: redactor.field(name, value) for name, value in fields.items()} == fields
 
 
-def test_the_line_of_a_call_passes_as_a_whole() -> None:
+def test_the_line_of_a_call_is_found_harmless() -> None:
     line = {
         "method": "/a.B/C",
         "code": "OK",
@@ -270,7 +270,7 @@ def test_a_traceback_is_readable_on_a_terminal() -> None:
     assert JWT not in stream.getvalue()
 
 
-def test_a_line_says_when_where_and_of_which_call(lines) -> None:
+def test_a_line_has_time_logger_and_request_id(lines) -> None:
     enter_call(Call("/a.B/C", "ipv4:127.0.0.1:1", "id-1"))
     log.info("it is %s", "well", extra={"duration_ms": 1.5})
     (line,) = lines()
@@ -284,7 +284,7 @@ def test_a_line_says_when_where_and_of_which_call(lines) -> None:
     }
 
 
-def test_a_line_has_the_trace_it_belongs_to(lines) -> None:
+def test_a_line_has_the_ids_of_its_trace(lines) -> None:
     log.info("not traced")
     enter_trace(CallTrace("a.B/C", "/a.B/C", "", SpanRef(0x1234, 0x56, sampled=False), None, 0.0, 0))
     log.info("traced")
@@ -293,7 +293,7 @@ def test_a_line_has_the_trace_it_belongs_to(lines) -> None:
     assert "trace_id" not in not_traced
 
 
-def test_loggers_of_all_kinds_take_the_same_way(lines) -> None:
+def test_loggers_of_libraries_structlog_and_warnings_use_the_same_pipeline(lines) -> None:
     own = logging.getLogger("library.with.a.handler.of.its.own")
     stolen = io.StringIO()
     own.addHandler(logging.StreamHandler(stolen))
@@ -317,7 +317,7 @@ def test_loggers_of_all_kinds_take_the_same_way(lines) -> None:
     assert "hunter2" not in json.dumps(written)
 
 
-def test_what_nobody_caught_is_a_line_too(lines) -> None:
+def test_uncaught_exceptions_are_logged(lines) -> None:
     try:
         raise ValueError(f"bad {JWT}")
     except ValueError as error:
@@ -337,13 +337,13 @@ def test_what_nobody_caught_is_a_line_too(lines) -> None:
 
 def test_arguments_that_do_not_fit_are_not_printed(capfd) -> None:
     stream = io.StringIO()
-    with open_logs("json", stream=stream):  # in place of pytest's handlers, which raise
+    with open_logs("json", stream=stream):  # instead of pytest's handlers, which raise
         log.warning("%d of %d", "hunter2", 3)
     assert json.loads(stream.getvalue())["event"] == "%d of %d [its arguments do not fit]"
     assert "hunter2" not in capfd.readouterr().err
 
 
-def test_a_field_whose_text_cannot_be_had_spares_the_line(lines) -> None:
+def test_a_field_without_a_text_does_not_lose_the_line(lines) -> None:
     class Odd:
         def __str__(self) -> str:
             raise RuntimeError("no")
@@ -370,7 +370,7 @@ def test_the_format_follows_the_stream() -> None:
         assert stream.getvalue().startswith("{") is is_json
 
 
-def test_everything_is_put_back() -> None:
+def test_closing_restores_the_previous_configuration() -> None:
     root = logging.getLogger()
     before = (list(root.handlers), root.level, sys.excepthook, logging.getLogger("httpx").level)
     open_logs("json", "debug", stream=io.StringIO()).close()
@@ -385,7 +385,7 @@ class Clock:
         return self.now
 
 
-def test_a_flood_is_limited_and_what_was_left_out_is_told_once() -> None:
+def test_a_flood_is_limited_and_reported_once() -> None:
     stream, clock = io.StringIO(), Clock()
     with open_logs("json", stream=stream, limit=LogLimit(ordinary=LineRate(10, 20), now=clock), report_every=3600) as logs:
         for number in range(1000):
@@ -393,13 +393,13 @@ def test_a_flood_is_limited_and_what_was_left_out_is_told_once() -> None:
         log.warning("something else")
         assert logs.suppressed == 980
     written = [json.loads(line) for line in stream.getvalue().splitlines()]
-    told = [line for line in written if line["event"] == "suppressed"]
+    reports = [line for line in written if line["event"] == "suppressed"]
     assert [line["event"] for line in written[:20]] == [f"number {number}" for number in range(20)]
     assert written[20]["event"] == "something else"
-    assert [(line["of"], line["count"], line["level"]) for line in told] == [("number %d", 980, "warning")]
+    assert [(line["of"], line["count"], line["level"]) for line in reports] == [("number %d", 980, "warning")]
 
 
-def test_the_bucket_fills_again() -> None:
+def test_a_bucket_refills() -> None:
     clock = Clock()
     limit = LogLimit(ordinary=LineRate(10, 20), now=clock)
     assert sum(limit.passes("a", logging.INFO, "x") for _ in range(100)) == 20
@@ -410,7 +410,7 @@ def test_the_bucket_fills_again() -> None:
     assert limit.report() == []
 
 
-def test_errors_are_heard_through_a_flood_of_anything_else() -> None:
+def test_errors_are_logged_during_a_flood_at_another_level() -> None:
     clock = Clock()
     limit = LogLimit(ordinary=LineRate(1, 5), level=LineRate(1, 50), now=clock)
     assert sum(limit.passes("a", logging.INFO, f"event {number}") for number in range(5000)) == 50
@@ -418,25 +418,32 @@ def test_errors_are_heard_through_a_flood_of_anything_else() -> None:
     for _ in range(100):
         limit.passes("a", logging.ERROR, "the disk is full")
     clock.now += 1
-    assert limit.passes("a", logging.ERROR, "the disk is full")  # never silent for good
+    assert limit.passes("a", logging.ERROR, "the disk is full")  # never suppressed for good
 
 
-def test_the_limit_remembers_a_bounded_number_of_events_and_loses_no_count() -> None:
+def test_the_number_of_events_with_a_limit_is_bounded_and_no_count_is_lost() -> None:
     limit = LogLimit(ordinary=LineRate(1, 1), level=LineRate(0.001, 1), now=Clock())
     passed = sum(limit.passes("a", logging.INFO, f"event {number}") for number in range(10_000))
-    assert len(limit._events) <= 1024
     report = limit.report()
     assert len(report) <= 1025
     assert sum(one.count for one in report) == limit.suppressed == 10_000 - passed
 
 
-def test_a_rate_of_nothing_is_refused() -> None:
+def test_an_event_after_1024_others_starts_with_a_new_bucket() -> None:
+    limit = LogLimit(ordinary=LineRate(1, 1), now=Clock())
+    assert [limit.passes("a", logging.INFO, "first") for _ in range(2)] == [True, False]
+    for number in range(1024):
+        limit.passes("a", logging.INFO, f"event {number}")
+    assert limit.passes("a", logging.INFO, "first")
+
+
+def test_a_rate_of_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="has to let lines through"):
         LineRate(0, 1)
 
 
-def test_nobody_waits_for_who_does_not_read() -> None:
-    """A pipe that nobody reads: the lines beyond the room for them are counted, and the rest comes when somebody does."""
+def test_logging_does_not_wait_for_a_reader() -> None:
+    """A pipe that is not read: lines beyond the bound are counted, and the others are written once it is."""
     sent = 12_000  # the queue has room for 9,000 of them, the pipe for some 650, and the thread has a batch in hand
     reading, writing = os.pipe()
     with os.fdopen(writing, "w", encoding="utf-8") as stream:
@@ -445,7 +452,7 @@ def test_nobody_waits_for_who_does_not_read() -> None:
             for number in range(sent):
                 log.info("line %d", number)
             for number in range(500):
-                log.error("error %d", number)  # for these there is room
+                log.error("error %d", number)  # they have reserved room
             dropped = logs.dropped
             assert 0 < dropped < sent
             received, newlines = [], 0
@@ -460,17 +467,17 @@ def test_nobody_waits_for_who_does_not_read() -> None:
     assert len(events) + dropped == sent + 500
 
 
-def test_a_stream_that_broke_is_no_failure() -> None:
+def test_lines_for_a_broken_stream_are_counted() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w", encoding="utf-8") as stream:
         logs = open_logs("json", stream=stream)
-        log.error("nobody hears it")
+        log.error("lost")
         logs.close()
         assert logs.dropped == 1
 
 
-def test_the_writer_counts_by_size_too() -> None:
+def test_waiting_lines_are_bounded_by_size_too() -> None:
     gate = threading.Event()
 
     def render(text: str) -> bytes:
@@ -479,14 +486,14 @@ def test_the_writer_counts_by_size_too() -> None:
 
     writer: LogWriter[str] = LogWriter(io.StringIO(), render, max_characters=1000)
     taken = sum(writer.put("x", 100) for _ in range(50))
-    assert taken in {9, 10}  # the first may be in the thread's hands
+    assert taken in {9, 10}  # the thread may have taken the first
     assert writer.put("important", 100, important=True)
     assert writer.dropped == 50 - taken
     gate.set()
     assert writer.close(30)
 
 
-def test_the_log_in_force_is_the_one_that_is_open():
+def test_the_log_in_force_is_the_last_one_opened():
     logging.root.handlers = []
     assert in_force() is None
     with open_logs("json", stream=io.StringIO()) as outer:

@@ -1,4 +1,4 @@
-"""What is counted agrees with what clients saw, on a real server scraped by a real Prometheus; and labels stay few."""
+"""Counts agree with what clients saw, on a real server scraped by a real Prometheus, and labels are bounded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +40,7 @@ from interceptors.quota.stores.fallback import FallbackStore
 from interceptors.quota.stores.memory import MemoryStore
 from tests import PROJECT
 from tests.kit.prometheus_server import scraping
+from tests.kit.waiting import eventually, forever, loop_turns
 
 SERVICE = "test.Kinds"
 KINDS = {"UnaryUnary": "unary", "UnaryStream": "server_stream", "StreamUnary": "client_stream", "StreamStream": "bidi_stream"}
@@ -49,16 +50,16 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 async def act(deed: bytes) -> bytes:
-    """What a handler does is what its first message says."""
+    """Do what the request says."""
     match deed:
         case b"refuse":
             raise CallRefusedError(grpc.StatusCode.PERMISSION_DENIED, "NOT_ALLOWED", "not you")
-        case b"tell":
+        case b"invalid":
             raise CallRefusedError(grpc.StatusCode.INVALID_ARGUMENT, "AUDIO_UNREADABLE", "not audio")
         case b"fail":
             raise ValueError("hunter2")
         case b"hang":
-            await asyncio.sleep(60)
+            await forever()
     return deed
 
 
@@ -98,7 +99,7 @@ def handlers() -> grpc.GenericRpcHandler:
 
 
 class Guard(CallInterceptor):
-    """Refuses who says so in a header, and waits where it is told to, before anything is read."""
+    """Refuses calls whose headers ask for it, before a message is read."""
 
     @asynccontextmanager
     async def around(self, method, context) -> AsyncIterator[None]:
@@ -174,13 +175,6 @@ class Server:
         )
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """The server may be a moment behind what its client has seen."""
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 - nothing tells when it is
-            await asyncio.sleep(0.005)
-
-
 def labels(kind: str, grpc_type: str | None = None) -> dict[str, str]:
     service = "unknown" if kind == "unknown" else SERVICE
     return {"grpc_type": grpc_type or KINDS[kind], "grpc_service": service, "grpc_method": kind}
@@ -219,14 +213,14 @@ ENDS = {
     b"answer": grpc.StatusCode.OK,
     b"abort": grpc.StatusCode.NOT_FOUND,
     b"refuse": grpc.StatusCode.PERMISSION_DENIED,
-    b"tell": grpc.StatusCode.INVALID_ARGUMENT,
+    b"invalid": grpc.StatusCode.INVALID_ARGUMENT,
     b"fail": grpc.StatusCode.INTERNAL,
 }
 
 
 async def everything(server: Server) -> None:
-    """Calls of all kinds that end in all ways, at the same time."""
-    assert await server.call("UnaryUnary") is grpc.StatusCode.OK  # the connection stands before a deadline runs
+    """Concurrent calls of every kind that end in every way."""
+    assert await server.call("UnaryUnary") is grpc.StatusCode.OK  # connected before a deadline runs
     calls = [server.call(kind, deed) for kind in KINDS for deed in ENDS]
     calls += [server.call(kind, b"hang", timeout=0.9) for kind in KINDS]
     calls += [server.call(kind, metadata=[("reason", "SERVER_OVERLOADED")]) for kind in KINDS]
@@ -234,7 +228,7 @@ async def everything(server: Server) -> None:
     for kind in KINDS:
         before = _begun(server, kind)
         call = server.start(kind, b"hang")
-        await until(lambda kind=kind, before=before: _begun(server, kind) > before)
+        await eventually(lambda kind=kind, before=before: _begun(server, kind) > before)
         call.cancel()
         server.seen[kind, grpc.StatusCode.CANCELLED] += 1
     assert await server.call("Nothing", service="made.Up") is grpc.StatusCode.UNIMPLEMENTED
@@ -245,10 +239,10 @@ def _begun(server: Server, kind: str) -> float:
     return server.value("grpc_server_started_total", **labels(kind)) or 0
 
 
-async def test_every_end_is_counted_as_what_the_client_saw() -> None:
+async def test_a_call_is_counted_with_the_status_its_client_saw() -> None:
     async with serving() as server:
         await everything(server)
-        await until(lambda: server.handled() == server.seen)
+        await eventually(lambda: server.handled() == server.seen)
         for kind in KINDS:
             calls = sum(count for (of, _), count in server.seen.items() if of == kind)
             assert calls == len(ENDS) + 3 + (kind == "UnaryUnary")
@@ -258,28 +252,28 @@ async def test_every_end_is_counted_as_what_the_client_saw() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seconds", [0.25, 1.234])
-async def test_a_callers_clock_may_be_the_first_to_end_a_call(kind, seconds) -> None:
-    """On its way a timeout of 1.234 s is rounded up to 1.24 s: when the caller gives up, the server has 6 ms left."""
+async def test_a_call_whose_deadline_ends_at_the_client_first_is_counted_as_such(kind, seconds) -> None:
+    """GRPC rounds a timeout of 1.234 s up to 1.24 s on the wire: when the client gives up, the server has 6 ms left."""
     async with serving() as server:
         await server.call(kind)
         assert await server.call(kind, b"hang", timeout=seconds) is grpc.StatusCode.DEADLINE_EXCEEDED
-        await until(lambda: sum(server.handled().values()) == 2)
+        await eventually(lambda: sum(server.handled().values()) == 2)
         assert server.handled() == server.seen
 
 
-async def test_a_call_that_is_called_off_in_time_was_cancelled() -> None:
+async def test_a_call_that_its_client_cancels_is_counted_as_cancelled() -> None:
     async with serving() as server:
         call = server.start("UnaryUnary", b"hang", timeout=600)
-        await until(lambda: _begun(server, "UnaryUnary") == 1)
+        await eventually(lambda: _begun(server, "UnaryUnary") == 1)
         call.cancel()
-        await until(lambda: bool(server.handled()))
+        await eventually(lambda: bool(server.handled()))
         assert server.handled() == {("UnaryUnary", grpc.StatusCode.CANCELLED): 1}
 
 
 async def test_prometheus_reads_what_clients_counted() -> None:
     async with serving(trace_id=lambda: TRACE) as server, scraped(server.metrics) as endpoint:
         await everything(server)
-        await until(lambda: server.handled() == server.seen)
+        await eventually(lambda: server.handled() == server.seen)
         with scraping(endpoint.address, RULES) as prometheus:
             await asyncio.to_thread(prometheus.scraped)
             found = await asyncio.to_thread(prometheus.query, "grpc_server_handled_total > 0")
@@ -296,14 +290,14 @@ async def test_prometheus_reads_what_clients_counted() -> None:
             assert broken == []
 
 
-async def test_messages_are_counted_where_the_servicer_takes_and_gives_them() -> None:
+async def test_messages_are_counted_where_the_servicer_reads_and_writes_them() -> None:
     async with serving() as server:
         await server.call("UnaryUnary", b"answer")
         await server.call("UnaryStream", b"answer")
         await server.call("StreamUnary", b"1", b"2", b"3", b"4", b"5")
         await server.call("StreamStream", b"1", b"2", b"3", b"4")
-        await server.call("UnaryUnary", b"fail")  # taken, and not answered
-        await server.call("UnaryUnary", metadata=[("reason", "SERVER_OVERLOADED")])  # not even taken
+        await server.call("UnaryUnary", b"fail")  # read, and not answered
+        await server.call("UnaryUnary", metadata=[("reason", "SERVER_OVERLOADED")])  # not even read
         await server.call("StreamStream", b"1", b"2", b"abort")
         expected = {"UnaryUnary": (2, 1), "UnaryStream": (1, 3), "StreamUnary": (5, 1), "StreamStream": (7, 6)}
         assert server.got == {kind: sent for kind, (_, sent) in expected.items()}
@@ -332,17 +326,17 @@ async def test_a_response_counts_once_it_is_sent() -> None:
     assert sent() == 1
 
 
-async def test_a_stream_whose_reader_leaves_while_it_writes_was_cancelled() -> None:
+async def test_a_stream_whose_client_leaves_while_it_writes_is_counted_as_cancelled() -> None:
     async with serving() as server:
         call = server.start("UnaryStream", b"flood")
         async for _ in call:
             break
         call.cancel()
-        await until(lambda: bool(server.handled()))
+        await eventually(lambda: bool(server.handled()))
         assert server.handled() == {("UnaryStream", grpc.StatusCode.CANCELLED): 1}
 
 
-async def test_a_handler_that_writes_by_itself_is_counted_too() -> None:
+async def test_a_handler_that_writes_to_its_context_is_counted_too() -> None:
     """grpc_health's Watch is a coroutine, not a generator."""
     watch = "/grpc.health.v1.Health/Watch"
     found = {"grpc_type": "server_stream", "grpc_service": "grpc.health.v1.Health", "grpc_method": "Watch"}
@@ -361,7 +355,7 @@ async def test_a_handler_that_writes_by_itself_is_counted_too() -> None:
         call.cancel()
         ended = Server(metrics, channel)
         name = "grpc_server_handled_total"
-        await until(lambda: ended.value(name, **found, grpc_code="Canceled") == 1)
+        await eventually(lambda: ended.value(name, **found, grpc_code="Canceled") == 1)
     await server.stop(0)
     assert ended.value("grpc_server_msg_received_total", **found) == 1
     assert ended.value("grpc_server_msg_sent_total", **found) == 1
@@ -380,15 +374,15 @@ def test_every_method_and_status_is_there_before_the_first_call() -> None:
     assert CODES[grpc.StatusCode.DEADLINE_EXCEEDED] == "DeadlineExceeded"
 
 
-async def test_ten_thousand_made_up_names_make_no_series() -> None:
+async def test_10_000_unknown_methods_add_no_series() -> None:
     async with serving() as server:
         await server.call("Nothing0", service="made.Up")
-        await until(lambda: sum(server.handled().values()) == 1)
+        await eventually(lambda: sum(server.handled().values()) == 1)
         before = len(list(_series(server.metrics)))
         for first in range(1, 10_000, 500):
             many = range(first, min(first + 500, 10_000))
             await asyncio.gather(*(server.call(f"Nothing{n}", service=f"made.Up{n % 7}") for n in many))
-        await until(lambda: sum(server.handled().values()) == 10_000)
+        await eventually(lambda: sum(server.handled().values()) == 10_000)
         assert len(list(_series(server.metrics))) == before
         assert server.handled() == {("unknown", grpc.StatusCode.UNIMPLEMENTED): 10_000}
 
@@ -397,25 +391,25 @@ def _series(metrics: Metrics) -> list[tuple[str, tuple[tuple[str, str], ...]]]:
     return [(sample.name, tuple(sample.labels.items())) for family in metrics.registry.collect() for sample in family.samples]
 
 
-async def test_what_can_be_chosen_by_callers_or_grow_has_a_bound() -> None:
+async def test_labels_that_callers_influence_are_bounded() -> None:
     async with serving(quota_class=lambda call: call.request_id) as server:
         for n in range(300):
             await server.call("UnaryUnary", metadata=[("reason", f"REASON_{n}")])
             await server.call("UnaryUnary", metadata=[("quota", "requests_per_second"), ("x-request-id", f"class-{n}")])
             server.metrics.calls.event(SecurityEvent(Event.AUTHENTICATION_FAILED, check=f"check_{n}"))
-        await until(lambda: sum(server.handled().values()) == 600)
+        await eventually(lambda: sum(server.handled().values()) == 600)
         families = {"aligner_failures": 128, "aligner_quota_decisions": 64, "aligner_auth_failures": 64}
         for family in server.metrics.registry.collect():
-            if most := families.pop(family.name, None):
-                assert len(family.samples) == most + 1
+            if limit := families.pop(family.name, None):
+                assert len(family.samples) == limit + 1
                 assert any("other" in sample.labels.values() for sample in family.samples)
         assert not families
 
 
-async def test_exemplars_are_in_openmetrics_alone() -> None:
+async def test_exemplars_are_in_openmetrics_only() -> None:
     async with serving(trace_id=lambda: TRACE) as server:
         await server.call("UnaryUnary")
-        await until(lambda: bool(server.handled()))
+        await eventually(lambda: bool(server.handled()))
         assert f'# {{trace_id="{TRACE}"}}' in generate_openmetrics(server.metrics.registry).decode()
         assert TRACE not in generate_latest(server.metrics.registry).decode()
 
@@ -423,7 +417,7 @@ async def test_exemplars_are_in_openmetrics_alone() -> None:
 async def test_a_call_that_is_not_traced_has_no_exemplar() -> None:
     async with serving() as server:
         await server.call("UnaryUnary")
-        await until(lambda: bool(server.handled()))
+        await eventually(lambda: bool(server.handled()))
         assert "trace_id" not in generate_openmetrics(server.metrics.registry).decode()
 
 
@@ -434,8 +428,8 @@ async def test_counting_that_fails_fails_no_call(caplog) -> None:
     async with serving(quota_class=broken) as server:
         code = await server.call("UnaryUnary", metadata=[("metered", "yes")])
         assert code is grpc.StatusCode.OK
-        await until(lambda: bool(server.handled()))
-    assert "what is counted at the end of a call" in caplog.text
+        await eventually(lambda: bool(server.handled()))
+    assert "could not count the end of a call" in caplog.text
 
 
 async def test_quotas_are_counted_by_class_dimension_and_decision() -> None:
@@ -443,9 +437,9 @@ async def test_quotas_are_counted_by_class_dimension_and_decision() -> None:
         for quota in ("audio_seconds_per_day", "bytes_per_minute", "bytes_per_minute", "made up"):
             await server.call("UnaryUnary", metadata=[("quota", quota)])
         await server.call("UnaryUnary", metadata=[("metered", "yes")])
-        await server.call("UnaryUnary", b"fail", metadata=[("metered", "yes")])  # it was let in all the same
+        await server.call("UnaryUnary", b"fail", metadata=[("metered", "yes")])  # it was granted all the same
         await server.call("UnaryUnary")  # exempt
-        await until(lambda: sum(server.handled().values()) == 7)
+        await eventually(lambda: sum(server.handled().values()) == 7)
 
         def decided(dimension: str, decision: str) -> float | None:
             found = {"quota_class": "gold", "dimension": dimension, "decision": decision}
@@ -457,14 +451,14 @@ async def test_quotas_are_counted_by_class_dimension_and_decision() -> None:
         assert decided("any", "granted") == 2
 
 
-async def test_failures_carry_the_reason_that_callers_are_told() -> None:
+async def test_failures_are_counted_by_the_reason_sent_to_callers() -> None:
     async with serving() as server:
-        for deed in (b"refuse", b"tell", b"tell", b"fail"):
+        for deed in (b"refuse", b"invalid", b"invalid", b"fail"):
             await server.call("UnaryUnary", deed)
         for reason in ("DEADLINE_UNREACHABLE", "DEADLINE_EXPIRED"):
             await server.call("UnaryUnary", metadata=[("reason", reason)])
         await server.call("UnaryUnary", b"hang", timeout=0.2)
-        await until(lambda: sum(server.handled().values()) == 7)
+        await eventually(lambda: sum(server.handled().values()) == 7)
         found = {"NOT_ALLOWED": "PermissionDenied", "AUDIO_UNREADABLE": "InvalidArgument", "INTERNAL": "Internal"}
         counts = [server.value("aligner_failures_total", reason=reason, grpc_code=code) for reason, code in found.items()]
         assert counts == [1, 2, 1]
@@ -473,7 +467,7 @@ async def test_failures_carry_the_reason_that_callers_are_told() -> None:
         assert "hunter2" not in generate_latest(server.metrics.registry).decode()
 
 
-async def test_the_seconds_of_a_calls_stages_are_told_apart() -> None:
+async def test_the_seconds_of_a_call_are_counted_by_stage() -> None:
     """Two windows of one call are one observation, and waiting does not count as work."""
     metrics = Metrics(METHODS)
 
@@ -496,7 +490,7 @@ async def test_the_seconds_of_a_calls_stages_are_told_apart() -> None:
         client = Server(metrics, channel)
         await client.call("UnaryUnary")
         await client.call("UnaryUnary", b"fail")
-        await until(lambda: sum(client.handled().values()) == 2)
+        await eventually(lambda: sum(client.handled().values()) == 2)
     await server.stop(0)
     for name, seconds in {"decode": 0.5, "queue": 7.0, "align": 0.5}.items():
         assert client.value("aligner_stage_seconds_count", stage=name) == 2
@@ -506,7 +500,7 @@ async def test_the_seconds_of_a_calls_stages_are_told_apart() -> None:
     assert client.value("aligner_real_time_factor_sum") == pytest.approx(0.1)
 
 
-def test_audit_events_are_counted_on_their_way() -> None:
+def test_audit_events_are_counted_and_passed_on() -> None:
     metrics = Metrics(METHODS)
     written: list[SecurityEvent] = []
     record = metrics.calls.recording(written.append)
@@ -540,16 +534,16 @@ def test_batches_are_counted() -> None:
 
 
 class Shared:
-    """A shared store that is away whenever it is asked."""
+    """A shared store that is always unavailable."""
 
     place = "redis"
 
     def __getattr__(self, name: str):
-        async def away(*_) -> None:
+        async def unavailable(*_) -> None:
             if name not in {"start", "close"}:
                 raise StoreUnavailableError("no")
 
-        return away
+        return unavailable
 
 
 async def test_state_is_read_at_the_time_of_the_scrape() -> None:
@@ -584,8 +578,7 @@ async def test_state_is_read_at_the_time_of_the_scrape() -> None:
     assert read("aligner_engine_queue_length") == 0
     assert read("aligner_quota_store_up") == 1
     work = [asyncio.create_task(batcher.submit(10, Caller("a", None))) for _ in range(4)]
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await loop_turns(2)
     await store.start()
     hits = 7
     metrics.refresh()
@@ -609,7 +602,7 @@ async def test_state_is_read_at_the_time_of_the_scrape() -> None:
     await batcher.close()
 
 
-def test_a_source_that_fails_costs_its_own_series_alone(caplog) -> None:
+def test_a_source_that_fails_loses_only_its_own_series(caplog) -> None:
     metrics = Metrics(METHODS)
 
     def broken():
@@ -639,7 +632,7 @@ async def test_the_deaths_of_worker_processes_are_counted_in_their_parent(tmp_pa
     await pool.start()
     try:
         os.kill(pool.pids[0], signal.SIGKILL)
-        await until(lambda: pool.restarts == 1 and len(pool.pids) == 2)
+        await eventually(lambda: pool.restarts == 1 and len(pool.pids) == 2)
         metrics.refresh()
         assert read("aligner_worker_restarts_total", {"pool": "echo"}) == 1
         assert read("aligner_workers", {"pool": "echo"}) == 2
@@ -648,13 +641,15 @@ async def test_the_deaths_of_worker_processes_are_counted_in_their_parent(tmp_pa
         await pool.close()
 
 
-async def test_a_loop_that_is_held_up_shows() -> None:
+async def test_a_blocked_event_loop_is_measured() -> None:
     registry = CollectorRegistry()
     lag = LoopLag(registry, every=0.01)
     await lag.start()
-    await asyncio.sleep(0)  # the watch has set its timer
-    time.sleep(0.3)  # noqa: ASYNC251 - what is to be seen
-    await until(lambda: bool(registry.get_sample_value("aligner_event_loop_lag_seconds_count")))
+    await loop_turns()  # the timer is set
+    blocked_until = time.monotonic() + 0.3
+    while time.monotonic() < blocked_until:
+        pass
+    await eventually(lambda: bool(registry.get_sample_value("aligner_event_loop_lag_seconds_count")))
     await lag.close()
     await lag.close()
     assert registry.get_sample_value("aligner_event_loop_lag_seconds_sum") > 0.25

@@ -1,4 +1,4 @@
-"""The endpoint: what it says in which format, and what it takes from whom."""
+"""The metrics endpoint: formats, readiness, and limits for its clients."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 
 import httpx
 import pytest
-from google.rpc import status_pb2
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 
@@ -20,11 +19,11 @@ from aligner_svc.telemetry.metrics.server import MetricsServer, MetricsServerErr
 OPEN = (
     "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5"
 )
-"""What Prometheus asks for."""
+"""Prometheus's Accept header."""
 
 
 def metrics() -> Metrics:
-    return Metrics({"/test.Service/Method": "unary"}, lambda error: status_pb2.Status())
+    return Metrics({"/test.Service/Method": "unary"})
 
 
 @asynccontextmanager
@@ -38,7 +37,7 @@ async def serving(found: Metrics | None = None) -> AsyncIterator[MetricsServer]:
 
 
 async def ask(server: MetricsServer, raw: bytes) -> bytes:
-    """What comes back on a connection of its own, to its end."""
+    """Everything the server sends on a new connection until it closes it."""
     host, _, port = server.address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(raw)
@@ -48,7 +47,7 @@ async def ask(server: MetricsServer, raw: bytes) -> bytes:
         writer.close()
 
 
-async def test_the_format_is_the_one_that_was_asked_for() -> None:
+async def test_the_format_follows_the_accept_header() -> None:
     async with serving() as server, httpx.AsyncClient(base_url=f"http://{server.address}") as client:
         old = await client.get("/metrics")
         new = await client.get("/metrics", headers={"accept": OPEN})
@@ -61,7 +60,7 @@ async def test_the_format_is_the_one_that_was_asked_for() -> None:
     assert {family.name for family in openmetrics(new.text)} == names
 
 
-async def test_it_is_compressed_for_who_takes_that() -> None:
+async def test_metrics_are_compressed_for_clients_that_accept_gzip() -> None:
     async with serving() as server:
         head, _, body = (await ask(server, _get("accept-encoding: gzip"))).partition(b"\r\n\r\n")
         assert b"Content-Encoding: gzip" in head
@@ -71,7 +70,7 @@ async def test_it_is_compressed_for_who_takes_that() -> None:
         assert b"grpc_server_started_total" in body
 
 
-async def test_state_is_read_anew_for_every_scrape() -> None:
+async def test_sources_are_read_at_every_scrape() -> None:
     found, places = metrics(), [0.0]
     found.watch(Sources(certificate_expires=lambda: places[0]))
     async with serving(found) as server, httpx.AsyncClient(base_url=f"http://{server.address}") as client:
@@ -80,7 +79,7 @@ async def test_state_is_read_anew_for_every_scrape() -> None:
             assert f"aligner_certificate_expiry_timestamp_seconds {places[0]}" in text
 
 
-async def test_readiness_is_asked_anew_and_answered_by_its_status() -> None:
+async def test_readiness_is_read_at_every_probe_and_decides_the_status() -> None:
     answers = [(False, '{"ready": false}\n'), (True, '{"ready": true}\n'), (True, '{"ready": true}\n')]
     server = MetricsServer(metrics(), "127.0.0.1", 0, readiness=lambda: answers.pop(0))
     await server.start()
@@ -95,12 +94,12 @@ async def test_readiness_is_asked_anew_and_answered_by_its_status() -> None:
     assert yes.headers["cache-control"] == "no-store"
 
 
-async def test_who_cannot_tell_is_not_ready() -> None:
+async def test_a_server_without_readiness_is_not_ready() -> None:
     async with serving() as server, httpx.AsyncClient(base_url=f"http://{server.address}") as client:
         assert (await client.get("/ready")).status_code == 503
 
 
-async def test_a_connection_serves_scrape_after_scrape() -> None:
+async def test_a_connection_serves_several_scrapes() -> None:
     async with serving() as server:
         host, _, port = server.address.rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
@@ -137,18 +136,18 @@ def _get(*headers: str) -> bytes:
         (b"GET /metrics HTTP/1.1\r\nx: " + b"a" * 20_000 + b"\r\n\r\n", b"431"),
     ],
 )
-async def test_anything_else_gets_a_plain_no(raw, status) -> None:
+async def test_other_requests_are_refused_with_their_status(raw, status) -> None:
     async with serving() as server:
         answer = await ask(server, raw)
         assert answer.split(b" ", 2)[1] == status
         assert (await ask(server, _get())).startswith(b"HTTP/1.1 200 OK")
 
 
-async def test_connections_have_a_bound() -> None:
+async def test_connections_are_bounded() -> None:
     async with serving() as server:
         host, _, port = server.address.rpartition(":")
         open_ones = [await asyncio.open_connection(host, int(port)) for _ in range(metrics_server.MAX_CONNECTIONS)]
-        for reader, writer in open_ones:  # each has been taken
+        for reader, writer in open_ones:  # each is accepted
             writer.write(b"HEAD /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
             await reader.readuntil(b"\r\n\r\n")
         assert await ask(server, b"") == b""
@@ -160,7 +159,7 @@ async def test_connections_have_a_bound() -> None:
             writer.close()
 
 
-async def test_who_says_nothing_is_not_waited_for(monkeypatch) -> None:
+async def test_a_request_that_takes_too_long_is_dropped(monkeypatch) -> None:
     monkeypatch.setattr(metrics_server, "_REQUEST_TIMEOUT", 0.05)
     async with serving() as server:
         assert await ask(server, b"GET /metr") == b""
@@ -179,14 +178,14 @@ async def test_closing_ends_open_connections() -> None:
     writer.close()
 
 
-async def test_a_port_that_is_taken_is_said() -> None:
+async def test_the_error_for_a_port_in_use_names_it() -> None:
     async with serving() as server:
         port = int(server.address.rpartition(":")[2])
         with pytest.raises(MetricsServerError, match=f"127.0.0.1:{port}.*in use.*ALIGNER_METRICS__LISTEN"):
             await MetricsServer(metrics(), "127.0.0.1", port).start()
 
 
-async def test_scrapes_at_the_same_time_all_get_everything() -> None:
+async def test_concurrent_scrapes_are_complete() -> None:
     async with serving() as server, httpx.AsyncClient(base_url=f"http://{server.address}") as client:
         answers = await asyncio.gather(*(client.get("/metrics", headers={"accept": OPEN}) for _ in range(20)))
     assert all(answer.text.endswith("# EOF\n") for answer in answers)

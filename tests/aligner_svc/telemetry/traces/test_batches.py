@@ -1,4 +1,4 @@
-"""What a batch worked for is found from its trace, and the batch from each call's."""
+"""The trace of a batch and those of its calls are linked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from interceptors.tracing.call_trace import BatchTrace, CallTrace, SpanRef, curr
 
 
 async def test_a_batch_is_linked_to_the_calls_that_submitted_its_items() -> None:
-    told: list[BatchTrace] = []
+    batches: list[BatchTrace] = []
     calls: list[Call | None] = []
 
     async def run(items):
@@ -25,9 +25,8 @@ async def test_a_batch_is_linked_to_the_calls_that_submitted_its_items() -> None
         budget=100,
         max_items=8,
         queue=8,
-        padded=True,
         max_padding=0.9,
-        watch=BatchWatch(trace_batches(told.append), current_trace),
+        watch=BatchWatch(trace_batches(batches.append), current_trace),
     )
 
     async def call(number: int, item: str) -> CallTrace:
@@ -39,8 +38,8 @@ async def test_a_batch_is_linked_to_the_calls_that_submitted_its_items() -> None
 
     traces = await asyncio.gather(*(asyncio.create_task(call(number, "x" * number)) for number in (1, 2, 3)))
     await batcher.close()
-    (batch,) = told
+    (batch,) = batches
     assert set(batch.calls) == {trace.span for trace in traces}
     assert all(trace.batches == [batch] for trace in traces)
     assert (batch.attributes["items"], batch.attributes["tokens"], batch.attributes["computed"]) == (3, 6, 9)
-    assert calls == [None]  # a batch is nobody's call
+    assert calls == [None]  # a batch belongs to no call

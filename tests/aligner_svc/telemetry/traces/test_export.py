@@ -1,4 +1,4 @@
-"""Traces on their way to a collector: a real one by protocol, a slow one, a dead one."""
+"""Traces are sent to a collector over real OTLP: one that works, a slow one, a dead one."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def receiver() -> AsyncIterator[OtlpReceiver]:
 
 @pytest.fixture
 def dead() -> str:
-    """Nobody listens there, and nobody else can."""
+    """An address at which nothing listens, nor can during the test."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -64,7 +64,7 @@ def trace(stages: int = 0) -> CallTrace:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_call_arrives_as_the_spans_it_was(receiver, kind) -> None:
+async def test_a_call_is_exported_as_a_span_with_its_stages_below(receiver, kind) -> None:
     before = time.time_ns()
     async with (
         exporting(receiver.endpoint, server=lambda: "127.0.0.1:50051") as export,
@@ -103,25 +103,34 @@ async def test_a_call_arrives_as_the_spans_it_was(receiver, kind) -> None:
 
 
 @pytest.mark.parametrize(
-    ("deed", "status", "told"),
+    ("deed", "status", "attributes"),
     [
         ("refuse", "UNSET", {"rpc.response.status_code": "PERMISSION_DENIED", "aligner.reason": "NOT_ALLOWED"}),
         ("full", "UNSET", {"rpc.response.status_code": "RESOURCE_EXHAUSTED", "aligner.reason": "QUEUE_FULL"}),
-        ("fail", "ERROR", {"rpc.response.status_code": "INTERNAL", "error.type": "INTERNAL", "exception.type": "ValueError"}),
+        (
+            "fail",
+            "ERROR",
+            {
+                "rpc.response.status_code": "INTERNAL",
+                "error.type": "INTERNAL",
+                "exception.type": "ValueError",
+                "aligner.reason": "INTERNAL",
+            },
+        ),
     ],
 )
-async def test_only_what_is_our_fault_is_an_error(receiver, deed, status, told) -> None:
+async def test_only_faults_of_the_server_are_errors(receiver, deed, status, attributes) -> None:
     async with exporting(receiver.endpoint) as export, serving(tracing(export.deliver)) as channel:
         await ends(start(channel, "UnaryUnary", deed))
         await receiver.received(3)
     call, inner = receiver.named(f"{SERVICE}/UnaryUnary"), receiver.named("inner")
     known = {"rpc.response.status_code", "aligner.reason", "error.type", "exception.type"}
-    assert {name: value for name, value in call.attributes.items() if name in known} == told
+    assert {name: value for name, value in call.attributes.items() if name in known} == attributes
     assert (call.status, inner.status) == (status, status)
     assert inner.attributes == {"error.type": {"refuse": "NOT_ALLOWED", "full": "QUEUE_FULL", "fail": "ValueError"}[deed]}
 
 
-async def test_an_unknown_method_shares_a_name_and_is_told_beside_it(receiver) -> None:
+async def test_unknown_methods_share_a_span_name_and_keep_theirs_as_an_attribute(receiver) -> None:
     async with exporting(receiver.endpoint) as export, serving(tracing(export.deliver)) as channel:
         for method in ("test.Kinds/Other", "test.Kinds/" + "x" * 200):
             with pytest.raises(aio.AioRpcError):
@@ -133,7 +142,7 @@ async def test_an_unknown_method_shares_a_name_and_is_told_beside_it(receiver) -
     assert [span.attributes["rpc.method_original"] for span in receiver.spans] == ["test.Kinds/Other", WITHHELD]
 
 
-async def test_a_batch_and_its_calls_find_each_other(receiver) -> None:
+async def test_a_batch_and_its_calls_are_linked(receiver) -> None:
     async with exporting(receiver.endpoint) as export:
         batches = Batches(export.deliver)
 
@@ -154,7 +163,7 @@ async def test_a_batch_and_its_calls_find_each_other(receiver) -> None:
     assert batch.attributes == {"aligner.items": 4, "aligner.tokens": 300, "aligner.padding": 0.25}
 
 
-async def test_no_transcript_token_or_audio_leaves_whoever_tries_to_tell_it(receiver) -> None:
+async def test_a_transcript_token_or_audio_in_an_attribute_is_withheld(receiver) -> None:
     class Careless(CallInterceptor):
         @asynccontextmanager
         async def around(self, method, context):
@@ -174,7 +183,7 @@ async def test_no_transcript_token_or_audio_leaves_whoever_tries_to_tell_it(rece
         assert secret.encode() not in everything
 
 
-async def test_the_collectors_secret_goes_to_it_and_not_into_texts(receiver) -> None:
+async def test_the_collectors_secret_is_sent_to_it_and_not_shown(receiver) -> None:
     async with exporting(receiver.endpoint, collector={"headers": {"X-Api-Key": SECRET}}) as export:
         export.deliver(trace())
         await receiver.received(1)
@@ -198,7 +207,7 @@ async def test_a_collector_behind_tls_is_checked_against_the_configured_ca(tmp_p
             await receiver.received(1)
 
 
-async def test_a_collector_that_is_down_costs_nothing_but_its_spans(dead, caplog) -> None:
+async def test_a_collector_that_is_down_affects_no_call(dead, caplog) -> None:
     with caplog.at_level(logging.INFO):
         async with exporting(dead, collector={"timeout": 0.5}, batch=8) as export, serving(tracing(export.deliver)) as channel:
             for _ in range(50):
@@ -212,7 +221,7 @@ async def test_a_collector_that_is_down_costs_nothing_but_its_spans(dead, caplog
     ]
 
 
-async def test_a_collector_that_hangs_costs_nothing_but_its_spans(receiver) -> None:
+async def test_a_collector_that_hangs_affects_no_call(receiver) -> None:
     receiver.hanging = True
     async with exporting(receiver.endpoint, collector={"timeout": 600}, room=30, batch=3, flush=0.2) as export:
         async with serving(tracing(export.deliver)) as channel:
@@ -221,11 +230,11 @@ async def test_a_collector_that_hangs_costs_nothing_but_its_spans(receiver) -> N
             for _ in range(50):
                 assert await answer(start(channel, "UnaryUnary")) == b"done"
         assert export.counts == TraceCounts(delivered=0, dropped=120, failed=0, waiting=30)
-    # Closed while it hung: what was under way has failed, and the rest was dropped.
+    # Closed while it hung: the delivery in flight has failed, and the rest was dropped.
     assert export.counts == TraceCounts(delivered=0, dropped=150, failed=3, waiting=0)
 
 
-async def test_a_collector_that_accepts_connections_and_says_nothing(caplog) -> None:
+async def test_a_collector_that_accepts_connections_and_never_answers(caplog) -> None:
     async def silent(reader, writer) -> None:
         await reader.read()
 
@@ -237,8 +246,8 @@ async def test_a_collector_that_accepts_connections_and_says_nothing(caplog) -> 
     assert export.counts.failed == 1
 
 
-async def test_it_goes_on_when_the_collector_is_back(caplog) -> None:
-    receiver = OtlpReceiver(refusing=grpc.StatusCode.INVALID_ARGUMENT)  # which is not tried again
+async def test_export_continues_when_the_collector_is_back(caplog) -> None:
+    receiver = OtlpReceiver(refusing=grpc.StatusCode.INVALID_ARGUMENT)  # which is not retried
     with caplog.at_level(logging.INFO, "aligner_svc"):
         async with receiver.serving(), exporting(receiver.endpoint) as export:
             for _ in range(3):
@@ -255,7 +264,7 @@ async def test_it_goes_on_when_the_collector_is_back(caplog) -> None:
     ]
 
 
-async def test_what_is_left_at_the_end_is_sent(receiver) -> None:
+async def test_waiting_traces_are_sent_at_the_close(receiver) -> None:
     async with exporting(receiver.endpoint, every=3600.0) as export:
         for _ in range(3):
             export.deliver(trace(stages=1))
@@ -265,21 +274,21 @@ async def test_what_is_left_at_the_end_is_sent(receiver) -> None:
     assert export.counts == TraceCounts(delivered=6, dropped=1, failed=0, waiting=0)
 
 
-async def test_a_call_of_more_spans_than_a_message_holds_stays_whole(receiver) -> None:
+async def test_a_call_with_more_spans_than_a_message_may_have_stays_whole(receiver) -> None:
     async with exporting(receiver.endpoint, batch=5) as export:
         export.deliver(trace(stages=20))
         await receiver.received(21)
     assert receiver.requests == 1
 
 
-async def test_one_that_never_started_can_be_closed(dead) -> None:
+async def test_an_export_that_never_started_can_be_closed(dead) -> None:
     export = TraceExport(otlp_exporter(Collector(dead)), resource("aligner", "one"))
     export.deliver(trace())
     await asyncio.wait_for(export.close(), 60)
     assert export.counts.dropped == 1
 
 
-async def test_an_exporter_with_a_bug_does_not_end_the_thread(receiver, monkeypatch, caplog) -> None:
+async def test_an_exporter_that_raises_does_not_end_the_thread(receiver, monkeypatch, caplog) -> None:
     exporter = otlp_exporter(Collector(receiver.endpoint))
     export = TraceExport(exporter, resource("aligner", "one"), every=0.01)
     await export.start()
@@ -303,12 +312,12 @@ async def test_an_exporter_with_a_bug_does_not_end_the_thread(receiver, monkeypa
         ("http://collector:4317", {"x-api-key": SECRET}, "in clear"),
     ],
 )
-def test_an_address_that_cannot_be_meant_is_refused(endpoint, headers, words) -> None:
+def test_an_invalid_address_is_refused(endpoint, headers, words) -> None:
     with pytest.raises(TracingError, match=words) as error:
         otlp_exporter(Collector(endpoint, headers))
     assert SECRET not in str(error.value)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path) -> None:
+def test_the_error_for_a_missing_file_names_it(tmp_path) -> None:
     with pytest.raises(TracingError, match=r"nowhere\.pem"):
         otlp_exporter(Collector("https://collector:4317", ca=tmp_path / "nowhere.pem"))

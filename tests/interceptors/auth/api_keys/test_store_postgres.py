@@ -54,39 +54,39 @@ def id_of(principal: Principal) -> str:
 async def test_a_key_revoked_through_one_server_is_refused_by_the_other(replicas):
     one, other = replicas
     key, principal = await add(one.store)
-    assert await other.keys.verify(key) == principal
+    assert await other.verify(key) == principal
     assert await one.store.revoke(id_of(principal), NOW)
     # Used, used and refreshed, refused.
     other.clock.time += 1.99
-    assert await other.keys.verify(key) == principal
+    assert await other.verify(key) == principal
     other.clock.time += 0.01
-    assert await other.keys.verify(key) == principal
+    assert await other.verify(key) == principal
     await other.settled()
-    assert await other.keys.verify(key) == Rejected("key_revoked", principal=principal.name)
+    assert await other.verify(key) == Rejected("key_revoked", principal=principal.name)
 
 
 async def test_a_key_revoked_between_calls_is_refused(replicas):
     one, other = replicas
     key, principal = await add(one.store)
-    assert await other.keys.verify(key) == principal
+    assert await other.verify(key) == principal
     assert await one.store.revoke(id_of(principal), NOW)
     other.clock.time += 4.5
-    assert await other.keys.verify(key) == Rejected("key_revoked", principal=principal.name)
+    assert await other.verify(key) == Rejected("key_revoked", principal=principal.name)
 
 
 async def test_an_expiry_set_through_one_server_reaches_the_other(replicas):
     one, other = replicas
     key, principal = await add(one.store)
-    assert await other.keys.verify(key) == principal
+    assert await other.verify(key) == principal
     assert await one.store.expire(id_of(principal), NOW + 60)
     other.clock.time += 4.5
-    assert await other.keys.verify(key) == dataclasses.replace(principal, expires=NOW + 60)
+    assert await other.verify(key) == dataclasses.replace(principal, expires=NOW + 60)
 
 
 async def test_both_servers_record_use_without_blocking_each_other(replicas):
     one, other = replicas
     keys = [await add(one.store) for _ in range(20)]
-    await asyncio.gather(*(replica.keys.verify(key) for replica in replicas for key, _ in keys))
+    await asyncio.gather(*(replica.verify(key) for replica in replicas for key, _ in keys))
     await asyncio.gather(one.keys.close(), other.keys.close())
     assert {record.last_used for record in await one.store.list()} == {NOW}
 
@@ -120,8 +120,8 @@ async def outage(replica: Replica, known: list[tuple[str, Principal]], unknown: 
     """Every known key stays valid, one never read is undecided."""
     replica.clock.time += 100
     for key, principal in known * 3:
-        assert await replica.keys.verify(key) == principal
-    assert await replica.keys.verify(unknown) == UNAVAILABLE
+        assert await replica.verify(key) == principal
+    assert await replica.verify(unknown) == UNAVAILABLE
 
 
 async def test_the_database_is_stopped_and_started_again(replicas, postgres, caplog):
@@ -129,8 +129,8 @@ async def test_the_database_is_stopped_and_started_again(replicas, postgres, cap
     known = [await add(one.store) for _ in range(10)]
     unknown, principal = await add(one.store)
     for key, expected in known:
-        assert await one.keys.verify(key) == expected
-        assert await other.keys.verify(key) == expected
+        assert await one.verify(key) == expected
+        assert await other.verify(key) == expected
     postgres.stop()
     for replica in replicas:
         await outage(replica, known, unknown)
@@ -139,9 +139,9 @@ async def test_the_database_is_stopped_and_started_again(replicas, postgres, cap
     postgres.start()
     for replica in replicas:
         await replica.recovered()
-        assert await replica.keys.verify(unknown) == principal
+        assert await replica.verify(unknown) == principal
     assert await one.store.revoke(id_of(known[0][1]), NOW)
-    assert (await other.keys.verify(known[0][0])).check == "key_revoked"
+    assert (await other.verify(known[0][0])).check == "key_revoked"
     assert pg.PASSWORD not in caplog.text
 
 
@@ -150,40 +150,40 @@ async def test_the_database_is_silent_for_a_while(replicas, postgres, monkeypatc
     known = [await add(replica.store) for _ in range(10)]
     unknown, principal = await add(replica.store)
     for key, expected in known:
-        assert await replica.keys.verify(key) == expected
-    replica.keys.cache.timeout = 0.05
+        assert await replica.verify(key) == expected
+    replica.cache.timeout = 0.05
     monkeypatch.setattr(cache, "LOOKUP_TIMEOUT", 0.2)
     postgres.pause()
     await outage(replica, known, unknown)
     await replica.settled()
-    replica.keys.cache.timeout = 20.0
+    replica.cache.timeout = 20.0
     monkeypatch.setattr(cache, "LOOKUP_TIMEOUT", 20.0)
     postgres.resume()
     await replica.recovered()
-    assert await replica.keys.verify(unknown) == principal
+    assert await replica.verify(unknown) == principal
 
 
 async def test_connections_cut_while_idle_are_replaced(replicas, postgres, url):
     """A restart between two calls goes unnoticed: the ping detects the dead connection."""
     (replica, _) = replicas
     key, principal = await add(replica.store)
-    assert await replica.keys.verify(key) == principal
+    assert await replica.verify(key) == principal
     postgres.stop()
     postgres.start()
     replica.clock.time += 100
-    assert await replica.keys.verify(key) == principal
-    assert not replica.keys.cache.unavailable
+    assert await replica.verify(key) == principal
+    assert not replica.cache.unavailable
 
 
 async def test_a_server_started_before_the_database(url, postgres):
     postgres.stop()
     replica = Replica(KeyStore(url), timeout=20.0)
     await replica.keys.start()
-    assert await replica.keys.verify(new_key()[0]) == UNAVAILABLE
+    assert await replica.verify(new_key()[0]) == UNAVAILABLE
     postgres.start()
     await replica.recovered()
     key, principal = await add(replica.store)
-    assert await replica.keys.verify(key) == principal
+    assert await replica.verify(key) == principal
     await replica.keys.close()
     await replica.store.close()
 
@@ -201,7 +201,7 @@ async def test_a_server_without_the_right_to_change_tables(url, postgres):
     store = KeyStore(f"postgresql://server:pw@127.0.0.1:{postgres.port}/{name}")
     replica = Replica(store, timeout=20.0)
     await replica.keys.start()
-    assert await replica.keys.verify(key) == principal
+    assert await replica.verify(key) == principal
     await replica.keys.close()
     with pytest.raises(KeyStoreError, match="permission denied"):
         await store.revoke(id_of(principal), NOW)

@@ -18,7 +18,6 @@ from interceptors.auth.jwt.authenticator import JwtAuthenticator
 from interceptors.auth.jwt.jwk import Key, read_keys
 from interceptors.auth.jwt.jwks import FileKeys, KeySource, UrlKeys
 from interceptors.auth.jwt.jwks_error import JwksError
-from interceptors.auth.jwt.token_cache import TokenCache, token_digest
 from interceptors.calls.principal import Principal, Rejected, Undecided, Verdict
 from tests.kit.scripted_issuer import JWKS, METADATA, ScriptedIssuer, scripted_issuer
 from tests.kit.token_forge import ACCEPTED, ATTACKS, Accepted, Attack, Forge, ec_key, jwks, rsa_key
@@ -103,6 +102,7 @@ class Given:
         self.keys, self.others = ScriptedKeys(self.forge.jwks()), ScriptedKeys(self.forge.other_jwks())
         issuers = [(rules(self.forge.issuer), self.keys), (rules(self.forge.other_issuer), self.others)]
         self.jwt = JwtAuthenticator(issuers, cache=self.cache, now=self.clock)
+        self.cached = self.jwt.report.caches["tokens"]
 
     async def check(self, token: str, thumbprint: str | None = None) -> str:
         """The check it failed, "" for none."""
@@ -172,7 +172,7 @@ async def test_a_cached_token_is_judged_at_every_call(signatures: Counting):
     assert await given.check(bound, given.forge.thumbprint) == ""
     given.clock.now = now + 630
     assert await given.check(bound, given.forge.thumbprint) == "expired"
-    assert len(given.jwt.cache) == 0
+    assert len(given.cached) == 0
 
 
 async def test_a_lookup_that_needs_a_verification_counts_as_a_miss(signatures: Counting):
@@ -180,7 +180,7 @@ async def test_a_lookup_that_needs_a_verification_counts_as_a_miss(signatures: C
     first, second = given.forge.token(), given.forge.token(given.forge.claims(sub="another"))
     for token in (first, first, second, first):
         assert await given.check(token) == ""
-    cache = given.jwt.cache
+    cache = given.cached
     assert (cache.hits, cache.misses, len(cache)) == (2, 2, 2)
     assert signatures.times == cache.misses
     given.keys.keys = dict(read_keys(jwks(rsa_key("rsa-1", maker="another"))).keys)
@@ -197,7 +197,7 @@ async def test_a_refused_token_is_not_cached_as_good(signatures: Counting):
     given.clock.now += 300
     assert await given.check(early) == ""
     assert await given.check(given.forge.token(key=rsa_key("rsa-1", maker="attacker"))) == "signature"
-    assert len(given.jwt.cache) == 1
+    assert len(given.cached) == 1
 
 
 async def test_a_cached_token_is_refused_when_its_key_is_withdrawn():
@@ -208,7 +208,7 @@ async def test_a_cached_token_is_refused_when_its_key_is_withdrawn():
     assert await given.check(token) == ""
     del given.keys.keys["rsa-1"]
     assert await given.check(token) == "signing_key_unknown"
-    assert len(given.jwt.cache) == 0
+    assert len(given.cached) == 0
 
 
 async def test_a_cached_token_is_refused_when_its_key_is_replaced_under_the_same_kid():
@@ -249,7 +249,7 @@ async def test_no_token_is_kept_in_memory():
     given = Given()
     token = given.forge.token()
     assert await given.check(token) == ""
-    kept = [given.jwt.cache]
+    kept = [given.cached]
     seen = set()
     while kept:
         thing = kept.pop()
@@ -279,14 +279,18 @@ async def test_the_least_recently_used_token_is_evicted_first(signatures: Counti
     assert signatures.times == 3
     assert await given.check(second) == ""
     assert signatures.times == 4
-    assert len(given.jwt.cache) == 2
+    assert len(given.cached) == 2
 
 
-def test_a_token_is_cached_under_its_digest():
-    assert token_digest("a.b.c") == hashlib.sha256(b"a.b.c").digest()
-    cache = TokenCache(2)
-    assert cache.get(token_digest("a.b.c")) is None
-    cache.drop(token_digest("a.b.c"))
+async def test_a_token_is_cached_under_its_digest():
+    given = Given()
+    token = given.forge.token()
+    assert await given.check(token) == ""
+    digest = hashlib.sha256(token.encode()).digest()
+    assert given.cached.get(digest) is not None
+    given.cached.drop(digest)
+    given.cached.drop(digest)
+    assert given.cached.get(digest) is None
 
 
 # ---- with an issuer
@@ -324,9 +328,9 @@ async def test_a_server_starts_while_its_issuer_is_down_and_gets_the_keys_later(
     try:
         token = forge.token()
         assert await jwt.verify(token, None) == Undecided("keys_unavailable")
-        assert jwt.sources[issuer.url].last_error == "http_status"
+        assert jwt.report.key_sources[issuer.url].last_error == "http_status"
         issuer.publish(jwks(rsa_key("rsa-1")))
-        await eventually(lambda: not jwt.sources[issuer.url].trouble, timeout=30.0)
+        await eventually(lambda: not jwt.report.key_sources[issuer.url].trouble, timeout=30.0)
         assert isinstance(await jwt.verify(token, None), Principal)
     finally:
         await jwt.close()

@@ -1,4 +1,4 @@
-"""The decoder child's way to say no: a short code and a number. The words are the parent's (see decode.py)."""
+"""The decoder child's refusals: a short code and a number. decode.py, in the parent, turns them into messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_CHANNELS: Final = 8
 
 
 class UndecodableError(Exception):
-    """`code` is one of the reasons in decode.py; `value` the number that was out of range, if one was."""
+    """`code` is one of the reasons in decode.py; `value` the number that was out of range, if there is one."""
 
     def __init__(self, code: str, value: int = 0) -> None:
         super().__init__(code)
@@ -21,7 +21,7 @@ class UndecodableError(Exception):
 
 
 def check_shape(channels: int, rate: int) -> None:
-    """Raises RefusedError unless both are in range (rate in Hz)."""
+    """Raise UndecodableError unless both are in range (rate in Hz)."""
     if not 1 <= channels <= MAX_CHANNELS:
         raise UndecodableError("CHANNELS_OUT_OF_RANGE", channels)
     if not MIN_RATE <= rate <= MAX_RATE:

@@ -1,0 +1,52 @@
+"""What `aligner align` asks for: the encoding, the options of each call and the output format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from aligner_svc.cli.server_options import Connection
+
+
+class HeaderlessEncoding(StrEnum):
+    """Encodings of audio without a header, named as in client.AudioEncoding."""
+
+    LINEAR16 = "linear16"
+    FLOAT32 = "float32"
+    MULAW = "mulaw"
+
+
+class OutputFormat(StrEnum):
+    """The formats of formats.Format, and a table for people."""
+
+    JSON = "json"
+    TABLE = "table"
+    SRT = "srt"
+    VTT = "vtt"
+    TEXTGRID = "textgrid"
+    CTM = "ctm"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """How to align every file of one command. `timeout` in seconds; None means the client's default."""
+
+    connection: Connection
+    language: str
+    encoding: HeaderlessEncoding | None
+    sample_rate_hz: int
+    channels: int
+    timeout: float | None
+
+    def keywords(self) -> dict[str, Any]:
+        """The keyword arguments of the client's calls."""
+        from aligner_svc.client import AudioEncoding
+
+        keywords: dict[str, Any] = {
+            "language": self.language,
+            "encoding": AudioEncoding(self.encoding.value) if self.encoding else AudioEncoding.CONTAINER,
+            "sample_rate_hz": self.sample_rate_hz,
+            "channels": self.channels,
+        }
+        return keywords if self.timeout is None else keywords | {"timeout": self.timeout}

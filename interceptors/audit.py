@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import grpc
 from grpc import aio
 
-from interceptors.calls.call import Call, Context, current_call
+from interceptors.calls.call import Context, current_call
 from interceptors.calls.refusal import CallRefusedError
-from interceptors.calls.security_event import Event, Record, SecurityEvent
+from interceptors.calls.security_event import Event, Record, SecurityEvent, of_call
 from interceptors.handlers.base import CallInterceptor
 
 _EVENTS = {
@@ -42,17 +41,3 @@ class Audit(CallInterceptor):
         except Exception as error:
             self._record(of_call(SecurityEvent(Event.SERVER_ERROR, type(error).__name__), current_call()))
             raise
-
-
-def of_call(event: SecurityEvent, call: Call | None) -> SecurityEvent:
-    """The event, completed with what is known of the call."""
-    if call is None:
-        return event
-    return replace(
-        event,
-        principal=event.principal or (call.principal.name if call.principal else ""),
-        request_id=call.request_id,
-        peer=call.peer,
-        method=call.method,
-        user_agent=call.user_agent,
-    )

@@ -1,4 +1,4 @@
-"""Work that goes on beside the calls until it is closed."""
+"""Background tasks, started, repeated and closed in one way."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from aligner_svc.config import Settings
 from aligner_svc.engines.base import EngineStartError
@@ -37,7 +36,7 @@ def _qwen(settings: Settings) -> Sequence[Finding]:
     missing = [name for name in ("torch", "qwen_asr") if find_spec(name) is None]
     if missing:
         return [fail("engine", f"qwen: {', '.join(missing)} not installed", "pip install 'aligner-svc[qwen]'")]
-    from aligner_svc.engines.qwen.device import resolve_device, resolve_dtype  # noqa: PLC0415
+    from aligner_svc.engines.qwen.device import describe_gpu, resolve_device, resolve_dtype  # noqa: PLC0415
 
     files = checkpoint(settings.qwen.model)
     try:
@@ -45,20 +44,11 @@ def _qwen(settings: Settings) -> Sequence[Finding]:
         dtype = str(resolve_dtype(settings.qwen, device)).removeprefix("torch.")
     except EngineStartError as error:
         return [files, fail("engine", f"qwen: {error}", "setting qwen.device")]
-    message = f"qwen: {device}, {dtype}{_gpu(device)}"
+    message = f"qwen: {device}, {dtype}{describe_gpu(device)}"
     if device.type == "cpu" and settings.qwen.device == "auto":
         hint = "no usable GPU: see nvidia-smi; a CPU takes 0.1 to 0.4 s per second of audio"
         return [files, warn("engine", message, hint)]
     return [files, ok("engine", message)]
-
-
-def _gpu(device: Any) -> str:
-    import torch  # noqa: PLC0415
-
-    if device.type != "cuda":
-        return ""
-    free, total = torch.cuda.mem_get_info(device)
-    return f", {torch.cuda.get_device_name(device)}, {free / (1 << 30):.0f} of {total / (1 << 30):.0f} GiB free"
 
 
 def checkpoint(model: str) -> Finding:

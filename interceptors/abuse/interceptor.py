@@ -27,11 +27,10 @@ from grpc import aio
 from interceptors.abuse.blocks import Block, Blocks
 from interceptors.abuse.peers import Network, Networks
 from interceptors.abuse.windows import CountWindow
-from interceptors.audit import of_call
 from interceptors.calls.call import Context, current_call
 from interceptors.calls.outcome import outcome
 from interceptors.calls.refusal import CallRefusedError
-from interceptors.calls.security_event import Event, Record, SecurityEvent
+from interceptors.calls.security_event import Event, Record, SecurityEvent, of_call
 from interceptors.handlers.base import CallInterceptor
 
 REASON = "PEER_BLOCKED"

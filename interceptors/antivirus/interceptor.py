@@ -15,11 +15,10 @@ from interceptors.antivirus.digest import sha256
 from interceptors.antivirus.scanner import Antivirus
 from interceptors.antivirus.session import ScanSession
 from interceptors.antivirus.verdicts import Infected
-from interceptors.audit import of_call
 from interceptors.calls.call import Context, current_call
 from interceptors.calls.hooks import Buffer
 from interceptors.calls.refusal import BrokenRule, CallRefusedError
-from interceptors.calls.security_event import Event, Record, SecurityEvent
+from interceptors.calls.security_event import Event, Record, SecurityEvent, of_call
 from interceptors.handlers.base import CallInterceptor
 
 log = logging.getLogger("interceptors.antivirus.scan")

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from types import TracebackType
 from typing import Self, TypeAlias
 
 from interceptors.antivirus.clamav import CHUNK, ClamdStream, ScannerUnavailableError, TooLargeError
@@ -50,9 +49,7 @@ class ScanSession:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.drop()
 
     async def feed(self, chunk: Buffer) -> None:

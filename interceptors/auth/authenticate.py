@@ -19,13 +19,12 @@ from contextlib import asynccontextmanager
 
 import grpc
 
-from interceptors.audit import of_call
 from interceptors.auth.method import AuthMethod
 from interceptors.calls.abort import abort_from_outside
 from interceptors.calls.call import Context, current_call
 from interceptors.calls.principal import Principal, Rejected, Undecided, Verdict
 from interceptors.calls.refusal import CallRefusedError
-from interceptors.calls.security_event import Event, Record, SecurityEvent
+from interceptors.calls.security_event import Event, Record, SecurityEvent, of_call
 from interceptors.calls.stages import stage
 from interceptors.handlers.base import CallInterceptor
 

@@ -7,11 +7,10 @@ from contextlib import asynccontextmanager
 
 import grpc
 
-from interceptors.audit import of_call
 from interceptors.auth.policy import Decision, Policy
 from interceptors.calls.call import Context, current_call
 from interceptors.calls.refusal import CallRefusedError
-from interceptors.calls.security_event import Event, Record, SecurityEvent
+from interceptors.calls.security_event import Event, Record, SecurityEvent, of_call
 from interceptors.handlers.base import CallInterceptor
 
 _DENIED = grpc.StatusCode.PERMISSION_DENIED

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+
+from interceptors.calls.call import Call
 
 
 class Event(StrEnum):
@@ -51,3 +53,17 @@ class SecurityEvent:
 
 Record = Callable[[SecurityEvent], None]
 """Where events go. Must not block and must not raise."""
+
+
+def of_call(event: SecurityEvent, call: Call | None) -> SecurityEvent:
+    """The event, completed with what is known of the call."""
+    if call is None:
+        return event
+    return replace(
+        event,
+        principal=event.principal or (call.principal.name if call.principal else ""),
+        request_id=call.request_id,
+        peer=call.peer,
+        method=call.method,
+        user_agent=call.user_agent,
+    )

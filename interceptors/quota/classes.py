@@ -1,7 +1,7 @@
 """How much each class of callers may use, and which class a caller is in.
 
 The class of a principal is the first of these that exists: the one given for its exact name; the one of the pattern that fits
-and has the most characters beside its stars, of several equally long the first one written; `default`. A caller without a
+and has the most characters beside its stars, of several of one length the first one written; `default`. A caller without a
 principal is in `anonymous` if that class exists, else in `default`.
 """
 

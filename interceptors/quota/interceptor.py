@@ -72,7 +72,7 @@ class Quota(CallInterceptor):
         taken = await self._store.take(subject, charges, quota.slots(stream=stream), lease)
         if not isinstance(taken, Left):
             raise refusal(taken, subject)
-        return CallMeter(self._store, subject, quota, lease=lease, left=taken.remaining, estimate=self._estimate(), stream=stream)
+        return CallMeter(self._store, subject, quota, lease, dict(taken.remaining), self._estimate(), stream)
 
     def class_of(self, call: Call) -> QuotaClass:
         """The class whose limits and priority apply to a call."""

@@ -88,9 +88,9 @@ class Overrides:
     """`current`: the classes of the file, with the overrides read last."""
 
     def __init__(
-        self, store: OverrideStore, classes: Callable[[], QuotaClasses], record: Record | None, *, every: float = EVERY
+        self, store: OverrideStore, classes: Callable[[], QuotaClasses], record: Record, *, every: float = EVERY
     ) -> None:
-        """`classes`: those of the file in force. Without `record` changes are logged. Closes the store with itself."""
+        """`classes`: those of the file in force. Closes the store with itself."""
         self._store = store
         self._classes = classes
         self._record = record
@@ -136,7 +136,8 @@ class Overrides:
         before = self.current
         self._merge(self._base, read)
         if self._merged.principals != before.principals:
-            self._report(f"{self._store.place}: {self._merged.changes_since(before)}")
+            detail = f"{self._store.place}: {self._merged.changes_since(before)}"
+            self._record(SecurityEvent(Event.QUOTA_CHANGED, detail=detail))
 
     def _merge(self, base: QuotaClasses, read: Mapping[str, str]) -> None:
         good = known(read, base)
@@ -147,12 +148,6 @@ class Overrides:
         self._ignored = ignored
         self._merged = base.with_overrides(good) if good else base
         self._base, self._read = base, read
-
-    def _report(self, detail: str) -> None:
-        if self._record is not None:
-            self._record(SecurityEvent(Event.QUOTA_CHANGED, detail=detail))
-        else:
-            log.warning("%s: %s", Event.QUOTA_CHANGED, detail)
 
 
 def name_fault(name: str) -> tuple[str, str] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, Protocol, Self, TypeVar
@@ -11,8 +10,6 @@ from typing import Generic, Protocol, Self, TypeVar
 from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.rules.file_watch import FileWatch
 from interceptors.rules.toml_text import RulesError, read_text
-
-log = logging.getLogger("interceptors.rules_file")
 
 
 class Rules(Protocol):
@@ -28,8 +25,8 @@ _Rules = TypeVar("_Rules", bound=Rules)
 class RulesFile(Generic[_Rules]):
     """Follows a file from `start` to `close`. A bad version is recorded, and the last good one stays in force."""
 
-    def __init__(self, path: Path, parse: Callable[[str, str], _Rules], record: Record | None, every: float) -> None:
-        """`parse(text, source)` raises RulesError. `every`: seconds between checks of the file. Without `record`: logged.
+    def __init__(self, path: Path, parse: Callable[[str, str], _Rules], record: Record, every: float) -> None:
+        """`parse(text, source)` raises RulesError. `every`: seconds between checks of the file.
 
         Raises RulesError: a server does not start with bad rules.
         """
@@ -60,20 +57,15 @@ class RulesFile(Generic[_Rules]):
             new, fingerprint = self._read()
         except RulesError as error:
             self._failed = True
-            self._report(Event.POLICY_RELOAD_FAILED, str(error))
+            self._record(SecurityEvent(Event.POLICY_RELOAD_FAILED, detail=str(error)))
             return
         # A file that was touched and not changed is not worth a line; one that is good again is.
         if fingerprint != self._fingerprint or self._failed:
             changes = new.changes_since(self._current)
-            self._report(Event.POLICY_CHANGED, f"{self._path}: sha256 {self._fingerprint} -> {fingerprint}; {changes}")
+            detail = f"{self._path}: sha256 {self._fingerprint} -> {fingerprint}; {changes}"
+            self._record(SecurityEvent(Event.POLICY_CHANGED, detail=detail))
         self._failed = False
         self._current, self._fingerprint = new, fingerprint
-
-    def _report(self, event: Event, detail: str) -> None:
-        if self._record is not None:
-            self._record(SecurityEvent(event, detail=detail))
-        else:
-            log.warning("%s: %s", event, detail)
 
     def _read(self) -> tuple[_Rules, str]:
         """The rules, and how `sha256sum` of the file begins."""

@@ -13,6 +13,7 @@ from tests.kit.recordings import SPEECH
 from tests.kit.scripted_engine import ScriptedEngine
 from tests.kit.servers import calling, serving
 from tests.kit.uploads import Answer, audio, chunks, config, linear16, send
+from tests.kit.waiting import eventually
 
 CHUNK = 64 * 1024
 UPLOAD = 16 * MIB
@@ -38,6 +39,7 @@ class Sender:
 
     async def stuck(self) -> int:
         """Bytes written once nothing has moved for half a second, or all of them."""
+        await eventually(lambda: self.written, "the first chunk is sent")
         before = -1
         while before != self.written < UPLOAD:
             before = self.written

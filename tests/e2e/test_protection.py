@@ -24,7 +24,7 @@ from tests.kit.redis_server import RedisServer, redis_server  # noqa: F401 - a f
 from tests.kit.refusals import refusal
 from tests.kit.scripted_engine import ScriptedEngine
 from tests.kit.servers import calling, connect, service, serving
-from tests.kit.waiting import eventually
+from tests.kit.waiting import eventually, loop_turns
 
 CONFIG = aligner_pb2.AlignConfig(transcript=TRANSCRIPT, language="en")
 ALIGN = aligner_pb2.AlignRequest(config=CONFIG, audio=SPEECH)
@@ -113,7 +113,7 @@ async def test_a_stream_is_stopped_when_its_quota_is_spent(tmp_path) -> None:
         while True:
             yield second
             sent += 1
-            await asyncio.sleep(0)
+            await loop_turns()
 
     headerless = {"encoding": AudioEncoding.LINEAR16, "sample_rate_hz": 16_000}
     async with serving(engine=ScriptedEngine(), quota=limits) as running, AsyncAligner(running.address) as aligner:

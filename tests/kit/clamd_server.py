@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.daemon import WAIT_TIMEOUT, Daemon
+from tests.kit.daemon import Daemon
+from tests.kit.waiting import WAIT_TIMEOUT, eventually_blocking
 
 EICAR = rb"*H+H$!ELIF-TSET-SURIVITNA-DRADNATS-RACIE$}7)CC7)^P(45XZP\4[PA@%P!O5X"[::-1]
 """The test virus, backwards: scanners would flag this file."""
@@ -82,10 +83,7 @@ class ClamdServer(Daemon):
         self.signatures += 1
         self._write_signatures()
         assert self.command("RELOAD") == "RELOADING"
-        deadline = time.monotonic() + WAIT_TIMEOUT
-        while f"/{self.signatures}/" not in self.command("VERSION"):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        eventually_blocking(lambda: f"/{self.signatures}/" in self.command("VERSION"), "clamd uses the new signatures")
 
     def command(self, word: str) -> str:
         """What the daemon answers."""

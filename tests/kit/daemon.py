@@ -1,4 +1,4 @@
-"""Real servers that tests start, pause and kill: what Redis and clamd have in common."""
+"""Real servers that tests start, pause and kill: the base of Redis, clamd and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import random
 import signal
 import socket
 import subprocess
-import time
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Any
 
-WAIT_TIMEOUT = 30.0
-"""Seconds that anything may take."""
+from tests.kit.waiting import WAIT_TIMEOUT, eventually_blocking
+
 # Below the range from which the kernel gives ports to clients: a server that is stopped gets its port back.
 _PORTS = range(20_000, 30_000)
 
@@ -35,27 +35,32 @@ class Daemon(ABC):
 
     @abstractmethod
     def _command(self, port: int) -> list[str]:
-        """What to run; it may write the configuration, and logs into the file `log` of the folder."""
+        """What to run. May write the configuration, and logs to `log` in the folder, where stdout and stderr go too."""
+
+    def _identity(self) -> dict[str, Any]:
+        """The user that it runs as: arguments of subprocess."""
+        return {}
 
     @abstractmethod
     def _answers(self, port: int) -> bool:
-        """Whether it is there; may raise OSError."""
+        """Whether it serves; may raise OSError."""
 
     def start(self) -> None:
         """Returns when it answers. A port that was taken meanwhile is another try."""
-        deadline = time.monotonic() + WAIT_TIMEOUT
-        while time.monotonic() < deadline:
+        for _ in range(20):
             port = self.port or free_port()
-            self._process = subprocess.Popen(
-                self._command(port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self._home
-            )
-            while self._process.poll() is None and time.monotonic() < deadline:
-                with contextlib.suppress(OSError):
-                    if self._answers(port):
-                        self.port = port
-                        return
-                time.sleep(0.01)
+            with (self._home / "log").open("ab") as log:
+                self._process = subprocess.Popen(self._command(port), stdout=log, stderr=log, cwd=self._home, **self._identity())
+            eventually_blocking(lambda port=port: not self.running or self._is_there(port), f"{type(self).__name__} answers")
+            if self.running:
+                self.port = port
+                return
         raise AssertionError(f"{type(self).__name__} did not start:\n{(self._home / 'log').read_text()}")
+
+    def _is_there(self, port: int) -> bool:
+        with contextlib.suppress(OSError):
+            return self._answers(port)
+        return False
 
     @property
     def running(self) -> bool:
@@ -76,10 +81,8 @@ class Daemon(ABC):
     def pause(self) -> None:
         """Connections stay, the kernel takes new ones, and nobody answers: what a cut cable looks like."""
         self._process.send_signal(signal.SIGSTOP)
-        # A signal is delivered some time later; what was asked before would be answered still.
-        deadline = time.monotonic() + WAIT_TIMEOUT
-        while _state(self._process.pid) != "T" and time.monotonic() < deadline:
-            time.sleep(0.001)
+        # A signal takes effect some time later; until then requests would still be answered.
+        eventually_blocking(lambda: _state(self._process.pid) == "T", "the process stops")
 
     def resume(self) -> None:
         if self.running:

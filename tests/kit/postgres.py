@@ -10,17 +10,17 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.kit.daemon import free_port
+from tests.kit.daemon import Daemon
+from tests.kit.waiting import WAIT_TIMEOUT
 
 USER, PASSWORD = "aligner", "s3cret/of:the@test"
-QUOTED_PASSWORD = "s3cret%2Fof%3Athe%40test"
-_WAIT_TIMEOUT = 60.0
+_QUOTED_PASSWORD = "s3cret%2Fof%3Athe%40test"
 _FAST = (
     "fsync=off",
     "synchronous_commit=off",
@@ -40,76 +40,37 @@ def binaries() -> Path | None:
     return Path(named).resolve().parent if named and shutil.which("initdb") else None
 
 
-class Postgres:
+class Postgres(Daemon):
     """One server. It does not run as root, so that its files belong to the user postgres where the tests do."""
 
     def __init__(self, programs: Path, home: Path) -> None:
+        super().__init__(home)
         self._programs = programs
         self._data = home / "data"
-        self._log = home / "log"
         self._user = pwd.getpwnam("postgres") if os.geteuid() == 0 else None
-        self._process: subprocess.Popen[bytes] | None = None
         self._numbers = itertools.count()
-        self.port = 0
         if self._user:
             os.chown(home, self._user.pw_uid, self._user.pw_gid)
-        self.home = home
 
     def make(self) -> None:
-        password = self.home / "password"
+        password = self._home / "password"
         password.write_text(PASSWORD)
         self._run(
             "initdb", "-D", self._data, "-U", USER, "-A", "scram-sha-256", f"--pwfile={password}", "--no-sync", "-E", "UTF8"
         )
 
-    def start(self) -> None:
-        """At the port it had before, else at a free one."""
-        deadline = time.monotonic() + _WAIT_TIMEOUT
-        while True:
-            port = self.port or free_port()
-            options = [part for option in _FAST for part in ("-c", option)]
-            with self._log.open("ab") as log:
-                self._process = subprocess.Popen(
-                    [
-                        self._programs / "postgres",
-                        "-D",
-                        self._data,
-                        "-h",
-                        "127.0.0.1",
-                        "-p",
-                        str(port),
-                        "-k",
-                        self.home,
-                        *options,
-                    ],
-                    stdout=log,
-                    stderr=log,
-                    cwd=self.home,
-                    **self._identity(),
-                )
-            while self._process.poll() is None and time.monotonic() < deadline:
-                ready = subprocess.run(
-                    [self._programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)], check=False, cwd=self.home
-                )
-                if ready.returncode == 0:
-                    self.port = port
-                    return
-                time.sleep(0.02)
-            if time.monotonic() > deadline or self.port:
-                raise AssertionError(f"PostgreSQL did not start:\n{self._log.read_text()}")
-
-    @property
-    def running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+    def socket_url(self, database: str) -> str:
+        """A URL of `database` by the Unix socket."""
+        return f"postgres://{USER}:{_QUOTED_PASSWORD}@/{database}?host={self._home}&port={self.port}"
 
     def stop(self) -> None:
         """Connections are cut, as in a crash that tidies up."""
         if self.running:
             self._process.send_signal(signal.SIGINT)
-            self._process.wait(_WAIT_TIMEOUT)
+            self._process.wait(WAIT_TIMEOUT)
 
     def pause(self) -> None:
-        """Connections stay and nobody answers: what a cut cable looks like."""
+        """Connections stay and nobody answers, as with a cut cable."""
         # The postmaster first, so that no process is made meanwhile.
         for pid in (self._process.pid, *self._children()):
             os.kill(pid, signal.SIGSTOP)
@@ -120,11 +81,19 @@ class Postgres:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
 
+    def _command(self, port: int) -> list[Any]:
+        options = [part for option in _FAST for part in ("-c", option)]
+        return [self._programs / "postgres", "-D", self._data, "-h", "127.0.0.1", "-p", str(port), "-k", self._home, *options]
+
+    def _answers(self, port: int) -> bool:
+        command = [self._programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
+        return subprocess.run(command, check=False, cwd=self._home).returncode == 0
+
     def database(self) -> str:
         """The URL of a new, empty database."""
         name = f"test{next(self._numbers)}"
         self.sql(f"CREATE DATABASE {name}", "postgres")
-        return f"postgresql+asyncpg://{USER}:{QUOTED_PASSWORD}@127.0.0.1:{self.port}/{name}"
+        return f"postgresql+asyncpg://{USER}:{_QUOTED_PASSWORD}@127.0.0.1:{self.port}/{name}"
 
     def sql(self, statement: str, database: str) -> str:
         """What psql prints, unaligned."""
@@ -133,7 +102,7 @@ class Postgres:
             check=True,
             capture_output=True,
             text=True,
-            cwd=self.home,
+            cwd=self._home,
             env=os.environ | {"PGPASSWORD": PASSWORD},
         )
         return done.stdout.strip()
@@ -153,12 +122,12 @@ class Postgres:
             check=False,
             capture_output=True,
             text=True,
-            cwd=self.home,
+            cwd=self._home,
             **self._identity(),
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def _identity(self) -> dict[str, object]:
+    def _identity(self) -> dict[str, Any]:
         return {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []} if self._user else {}
 
 

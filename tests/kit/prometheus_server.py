@@ -17,8 +17,8 @@ from urllib.request import urlopen
 import pytest
 
 from tests.kit.daemon import free_port
+from tests.kit.waiting import WAIT_TIMEOUT, eventually_blocking
 
-_WAIT_TIMEOUT = 30.0
 _CONFIG = """\
 global: {{scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 200ms}}
 rule_files: [{rules}]
@@ -59,16 +59,19 @@ class Prometheus:
     def scraped(self) -> None:
         """Returns once a scrape that began after this call is in. Blocks: call it beside the loop that is scraped."""
         began = time.time()
-        self.until(lambda: (self.value('timestamp(up{job="aligner"} == 1)') or 0) > began, "no scrape succeeded")
+        self.until(lambda: (self.value('timestamp(up{job="aligner"} == 1)') or 0) > began, "a scrape succeeds")
 
     def until(self, condition, what: str) -> None:
-        deadline = time.monotonic() + _WAIT_TIMEOUT
-        while time.monotonic() < deadline:
-            assert self._process.poll() is None, self._log()
-            if condition():
-                return
-            time.sleep(0.02)
-        raise AssertionError(f"{what}\n{self._log()}")
+        """Fails with Prometheus' log when `condition` does not hold in time: "not ...: `what`"."""
+
+        def met() -> bool:
+            assert self._process.poll() is None, "Prometheus ended"
+            return condition()
+
+        try:
+            eventually_blocking(met, what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self._log()}") from None
 
     def ready(self) -> bool:
         try:
@@ -79,7 +82,7 @@ class Prometheus:
 
     def _get(self, what: str, **arguments) -> dict:
         try:
-            with urlopen(f"http://{self._address}/api/v1/{what}?{urlencode(arguments)}", timeout=_WAIT_TIMEOUT) as answer:
+            with urlopen(f"http://{self._address}/api/v1/{what}?{urlencode(arguments)}", timeout=WAIT_TIMEOUT) as answer:
                 return json.load(answer)
         except URLError as error:
             raise AssertionError(f"{arguments}: {error.read().decode() if hasattr(error, 'read') else error}") from None
@@ -111,11 +114,11 @@ def scraping(target: str, rules: Path) -> Iterator[Prometheus]:
         )
     server = Prometheus(process, address, home)
     try:
-        server.until(server.ready, "Prometheus did not start")
+        server.until(server.ready, "Prometheus starts")
         yield server
     finally:
         process.kill()
-        process.wait(_WAIT_TIMEOUT)
+        process.wait(WAIT_TIMEOUT)
         shutil.rmtree(home, ignore_errors=True)
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.daemon import WAIT_TIMEOUT, Daemon
+from tests.kit.daemon import Daemon
+from tests.kit.waiting import WAIT_TIMEOUT
 
 PASSWORD = "s3cret/of:the@test"
 _QUOTED_PASSWORD = "s3cret%2Fof%3Athe%40test"

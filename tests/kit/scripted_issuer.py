@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -60,10 +61,11 @@ class ScriptedIssuer:
             lines += [f"{name}: {value}" for name, value in page.headers.items()]
             writer.write("\r\n".join([*lines, "", ""]).encode() + page.body)
             await writer.drain()
-            while page.dripping:
+            while page.dripping and not reader.at_eof():
                 writer.write(b" ")
                 await writer.drain()
-                await asyncio.sleep(0.01)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(reader.read(), 0.01)  # until the client has gone
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # it was let down in the middle
         finally:

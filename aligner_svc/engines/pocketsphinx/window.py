@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby, pairwise
 
 import numpy as np
 
 from aligner_svc.domain import SAMPLE_RATE, WordStatus
 from aligner_svc.engines.pocketsphinx import calibration
-from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner
+from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner, WordSpan
 from aligner_svc.engines.pocketsphinx.ladder import Ladder, Placement, loudness
 from aligner_svc.engines.pocketsphinx.lexicon import Speller
-from aligner_svc.engines.pocketsphinx.refine import refine
 from aligner_svc.engines.pocketsphinx.repair import Gap, repair
 from aligner_svc.engines.pocketsphinx.second_opinion import Samples
 from aligner_svc.engines.pocketsphinx.wire import TokenSpan, WindowAnswer
@@ -41,7 +41,7 @@ class WindowAligner:
         words = [word for token in tokens for word in token]
         ends = np.cumsum([len(token) for token in tokens]).tolist()
         window = self._ladder.align(samples, words, () if last and complete else (0, *ends))
-        placements = refine(samples, window.placements, self._refiner)
+        placements = _refine(samples, window.placements, self._refiner)
         repaired = self._repair(samples, words, placements[: window.reached], window.noisy)
         spans = []
         for begin, end in zip([0, *ends], ends, strict=False):
@@ -125,3 +125,13 @@ def _speech(samples: Samples, gap: Gap, noisy: bool) -> Gap:
     if not len(loud):
         return Gap(gap.start, gap.start)
     return Gap((first + int(loud[0])) / 200, (first + int(loud[-1]) + 1) / 200)
+
+
+def _refine(samples: Samples, placements: Sequence[Placement | None], refiner: BoundaryRefiner) -> list[Placement | None]:
+    """The same placements with refined times; words without phones stay where they are."""
+    chosen = [(index, placement) for index, placement in enumerate(placements) if placement is not None and placement.phones]
+    words = [WordSpan(placement.start, placement.end, placement.phones[0], placement.phones[-1]) for _, placement in chosen]
+    refined = list(placements)
+    for (index, placement), word in zip(chosen, refiner.refine(samples, words), strict=True):
+        refined[index] = replace(placement, start=word.start, end=word.end, spread=word.spread)
+    return refined

@@ -42,6 +42,14 @@ def resolve_dtype(settings: QwenSettings, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
+def describe_gpu(device: torch.device) -> str:
+    """Name and free memory of a GPU, behind a comma; nothing for a CPU."""
+    if device.type != "cuda":
+        return ""
+    free, total = torch.cuda.mem_get_info(device)
+    return f", {torch.cuda.get_device_name(device)}, {free / (1 << 30):.0f} of {total / (1 << 30):.0f} GiB free"
+
+
 def _cpu_multiplies_bf16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - there is no public function
 

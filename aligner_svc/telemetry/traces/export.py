@@ -11,7 +11,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,6 +21,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanContext, TraceFlags
 
+from aligner_svc.config.section import is_loopback
 from aligner_svc.errors import StartError
 from aligner_svc.telemetry.traces.spans import SpanMaker
 from interceptors.tracing.call_trace import Deliverable
@@ -55,7 +55,7 @@ def otlp_exporter(collector: Collector) -> SpanExporter:
     """By OTLP over gRPC. Does not connect yet. Raises TracingError."""
     scheme, host = _parts(collector.endpoint)
     secure = scheme == "https"
-    if collector.headers and not secure and not _is_loopback(host):
+    if collector.headers and not secure and not is_loopback(host):
         raise TracingError(f"headers for the collector may hold a secret and would go to {host} in clear: use https://")
     # It warns of every attempt; TraceExport logs an outage once and counts the rest.
     logging.getLogger("opentelemetry.exporter.otlp.proto.grpc.exporter").setLevel(logging.CRITICAL)
@@ -68,13 +68,6 @@ def otlp_exporter(collector: Collector) -> SpanExporter:
         # A plaintext collector is on this host or network: with http_proxy set gRPC would go there through the proxy.
         channel_options=None if secure else (("grpc.enable_http_proxy", 0),),  # type: ignore[arg-type] # it says str
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _parts(endpoint: str) -> tuple[str, str]:

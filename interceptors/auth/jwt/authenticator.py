@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from interceptors.auth.jwt.access_token import MAX_LENGTH, TokenCheck, TokenRules, Verified, judge, read, verify
 from interceptors.auth.jwt.jwks import KeySource
-from interceptors.auth.jwt.token_cache import TokenCache
+from interceptors.auth.lru import LruCache
 from interceptors.auth.method import AuthContext, AuthMethod, MethodReport
 from interceptors.auth.mtls import thumbprint
 from interceptors.calls.principal import Rejected, Undecided, Verdict
@@ -31,7 +31,8 @@ class JwtAuthenticator(AuthMethod):
         self._sources = {rules.issuer: keys for rules, keys in issuers}
         if len(self._sources) != len(issuers):
             raise ValueError("an issuer is configured twice")
-        self._cache = TokenCache(cache)
+        # By the SHA-256 of a token: a memory dump contains no token that could be replayed.
+        self._cache: LruCache[bytes, Verified] = LruCache(cache)
         self._now = now
 
     @property

@@ -88,10 +88,6 @@ class ScriptClient:
             raise _unavailable(error, seconds) from None
 
 
-def _unavailable(error: Exception, seconds: float) -> StoreUnavailableError:
-    return StoreUnavailableError(f"no answer within {seconds * 1000:g} ms" if type(error) is TimeoutError else _reason(error))
-
-
 def place(url: str) -> str:
     """A URL without user, password, query and fragment. Raises ValueError."""
     parts = urlsplit(url)
@@ -123,14 +119,18 @@ def _connect_later(url: str, timeout: float) -> tuple[object, str]:
     return client, shown
 
 
-def _reason(error: Exception) -> str:
+def _unavailable(error: Exception, seconds: float) -> StoreUnavailableError:
     """Without the library's text, which may quote what it was given."""
-    from redis.exceptions import AuthenticationError, ConnectionError, ResponseError, TimeoutError  # noqa: PLC0415
+    from redis import exceptions  # noqa: PLC0415
 
-    if isinstance(error, AuthenticationError):
-        return "it refuses the user or the password"
-    if isinstance(error, (ConnectionError, TimeoutError, OSError)):
-        return "it cannot be reached"
-    if isinstance(error, ResponseError):
-        return f"it answers with an error, {type(error).__name__}"
-    return f"its client failed, {type(error).__name__}"
+    if type(error) is TimeoutError:
+        reason = f"no answer within {seconds * 1000:g} ms"
+    elif isinstance(error, exceptions.AuthenticationError):
+        reason = "it refuses the user or the password"
+    elif isinstance(error, exceptions.ConnectionError | exceptions.TimeoutError | OSError):
+        reason = "it cannot be reached"
+    elif isinstance(error, exceptions.ResponseError):
+        reason = f"it answers with an error, {type(error).__name__}"
+    else:
+        reason = f"its client failed, {type(error).__name__}"
+    return StoreUnavailableError(reason)

@@ -1,4 +1,4 @@
-"""Abuse around all four kinds of RPC, on a real server; the clock is the test's."""
+"""The abuse guard around all four kinds of RPC, on a real server with a scripted clock."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ RULES = AbuseRules(failures_per_minute=3, invalid_per_minute=5)
 
 
 class BadPayloadError(CallRefusedError):
-    """What the servicer raises for a request it cannot serve."""
+    """What the servicer raises for an invalid request."""
 
     def __init__(self, reason: str, code: grpc.StatusCode = grpc.StatusCode.INVALID_ARGUMENT) -> None:
         super().__init__(code, reason, "bad")
 
 
 class From(CallInterceptor):
-    """The peer that a test says it is."""
+    """Takes the peer from a header."""
 
     @asynccontextmanager
     async def around(self, method, context) -> AsyncIterator[None]:
@@ -50,7 +50,7 @@ class From(CallInterceptor):
 
 
 class Guard(CallInterceptor):
-    """Stands where authentication does; counts who gets so far."""
+    """Stands in for authentication; counts the calls that get so far."""
 
     def __init__(self) -> None:
         self.passed = 0
@@ -75,7 +75,7 @@ class Guard(CallInterceptor):
 
 
 class Service(KindsHandler):
-    """Does what the request says, each message of a stream by itself, and answers it."""
+    """Does what the request says, each message of a stream by itself, and echoes it."""
 
     def __init__(self) -> None:
         self.waiting = asyncio.Semaphore(0)
@@ -116,7 +116,7 @@ class Service(KindsHandler):
 
 
 class Bench:
-    """A server that has the guard, what it recorded, and its clock."""
+    """A server with the guard, its records and its clock."""
 
     def __init__(self, rules: AbuseRules = RULES, **options) -> None:
         self.events: list[SecurityEvent] = []
@@ -139,7 +139,7 @@ class Bench:
         return [event for event in self.events if event.event in kinds]
 
     @property
-    def began(self) -> list[SecurityEvent]:
+    def blocked(self) -> list[SecurityEvent]:
         return self.of(Event.PEER_BLOCKED)
 
 
@@ -147,8 +147,8 @@ def start(channel: aio.Channel, kind: str, body: bytes, **headers: str):
     return chain_server_kit.start(channel, kind, body, metadata=[(f"x-{name}", value) for name, value in headers.items()])
 
 
-async def told(channel: aio.Channel, body: bytes = b"x", *, kind: str = "UnaryUnary", **headers: str) -> str:
-    """How a call ends, in a word: the reason where there is one, else the code."""
+async def result(channel: aio.Channel, body: bytes = b"x", *, kind: str = "UnaryUnary", **headers: str) -> str:
+    """How a call ends: the reason if there is one, else the code."""
     try:
         await answer(start(channel, kind, body, **headers))
     except aio.AioRpcError as error:
@@ -161,11 +161,11 @@ async def told(channel: aio.Channel, body: bytes = b"x", *, kind: str = "UnaryUn
 
 
 async def several(times: int, channel: aio.Channel, body: bytes = b"x", **headers: str) -> list[str]:
-    return [await told(channel, body, **headers) for _ in range(times)]
+    return [await result(channel, body, **headers) for _ in range(times)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_past_the_threshold_nothing_of_a_call_is_looked_at(kind) -> None:
+async def test_above_the_threshold_calls_are_refused_unread(kind) -> None:
     bench = Bench()
     async with bench.serving() as channel:
         assert await several(4, channel, kind=kind, credential="bad") == ["CREDENTIALS_INVALID"] * 4
@@ -184,51 +184,51 @@ async def test_past_the_threshold_nothing_of_a_call_is_looked_at(kind) -> None:
     assert (bench.guard.passed, bench.service.read) == (4, 0)
 
 
-async def test_a_block_is_recorded_when_it_begins_and_when_it_ends_and_not_with_every_call() -> None:
+async def test_a_block_is_recorded_when_it_begins_and_when_it_ends_only() -> None:
     bench = Bench()
     async with bench.serving() as channel:
         await several(4, channel, credential="bad")
         await several(7, channel)
         bench.now += 30
-        assert await told(channel) == "OK"
-    began, ended = bench.of(Event.PEER_BLOCKED, Event.PEER_UNBLOCKED)
+        assert await result(channel) == "OK"
+    blocked, unblocked = bench.of(Event.PEER_BLOCKED, Event.PEER_UNBLOCKED)
     assert len(bench.of(Event.AUTHENTICATION_FAILED)) == 4
     assert len(bench.events) == 6
-    assert (began.event, began.check) == (Event.PEER_BLOCKED, "too_many_failures")
-    assert began.detail == "for 30 s, block 1: more than 3 a minute"
-    assert began.method == f"/{SERVICE}/UnaryUnary"
-    assert len(began.request_id) == 32
-    assert (ended.event, ended.detail) == (Event.PEER_UNBLOCKED, "after 30 s and 7 refused calls")
-    assert began.peer == ended.peer
-    assert began.peer.startswith("ipv4:127.0.0.1:")
+    assert (blocked.event, blocked.check) == (Event.PEER_BLOCKED, "too_many_failures")
+    assert blocked.detail == "for 30 s, block 1: more than 3 a minute"
+    assert blocked.method == f"/{SERVICE}/UnaryUnary"
+    assert len(blocked.request_id) == 32
+    assert (unblocked.event, unblocked.detail) == (Event.PEER_UNBLOCKED, "after 30 s and 7 refused calls")
+    assert blocked.peer == unblocked.peer
+    assert blocked.peer.startswith("ipv4:127.0.0.1:")
 
 
-async def test_the_end_of_a_block_is_recorded_with_the_next_call_of_anybody() -> None:
+async def test_the_end_of_a_block_is_recorded_with_the_next_call_of_any_peer() -> None:
     bench = Bench(trusted=LOOPBACK)
     async with bench.serving() as channel:
         await several(4, channel, credential="bad", peer="ipv4:192.0.2.1:1")
         bench.now += 29.9
-        await told(channel, kind="Health")
+        await result(channel, kind="Health")
         assert bench.of(Event.PEER_UNBLOCKED) == []
         bench.now += 0.1
-        await told(channel, kind="Health")
+        await result(channel, kind="Health")
         assert [event.peer for event in bench.of(Event.PEER_UNBLOCKED)] == ["ipv4:192.0.2.1:1"]
 
 
-async def test_a_peer_that_goes_on_is_kept_out_longer_each_time() -> None:
+async def test_each_block_of_a_peer_is_longer() -> None:
     bench = Bench()
     async with bench.serving() as channel:
         for seconds in (30, 60, 120):
             assert await several(4, channel, credential="bad") == ["CREDENTIALS_INVALID"] * 4
             bench.now += seconds - 0.001
-            assert await told(channel) == "PEER_BLOCKED"
+            assert await result(channel) == "PEER_BLOCKED"
             bench.now += 0.001
-            assert await told(channel) == "OK"
-    details = [event.detail.split(":")[0] for event in bench.began]
+            assert await result(channel) == "OK"
+    details = [event.detail.split(":")[0] for event in bench.blocked]
     assert details == ["for 30 s, block 1", "for 60 s, block 2", "for 120 s, block 3"]
 
 
-async def test_calls_that_are_refused_do_not_make_a_block_longer() -> None:
+async def test_refused_calls_do_not_prolong_a_block() -> None:
     bench = Bench()
     async with bench.serving() as channel:
         await several(4, channel, credential="bad")
@@ -236,10 +236,10 @@ async def test_calls_that_are_refused_do_not_make_a_block_longer() -> None:
         assert await several(20, channel, credential="bad") == ["PEER_BLOCKED"] * 20
         bench.now += 15
         assert await several(3, channel, credential="bad") == ["CREDENTIALS_INVALID"] * 3
-        assert await told(channel) == "OK"
+        assert await result(channel) == "OK"
 
 
-async def test_after_a_block_every_count_begins_anew() -> None:
+async def test_after_a_block_every_count_starts_at_zero() -> None:
     bench = Bench()
     async with bench.serving() as channel:
         await several(5, channel, b"bad")
@@ -247,102 +247,102 @@ async def test_after_a_block_every_count_begins_anew() -> None:
         bench.now += 30
         assert await several(5, channel, b"bad") == ["TRANSCRIPT_EMPTY"] * 5
         assert await several(3, channel, credential="bad") == ["CREDENTIALS_INVALID"] * 3
-        assert await told(channel) == "OK"
+        assert await result(channel) == "OK"
 
 
-async def test_good_calls_make_up_for_nothing() -> None:
+async def test_successful_calls_do_not_lower_a_count() -> None:
     bench = Bench()
     async with bench.serving() as channel:
         for _ in range(4):
-            assert await told(channel) == "OK"
-            assert await told(channel, credential="bad") == "CREDENTIALS_INVALID"
-        assert await told(channel) == "PEER_BLOCKED"
+            assert await result(channel) == "OK"
+            assert await result(channel, credential="bad") == "CREDENTIALS_INVALID"
+        assert await result(channel) == "PEER_BLOCKED"
 
 
-async def test_failures_that_are_far_between_are_borne() -> None:
+async def test_rare_failures_do_not_block() -> None:
     bench = Bench()
     async with bench.serving() as channel:
         for _ in range(12):
-            assert await told(channel, credential="bad") == "CREDENTIALS_INVALID"
+            assert await result(channel, credential="bad") == "CREDENTIALS_INVALID"
             bench.now += 20.01
-    assert bench.began == []
+    assert bench.blocked == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("body", [b"bad", b"abort", b"set"])
-async def test_invalid_payloads_count_however_they_are_told(kind, body) -> None:
+async def test_invalid_payloads_count_in_every_form(kind, body) -> None:
     bench = Bench()
     async with bench.serving() as channel:
         assert "PEER_BLOCKED" not in await several(6, channel, body, kind=kind)
-        assert await told(channel) == "PEER_BLOCKED"
-    assert [event.check for event in bench.began] == ["too_many_invalid"]
+        assert await result(channel) == "PEER_BLOCKED"
+    assert [event.check for event in bench.blocked] == ["too_many_invalid"]
 
 
-async def test_invalid_messages_that_a_guard_refuses_count_too() -> None:
+async def test_invalid_messages_refused_by_a_guard_count_too() -> None:
     bench = Bench()
     async with bench.serving() as channel:
         await several(6, channel, credential="invalid")
-        assert await told(channel) == "PEER_BLOCKED"
+        assert await result(channel) == "PEER_BLOCKED"
 
 
-async def test_malware_weighs_more_than_a_mistake() -> None:
+async def test_malware_counts_as_ten_invalid_requests() -> None:
     bench = Bench(AbuseRules(invalid_per_minute=19))
     async with bench.serving() as channel:
         assert await several(2, channel, b"malware") == ["MALWARE_FOUND"] * 2
-        assert await told(channel) == "PEER_BLOCKED"
+        assert await result(channel) == "PEER_BLOCKED"
 
 
 @pytest.mark.parametrize("headers", [{"credential": word} for word in ("expired", "no check", "unsure", "forbidden")])
-async def test_refusals_that_are_no_guess_do_not_count(headers) -> None:
+async def test_refusals_that_are_not_a_guess_do_not_count(headers) -> None:
     bench = Bench()
     async with bench.serving() as channel:
         assert "PEER_BLOCKED" not in await several(30, channel, **headers)
-    assert bench.began == []
+    assert bench.blocked == []
 
 
 @pytest.mark.parametrize("body", [b"busy", b"bug", b"fine"])
-async def test_what_is_not_the_callers_fault_does_not_count(body) -> None:
+async def test_failures_of_the_server_do_not_count(body) -> None:
     bench = Bench()
     async with bench.serving() as channel:
         assert "PEER_BLOCKED" not in await several(30, channel, body)
-    assert bench.began == []
+    assert bench.blocked == []
 
 
-async def test_kinds_are_counted_apart() -> None:
+async def test_kinds_of_failure_are_counted_separately() -> None:
     bench = Bench()
     async with bench.serving() as channel:
         await several(3, channel, credential="bad")
         await several(5, channel, b"bad")
-        assert await told(channel) == "OK"
-    assert bench.began == []
+        assert await result(channel) == "OK"
+    assert bench.blocked == []
 
 
-async def test_calls_are_counted_where_they_are_limited() -> None:
+async def test_calls_are_counted_if_they_are_limited() -> None:
     bench = Bench(AbuseRules(calls_per_minute=5))
     async with bench.serving() as channel:
         assert await several(7, channel) == ["OK"] * 5 + ["PEER_BLOCKED"] * 2
         assert bench.guard.passed == 5
         bench.now += 30
         assert await several(6, channel) == ["OK"] * 5 + ["PEER_BLOCKED"]
-    assert [event.check for event in bench.began] == ["too_many_calls"] * 2
+    assert [event.check for event in bench.blocked] == ["too_many_calls"] * 2
 
 
-async def test_others_are_not_blocked_with_it() -> None:
+async def test_other_addresses_are_not_blocked() -> None:
     bench = Bench()
     async with bench.serving() as channel:
         await several(4, channel, credential="bad", peer="ipv6:%5B2001:db8::1%5D:1")
-        assert await told(channel, peer="ipv6:%5B2001:db8::2%5D:7") == "PEER_BLOCKED"
-        assert await told(channel, peer="ipv6:%5B2001:db8:0:1::1%5D:1") == "OK"
-        assert await told(channel, peer="ipv4:192.0.2.1:1") == "OK"
+        assert await result(channel, peer="ipv6:%5B2001:db8::2%5D:7") == "PEER_BLOCKED"
+        assert await result(channel, peer="ipv6:%5B2001:db8:0:1::1%5D:1") == "OK"
+        assert await result(channel, peer="ipv4:192.0.2.1:1") == "OK"
 
 
-async def test_one_address_is_one_peer_whatever_its_port_and_protocol() -> None:
+async def test_an_address_is_one_peer_over_all_ports_and_protocols() -> None:
     bench = Bench()
     async with bench.serving() as channel:
         for port in range(2):
-            await told(channel, credential="bad", peer=f"ipv4:192.0.2.1:{port}")
-            await told(channel, credential="bad", peer=f"ipv6:%5B::ffff:192.0.2.1%5D:{port}")
-        assert await told(channel, peer="ipv4:192.0.2.1:9") == "PEER_BLOCKED"
+            await result(channel, credential="bad", peer=f"ipv4:192.0.2.1:{port}")
+            await result(channel, credential="bad", peer=f"ipv6:%5B::ffff:192.0.2.1%5D:{port}")
+        assert await result(channel, peer="ipv4:192.0.2.1:9") == "PEER_BLOCKED"
 
 
 async def test_health_is_neither_refused_nor_counted() -> None:
@@ -350,28 +350,28 @@ async def test_health_is_neither_refused_nor_counted() -> None:
     async with bench.serving() as channel:
         assert await several(30, channel, kind="Health") == ["OK"] * 30
         await several(4, channel, credential="bad")
-        assert await told(channel) == "PEER_BLOCKED"
-        assert await told(channel, kind="Health") == "OK"
+        assert await result(channel) == "PEER_BLOCKED"
+        assert await result(channel, kind="Health") == "OK"
 
 
-async def test_loopback_is_trusted_unless_told_otherwise() -> None:
+async def test_loopback_is_trusted_by_default() -> None:
     bench = Bench(trusted=LOOPBACK)
     async with bench.serving() as channel:
         assert await several(30, channel, credential="bad") == ["CREDENTIALS_INVALID"] * 30
         for peer in ("ipv6:%5B::1%5D:1", "ipv4:127.1.2.3:1"):
             assert await several(30, channel, credential="bad", peer=peer) == ["CREDENTIALS_INVALID"] * 30
         await several(4, channel, credential="bad", peer="ipv4:192.0.2.1:1")
-        assert await told(channel, peer="ipv4:192.0.2.1:1") == "PEER_BLOCKED"
+        assert await result(channel, peer="ipv4:192.0.2.1:1") == "PEER_BLOCKED"
 
 
 async def test_a_unix_socket_is_not_an_address(tmp_path: Path) -> None:
     bench = Bench()
     async with bench.serving(f"unix:{tmp_path}/s") as channel:
         assert await several(30, channel, credential="bad") == ["CREDENTIALS_INVALID"] * 30
-    assert bench.began == []
+    assert bench.blocked == []
 
 
-async def test_shadow_mode_records_what_it_would_do() -> None:
+async def test_shadow_mode_records_and_refuses_nothing() -> None:
     bench = Bench(shadow=True)
     async with bench.serving() as channel:
         assert await several(12, channel, credential="bad") == ["CREDENTIALS_INVALID"] * 12
@@ -385,20 +385,20 @@ async def test_shadow_mode_records_what_it_would_do() -> None:
     ]
 
 
-async def test_calls_that_run_when_a_block_begins_go_on_and_count_no_more() -> None:
+async def test_calls_running_when_a_block_begins_go_on_and_are_not_counted() -> None:
     bench = Bench(AbuseRules(failures_per_minute=3, invalid_per_minute=1))
     async with bench.serving() as channel, asyncio.timeout(30):
-        running = [asyncio.ensure_future(told(channel, b"wait then bad")) for _ in range(4)]
-        good = asyncio.ensure_future(told(channel, b"wait"))
+        running = [asyncio.ensure_future(result(channel, b"wait then bad")) for _ in range(4)]
+        good = asyncio.ensure_future(result(channel, b"wait"))
         for _ in range(5):
             await bench.service.waiting.acquire()
         await several(4, channel, credential="bad")
-        assert await told(channel) == "PEER_BLOCKED"
+        assert await result(channel) == "PEER_BLOCKED"
         bench.service.go.set()
         assert await asyncio.gather(*running, good) == ["TRANSCRIPT_EMPTY"] * 4 + ["OK"]
         bench.now += 30
-        assert await told(channel) == "OK"
-    assert [event.check for event in bench.began] == ["too_many_failures"]
+        assert await result(channel) == "OK"
+    assert [event.check for event in bench.blocked] == ["too_many_failures"]
 
 
 @pytest.mark.parametrize(
@@ -410,12 +410,12 @@ async def test_calls_that_run_when_a_block_begins_go_on_and_count_no_more() -> N
         {"weights": {"MALWARE_FOUND": 0}},
     ],
 )
-def test_rules_that_would_block_everybody(wrong) -> None:
+def test_limits_below_one_are_refused(wrong) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         AbuseRules(**wrong)
 
 
 @pytest.mark.parametrize("wrong", [{"block_seconds": 0}, {"max_block_seconds": 1}, {"ipv4_prefix": 0}, {"ipv6_prefix": 16}])
-def test_rules_that_make_no_sense(wrong) -> None:
+def test_invalid_rules_are_refused(wrong) -> None:
     with pytest.raises(ValueError, match=r"block|bits"):
         Bench(AbuseRules(**wrong))

@@ -1,4 +1,4 @@
-"""Windows and blocks by themselves: what they count, what they forget, and how little they keep."""
+"""Windows, blocks and networks: what they count, what they forget, and that their memory is bounded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ events = st.lists(st.tuples(st.floats(0, 40), st.integers(0, 7), st.integers(1, 
 
 
 @given(events)
-def test_with_room_a_count_looks_back_three_quarters_of_the_window_to_all_of_it(steps) -> None:
+def test_with_room_a_count_covers_three_quarters_of_the_window_or_more(steps) -> None:
     window, now, log = CountWindow(MINUTE, 1000), 1e6, []
     for passed, peer, weight in steps:
         now += passed
@@ -36,7 +36,7 @@ def test_with_room_a_count_looks_back_three_quarters_of_the_window_to_all_of_it(
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 12)), max_size=400))
-def test_without_room_a_count_is_never_too_high_and_too_low_by_no_more_than_promised(steps) -> None:
+def test_without_room_a_count_is_never_too_high_and_too_low_by_the_bound(steps) -> None:
     each = 5
     window, real, total = CountWindow(MINUTE, each * SLICES), Counter[int](), 0
     for peer, weight in steps:
@@ -48,22 +48,22 @@ def test_without_room_a_count_is_never_too_high_and_too_low_by_no_more_than_prom
         assert count >= real[peer] - total / (each + 1)
 
 
-def test_a_flood_of_addresses_hides_nobody_and_blames_nobody() -> None:
+def test_a_flood_hides_no_offender_and_blocks_no_one_else() -> None:
     """200,000 addresses within one slice of 1,000 entries; one peer fails once in every 400 calls, another never again."""
     window = CountWindow(MINUTE, 1000 * SLICES)
     guest = window.add(b"guest", 0.0)
-    most = 0
+    maximum = 0
     for number in range(200_000):
-        most = max(most, window.add(name(number), number * 1e-5))
+        maximum = max(maximum, window.add(name(number), number * 1e-5))
         if number % 400 == 0:
             offender = window.add(b"offender", number * 1e-5)
-    assert (guest, most) == (1, 1)
+    assert (guest, maximum) == (1, 1)
     assert offender > 500 - 200_000 / 1000 - 1  # of 500
     assert window.add(b"guest", 2.1) <= 2
     assert len(window) <= 1000 * SLICES
 
 
-def test_what_is_forgotten_begins_anew() -> None:
+def test_a_forgotten_peer_starts_at_zero() -> None:
     window = CountWindow(MINUTE, 100)
     for now in (0.0, 20.0, 40.0):
         window.add(b"a", now, 5)
@@ -71,21 +71,21 @@ def test_what_is_forgotten_begins_anew() -> None:
     assert window.add(b"a", 41.0) == 1
 
 
-def test_a_long_silence_empties_the_window() -> None:
+def test_the_window_is_empty_after_a_long_pause() -> None:
     window = CountWindow(MINUTE, 100)
     assert window.add(b"a", 5.0, 5) == 5
     assert window.add(b"a", 1e9) == 1
     assert len(window) == 1
 
 
-def test_a_clock_that_stands_still_or_steps_back_a_slice_does_no_harm() -> None:
+def test_a_clock_that_stands_still_or_steps_back_a_slice_is_harmless() -> None:
     window = CountWindow(MINUTE, 100)
     window.add(b"a", 100.0)
     assert window.add(b"a", 80.0) == 2
 
 
 @pytest.mark.parametrize(("seconds", "entries"), [(0, 100), (-1, 100), (60, SLICES - 1)])
-def test_a_window_needs_time_and_room(seconds, entries) -> None:
+def test_a_window_without_time_or_room_is_refused(seconds, entries) -> None:
     with pytest.raises(ValueError, match="window"):
         CountWindow(seconds, entries)
 
@@ -94,7 +94,7 @@ def blocks(entries: int = 800) -> Blocks:
     return Blocks(30.0, 3600.0, 3600.0, entries)
 
 
-def test_blocks_double_up_to_the_longest() -> None:
+def test_blocks_double_up_to_the_maximum() -> None:
     book, now, lengths = blocks(), 0.0, []
     for _ in range(10):
         book.pop_ended(now)
@@ -114,7 +114,7 @@ def test_a_block_is_remembered_for_its_time(pause, seconds) -> None:
     assert book.begin(b"a", "a", 30.0 + pause).seconds == seconds
 
 
-def test_each_end_is_told_once() -> None:
+def test_each_end_is_reported_once() -> None:
     book = blocks()
     book.begin(b"a", "a", 0.0)
     book.begin(b"b", "b", 1.0)
@@ -125,14 +125,14 @@ def test_each_end_is_told_once() -> None:
     assert book.find(b"b", 1e6) is None
 
 
-def test_a_peer_without_a_block_is_free() -> None:
+def test_a_peer_without_a_block_is_not_blocked() -> None:
     book = blocks()
     assert book.find(b"a", 0.0) is None
     book.begin(b"a", "a", 0.0)
     assert book.find(b"b", 0.0) is None
 
 
-def test_first_blocks_push_out_first_blocks_alone() -> None:
+def test_first_blocks_evict_only_first_blocks() -> None:
     book = blocks(800)  # 100 of each of the 8 lengths
     book.begin(b"repeats", "repeats", 0.0)
     book.pop_ended(30.0)
@@ -142,14 +142,14 @@ def test_first_blocks_push_out_first_blocks_alone() -> None:
     assert len(book) <= 800
     assert book.find(b"repeats", 32.0) is second
     assert book.find(name(99_999), 32.0) is not None
-    told = book.pop_ended(32.0)
-    assert [block.label for block in told[:2]] == ["0", "1"]  # pushed out: their block is over
-    assert len(told) == 100_000 - 100
+    popped = book.pop_ended(32.0)
+    assert [block.label for block in popped[:2]] == ["0", "1"]  # evicted: their block is over
+    assert len(popped) == 100_000 - 100
     book.pop_ended(92.0)
     assert book.begin(b"repeats", "repeats", 93.0).seconds == 120
 
 
-def test_what_is_over_goes_before_what_is_not() -> None:
+def test_past_blocks_are_evicted_before_active_ones() -> None:
     book = blocks(16)  # 2 of each length
     book.begin(b"old", "old", 0.0)
     book.pop_ended(30.0)
@@ -160,22 +160,22 @@ def test_what_is_over_goes_before_what_is_not() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 2000), st.integers(0, 30)), max_size=150))
-def test_blocks_whatever_comes(steps) -> None:
-    book, now, begun, told = blocks(40), 0.0, 0, 0
+def test_blocks_keep_their_invariants(steps) -> None:
+    book, now, begun, popped = blocks(40), 0.0, 0, 0
     for passed, number in steps:
         now += passed
-        told += len(book.pop_ended(now))
+        popped += len(book.pop_ended(now))
         if book.find(name(number), now) is None:
             block = book.begin(name(number), "", now)
             begun += 1
             assert book.find(name(number), now) is block
             assert block.seconds == min(30 * 2**block.level, 3600)
         assert len(book) <= 40
-    assert told + len(book.pop_ended(now + 1e9)) == begun
+    assert popped + len(book.pop_ended(now + 1e9)) == begun
 
 
 @pytest.mark.parametrize("wrong", [(0, 1, 1, 99), (2, 1, 1, 99), (1, 2, -1, 99), (1, 1024, 1, 10)])
-def test_blocks_that_make_no_sense(wrong) -> None:
+def test_invalid_blocks_are_refused(wrong) -> None:
     with pytest.raises(ValueError, match="block"):
         Blocks(*wrong)
 
@@ -184,7 +184,7 @@ def keys(networks: Networks, *addresses: str) -> list[bytes | None]:
     return [networks.key(f"ipv6:[{address}]:1" if ":" in address else f"ipv4:{address}:1") for address in addresses]
 
 
-def test_an_ipv6_network_counts_as_one_and_ipv4_addresses_as_themselves() -> None:
+def test_an_ipv6_network_and_an_ipv4_address_are_one_peer() -> None:
     networks = Networks((), 32, 64)
     a, b, c, d = keys(networks, "2001:db8::1", "2001:db8::ffff:1", "2001:db8:0:1::1", "192.0.2.1")
     assert a == b
@@ -192,7 +192,7 @@ def test_an_ipv6_network_counts_as_one_and_ipv4_addresses_as_themselves() -> Non
     assert keys(networks, "::ffff:192.0.2.1") == [d]
 
 
-def test_prefixes_that_cut_a_byte() -> None:
+def test_prefixes_may_end_within_a_byte() -> None:
     a, b, c = keys(Networks((), 23, 64), "192.0.2.1", "192.0.3.1", "192.0.4.1")
     assert a == b
     assert a != c

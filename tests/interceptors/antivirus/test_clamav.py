@@ -1,4 +1,4 @@
-"""The client of clamd against a real one, and against servers that are none."""
+"""The client of clamd with a real one, and with servers that are not clamd."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from interceptors.antivirus.pool import Pool
 from interceptors.antivirus.verdicts import Clean, Infected, Verdict
 from tests.kit import clamd_server as cs
 from tests.kit.clamd_server import EICAR, MIB, SIGNATURE, ClamdServer
+from tests.kit.waiting import loop_turns
 
 clamd_server = cs.clamd_server
 clamav = cs.clamav
 
 KINDS = pytest.mark.parametrize("kind", ["unix", "tcp"])
 SHORT = 0.2
-"""Seconds, where a time-out is waited for."""
+"""Seconds, for timeouts that are waited for."""
 
 
 def wav(content: bytes) -> bytes:
@@ -57,7 +58,7 @@ Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @asynccontextmanager
 async def answering(folder: Path, answer: Answer) -> AsyncIterator[Clamd]:
-    """A client of a server that does to each connection what `answer` does."""
+    """A client of a server that handles each connection with `answer`."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -81,8 +82,8 @@ async def answering(folder: Path, answer: Answer) -> AsyncIterator[Clamd]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def ended(reader: asyncio.StreamReader) -> None:
-    """The stream is read up to its last chunk."""
+async def whole_stream(reader: asyncio.StreamReader) -> None:
+    """Read the stream up to its last chunk."""
     await reader.readuntil(b"\0")
     while length := struct.unpack("!L", await reader.readexactly(4))[0]:
         await reader.readexactly(length)
@@ -118,7 +119,7 @@ def test_an_address_is_a_path_or_a_host_and_a_port(text, address) -> None:
         "tcp://a:1/x",
     ],
 )
-def test_other_addresses_are_refused_with_an_example(text) -> None:
+def test_an_invalid_address_is_refused_with_an_example(text) -> None:
     with pytest.raises(ValueError, match="write unix:/run"):
         parse_address(text)
 
@@ -135,7 +136,7 @@ def test_other_addresses_are_refused_with_an_example(text) -> None:
 @example(b"other: OK\0")
 @example(b"stream: OK\n")
 @example(b"stream: Can't allocate memory ERROR\0")
-def test_nothing_else_than_clamds_own_words_is_clean(reply) -> None:
+def test_only_the_exact_reply_is_clean(reply) -> None:
     try:
         verdict = parse_reply(reply)
     except (ScanFailedError, TooLargeError):
@@ -148,7 +149,7 @@ def test_the_name_of_a_signature_is_made_printable() -> None:
     assert len(parse_reply(b"stream: " + b"a" * 3000 + b" FOUND\0").signature) == 128
 
 
-def test_what_clamd_did_not_look_at_is_not_malware() -> None:
+def test_an_exceeded_limit_is_not_malware() -> None:
     with pytest.raises(TooLargeError):
         parse_reply(b"stream: Heuristics.Limits.Exceeded.MaxFileSize FOUND\0")
 
@@ -173,7 +174,7 @@ async def test_a_virus_may_be_cut_anywhere(clamav: ClamdServer, kind) -> None:
 
 
 @KINDS
-async def test_the_version_tells_of_the_signatures(clamav: ClamdServer, kind) -> None:
+async def test_the_version_includes_the_signatures(clamav: ClamdServer, kind) -> None:
     version = await Clamd(clamav.address(kind)).version()
     assert version.signatures == clamav.signatures
     assert version.text.startswith("ClamAV 1.")
@@ -181,7 +182,7 @@ async def test_the_version_tells_of_the_signatures(clamav: ClamdServer, kind) ->
 
 
 @KINDS
-async def test_too_long_a_stream_is_not_a_daemon_that_died(clamav: ClamdServer, kind) -> None:
+async def test_a_stream_that_is_too_long_is_distinguished_from_a_daemon_that_died(clamav: ClamdServer, kind) -> None:
     clamd = Clamd(clamav.address(kind))
     assert await scan(clamd, bytes(clamav.stream_max_bytes)) == Clean()
     for more in (1, MIB, 8 * MIB):
@@ -195,7 +196,7 @@ async def test_too_long_a_stream_is_not_a_daemon_that_died(clamav: ClamdServer, 
 
 
 @KINDS
-async def test_without_clamd_there_is_no_verdict(clamav: ClamdServer, kind) -> None:
+async def test_without_clamd_it_is_unavailable(clamav: ClamdServer, kind) -> None:
     clamd = Clamd(clamav.address(kind))
     clamav.kill()
     with pytest.raises(ScannerUnavailableError, match="reached"):
@@ -207,7 +208,7 @@ async def test_without_clamd_there_is_no_verdict(clamav: ClamdServer, kind) -> N
 
 
 @KINDS
-async def test_a_clamd_that_hangs_is_waited_for_no_longer_than_set(clamav: ClamdServer, kind) -> None:
+async def test_a_clamd_that_hangs_is_waited_for_until_the_timeout(clamav: ClamdServer, kind) -> None:
     clamd = Clamd(clamav.address(kind), timeout=SHORT, scan_timeout=SHORT)
     clamav.pause()
     with pytest.raises(ScannerUnavailableError, match="no answer"):
@@ -221,7 +222,7 @@ async def test_a_clamd_that_hangs_is_waited_for_no_longer_than_set(clamav: Clamd
 
 
 @KINDS
-async def test_a_clamd_that_dies_while_it_scans_has_given_no_verdict(clamav: ClamdServer, kind) -> None:
+async def test_a_clamd_that_dies_during_a_scan_gives_no_verdict(clamav: ClamdServer, kind) -> None:
     async with Clamd(clamav.address(kind)).stream() as stream:
         await stream.send(os.urandom(64 << 10))  # little enough to wait in the socket, should clamd not have taken it yet
         clamav.pause()
@@ -245,9 +246,9 @@ async def test_a_clamd_that_dies_while_it_scans_has_given_no_verdict(clamav: Cla
         b"stream: OK\0stream: OK\0",
     ],
 )
-async def test_an_answer_that_is_none_is_no_verdict(tmp_path, reply) -> None:
+async def test_a_malformed_reply_is_no_verdict(tmp_path, reply) -> None:
     async def answer(reader, writer) -> None:
-        await ended(reader)
+        await whole_stream(reader)
         writer.write(reply)
 
     async with answering(tmp_path, answer) as clamd:
@@ -255,11 +256,11 @@ async def test_an_answer_that_is_none_is_no_verdict(tmp_path, reply) -> None:
             await scan(clamd, b"x")
 
 
-async def test_an_answer_may_come_in_parts_or_never(tmp_path) -> None:
+async def test_a_reply_may_come_in_parts_or_never(tmp_path) -> None:
     rest = [b"K\0"]
 
     async def answer(reader, writer) -> None:
-        await ended(reader)
+        await whole_stream(reader)
         writer.write(b"stream: O")
         await writer.drain()
         if rest:
@@ -275,7 +276,7 @@ async def test_an_answer_may_come_in_parts_or_never(tmp_path) -> None:
 @pytest.mark.parametrize(
     "reply", [b"", b"HTTP/1.1 200 OK\n", b"\xff\xfe\n", b"ClamAV\n", b"ClamAV 1.4.6/x/y\n", b"ClamAV 1\n2\n/ERROR"]
 )
-async def test_what_is_not_clamd_has_no_version(tmp_path, reply) -> None:
+async def test_a_server_that_is_not_clamd_has_no_version(tmp_path, reply) -> None:
     async def answer(reader, writer) -> None:
         await reader.readline()
         writer.write(reply)
@@ -288,7 +289,7 @@ async def test_what_is_not_clamd_has_no_version(tmp_path, reply) -> None:
             await clamd.version()
 
 
-async def test_a_version_that_trickles_in_for_ever_ends_in_time_and_so_does_its_thread(tmp_path) -> None:
+async def test_a_version_without_an_end_is_cut_at_the_timeout(tmp_path) -> None:
     cut = asyncio.Event()
 
     async def answer(reader, writer) -> None:
@@ -296,7 +297,7 @@ async def test_a_version_that_trickles_in_for_ever_ends_in_time_and_so_does_its_
             while True:
                 writer.write(b"x")
                 await writer.drain()
-                await asyncio.sleep(SHORT / 20)
+                await loop_turns()
         finally:
             cut.set()
 
@@ -310,7 +311,7 @@ async def test_a_scan_that_is_cancelled_drops_its_connection(tmp_path) -> None:
     asked, dropped = asyncio.Event(), asyncio.Event()
 
     async def answer(reader, writer) -> None:
-        await ended(reader)
+        await whole_stream(reader)
         asked.set()
         assert await reader.read() == b""
         dropped.set()
@@ -336,7 +337,7 @@ async def test_a_scan_that_is_cancelled_drops_its_connection(tmp_path) -> None:
             assert pool.open == 0
 
 
-async def test_32_scans_share_a_few_connections(clamav: ClamdServer) -> None:
+async def test_32_scans_share_the_connections(clamav: ClamdServer) -> None:
     pool = Pool(Clamd(clamav.unix), 4, 30.0)
 
     async def scanned(content: bytes) -> Verdict:
@@ -351,7 +352,7 @@ async def test_32_scans_share_a_few_connections(clamav: ClamdServer) -> None:
     assert pool.max_open == 2
 
 
-async def test_uploads_that_dawdle_leave_connections_to_others(clamav: ClamdServer) -> None:
+async def test_slow_uploads_leave_connections_for_complete_ones(clamav: ClamdServer) -> None:
     pool = Pool(Clamd(clamav.unix), 4, SHORT)
     async with AsyncExitStack() as uploads:
         while pool.has_place:

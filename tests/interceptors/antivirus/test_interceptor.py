@@ -1,4 +1,4 @@
-"""The scanner over a real clamd, and the guard that asks it around calls on a real server."""
+"""The scanner with a real clamd, and the guard around calls on a real server."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ clamd_server = cs.clamd_server
 clamav = cs.clamav
 
 SHORT = 0.2
-"""Seconds, where a time-out is waited for."""
+"""Seconds, for timeouts that are waited for."""
 SERVICE = "test.Uploads"
 UNARY, STREAM, OPEN = (f"/{SERVICE}/{name}" for name in ("Unary", "Stream", "Open"))
 RAW = b"raw:"
-"""How a call begins that need not be scanned."""
+"""The first bytes of a call that may go unscanned."""
 
 
-def unmistakable(size: int) -> bytes:
-    """Content that nobody has scanned before."""
+def unique(size: int) -> bytes:
+    """Content without a remembered verdict."""
     return os.urandom(size)
 
 
 @asynccontextmanager
 async def scanner(clamav: ClamdServer, kind: str = "unix", **options) -> AsyncIterator[Antivirus]:
-    """Started. It does not look at clamd by itself unless it is told to, or has lost it."""
+    """Started. By default it checks clamd by itself only after it was lost."""
     clamd = Clamd(clamav.address(kind), timeout=20.0, scan_timeout=20.0)
     settings = {"stream_max_bytes": 12 * MIB, "poll_every": 3600.0, "retry_every": 3600.0} | options
     antivirus = Antivirus(clamd, **settings)
@@ -78,7 +78,7 @@ def short_timeouts(antivirus: Antivirus) -> Iterator[None]:
 
 
 class TestVerdictCache:
-    def test_forgets_what_other_signatures_said(self) -> None:
+    def test_drops_verdicts_of_other_signatures(self) -> None:
         cache = VerdictCache(10, 60.0)
         cache.use("1")
         cache.put(b"a", Clean(), "1")
@@ -110,8 +110,8 @@ class TestVerdictCache:
         assert len(cache) == 1
 
 
-async def test_what_was_scanned_before_needs_no_clamd(clamav: ClamdServer) -> None:
-    clean, infected = unmistakable(MIB), unmistakable(MIB) + EICAR
+async def test_a_remembered_verdict_needs_no_clamd(clamav: ClamdServer) -> None:
+    clean, infected = unique(MIB), unique(MIB) + EICAR
     async with scanner(clamav) as antivirus:
         assert await antivirus.scan(clean) == Clean()
         assert await streamed(antivirus, infected) == Infected(SIGNATURE)
@@ -124,9 +124,9 @@ async def test_what_was_scanned_before_needs_no_clamd(clamav: ClamdServer) -> No
             await antivirus.scan(clean + b"x")
 
 
-async def test_a_new_version_of_the_signatures_has_everything_scanned_again(clamav: ClamdServer) -> None:
-    pattern = unmistakable(32)
-    content = unmistakable(1000) + pattern
+async def test_a_new_version_of_the_signatures_drops_all_verdicts(clamav: ClamdServer) -> None:
+    pattern = unique(32)
+    content = unique(1000) + pattern
     async with scanner(clamav, poll_every=0.01) as antivirus:
         assert await antivirus.scan(content) == Clean()
         assert await antivirus.scan(content) == Clean()
@@ -165,8 +165,8 @@ async def test_a_verdict_is_not_kept_if_the_signatures_change_during_the_scan(tm
         assert antivirus.state.cached == 0
 
 
-async def test_a_clamd_that_was_away_may_know_more_under_the_same_version(clamav: ClamdServer) -> None:
-    pattern = unmistakable(32)
+async def test_an_outage_drops_all_verdicts(clamav: ClamdServer) -> None:
+    pattern = unique(32)
     async with scanner(clamav) as antivirus:
         assert await antivirus.scan(pattern) == Clean()
         clamav.kill()
@@ -177,7 +177,7 @@ async def test_a_clamd_that_was_away_may_know_more_under_the_same_version(clamav
         assert await antivirus.scan(pattern) == Infected("Test-Own.UNOFFICIAL")
 
 
-async def test_without_a_version_of_the_signatures_nothing_is_kept() -> None:
+async def test_without_a_version_of_the_signatures_no_verdict_is_kept() -> None:
     with running_clamd(versioned=False) as clamav:
         async with scanner(clamav) as antivirus:
             for _ in range(2):
@@ -194,7 +194,7 @@ async def test_the_state_says_how_old_the_signatures_are(clamav: ClamdServer) ->
         assert 0 <= state.signatures_age < 600
 
 
-async def test_a_limit_that_clamd_does_not_have_is_found_at_the_start() -> None:
+async def test_a_lower_limit_of_clamd_is_found_at_the_start() -> None:
     with running_clamd(stream_max_bytes=MIB) as clamav:
         with pytest.raises(TooLargeError, match=f"does not take {MIB + 1} bytes"):
             async with scanner(clamav, stream_max_bytes=MIB + 1):
@@ -212,7 +212,7 @@ async def test_with_alert_exceeds_max_another_limit_of_clamd_is_found_at_the_sta
             pass
 
 
-async def test_a_clamd_that_comes_later_is_tried_out_then(clamav: ClamdServer, caplog) -> None:
+async def test_a_clamd_that_starts_later_is_probed_then(clamav: ClamdServer, caplog) -> None:
     clamav.kill()
     async with scanner(clamav, stream_max_bytes=clamav.stream_max_bytes + 1, retry_every=0.01) as antivirus:
         assert not antivirus.state.healthy
@@ -222,19 +222,19 @@ async def test_a_clamd_that_comes_later_is_tried_out_then(clamav: ClamdServer, c
 
 
 @pytest.mark.parametrize("kind", ["unix", "tcp"])
-async def test_a_stream_is_with_clamd_before_it_ends(clamav: ClamdServer, kind) -> None:
+async def test_a_stream_is_sent_to_clamd_while_it_comes_in(clamav: ClamdServer, kind) -> None:
     async with scanner(clamav, kind) as antivirus:
         for size in (1000, 64 * 1024, 1_000_000, 3 * MIB):  # messages, the last of them larger than any chunk
-            assert await streamed(antivirus, unmistakable(3 * MIB), size) == Clean()
-            assert await streamed(antivirus, unmistakable(MIB) + EICAR + unmistakable(MIB), size) == Infected(SIGNATURE)
+            assert await streamed(antivirus, unique(3 * MIB), size) == Clean()
+            assert await streamed(antivirus, unique(MIB) + EICAR + unique(MIB), size) == Infected(SIGNATURE)
         assert antivirus.counts["overlapped"] == 8
         assert await streamed(antivirus, EICAR) == Infected(SIGNATURE)  # less than a chunk: not worth a connection of its own
         assert antivirus.counts["afterwards"] == 1
         assert antivirus.pool.open == 0
 
 
-async def test_a_stream_waits_for_a_clamd_that_takes_nothing(clamav: ClamdServer) -> None:
-    content = unmistakable(8 * MIB)
+async def test_a_stream_waits_while_clamd_does_not_read(clamav: ClamdServer) -> None:
+    content = unique(8 * MIB)
     async with scanner(clamav) as antivirus, antivirus.session() as session:
         await session.feed(content[:CHUNK])
         clamav.pause()
@@ -253,10 +253,10 @@ async def test_a_stream_waits_for_a_clamd_that_takes_nothing(clamav: ClamdServer
         assert antivirus.counts["overlapped"] == 1
 
 
-async def test_a_clamd_that_is_restarted_costs_no_stream_its_upload(clamav: ClamdServer) -> None:
+async def test_a_restart_of_clamd_costs_no_stream_its_upload(clamav: ClamdServer) -> None:
     async with scanner(clamav) as antivirus:
         for virus in (b"", EICAR):
-            content = unmistakable(4 * MIB) + virus
+            content = unique(4 * MIB) + virus
             async with antivirus.session() as session:
                 await session.feed(content[:MIB])
                 clamav.restart()
@@ -268,8 +268,8 @@ async def test_a_clamd_that_is_restarted_costs_no_stream_its_upload(clamav: Clam
         assert antivirus.pool.open == 0
 
 
-async def test_uploads_that_find_no_connection_are_scanned_afterwards(clamav: ClamdServer) -> None:
-    content = [unmistakable(MIB) + EICAR * (number % 2) for number in range(8)]
+async def test_uploads_without_a_free_connection_are_scanned_afterwards(clamav: ClamdServer) -> None:
+    content = [unique(MIB) + EICAR * (number % 2) for number in range(8)]
     async with scanner(clamav, connections=4) as antivirus:
         sessions = [antivirus.session() for _ in content]
         for session, part in zip(sessions, content, strict=True):
@@ -284,7 +284,7 @@ async def test_uploads_that_find_no_connection_are_scanned_afterwards(clamav: Cl
 
 
 async def test_32_scans_at_once_share_the_connections(clamav: ClamdServer) -> None:
-    content = [unmistakable(300_000) + EICAR * (number % 2) for number in range(32)]
+    content = [unique(300_000) + EICAR * (number % 2) for number in range(32)]
     async with scanner(clamav, connections=4, connection_timeout=30.0) as antivirus:
         verdicts = await asyncio.gather(
             *(antivirus.scan(part) if number % 4 < 2 else streamed(antivirus, part) for number, part in enumerate(content))
@@ -294,7 +294,7 @@ async def test_32_scans_at_once_share_the_connections(clamav: ClamdServer) -> No
         assert antivirus.pool.open == 0
 
 
-async def test_a_session_that_is_left_gives_its_connection_back(clamav: ClamdServer) -> None:
+async def test_an_abandoned_session_gives_its_connection_back(clamav: ClamdServer) -> None:
     async with scanner(clamav, connections=2) as antivirus:
         for _ in range(3):
             async with antivirus.session() as session:
@@ -307,23 +307,23 @@ async def test_a_session_that_is_left_gives_its_connection_back(clamav: ClamdSer
                 await antivirus.finish(session, b"ab")
 
 
-async def test_a_session_takes_no_more_than_can_be_scanned(clamav: ClamdServer) -> None:
+async def test_a_session_refuses_more_than_can_be_scanned(clamav: ClamdServer) -> None:
     async with scanner(clamav, stream_max_bytes=MIB) as antivirus, antivirus.session() as session:
         await session.feed(bytes(MIB))
         with pytest.raises(TooLargeError):
             await session.feed(b"\0")
 
 
-async def test_while_clamd_is_away_nobody_waits_for_it_and_it_is_found_again(clamav: ClamdServer) -> None:
+async def test_no_scan_waits_in_an_outage_and_its_end_is_noticed(clamav: ClamdServer) -> None:
     async with scanner(clamav) as antivirus:
         clamav.pause()
         with short_timeouts(antivirus), pytest.raises(ScannerUnavailableError):
-            await antivirus.scan(unmistakable(8 * MIB))
-        asked = antivirus.counts["away"]
-        for _ in range(1000):  # each for a time-out of its own would outlast the test's
+            await antivirus.scan(unique(8 * MIB))
+        before = antivirus.counts["away"]
+        for _ in range(1000):  # with a timeout for each they would outlast the test's
             with pytest.raises(ScannerUnavailableError):
                 await antivirus.scan(b"x")
-        assert antivirus.counts["away"] == asked + 1000
+        assert antivirus.counts["away"] == before + 1000
         clamav.resume()
         await healed(antivirus)
     async with scanner(clamav, retry_every=0.01) as antivirus:
@@ -336,7 +336,7 @@ async def test_while_clamd_is_away_nobody_waits_for_it_and_it_is_found_again(cla
         assert await antivirus.scan(EICAR) == Infected(SIGNATURE)
 
 
-async def test_a_clamd_that_hung_over_one_scan_is_not_away(clamav: ClamdServer) -> None:
+async def test_a_clamd_that_hangs_in_one_scan_is_not_unavailable(clamav: ClamdServer) -> None:
     async with scanner(clamav) as antivirus:
         clamav.pause()
         with short_timeouts(antivirus), pytest.raises(ScanFailedError):
@@ -347,7 +347,7 @@ async def test_a_clamd_that_hung_over_one_scan_is_not_away(clamav: ClamdServer) 
 
 
 class Service(grpc.GenericRpcHandler):
-    """A stand-in for a servicer: works on an upload once there is a verdict. Messages are bytes, and all of them upload."""
+    """Stands in for a servicer: works on an upload after its verdict. Messages are bytes, all of them part of the upload."""
 
     def __init__(self) -> None:
         self.worked: list[bytes] = []
@@ -423,8 +423,8 @@ def refusal(error: aio.AioRpcError) -> tuple[grpc.StatusCode, str, str]:
     return error.code(), reason, field_name
 
 
-async def test_what_is_clean_is_worked_on_and_what_is_not_is_refused(clamav: ClamdServer) -> None:
-    clean, infected = unmistakable(MIB), unmistakable(MIB) + EICAR
+async def test_clean_uploads_are_worked_on_and_infected_ones_refused(clamav: ClamdServer) -> None:
+    clean, infected = unique(MIB), unique(MIB) + EICAR
     async with scanner(clamav) as antivirus, guarded(antivirus) as calls:
         assert await calls.unary(clean) == b"done"
         assert await calls.stream(clean[:9], clean[9:]) == b"done"
@@ -444,16 +444,16 @@ async def test_what_is_clean_is_worked_on_and_what_is_not_is_refused(clamav: Cla
             assert event.peer
 
 
-async def test_what_begins_as_configured_is_not_scanned(clamav: ClamdServer) -> None:
+async def test_calls_that_may_be_skipped_are_not_scanned(clamav: ClamdServer) -> None:
     async with scanner(clamav) as antivirus, guarded(antivirus) as calls:
         clamav.kill()
         assert await calls.unary(RAW + EICAR) == b"done"
         assert await calls.stream(RAW, EICAR) == b"done"
-        with pytest.raises(aio.AioRpcError):  # a stream is what its first message says
+        with pytest.raises(aio.AioRpcError):  # decided by the first message of a stream
             await calls.stream(b"x", RAW, EICAR)
 
 
-async def test_what_is_too_large_is_refused_while_it_comes_in(clamav: ClamdServer) -> None:
+async def test_a_stream_that_is_too_large_is_refused_while_it_comes_in(clamav: ClamdServer) -> None:
     async with scanner(clamav, stream_max_bytes=MIB) as antivirus, guarded(antivirus, fail_open=True) as calls:
         for call in (calls.unary(bytes(MIB + 1)), calls.stream(bytes(MIB), b"\0")):
             with pytest.raises(aio.AioRpcError) as raised:
@@ -463,7 +463,7 @@ async def test_what_is_too_large_is_refused_while_it_comes_in(clamav: ClamdServe
 
 
 @pytest.mark.parametrize("how", ["killed", "paused"])
-async def test_without_a_verdict_nothing_is_worked_on(clamav: ClamdServer, how) -> None:
+async def test_an_upload_without_a_verdict_is_refused(clamav: ClamdServer, how) -> None:
     async with scanner(clamav) as antivirus, guarded(antivirus) as calls:
         clamav.kill() if how == "killed" else clamav.pause()
         for call in (calls.unary(b"x"), calls.stream(bytes(4 * MIB), b"x"), calls.unary(b"x")):
@@ -472,7 +472,7 @@ async def test_without_a_verdict_nothing_is_worked_on(clamav: ClamdServer, how) 
             assert refusal(raised.value) == (grpc.StatusCode.UNAVAILABLE, "ANTIVIRUS_UNAVAILABLE", "")
             assert dict(raised.value.trailing_metadata() or ())["retry-after"]
         assert calls.service.worked == []
-        assert calls.events == []  # nobody's credential is in doubt
+        assert calls.events == []  # not an authentication failure
         clamav.resume() if how == "paused" else clamav.start()
         await healed(antivirus)
         assert await calls.unary(b"x") == b"done"
@@ -481,7 +481,7 @@ async def test_without_a_verdict_nothing_is_worked_on(clamav: ClamdServer, how) 
 async def test_failing_open_leaves_a_record_of_every_upload(clamav: ClamdServer, caplog) -> None:
     async with scanner(clamav) as antivirus, guarded(antivirus, fail_open=True) as calls:
         clamav.kill()
-        content = unmistakable(MIB)
+        content = unique(MIB)
         assert await calls.unary(content) == b"done"
         assert await calls.stream(content, b"x") == b"done"
         assert antivirus.state.counts["skipped"] == 2
@@ -490,9 +490,9 @@ async def test_failing_open_leaves_a_record_of_every_upload(clamav: ClamdServer,
         assert caplog.text.count("was not scanned") == 2
 
 
-async def test_what_clamd_falls_over_never_passes(clamav: ClamdServer) -> None:
+async def test_an_upload_that_clamd_fails_on_never_passes(clamav: ClamdServer) -> None:
     async with scanner(clamav) as antivirus, guarded(antivirus, fail_open=True) as calls:
-        clamav.pause()  # takes what the kernel takes for it, and gives no verdict
+        clamav.pause()  # the kernel takes the upload for it, and it gives no verdict
         with short_timeouts(antivirus), pytest.raises(aio.AioRpcError) as raised:
             await calls.unary(b"x")
         assert refusal(raised.value)[1] == "ANTIVIRUS_UNAVAILABLE"
@@ -500,7 +500,7 @@ async def test_what_clamd_falls_over_never_passes(clamav: ClamdServer) -> None:
         assert calls.events == []
 
 
-async def test_a_caller_that_leaves_gives_its_connection_back(clamav: ClamdServer) -> None:
+async def test_a_cancelled_call_gives_its_connection_back(clamav: ClamdServer) -> None:
     async with scanner(clamav, connections=2) as antivirus, guarded(antivirus) as calls:
         for _ in range(3):
             calls.service.begun.clear()

@@ -159,7 +159,7 @@ async def test_a_dry_run_records_and_lets_pass(kind) -> None:
 async def test_a_new_policy_applies_to_the_next_call(tmp_path) -> None:
     file = tmp_path / "policy.toml"
     file.write_text(ALL)
-    policy = RulesFile(file, partial(Policy.parse, served=SERVED), None, 1)
+    policy = RulesFile(file, partial(Policy.parse, served=SERVED), lambda event: None, 1)
     door = Door(policy=lambda: policy.current)
     async with door.open() as channel:
         await refusal(channel, KINDS[0], "key:1")

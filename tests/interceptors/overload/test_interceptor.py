@@ -1,10 +1,10 @@
-"""The overload guard on a real server: who gets in, who waits, who is told to come back, and what is freed when they leave."""
+"""The overload guard on a real server: which calls are admitted, wait or are refused, and what is freed when they end."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from interceptors.overload.limit import AdaptiveLimit, LimitRules
 from interceptors.overload.pressure import Groups, Pressure, PressureReading
 from tests.kit import chain_server as chain_server_kit
 from tests.kit.chain_server import KINDS, SERVICE, KindsHandler, answer, authentication, bearer, chain_server
+from tests.kit.waiting import eventually, loop_turns
 
 OPEN = f"/{SERVICE}/Open"
 
@@ -69,7 +70,7 @@ def _priority(call) -> Priority:
 
 
 class Bench:
-    """`calls`: the limit, which does not move unless it is `adaptive`."""
+    """`calls`: the limit, fixed unless it is `adaptive`."""
 
     def __init__(self, calls: int = 2, *, adaptive: bool = False, **parts) -> None:
         self.limit = AdaptiveLimit(LimitRules(1 if adaptive else calls, calls * 10 if adaptive else calls, calls))
@@ -99,7 +100,7 @@ class Bench:
     async def fill(
         self, channel: aio.Channel, names: Sequence[str] = "hh", kind: str = "UnaryUnary"
     ) -> list[asyncio.Task[bytes]]:
-        """Calls that are at work and stay there: a name a call."""
+        """Start calls, one for each name, that stay at work."""
         calls = []
         for name in names:
             calls.append(asyncio.create_task(answer(start(channel, kind, name))))
@@ -113,7 +114,7 @@ def start(channel: aio.Channel, kind: str, name: str = "normal", body: bytes = b
 
 
 async def refused(call: Awaitable[bytes]) -> tuple[str, str, float]:
-    """Code, reason, and seconds to stay away."""
+    """Code, reason, and seconds until a retry."""
     with pytest.raises(aio.AioRpcError) as error:
         await _soon(call)
     trailing = dict(error.value.trailing_metadata())
@@ -130,14 +131,8 @@ async def _soon(work: Awaitable):
         return await work
 
 
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not true():  # noqa: ASYNC110 - counts are read, they tell nobody
-            await asyncio.sleep(0.001)
-
-
 @pytest.mark.parametrize("kind", KINDS)
-async def test_one_too_many_is_told_to_come_back_unread(kind) -> None:
+async def test_a_call_above_the_limit_is_refused_unread(kind) -> None:
     bench = Bench()
     async with bench.serving() as channel:
         calls = await bench.fill(channel, "hh", kind)
@@ -165,9 +160,9 @@ async def test_a_call_without_work_leaves_nothing_behind() -> None:
 
 
 async def test_an_administrator_always_passes_and_counts() -> None:
-    bench = Bench(1)
-    bench.overload._pressure = Pressure(Groups(Path("/none"), Path("/none")))
-    bench.overload._pressure.update(PressureReading(memory=0.99))
+    pressure = Pressure(Groups(Path("/none"), Path("/none")))
+    pressure.update(PressureReading(memory=0.99))
+    bench = Bench(1, pressure=pressure)
     async with bench.serving() as channel:
         for _ in range(2):
             await bench.fill(channel, ["admin,admin"])
@@ -187,43 +182,43 @@ async def test_low_priorities_are_shed_first() -> None:
         assert (await refused(answer(start(channel, "UnaryUnary", "high"))))[1] == "SERVER_OVERLOADED"
 
 
-async def test_a_class_that_is_alone_always_has_one_place() -> None:
+async def test_a_class_always_has_one_place_on_an_idle_server() -> None:
     bench = Bench(1)
     async with bench.serving() as channel:
         await bench.fill(channel, "l")
 
 
 @pytest.mark.parametrize(("memory", "low", "normal", "high"), [(0.5, 7, 9, 10), (0.9, 3, 7, 10), (0.96, 0, 0, 0)])
-async def test_pressure_leaves_less_to_low_priorities_and_in_the_end_nothing(memory, low, normal, high, tmp_path) -> None:
+async def test_under_pressure_low_priorities_have_smaller_shares_and_then_none(memory, low, normal, high, tmp_path) -> None:
     pressure = Pressure(Groups(tmp_path, tmp_path / "none"))
     pressure.update(PressureReading(memory=memory))
     bench = Bench(10, pressure=pressure)
     async with bench.serving() as channel:
-        for name, most in (("l", low), ("n", normal), ("h", high)):
-            await bench.fill(channel, name * (most - bench.overload.counts.at_work))
+        for name, admitted in (("l", low), ("n", normal), ("h", high)):
+            await bench.fill(channel, name * (admitted - bench.overload.counts.at_work))
             assert (await refused(answer(start(channel, "UnaryUnary", name))))[:2] == ("UNAVAILABLE", "SERVER_OVERLOADED")
 
 
-async def test_a_deadline_that_cannot_be_met_is_told_at_once() -> None:
+async def test_a_call_whose_deadline_cannot_be_met_is_refused_at_once() -> None:
     bench = Bench(limit=None)
     bench.expected = 100.0
     async with bench.serving() as channel:
-        told = await refused(answer(start(channel, "UnaryUnary", timeout=50.0)))
-        assert told[:2] == ("UNAVAILABLE", "DEADLINE_UNREACHABLE")
+        refusal = await refused(answer(start(channel, "UnaryUnary", timeout=50.0)))
+        assert refusal[:2] == ("UNAVAILABLE", "DEADLINE_UNREACHABLE")
         bench.service.gate.set()
         assert await answer(start(channel, "UnaryUnary", timeout=150.0)) == b"normal"
         assert await answer(start(channel, "UnaryUnary")) == b"normal"
         assert await answer(start(channel, "UnaryUnary", "admin,admin", timeout=50.0)) == b"admin"
 
 
-async def test_without_a_limit_everybody_gets_in() -> None:
+async def test_without_a_limit_every_call_is_admitted() -> None:
     bench = Bench(limit=None)
     async with bench.serving() as channel:
         await bench.fill(channel, "l" * 50)
 
 
 @pytest.mark.parametrize("kind", ["StreamUnary", "StreamStream"])
-async def test_an_upload_takes_nobodys_place(kind) -> None:
+async def test_an_upload_takes_no_place(kind) -> None:
     bench = Bench(1)
     async with bench.serving() as channel:
         path = f"/{SERVICE}/{kind}"
@@ -231,13 +226,13 @@ async def test_an_upload_takes_nobodys_place(kind) -> None:
         slow = make(metadata=[bearer("hslow")])
         await slow.write(b"first")
         await _soon(bench.service.came.get())
-        # Fresh from the door it counts, or a burst would get in on the strength of one place.
+        # A new call counts, or a whole burst would be admitted for one free place.
         assert (await refused(answer(start(channel, "UnaryUnary", "h"))))[1] == "SERVER_OVERLOADED"
         bench.skipped += GRACE
         [other] = await bench.fill(channel, "h")
-        # Its upload done, it waits for the place that the other has taken meanwhile, and nobody gets in before it.
+        # Its upload complete, it waits for the place that the other has taken meanwhile, and no new call is admitted before it.
         await slow.done_writing()
-        await until(lambda: bench.overload.counts.waiting == 1)
+        await eventually(lambda: bench.overload.counts.waiting == 1)
         assert (await refused(answer(start(channel, "UnaryUnary", "h"))))[1] == "SERVER_OVERLOADED"
         bench.service.gate.set()
         assert await _soon(other) == b"h"
@@ -256,12 +251,12 @@ async def test_uploads_are_bounded() -> None:
         bench.skipped += GRACE
         assert (await refused(answer(start(channel, "UnaryUnary", "h"))))[1] == "SERVER_OVERLOADED"
         slow[0].cancel()
-        await until(lambda: bench.overload.counts.on_the_way == 1)
+        await eventually(lambda: bench.overload.counts.on_the_way == 1)
         await bench.fill(channel, "h")
 
 
 async def uploaded(bench: Bench, channel: aio.Channel, names: Sequence[str], others: str = "h") -> list:
-    """Streams that passed the door and wait for a place, in this order; `others` have taken all there are."""
+    """Admitted streams that wait for a place, in this order; `others` hold all places."""
     streams = []
     for name in names:
         stream = channel.stream_unary(f"/{SERVICE}/StreamUnary")(metadata=[bearer(name)])
@@ -272,11 +267,11 @@ async def uploaded(bench: Bench, channel: aio.Channel, names: Sequence[str], oth
     await bench.fill(channel, others)
     for number, stream in enumerate(streams, 1):
         await stream.done_writing()
-        await until(lambda number=number: bench.overload.counts.waiting == number)
+        await eventually(lambda number=number: bench.overload.counts.waiting == number)
     return streams
 
 
-async def test_those_who_wait_go_by_priority_and_then_in_order() -> None:
+async def test_waiting_calls_go_by_priority_and_then_in_order() -> None:
     bench = Bench(4)
     async with bench.serving() as channel:
         streams = await uploaded(bench, channel, ["low", "n1", "n2", "high"], "hhhh")
@@ -286,7 +281,7 @@ async def test_those_who_wait_go_by_priority_and_then_in_order() -> None:
         assert begun == ["high", "n1", "n2", "low"]
 
 
-async def test_who_waits_in_vain_is_told_so() -> None:
+async def test_a_call_that_waits_too_long_is_refused() -> None:
     bench = Bench(1, wait_timeout=0.05)
     async with bench.serving() as channel:
         [stream] = await uploaded(bench, channel, ["n"])
@@ -306,29 +301,29 @@ async def test_no_more_wait_than_are_at_work() -> None:
         assert (await refused(second))[1] == "SERVER_OVERLOADED"
 
 
-async def test_who_leaves_while_waiting_or_working_leaves_a_place() -> None:
+async def test_a_call_cancelled_while_waiting_or_working_frees_its_place() -> None:
     bench = Bench(1)
     async with bench.serving() as channel:
         [stream] = await uploaded(bench, channel, ["n"])
         stream.cancel()
-        await until(lambda: bench.overload.counts.waiting == 0)
+        await eventually(lambda: bench.overload.counts.waiting == 0)
         bench.service.gate.set()
-        await until(lambda: bench.overload.counts.at_work == 0)
+        await eventually(lambda: bench.overload.counts.at_work == 0)
         bench.service.gate.clear()
         await bench.fill(channel, "h")
         working_ = bench.overload.counts.at_work
         assert working_ == 1
         bench.service.gate.set()
-        await until(lambda: bench.overload.counts.at_work == 0)
+        await eventually(lambda: bench.overload.counts.at_work == 0)
         bench.service.gate.clear()
         cancelled = start(channel, "UnaryUnary", "h")
         await _soon(bench.service.begun.get())
         cancelled.cancel()
-        await until(lambda: bench.overload.counts.at_work == 0)
+        await eventually(lambda: bench.overload.counts.at_work == 0)
         await bench.fill(channel, "h")
 
 
-async def test_a_place_given_to_someone_who_gives_up_in_that_moment_is_passed_on() -> None:
+async def test_a_place_given_to_a_call_that_is_cancelled_at_once_is_passed_on() -> None:
     control = AdmissionControl(AdaptiveLimit(LimitRules(1, 1, 1)), time.monotonic, _full, timeout=60.0)
     gates = {name: asyncio.Event() for name in "abc"}
     begun: list[str] = []
@@ -339,12 +334,12 @@ async def test_a_place_given_to_someone_who_gives_up_in_that_moment_is_passed_on
             await gates[name].wait()
 
     first = asyncio.create_task(call("a"))
-    await asyncio.sleep(0)
+    await loop_turns()
     quitter = asyncio.create_task(call("b"))
-    await asyncio.sleep(0)
+    await loop_turns()
     assert control.counts.waiting == 1
     first.cancel()  # ends in the next turn and hands its place to b, which is cancelled in the same turn
-    await asyncio.sleep(0)
+    await loop_turns()
     quitter.cancel()
     await asyncio.gather(first, quitter, return_exceptions=True)
     assert (control.counts.waiting, control.counts.at_work) == (0, 0)
@@ -359,7 +354,7 @@ def _full() -> CallRefusedError:
     return CallRefusedError(grpc.StatusCode.UNAVAILABLE, "SERVER_OVERLOADED", "full", retry_after=1.0)
 
 
-async def test_what_the_servicer_reports_moves_the_limit() -> None:
+async def test_the_reports_of_the_servicer_move_the_limit() -> None:
     bench = Bench(4, adaptive=True)
     bench.service.gate.set()
     bench.service.report = (100.0, 1.0)
@@ -367,38 +362,38 @@ async def test_what_the_servicer_reports_moves_the_limit() -> None:
         for _ in range(10):
             await answer(start(channel, "UnaryUnary", "h"))
         assert bench.overload.limit == 2.0
-        bench.service.report = None  # calls that fail say nothing
+        bench.service.report = None  # calls that fail do not count
         for _ in range(20):
             await answer(start(channel, "UnaryUnary", "h"))
     assert bench.overload.limit == 2.0
 
 
-async def test_calls_that_wait_in_vain_lower_the_limit() -> None:
+async def test_calls_that_miss_their_deadline_lower_the_limit() -> None:
     bench = Bench(4, adaptive=True)
     async with bench.serving() as channel:
-        for _ in range(10):  # without anybody waiting as long as 0.25 s but those that come to nothing
+        for _ in range(10):  # only calls that miss their deadline wait for 0.25 s
             call = start(channel, "UnaryUnary", "h", timeout=0.3)
             await _soon(bench.service.begun.get())
             with pytest.raises(aio.AioRpcError):
                 await call
-            await until(lambda: bench.overload.counts.at_work == 0)
+            await eventually(lambda: bench.overload.counts.at_work == 0)
     assert bench.overload.limit < 4.0
 
 
-async def test_the_more_are_refused_the_longer_they_are_told_to_stay_away() -> None:
+async def test_retry_after_grows_with_the_number_of_refused_calls() -> None:
     bench = Bench(1)
     async with bench.serving() as channel:
         await bench.fill(channel, "h")
-        told = [(await refused(answer(start(channel, "UnaryUnary", "h"))))[2] for _ in range(60)]
-        assert told[0] == pytest.approx(2.0, rel=0.1)
-        assert told == sorted(told)
-        assert told[-1] == 30.0
+        delays = [(await refused(answer(start(channel, "UnaryUnary", "h"))))[2] for _ in range(60)]
+        assert delays[0] == pytest.approx(2.0, rel=0.1)
+        assert delays == sorted(delays)
+        assert delays[-1] == 30.0
         bench.skipped += 120.0
         assert (await refused(answer(start(channel, "UnaryUnary", "h"))))[2] == pytest.approx(2.0, rel=0.1)
 
 
 @pytest.mark.parametrize(("jitter", "seconds"), [(0.0, 1.0), (0.999, 3.0)])
-async def test_each_is_told_another_time(jitter, seconds) -> None:
+async def test_retry_after_is_jittered(jitter, seconds) -> None:
     bench = Bench(1, jitter=lambda: jitter)
     async with bench.serving() as channel:
         await bench.fill(channel, "h")

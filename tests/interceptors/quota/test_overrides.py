@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from interceptors.calls.principal import Principal
-from interceptors.calls.security_event import Event
+from interceptors.calls.security_event import Event, Record
 from interceptors.quota import overrides as module
 from interceptors.quota.classes_text import parse
 from interceptors.quota.overrides import Overrides, OverrideStore, TooManyError, known
@@ -55,7 +55,7 @@ async def store(redis) -> AsyncIterator[OverrideStore]:
 
 
 @asynccontextmanager
-async def replica(redis, store, text: str = FILE, *, record=None, every: float = NEVER):
+async def replica(redis, store, text: str = FILE, *, record: Record = lambda event: None, every: float = NEVER):
     """The part of one server, with a connection of its own."""
     file = classes(text)
     part = Overrides(
@@ -203,7 +203,9 @@ async def test_overrides_apply_to_the_first_call(redis, store):
 async def test_overrides_outlast_a_change_of_the_file(redis, store):
     await store.put("key:new", "gold")
     versions = [classes()]
-    part = Overrides(OverrideStore(redis.url, prefix=store.prefix, timeout=WAIT_TIMEOUT), lambda: versions[-1], None)
+    part = Overrides(
+        OverrideStore(redis.url, prefix=store.prefix, timeout=WAIT_TIMEOUT), lambda: versions[-1], lambda event: None
+    )
     await part.start()
     versions.append(classes(FILE.replace("requests_per_second = 50", "requests_per_second = 70")))
     assert part.current.of(Principal("key:new", "api_key")).requests.rate == 70
@@ -216,7 +218,9 @@ async def test_a_class_that_a_replica_does_not_have_is_ignored_and_logged_once(r
     await store.put("key:other", "batch")
     redis.command("HSET", f"{store.prefix}:classes", "robot", "batch")
     versions = [classes(OLDER_FILE)]
-    part = Overrides(OverrideStore(redis.url, prefix=store.prefix, timeout=WAIT_TIMEOUT), lambda: versions[-1], None)
+    part = Overrides(
+        OverrideStore(redis.url, prefix=store.prefix, timeout=WAIT_TIMEOUT), lambda: versions[-1], lambda event: None
+    )
     await part.start()
     for _ in range(3):
         await part.refresh()

@@ -1,4 +1,4 @@
-"""Headers of callers that belong to a trace, and which calls leave one."""
+"""Trace headers of clients, and sampling."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def w3c(*metadata: tuple[str, str | bytes]) -> Parent | None:
         (f"00-{TRACE}-{SPAN}-03", True),  # level 2: the trace id is random
         (f"00-{TRACE}-{SPAN}-02", False),
         (f" 00-{TRACE}-{SPAN}-01\t", True),
-        (f"cc-{TRACE}-{SPAN}-01", True),  # a version yet to come
+        (f"cc-{TRACE}-{SPAN}-01", True),  # a later version
         (f"cc-{TRACE}-{SPAN}-01-what-the-future-will-be-like", True),
     ],
 )
@@ -50,25 +50,25 @@ def test_a_traceparent_names_the_callers_span(header, sampled) -> None:
         f"00-{TRACE[1:]}-{SPAN}-01",
         f"00-{TRACE}-{SPAN}-01\n",
         f"cc-{TRACE}-{SPAN}-01-{'x' * 500}",
-        f"00-{chr(0x660) * 32}-{SPAN}-01",  # digits, of another script
+        f"00-{chr(0x660) * 32}-{SPAN}-01",  # digits of another script
     ],
 )
-def test_a_traceparent_that_is_not_well_formed_counts_as_not_sent(header) -> None:
+def test_a_malformed_traceparent_is_ignored(header) -> None:
     assert w3c(("traceparent", header)) is None
 
 
-def test_of_several_traceparents_there_is_no_telling_which_is_right() -> None:
+def test_several_traceparents_are_ignored() -> None:
     assert w3c(("traceparent", f"00-{TRACE}-{SPAN}-01"), ("traceparent", f"00-{TRACE}-{SPAN[::-1]}-01")) is None
 
 
-def test_a_tracestate_is_kept_as_it_came_and_one_in_parts_is_joined() -> None:
+def test_a_tracestate_is_kept_and_its_parts_are_joined() -> None:
     parent = f"00-{TRACE}-{SPAN}-01"
     assert w3c(("tracestate", "a=1"), ("traceparent", parent), ("tracestate", "b=2")) == Parent(*IDS, True, "a=1,b=2")
     assert w3c(("traceparent", parent), ("tracestate", "a=" + "x" * 511)) == Parent(*IDS, True)
     assert w3c(("tracestate", "a=1")) is None
 
 
-def test_other_headers_and_bytes_are_no_concern_of_ours() -> None:
+def test_other_headers_and_bytes_are_ignored() -> None:
     assert w3c(("traceparent", b"00"), ("b3", f"{TRACE}-{SPAN}-1"), ("x", "y")) is None
     assert TraceHeaders(["tracecontext"]).parent(None) is None
 
@@ -116,7 +116,7 @@ def test_b3_in_several_headers(headers, parent) -> None:
     assert TraceHeaders(["b3multi"]).parent([(f"x-b3-{name}", value) for name, value in headers.items()]) == parent
 
 
-def test_the_first_format_that_is_there_counts() -> None:
+def test_the_first_format_found_is_used() -> None:
     metadata = [("b3", "0"), ("traceparent", f"00-{TRACE}-{SPAN}-01")]
     assert TraceHeaders(["tracecontext", "b3"]).parent(metadata) == Parent(*IDS, True)
     assert TraceHeaders(["b3", "tracecontext"]).parent(metadata) == Parent(0, 0, False)
@@ -128,7 +128,7 @@ def sampling(now=lambda: 0.0, **rules) -> Sampling:
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.1, 0.5, 1.0])
-def test_a_share_of_the_traces_is_chosen_by_their_ids(ratio) -> None:
+def test_a_share_of_the_traces_is_sampled_by_their_ids(ratio) -> None:
     """Every server of a trace decides alike, and so does OpenTelemetry's own sampler."""
     from opentelemetry.sdk.trace.sampling import TraceIdRatioBased  # noqa: PLC0415
 
@@ -140,7 +140,7 @@ def test_a_share_of_the_traces_is_chosen_by_their_ids(ratio) -> None:
 
 
 @pytest.mark.parametrize("sampled", [True, False])
-def test_a_caller_is_followed_unless_strangers_call(sampled) -> None:
+def test_the_clients_decision_is_followed_unless_switched_off(sampled) -> None:
     assert sampling(ratio=0.0).chosen(1, Parent(1, 1, sampled)) is sampled
     assert sampling(ratio=1.0).chosen(1, Parent(1, 1, sampled)) is sampled
     assert sampling(ratio=0.0, follow_caller=False).chosen(1, Parent(1, 1, sampled)) is False
@@ -149,7 +149,7 @@ def test_a_caller_is_followed_unless_strangers_call(sampled) -> None:
 
 
 @pytest.mark.parametrize("code", grpc.StatusCode)
-def test_faults_are_kept_and_slow_calls_if_asked_for(code) -> None:
+def test_faults_are_kept_and_slow_calls_if_configured(code) -> None:
     assert sampling().kept(code, 100.0) == ("error" if code in FAULTS else "")
     assert sampling(keep_slower=2.0).kept(code, 2.0) == ("error" if code in FAULTS else "slow")
     assert sampling(keep_slower=2.0, keep_codes=frozenset()).kept(code, 1.9) == ""
@@ -157,7 +157,7 @@ def test_faults_are_kept_and_slow_calls_if_asked_for(code) -> None:
     assert sampling(keep_codes=frozenset(), keep_slower=1.0).buffers
 
 
-def test_while_everything_fails_the_first_of_every_second_are_kept() -> None:
+def test_while_all_calls_fail_the_first_of_every_second_are_kept() -> None:
     time = [0.0]
     keeping = sampling(lambda: time[0], keep_per_second=2.0)
 

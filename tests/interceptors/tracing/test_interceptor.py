@@ -1,4 +1,4 @@
-"""The trace of a call, for all four kinds of RPC and all ways to end, on a real server."""
+"""The trace of a call, for all four kinds of RPC and all outcomes, on a real server."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def kinds() -> Kinds:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_call_goes_on_in_its_callers_trace(delivered, kinds, kind) -> None:
+async def test_a_call_continues_its_clients_trace(delivered, kinds, kind) -> None:
     async with serving(tracing(delivered), kinds=kinds) as channel:
         assert (
             await answer(start(channel, kind, "answer", PARENT, ("tracestate", "vendor=1"), ("x-request-id", "mine"))) == b"done"
@@ -45,11 +45,11 @@ async def test_a_call_goes_on_in_its_callers_trace(delivered, kinds, kind) -> No
     assert (outer.stage.name, outer.parent_id) == ("outer", trace.span.span_id)
     assert outer.stage.attributes == {"bytes": 6, "container": "wav"}
     assert 0 < inner.stage.seconds <= outer.stage.seconds <= trace.seconds
-    assert kinds.ids == [f"{TRACE}-{inner.span_id:016x}"]  # for whoever is called from there, and for logs
+    assert kinds.ids == [f"{TRACE}-{inner.span_id:016x}"]  # for outgoing calls and logs
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_call_of_nobodys_begins_a_trace(delivered, kind) -> None:
+async def test_a_call_without_a_parent_begins_a_trace(delivered, kind) -> None:
     async with serving(tracing(delivered)) as channel:
         for header in (("x", "y"), ("traceparent", "nonsense")):
             await answer(start(channel, kind, "answer", header))
@@ -69,7 +69,7 @@ async def test_a_call_of_nobodys_begins_a_trace(delivered, kind) -> None:
         ("expel", grpc.StatusCode.UNAUTHENTICATED, "SESSION_EXPIRED", ""),
     ],
 )
-async def test_a_trace_says_how_the_call_ended_and_why(delivered, kind, deed, code, reason, exception) -> None:
+async def test_a_trace_has_the_outcome_and_its_reason(delivered, kind, deed, code, reason, exception) -> None:
     async with serving(tracing(delivered)) as channel:
         assert await ends(start(channel, kind, deed)) == code
         trace = await delivered.one()
@@ -79,7 +79,7 @@ async def test_a_trace_says_how_the_call_ended_and_why(delivered, kind, deed, co
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_deadline_and_a_cancellation_are_told_apart(delivered, kinds, kind) -> None:
+async def test_a_deadline_and_a_cancellation_are_distinguished(delivered, kinds, kind) -> None:
     async with serving(tracing(delivered), kinds=kinds) as channel:
         await ends(start(channel, kind, "hang", timeout=0.3))
         late = await delivered.one()
@@ -94,8 +94,8 @@ async def test_a_deadline_and_a_cancellation_are_told_apart(delivered, kinds, ki
     assert [span.stage.error for span in cancelled.stage_spans] == ["CancelledError"] * 2
 
 
-async def test_a_caller_that_leaves_while_it_is_being_answered_has_cancelled(delivered, kinds) -> None:
-    """The handler is left where it was, and Python closes it some time later, in another task."""
+async def test_a_client_that_leaves_during_the_answer_has_cancelled(delivered, kinds) -> None:
+    """The handler is abandoned, and Python closes it some time later, in another task."""
     async with serving(tracing(delivered), kinds=kinds) as channel:
         call = start(channel, "UnaryStream", "endless")
         await anext(aiter(call))
@@ -104,14 +104,14 @@ async def test_a_caller_that_leaves_while_it_is_being_answered_has_cancelled(del
     assert trace.code == grpc.StatusCode.CANCELLED
 
 
-async def test_what_is_said_after_the_deadline_reaches_nobody(delivered) -> None:
+async def test_a_refusal_after_the_deadline_is_a_missed_deadline(delivered) -> None:
     async with serving(tracing(delivered)) as channel:
         await ends(start(channel, "StreamUnary", "too late", timeout=0.3))
         trace = await delivered.one()
     assert (trace.code, trace.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "")
 
 
-async def test_what_a_guard_refuses_is_in_the_trace_with_the_stage_that_refused(delivered) -> None:
+async def test_the_refusal_of_a_guard_is_in_the_trace_with_its_stage(delivered) -> None:
     class Guard(CallInterceptor):
         @asynccontextmanager
         async def around(self, method, context):
@@ -128,7 +128,7 @@ async def test_what_a_guard_refuses_is_in_the_trace_with_the_stage_that_refused(
         assert trace.stage_spans[0].parent_id == trace.span.span_id
 
 
-async def test_methods_that_nobody_serves_share_one_name_and_probes_leave_no_trace(delivered) -> None:
+async def test_unserved_methods_share_one_name_and_probes_are_not_traced(delivered) -> None:
     async with serving(tracing(delivered)) as channel:
         await channel.unary_unary(HEALTH)(b"answer")
         with pytest.raises(grpc.aio.AioRpcError):
@@ -139,7 +139,7 @@ async def test_methods_that_nobody_serves_share_one_name_and_probes_leave_no_tra
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_of_calls_that_were_not_chosen_the_faults_are_kept_whole(delivered, kind) -> None:
+async def test_faults_among_unsampled_calls_are_kept_with_all_stages(delivered, kind) -> None:
     async with serving(tracing(delivered, ratio=0.0)) as channel:
         for deed in ("answer", "refuse", "fail"):
             await ends(start(channel, kind, deed))
@@ -153,13 +153,13 @@ async def test_of_calls_that_were_not_chosen_the_faults_are_kept_whole(delivered
     assert second.span.trace == TRACE
 
 
-async def test_slow_calls_are_kept_if_asked_for(delivered) -> None:
+async def test_slow_calls_are_kept_if_configured(delivered) -> None:
     async with serving(tracing(delivered, ratio=0.0, keep_slower=1e-9)) as channel:
         await answer(start(channel, "UnaryUnary"))
         assert (await delivered.one()).why == "slow"
 
 
-async def test_where_nothing_is_kept_afterwards_stages_are_not_remembered(delivered, kinds) -> None:
+async def test_stages_are_not_recorded_if_no_call_is_kept_afterwards(delivered, kinds) -> None:
     known: list[CallTrace | None] = []
 
     class Witness(CallInterceptor):
@@ -183,14 +183,14 @@ async def test_where_nothing_is_kept_afterwards_stages_are_not_remembered(delive
         (("tracecontext", "b3"), {"b3": f"{TRACE}-{SPAN}-1"}),
     ],
 )
-async def test_b3_is_read_where_it_is_asked_for(delivered, formats, metadata) -> None:
+async def test_b3_is_read_if_configured(delivered, formats, metadata) -> None:
     async with serving(tracing(delivered, ratio=0.0, formats=formats)) as channel:
         await answer(start(channel, "UnaryUnary", "answer", *metadata.items()))
         trace = await delivered.one()
     assert (trace.span.trace, f"{trace.parent.span_id:016x}", trace.span.sampled) == (TRACE, SPAN, True)
 
 
-async def test_b3_may_say_no_more_than_whether_to_record(delivered) -> None:
+async def test_b3_may_carry_only_the_sampling_decision(delivered) -> None:
     async with serving(tracing(delivered, ratio=0.0, formats=("b3",))) as channel:
         await answer(start(channel, "UnaryUnary", "answer", ("b3", "d")))
         trace = await delivered.one()
@@ -198,7 +198,7 @@ async def test_b3_may_say_no_more_than_whether_to_record(delivered) -> None:
     assert trace.span.trace_id
 
 
-async def test_calls_at_a_time_keep_their_own_traces(delivered) -> None:
+async def test_concurrent_calls_have_their_own_traces(delivered) -> None:
     async with serving(tracing(delivered)) as channel:
         parents = {f"{number:032x}" for number in range(1, 41)}
         calls = [start(channel, KINDS[n % 4], "answer", ("traceparent", f"00-{id}-{SPAN}-01")) for n, id in enumerate(parents)]
@@ -210,7 +210,7 @@ async def test_calls_at_a_time_keep_their_own_traces(delivered) -> None:
         assert (inner.parent_id, outer.parent_id) == (outer.span_id, trace.span.span_id)
 
 
-async def test_a_trace_that_cannot_be_delivered_costs_the_call_nothing() -> None:
+async def test_a_failed_delivery_does_not_affect_the_call() -> None:
     def broken(trace) -> None:
         raise RuntimeError
 
@@ -219,7 +219,7 @@ async def test_a_trace_that_cannot_be_delivered_costs_the_call_nothing() -> None
 
 
 @pytest.mark.parametrize(("sampled", "flags"), [(True, "01"), (False, "00")])
-def test_a_span_has_the_header_that_passes_it_on(sampled, flags) -> None:
+def test_a_span_has_a_header_for_outgoing_calls(sampled, flags) -> None:
     header = SpanRef(int(TRACE, 16), int(SPAN, 16), sampled).traceparent
     assert header == f"00-{TRACE}-{SPAN}-{flags}"
     parent = TraceHeaders(["tracecontext"]).parent([("traceparent", header)])
@@ -230,7 +230,7 @@ def call_trace(*, sampled: bool) -> CallTrace:
     return CallTrace("test", "/test", "", SpanRef(7, 8, sampled), None, 0.0, 0)
 
 
-async def test_stages_over_the_most_are_counted(delivered) -> None:
+async def test_stages_beyond_the_maximum_are_counted(delivered) -> None:
     trace = call_trace(sampled=True)
     for _ in range(MAX_SPANS + 3):
         with stage("window") as window:
@@ -239,8 +239,8 @@ async def test_stages_over_the_most_are_counted(delivered) -> None:
     assert (len(trace.stage_spans), trace.left_out, trace.size) == (MAX_SPANS, 3, MAX_SPANS + 1)
 
 
-async def test_what_a_task_left_behind_does_is_not_the_calls() -> None:
-    before = current_span()  # pytest has one context for all tests, and another may have left its call in it
+async def test_stages_that_end_after_the_call_are_not_recorded() -> None:
+    before = current_span()  # pytest runs all tests in one context, where another may have left its call
     trace = call_trace(sampled=True)
     with stage("late") as late:
         end = trace.begin_stage(late)
@@ -260,7 +260,7 @@ def test_a_batch_is_linked_to_each_of_its_calls_once(delivered) -> None:
     assert batch.span.trace_id not in {0, 7}
 
 
-def test_a_batch_of_calls_that_were_not_chosen_waits_for_one_that_is_kept(delivered) -> None:
+def test_a_batch_of_unsampled_calls_waits_for_one_that_is_kept(delivered) -> None:
     Batches(delivered).record([None], 0.5, failed=False)
     call = call_trace(sampled=False)
     Batches(delivered).record([call], 0.5, failed=True)
@@ -268,7 +268,7 @@ def test_a_batch_of_calls_that_were_not_chosen_waits_for_one_that_is_kept(delive
     assert not call.batches[0].delivered
 
 
-async def test_a_call_that_is_kept_brings_the_batches_it_was_in(delivered) -> None:
+async def test_a_kept_call_delivers_the_batches_it_was_in(delivered) -> None:
     batches = Batches(delivered)
 
     class Engine(CallInterceptor):

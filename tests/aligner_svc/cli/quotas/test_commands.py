@@ -91,7 +91,7 @@ def class_on_a_server(redis, name: str) -> str:
 
     async def ask() -> str:
         file = parse(FILE, "")
-        part = Overrides(OverrideStore(redis.url, timeout=WAIT_TIMEOUT), lambda: file, None)
+        part = Overrides(OverrideStore(redis.url, timeout=WAIT_TIMEOUT), lambda: file, lambda event: None)
         await part.start()
         try:
             return part.current.of(Principal(name, "api_key")).name

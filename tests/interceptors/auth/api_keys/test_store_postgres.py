@@ -216,7 +216,7 @@ async def test_urls_as_libpq_has_them_are_accepted(url, postgres):
     name = url.rpartition("/")[2]
     for form in (
         url.replace("+asyncpg", "") + "?sslmode=prefer",
-        f"postgres://{pg.USER}:{pg.QUOTED_PASSWORD}@/{name}?host={postgres.home}&port={postgres.port}",
+        postgres.socket_url(name),
     ):
         store = KeyStore(form)
         await store.migrate()

@@ -115,7 +115,7 @@ async def test_slots_are_free_again_when_their_calls_end(store):
     assert (await store.show("key:1", [REQUESTS], [CALLS])).remaining == {"requests": 5.0, "calls": 0}
     await store.release("key:1", "b")
     await store.release("key:1", "b")
-    await store.release("key:1", "nobody's")
+    await store.release("key:1", "unknown")
     assert isinstance(await store.take("key:1", costs(1), [CALLS], "d"), Left)
     assert await store.take("key:1", costs(1), [CALLS], "e") == refused
 

@@ -22,16 +22,10 @@ log = logging.getLogger(__name__)
 _Code = grpc.StatusCode
 
 LEVELS = {
+    **dict.fromkeys(_Code, logging.WARNING),
     **dict.fromkeys(
         (_Code.OK, _Code.NOT_FOUND, _Code.CANCELLED, _Code.ALREADY_EXISTS, _Code.INVALID_ARGUMENT, _Code.UNAUTHENTICATED),
         logging.INFO,
-    ),
-    **dict.fromkeys(
-        (
-            *(_Code.DEADLINE_EXCEEDED, _Code.PERMISSION_DENIED, _Code.RESOURCE_EXHAUSTED, _Code.FAILED_PRECONDITION),
-            *(_Code.ABORTED, _Code.OUT_OF_RANGE, _Code.UNAVAILABLE),
-        ),
-        logging.WARNING,
     ),
     **dict.fromkeys((_Code.UNKNOWN, _Code.UNIMPLEMENTED, _Code.INTERNAL, _Code.DATA_LOSS), logging.ERROR),
 }
@@ -65,7 +59,7 @@ class AccessLog(CallInterceptor):
             seconds = self._now() - began
             try:
                 code = final_code(context, error, left)
-                level = LEVELS.get(code, logging.ERROR)
+                level = LEVELS[code]
                 if method in self._quiet and level < logging.ERROR:
                     level = logging.DEBUG
                 if log.isEnabledFor(level):

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from aligner_svc.config.security import KeySettings
     from interceptors.auth.api_keys.store import KeyStore
 
-_PEPPER_BYTES = 32
 _MIN_LENGTH, _MAX_LENGTH = 32, 4096
 """Characters of a pepper file; the minimum is that of KeySettings.pepper."""
 
@@ -69,7 +68,7 @@ def make_pepper(settings: KeySettings) -> bytes:
     """
     file = settings.pepper_file.absolute()
     try:
-        _write_atomically(file, secrets.token_hex(_PEPPER_BYTES).encode() + b"\n")
+        _write_atomically(file, secrets.token_hex(32).encode() + b"\n")
     except FileExistsError:
         pass  # another command was faster: the pepper is the one it made
     except OSError as error:

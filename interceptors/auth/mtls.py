@@ -1,8 +1,7 @@
 """Authenticates callers by the client certificate of the connection.
 
-When a handler runs, gRPC has verified the chain, dates, purpose and possession of the key, but has not decided whose
-certificate it is. The name is read strictly from the certificate itself; the names that gRPC lists (common name, SANs) are not
-used, because they come without their kind.
+gRPC has verified the chain, dates, purpose and possession of the key when a handler runs, but has not decided whose certificate
+it is. The name is read strictly from the certificate itself: the names that gRPC lists (common name, SANs) lack their kind.
 
 The identity is that of the first configured source that the certificate has:
 
@@ -12,8 +11,7 @@ The identity is that of the first configured source that the certificate has:
 - cn: the subject's common name, if it consists of letters, digits and "._@-".
 
 If a source is present but invalid the certificate is rejected, and later sources are not tried: otherwise a CA that checks one
-kind of name could be made to vouch for another. No name contains a space, a control character or anything that makes it look
-like another kind.
+kind of name could be made to vouch for another. No name contains a space, a control character or the look of another kind.
 
 A pattern of the allow-list matches only names of its own kind, and `*` whole parts of them:
 

@@ -102,7 +102,7 @@ async def _run(
 ) -> None:
     store = open_store(settings, connect_timeout=_CONNECT_TIMEOUT)
     try:
-        file = store.sqlite_file
+        file = store.database.sqlite_file
         if file is not None and not create_database and not file.exists():
             raise Failure(
                 "there is no key database",

@@ -43,7 +43,7 @@ def resolve_dtype(settings: QwenSettings, device: torch.device) -> torch.dtype:
 
 
 def describe_gpu(device: torch.device) -> str:
-    """A suffix ", NAME, FREE of TOTAL GiB free" for a GPU, else ""."""
+    """Name and free memory of a GPU, behind a comma; nothing for a CPU."""
     if device.type != "cuda":
         return ""
     free, total = torch.cuda.mem_get_info(device)

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from interceptors.auth.api_keys.store import KeyRecord, KeyStore, KeyStoreError
+from interceptors.auth.lru import LruCache
 from interceptors.background import BackgroundTask
 from interceptors.calls.principal import Undecided
 
@@ -65,8 +65,9 @@ class KeyCache:
         self._store = store
         self._outage = outage
         self._clock = clock
-        self._known: OrderedDict[str, _Cached] = OrderedDict()
-        self._absent: OrderedDict[str, _Cached] = OrderedDict()
+        # Two caches, so that guessed ids do not evict known keys.
+        self._known: LruCache[str, _Cached] = LruCache(MAX_ENTRIES)
+        self._absent: LruCache[str, _Cached] = LruCache(MAX_ENTRIES)
         self._lookups: dict[str, asyncio.Task[KeyRecord | Undecided | None]] = {}
         self._recovery = BackgroundTask("waiting for the database of API keys", self._recover)
         self._migrated = False
@@ -102,10 +103,8 @@ class KeyCache:
 
     async def find(self, key_id: str) -> KeyRecord | Undecided | None:
         """Find a key, live or not; None: no key has that id; Undecided: unknown, and the database is unavailable."""
-        known = key_id in self._known
-        cached = self._known[key_id] if known else self._absent.get(key_id, _NEVER)
-        if known:
-            self._known.move_to_end(key_id)
+        cached = self._known.get(key_id) or self._absent.get(key_id) or _NEVER
+        known = cached.record is not None
         age = self._clock() - cached.requested
         if age < (STALE if known else FRESH):
             if age >= FRESH and not self.unavailable:
@@ -157,13 +156,9 @@ class KeyCache:
                 log.exception("looking up an API key failed unexpectedly")
             self._lost(error)
             return _UNAVAILABLE
-        # Two caches, so that guessed ids do not evict known keys.
         entries, others = (self._absent, self._known) if record is None else (self._known, self._absent)
-        others.pop(key_id, None)
-        entries[key_id] = _Cached(record, requested)
-        entries.move_to_end(key_id)
-        if len(entries) > MAX_ENTRIES:
-            entries.popitem(last=False)
+        others.drop(key_id)
+        entries.put(key_id, _Cached(record, requested))
         return record
 
     def _lost(self, error: Exception) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import Callable
 
 from interceptors.auth.api_keys.store import KeyRecord, KeyStore, KeyStoreError
+from interceptors.auth.lru import LruCache
 from interceptors.background import BackgroundTask
 
 log = logging.getLogger("interceptors.auth.keys.last_used")
@@ -26,19 +26,16 @@ class LastUsed:
     def __init__(self, store: KeyStore, now: Callable[[], float]) -> None:
         self._store = store
         self._now = now
-        self._noted: OrderedDict[str, float] = OrderedDict()
+        self._noted: LruCache[str, float] = LruCache(MAX_ENTRIES)
         self._pending: dict[str, float] = {}
         self._writer = BackgroundTask("writing when API keys were last used", self._write_soon)
 
     def note(self, record: KeyRecord) -> None:
         """Note that a key was used just now."""
         now = self._now()
-        if now - max(self._noted.get(record.id, 0.0), record.last_used or 0.0) < INTERVAL:
+        if now - max(self._noted.get(record.id) or 0.0, record.last_used or 0.0) < INTERVAL:
             return
-        self._noted[record.id] = now
-        self._noted.move_to_end(record.id)
-        if len(self._noted) > MAX_ENTRIES:
-            self._noted.popitem(last=False)
+        self._noted.put(record.id, now)
         if len(self._pending) < MAX_ENTRIES or record.id in self._pending:
             self._pending[record.id] = now
         self._writer.start()

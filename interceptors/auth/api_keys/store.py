@@ -7,7 +7,6 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, insert, or_, select, update
@@ -54,26 +53,21 @@ class KeyStore:
 
     def __init__(self, url: str, *, timeout: float = 5.0) -> None:
         """`timeout`: seconds to establish a connection. Does not connect yet. Raises DatabaseUrlError."""
-        self._database = Database(url)
+        self.database = Database(url)
         self._timeout = timeout
         self._engine: AsyncEngine | None = None
         self._file: tuple[int, int] | None = None
 
     def __str__(self) -> str:
         """For messages: without user and password."""
-        return str(self._database)
-
-    @property
-    def sqlite_file(self) -> Path | None:
-        """Absolute path; None for PostgreSQL."""
-        return self._database.sqlite_file
+        return str(self.database)
 
     async def migrate(self) -> None:
         """Create the table or bring it up to date. Any number of processes may do so at once."""
         from interceptors.auth.api_keys.migrate import migrate  # noqa: PLC0415 - alembic is slow to import
 
         try:
-            await migrate(self._database, self._timeout)
+            await migrate(self.database, self._timeout)
         except FAULTS as error:
             raise KeyStoreError(reason(error)) from None
 
@@ -149,12 +143,12 @@ class KeyStore:
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:
         try:
-            file = self._database.file_identity()
+            file = self.database.file_identity()
             if self._engine is not None and file != self._file:
                 # Open connections would go on using the file that was removed, and see no revocation.
                 await self.close()
             if self._engine is None:
-                self._engine, self._file = self._database.engine(self._timeout), file
+                self._engine, self._file = self.database.engine(self._timeout), file
             async with self._engine.begin() as connection:
                 yield connection
         except FAULTS as error:

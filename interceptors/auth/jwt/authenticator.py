@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from interceptors.auth.jwt.access_token import MAX_LENGTH, TokenCheck, TokenRules, Verified, judge, read, verify
 from interceptors.auth.jwt.jwks import KeySource
-from interceptors.auth.jwt.token_cache import TokenCache
+from interceptors.auth.lru import LruCache
 from interceptors.auth.method import AuthContext, AuthMethod, MethodReport
 from interceptors.auth.mtls import thumbprint
 from interceptors.calls.principal import Rejected, Undecided, Verdict
@@ -31,7 +31,8 @@ class JwtAuthenticator(AuthMethod):
         self._sources = {rules.issuer: keys for rules, keys in issuers}
         if len(self._sources) != len(issuers):
             raise ValueError("an issuer is configured twice")
-        self._cache = TokenCache(cache)
+        # By the SHA-256 of a token: a memory dump contains no token that could be replayed.
+        self._cache: LruCache[bytes, Verified] = LruCache(cache)
         self._now = now
 
     @property
@@ -72,7 +73,14 @@ class JwtAuthenticator(AuthMethod):
         if not token.isascii():
             return Rejected(TokenCheck.MALFORMED)
         digest = hashlib.sha256(token.encode("ascii")).digest()
-        verified: Verified | Rejected | Undecided | None = self._find(digest)
+        verified: Verified | Rejected | Undecided | None = self._cache.get(digest)
+        if isinstance(verified, Verified):
+            keys = self._sources[verified.issuer]
+            if keys.trouble:
+                verified = Undecided(keys.trouble)
+            elif keys.find(verified.key.kid) != verified.key:  # the issuer has withdrawn or replaced the key
+                self._cache.drop(digest)
+                verified = None
         if verified is not None:
             self._cache.hits += 1
         else:
@@ -86,18 +94,6 @@ class JwtAuthenticator(AuthMethod):
         if isinstance(verdict, Rejected) and verdict.expired:
             self._cache.drop(digest)
         return verdict
-
-    def _find(self, digest: bytes) -> Verified | Undecided | None:
-        verified = self._cache.get(digest)
-        if verified is None:
-            return None
-        keys = self._sources[verified.issuer]
-        if keys.trouble:
-            return Undecided(keys.trouble)
-        if keys.find(verified.key.kid) == verified.key:
-            return verified
-        self._cache.drop(digest)  # the issuer has withdrawn or replaced the key
-        return None
 
     async def _verify(self, token: str) -> Verified | Rejected | Undecided:
         unverified = read(token)

@@ -72,8 +72,13 @@ class KeysHttp:
         parts = _split(url)
         # For log lines: without user, password and query, and with unusual characters escaped.
         shown = ascii(f"{parts.scheme}://{parts.hostname}{parts.path}")
+        loopback = parts.hostname in _LOOPBACK
+        if loopback not in self._clients:
+            # Made once of each kind, as a TLS context takes 20 ms. Requests to loopback bypass the environment's proxy.
+            # No redirects: they could lead to plain HTTP, or to services that only this machine can reach.
+            self._clients[loopback] = httpx.AsyncClient(timeout=TIMEOUT, follow_redirects=False, trust_env=not loopback)
         try:
-            async with self._client(parts.hostname in _LOOPBACK).stream("GET", url, headers=_HEADERS) as response:
+            async with self._clients[loopback].stream("GET", url, headers=_HEADERS) as response:
                 if response.status_code != 200:
                     raise JwksError("http_status", f"{shown} answered {response.status_code}")
                 body = bytearray()
@@ -86,13 +91,6 @@ class KeysHttp:
             raise JwksError("timeout", f"{shown} did not answer in time") from None
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             raise JwksError("unreachable", f"{shown}: {type(error).__name__}") from None
-
-    def _client(self, loopback: bool) -> httpx.AsyncClient:
-        """Created once for each kind, as a TLS context takes 20 ms. Requests to loopback bypass the environment's proxy."""
-        # No redirects: they could lead to plain HTTP, or to services that only this machine can reach.
-        if loopback not in self._clients:
-            self._clients[loopback] = httpx.AsyncClient(timeout=TIMEOUT, follow_redirects=False, trust_env=not loopback)
-        return self._clients[loopback]
 
 
 def _allowed(url: str) -> bool:

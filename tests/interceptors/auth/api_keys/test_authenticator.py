@@ -83,7 +83,13 @@ class Server(Replica):
 
 
 @pytest.fixture
-async def replica(monkeypatch):
+def max_entries():
+    return cache.MAX_ENTRIES
+
+
+@pytest.fixture
+async def replica(monkeypatch, max_entries):
+    monkeypatch.setattr(cache, "MAX_ENTRIES", max_entries)
     monkeypatch.setattr(cache, "RETRY_INTERVAL", 0.001)
     monkeypatch.setattr(last_used, "BATCH", 0.0)
     server = Server()
@@ -317,8 +323,8 @@ async def test_a_key_whose_row_was_deleted_is_unknown(replica):
     assert await replica.verify(key) == UNAVAILABLE
 
 
-async def test_the_cache_is_bounded(replica, monkeypatch):
-    monkeypatch.setattr(cache, "MAX_ENTRIES", 3)
+@pytest.mark.parametrize("max_entries", [3])
+async def test_the_cache_is_bounded(replica):
     known = [replica.add() for _ in range(4)]
     for key, _ in known[:3]:
         await replica.verify(key)
@@ -337,8 +343,8 @@ async def test_the_cache_is_bounded(replica, monkeypatch):
     assert replica.database.lookups == [unknown[1].id, known[1][1]]
 
 
-async def test_guessed_ids_do_not_evict_known_keys(replica, monkeypatch):
-    monkeypatch.setattr(cache, "MAX_ENTRIES", 3)
+@pytest.mark.parametrize("max_entries", [3])
+async def test_guessed_ids_do_not_evict_known_keys(replica):
     key, key_id = replica.add()
     await replica.verify(key)
     for _ in range(20):

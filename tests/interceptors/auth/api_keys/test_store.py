@@ -327,7 +327,7 @@ async def test_a_missing_directory(tmp_path):
 async def test_a_file_name_with_special_characters(tmp_path):
     file = tmp_path / "keys %41 #1.db"
     store = KeyStore(f"sqlite:///{tmp_path}/keys%20%2541%20%231.db")
-    assert store.sqlite_file == file
+    assert store.database.sqlite_file == file
     await store.migrate()
     await store.add(record())
     await store.close()
@@ -357,7 +357,7 @@ async def test_the_package_path_may_contain_percent_signs(tmp_path, monkeypatch)
     ],
 )
 def test_urls_of_both_databases(given, file):
-    assert KeyStore(given).sqlite_file == file
+    assert KeyStore(given).database.sqlite_file == file
 
 
 def test_the_name_of_a_store_has_no_user_and_password():

@@ -1,7 +1,7 @@
 """Every failure that a client may see, each with its status and its reason.
 
-The message is for people and is sent to the client unchanged, so it never carries the text of another exception. `reason` is for programs:
-stable, UPPER_SNAKE_CASE, listed in docs/errors.md.
+The message is for people and is sent to the client unchanged, so it never carries the text of another exception. `reason` is
+for programs: stable, UPPER_SNAKE_CASE, listed in docs/errors.md.
 """
 
 from __future__ import annotations

@@ -13,8 +13,7 @@ from multiprocessing import get_context
 from unittest.mock import patch
 
 from aligner_svc.domain import Clip, Token
-from aligner_svc.engines.pocketsphinx import ladder
-from aligner_svc.engines.pocketsphinx import second_opinion as listening
+from aligner_svc.engines.pocketsphinx import ladder, second_opinion
 from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner
 from aligner_svc.engines.pocketsphinx.lexicon import Speller
 from aligner_svc.engines.pocketsphinx.phonemes import PhonemeModel
@@ -70,7 +69,7 @@ async def _align(recordings: Recordings) -> Counter[str]:
         (refiner, "refine", "refinement"),
         (phonemes, "spell", "second opinion: spelling"),
         (phonemes, "log_probabilities", "second opinion: phonemes"),
-        (listening, "align_skipping", "second opinion: search"),
+        (second_opinion, "align_skipping", "second opinion: search"),
         (ladder, "denoise", "denoising"),
         (aligner, "align", "rest"),
     )
@@ -78,9 +77,10 @@ async def _align(recordings: Recordings) -> Counter[str]:
         for owner, name, part in parts:
             patches.enter_context(patch.object(owner, name, clock.on(part, getattr(owner, name))))
 
-        async def window(samples: listening.Samples, tokens: Sequence[Token], last: bool, complete: bool) -> Prefix[TokenSpan]:
-            answer = aligner.align(samples, [token.spoken for token in tokens], last, complete)
-            return Prefix(answer.spans, answer.resume, answer.coherence)
+        async def window(
+            samples: second_opinion.Samples, tokens: Sequence[Token], last: bool, complete: bool
+        ) -> Prefix[TokenSpan]:
+            return aligner.align(samples, [token.spoken for token in tokens], last, complete)
 
         for clip, tokens in recordings:
             await align_in_windows(clip, tokens, window)

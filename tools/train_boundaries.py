@@ -213,7 +213,7 @@ def train(lessons, seed, *, hidden=128, epochs=40, batch=256, drop=0.3, decay=0.
             for bands, at, pairs, truth in lessons:
                 known = np.abs(truth - at) < 0.09  # further off, the decoder was lost
                 asked = (at + rng.uniform(-0.03, 0.03, len(at)))[known]
-                xs.append(bd.look(bands, asked, pairs[known]))
+                xs.append(bd.features(bands, asked, pairs[known]))
                 ys.append(truth[known] - asked)
             x, y = np.concatenate(xs), np.concatenate(ys)
             goal = np.exp(-0.5 * ((y[:, None] - bd.BINS) / 0.006) ** 2) + 1e-6

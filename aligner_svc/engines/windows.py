@@ -1,15 +1,14 @@
-"""Aligns a long recording in short windows, each beginning where the words of the one before are certain.
+"""Aligns a long recording as a chain of short windows.
 
-The aligner is asked for a prefix: as many of the coming words as the window holds. What it
-found, but for the unsure words at the window's end, is final; the next window begins
-there. Memory and the cost a second of audio stay those of one window, whatever the length.
+The aligner gets one window and the coming words, and returns as many as the window contains. All but the uncertain words at the
+window's end are final; the next window begins after them. Memory, and cost a second of audio, do not depend on the length.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from aligner_svc.domain import SAMPLE_RATE, Clip, ProgressSink, Token
 
@@ -18,33 +17,28 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 WINDOW_SECONDS = 20.0
-"""Audio of one window: long enough to hold several pauses, short enough for the aligners' cost to stay linear."""
+"""Audio of one window: long enough for several pauses, short enough for the aligner's cost to stay linear."""
 _LAST_SECONDS = 25.0
-"""The rest of the audio is one window if it is not longer than this, so that the last one is not a stub."""
+"""The last window may have up to this much audio, so that no very short one is left at the end."""
 _WORDS_A_SECOND = 6.0
-"""Spoken words offered for a second of audio; no reader keeps up more for twenty seconds."""
+"""Spoken words offered for a second of audio; more are not read in twenty seconds."""
 _WORDS_TO_SEARCH = 600
-"""Spoken words offered once the place in the text is lost: a passage was skipped, or other speech is heard."""
-_LEAST_COHERENCE = 0.4
-"""Correct windows have more than 0.9, in noise 0.8; words of another text match by chance with 0.1 to 0.2."""
+"""Spoken words offered where the place in the text was lost: a passage was left out, or the audio has something else."""
+_MIN_COHERENCE = 0.4
+"""Right windows have more than 0.9, in noise 0.8; words of another text fit by chance with 0.1 to 0.2."""
+_MIN_ADVANCE = 1.0
+"""Seconds from a window without a word to the next one, so that an aligner that finds nothing still ends."""
 
 
-class _Span(Protocol):
-    @property
-    def start(self) -> float: ...
-    @property
-    def end(self) -> float: ...
-
-
-S = TypeVar("S", bound=_Span)
+S = TypeVar("S")
 
 
 @dataclass(frozen=True, slots=True)
 class Prefix(Generic[S]):
-    """Spans of the first tokens, final; the next window begins at `resume` (seconds in this one).
+    """Final spans of the first tokens; the next window begins at `resume` (seconds in this one).
 
-    `coherence`: share of those tokens that were heard, the longest omission aside. What fits by
-    chance is scattered over the text; what was said is not.
+    `coherence`: share of those tokens that were found, the longest omission not counted. Words that fit by chance are scattered
+    over the text; words that were said are not.
     """
 
     spans: Sequence[S]
@@ -53,9 +47,7 @@ class Prefix(Generic[S]):
 
 
 AlignWindow = Callable[["npt.NDArray[np.int16]", Sequence[Token], bool, bool], Awaitable[Prefix[S]]]
-"""(int16 samples, coming tokens, whether the audio ends here, whether the tokens do) -> what was found."""
-_LEAST_ADVANCE = 1.0
-"""Seconds by which the next window begins later if no word was found, so that the search always advances."""
+"""(int16 samples, coming tokens, last: the audio ends here, complete: the tokens end here) -> what was found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +61,7 @@ class Placed(Generic[S]):
 async def align_in_windows(
     clip: Clip, tokens: Sequence[Token], align: AlignWindow[S], progress: ProgressSink | None = None
 ) -> list[Placed[S]]:
-    """Spans of the leading tokens; tokens the audio ended before are missing at the end."""
+    """Spans of the leading tokens; those after the end of the audio are missing."""
     placed: list[Placed[S]] = []
     begin = 0
     lost = False
@@ -82,14 +74,14 @@ async def align_in_windows(
         complete = len(placed) + len(offered) == len(tokens)
         window = samples[begin:] if last else samples[begin : begin + int(seconds * SAMPLE_RATE)]
         prefix = await align(window, offered, last, complete)
-        coherent = prefix.coherence >= _LEAST_COHERENCE
+        coherent = prefix.coherence >= _MIN_COHERENCE
         if not coherent and not lost and not complete:
-            lost = True  # the same audio again, with more of the text
+            lost = True  # align the same audio again with more of the text
             continue
         lost = not coherent
         if coherent or last:
             placed += [Placed(begin / SAMPLE_RATE, span) for span in prefix.spans]
-        advance = prefix.resume if prefix.spans else max(prefix.resume, _LEAST_ADVANCE)
+        advance = prefix.resume if prefix.spans else max(prefix.resume, _MIN_ADVANCE)
         begin = len(samples) if last else begin + max(1, round(advance * SAMPLE_RATE))
         if progress is not None:
             progress(min(begin, len(samples)) / SAMPLE_RATE)
@@ -97,7 +89,7 @@ async def align_in_windows(
 
 
 def _offer(tokens: Sequence[Token], first: int, room: int) -> Sequence[Token]:
-    """The coming tokens of `room` spoken words, at least one."""
+    """The coming tokens until they have `room` spoken words or more; at least one token."""
     last = first
     while last < len(tokens) and room > 0:
         room -= len(tokens[last].spoken)

@@ -1,1 +1,1 @@
-"""The embedded acoustic engine. Nothing is imported here: worker processes load this package too, and need no engine."""
+"""The embedded acoustic engine. Imports nothing: worker processes load this package too, without the engine."""

@@ -1,16 +1,13 @@
 """Moves word edges found by PocketSphinx to where the sound changes.
 
-PocketSphinx marks word edges from 25 ms windows and states tied over many contexts, which leaves
-edges about 20 ms off. A small network looks at the spectrum in the 180 ms on each side of an edge
-and at the classes of the two phones that meet there, and answers with a distribution of the
-distance to the true edge. Its median, plus an offset for the pair of phone classes, is the
-correction.
+PocketSphinx marks word edges from 25 ms windows and states tied over many contexts, which leaves edges about 20 ms off. A small
+network takes the spectrum in the 180 ms around an edge and the classes of the two phones that meet there, and gives a
+distribution of the distance to the true edge. Its median, plus an offset for the pair of phone classes, is the correction.
 
-The network was trained on synthetic speech only (tools/train_boundaries.py); the offsets bring its
-notion of an edge to the marking conventions of hand-labelled speech. data/README.md tells where
-every number comes from.
+The network was trained on synthetic speech only (tools/train_boundaries.py); the offsets adapt it to the marking conventions of
+hand-labelled speech. data/README.md has the origin of every number.
 
-Only numpy is needed. Times are in seconds, levels in dB, signals 16 kHz mono int16.
+Needs only numpy. Times are in seconds, levels in dB, signals 16 kHz mono int16.
 """
 
 from __future__ import annotations
@@ -32,17 +29,16 @@ WINDOW: Final = 256  # samples: 16 ms, short enough to show a stop burst
 BANDS: Final = 18  # triangular mel bands, 80 Hz to 7.6 kHz
 FRAME_OFFSETS: Final = np.arange(-18, 19, 2)  # hops around an edge: +-90 ms every 10 ms
 BIN_WIDTH: Final = 0.005  # s
-BINS: Final[Floats] = (np.arange(-16, 17) * BIN_WIDTH).astype(np.float32)  # s, answers: +-80 ms
-# The network is asked from a few places around the edge: the average answer is steadier.
-PROBES: Final[Times] = np.array([-0.02, -0.01, 0.0, 0.01, 0.02])  # s
+BINS: Final[Floats] = (np.arange(-16, 17) * BIN_WIDTH).astype(np.float32)  # s, distances: +-80 ms
+PROBES: Final[Times] = np.array([-0.02, -0.01, 0.0, 0.01, 0.02])  # s: the network runs at each, and the answers are averaged
 
-FLOOR_DB: Final = -50.0  # below the loud frames: hides differences between noise floors
-SPEECH_DB: Final = -30.0  # frames above this level, against the loud ones, set the mean spectrum
+FLOOR_DB: Final = -50.0  # relative to the loud frames: hides differences between noise floors
+SPEECH_DB: Final = -30.0  # relative to the loud frames: frames above it give the mean spectrum
 MEAN_REACH: Final = 400  # hops: the mean spectrum is taken over 2 s on each side
-_CHUNK: Final = 4096  # frames transformed at once, so that an hour needs no gigabytes
+_CHUNK: Final = 4096  # frames transformed at a time, to limit the memory of long audio
 
-MAX_SHIFT: Final = 0.06  # s: PocketSphinx is rarely further off than that when it is right at all
-MIN_WORD: Final = 0.01  # s: no word is made shorter than this (or than it was)
+MAX_SHIFT: Final = 0.06  # s: PocketSphinx is rarely further off if it found the word
+MIN_WORD: Final = 0.01  # s: no word is made shorter, unless it was
 
 SILENCE: Final = "SIL"
 _CLASSES: Final = (
@@ -64,26 +60,26 @@ N_CLASSES: Final = len(_CLASSES)
 
 @dataclass(frozen=True, slots=True)
 class WordSpan:
-    """A word as the decoder placed it."""
+    """A word as the decoder placed it. Seconds."""
 
-    start: float  # seconds
-    end: float  # seconds
+    start: float
+    end: float
     first: str  # ARPABET phone the word begins with, no stress digit
     last: str  # ARPABET phone it ends with
 
 
 @dataclass(frozen=True, slots=True)
 class Refined:
-    """A word where it belongs."""
+    """A word with corrected edges. Seconds."""
 
-    start: float  # seconds
-    end: float  # seconds
-    spread: float  # seconds: standard deviation of the network's answer at the less certain of the two edges
+    start: float
+    end: float
+    spread: float  # standard deviation of the network's answer at the less certain edge
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A place where two phones, or a phone and silence, meet."""
+    """The boundary between two phones, or between a phone and silence."""
 
     time: float  # seconds
     left: str  # ARPABET phone or SILENCE
@@ -93,7 +89,7 @@ class Edge:
 
 
 def edges_of(words: Sequence[WordSpan]) -> list[Edge]:
-    """Edges in order; words that touch share one, so that they stay touching."""
+    """Edges in order. Words that touch share one, so they still touch after its correction."""
     edges: list[Edge] = []
     for i, word in enumerate(words):
         pause = word.start - words[i - 1].end if i else float("inf")
@@ -109,7 +105,7 @@ def edges_of(words: Sequence[WordSpan]) -> list[Edge]:
 
 
 def _mel_bank() -> Floats:
-    """[bins, bands] triangles, each summing to one; narrow ones are widened to one FFT bin."""
+    """[bins, bands] triangles, each with sum 1; narrow ones are widened to one FFT bin."""
     top, bottom = 2595 * np.log10(1 + 7600 / 700), 2595 * np.log10(1 + 80 / 700)
     corners = 700 * (10 ** (np.linspace(bottom, top, BANDS + 2) / 2595) - 1)
     hz = np.arange(WINDOW // 2 + 1) * SAMPLE_RATE / WINDOW
@@ -118,8 +114,7 @@ def _mel_bank() -> Floats:
         low, mid, high = corners[i : i + 3]
         rise, fall = max(mid - low, SAMPLE_RATE / WINDOW), max(high - mid, SAMPLE_RATE / WINDOW)
         bank[:, i] = np.clip(np.minimum((hz - mid + rise) / rise, (mid + fall - hz) / fall), 0, None)
-    scaled: Floats = (bank / bank.sum(0)).astype(np.float32)
-    return scaled
+    return (bank / bank.sum(0)).astype(np.float32)
 
 
 _BANK: Final = _mel_bank()
@@ -129,8 +124,7 @@ _HANN: Final[Floats] = np.hanning(WINDOW).astype(np.float32)
 def spectrum(samples: npt.NDArray[np.int16]) -> Floats:
     """Band levels, [frames, BANDS], in units of 20 dB around the local mean of the speech.
 
-    Frame i is centred on sample i * HOP. The level is relative throughout, so neither the gain nor
-    the colour of a recording matters.
+    Frame i is centred on sample i * HOP. Independent of the gain and the colour of a recording.
     """
     half = WINDOW // 2
     padded = np.zeros(len(samples) + WINDOW, np.float32)
@@ -142,15 +136,14 @@ def spectrum(samples: npt.NDArray[np.int16]) -> Floats:
         bins = np.fft.rfft(frames[i : i + _CHUNK] * _HANN, axis=1)
         power[i : i + _CHUNK] = (bins.real**2 + bins.imag**2).astype(np.float32) @ _BANK
     loud = float(np.percentile(power.mean(1), 95))
-    # 1e-9 is below the rounding noise of 16 bits: it only keeps digital silence finite
+    # 1e-9 is below the rounding noise of 16 bits: it only avoids log(0) in digital silence
     level = 10 * np.log10(power + (loud * 10 ** (FLOOR_DB / 10) + 1e-9))
     speech = (level.mean(1) > 10 * np.log10(loud + 1e-9) + SPEECH_DB).astype(np.float32)
-    relative: Floats = ((level - _local_mean(level, speech)) / 20).astype(np.float32)
-    return relative
+    return ((level - _local_mean(level, speech)) / 20).astype(np.float32)
 
 
 def _local_mean(level: Floats, speech: Floats) -> Floats:
-    """Mean spectrum of the speech frames nearby, leaning on that of the whole where they are few."""
+    """Mean spectrum of the speech frames nearby, blended with that of the whole where they are few."""
     total = np.zeros((len(level) + 1, BANDS))
     np.cumsum(level * speech[:, None], axis=0, out=total[1:])
     count = np.zeros(len(level) + 1)
@@ -158,23 +151,21 @@ def _local_mean(level: Floats, speech: Floats) -> Floats:
     whole = total[-1] / max(count[-1], 1.0)
     at = np.arange(len(level))
     a, b = np.maximum(at - MEAN_REACH, 0), np.minimum(at + MEAN_REACH, len(level))
-    weight = 100.0  # frames that the whole counts for
+    weight = 100.0  # frames for which the whole counts
     sums, counts = total[b] - total[a] + weight * whole, count[b] - count[a] + weight
-    mean: Floats = (sums / counts[:, None]).astype(np.float32)
-    return mean
+    return (sums / counts[:, None]).astype(np.float32)
 
 
-def look(bands: Floats, times: Times, classes: npt.NDArray[np.intp]) -> Floats:
+def features(bands: Floats, times: Times, classes: npt.NDArray[np.intp]) -> Floats:
     """Network input for edges at `times` (s) between `classes` [edges, 2]."""
     frame = np.rint(times * (SAMPLE_RATE / HOP)).astype(np.intp)[:, None] + FRAME_OFFSETS
-    # past either end of the file the outermost frame is repeated
+    # beyond the ends of the file the outermost frame is repeated
     around = bands[np.clip(frame, 0, len(bands) - 1)].reshape(len(times), len(FRAME_OFFSETS) * BANDS)
     hot = np.zeros((len(times), 2 * N_CLASSES), np.float32)
     rows = np.arange(len(times))
     hot[rows, classes[:, 0]] = 1
     hot[rows, N_CLASSES + classes[:, 1]] = 1
-    seen: Floats = np.concatenate([around, hot], axis=1)
-    return seen
+    return np.concatenate([around, hot], axis=1)
 
 
 def median_of(weights: Floats) -> Floats:
@@ -183,15 +174,13 @@ def median_of(weights: Floats) -> Floats:
     rows = np.arange(len(weights))
     i = np.minimum((upto < 0.5).sum(1), len(BINS) - 1)
     inside = (0.5 - (upto[rows, i] - weights[rows, i])) / np.maximum(weights[rows, i], 1e-9)
-    median: Floats = (BINS[i] + BIN_WIDTH * (np.clip(inside, 0, 1) - 0.5)).astype(np.float32)
-    return median
+    return (BINS[i] + BIN_WIDTH * (np.clip(inside, 0, 1) - 0.5)).astype(np.float32)
 
 
 def spread_of(weights: Floats) -> Floats:
     """Standard deviation (s) of distributions over BINS, [n, bins]."""
     mean = weights @ BINS
-    spread: Floats = np.sqrt(np.maximum(weights @ BINS**2 - mean**2, 0))
-    return spread
+    return np.sqrt(np.maximum(weights @ BINS**2 - mean**2, 0))
 
 
 def class_pairs(edges: Sequence[Edge]) -> npt.NDArray[np.intp]:
@@ -200,21 +189,20 @@ def class_pairs(edges: Sequence[Edge]) -> npt.NDArray[np.intp]:
     return np.array(pairs, np.intp).reshape(-1, 2)
 
 
-def in_order(times: Times, least: Times, length: float) -> Times:
-    """The nearest (in the largest change) times in 0..length with times[i+1] - times[i] >= least[i]."""
-    base = np.concatenate([[0.0], np.cumsum(least)])
+def in_order(times: Times, min_gaps: Times, length: float) -> Times:
+    """The times in 0..length with times[i+1] - times[i] >= min_gaps[i] whose largest change is smallest."""
+    base = np.concatenate([[0.0], np.cumsum(min_gaps)])
     free = np.clip(times - base, 0, max(length - base[-1], 0))
     up = np.maximum.accumulate(free)
     down = np.minimum.accumulate(free[::-1])[::-1]
-    ordered: Times = (up + down) / 2 + base
-    return ordered
+    return (up + down) / 2 + base
 
 
 class BoundaryRefiner:
-    """Corrects word edges; immutable after construction, so processes and threads may share it."""
+    """Corrects word edges. Immutable after construction, so thread-safe."""
 
     def __init__(self, parameters: IO[bytes] | None = None) -> None:
-        """Reads the packaged parameters, or those in `parameters` (an .npz)."""
+        """`parameters`: an .npz file; None: the packaged one. Raises ValueError if its shapes do not match this code."""
         if parameters is None:
             with resources.files(__package__).joinpath("data/boundaries.npz").open("rb") as packaged:
                 self._load(packaged)
@@ -234,13 +222,12 @@ class BoundaryRefiner:
             or self._b1.shape != (members, len(BINS))
             or self._offsets.shape != (N_CLASSES, N_CLASSES)
         ):
-            raise ValueError("boundaries.npz does not fit this version of the code")
+            raise ValueError("the shapes in boundaries.npz do not match this version of the code")
 
     def refine(self, samples: npt.NDArray[np.int16], words: Sequence[WordSpan]) -> list[Refined]:
-        """Corrected edges of each word.
+        """Corrected edges of each word; `words` are in time order and do not overlap.
 
-        `words` are in time order and do not overlap. No edge moves by more than MAX_SHIFT; words
-        stay in order, within the audio, and at least MIN_WORD long unless they were shorter.
+        No edge moves by more than MAX_SHIFT. Words stay in order, inside the audio, and at least MIN_WORD long if they were.
         """
         if not words:
             return []
@@ -248,30 +235,30 @@ class BoundaryRefiner:
         raw = np.array([e.time for e in edges], np.float64)
         moved: Times = raw
         spreads: Times = np.full(len(raw), BINS[-1], np.float64)
-        if len(samples) and np.any(samples):  # digital silence has nothing to go by
+        if len(samples) and np.any(samples):  # digital silence has no edges
             shifts, spreads = self.estimate(samples, edges)
             moved = raw + np.clip(shifts, -MAX_SHIFT, MAX_SHIFT)
-        least = np.array([MIN_WORD if right.ends is not None else 0.0 for right in edges[1:]], np.float64)
+        min_gaps = np.array([MIN_WORD if right.ends is not None else 0.0 for right in edges[1:]], np.float64)
         length = len(samples) / SAMPLE_RATE
-        moved = in_order(moved, np.minimum(least, np.maximum(np.diff(raw), 0)), length)
-        moved = np.minimum(moved, length)  # only words placed past the end of the audio are left to cut
-        starts, ends, unsure = [0.0] * len(words), [0.0] * len(words), [0.0] * len(words)
+        moved = in_order(moved, np.minimum(min_gaps, np.maximum(np.diff(raw), 0)), length)
+        moved = np.minimum(moved, length)  # affects only words placed after the end of the audio
+        starts, ends, widest = [0.0] * len(words), [0.0] * len(words), [0.0] * len(words)
         for edge, time, spread in zip(edges, moved.tolist(), spreads.tolist(), strict=True):
             if edge.ends is not None:
-                ends[edge.ends], unsure[edge.ends] = time, max(unsure[edge.ends], spread)
+                ends[edge.ends], widest[edge.ends] = time, max(widest[edge.ends], spread)
             if edge.starts is not None:
-                starts[edge.starts], unsure[edge.starts] = time, max(unsure[edge.starts], spread)
-        return [Refined(*word) for word in zip(starts, ends, unsure, strict=True)]
+                starts[edge.starts], widest[edge.starts] = time, max(widest[edge.starts], spread)
+        return [Refined(*word) for word in zip(starts, ends, widest, strict=True)]
 
     def estimate(self, samples: npt.NDArray[np.int16], edges: Sequence[Edge]) -> tuple[Times, Times]:
-        """Proposed move of every edge before limits and order are imposed, and how unsure it is: both in seconds."""
+        """Proposed move of every edge before limits and order are imposed, and its spread: both in seconds."""
         bands, pairs = spectrum(samples), class_pairs(edges)
         raw = np.array([e.time for e in edges], np.float64)
         times = (raw[None] + PROBES[:, None]).ravel()
-        seen = look(bands, times, np.tile(pairs, (len(PROBES), 1)))
+        inputs = features(bands, times, np.tile(pairs, (len(PROBES), 1)))
         total, spread = np.zeros(len(times)), np.zeros(len(times))
         for w0, b0, w1, b1 in zip(self._w0, self._b0, self._w1, self._b1, strict=True):
-            score = np.maximum(seen @ w0 + b0, 0) @ w1 + b1
+            score = np.maximum(inputs @ w0 + b0, 0) @ w1 + b1
             weight = np.exp(score - score.max(1, keepdims=True))
             weight /= weight.sum(1, keepdims=True)
             total += median_of(weight)

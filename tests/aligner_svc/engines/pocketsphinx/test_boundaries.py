@@ -71,7 +71,7 @@ def test_edges_move_towards_the_change_of_sound(refiner: BoundaryRefiner, off: f
     assert abs(middle - TRUE[1]) < 0.018
 
 
-def test_gain_hardly_matters(refiner: BoundaryRefiner) -> None:
+def test_gain_hardly_affects_the_edges(refiner: BoundaryRefiner) -> None:
     words = [WordSpan(0.47, 0.93, "S", "S"), WordSpan(0.93, 1.43, "AA", "AA")]
     loud = times(refiner.refine(HISS_THEN_HUM, words))
     quiet = times(refiner.refine((HISS_THEN_HUM // 4).astype(np.int16), words))
@@ -90,7 +90,7 @@ def test_gain_hardly_matters(refiner: BoundaryRefiner) -> None:
     ],
     ids=["digital silence", "empty", "one sample", "10 ms", "direct current", "full scale"],
 )
-def test_odd_audio(refiner: BoundaryRefiner, samples: Samples) -> None:
+def test_degenerate_audio_gives_edges_in_order(refiner: BoundaryRefiner, samples: Samples) -> None:
     length = len(samples) / SAMPLE_RATE
     words = [WordSpan(0.0, length / 2, "S", "T"), WordSpan(length / 2, length, "AA", "N")]
     edges = np.array(times(refiner.refine(samples, words))).ravel()
@@ -104,11 +104,11 @@ def test_no_words(refiner: BoundaryRefiner) -> None:
     assert refiner.refine(HISS_THEN_HUM, []) == []
 
 
-def test_unknown_phones_are_taken(refiner: BoundaryRefiner) -> None:
+def test_unknown_phones_are_accepted(refiner: BoundaryRefiner) -> None:
     assert len(refiner.refine(HISS_THEN_HUM, [WordSpan(0.5, 1.4, "??", "")])) == 1
 
 
-def test_order_bounds_and_least_length(refiner: BoundaryRefiner) -> None:
+def test_order_limits_and_minimum_length(refiner: BoundaryRefiner) -> None:
     rng = np.random.default_rng(5)
     phones = [p for p in bd.CLASS_OF if p != bd.SILENCE]
     for seed in range(20):
@@ -127,18 +127,18 @@ def test_order_bounds_and_least_length(refiner: BoundaryRefiner) -> None:
         assert (new[1:, 0][touching] == new[:-1, 1][touching]).all()
 
 
-def test_an_edge_that_can_be_heard_is_surer_than_one_that_cannot(refiner: BoundaryRefiner) -> None:
-    (heard,) = refiner.refine(HISS_THEN_HUM, [WordSpan(0.5, 0.9, "S", "S")])
-    (lost,) = refiner.refine(pcm(hiss(1.4, 3000)), [WordSpan(0.5, 0.9, "S", "S")])
-    assert 0 < heard.spread < lost.spread
+def test_an_audible_edge_has_less_spread_than_an_inaudible_one(refiner: BoundaryRefiner) -> None:
+    (audible,) = refiner.refine(HISS_THEN_HUM, [WordSpan(0.5, 0.9, "S", "S")])
+    (inaudible,) = refiner.refine(pcm(hiss(1.4, 3000)), [WordSpan(0.5, 0.9, "S", "S")])
+    assert 0 < audible.spread < inaudible.spread
 
 
-def test_same_input_same_answer(refiner: BoundaryRefiner) -> None:
+def test_the_same_input_gives_the_same_edges(refiner: BoundaryRefiner) -> None:
     words = [WordSpan(0.5, 0.9, "S", "S"), WordSpan(0.9, 1.4, "AA", "AA")]
     assert refiner.refine(HISS_THEN_HUM, words) == BoundaryRefiner().refine(HISS_THEN_HUM, words)
 
 
-def test_long_audio_is_seen_in_pieces() -> None:
+def test_long_audio_is_transformed_in_pieces() -> None:
     frames = bd._CHUNK + 300
     samples = np.random.default_rng(3).integers(-3000, 3000, frames * bd.HOP).astype(np.int16)
     whole = bd.spectrum(samples)
@@ -158,7 +158,7 @@ def test_in_order_moves_as_little_as_possible() -> None:
     np.testing.assert_allclose(times, [0.0, 0.14, 0.16, 0.3])
 
 
-def test_in_order_keeps_room_at_both_ends() -> None:
+def test_in_order_respects_both_ends() -> None:
     times = in_order(np.array([-0.02, -0.01, 1.0, 1.1]), np.array([0.01, 0.0, 0.01]), 1.0)
     np.testing.assert_allclose(times, [0.0, 0.01, 0.99, 1.0])
 
@@ -174,5 +174,5 @@ def test_parameters_of_another_shape_are_refused() -> None:
         offsets=np.zeros((11, 11)),
     )
     file.seek(0)
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(ValueError, match="do not match"):
         BoundaryRefiner(file)

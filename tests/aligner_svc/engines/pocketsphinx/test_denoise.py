@@ -1,4 +1,4 @@
-"""Noise goes, speech-like sound and the length of the clip stay."""
+"""Noise is removed; speech-like sound and the length of the clip stay."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_pauses_become_quiet_and_the_sound_stays() -> None:
     assert abs(level(clean[sound]) - level(noisy[sound])) < 2
 
 
-def test_sound_is_not_moved() -> None:
+def test_sound_is_not_shifted() -> None:
     signal = np.zeros(2 * SAMPLE_RATE)
     signal[SAMPLE_RATE : SAMPLE_RATE + 1600] = bursts(0.1)
     clean = denoise(pcm(signal + noise(2, 50)))
@@ -65,7 +65,7 @@ def test_full_scale_does_not_wrap_around() -> None:
     assert np.corrcoef(clean.astype(float), loud.astype(float))[0, 1] > 0.95
 
 
-def test_the_input_is_left_alone() -> None:
+def test_the_input_is_not_changed() -> None:
     samples = pcm(noise(1, 1000))
     before = samples.copy()
     denoise(samples)

@@ -1,4 +1,4 @@
-"""The engine around its workers: a bounded queue, spans in order inside the clip, words of warning."""
+"""The engine around its workers: a bounded queue, spans in order inside the clip, warnings."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from hypothesis import strategies as st
 from aligner_svc.config.engine import EngineSettings
 from aligner_svc.domain import SAMPLE_RATE, Caller, Clip, Token, WordStatus
 from aligner_svc.engines.pocketsphinx.engine import PocketSphinxEngine
-from aligner_svc.engines.pocketsphinx.wire import TokenSpan, WindowAnswer, decode_request, encode_answer
+from aligner_svc.engines.pocketsphinx.wire import TokenSpan, decode_request, encode_answer
+from aligner_svc.engines.windows import Prefix
 from aligner_svc.errors import LimitExceededError, UnavailableError
 from aligner_svc.workers import Reply, WorkerDiedError, WorkerTimeoutError
+from tests.kit.waiting import loop_turns
 
 CLIP = Clip(np.zeros(4 * SAMPLE_RATE, np.int16))
 
 
-Answer = Callable[[list[list[str]], bool, bool], WindowAnswer]
+Answer = Callable[[list[list[str]], bool, bool], Prefix[TokenSpan]]
 
 
 class FakePool:
@@ -56,17 +58,17 @@ ABSENT = TokenSpan(0.0, 0.0, 0.0, 0.0, WordStatus.NOT_FOUND)
 
 
 def always(spans: Sequence[TokenSpan]) -> Answer:
-    return lambda tokens, last, complete: WindowAnswer(spans, 4.0)
+    return lambda tokens, last, complete: Prefix(spans, 4.0)
 
 
 async def blocked(pool: FakePool, made: PocketSphinxEngine, calls: int) -> list[asyncio.Task[Any]]:
     pool.open.clear()
     tasks = [asyncio.create_task(made.align(CLIP, words(1), "en", Caller())) for _ in range(calls)]
-    await asyncio.sleep(0)
+    await loop_turns()
     return tasks
 
 
-async def test_one_call_more_than_may_wait_is_refused() -> None:
+async def test_a_call_over_the_queue_bound_is_refused() -> None:
     pool = FakePool(always([aligned(0, 1)]))
     made = engine(pool, workers=2, queue=3)
     tasks = await blocked(pool, made, 5)
@@ -79,7 +81,7 @@ async def test_one_call_more_than_may_wait_is_refused() -> None:
     await made.align(CLIP, words(1), "en", Caller())
 
 
-async def test_a_cancelled_call_gives_its_place_back() -> None:
+async def test_a_cancelled_call_frees_its_place() -> None:
     pool = FakePool(always([aligned(0, 1)]))
     made = engine(pool)
     tasks = await blocked(pool, made, 2)
@@ -91,12 +93,12 @@ async def test_a_cancelled_call_gives_its_place_back() -> None:
 
 
 @pytest.mark.parametrize("error", [WorkerDiedError("x"), WorkerTimeoutError("x")])
-async def test_a_call_whose_workers_died_may_be_tried_again(error: Exception) -> None:
-    def fail(tokens: list[list[str]], last: bool, complete: bool) -> WindowAnswer:
+async def test_a_call_whose_workers_died_may_be_retried(error: Exception) -> None:
+    def fail(tokens: list[list[str]], last: bool, complete: bool) -> Prefix[TokenSpan]:
         raise error
 
     made = engine(FakePool(fail))
-    for _ in range(3):  # and none of them keeps its place in the queue
+    for _ in range(3):  # none of them keeps its place in the queue
         with pytest.raises(UnavailableError) as refused:
             await made.align(CLIP, words(1), "en", Caller())
         assert refused.value.reason == "ENGINE_UNAVAILABLE"
@@ -120,16 +122,16 @@ async def test_spans_are_in_order_inside_the_clip_one_for_every_token(spans: lis
 
 
 async def test_times_of_later_windows_count_from_the_beginning_of_the_clip() -> None:
-    def one_word(tokens: list[list[str]], last: bool, complete: bool) -> WindowAnswer:
-        return WindowAnswer([aligned(1.0, 2.0)], 15.0)
+    def one_word(tokens: list[list[str]], last: bool, complete: bool) -> Prefix[TokenSpan]:
+        return Prefix([aligned(1.0, 2.0)], 15.0)
 
     result = await engine(FakePool(one_word)).align(Clip(np.zeros(60 * SAMPLE_RATE, np.int16)), words(3), "en", Caller())
     assert [span.start for span in result.spans] == pytest.approx([1.0, 16.0, 31.0])
-    assert result.queued >= 0.75  # what the pool says of each window, and the queue in front of it
+    assert result.queued >= 0.75  # what the pool reports for each window, and the queue in front of it
     assert result.busy == pytest.approx(1.5)
 
 
-async def test_what_does_not_fit_is_told() -> None:
+async def test_words_that_do_not_fit_give_warnings() -> None:
     async def codes(spans: list[TokenSpan]) -> list[str]:
         result = await engine(FakePool(always(spans))).align(CLIP, words(len(spans)), "en", Caller())
         return [warning.code for warning in result.warnings]
@@ -141,7 +143,7 @@ async def test_what_does_not_fit_is_told() -> None:
     assert await codes([ABSENT, ABSENT]) == ["TRANSCRIPT_MISMATCH", "WORDS_NOT_FOUND"]
 
 
-async def test_words_the_audio_ended_before_count_against_the_match() -> None:
+async def test_words_after_the_end_of_the_audio_lower_the_match_score() -> None:
     half = await engine(FakePool(always([aligned(0, 1)]))).align(CLIP, words(2), "en", Caller())
     assert half.match_score == pytest.approx(0.5)
 
@@ -149,47 +151,47 @@ async def test_words_the_audio_ended_before_count_against_the_match() -> None:
 async def test_a_token_with_thousands_of_spoken_words_is_sent_in_part() -> None:
     sent: list[int] = []
 
-    def count(tokens: list[list[str]], last: bool, complete: bool) -> WindowAnswer:
+    def count(tokens: list[list[str]], last: bool, complete: bool) -> Prefix[TokenSpan]:
         sent.extend(len(token) for token in tokens)
-        return WindowAnswer([ABSENT] * len(tokens), 4.0)
+        return Prefix([ABSENT] * len(tokens), 4.0)
 
     await engine(FakePool(count)).align(CLIP, [Token("w", 0, 1, ("one",) * 4000)], "en", Caller())
     assert max(sent) < 1000
 
 
 async def test_a_transcript_eight_times_as_long_as_the_audio_is_placed_to_the_end_of_the_audio() -> None:
-    asked: list[tuple[int, bool, bool]] = []
+    windows: list[tuple[int, bool, bool]] = []
 
-    def a_word_every_half_second(tokens: list[list[str]], last: bool, complete: bool) -> WindowAnswer:
-        asked.append((len(tokens), last, complete))
-        return WindowAnswer([aligned(index / 2, index / 2 + 0.4) for index in range(8)], 4.0)
+    def a_word_every_half_second(tokens: list[list[str]], last: bool, complete: bool) -> Prefix[TokenSpan]:
+        windows.append((len(tokens), last, complete))
+        return Prefix([aligned(index / 2, index / 2 + 0.4) for index in range(8)], 4.0)
 
     result = await engine(FakePool(a_word_every_half_second)).align(CLIP, words(64), "en", Caller())
-    assert asked == [(28, True, False)], "all of the audio, not all of the words"
+    assert windows == [(28, True, False)], "all of the audio, not all of the words"
     assert [span.start for span in result.spans[:8]] == [index / 2 for index in range(8)]
     assert [span.status for span in result.spans] == [WordStatus.ALIGNED] * 8 + [WordStatus.NOT_FOUND] * 56
     assert result.match_score == pytest.approx(1 / 8)
     assert [warning.code for warning in result.warnings] == ["TRANSCRIPT_MISMATCH", "WORDS_NOT_FOUND"]
 
 
-async def test_only_the_window_that_holds_all_that_is_left_is_told_so() -> None:
-    asked: list[tuple[bool, bool]] = []
+async def test_only_the_window_with_all_remaining_words_is_complete() -> None:
+    windows: list[tuple[bool, bool]] = []
 
-    def two_words(tokens: list[list[str]], last: bool, complete: bool) -> WindowAnswer:
-        asked.append((last, complete))
-        return WindowAnswer([aligned(1.0, 2.0), aligned(2.0, 3.0)], 10.0)
+    def two_words(tokens: list[list[str]], last: bool, complete: bool) -> Prefix[TokenSpan]:
+        windows.append((last, complete))
+        return Prefix([aligned(1.0, 2.0), aligned(2.0, 3.0)], 10.0)
 
     await engine(FakePool(two_words)).align(Clip(np.zeros(45 * SAMPLE_RATE, np.int16)), words(127), "en", Caller())
-    assert asked == [(False, False), (False, False), (True, True)]
+    assert windows == [(False, False), (False, False), (True, True)]
 
 
-async def test_a_worker_that_never_gets_anywhere_is_not_asked_for_ever() -> None:
+async def test_a_worker_that_finds_nothing_is_not_called_forever() -> None:
     calls = 0
 
-    def nothing(tokens: list[list[str]], last: bool, complete: bool) -> WindowAnswer:
+    def nothing(tokens: list[list[str]], last: bool, complete: bool) -> Prefix[TokenSpan]:
         nonlocal calls
         calls += 1
-        return WindowAnswer([], 0.0)
+        return Prefix([], 0.0)
 
     result = await engine(FakePool(nothing)).align(Clip(np.zeros(60 * SAMPLE_RATE, np.int16)), words(30), "en", Caller())
     assert calls <= 60

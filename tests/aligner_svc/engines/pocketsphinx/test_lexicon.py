@@ -1,4 +1,4 @@
-"""Every word has a pronunciation, and none has an endless one."""
+"""Every word has a pronunciation of bounded length."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from aligner_svc.engines.pocketsphinx.boundaries import CLASS_OF, SILENCE
 from aligner_svc.engines.pocketsphinx.lexicon import Speller
 
 PHONES = frozenset(CLASS_OF) - {SILENCE}
-MOST = 64 * 7
-"""Phones: every letter that is heard out, said as "double u"."""
+MAX_PHONES = 64 * 7
+"""Every letter that is spelled, pronounced as "double u"."""
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def speller() -> Speller:
 
 
 @pytest.mark.parametrize(("word", "begins"), [("wizard", "W"), ("kubernetes", "K"), ("zigzaggy", "Z"), ("o'malley", "OW")])
-def test_words_no_dictionary_needs(speller: Speller, word: str, begins: str) -> None:
+def test_words_that_are_in_no_dictionary(speller: Speller, word: str, begins: str) -> None:
     phones = speller.phones(word)
     assert phones[0] == begins
     assert 4 <= len(phones) <= 10
@@ -33,7 +33,7 @@ def test_words_no_dictionary_needs(speller: Speller, word: str, begins: str) -> 
 )
 def test_it_never_fails(speller: Speller, word: str) -> None:
     phones = speller.phones(word)
-    assert 0 < len(phones) <= MOST
+    assert 0 < len(phones) <= MAX_PHONES
     assert set(phones) <= PHONES
 
 
@@ -45,7 +45,7 @@ def test_stress_is_not_part_of_a_phone(speller: Speller) -> None:
     assert not any(re.search(r"\d", phone) for phone in speller.phones("extraordinary"))
 
 
-def test_the_same_word_sounds_the_same(speller: Speller) -> None:
+def test_the_same_word_has_the_same_phones(speller: Speller) -> None:
     assert speller.phones("kubernetes") == Speller().phones("kubernetes")
 
 
@@ -53,7 +53,7 @@ def test_the_same_word_sounds_the_same(speller: Speller) -> None:
 @given(st.text("abcdefghijklmnopqrstuvwxyz'", max_size=80))
 def test_any_word(word: str) -> None:
     phones = _SPELLER.phones(word)
-    assert 0 < len(phones) <= MOST
+    assert 0 < len(phones) <= MAX_PHONES
     assert set(phones) <= PHONES
 
 

@@ -1,15 +1,16 @@
-"""The real recognisers on the sample recording: what they find, and what they do not claim to."""
+"""The real recognisers on the sample recording: they find what was said, and not what was not."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import av
-import hama
 import numpy as np
 import pytest
+from hama.vocab import Vocabulary
 
 from aligner_svc.domain import SAMPLE_RATE, Clip, Token, WordStatus
+from aligner_svc.engines.pocketsphinx import phonemes
 from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner
 from aligner_svc.engines.pocketsphinx.ladder import Ladder
 from aligner_svc.engines.pocketsphinx.lexicon import Speller
@@ -17,7 +18,7 @@ from aligner_svc.engines.pocketsphinx.phonemes import PhonemeModel
 from aligner_svc.engines.pocketsphinx.recogniser import Recogniser
 from aligner_svc.engines.pocketsphinx.second_opinion import Samples
 from aligner_svc.engines.pocketsphinx.window import WindowAligner
-from aligner_svc.engines.pocketsphinx.wire import TokenSpan, WindowAnswer
+from aligner_svc.engines.pocketsphinx.wire import TokenSpan
 from aligner_svc.engines.windows import Prefix, align_in_windows
 from tests import PROJECT
 
@@ -73,13 +74,11 @@ def speech() -> Samples:
     return samples
 
 
-def align(
-    aligner: WindowAligner, samples: Samples, words: list[str], *, last: bool = True, complete: bool = True
-) -> WindowAnswer:
+def align(aligner: WindowAligner, samples: Samples, words: list[str], *, last: bool = True, complete: bool = True) -> Prefix:
     return aligner.align(samples, [[word] for word in words], last, complete)
 
 
-def score(answer: WindowAnswer) -> float:
+def score(answer: Prefix) -> float:
     return float(np.mean([span.evidence for span in answer.spans]))
 
 
@@ -87,7 +86,7 @@ def found(span: TokenSpan) -> bool:
     return span.status is not WordStatus.NOT_FOUND
 
 
-def test_what_was_said_is_found_in_order(aligner: WindowAligner, speech: Samples) -> None:
+def test_words_that_were_said_are_found_in_order(aligner: WindowAligner, speech: Samples) -> None:
     answer = align(aligner, speech, SAID)
     assert [span.status for span in answer.spans] == [WordStatus.ALIGNED] * len(SAID)
     edges = [edge for span in answer.spans for edge in (span.start, span.end)]
@@ -96,14 +95,14 @@ def test_what_was_said_is_found_in_order(aligner: WindowAligner, speech: Samples
     assert edges[-1] <= len(speech) / SAMPLE_RATE
     assert score(answer) > 0.8
     align(aligner, np.random.default_rng(1).integers(-9000, 9000, 8000).astype(np.int16), NOT_SAID)
-    assert list(align(aligner, speech, SAID).spans) == list(answer.spans), "it remembers what others sent"
+    assert list(align(aligner, speech, SAID).spans) == list(answer.spans), "an earlier call affects the answer"
 
 
 def test_another_transcript_does_not_match(aligner: WindowAligner, speech: Samples) -> None:
     assert score(align(aligner, speech, NOT_SAID)) < 0.3
 
 
-def test_words_nobody_said_are_mostly_not_found_and_the_others_are(aligner: WindowAligner, speech: Samples) -> None:
+def test_words_that_were_not_said_are_mostly_not_found_and_the_others_are(aligner: WindowAligner, speech: Samples) -> None:
     answer = align(aligner, speech, SAID[:5] + FOREIGN + SAID[5:])
     there = [found(span) for span in answer.spans]
     assert sum(there[5:10]) <= 1
@@ -138,7 +137,7 @@ def test_of_a_recording_cut_short_the_words_before_the_cut_are_aligned_and_the_o
     assert edges == pytest.approx([edge for span in plain.spans[:HALF] for edge in (span.start, span.end)], abs=0.05)
 
 
-def test_words_that_may_come_in_other_audio_are_not_answered_for(aligner: WindowAligner, speech: Samples) -> None:
+def test_words_that_may_come_in_later_audio_are_left_open(aligner: WindowAligner, speech: Samples) -> None:
     answer = align(aligner, speech[: len(speech) // 2], SAID, complete=False)
     assert [span.status for span in answer.spans] == [WordStatus.ALIGNED] * HALF
 
@@ -146,23 +145,23 @@ def test_words_that_may_come_in_other_audio_are_not_answered_for(aligner: Window
 async def test_a_transcript_eight_times_as_long_as_the_audio_is_placed_to_the_end_of_the_audio(
     aligner: WindowAligner, speech: Samples
 ) -> None:
-    asked: list[tuple[bool, bool]] = []
+    windows: list[tuple[bool, bool]] = []
 
     async def align_window(samples: Samples, coming: Sequence[Token], last: bool, complete: bool) -> Prefix[TokenSpan]:
-        asked.append((last, complete))
+        windows.append((last, complete))
         answer = aligner.align(samples, [token.spoken for token in coming], last, complete)
         return Prefix(answer.spans, answer.resume)
 
     transcript = (SAID + NOT_SAID * 10)[: 8 * len(SAID)]
     tokens = [Token(word, index, index + 1, (word,)) for index, word in enumerate(transcript)]
     placed = await align_in_windows(Clip(speech), tokens, align_window)
-    assert asked == [(True, False)]
+    assert windows == [(True, False)]
     assert [item.span.status for item in placed] == [WordStatus.ALIGNED] * len(SAID)
     plain = align(aligner, speech, SAID)
     assert [item.span.start for item in placed] == pytest.approx([span.start for span in plain.spans], abs=0.05)
 
 
-def test_a_foreign_word_in_an_open_window_does_not_cost_the_words_around_it(aligner: WindowAligner, speech: Samples) -> None:
+def test_a_foreign_word_in_an_open_window_does_not_affect_the_words_around_it(aligner: WindowAligner, speech: Samples) -> None:
     audio = np.tile(speech, 4)[: 17 * SAMPLE_RATE]
     words = [*SAID[:5], "purple", *SAID[5:], *SAID * 5]
     answer = align(aligner, audio, words, last=False, complete=False)
@@ -174,30 +173,31 @@ def test_a_foreign_word_in_an_open_window_does_not_cost_the_words_around_it(alig
 
 
 @pytest.mark.timeout(60)
-def test_a_word_of_three_thousand_letters_is_one_word_among_others(aligner: WindowAligner, speech: Samples) -> None:
+def test_a_word_of_3000_letters_does_not_affect_the_others(aligner: WindowAligner, speech: Samples) -> None:
     answer = align(aligner, speech, ["ab" * 1500, *SAID])
     assert [found(span) for span in answer.spans] == [False] + [True] * len(SAID)
 
 
 @pytest.mark.timeout(60)
-def test_a_window_full_of_words_of_a_hundred_letters(aligner: WindowAligner, speech: Samples) -> None:
+def test_a_window_full_of_words_of_100_letters(aligner: WindowAligner, speech: Samples) -> None:
     letters = np.random.default_rng(5).choice(list("abcdefghijklmnopqrstuvwxyz"), (124, 100))
     answer = align(aligner, speech, ["".join(word) for word in letters])
     assert len(answer.spans) == 124
     assert score(answer) < 0.3
 
 
-def test_words_are_spelled_as_the_phoneme_recognisers_own_speller_does() -> None:
-    indexed, own = PhonemeModel(), PhonemeModel()
-    own._g2p = hama.G2PModel()
+def test_the_indexed_vocabulary_spells_like_that_of_the_phoneme_recogniser(monkeypatch: pytest.MonkeyPatch) -> None:
+    indexed = PhonemeModel()
+    monkeypatch.setattr(phonemes, "_IndexedVocabulary", Vocabulary)
+    own = PhonemeModel()
     for word in ("he", "confused", "o'malley", "antidisestablishmentarianism", "zzyzx", ""):
         assert indexed.spell(word) == own.spell(word)
     assert indexed.spell("confused")
 
 
-def test_letters_past_the_thirty_second_are_not_spelled() -> None:
-    phonemes = PhonemeModel()
-    assert phonemes.spell("confused" * 4) == phonemes.spell("confused" * 400)
+def test_letters_after_the_32nd_are_not_spelled() -> None:
+    model = PhonemeModel()
+    assert model.spell("confused" * 4) == model.spell("confused" * 400)
 
 
 def test_digital_silence_holds_no_words(aligner: WindowAligner) -> None:

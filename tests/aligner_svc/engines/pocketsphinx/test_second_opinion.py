@@ -1,4 +1,4 @@
-"""What the second opinion listens to: everything, or the neighbourhood of a few words in doubt."""
+"""The second opinion searches everything, or the neighbourhood of a few doubtful words."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_svc.engines.pocketsphinx.recogniser import Segment
-from aligner_svc.engines.pocketsphinx.second_opinion import Samples, _groups, listen, listen_near
+from aligner_svc.engines.pocketsphinx.second_opinion import Samples, neighbourhoods, search_all, search_near
 
 HOP = 320
-"""Samples a label lasts at least: the recogniser's frame, 20 ms."""
+"""Samples of the recogniser's frame, 20 ms, the shortest label."""
 HELD, PAUSE = 4, 10
 """Frames of a letter, and of the pause before, between and after words."""
 FRAME = 0.02
 LAG = 0.1
-"""Seconds a word may be said to begin before its first frame."""
+"""Seconds a word may begin before its first frame."""
 
 
-class FakeSpelling:
-    """Hears the letters a-h in samples that are their numbers; nothing else can be spelled."""
+class FakeRecogniser:
+    """Recognises the letters a-h in samples that are their numbers; nothing else can be spelled."""
 
     blank = 0
 
     def __init__(self) -> None:
-        self.heard: list[int] = []
-        """Samples of the pieces that were listened to."""
+        self.searched: list[int] = []
+        """Samples of the pieces that were searched."""
 
     def spell(self, word: str) -> tuple[int, ...]:
         return tuple(ord(letter) - ord("a") + 1 for letter in word if letter in "abcdefgh")
 
     def log_probabilities(self, samples: Samples) -> npt.NDArray[np.float32]:
-        self.heard.append(len(samples))
+        self.searched.append(len(samples))
         labels = samples[HOP // 2 :: HOP]
         probabilities = np.full((len(labels), 9), 0.01 / 8, np.float32)
         probabilities[np.arange(len(labels)), labels] = 0.99
@@ -53,7 +53,7 @@ def spoken(words: Sequence[str]) -> Samples:
 
 
 def segments(words: Sequence[str], absent: Sequence[int] = ()) -> list[Segment]:
-    """Where `words` are if they are said as `spoken`; absent ones take 50 ms of the pause before the next."""
+    """Where `spoken` puts `words`; absent ones take 50 ms of the pause before the next."""
     found, at = [], PAUSE
     for index, word in enumerate(words):
         if index in absent:
@@ -68,7 +68,7 @@ def segments(words: Sequence[str], absent: Sequence[int] = ()) -> list[Segment]:
 SAID = ["ab", "cde", "fg", "ha", "bdf", "ceg", "hfd", "ba", "gec", "dab", "feh", "cag", "bah", "ged", "ace", "hbg", "fad", "ech"]
 
 
-# ---- which words are heard together
+# ---- which words are searched together
 
 
 @pytest.mark.parametrize(
@@ -88,17 +88,17 @@ SAID = ["ab", "cde", "fg", "ha", "bdf", "ceg", "hfd", "ba", "gec", "dab", "feh",
         (list(range(20)), 20, [(0, 19)]),
     ],
 )
-def test_neighbourhoods_that_touch_are_one(doubtful: list[int], count: int, groups: list[tuple[int, int]]) -> None:
-    assert _groups(doubtful, count) == groups
+def test_neighbourhoods_that_touch_are_merged(doubtful: list[int], count: int, groups: list[tuple[int, int]]) -> None:
+    assert neighbourhoods(doubtful, count) == groups
 
 
 @settings(derandomize=True, max_examples=100, deadline=None)
 @given(st.integers(1, 60), st.sets(st.integers(0, 59)))
-def test_any_neighbourhoods_are_apart_and_hold_two_words_on_each_side(count: int, chosen: set[int]) -> None:
+def test_neighbourhoods_are_apart_and_have_two_words_on_each_side(count: int, chosen: set[int]) -> None:
     doubtful = sorted(index for index in chosen if index < count)
-    groups = _groups(doubtful, count)
+    groups = neighbourhoods(doubtful, count)
     held = [index for first, last in groups for index in range(first, last + 1)]
-    near = {index + away for index in doubtful for away in range(-2, 3)}
+    near = {index + offset for index in doubtful for offset in range(-2, 3)}
     assert held == sorted(near & set(range(count)))
     assert all(after[0] > before[1] + 1 for before, after in pairwise(groups))
 
@@ -106,85 +106,85 @@ def test_any_neighbourhoods_are_apart_and_hold_two_words_on_each_side(count: int
 # ---- everything
 
 
-def test_words_are_heard_where_they_were_said_and_others_are_not() -> None:
+def test_words_are_detected_where_they_were_said_and_others_are_not() -> None:
     words = [*SAID[:3], "hhaah", *SAID[3:]]
-    heard = listen(FakeSpelling(), spoken(SAID), words, ())
-    assert heard.reached == len(words)
-    assert [index for index, sighting in heard.sightings.items() if sighting is None] == [3]
+    opinion = search_all(FakeRecogniser(), spoken(SAID), words, ())
+    assert opinion.reached == len(words)
+    assert [index for index, detection in opinion.detections.items() if detection is None] == [3]
     known = segments(SAID)
-    for sighting, segment in zip([heard.sightings[i] for i in range(len(words)) if i != 3], known, strict=True):
-        assert sighting is not None
-        assert segment.start - LAG <= sighting.start <= segment.start
-        assert sighting.end == pytest.approx(segment.end)
-    assert heard.end == pytest.approx(known[-1].end)
+    for detection, segment in zip([opinion.detections[i] for i in range(len(words)) if i != 3], known, strict=True):
+        assert detection is not None
+        assert segment.start - LAG <= detection.start <= segment.start
+        assert detection.end == pytest.approx(segment.end)
+    assert opinion.end == pytest.approx(known[-1].end)
 
 
-def test_words_the_audio_does_not_reach_are_not_spoken_of() -> None:
-    heard = listen(FakeSpelling(), spoken(SAID[:5]), SAID, range(len(SAID)))
-    assert heard.reached == 5
-    assert sorted(heard.sightings) == list(range(5))
-    assert heard.end == pytest.approx(segments(SAID[:5])[-1].end)
+def test_words_after_the_end_of_the_audio_are_missing() -> None:
+    opinion = search_all(FakeRecogniser(), spoken(SAID[:5]), SAID, range(len(SAID)))
+    assert opinion.reached == 5
+    assert sorted(opinion.detections) == list(range(5))
+    assert opinion.end == pytest.approx(segments(SAID[:5])[-1].end)
 
 
-def test_without_an_exit_every_word_is_spoken_of() -> None:
-    heard = listen(FakeSpelling(), spoken(SAID[:5]), SAID, ())
-    assert heard.reached == len(SAID)
-    assert [heard.sightings[index] is not None for index in range(len(SAID))] == [True] * 5 + [False] * (len(SAID) - 5)
-    assert heard.end == pytest.approx(segments(SAID[:5])[-1].end)
+def test_without_an_exit_no_word_is_missing() -> None:
+    opinion = search_all(FakeRecogniser(), spoken(SAID[:5]), SAID, ())
+    assert opinion.reached == len(SAID)
+    assert [opinion.detections[index] is not None for index in range(len(SAID))] == [True] * 5 + [False] * (len(SAID) - 5)
+    assert opinion.end == pytest.approx(segments(SAID[:5])[-1].end)
 
 
-def test_a_word_nobody_can_spell_is_no_obstacle() -> None:
-    heard = listen(FakeSpelling(), spoken(SAID), [*SAID[:4], "zzz", *SAID[4:]], ())
-    assert all(heard.sightings[index] is not None for index in range(len(SAID) + 1) if index != 4)
+def test_a_word_that_cannot_be_spelled_does_not_affect_the_others() -> None:
+    opinion = search_all(FakeRecogniser(), spoken(SAID), [*SAID[:4], "zzz", *SAID[4:]], ())
+    assert all(opinion.detections[index] is not None for index in range(len(SAID) + 1) if index != 4)
 
 
-def test_nothing_was_heard() -> None:
-    heard = listen(FakeSpelling(), spoken(["hhhh"]), ["ab", "cde"], ())
-    assert dict(heard.sightings) == {0: None, 1: None}
-    assert heard.end == 0.0
+def test_nothing_is_detected() -> None:
+    opinion = search_all(FakeRecogniser(), spoken(["hhhh"]), ["ab", "cde"], ())
+    assert dict(opinion.detections) == {0: None, 1: None}
+    assert opinion.end == 0.0
 
 
-# ---- only the words in doubt
+# ---- only the doubtful words
 
 
-def test_nothing_in_doubt_is_not_listened_for() -> None:
-    spelling = FakeSpelling()
-    heard = listen_near(spelling, spoken(SAID), SAID, segments(SAID), [])
-    assert (dict(heard.sightings), heard.reached) == ({}, len(SAID))
-    assert spelling.heard == []
+def test_without_doubtful_words_nothing_is_searched() -> None:
+    phonemes = FakeRecogniser()
+    opinion = search_near(phonemes, spoken(SAID), SAID, segments(SAID), [])
+    assert (dict(opinion.detections), opinion.reached) == ({}, len(SAID))
+    assert phonemes.searched == []
 
 
 @pytest.mark.parametrize("doubtful", [[0], [1], [8], [17], [0, 17], [4, 5], [4, 9, 14], list(range(18))])
 def test_times_count_from_the_beginning_of_the_audio(doubtful: list[int]) -> None:
     known = segments(SAID)
-    heard = listen_near(FakeSpelling(), spoken(SAID), SAID, known, doubtful)
-    assert sorted(heard.sightings) == doubtful, "others are not in doubt"
+    opinion = search_near(FakeRecogniser(), spoken(SAID), SAID, known, doubtful)
+    assert sorted(opinion.detections) == doubtful, "others are not doubtful"
     for index in doubtful:
-        sighting = heard.sightings[index]
-        assert sighting is not None
-        assert known[index].start - LAG - FRAME <= sighting.start <= known[index].start + FRAME
-        assert sighting.end == pytest.approx(known[index].end, abs=FRAME)
-    assert heard.reached == len(SAID)
-    assert heard.end == known[-1].end
+        detection = opinion.detections[index]
+        assert detection is not None
+        assert known[index].start - LAG - FRAME <= detection.start <= known[index].start + FRAME
+        assert detection.end == pytest.approx(known[index].end, abs=FRAME)
+    assert opinion.reached == len(SAID)
+    assert opinion.end == known[-1].end
 
 
 @pytest.mark.parametrize("place", [0, 1, 9, 17, 18])
-def test_a_word_in_doubt_that_was_not_said_is_not_heard(place: int) -> None:
+def test_a_doubtful_word_that_was_not_said_is_not_detected(place: int) -> None:
     words = [*SAID[:place], "haaah", *SAID[place:]]
-    heard = listen_near(FakeSpelling(), spoken(SAID), words, segments(words, absent=[place]), [place])
-    assert dict(heard.sightings) == {place: None}
+    opinion = search_near(FakeRecogniser(), spoken(SAID), words, segments(words, absent=[place]), [place])
+    assert dict(opinion.detections) == {place: None}
 
 
-def test_only_the_audio_around_the_words_in_doubt_is_listened_to() -> None:
-    spelling, known = FakeSpelling(), segments(SAID)
-    listen_near(spelling, spoken(SAID), SAID, known, [4, 13])
+def test_only_the_audio_around_the_doubtful_words_is_searched() -> None:
+    phonemes, known = FakeRecogniser(), segments(SAID)
+    search_near(phonemes, spoken(SAID), SAID, known, [4, 13])
     wanted = [known[6].end - known[2].start + 0.5, known[15].end - known[11].start + 0.5]
-    assert [length / 16_000 for length in spelling.heard] == pytest.approx(wanted, abs=0.01)
+    assert [length / 16_000 for length in phonemes.searched] == pytest.approx(wanted, abs=0.01)
 
 
 def test_words_after_the_last_segment_may_come_later() -> None:
     known = segments(SAID[:6])
-    heard = listen_near(FakeSpelling(), spoken(SAID[:6]), SAID, known, [5])
-    assert sorted(heard.sightings) == [5]
-    assert heard.sightings[5] is not None
-    assert (heard.reached, heard.end) == (6, known[-1].end)
+    opinion = search_near(FakeRecogniser(), spoken(SAID[:6]), SAID, known, [5])
+    assert sorted(opinion.detections) == [5]
+    assert opinion.detections[5] is not None
+    assert (opinion.reached, opinion.end) == (6, known[-1].end)

@@ -1,4 +1,4 @@
-"""CTC alignment with words left out, on log-probabilities whose truth is known by construction."""
+"""CTC alignment with skipped words, on log-probabilities whose truth is known by construction."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ LABELS = 10
 HELD = 4
 """Frames a label lasts."""
 LAG = 0.1
-"""Seconds a word may begin before its first frame: CTC fires late, which the times make up for."""
+"""Seconds a word may begin before its first frame: CTC peaks late, for which times are corrected."""
 
 
 def heard(labels: Sequence[int]) -> npt.NDArray[np.float32]:
-    """What a sure recogniser says, `labels[i]` being the label of frame i."""
+    """The output of a confident recogniser; `labels[i]` is the label of frame i."""
     probabilities = np.full((len(labels), LABELS), 0.01 / (LABELS - 1), np.float32)
     probabilities[np.arange(len(labels)), labels] = 0.99
     return np.log(probabilities)
@@ -45,34 +45,34 @@ def test_words_are_found_where_they_were_said() -> None:
     found = align_skipping(heard(said(ONE, TWO, THREE)), [ONE, TWO, THREE], BLANK)
     assert found.reached == 3
     first = 10
-    for word, sighting in zip([ONE, TWO, THREE], found.words, strict=True):
-        assert sighting is not None
-        assert first * FRAME_SECONDS - LAG <= sighting.start <= first * FRAME_SECONDS
-        assert sighting.end == pytest.approx((first + HELD * len(word)) * FRAME_SECONDS)
-        assert sighting.gap == pytest.approx(0, abs=1e-3)
+    for word, detection in zip([ONE, TWO, THREE], found.words, strict=True):
+        assert detection is not None
+        assert first * FRAME_SECONDS - LAG <= detection.start <= first * FRAME_SECONDS
+        assert detection.end == pytest.approx((first + HELD * len(word)) * FRAME_SECONDS)
+        assert detection.gap == pytest.approx(0, abs=1e-3)
         first += HELD * len(word) + 10
 
 
 def test_words_without_pauses() -> None:
     found = align_skipping(heard(said(ONE, TWO, THREE, pause=0)), [ONE, TWO, THREE], BLANK)
-    ends = [sighting.end for sighting in found.words if sighting is not None]
+    ends = [detection.end for detection in found.words if detection is not None]
     assert ends == pytest.approx([8 * FRAME_SECONDS, 20 * FRAME_SECONDS, 28 * FRAME_SECONDS])
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_a_word_that_was_not_said_is_left_out(place: int) -> None:
+def test_a_word_that_was_not_said_is_skipped(place: int) -> None:
     words = [ONE, TWO]
     words.insert(place, FOREIGN)
     found = align_skipping(heard(said(ONE, TWO)), words, BLANK)
-    assert [sighting is None for sighting in found.words] == [index == place for index in range(3)]
+    assert [detection is None for detection in found.words] == [index == place for index in range(3)]
 
 
-def test_several_words_in_a_row_are_left_out() -> None:
+def test_several_words_in_a_row_are_skipped() -> None:
     found = align_skipping(heard(said(ONE, THREE)), [ONE, TWO, FOREIGN, TWO, THREE], BLANK)
-    assert [sighting is not None for sighting in found.words] == [True, False, False, False, True]
+    assert [detection is not None for detection in found.words] == [True, False, False, False, True]
 
 
-def test_speech_nobody_wrote_down_does_not_move_the_words() -> None:
+def test_speech_missing_from_the_text_does_not_move_the_words() -> None:
     found = align_skipping(heard(said(ONE, FOREIGN, FOREIGN, TWO)), [ONE, TWO], BLANK)
     one, two = found.words
     assert one is not None
@@ -81,16 +81,16 @@ def test_speech_nobody_wrote_down_does_not_move_the_words() -> None:
     assert two.start >= (len(said(ONE, FOREIGN, FOREIGN))) * FRAME_SECONDS - LAG
 
 
-def test_nothing_of_it_was_said() -> None:
+def test_no_word_was_said() -> None:
     found = align_skipping(heard(said(FOREIGN, FOREIGN)), [ONE, TWO, THREE], BLANK)
     assert list(found.words) == [None, None, None]
 
 
-def test_an_open_end_is_as_far_as_the_audio_goes() -> None:
+def test_an_open_end_reaches_as_far_as_the_audio() -> None:
     words = [ONE, TWO, THREE, ONE, TWO]
     found = align_skipping(heard(said(ONE, TWO)), words, BLANK, exits=range(len(words)))
     assert found.reached == 2
-    assert [sighting is not None for sighting in found.words] == [True, True, False, False, False]
+    assert [detection is not None for detection in found.words] == [True, True, False, False, False]
 
 
 def test_an_open_end_may_be_everything_or_nothing() -> None:
@@ -144,22 +144,22 @@ def test_any_audio_gives_words_in_order_inside_it(words: list[list[int]], frames
     found = align_skipping(log_probabilities, words, BLANK, exits=range(len(words)) if is_open else None)
     assert len(found.words) == len(words)
     assert 0 <= found.reached <= len(words)
-    assert all(sighting is None for sighting in found.words[found.reached :])
+    assert all(detection is None for detection in found.words[found.reached :])
     at = 0.0
-    for sighting in found.words:
-        if sighting is not None:
-            assert at - LAG <= sighting.start < sighting.end <= frames * FRAME_SECONDS + 1e-9
-            assert sighting.end > at
-            assert sighting.gap >= -1e-4
-            at = sighting.end
+    for detection in found.words:
+        if detection is not None:
+            assert at - LAG <= detection.start < detection.end <= frames * FRAME_SECONDS + 1e-9
+            assert detection.end > at
+            assert detection.gap >= -1e-4
+            at = detection.end
 
 
-def test_a_passage_nobody_read_is_leapt_over() -> None:
+def test_a_passage_that_was_not_read_is_skipped_at_once() -> None:
     read = [ONE, TWO, THREE] * 4
     found = align_skipping(heard(said(ONE, TWO, *read)), [ONE, TWO, *[FOREIGN] * 100, *read], BLANK)
-    assert [sighting is not None for sighting in found.words] == [True, True, *[False] * 100, *[True] * len(read)]
+    assert [detection is not None for detection in found.words] == [True, True, *[False] * 100, *[True] * len(read)]
 
 
-def test_a_few_sounds_alike_are_no_reason_to_leap() -> None:
+def test_a_few_similar_sounds_do_not_lead_to_such_a_skip() -> None:
     found = align_skipping(heard(said(ONE, TWO)), [ONE, *[FOREIGN] * 100, TWO], BLANK, [0, 1, 102])
     assert found.reached == 1

@@ -1,4 +1,4 @@
-"""What a window answers: tokens made of words, words that are not there, and how much of it is final."""
+"""A window's tokens, the words in it that were not said, and how much of it is final."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner
 from aligner_svc.engines.pocketsphinx.ladder import LadderWindow, Placement
 from aligner_svc.engines.pocketsphinx.second_opinion import Samples
 from aligner_svc.engines.pocketsphinx.window import WindowAligner
-from aligner_svc.engines.pocketsphinx.wire import WindowAnswer
+from aligner_svc.engines.pocketsphinx.wire import TokenSpan
+from aligner_svc.engines.windows import Prefix
 
 Times = tuple[float, float] | None
 ALIGNED, REPAIRED, NOT_FOUND = WordStatus.ALIGNED, WordStatus.REPAIRED, WordStatus.NOT_FOUND
 
 
 class FakeLadder:
-    """Places the words where it was told to."""
+    """Places the words at `times`."""
 
     def __init__(self, times: Sequence[Times], reached: int | None = None) -> None:
         self.times = times
@@ -54,14 +55,14 @@ def answer(
     reached: int | None = None,
     tokens: Sequence[Sequence[str]] | None = None,
     samples: Samples | None = None,
-) -> WindowAnswer:
+) -> Prefix[TokenSpan]:
     """Every word is a token unless `tokens` says otherwise, and was reached unless `reached` does; silence if no `samples`."""
     audio = np.zeros(int(seconds * SAMPLE_RATE), np.int16) if samples is None else samples
     aligner = WindowAligner(FakeLadder(times, reached), FakeSpeller(), refiner)  # type: ignore[arg-type]
     return aligner.align(audio, tokens or [["w"]] * len(times), last, complete)
 
 
-def spans(given: WindowAnswer) -> list[tuple[float, float, WordStatus]]:
+def spans(given: Prefix[TokenSpan]) -> list[tuple[float, float, WordStatus]]:
     return [(span.start, span.end, span.status) for span in given.spans]
 
 
@@ -78,7 +79,7 @@ def test_the_words_of_a_token_are_one_span(refiner: BoundaryRefiner) -> None:
     assert spans(found) == [(0.1, 0.9, ALIGNED), (1.0, 1.2, ALIGNED)]
 
 
-def test_a_token_half_of_which_was_heard_is_believed_half(refiner: BoundaryRefiner) -> None:
+def test_a_token_half_of_which_was_found_has_half_the_confidence(refiner: BoundaryRefiner) -> None:
     whole = answer(refiner, [(0.1, 0.4), (0.4, 0.9)], last=True, complete=True, tokens=[["twenty", "one"]]).spans[0]
     half = answer(refiner, [(0.1, 0.4), None], last=True, complete=True, tokens=[["twenty", "one"]]).spans[0]
     assert half.status is ALIGNED
@@ -87,7 +88,7 @@ def test_a_token_half_of_which_was_heard_is_believed_half(refiner: BoundaryRefin
     assert half.evidence == pytest.approx(whole.evidence / 2)
 
 
-def test_a_word_that_is_not_there_stands_at_the_end_of_the_one_before(refiner: BoundaryRefiner) -> None:
+def test_a_word_that_was_not_found_is_put_at_the_end_of_the_one_before(refiner: BoundaryRefiner) -> None:
     found = answer(refiner, [None, (0.5, 1.0), None, None, None, None, (1.0, 1.5), None], last=True, complete=True)
     assert spans(found) == [
         (0.0, 0.0, NOT_FOUND),
@@ -103,7 +104,7 @@ def test_nothing_was_found(refiner: BoundaryRefiner) -> None:
     assert spans(answer(refiner, [None] * 3, last=True, complete=True)) == [(0.0, 0.0, NOT_FOUND)] * 3
 
 
-def test_an_unheard_word_with_speech_in_its_place_is_repaired(refiner: BoundaryRefiner) -> None:
+def test_a_word_that_was_not_found_is_repaired_if_there_is_speech_in_its_place(refiner: BoundaryRefiner) -> None:
     samples = np.zeros(4 * SAMPLE_RATE, np.int16)
     samples[:SAMPLE_RATE] = samples[2 * SAMPLE_RATE : 3 * SAMPLE_RATE] = 5000
     samples[int(1.2 * SAMPLE_RATE) : int(1.8 * SAMPLE_RATE)] = 5000
@@ -117,13 +118,13 @@ def test_an_unheard_word_with_speech_in_its_place_is_repaired(refiner: BoundaryR
 # ---- how much of a window is final
 
 
-def test_a_final_window_answers_for_every_token(refiner: BoundaryRefiner) -> None:
+def test_a_final_window_returns_every_token(refiner: BoundaryRefiner) -> None:
     found = answer(refiner, running(0, 20), last=True, complete=True)
     assert len(found.spans) == 20
     assert found.resume == pytest.approx(20)
 
 
-def test_the_audio_of_a_final_window_may_not_end_early_and_that_of_an_open_one_after_any_token(refiner: BoundaryRefiner) -> None:
+def test_only_in_an_open_window_may_the_audio_end_after_any_token(refiner: BoundaryRefiner) -> None:
     """Open: the audio goes on, or the tokens do, or both."""
     ladder = FakeLadder([(0.1, 0.4), (0.4, 0.9), (1.0, 1.2)])
     aligner = WindowAligner(ladder, FakeSpeller(), refiner)  # type: ignore[arg-type]
@@ -144,7 +145,7 @@ def test_words_at_the_end_of_an_open_window_are_left_to_the_next(refiner: Bounda
 
 
 @pytest.mark.parametrize("complete", [True, False])
-def test_a_pause_is_where_windows_meet(refiner: BoundaryRefiner, complete: bool) -> None:
+def test_windows_meet_in_a_pause(refiner: BoundaryRefiner, complete: bool) -> None:
     times = [*running(0, 16), (16.4, 17.0), *running(17, 20)]
     found = answer(refiner, times, complete=complete)
     assert len(found.spans) == 16
@@ -158,7 +159,7 @@ def test_the_next_window_begins_near_the_next_word_after_a_long_pause(refiner: B
 
 
 @pytest.mark.parametrize("complete", [True, False])
-def test_a_pause_far_back_is_not_worth_hearing_everything_twice(refiner: BoundaryRefiner, complete: bool) -> None:
+def test_a_pause_far_back_is_not_used(refiner: BoundaryRefiner, complete: bool) -> None:
     found = answer(refiner, [(0.0, 1.0), *running(2, 20)], complete=complete)
     assert found.resume > 10
 
@@ -177,7 +178,7 @@ def test_absent_words_after_the_last_one_may_come_later(refiner: BoundaryRefiner
 
 
 @pytest.mark.parametrize("complete", [True, False])
-def test_an_open_window_without_a_word_is_passed_over(refiner: BoundaryRefiner, complete: bool) -> None:
+def test_an_open_window_without_a_word_is_skipped(refiner: BoundaryRefiner, complete: bool) -> None:
     found = answer(refiner, [None] * 30, complete=complete)
     assert list(found.spans) == []
     assert 17 < found.resume <= 20
@@ -185,7 +186,7 @@ def test_an_open_window_without_a_word_is_passed_over(refiner: BoundaryRefiner, 
 
 @pytest.mark.parametrize("start", [0.1, 5.0, 18.7])
 @pytest.mark.parametrize("complete", [True, False])
-def test_a_first_word_that_may_be_cut_is_heard_again_whole(refiner: BoundaryRefiner, complete: bool, start: float) -> None:
+def test_a_first_word_that_may_be_cut_off_is_aligned_again(refiner: BoundaryRefiner, complete: bool, start: float) -> None:
     found = answer(refiner, [(start, 19.5), None], complete=complete)
     assert list(found.spans) == []
     assert found.resume >= 1, "a window that begins where this one did finds the same"
@@ -211,7 +212,7 @@ def inside(words: list[tuple[float, float, bool]], seconds: float) -> list[Times
 
 @settings(derandomize=True, max_examples=150, deadline=None)
 @given(st.lists(_WORD, min_size=1, max_size=40), st.floats(0.06, 25.0), st.booleans())
-def test_any_open_window_goes_forward_and_commits_in_order(
+def test_any_open_window_advances_and_commits_in_order(
     words: list[tuple[float, float, bool]], seconds: float, complete: bool
 ) -> None:
     times = inside(words, seconds)
@@ -230,7 +231,7 @@ def test_any_open_window_goes_forward_and_commits_in_order(
 # ---- the audio ends, the tokens go on
 
 
-def test_the_last_audio_is_answered_to_its_end_and_no_further(refiner: BoundaryRefiner) -> None:
+def test_the_last_window_returns_the_tokens_up_to_the_end_of_the_audio(refiner: BoundaryRefiner) -> None:
     found = answer(refiner, [*running(0, 20), *[None] * 100], last=True, reached=20)
     assert spans(found) == [(float(second), float(second + 1), ALIGNED) for second in range(20)]
     assert found.resume == pytest.approx(20)
@@ -248,16 +249,14 @@ def test_a_token_is_reached_with_its_last_word(refiner: BoundaryRefiner, reached
     assert len(answer(refiner, times, last=True, reached=reached, tokens=tokens).spans) == count
 
 
-def test_if_the_tokens_end_too_those_the_audio_does_not_reach_are_not_found(refiner: BoundaryRefiner) -> None:
+def test_in_a_final_window_tokens_after_the_end_of_the_audio_are_not_found(refiner: BoundaryRefiner) -> None:
     found = answer(refiner, [*running(0, 20), *[None] * 100], last=True, complete=True, reached=20)
     assert [span.status for span in found.spans] == [ALIGNED] * 20 + [NOT_FOUND] * 100
     assert {(span.start, span.end) for span in found.spans[20:]} == {(20.0, 20.0)}
 
 
 @pytest.mark.parametrize(("last", "complete"), [(False, False), (False, True), (True, False), (True, True)])
-def test_words_that_may_come_later_do_not_keep_a_slurred_one_from_its_place(
-    refiner: BoundaryRefiner, last: bool, complete: bool
-) -> None:
+def test_words_that_may_come_later_do_not_prevent_a_repair(refiner: BoundaryRefiner, last: bool, complete: bool) -> None:
     samples = np.zeros(20 * SAMPLE_RATE, np.int16)
     samples[: 4 * SAMPLE_RATE] = 5000
     times: list[Times] = [(0.0, 1.0), None, (2.0, 3.0), (3.0, 4.0), *[None] * 60]
@@ -267,7 +266,7 @@ def test_words_that_may_come_later_do_not_keep_a_slurred_one_from_its_place(
 
 
 @pytest.mark.parametrize("last", [False, True])
-def test_chance_hits_are_no_neighbours_for_a_slurred_word(refiner: BoundaryRefiner, last: bool) -> None:
+def test_chance_hits_do_not_lead_to_a_repair(refiner: BoundaryRefiner, last: bool) -> None:
     samples = np.full(20 * SAMPLE_RATE, 5000, np.int16)
     samples[: SAMPLE_RATE * 2] = 0
     times: list[Times] = [(2.0, 3.0), None, (4.0, 5.0), *[None] * 6]
@@ -277,7 +276,7 @@ def test_chance_hits_are_no_neighbours_for_a_slurred_word(refiner: BoundaryRefin
 
 @settings(derandomize=True, max_examples=100, deadline=None)
 @given(st.lists(_WORD, min_size=1, max_size=40), st.floats(0.06, 25.0), st.integers(0, 40), st.booleans())
-def test_any_last_window_answers_what_it_reached_in_order(
+def test_any_last_window_returns_what_it_reached_in_order(
     words: list[tuple[float, float, bool]], seconds: float, later: int, complete: bool
 ) -> None:
     times = inside(words, seconds)

@@ -1,4 +1,4 @@
-"""Engine and worker understand each other; what an honest worker would not send is refused."""
+"""Messages survive encoding and decoding; malformed ones are refused."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from aligner_svc.domain import WordStatus
 from aligner_svc.engines.pocketsphinx.wire import (
     MalformedError,
     TokenSpan,
-    WindowAnswer,
     decode_answer,
     decode_request,
     encode_answer,
     encode_request,
 )
+from aligner_svc.engines.windows import Prefix
 
 _NUMBER = st.floats(0, 1e4)
 _SPANS = st.lists(st.builds(TokenSpan, _NUMBER, _NUMBER, _NUMBER, _NUMBER, st.sampled_from(WordStatus)), max_size=5)
@@ -28,7 +28,7 @@ _SPANS = st.lists(st.builds(TokenSpan, _NUMBER, _NUMBER, _NUMBER, _NUMBER, st.sa
 @settings(derandomize=True, max_examples=50, deadline=None)
 @given(_SPANS, _NUMBER)
 def test_an_answer_survives_json(spans: list[TokenSpan], resume: float) -> None:
-    assert decode_answer(json.loads(json.dumps(encode_answer(WindowAnswer(spans, resume))))) == WindowAnswer(spans, resume)
+    assert decode_answer(json.loads(json.dumps(encode_answer(Prefix(spans, resume))))) == Prefix(spans, resume)
 
 
 @settings(derandomize=True, max_examples=50, deadline=None)
@@ -60,6 +60,7 @@ ROW = [0.1, 0.2, 0.9, 0.9, "ALIGNED"]
         {"spans": [[True, *ROW[1:]]], "resume": 1.0},
         {"spans": [ROW], "resume": math.nan},
         {"spans": [ROW], "resume": math.inf},
+        {"spans": [ROW], "resume": 10**400},
         *[
             {"spans": [[*ROW[:place], bad, *ROW[place + 1 :]]], "resume": 1.0}
             for place in range(4)
@@ -88,6 +89,6 @@ def test_a_request_with_a_part_missing_is_refused(key: str) -> None:
 
 @pytest.mark.parametrize("key", ["last", "complete"])
 @pytest.mark.parametrize("value", [None, "perhaps", 2, math.nan, []])
-def test_a_request_that_does_not_say_yes_or_no_is_refused(key: str, value: Any) -> None:
+def test_a_request_without_a_boolean_is_refused(key: str, value: Any) -> None:
     with pytest.raises(MalformedError):
         decode_request({**encode_request([["a"]], last=True, complete=True), key: value})

@@ -1,4 +1,4 @@
-"""The values that travel between rooms: plain, frozen, free of gRPC and of any engine."""
+"""The values that the rooms exchange: plain, frozen, free of gRPC and of any engine."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One word of the caller and what a speaker says for it.
+    """One word of the transcript and how it is spoken.
 
     `text` is `transcript[char_start:char_end]` (code points), without surrounding
     punctuation. `spoken` holds lower-case words ("five", "dollars"); it is empty for a word that the
@@ -48,7 +48,7 @@ class Token:
 
 
 class WordStatus(Enum):
-    """How a word's time came about."""
+    """How the time of a word was found."""
 
     ALIGNED = "ALIGNED"
     """Found in the audio by the acoustic model."""
@@ -73,7 +73,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Warning:
-    """Something the caller should know although the call succeeded."""
+    """Something the client should know although the call succeeded."""
 
     code: str
     message: str
@@ -81,10 +81,10 @@ class Warning:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """On whose behalf something is done, and until when.
+    """Who a job is done for, and until when.
 
-    `client`: calls with the same one share a turn where clients take turns. `deadline`: the
-    event loop's time (s) after which nobody waits for the answer; None: somebody always does.
+    `client`: fair queues give each client an equal share. `deadline`: the event loop's time (s) after which the answer is no
+    longer wanted; None: no deadline.
     """
 
     client: str = ""
@@ -92,7 +92,7 @@ class Caller:
 
 
 ProgressSink = Callable[[float], None]
-"""Told the seconds of audio aligned so far; called on the event loop, must not block."""
+"""Called on the event loop with the seconds of audio aligned so far; must not block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +104,12 @@ class Timing:
     align: float = 0.0
     total: float = 0.0
     scan: float = 0.0
-    """From the end of the upload to the virus scanner's verdict; a stream is worked on meanwhile."""
+    """From the end of the upload to the verdict of the virus scan; a stream is worked on meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """The answer: every word of the transcript, and how far it can be trusted."""
+    """Every word of the transcript in time, and how far the result can be trusted."""
 
     words: Sequence[Word]
     audio_seconds: float

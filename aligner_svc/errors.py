@@ -1,8 +1,7 @@
-"""Every failure a caller may see. Each owns its status and its reason.
+"""Every failure that a client may see, each with its status and its reason.
 
-The message is written for the person who reads it and is sent to the client as it
-is, so it never carries the text of another exception. `reason` is for programs:
-stable, UPPER_SNAKE_CASE, listed in docs/errors.md.
+The message is for people and is sent to the client unchanged, so it never carries the text of another exception. `reason` is
+for programs: stable, UPPER_SNAKE_CASE, listed in docs/errors.md.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class StartError(Exception):
 
 
 class AlignerError(Exception):
-    """A failure the caller can understand. Raise a subclass."""
+    """A failure that is reported to the client. Raise a subclass."""
 
     status: ClassVar[Status]
 
@@ -45,34 +44,34 @@ class AlignerError(Exception):
         self.message = message
         self.violations = (FieldViolation(field, message),) if field else ()
         self.retry_after = retry_after
-        """Seconds after which a retry is worth it; None: no advice."""
+        """Seconds after which a retry makes sense; None: unknown."""
 
 
 class InvalidArgumentError(AlignerError):
-    """The request cannot be served as it is, here or anywhere."""
+    """The request is invalid, for this server and any other."""
 
     status = Status.INVALID_ARGUMENT
 
 
 class LimitExceededError(AlignerError):
-    """Over a size limit or the queue's bound."""
+    """A size limit is exceeded or the queue is full."""
 
     status = Status.RESOURCE_EXHAUSTED
 
 
 class UnsupportedError(AlignerError):
-    """A sound request this server cannot serve; another might."""
+    """A valid request that this server cannot serve; another might."""
 
     status = Status.FAILED_PRECONDITION
 
 
 class DataLossError(AlignerError):
-    """What arrived is not what was declared: the upload was cut short or changed on its way. Sending it again may help."""
+    """The upload differs from what was declared: it was cut short or altered in transit. Sending it again may help."""
 
     status = Status.DATA_LOSS
 
 
 class UnavailableError(AlignerError):
-    """Not now; a retry is safe, alignment has no side effects."""
+    """Temporary; a retry is safe, as alignment has no side effects."""
 
     status = Status.UNAVAILABLE

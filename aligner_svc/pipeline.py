@@ -21,7 +21,7 @@ from aligner_svc.workers import Buffer
 from aligner_svc.workers.threads import off_loop
 
 _LETTERS_A_WORD = 5
-"""Reckoned in deciding what is long work."""
+"""Average word length, used to estimate word counts."""
 
 _MIN_SECONDS = 0.06
 """The shortest words ("a", "I") last this long in fluent speech; less audio holds none."""
@@ -29,7 +29,7 @@ _MIN_SECONDS = 0.06
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a caller asks for, but for the audio. Headerless encodings need a rate; 0 channels mean 1."""
+    """A request without its audio. Headerless encodings need a rate; 0 channels mean 1."""
 
     transcript: str
     language: str
@@ -39,18 +39,18 @@ class Job:
 
 
 class Stage(Enum):
-    """What is being done with a recording."""
+    """What the pipeline is doing with a recording."""
 
     DECODING = "DECODING"
     ALIGNING = "ALIGNING"
 
 
 Observer = Callable[[Stage, float, float], None]
-"""Told the stage, the seconds aligned and the seconds in all (0 while unknown). Must not block."""
+"""Called with the stage, the seconds aligned and the seconds in total (0 while unknown). Must not block."""
 
 
 Admit = Callable[[Decoded], Awaitable[None]]
-"""Told what was decoded before the engine works on it; what it raises ends the job."""
+"""Called with the decoded audio before the engine works on it; an exception ends the job."""
 
 
 def ignore(stage: Stage, aligned: float, total: float) -> None: ...
@@ -60,7 +60,7 @@ async def _admit(decoded: Decoded) -> None: ...
 
 
 class Pipeline:
-    """One for all calls; it holds nothing of any."""
+    """Stateless: one instance serves all calls."""
 
     def __init__(
         self, decoder: Decoder, engine: Engine, limits: Limits, other_languages: Mapping[str, Collection[str]] | None = None
@@ -102,7 +102,7 @@ class Pipeline:
         tokens = await self._tokens(job.transcript, language)
         observe(Stage.DECODING, 0.0, 0.0)
         decoded = await self._decoder.decode(audio, job.encoding, job.sample_rate_hz, job.channels)
-        del audio  # an upload may be hundreds of MB and the engine needs none of it
+        del audio  # an upload may be hundreds of MB, and the engine does not need it
         seconds = decoded.clip.seconds
         if seconds < _MIN_SECONDS:
             message = f"the audio lasts {seconds * 1000:.0f} ms; a word needs {_MIN_SECONDS * 1000:.0f} ms at least"
@@ -157,7 +157,7 @@ def _other(warnings: Sequence[Warning], said: Sequence[Warning]) -> Sequence[War
 
 
 def _words(tokens: Sequence[Token], result: EngineResult) -> list[Word]:
-    """One word for every token. Tokens that cannot be pronounced were not aligned: they stand where the last word ended."""
+    """One word for every token. Tokens that cannot be pronounced were not aligned: they get the end of the word before."""
     spans = iter(result.spans)
     words: list[Word] = []
     at = 0.0

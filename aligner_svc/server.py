@@ -1,4 +1,4 @@
-"""The composition root: builds every part once, wires them, starts, drains. Nothing else knows the whole."""
+"""The composition root: builds every part once, connects them, starts them and drains them."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_TEXT_ROOM = 4
-"""Bytes UTF-8 needs for a code point at most."""
+_MAX_UTF8 = 4
+"""Largest number of bytes of a code point in UTF-8."""
 
 
 class Service:
@@ -72,7 +72,7 @@ class Service:
     async def start(self) -> None:
         """Listen, load, warm up, report ready. Raises StartError."""
         await self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
-        # The port first: a mistake there should not cost the seconds the models take to load.
+        # The port first: a mistake there should not cost the seconds that the models take to load.
         server = self._build_server()
         try:
             self.address = str(take(server, self._listen, self._guards.credentials))
@@ -95,8 +95,8 @@ class Service:
         await self._report_engine()
 
     async def drain(self) -> None:
-        """NOT_SERVING, a moment for load balancers to notice, then let calls in flight finish."""
-        self._ready = False  # for the metrics and /ready, which say what the health service says
+        """Report NOT_SERVING, wait for load balancers to notice, then let calls in flight finish."""
+        self._ready = False  # metrics and /ready report what the health service reports
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(self._settings.server.drain_delay)
         self._health.leaving.set()
@@ -107,14 +107,14 @@ class Service:
         if self._server is not None:
             await self._server.stop(grace)
         await asyncio.gather(self.decoder.close(), self.engine.close())
-        await self._guards.close()  # last: what ended above may leave a record
+        await self._guards.close()  # last: the calls that just ended may be audited
         if self._traces is not None:
             await self._traces.export.close()
         if self._measuring is not None:
             await self._measuring.close()
 
     def _on_engine(self, failed: str | None) -> None:
-        """The engine's device went out of service, and why, or came back."""
+        """The engine's device went out of service, for the reason `failed`, or is back (None)."""
         self._engine_failed = failed
         self._reporting = asyncio.get_running_loop().create_task(self._report_engine())
 
@@ -148,12 +148,12 @@ class Service:
     def _build_server(self) -> aio.Server:
         limits = self._limits
         pipeline = Pipeline(self.decoder, self.engine, limits, OTHER_LANGUAGES)
-        # Twice the limit is let in, so that a file somewhat over it gets our answer and not the transport's.
-        most = max(2 * limits.unary_audio_bytes, limits.stream_chunk_bytes) + _TEXT_ROOM * limits.transcript_chars + MIB
+        # Twice the limit is received, so that a file somewhat over it is refused with a reason, and not by the transport.
+        most = max(2 * limits.unary_audio_bytes, limits.stream_chunk_bytes) + _MAX_UTF8 * limits.transcript_chars + MIB
         wanted = self._settings.connections
         options = ChannelOptions(
             receive_bytes=most,
-            metadata_bytes=2 * limits.metadata_bytes,  # over the limit by less: our answer, not the transport's
+            metadata_bytes=2 * limits.metadata_bytes,  # as above: somewhat over the limit is refused with a reason
             connections=wanted.most,
             streams=wanted.streams,
             age_seconds=wanted.age,
@@ -163,7 +163,7 @@ class Service:
         servicer = AlignerServicer(pipeline, self.engine, limits, self._settings.stream)
         aligner_pb2_grpc.add_AlignerServicer_to_server(servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        # Open in the dev profile; elsewhere the policy asks for the admin scope.
+        # Open in the dev profile; otherwise the policy requires the admin scope.
         reflection.enable_server_reflection((ALIGNER, HEALTH), server)
         return server
 
@@ -199,7 +199,7 @@ async def _serve(settings: Settings, logs: Logs) -> int:
     except StartError as error:
         log.error("%s", error)
         return 1
-    logs.adopt()  # libraries that came with the engine bring handlers of their own
+    logs.adopt()  # the engine's libraries install handlers of their own
     print(f"aligner-svc ready on {service.address}", flush=True)
     await stopping
     log.info("draining")
@@ -209,7 +209,7 @@ async def _serve(settings: Settings, logs: Logs) -> int:
     if not draining.done():
         draining.cancel()
         await asyncio.wait((draining,))
-        await service.close()  # wherever the drain was: without this gRPC's threads and the workers outlive the loop
+        await service.close()  # at any stage of the drain: else gRPC's threads and the workers outlive the loop
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The guard chain, outermost first. It knows gRPC and nothing of alignment."""
+"""The guards that every call passes, as one chain. They know gRPC and nothing of alignment."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from interceptors.request_id import RequestId
 from interceptors.tracing.interceptor import Tracing
 
 if TYPE_CHECKING:
-    from interceptors.metrics import RpcMetrics  # prometheus-client is for servers that have metrics alone
+    from interceptors.metrics import RpcMetrics  # prometheus-client is imported only where metrics are asked for
 
 __all__ = [
     "Abuse",
@@ -67,39 +67,39 @@ def chain(
     scan: Scan | None = None,
     check: Check | None = None,
 ) -> Chain:
-    """Every interceptor in the order a call passes them, each with the reason for its place; without those that are None.
+    """The guards in the order a call passes them, outermost first, each with the reason for its place; None: left out.
 
     `domain`: of the ErrorInfo in refusals.
     """
     guards: tuple[Wrapping | None, ...] = (
-        # Outermost: what the interceptors below raise must not reach a client as exception text either.
+        # Outermost: no exception text reaches a client, not even that of a guard.
         Recovery(domain),
         # Before anything that logs or refuses, so that every line and every refusal carries the id.
         RequestId(),
-        # Around all that takes time; within the request id, which a trace names.
+        # Around everything that takes time; below the request id, which a trace names.
         tracing,
-        # Around all that may refuse: what is not counted did not happen.
+        # Around everything that may refuse, so that refused calls are counted and logged too.
         metrics,
         access_log,
-        # Around every guard that refuses and around the servicer, whose errors it records too.
+        # Around every guard that refuses, and the servicer, whose errors it records.
         Audit(record) if record is not None else None,
-        # Before anything is looked at: a blocked address costs nothing. Outside of what refuses, whose refusals it counts.
+        # Before any work is done for a blocked address, and around the guards whose refusals it counts.
         abuse,
         # Before anything that reads headers.
         HeaderLimits(max_metadata_entries, max_metadata_bytes),
-        # Before anything that depends on who calls, and anything that a stranger should not be able to spend.
+        # Before anything that depends on the principal, and anything that costs more than a header.
         authenticate,
-        # With the principal known, and before anything is spent on what it may not do.
+        # Once the principal is known, and before anything is spent on a call that it may not make.
         authorise,
-        # Of those that may call, each no more than its share.
+        # Each principal gets no more than its share.
         quota,
-        # Of those within their share, no more than can be served. Last, so that whoever is refused above counts for nothing.
+        # All together get no more than can be served. Below the guards that refuse, so that refused calls do not count.
         overload,
-        # Of those that are let in, told what comes in and asked for its verdict: a connection to the scanner is not for others.
+        # Only admitted calls use a connection to the scanner.
         scan,
-        # Innermost: no request is read until all of the above have let its call pass.
+        # Innermost: no request is read before all guards have let its call pass.
         Requests(check),
-        # Behind it, for it alone tells a unary request from a stream.
+        # Below it, because every request above it is a stream.
         metrics.messages if metrics is not None else None,
     )
     return Chain(guard for guard in guards if guard is not None)

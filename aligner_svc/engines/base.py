@@ -1,4 +1,4 @@
-"""What the pipeline asks of an engine."""
+"""The interface between the pipeline and an engine."""
 
 from __future__ import annotations
 

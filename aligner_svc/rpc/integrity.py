@@ -1,4 +1,4 @@
-"""Is the audio that arrived the audio that was sent? Asked where the caller said how much there is, or its digest."""
+"""Checks received audio against the size and digest that the client declared."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from aligner_svc.workers.threads import off_loop
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What a config says of the audio. `size` in bytes, 0: nothing; `sha256` has 32 bytes, or none."""
+    """What a config declares of the audio. `size` in bytes, 0: undeclared; `sha256`: 32 bytes, or none."""
 
     size: int = 0
     sha256: bytes = b""
 
     async def check(self, audio: Buffer) -> None:
-        """All of the audio at once. Raises DataLossError, as `Arriving` does."""
+        """Check the whole audio. Raises DataLossError, as `Arriving` does."""
         arriving = Arriving(self)
         await arriving.add(audio)
         arriving.finish()
 
 
 class Arriving:
-    """Audio that comes in pieces, held against what was declared of it. It keeps none of it."""
+    """Checks audio that arrives in pieces, without keeping them."""
 
     def __init__(self, declared: Declared) -> None:
         self._declared = declared
@@ -34,7 +34,7 @@ class Arriving:
         self._digest = hashlib.sha256() if declared.sha256 else None
 
     async def add(self, piece: Buffer) -> None:
-        """The next bytes. Raises DataLossError (AUDIO_SURPLUS) for more than were declared, as soon as they are there."""
+        """Add the next piece. Raises DataLossError (AUDIO_SURPLUS) as soon as there is more than was declared."""
         size = memoryview(piece).nbytes
         self._received += size
         if 0 < self._declared.size < self._received:
@@ -45,7 +45,7 @@ class Arriving:
         await off_loop(self._digest.update, piece, size=size)
 
     def finish(self) -> None:
-        """Nothing more comes. Raises DataLossError: AUDIO_INCOMPLETE, AUDIO_DIGEST_MISMATCH."""
+        """The audio is complete. Raises DataLossError: AUDIO_INCOMPLETE, AUDIO_DIGEST_MISMATCH."""
         if self._received < self._declared.size:
             message = f"{self._received} of the {self._declared.size} bytes of audio that the config declares have arrived"
             raise DataLossError("AUDIO_INCOMPLETE", message, field="audio")

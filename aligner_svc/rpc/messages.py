@@ -1,4 +1,4 @@
-"""Between the messages of aligner.v1 and the domain, on the server's side."""
+"""Converts between the messages of aligner.v1 and the domain."""
 
 from __future__ import annotations
 

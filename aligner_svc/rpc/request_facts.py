@@ -7,13 +7,13 @@ from typing import Any
 from aligner_svc.api.v1 import aligner_pb2 as pb
 
 CONTAINER_BYTES_PER_SECOND = 16_000
-"""128 kbit/s: MP3 as it is common; half of what WAV of 16 kHz takes, several times what Opus does."""
+"""128 kbit/s, a common MP3; half of a 16 kHz WAV, several times Opus."""
 _SAMPLE_BYTES = {pb.AUDIO_ENCODING_LINEAR16: 2, pb.AUDIO_ENCODING_FLOAT32: 4, pb.AUDIO_ENCODING_MULAW: 1}
 _HEADERLESS = frozenset(_SAMPLE_BYTES)
 
 
 class AudioEstimate:
-    """Of one call. Exact for headerless audio; for a container a guess, put right once it is decoded."""
+    """Estimates the audio of one call: exact if it is headerless, a guess for a container, corrected once it is decoded."""
 
     def __init__(self) -> None:
         self._bytes_per_second = CONTAINER_BYTES_PER_SECOND
@@ -38,5 +38,5 @@ def audio_of(message: Any) -> bytes | None:
 
 
 def headerless(message: Any) -> bool:
-    """Asked of a call's first message, which has the config."""
+    """Whether a call's first message, which has the config, declares headerless audio."""
     return isinstance(message, pb.AlignRequest | pb.StreamAlignRequest) and message.config.encoding in _HEADERLESS

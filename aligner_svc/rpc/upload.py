@@ -1,4 +1,4 @@
-"""One StreamAlign upload: config first, then audio and transcript, all of it under the limits."""
+"""One StreamAlign upload: config first, then audio and transcript, within the limits."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from aligner_svc.rpc.integrity import Arriving, Declared
 from aligner_svc.text.characters import check_characters
 
 _REPORT_BYTES = 1 << 20
-"""Audio between two progress messages. A client that reads nothing until its upload is done must not stall on them:
-the 512 of the largest upload stay far below the 64 KiB HTTP/2 lets us send ahead."""
+"""Audio between two progress messages. They must not stall a client that reads nothing until its upload is done: the 512 of
+the largest upload stay far below the 64 KiB that HTTP/2 flow control lets the server send ahead."""
 
 
 class Upload:
@@ -38,7 +38,7 @@ class Upload:
         self._characters = 0
 
     async def begin(self) -> None:
-        """Take the config; refuse before any audio is read what can be refused by it."""
+        """Read the config, and refuse what it alone shows to be invalid before any audio is read."""
         first = await self._next()
         if first is None or first.WhichOneof("payload") != "config":
             raise InvalidArgumentError("CONFIG_MISSING", "the first message must be the config", field="config")
@@ -51,7 +51,7 @@ class Upload:
         self._arriving = Arriving(declared)
 
     async def receive(self) -> AsyncIterator[int]:
-        """Take in everything up to the half-close; yields the bytes received now and then."""
+        """Read everything up to the half-close; yields the bytes received, once a MiB."""
         reported = -_REPORT_BYTES
         while (request := await self._next()) is not None:
             match request.WhichOneof("payload"):
@@ -68,7 +68,7 @@ class Upload:
                 yield self.received
 
     def finish(self) -> tuple[Job, bytearray]:
-        """The job and its audio, which the upload lets go of. Raises DataLossError for another audio than was declared."""
+        """The job and its audio, which the upload releases. Raises DataLossError if the audio is not what was declared."""
         assert self._job is not None
         self._arriving.finish()
         audio, self._audio = self._audio, bytearray()

@@ -1,4 +1,4 @@
-"""Where the service may listen, and taking the port."""
+"""Checks where the service may listen, and binds the port."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def check_exposure(address: Address, settings: Settings) -> None:
 
 
 def take(server: aio.Server, address: Address, credentials: grpc.ServerCredentials | None) -> Address:
-    """Bind; the address with the port that was taken. `credentials` None: plaintext. Raises StartError."""
+    """Bind, and return the address with its port. `credentials` None: plaintext. Raises StartError."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    with socket.socket(family) as probe:  # gRPC's own error does not tell a taken port from a forbidden one
+    with socket.socket(family) as probe:  # gRPC's own error does not distinguish a taken port from a forbidden one
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address.host, address.port))

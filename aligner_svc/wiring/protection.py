@@ -31,7 +31,7 @@ _PRIORITIES = {"low": Priority.LOW, "normal": Priority.NORMAL, "high": Priority.
 
 
 class Part(Protocol):
-    """What starts and ends with the server; `close` is idempotent."""
+    """Starts and closes with the server; `close` is idempotent."""
 
     async def start(self) -> None: ...
 
@@ -40,7 +40,7 @@ class Part(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Protection:
-    """What was built, and the `parts` to start and close with the server. None: not asked for."""
+    """The guards, None where not asked for, and the `parts` to start and close with the server."""
 
     quota: Quota | None
     store: QuotaStore | None
@@ -59,7 +59,7 @@ def build_protection(settings: Settings, capacity: Capacity, record: Record) -> 
     limit = AdaptiveLimit(rules) if settings.overload.adaptive else None
 
     def expected() -> float:
-        """What calls waited lately, as long as there is a crowd: once it has gone, that says nothing."""
+        """How long calls waited lately, while the server is busy; 0 when it is not, as that time then means nothing."""
         crowded = limit is not None and overload.counts.at_work >= rules.lowest
         return limit.typical_wait if limit is not None and crowded else 0.0
 

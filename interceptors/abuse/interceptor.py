@@ -20,6 +20,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from types import MappingProxyType
+from typing import NamedTuple
 
 import grpc
 from grpc import aio
@@ -70,16 +71,12 @@ class AbuseRules:
             raise ValueError("limits and weights have to be at least 1")
 
 
-class _Counter:
+class _Counter(NamedTuple):
     """Counts one kind of event."""
 
-    def __init__(self, check: str, limit: int, entries: int) -> None:
-        self.check = check
-        self.limit = limit
-        self.window = CountWindow(_MINUTE, entries)
-
-    def over(self, peer: bytes, now: float, weight: int = 1) -> bool:
-        return self.window.add(peer, now, weight) > self.limit
+    check: str
+    limit: int
+    window: CountWindow
 
 
 class Abuse(CallInterceptor):
@@ -108,9 +105,9 @@ class Abuse(CallInterceptor):
         self._shadow = shadow
         self._clock = clock
         calls = rules.calls_per_minute
-        self._calls = None if calls is None else _Counter("too_many_calls", calls, entries)
-        self._failures = _Counter("too_many_failures", rules.failures_per_minute, entries)
-        self._invalid = _Counter("too_many_invalid", rules.invalid_per_minute, entries)
+        self._calls = None if calls is None else _Counter("too_many_calls", calls, CountWindow(_MINUTE, entries))
+        self._failures = _Counter("too_many_failures", rules.failures_per_minute, CountWindow(_MINUTE, entries))
+        self._invalid = _Counter("too_many_invalid", rules.invalid_per_minute, CountWindow(_MINUTE, entries))
         self._blocks = Blocks(rules.block_seconds, rules.max_block_seconds, rules.memory_seconds, entries)
 
     @asynccontextmanager
@@ -163,9 +160,7 @@ class Abuse(CallInterceptor):
     def _count(self, counter: _Counter, peer: bytes, context: Context, weight: int = 1) -> Block | None:
         """Count an event; the block that begins with it. Not counted: calls that were running when their peer was blocked."""
         now = self._now()
-        if self._blocks.find(peer, now) is not None:
-            return None
-        if not counter.over(peer, now, weight):
+        if self._blocks.find(peer, now) is not None or counter.window.add(peer, now, weight) <= counter.limit:
             return None
         for each in (self._calls, self._failures, self._invalid):
             if each is not None:

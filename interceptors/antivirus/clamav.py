@@ -193,22 +193,20 @@ def parse_reply(reply: bytes) -> Verdict:
 
 async def _connected(address: UnixAddress | TcpAddress) -> socket.socket:
     """Raises OSError."""
-    loop = asyncio.get_running_loop()
-    match address:
-        case UnixAddress(path):
-            return await _open(socket.AF_UNIX, path)
-        case TcpAddress(host, port):
-            failed: OSError = OSError("no address")
-            for family, _, _, _, place in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-                try:
-                    connection = await _open(family, place)
-                except OSError as error:
-                    failed = error
-                else:
-                    # A chunk follows its length at once, and the last one is short: do not wait for an ACK in between.
-                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    return connection
-            raise failed
+    if isinstance(address, UnixAddress):
+        return await _open(socket.AF_UNIX, address.path)
+    found = await asyncio.get_running_loop().getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    failed = OSError("no address")
+    for family, _, _, _, place in found:
+        try:
+            connection = await _open(family, place)
+        except OSError as error:
+            failed = error
+            continue
+        # A chunk follows its length at once, and the last one is short: do not wait for an ACK in between.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
+    raise failed
 
 
 async def _open(family: int, place: object) -> socket.socket:

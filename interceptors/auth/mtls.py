@@ -1,8 +1,7 @@
 """Authenticates callers by the client certificate of the connection.
 
-When a handler runs, gRPC has verified the chain, dates, purpose and possession of the key, but has not decided whose
-certificate it is. The name is read strictly from the certificate itself; the names that gRPC lists (common name, SANs) are not
-used, because they come without their kind.
+gRPC has verified the chain, dates, purpose and possession of the key when a handler runs, but has not decided whose certificate
+it is. The name is read strictly from the certificate itself: the names that gRPC lists (common name, SANs) lack their kind.
 
 The identity is that of the first configured source that the certificate has:
 
@@ -12,8 +11,7 @@ The identity is that of the first configured source that the certificate has:
 - cn: the subject's common name, if it consists of letters, digits and "._@-".
 
 If a source is present but invalid the certificate is rejected, and later sources are not tried: otherwise a CA that checks one
-kind of name could be made to vouch for another. No name contains a space, a control character or anything that makes it look
-like another kind.
+kind of name could be made to vouch for another. No name contains a space, a control character or the look of another kind.
 
 A pattern of the allow-list matches only names of its own kind, and `*` whole parts of them:
 
@@ -150,13 +148,9 @@ def _pattern(text: str, sources: Sequence[Source]) -> _Pattern:
             raise ValueError(f"identity '{text}' can match nothing: spiffe is not among the configured sources")
         domain, *segments = text.removeprefix(_SPIFFE).split("/")
         if not _TRUST_DOMAIN.fullmatch(domain):
-            raise ValueError(
-                f"identity '{text}': a trust domain is needed, lower case and without *, e.g. {_SPIFFE}example.org/*"
-            )
+            raise ValueError(f"identity '{text}': needs a trust domain in lower case, without *, e.g. {_SPIFFE}example.org/*")
         if not segments or not all(part == "*" or _SEGMENT.fullmatch(part) for part in segments):
-            raise ValueError(
-                f"identity '{text}': the path needs segments of letters, digits, '.', '_', '-', or * for a whole one"
-            )
+            raise ValueError(f"identity '{text}': needs a path; a segment is * or has letters, digits, '.', '_' and '-'")
         return _Pattern(True, (domain, *segments))
     if not {"dns", "cn"} & set(sources):
         raise ValueError(f"identity '{text}' can match nothing: it is not a {_SPIFFE} id, and no other source is configured")

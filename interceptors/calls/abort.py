@@ -16,19 +16,19 @@ Metadata = Sequence[tuple[str, str]]
 
 
 async def abort(context: Context, status: status_pb2.Status, metadata: Metadata = ()) -> None:
-    """Never returns: gRPC raises AbortError. Metadata that is set already (the request id) goes out as well."""
+    """Never returns: gRPC raises AbortError. Trailing metadata set before (the request id) is sent too."""
     details = (DETAILS, status.SerializeToString())
-    # gRPC would drop the trailing metadata for what abort is given.
+    # gRPC would replace the trailing metadata by what abort is given.
     await context.abort(BY_NUMBER[status.code], status.message, (*(context.trailing_metadata() or ()), *metadata, details))
 
 
 async def abort_from_outside(
     context: Context, status: status_pb2.Status, task: asyncio.Task[object] | None, metadata: Metadata = ()
 ) -> None:
-    """For a task other than the one that serves the call, `task`.
+    """End a call from a task other than `task`, which serves it.
 
-    Cancelling that one alone would end it wherever it is, and while gRPC itself is sending, no status would follow: a
-    client that waits for one waits for ever. So the status goes first.
+    The status is sent first: if `task` were only cancelled while gRPC is sending, no status would follow and the client would
+    wait for ever.
     """
     with contextlib.suppress(aio.AbortError, aio.BaseError, asyncio.InvalidStateError):
         await abort(context, status, metadata)

@@ -1,4 +1,4 @@
-"""How a call ended, for whoever counts, logs or traces it."""
+"""The status and reason with which a call ended, for metrics, logs and traces."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from interceptors.calls.call import Context
 from interceptors.calls.refusal import CallRefusedError
 
 BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
-"""By google.rpc.Code's numbers."""
+"""Status codes by their google.rpc.Code number."""
 DETAILS = "grpc-status-details-bin"
 """Trailing metadata that holds the google.rpc.Status."""
 _ROUNDED = 0.01
-"""What a timeout is rounded up by at most, as a share of it."""
+"""Largest relative rounding of a timeout: gRPC sends three digits, rounded up."""
 _EARLY = 0.01
-"""Seconds before a deadline from which a call that is given up has met it: the caller's own clock ends it first."""
+"""Seconds before its deadline from which a cancelled call counts as expired: the client's clock may end it before ours."""
 
 
 def outcome(context: Context, error: BaseException | None) -> grpc.StatusCode:
-    """How a call ended, as what it is.
+    """The status of a call that has ended.
 
-    A handler sees a client that cancelled, one whose deadline passed and one that vanished alike: as
-    CancelledError, or, where it was reading a stream, as the stream's end. Only an expired deadline leaves its mark.
+    A handler cannot tell a client that cancelled, one whose deadline passed and one that disconnected: it sees CancelledError
+    or, while reading a stream, the stream's end. Only an expired deadline can be recognised afterwards.
     """
     code = context.code()
     if isinstance(code, int):
         code = BY_NUMBER.get(code, grpc.StatusCode.UNKNOWN)
     gone = isinstance(error, asyncio.CancelledError) or (error is None and context.done())
-    if gone and code in {None, grpc.StatusCode.OK}:  # a guard that ends a call from outside leaves its status
+    if gone and code in {None, grpc.StatusCode.OK}:  # a guard that ends a call from another task sets a code
         return grpc.StatusCode.DEADLINE_EXCEEDED if _left(context) <= _EARLY else grpc.StatusCode.CANCELLED
     if error is None:
         return code or grpc.StatusCode.OK
@@ -40,18 +40,18 @@ def outcome(context: Context, error: BaseException | None) -> grpc.StatusCode:
 
 
 def final_code(context: Context, error: BaseException | None, allowed: float | None = None) -> grpc.StatusCode:
-    """How a call ended, seen from inside of the recovery, where what a guard raises has not become a status yet.
+    """The status of a call, seen from below recovery, where exceptions have not become statuses yet.
 
-    `allowed`: seconds to its deadline that the call began with, None without one. A caller's own clock ends it before ours
-    does, and what arrives then is a cancellation: gRPC sends timeouts rounded up to three digits, so of 1.234 s 6 ms are left.
+    `allowed`: seconds to the deadline when the call began, None without one. The client's clock ends a call before ours does,
+    which arrives as a cancellation: gRPC sends timeouts rounded up to three digits, so that of 1.234 s 6 ms are left.
     """
-    if isinstance(error, GeneratorExit):  # a stream nobody reads any more is closed, not cancelled
+    if isinstance(error, GeneratorExit):  # an abandoned stream is closed, not cancelled
         error = asyncio.CancelledError()
     if error is None or isinstance(error, asyncio.CancelledError | aio.AbortError | aio.BaseError):
         code = outcome(context, error)
         late = code is grpc.StatusCode.CANCELLED and _late(context, allowed)
         return grpc.StatusCode.DEADLINE_EXCEEDED if late else code
-    if _late(context, None):  # nobody waited for whatever went wrong
+    if _late(context, None):  # whatever went wrong, the client had stopped waiting
         return grpc.StatusCode.DEADLINE_EXCEEDED
     if context.done():
         return grpc.StatusCode.DEADLINE_EXCEEDED if _late(context, allowed) else grpc.StatusCode.CANCELLED
@@ -66,7 +66,7 @@ def is_bug(error: BaseException | None) -> bool:
 
 
 def reported_reason(context: Context, error: BaseException | None, code: grpc.StatusCode) -> str:
-    """What a client was told for programs (ErrorInfo.reason) when its call ended with `code`; empty where it had left."""
+    """The ErrorInfo.reason sent to the client of a call that ended with `code`; "" if it had gone."""
     if isinstance(error, CallRefusedError):
         return error.reason if error.code is code else ""
     if is_bug(error):
@@ -74,23 +74,23 @@ def reported_reason(context: Context, error: BaseException | None, code: grpc.St
     if code is grpc.StatusCode.OK:
         return ""
     for name, value in context.trailing_metadata() or ():
-        if name == DETAILS and isinstance(value, bytes):  # ended by interceptors.calls.abort, maybe from outside
+        if name == DETAILS and isinstance(value, bytes):  # ended by calls.abort
             return reason_in(status_pb2.Status.FromString(value))
     return ""
 
 
 def reason_in(status: status_pb2.Status) -> str:
-    """Its ErrorInfo's; empty without one."""
+    """The reason of its ErrorInfo; "" without one."""
     info = error_details_pb2.ErrorInfo()
     return next((info.reason for detail in status.details if detail.Unpack(info)), "")
 
 
 def _late(context: Context, allowed: float | None) -> bool:
-    """Whether the deadline has passed, or, where `allowed` is given, has passed for the caller."""
+    """Whether the deadline has passed; with `allowed`, whether it has passed by the client's clock."""
     return _left(context) <= (0.0 if allowed is None else _ROUNDED * allowed + _EARLY)
 
 
 def _left(context: Context) -> float:
-    """Seconds to the deadline, infinite where there is none."""
+    """Seconds to the deadline; infinite without one."""
     left = context.time_remaining()
     return math.inf if left is None else left

@@ -1,4 +1,4 @@
-"""What leaves a record: security events, without secrets, tokens or payload."""
+"""Security events, for the audit log; without secrets, tokens or payload."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Event(StrEnum):
     AUTHENTICATION_FAILED = "authentication_failed"
     AUTHORISATION_DENIED = "authorisation_denied"
     AUTHORISATION_WOULD_DENY = "authorisation_would_deny"
-    """As the policy has it; let through, because it is tried out."""
+    """The policy would deny the call, but runs dry."""
     KEY_CREATED = "key_created"
     KEY_ROTATED = "key_rotated"
     KEY_REVOKED = "key_revoked"
@@ -28,23 +28,23 @@ class Event(StrEnum):
     PEER_BLOCKED = "peer_blocked"
     PEER_UNBLOCKED = "peer_unblocked"
     PEER_WOULD_BLOCK = "peer_would_block"
-    """As the rules have it; let through, because they are tried out."""
+    """The rules would block the peer, but only shadow."""
     MALWARE_FOUND = "malware_found"
     SCAN_SKIPPED = "scan_skipped"
-    """The virus scanner was out of reach, and the settings let uploads pass without it."""
+    """The virus scanner was unavailable, and the settings let uploads pass without it."""
     SERVER_ERROR = "server_error"
 
 
 @dataclass(frozen=True, slots=True)
 class SecurityEvent:
-    """One line of the audit log. What is empty is left out there; the log adds the time."""
+    """One line of the audit log, which adds the time and omits empty fields."""
 
     event: Event
     check: str = ""
-    """Which test a call failed, lower_snake_case; for an error of the server the exception's class."""
+    """The check that a call failed, lower_snake_case; for an error of the server the exception's class."""
     principal: str = ""
     detail: str = ""
-    """For people: a path, a label, the reason a file was not taken. Never anything a caller sent but an id."""
+    """For people: a path, a label, why a file was rejected. Of what a client sent it has ids only."""
     request_id: str = ""
     peer: str = ""
     method: str = ""
@@ -52,7 +52,7 @@ class SecurityEvent:
 
 
 Record = Callable[[SecurityEvent], None]
-"""Where events go. Must not block and must not raise."""
+"""Writes an event. Must not block and must not raise."""
 
 
 def of_call(event: SecurityEvent, call: Call | None) -> SecurityEvent:

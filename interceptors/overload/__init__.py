@@ -1,1 +1,1 @@
-"""Not more at a time than is served well: who is let in, who waits a moment, who is told to come back."""
+"""Overload protection: admits calls up to an adaptive limit, lets some wait, refuses the rest with a time to retry."""

@@ -95,7 +95,8 @@ class QuotaClasses:
     def __init__(self, classes: Mapping[str, QuotaClass], principals: Mapping[str, str]) -> None:
         """Checked by classes_text.parse: `default` exists, and so do all classes that `principals` name."""
         self.classes = dict(classes)
-        self._principals = dict(principals)
+        self.principals = dict(principals)
+        """Class by name or pattern, as in the file."""
         # Sorting keeps the file's order among patterns of one length.
         patterns = sorted((name for name in principals if "*" in name), key=lambda name: -len(name.replace("*", "")))
         self._patterns: list[tuple[Callable[[str], object], str]] = [
@@ -116,7 +117,7 @@ class QuotaClasses:
     def with_overrides(self, overrides: Mapping[str, str]) -> QuotaClasses:
         """With `overrides`, class by name or pattern, in place of [principals]. All of their classes have to exist."""
         # Before the others: of patterns of one length the first one applies.
-        rest = {name: target for name, target in self._principals.items() if name not in overrides}
+        rest = {name: target for name, target in self.principals.items() if name not in overrides}
         return QuotaClasses(self.classes, {**overrides, **rest})
 
     def changes_since(self, before: QuotaClasses) -> str:
@@ -124,13 +125,8 @@ class QuotaClasses:
         principals = changed_rules("principals", self.principals, before.principals)
         return summary((*_changed_classes(self.classes, before.classes), *principals), "no limit has changed")
 
-    @property
-    def principals(self) -> Mapping[str, str]:
-        """Class by name or pattern, as in the file."""
-        return self._principals
-
     def _found(self, name: str) -> QuotaClass:
-        exact = self._principals.get(name)
+        exact = self.principals.get(name)
         if exact is not None:
             return self.classes[exact]
         return self.classes[next((target for fits, target in self._patterns if fits(name)), DEFAULT)]

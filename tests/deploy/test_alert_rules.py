@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import json
 import re
 import time
@@ -19,10 +21,9 @@ from aligner_svc.engines.batching import BatchReport, QueueState
 from aligner_svc.telemetry.metrics import CacheCounts, Metrics, Sources
 from aligner_svc.telemetry.metrics.server import MetricsServer
 from interceptors.antivirus.scanner import ScannerState
-from interceptors.calls.call import Call, StageTiming
+from interceptors.calls.call import Call, StageTiming, enter_call
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.security_event import Event, SecurityEvent
-from interceptors.metrics import CompletedCall
 from tests import PROJECT
 from tests.kit.prometheus_server import promtool, scraping
 from tools.dashboard import DASHBOARD, dashboard
@@ -34,6 +35,7 @@ RUNBOOK = ROOT / "docs" / "runbook.md"
 EXPLAINED = ROOT / "docs" / "dashboard.md"
 REFERENCE = ROOT / "docs" / "metrics.md"
 ALIGN = "/aligner.v1.Aligner/Align"
+CONTEXT = SimpleNamespace(code=lambda: None, done=lambda: False, time_remaining=lambda: None)
 OF_PROMETHEUS = {"up"}
 
 
@@ -50,9 +52,10 @@ QUERIES = [
 ]
 
 
-def full() -> Metrics:
+async def full() -> Metrics:
     """With every series there can be: a source for everything, and one of everything that is counted."""
     metrics = Metrics({ALIGN: "unary"}, quota_class=lambda call: "default")
+    metrics.rpc.clock = itertools.count(0.0, 0.07).__next__
     keys = SimpleNamespace(age_seconds=60.0, trouble="", last_error="")
     metrics.watch(
         Sources(
@@ -73,11 +76,11 @@ def full() -> Metrics:
             dropped={"audit": lambda: 0, "trace": lambda: 0, "log": lambda: 0},
         )
     )
-    work(metrics)
+    await work(metrics)
     return metrics
 
 
-def work(metrics: Metrics) -> None:
+async def work(metrics: Metrics) -> None:
     """One more of everything that is counted."""
     call = Call(
         ALIGN,
@@ -86,11 +89,12 @@ def work(metrics: Metrics) -> None:
     )
     call.meter = SimpleNamespace()
     spent = CallRefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED", "spent")
-    for code, error in ((grpc.StatusCode.OK, None), (grpc.StatusCode.RESOURCE_EXHAUSTED, spent)):
-        metrics.rpc._counted[ALIGN].started.inc()
-        metrics.rpc._counted[ALIGN].handled[code].inc()
-        metrics.rpc._counted[ALIGN].seconds.observe(0.07)
-        metrics.calls.on_end(CompletedCall(ALIGN, code, 0.07, call, error, ""))
+    enter_call(call)
+    async with metrics.rpc.around(ALIGN, CONTEXT):
+        pass
+    with contextlib.suppress(CallRefusedError):
+        async with metrics.rpc.around(ALIGN, CONTEXT):
+            raise spent
     metrics.calls.event(SecurityEvent(Event.AUTHENTICATION_FAILED, check="signature"))
     metrics.calls.event(SecurityEvent(Event.PEER_BLOCKED, check="too_many_calls"))
     metrics.engine.batch(BatchReport(1, 1, 1, 0.05, 0.0, failed=False))
@@ -106,7 +110,7 @@ def exposed(metrics: Metrics) -> dict[str, set[str]]:
     return found
 
 
-NAMES = exposed(full())
+NAMES = exposed(asyncio.run(full()))
 
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _GROUPING = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)")
@@ -219,7 +223,7 @@ async def endpoint(metrics: Metrics) -> AsyncIterator[str]:
 
 
 async def test_prometheus_answers_every_query_and_works_through_every_rule() -> None:
-    metrics = full()
+    metrics = await full()
     async with endpoint(metrics) as address:
         with scraping(address, RULES) as prometheus:
 
@@ -227,7 +231,7 @@ async def test_prometheus_answers_every_query_and_works_through_every_rule() -> 
                 return all(rule["health"] == "ok" for rule in prometheus.rules())
 
             await asyncio.to_thread(prometheus.scraped)
-            work(metrics)
+            await work(metrics)
             await asyncio.to_thread(prometheus.scraped)
             await asyncio.to_thread(prometheus.scraped)
             await asyncio.to_thread(prometheus.until, rules_done, "a rule fails")

@@ -20,7 +20,7 @@ from tests.kit.daemon import Daemon
 from tests.kit.waiting import WAIT_TIMEOUT
 
 USER, PASSWORD = "aligner", "s3cret/of:the@test"
-_QUOTED_PASSWORD = "s3cret%2Fof%3Athe%40test"
+QUOTED_PASSWORD = "s3cret%2Fof%3Athe%40test"
 _FAST = (
     "fsync=off",
     "synchronous_commit=off",
@@ -61,7 +61,7 @@ class Postgres(Daemon):
 
     def socket_url(self, database: str) -> str:
         """A URL of `database` by the Unix socket."""
-        return f"postgres://{USER}:{_QUOTED_PASSWORD}@/{database}?host={self._home}&port={self.port}"
+        return f"postgres://{USER}:{QUOTED_PASSWORD}@/{database}?host={self._home}&port={self.port}"
 
     def stop(self) -> None:
         """Connections are cut, as in a crash that tidies up."""
@@ -93,7 +93,7 @@ class Postgres(Daemon):
         """The URL of a new, empty database."""
         name = f"test{next(self._numbers)}"
         self.sql(f"CREATE DATABASE {name}", "postgres")
-        return f"postgresql+asyncpg://{USER}:{_QUOTED_PASSWORD}@127.0.0.1:{self.port}/{name}"
+        return f"postgresql+asyncpg://{USER}:{QUOTED_PASSWORD}@127.0.0.1:{self.port}/{name}"
 
     def sql(self, statement: str, database: str) -> str:
         """What psql prints, unaligned."""

@@ -1,4 +1,4 @@
-"""The embedded engine: PocketSphinx in worker processes, English, any laptop."""
+"""The embedded engine: PocketSphinx in worker processes, for English on any CPU."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from aligner_svc.workers import JsonValue, Reply, SandboxMode, WorkerDiedError, 
 from aligner_svc.workers.threads import off_loop
 
 MATCH_THRESHOLD = 0.5
-"""Match score below which transcript and audio are said not to belong together."""
+"""Match score below which the answer warns that transcript and audio do not belong together."""
 _MATCHED = 0.75
-"""Match score above which words are believed as they are: the lowest of 80 clips with their own transcript."""
+"""Match score from which confidences are not scaled down: the lowest of 80 clips with their own transcript."""
 _MAX_SPOKEN = 100
-"""Spoken words one token may have: what is said in a window. A 4,000-digit number has more, and no window holds it."""
+"""Spoken words of one token that are aligned: as many as fit a window. A 4,000-digit number has more."""
 _CHARS_A_WORD = 6
 _WINDOW_TIMEOUT = 60.0
-"""Seconds one window may take; the slowest path needs 5 on a slow core."""
+"""Seconds that one window may take; the slowest path needs 5 on a slow core."""
 
 
 class _Window(NamedTuple):
@@ -91,7 +91,7 @@ class PocketSphinxEngine:
     async def align(
         self, clip: Clip, tokens: Sequence[Token], language: str, caller: Caller, progress: ProgressSink | None = None
     ) -> EngineResult:
-        """See Engine.align. Windows of all calls take turns, so a long recording does not hold up a short one."""
+        """See Engine.align. The windows of all calls are queued fairly, so that a long recording does not hold up a short one."""
         if self._calls >= self._max_calls:
             raise refusals.queue_full()
         self._calls += 1
@@ -114,7 +114,7 @@ class PocketSphinxEngine:
         finally:
             self._calls -= 1
         score = float(np.sum([item.span.evidence for item in placed]) / len(tokens))
-        spans = _spans(placed, len(tokens), clip.seconds, faith=min(1.0, score / _MATCHED))
+        spans = _spans(placed, len(tokens), clip.seconds, scale=min(1.0, score / _MATCHED))
         return EngineResult(spans, score, _warnings(spans, score), queued, busy)
 
     async def _run(self, windows: Sequence[_Window]) -> Sequence[Reply]:
@@ -122,11 +122,11 @@ class PocketSphinxEngine:
         return [await self.pool.call(window.request, window.samples.data.cast("B"), timeout=_WINDOW_TIMEOUT)]
 
 
-def _spans(placed: Sequence[Placed[TokenSpan]], count: int, seconds: float, faith: float) -> list[Span]:
-    """In order, inside the clip, one for every token.
+def _spans(placed: Sequence[Placed[TokenSpan]], count: int, seconds: float, scale: float) -> list[Span]:
+    """One span for every token, in order and inside the clip.
 
-    Windows meet at a word's end, where two estimates may cross. `faith` scales the confidences: the
-    few words of another transcript that seem to be there are there by chance.
+    Windows meet at a word's end, where two estimates may cross. `scale` multiplies the confidences: the
+    few words of another transcript that are found match by chance.
     """
     spans: list[Span] = []
     at = 0.0
@@ -137,7 +137,7 @@ def _spans(placed: Sequence[Placed[TokenSpan]], count: int, seconds: float, fait
             continue
         start = min(max(item.offset + span.start, at), seconds)
         end = min(max(item.offset + span.end, start), seconds)
-        spans.append(Span(start, end, span.confidence * faith, span.status))
+        spans.append(Span(start, end, span.confidence * scale, span.status))
         at = end
     spans += [Span(at, at, 0.0, WordStatus.NOT_FOUND)] * (count - len(spans))
     return spans

@@ -1,4 +1,4 @@
-"""Qwen3-ForcedAligner behind the service: words, preparation beside the device, batches on it."""
+"""Qwen3-ForcedAligner as an engine: splits words, prepares clips on CPU threads, runs batches on the device."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _BUDGET = {"cuda": 32_768, "cpu": 1_024}
-"""Decoder rows of a batch. A GPU is busy with some 16,000; two cores with 200, and more only make everybody wait."""
+"""Decoder rows of a batch. Some 16,000 keep a GPU busy, 200 two cores; more only add waiting time."""
 _WARM_SECONDS = {"cuda": (1.0, 10.0, 30.0, 120.0, MAX_SECONDS), "cpu": (1.0, 10.0)}
 _WARM_WORDS_A_SECOND = 2
 _CHARACTERS_A_SECOND = {"ja": 20}
 _MAX_CHARACTERS_A_SECOND = 50
-"""Of a transcript, over the longest clip. Japanese has a limit of its own: its tagger keeps 26 kB for each of them."""
+"""Largest transcript, per second of the longest clip. Japanese has its own limit: its tagger keeps 26 kB per character."""
 _LONG_SECONDS = 60
-"""Of a clip, above which its spectrogram takes memory worth making room for."""
+"""Length of a clip from which memory is returned before its spectrogram is made."""
 PREPARERS = {"cuda": max(2, min(8, (os.cpu_count() or 2) - 2)), "cpu": 2}
-"""Threads. One prepares some 5,000 times real time, nearly all of it spectrograms."""
+"""Threads that prepare clips. One runs at some 5,000 times real time; nearly all of it is spectrograms."""
 
 
 def build(settings: Settings, on_failed: OnFailed, watch: BatchWatch | None) -> QwenEngine:
@@ -89,7 +89,7 @@ class QwenEngine:
             on_failed=on_failed,
             watch=watch,
         )
-        # A batch on the device and one that waits for it; at least some calls to form the next from.
+        # One batch on the device and one that is being filled; at least some calls to fill the next from.
         self.capacity = Capacity(lowest=max(4, qwen.batch_items // 8), at_once=2 * qwen.batch_items)
         self.report = EngineReport(self.batcher.state)
 
@@ -113,16 +113,16 @@ class QwenEngine:
         self._closed = True
         await self.batcher.close()
         self._model.close()
-        # Preparations are finished, and refused by the batcher: a cancelled one would look like the caller's own doing.
+        # Preparations finish and are then refused by the batcher: cancelling one would look like the client's cancellation.
         self._preparers.shutdown(wait=False)
 
     async def tokenise(self, transcript: str, language: str) -> Sequence[Token]:
-        """See Engine.tokenise. Raises InvalidArgumentError for a text that no clip this engine takes could hold."""
+        """See Engine.tokenise. Raises InvalidArgumentError for a text too long for any clip that this engine takes."""
         most = int(_CHARACTERS_A_SECOND.get(language, _MAX_CHARACTERS_A_SECOND) * MAX_SECONDS)
         if len(transcript) > most:
             message = f"the transcript has {len(transcript)} characters; {MAX_SECONDS:g} s of audio hold at most {most}"
             raise InvalidArgumentError("TRANSCRIPT_TOO_LONG", message, field="config.transcript")
-        return await self._beside(words.split, transcript, language)
+        return await self._in_thread(words.split, transcript, language)
 
     async def align(
         self, clip: Clip, tokens: Sequence[Token], language: str, caller: Caller, progress: ProgressSink | None = None
@@ -136,14 +136,14 @@ class QwenEngine:
             raise refusals.queue_full()
         self._calls += 1
         try:
-            item = await self._beside(self._prepare, clip, [token.spoken[0] for token in tokens])
+            item = await self._in_thread(self._prepare, clip, [token.spoken[0] for token in tokens])
             done = await self.batcher.submit(item, caller)
         finally:
             self._calls -= 1
-        return await self._beside(assemble, done.result, clip.seconds, self._segment_ms, done.queued, done.busy)
+        return await self._in_thread(assemble, done.result, clip.seconds, self._segment_ms, done.queued, done.busy)
 
-    async def _beside(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        """Off the event loop and beside the device. Raises UnavailableError once the engine is closed."""
+    async def _in_thread(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Run on a thread that prepares clips. Raises UnavailableError once the engine is closed."""
         if self._closed:
             raise refusals.closed()
         return await asyncio.get_running_loop().run_in_executor(self._preparers, lambda: work(*arguments, **named))
@@ -157,15 +157,15 @@ class QwenEngine:
     def _prepare(self, clip: Clip, spoken: Sequence[str]) -> Prepared:
         assert self._preparation is not None
         if self._device.type == "cpu" and clip.seconds > _LONG_SECONDS:
-            return_memory()  # a long clip's spectrogram would come on top of what batches have left
+            return_memory()  # else a long clip's spectrogram would come on top of the memory that batches have left
         return self._preparation(clip.samples, spoken)
 
     async def _noise(self, seconds: float) -> Prepared:
         assert self._preparation is not None
         samples = np.random.default_rng(0).normal(0, 1000, int(seconds * SAMPLE_RATE)).astype(np.int16)
-        return await self._beside(self._preparation, samples, ["word"] * max(1, int(seconds * _WARM_WORDS_A_SECOND)))
+        return await self._in_thread(self._preparation, samples, ["word"] * max(1, int(seconds * _WARM_WORDS_A_SECOND)))
 
     async def _check(self) -> None:
-        """Something that is known to work, if the device does, and waits for nobody's preparations."""
+        """Run a batch that is known to work, without waiting for preparations. Raises if the device fails."""
         assert self._probe is not None
         await self._model.run([self._probe])

@@ -42,7 +42,7 @@ class TokenCheck(StrEnum):
     TOKEN_TOO_LARGE = "token_too_large"  # noqa: S105
     MALFORMED = "malformed"
     CLAIMS_DUPLICATE = "claims_duplicate"
-    HEADER_FORBIDDEN_HEADERS = "header_not_allowed"
+    HEADER_NOT_ALLOWED = "header_not_allowed"
     ALGORITHM = "algorithm"
     TYPE = "type"
     KEY_ID = "key_id"
@@ -120,7 +120,26 @@ class _FailedError(Exception):
 def read(token: str) -> Unverified | Rejected:
     """Parse a token."""
     try:
-        return _read(token)
+        if len(token) > MAX_LENGTH:
+            raise _FailedError(TokenCheck.TOKEN_TOO_LARGE)
+        parts = _COMPACT.fullmatch(token)
+        if parts is None:
+            raise _FailedError(TokenCheck.MALFORMED)
+        header = strict_object(_decoded(parts[1]))
+        if not _FORBIDDEN_HEADERS.isdisjoint(header):
+            raise _FailedError(TokenCheck.HEADER_NOT_ALLOWED)
+        algorithm, kind = header.get("alg"), header.get("typ")
+        if not isinstance(algorithm, str):
+            raise _FailedError(TokenCheck.ALGORITHM)
+        if not isinstance(kind, str) or kind.lower() not in _TYPES:  # an ID token, or a token for another purpose
+            raise _FailedError(TokenCheck.TYPE)
+        key_id = _matching(KEY_ID, header.get("kid"), TokenCheck.KEY_ID)
+        claims = strict_object(_decoded(parts[2]))
+        issuer = _required(claims, "iss")
+        if not isinstance(issuer, str):
+            raise _FailedError(TokenCheck.ISSUER)
+        message = token[: parts.end(2)].encode("ascii")
+        return Unverified(canonical(algorithm), key_id, issuer, claims, message, _decoded(parts[3]))
     except _FailedError as failed:
         return Rejected(failed.check)
     except DuplicateMemberError:
@@ -168,29 +187,6 @@ def judge(verified: Verified, rules: TokenRules, thumbprint: str | None, now: fl
     if now - rules.leeway >= verified.expires:  # last: the client learns this reason, and a new token must then be accepted
         return Rejected(TokenCheck.EXPIRED, name, expired=True)
     return verified.principal
-
-
-def _read(token: str) -> Unverified:
-    if len(token) > MAX_LENGTH:
-        raise _FailedError(TokenCheck.TOKEN_TOO_LARGE)
-    parts = _COMPACT.fullmatch(token)
-    if parts is None:
-        raise _FailedError(TokenCheck.MALFORMED)
-    header = strict_object(_decoded(parts[1]))
-    if not _FORBIDDEN_HEADERS.isdisjoint(header):
-        raise _FailedError(TokenCheck.HEADER_FORBIDDEN_HEADERS)
-    algorithm, kind = header.get("alg"), header.get("typ")
-    if not isinstance(algorithm, str):
-        raise _FailedError(TokenCheck.ALGORITHM)
-    if not isinstance(kind, str) or kind.lower() not in _TYPES:  # an ID token, or a token for another purpose
-        raise _FailedError(TokenCheck.TYPE)
-    key_id = _matching(KEY_ID, header.get("kid"), TokenCheck.KEY_ID)
-    claims = strict_object(_decoded(parts[2]))
-    issuer = _required(claims, "iss")
-    if not isinstance(issuer, str):
-        raise _FailedError(TokenCheck.ISSUER)
-    message = token[: parts.end(2)].encode("ascii")
-    return Unverified(canonical(algorithm), key_id, issuer, claims, message, _decoded(parts[3]))
 
 
 def _decoded(part: str) -> bytes:

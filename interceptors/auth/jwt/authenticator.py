@@ -73,7 +73,14 @@ class JwtAuthenticator(AuthMethod):
         if not token.isascii():
             return Rejected(TokenCheck.MALFORMED)
         digest = hashlib.sha256(token.encode("ascii")).digest()
-        verified: Verified | Rejected | Undecided | None = self._find(digest)
+        verified: Verified | Rejected | Undecided | None = self._cache.get(digest)
+        if isinstance(verified, Verified):
+            keys = self._sources[verified.issuer]
+            if keys.trouble:
+                verified = Undecided(keys.trouble)
+            elif keys.find(verified.key.kid) != verified.key:  # the issuer has withdrawn or replaced the key
+                self._cache.drop(digest)
+                verified = None
         if verified is not None:
             self._cache.hits += 1
         else:
@@ -87,18 +94,6 @@ class JwtAuthenticator(AuthMethod):
         if isinstance(verdict, Rejected) and verdict.expired:
             self._cache.drop(digest)
         return verdict
-
-    def _find(self, digest: bytes) -> Verified | Undecided | None:
-        verified = self._cache.get(digest)
-        if verified is None:
-            return None
-        keys = self._sources[verified.issuer]
-        if keys.trouble:
-            return Undecided(keys.trouble)
-        if keys.find(verified.key.kid) == verified.key:
-            return verified
-        self._cache.drop(digest)  # the issuer has withdrawn or replaced the key
-        return None
 
     async def _verify(self, token: str) -> Verified | Rejected | Undecided:
         unverified = read(token)

@@ -8,7 +8,9 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
+from typing import NamedTuple
 
 from interceptors.quota.stores.base import Bucket, Charge, Left, Slots, Spent, check_costs, retry_after
 
@@ -18,23 +20,18 @@ _COMPARED = 16
 """Accounts compared when one is evicted: the least recently used, whose buckets are most likely full."""
 
 
-class _Used:
-    """Units taken out of one bucket as of a time, and when they will all be back."""
+class _Used(NamedTuple):
+    """Units taken out of one bucket as of a time, and its rate."""
 
-    __slots__ = ("at", "full_at", "units")
-
-    def __init__(self, units: float, at: float, rate: float) -> None:
-        self.units = units
-        self.at = at
-        self.full_at = at + units / rate
+    units: float
+    at: float
+    rate: float
 
 
+@dataclass(slots=True)
 class _Account:
-    __slots__ = ("leases", "used")
-
-    def __init__(self) -> None:
-        self.used: dict[str, _Used] = {}
-        self.leases: dict[str, set[str]] = {}
+    used: dict[str, _Used] = field(default_factory=dict)
+    leases: dict[str, set[str]] = field(default_factory=dict)
 
     def units(self, bucket: Bucket, now: float) -> float:
         used = self.used.get(bucket.name)
@@ -43,11 +40,10 @@ class _Account:
         elapsed = now - used.at
         if elapsed <= 0.0:
             return used.units
-        units = used.units - elapsed * bucket.rate
-        return max(0.0, units)
+        return max(0.0, used.units - elapsed * bucket.rate)
 
     def full_at(self) -> float:
-        return max((used.full_at for used in self.used.values()), default=0.0)
+        return max((used.at + used.units / used.rate for used in self.used.values()), default=0.0)
 
 
 class MemoryStore:

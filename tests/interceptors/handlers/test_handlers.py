@@ -109,7 +109,7 @@ class Told(Wrapping):
         return handler
 
 
-async def test_what_a_chain_makes_of_a_handler_is_made_once_and_of_an_unknown_method_not_kept() -> None:
+async def test_a_chain_wraps_a_handler_once_and_keeps_nothing_of_an_unknown_method() -> None:
     told = Told()
     guards, first, second = Chain([told, Requests()]), *(grpc.unary_unary_rpc_method_handler(act) for act in (repr, str))
     served = {"/a/A": first, "/a/B": second}
@@ -127,10 +127,9 @@ async def test_what_a_chain_makes_of_a_handler_is_made_once_and_of_an_unknown_me
     served["/a/A"] = second  # another handler for the same method is not mistaken for the one before
     assert (await ask("/a/A")) is not made[0]
     told.given.clear()
-    for number in range(1000):
-        assert await ask(f"/b/{number}") is not None
-    assert len(told.given) == 1000
-    assert len(guards._known) == 2
+    for method in ["/b/X"] * 2:
+        assert await ask(method) is not None
+    assert [method for method, _ in told.given] == ["/b/X"] * 2
 
 
 @dataclass(frozen=True)

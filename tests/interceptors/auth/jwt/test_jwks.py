@@ -48,6 +48,10 @@ async def started(issuer: str, url: str | None = None, *, clock: Clock | None = 
         await keys.close()
 
 
+def logged(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.name == "interceptors.auth.jwks"]
+
+
 # ---- which keys of a set are used
 
 
@@ -362,8 +366,9 @@ async def test_an_ignored_key_is_logged_once(issuer: ScriptedIssuer, caplog: pyt
     async with started(issuer.url, clock=clock) as keys:
         clock.now = 20.0
         await keys.refresh()
-    said = [record.getMessage() for record in caplog.records if record.name == "interceptors.auth.jwks"]
-    assert said == [f"keys of {issuer.url}: ignoring key 'rsa-weak': it has 1024 bits; at least 2048 are needed"]
+    assert [record.getMessage() for record in logged(caplog)] == [
+        f"keys of {issuer.url}: ignoring key 'rsa-weak': it has 1024 bits; at least 2048 are needed"
+    ]
 
 
 async def test_a_set_without_a_usable_key_is_logged_once(issuer: ScriptedIssuer, caplog: pytest.LogCaptureFixture):
@@ -372,8 +377,9 @@ async def test_a_set_without_a_usable_key_is_logged_once(issuer: ScriptedIssuer,
     async with started(issuer.url, clock=clock) as keys:
         clock.now = 20.0
         await keys.refresh()
-    said = [record.getMessage() for record in caplog.records if record.name == "interceptors.auth.jwks"]
-    assert said == [f"keys of {issuer.url}: none is usable, all tokens of the issuer are refused"]
+    assert [record.getMessage() for record in logged(caplog)] == [
+        f"keys of {issuer.url}: none is usable, all tokens of the issuer are refused"
+    ]
 
 
 async def test_the_begin_and_the_end_of_an_outage_are_logged_once(issuer: ScriptedIssuer, caplog: pytest.LogCaptureFixture):
@@ -385,8 +391,7 @@ async def test_the_begin_and_the_end_of_an_outage_are_logged_once(issuer: Script
         issuer.publish(jwks(rsa_key("rsa-1")))
         clock.now = 60.0
         await keys.refresh()
-    levels = [record.levelname for record in caplog.records if record.name == "interceptors.auth.jwks"]
-    assert levels == ["WARNING", "INFO"]
+    assert [record.levelname for record in logged(caplog)] == ["WARNING", "INFO"]
 
 
 async def test_a_bug_does_not_stop_the_fetching(issuer: ScriptedIssuer, monkeypatch: pytest.MonkeyPatch):

@@ -53,10 +53,10 @@ ROWS: dict[str, tuple[Panel, ...]] = {
     "Golden signals": (
         Panel("Calls", "reqps", ((rate("grpc_server_started_total", "grpc_method", ALIGNER), "{{grpc_method}}"),), stacked=True),
         Panel(
-            "Calls by how they ended",
+            "Calls by status",
             "reqps",
             ((rate("grpc_server_handled_total", "grpc_code", ALIGNER), "{{grpc_code}}"),),
-            "As callers saw it. Canceled is the caller's own doing, Unavailable is ours.",
+            "As clients saw it. Canceled is caused by the client, Unavailable by the service.",
             stacked=True,
         ),
         Panel(
@@ -82,7 +82,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "The objective is 0.05 over 30 days.",
         ),
         Panel(
-            "What failed, by the reason callers were told",
+            "Failed calls by reason",
             "reqps",
             ((rate("aligner_failures_total", "reason"), "{{reason}}"),),
             "docs/errors.md has every reason.",
@@ -111,7 +111,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
     ),
     "Engine": (
         Panel(
-            "Audio that comes in, seconds a second",
+            "Audio received, seconds a second",
             "none",
             ((f"sum(rate(aligner_audio_seconds_sum{{{HERE}}}[{RATE}]))", "audio"),),
             "How many people speak at a time.",
@@ -147,7 +147,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             (
                 (state("aligner_workers"), "{{instance}} {{pool}}"),
                 (f"increase(aligner_worker_restarts_total{{{HERE}}}[{RATE}])", "{{instance}} {{pool}} replaced"),
-                (state("aligner_worker_calls_waiting"), "{{instance}} {{pool}} waited for"),
+                (state("aligner_worker_calls_waiting"), "{{instance}} {{pool}} calls waiting"),
             ),
         ),
     ),
@@ -155,9 +155,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel("Credentials not accepted", "reqps", ((rate("aligner_auth_failures_total", "check"), "{{check}}"),), stacked=True),
         Panel("Security events", "ops", ((rate("aligner_security_events_total", "event"), "{{event}}"),), stacked=True),
         Panel("Blocks of addresses", "ops", ((rate("aligner_blocks_total", "check"), "{{check}}"),), stacked=True),
-        Panel(
-            "Turned away for overload", "reqps", ((rate("aligner_overload_refused_total", "reason"), "{{reason}}"),), stacked=True
-        ),
+        Panel("Refused for overload", "reqps", ((rate("aligner_overload_refused_total", "reason"), "{{reason}}"),), stacked=True),
         Panel(
             "Calls in the server",
             "short",
@@ -165,14 +163,14 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel("Scans by outcome", "ops", ((rate("aligner_antivirus_scans_total", "outcome"), "{{outcome}}"),), stacked=True),
         Panel(
-            "What the guards depend on",
+            "Dependencies of the guards",
             "short",
             (
                 (state("aligner_quota_store_up"), "{{instance}} quota store"),
                 (state("aligner_antivirus_up"), "{{instance}} virus scanner"),
                 (state("aligner_jwks_up"), "{{instance}} keys of {{issuer}}"),
             ),
-            "1: there, 0: away.",
+            "1: available, 0: unavailable.",
             at_most=1,
         ),
         Panel(
@@ -198,7 +196,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                     "{{cache}}",
                 ),
             ),
-            "What a miss costs: of tokens a signature to verify, of keys a question to the database, of verdicts a scan.",
+            "What a miss costs: of tokens a signature to verify, of keys a database query, of verdicts a scan.",
             at_most=1,
         ),
     ),
@@ -240,7 +238,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel("Lost audit lines, spans, log lines", "ops", ((rate("aligner_telemetry_dropped_total", "kind"), "{{kind}}"),)),
         Panel(
-            "What runs",
+            "Versions",
             "short",
             ((f"sum by (version, engine) (aligner_build_info{{{HERE}}})", "{{version}} {{engine}}"),),
             stacked=True,

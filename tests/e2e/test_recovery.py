@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import grpc
@@ -9,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
+from aligner_svc.config.engine import EngineSettings
 from aligner_svc.config.limits import StreamSettings
 from aligner_svc.errors import LimitExceededError, UnavailableError
 from aligner_svc.server import Service
@@ -17,6 +20,7 @@ from tests.kit.refusals import check, refusal
 from tests.kit.scripted_engine import ScriptedEngine
 from tests.kit.servers import calling, serving
 from tests.kit.uploads import chunks, config, refused
+from tests.kit.waiting import eventually
 
 SECRET = "password of the database: hunter2"
 
@@ -75,11 +79,19 @@ async def test_an_expected_failure_keeps_its_details(stub, engine, caplog, call:
     assert not [record for record in caplog.records if record.exc_info], "what is expected is no error of the server"
 
 
-async def test_a_queue_that_is_full_says_when_to_come_back():
-    """The engine that is shipped, whose queue is made as long as no setting allows: empty."""
-    async with serving(workers=1) as server, calling(server.address) as stub:
-        server.engine._most = 0
-        for call in (unary, streamed):
-            told = refusal(await call(stub))
-            check(told, grpc.StatusCode.RESOURCE_EXHAUSTED, "ENGINE_QUEUE_FULL", None)
-            assert told.retry_seconds == 1.0
+async def test_a_call_that_finds_the_queue_full_is_refused_with_a_retry_delay():
+    """The embedded engine with a queue of one, and its only process stopped."""
+    one = EngineSettings(workers=1, queue=1)
+    async with serving(engine_settings=one) as server, calling(server.address) as stub:
+        [pid] = server.engine.pool.pids
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            held = [stub.Align(pb.AlignRequest(config=config().config, audio=SPEECH)) for _ in range(2)]
+            await eventually(lambda: server.engine.batcher.state().waiting == 1, "one call to run and one to wait")
+            for call in (unary, streamed):
+                refused_call = refusal(await call(stub))
+                check(refused_call, grpc.StatusCode.RESOURCE_EXHAUSTED, "ENGINE_QUEUE_FULL", None)
+                assert refused_call.retry_seconds == 1.0
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert all([(await call).words for call in held])

@@ -98,7 +98,7 @@ async def test_what_gets_nowhere_and_cannot_be_asked_costs_its_process(decoder: 
 async def test_a_file_cut_anywhere(decoder: Decoder, name: str) -> None:
     whole, pids = good(name), decoder.pool.pids
     found = set()
-    for percent in range(1, 101):
+    for percent in (*range(1, 11), *range(15, 101, 5)):  # headers are at the beginning
         reason, message = await outcome(decoder, whole[: len(whole) * percent // 100])
         assert reason in {*ANY, "AUDIO_UNSUPPORTED"}, (percent, message)
         assert "in time" not in message
@@ -112,7 +112,7 @@ async def test_a_file_with_broken_bytes(decoder: Decoder, name: str) -> None:
     """Some in the header, where lengths and counts are, and some anywhere."""
     whole, pids = good(name), decoder.pool.pids
     random = np.random.default_rng(FORMATS.index(name))
-    for _ in range(60):
+    for _ in range(25):
         broken = bytearray(whole)
         for at in (*random.integers(4, 400, random.integers(1, 6)), *random.integers(0, len(whole), random.integers(0, 6))):
             broken[at] = random.choice([0, 1, 0x7F, 0x80, 0xFF, random.integers(256)])

@@ -9,7 +9,7 @@ BUF := tools/buf/node_modules/.bin/buf
 # A Python 3.11; default: the first of python3.11 and python3 that is one.
 export PYTHON ?=
 
-.PHONY: help setup core demo run test lint lint-python lint-types lint-protos docs docs-check protos protos-check protos-baseline bench bench-accuracy bench-chain bench-overload bench-fairness bench-scan bench-qwen bench-gpu bench-gpu-bundle lock clean
+.PHONY: help setup core demo run test lint lint-python lint-types lint-imports lint-shape lint-protos docs docs-tables docs-rooms docs-check docs-tables-check docs-rooms-check protos protos-check protos-baseline bench bench-accuracy bench-chain bench-overload bench-fairness bench-scan bench-qwen bench-gpu bench-gpu-bundle lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,7 +50,7 @@ fuzz: $(VENV)/.all ## damaged files, texts and messages, RUNS of each: no crash,
 test-services:
 	@tools/test_services.sh
 
-lint: lint-python lint-types protos-check docs-check lint-protos ## ruff, mypy, generated stubs and tables, buf
+lint: lint-python lint-types lint-imports lint-shape protos-check docs-check lint-protos ## ruff, mypy, imports between rooms, sizes, generated stubs and tables, buf
 
 lint-python: $(VENV)/.all
 	$(PY) -m ruff check .
@@ -58,6 +58,13 @@ lint-python: $(VENV)/.all
 
 lint-types: $(VENV)/.all
 	$(PY) -m mypy --strict aligner_svc interceptors
+
+# The contracts are in pyproject.toml; docs/architecture.md explains them.
+lint-imports: $(VENV)/.all
+	$(VENV)/bin/lint-imports --no-logo --no-cache
+
+lint-shape: $(VENV)/.core
+	$(PY) tools/shape.py
 
 # buf comes from npm. Without npm this check is skipped with a message; in CI it fails.
 lint-protos:
@@ -87,14 +94,25 @@ protos-baseline: $(VENV)/.all $(BUF) ## after adding to the API: take protos/ as
 	@[ ! -e protos/baseline.txtpb ] || $(BUF) breaking --against protos/baseline.txtpb
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) tools/gen_protos.py --baseline protos/baseline.txtpb
 
-docs: $(VENV)/.core ## write README's settings table and the Grafana dashboard from the code
+docs: docs-tables docs-rooms ## write README's settings table, the Grafana dashboard and the diagram of the rooms from the code
+
+docs-tables: $(VENV)/.core
 	$(PY) tools/settings_table.py
 	$(PY) tools/dashboard.py
 
-docs-check: $(VENV)/.core
+# The imports are read by grimp, which comes with import-linter.
+docs-rooms: $(VENV)/.all
+	$(PY) tools/architecture.py
+
+docs-check: docs-tables-check docs-rooms-check
+
+docs-tables-check: $(VENV)/.core
 	$(PY) tools/settings_table.py --check
 	$(PY) tools/error_reasons.py
 	$(PY) tools/dashboard.py --check
+
+docs-rooms-check: $(VENV)/.all
+	$(PY) tools/architecture.py --check
 
 lock: ## write requirements/*.lock from pyproject.toml; newer versions: make lock ARGS=--upgrade
 	@tools/lock.sh "$(or $(PYTHON),python3.11)" $(ARGS)

@@ -2,11 +2,11 @@
 
     python -m bench.scan
 
-Real speech through the default engine, as WAV of three sizes. Every upload is new, its first sample differs, so that no
-verdict is remembered, and sent at 10 MB a second, which takes longer than its scan. `after` is from the moment the last
-chunk was taken from us to the last answer; `scan` is how long the server says it was from the end of the upload to the
-verdict. `beside` is the server without a scanner while somebody else has clamd scan the same bytes, which nobody waits for:
-what it adds is what clamd takes from the engine on this machine's cores. clamd is Debian's, with one signature of our own.
+Real speech through the default engine, as WAV of three sizes. Every upload is new (its first sample differs), so that no
+verdict comes from the cache, and is sent at 10 MB a second, which takes longer than its scan. `after` runs from when the last
+chunk was sent to the last answer; `scan` is the server's time from the end of the upload to the verdict. `beside` is the
+server without a scanner while clamd scans the same bytes for another client: the CPU that clamd takes from the engine. clamd
+is Debian's, with one signature of the bench's own.
 """
 
 from __future__ import annotations

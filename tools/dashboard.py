@@ -56,7 +56,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "Calls by status",
             "reqps",
             ((rate("grpc_server_handled_total", "grpc_code", ALIGNER), "{{grpc_code}}"),),
-            "As callers saw it. Canceled is the caller's doing, Unavailable the service's.",
+            "As clients saw it. Canceled is caused by the client, Unavailable by the service.",
             stacked=True,
         ),
         Panel(
@@ -82,7 +82,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "The objective is 0.05 over 30 days.",
         ),
         Panel(
-            "Failures by reason",
+            "Failed calls by reason",
             "reqps",
             ((rate("aligner_failures_total", "reason"), "{{reason}}"),),
             "docs/errors.md has every reason.",
@@ -111,7 +111,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
     ),
     "Engine": (
         Panel(
-            "Incoming audio, seconds a second",
+            "Audio received, seconds a second",
             "none",
             ((f"sum(rate(aligner_audio_seconds_sum{{{HERE}}}[{RATE}]))", "audio"),),
             "As many people as speak at the same time.",
@@ -134,7 +134,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "short",
             ((state("aligner_engine_queue_length"), "{{instance}}"), (state("aligner_engine_queue_limit"), "{{instance}} limit")),
         ),
-        Panel("Longest wait in the queue", "s", ((state("aligner_engine_queue_oldest_seconds"), "{{instance}}"),)),
+        Panel("Wait of the oldest item", "s", ((state("aligner_engine_queue_oldest_seconds"), "{{instance}}"),)),
         Panel("Wait before a batch", "s", quantiles("aligner_batch_wait_seconds")),
         Panel("Engine busy", "percentunit", ((f"aligner:engine_busy:ratio_rate5m{{{HERE}}}", "{{instance}}"),), upper=1),
         Panel("Items of a batch, mean", "short", mean("aligner_batch_items")),
@@ -227,18 +227,18 @@ ROWS: dict[str, tuple[Panel, ...]] = {
     "Process": (
         Panel("Event loop lag", "s", quantiles("aligner_event_loop_lag_seconds")),
         Panel(
-            "CPU of the server process",
+            "CPU of the server's own process",
             "short",
             ((rate("process_cpu_seconds_total", "instance"), "{{instance}}"),),
             "Cores.",
         ),
-        Panel("Memory of the server process", "bytes", ((state("process_resident_memory_bytes"), "{{instance}}"),)),
+        Panel("Memory of the server's own process", "bytes", ((state("process_resident_memory_bytes"), "{{instance}}"),)),
         Panel(
             "Open files", "short", ((state("process_open_fds"), "{{instance}}"), (state("process_max_fds"), "{{instance}} limit"))
         ),
         Panel("Lost audit lines, spans, log lines", "ops", ((rate("aligner_telemetry_dropped_total", "kind"), "{{kind}}"),)),
         Panel(
-            "Versions running",
+            "Versions",
             "short",
             ((f"sum by (version, engine) (aligner_build_info{{{HERE}}})", "{{version}} {{engine}}"),),
             stacked=True,

@@ -1,7 +1,7 @@
 """`validate_pb2`: the options in which the rules of the proto are written.
 
-Whoever has a `buf.validate` of his own keeps it: two versions of one .proto cannot be loaded into a process.
-Ours does not lie under that name, which is for nobody's distribution to take.
+A process that has its own `buf.validate` keeps it, because two versions of one .proto cannot be loaded into a process. Ours is not
+installed under that name, which belongs to no distribution.
 """
 
 from __future__ import annotations

@@ -206,18 +206,16 @@ class _Reader:
             yield flush
 
     def _add(self, frame: av.AudioFrame) -> None:
-        check_shape(frame.layout.nb_channels, frame.sample_rate)
+        channels = frame.layout.nb_channels
+        check_shape(channels, frame.sample_rate)
         if not frame.samples:
             return
         self._idle = 0
         self._close_gap(frame)
         self.seconds += frame.samples / frame.sample_rate
-        channels = frame.layout.nb_channels
         for packed in self._to_packed(frame):
-            self.mixdown.add(
-                np.frombuffer(bytes(packed.planes[0]), np.float32, packed.samples * channels).reshape(-1, channels),
-                frame.sample_rate,
-            )
+            samples = np.frombuffer(bytes(packed.planes[0]), np.float32, packed.samples * channels)
+            self.mixdown.add(samples.reshape(-1, channels), frame.sample_rate)
 
     def _to_packed(self, frame: av.AudioFrame) -> list[av.AudioFrame]:
         """Convert to interleaved float32.

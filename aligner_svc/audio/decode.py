@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.audio.sniff import ACCEPTED, check_headerless, sniff
@@ -103,13 +102,11 @@ class Decoder:
         where the container declares it.
 
         Raises InvalidArgumentError: AUDIO_UNSUPPORTED, AUDIO_POLYGLOT, ENCODING_MISMATCH, SAMPLE_RATE_REQUIRED and those
-        of `_MESSAGES`;
-        UnavailableError (DECODER_UNAVAILABLE) if no decoder process is available.
+        of `_MESSAGES`; UnavailableError (DECODER_UNAVAILABLE) if no decoder process is available.
         """
         header: dict[str, JsonValue] = {"encoding": encoding.value, "max_seconds": self._seconds}
         if encoding is Encoding.CONTAINER:
-            container = sniff(audio)
-            header["demuxer"] = container
+            header["demuxer"] = container = sniff(audio)
         else:
             container = encoding.value.lower()
             channels = channels or 1
@@ -120,8 +117,10 @@ class Decoder:
         refused = reply.header.get("refused")
         if refused is not None:
             raise self._refusal(refused, reply.header.get("value"))
+        if reply.payload.nbytes == 0 or reply.payload.nbytes % 2:
+            raise self._refusal("AUDIO_UNREADABLE")
         warnings = tuple(warning for key, warning in _WARNINGS.items() if reply.header.get(key) is True)
-        return Decoded(Clip(_samples(reply.payload)), warnings, container, reply.queued, reply.busy)
+        return Decoded(Clip(np.frombuffer(reply.payload, np.int16)), warnings, container, reply.queued, reply.busy)
 
     async def _ask(self, header: dict[str, JsonValue], audio: Buffer) -> Reply:
         try:
@@ -131,7 +130,7 @@ class Decoder:
         except WorkerTimeoutError:
             raise InvalidArgumentError("AUDIO_UNREADABLE", "the audio could not be decoded in time", field="audio") from None
         except (WorkerDiedError, WorkerFailedError):  # logged by the pool; the file is the cause
-            raise InvalidArgumentError("AUDIO_UNREADABLE", _MESSAGES["AUDIO_UNREADABLE"], field="audio") from None
+            raise self._refusal("AUDIO_UNREADABLE") from None
 
     def _check_shape(self, size: int, encoding: Encoding, rate: int, channels: int) -> None:
         if not size:
@@ -144,18 +143,11 @@ class Decoder:
         if not 1 <= channels <= MAX_CHANNELS:
             raise self._refusal("CHANNELS_OUT_OF_RANGE", channels, "config.channels")
         if size / (encoding.sample_bytes * channels * rate) > self._seconds:
-            raise self._refusal("AUDIO_TOO_LONG", 0)
+            raise self._refusal("AUDIO_TOO_LONG")
 
-    def _refusal(self, code: JsonValue, value: JsonValue, field: str = "audio") -> InvalidArgumentError:
+    def _refusal(self, code: JsonValue, value: JsonValue = 0, field: str = "audio") -> InvalidArgumentError:
         """The error for a child's code. Of what the child sent, only a number reaches the client."""
         if not isinstance(code, str) or code not in _MESSAGES:
             code = "AUDIO_UNREADABLE"
         number = value if isinstance(value, int) and 0 <= value < 1 << 32 else 0
         return InvalidArgumentError(code, _MESSAGES[code].format(limit=self._seconds, value=number), field=field)
-
-
-def _samples(payload: memoryview) -> npt.NDArray[np.int16]:
-    """The reply's int16 samples, without a copy. Raises InvalidArgumentError for half a sample or none."""
-    if payload.nbytes == 0 or payload.nbytes % 2:
-        raise InvalidArgumentError("AUDIO_UNREADABLE", _MESSAGES["AUDIO_UNREADABLE"], field="audio")
-    return np.frombuffer(payload, np.int16)

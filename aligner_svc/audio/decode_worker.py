@@ -38,6 +38,14 @@ _CPU_BASE, _CPU_PER_MIB = 10, 10
 _STALL_LIMIT: Final = STALL_TIMEOUT + 0.25
 """Processor seconds without progress that end the process; up to one more, as the kernel counts whole seconds."""
 
+_RLIMIT_CLOCK: Final = -8
+"""The kernel's MAKE_PROCESS_CPUCLOCK(0, CPUCLOCK_PROF), which RLIMIT_CPU is compared with. It counts ticks, and on a busy machine
+is seconds ahead of or behind `time.process_time`: limits set by that one ended decodes that made progress."""
+
+
+def _cpu_seconds() -> float:
+    return time.clock_gettime(_RLIMIT_CLOCK) if sys.platform == "linux" else time.process_time()
+
 
 @dataclass(slots=True)
 class DecodeBudget(Watch):
@@ -59,12 +67,12 @@ class DecodeBudget(Watch):
         self._limit_memory(payload_bytes + output + _WORKING_MEMORY)
         # The parent's timeout usually comes first; this one is smaller for small files, and holds without the parent.
         allowance = min(self.cpu_seconds, _CPU_BASE + _CPU_PER_MIB * math.ceil(payload_bytes / (1 << 20)))
-        self._deadline = int(time.process_time()) + 1 + allowance
+        self._deadline = int(_cpu_seconds()) + 1 + allowance
         self.rest()
 
     def progress(self) -> None:
         """End the process after _STALL_LIMIT: libav may also be busy with bytes that it has, and never call `AudioSource`."""
-        stalled = math.ceil(time.process_time() + _STALL_LIMIT)
+        stalled = math.ceil(_cpu_seconds() + _STALL_LIMIT)
         resource.setrlimit(resource.RLIMIT_CPU, (min(self._deadline, stalled), resource.RLIM_INFINITY))
 
     def rest(self) -> None:

@@ -14,7 +14,13 @@ from aligner_svc.health.findings import Finding, fail, ok, warn
 
 def engine(settings: Settings) -> Sequence[Finding]:
     """Its libraries, models and device."""
-    return _pocketsphinx() if settings.engine.name == "pocketsphinx" else _qwen(settings)
+    match settings.engine.name:
+        case "pocketsphinx":
+            return _pocketsphinx()
+        case "qwen":
+            return _qwen(settings)
+        case other:
+            return [ok("engine", f"{other}: not examined")]
 
 
 def _pocketsphinx() -> Sequence[Finding]:

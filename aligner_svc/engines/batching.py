@@ -167,17 +167,17 @@ class Batcher(Generic[T, R]):
 
     def _enqueue(self, ticket: Ticket[T, R], client: str) -> None:
         if len(self._waiting) >= self._capacity:
-            self._drop_expired()
+            self._drop_unwanted()
             self._fill()  # a free slot may be about to take them
             if len(self._waiting) >= self._capacity and not self._free:
                 raise refusals.queue_full()
         self._waiting.add(ticket, client, ticket.size)
         self._schedule_fill()
 
-    def _drop_expired(self) -> None:
+    def _drop_unwanted(self) -> None:
         """Remove the items that a timer or a cancelled task is about to remove: the event loop may be late with both."""
         now = asyncio.get_running_loop().time()
-        for ticket in [ticket for ticket in self._waiting if ticket.expired(now)]:
+        for ticket in [ticket for ticket in self._waiting if ticket.unwanted(now)]:
             self._waiting.discard(ticket)
             ticket.refuse(refusals.expired())
 
@@ -190,7 +190,7 @@ class Batcher(Generic[T, R]):
     def _fill(self) -> None:
         self._fill_scheduled = False
         while self._free and len(self._waiting):
-            self._drop_expired()
+            self._drop_unwanted()
             tickets = self._waiting.take(Room(self._budget.current, self._max_items, self._max_padding))
             if tickets:
                 # In an empty context: otherwise the batch would appear to belong to the call whose task runs this.
@@ -282,9 +282,9 @@ class Batcher(Generic[T, R]):
         return tickets, error
 
     async def _call_run(self, run: Run[T, R], part: Sequence[Ticket[T, R]]) -> Sequence[R]:
-        """Drop the tickets that expired since the batch was made, and run the others."""
+        """Drop the tickets no caller waits for any more, and run the others."""
         now = asyncio.get_running_loop().time()
-        run.tickets = [ticket for ticket in part if not ticket.expired(now)]
+        run.tickets = [ticket for ticket in part if not ticket.unwanted(now)]
         if not run.tickets:
             return ()
         results = await self._run([ticket.item for ticket in run.tickets])

@@ -11,8 +11,7 @@ log = logging.getLogger(__name__)
 
 V = TypeVar("V")
 
-_MAX_CONSECUTIVE_FAILURES: Final = 3
-"""Failed batches in a row, after which the device itself is checked."""
+_MAX_CONSECUTIVE_FAILURES: Final = 3  # failed batches in a row, after which the device itself is checked
 
 RECHECK_SECONDS: Final = (5.0, 60.0)
 """Pause before the first check of a failed device, doubled each time, and its upper bound."""

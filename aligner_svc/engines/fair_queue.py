@@ -17,12 +17,9 @@ T = TypeVar("T", bound=Hashable)
 
 _LOOKAHEAD: Final = 64
 """Items of one client that may overtake its oldest where lengths must match: enough to find similar ones, and bounded."""
-_MIN_SWEEP: Final = 64
-"""Idle clients remembered before it is worth looking for some to forget."""
-_BATCHES_A_STEP: Final = 64
-"""Consecutive batches that fitted into memory, after which the budget is raised by a step."""
-_BUDGET_STEPS: Final = 8
-"""Steps from nothing to the full budget."""
+_MIN_SWEEP: Final = 64  # idle clients remembered before it is worth looking for some to forget
+_BATCHES_A_STEP: Final = 64  # consecutive batches that fitted into memory, after which the budget is raised by a step
+_BUDGET_STEPS: Final = 8  # steps from nothing to the full budget
 
 
 class TokenBudget:
@@ -165,7 +162,9 @@ class FairQueue(Generic[T]):
         if not owner.waiting:
             del self._clients[owner.name]
             self._ahead[owner.name] = owner
-            self._sweep()
+            if len(self._ahead) > self._sweep_at:  # forget those the queue has caught up with, in amortised constant time
+                self._ahead = {name: client for name, client in self._ahead.items() if client.virtual > self._now}
+                self._sweep_at = max(_MIN_SWEEP, 2 * len(self._ahead))
 
     def take(self, room: Room) -> list[T]:
         """Remove and return the items that fill an empty `room`; none if none wait.
@@ -208,9 +207,3 @@ class FairQueue(Generic[T]):
         client.served = self._serial
         client.virtual += size * self._capacity
         self.discard(item)
-
-    def _sweep(self) -> None:
-        """Forget the idle clients the queue has caught up with; amortised constant time for each item served."""
-        if len(self._ahead) > self._sweep_at:
-            self._ahead = {name: client for name, client in self._ahead.items() if client.virtual > self._now}
-            self._sweep_at = max(_MIN_SWEEP, 2 * len(self._ahead))

@@ -33,7 +33,7 @@ class Ticket(Generic[T, R]):
     busy: float = 0.0
     run: Run[T, R] | None = None
 
-    def expired(self, now: float) -> bool:
+    def unwanted(self, now: float) -> bool:
         """Whether the caller no longer waits for the answer."""
         return self.answer.done() or (self.deadline is not None and self.deadline <= now)
 

@@ -18,16 +18,12 @@ if TYPE_CHECKING:
 
 WINDOW_SECONDS = 20.0
 """Audio of one window: long enough for several pauses, short enough for the aligner's cost to stay linear."""
-_LAST_SECONDS = 25.0
-"""The last window may have up to this much audio, so that no very short one is left at the end."""
-_WORDS_A_SECOND = 6.0
-"""Spoken words offered for a second of audio; more are not read in twenty seconds."""
+_LAST_SECONDS = 25.0  # the last window may have up to this much audio, so that no very short one is left at the end
+_WORDS_A_SECOND = 6.0  # spoken words offered for a second of audio; more are not read in twenty seconds
 _WORDS_TO_SEARCH = 600
 """Spoken words offered where the place in the text was lost: a passage was left out, or the audio has something else."""
-_MIN_COHERENCE = 0.4
-"""Right windows have more than 0.9, in noise 0.8; words of another text fit by chance with 0.1 to 0.2."""
-_MIN_ADVANCE = 1.0
-"""Seconds from a window without a word to the next one, so that an aligner that finds nothing still ends."""
+_MIN_COHERENCE = 0.4  # right windows have more than 0.9, in noise 0.8; words of another text fit by chance with 0.1 to 0.2
+_MIN_ADVANCE = 1.0  # seconds from a window without a word to the next one, so that an aligner that finds nothing still ends
 
 
 S = TypeVar("S")

@@ -31,7 +31,7 @@ _HURRIED = 1.6
 """Multiple of the mean that hardly any speaker sustains: 10 English words a second, near the record, if each has one syllable.
 A transcript that gets a warning for it is hardly ever right."""
 MAX_WORDS, MANY_WORDS = 20.0, 10.0
-"""Words a second in any language: the most that is accepted, and the most without a warning."""
+"""Words a second in any language: the maximum, and the number that gets a warning."""
 MAX_LETTERS = 50.0
 """Letters a second in any language: more than 20 short words have. Ideographs and syllable letters (Hangul, kana) are fewer."""
 ALWAYS_WORDS, ALWAYS_LETTERS = 5, 250
@@ -40,7 +40,7 @@ ALWAYS_WORDS, ALWAYS_LETTERS = 5, 250
 
 @dataclass(frozen=True, slots=True)
 class SpeakingRate:
-    """Words and letters a second: the most that is possible, and the words from which a warning is due."""
+    """Words and letters a second: `max_*` are refused above, `many_words` get a warning."""
 
     max_words: float = MAX_WORDS
     many_words: float = MANY_WORDS

@@ -91,7 +91,7 @@ def _receive(sock: socket.socket, size: int) -> memoryview:
 def _exit_with_parent(fd: int) -> None:
     """End the process when the parent hangs up, even in the middle of a call."""
     poll = select.poll()
-    poll.register(fd, 0)  # no events asked for: only a hang-up or an error wakes it
+    poll.register(fd, 0)  # no events: only a hang-up or an error ends the poll
     poll.poll()
     os._exit(0)
 

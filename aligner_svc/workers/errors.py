@@ -20,7 +20,7 @@ class WorkerTimeoutError(Exception):
 
 
 class WorkerFailedError(RuntimeError):
-    """The handler in the child raised, which is a bug. The child lives on and the call is not retried."""
+    """The handler in the child raised, which is a bug. The child keeps running and the call is not retried."""
 
     def __init__(self, worker: str, class_name: str) -> None:
         """`class_name`: of the handler's exception, all that the child reports of it."""

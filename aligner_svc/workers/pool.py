@@ -74,7 +74,7 @@ class WorkerPool:
         self._idle: deque[WorkerProcess] = deque()
         self._waiters: deque[asyncio.Future[WorkerProcess]] = deque()
         self._calls: set[asyncio.Task[Any]] = set()
-        self._chores: set[asyncio.Task[Any]] = set()
+        self._background: set[asyncio.Task[Any]] = set()
         self._unreaped: set[WorkerProcess] = set()
         self._closing: asyncio.Task[None] | None = None
 
@@ -118,7 +118,7 @@ class WorkerPool:
             worker = await self._acquire(first=is_retry)
             taken = clock()
             queued += taken - began
-            attempt = self._keep(self._calls, self._attempt(worker, header, payload, timeout))
+            attempt = self._start_task(self._calls, self._attempt(worker, header, payload, timeout))
             try:
                 answer, body = await asyncio.shield(attempt)
             except asyncio.CancelledError:
@@ -223,8 +223,8 @@ class WorkerPool:
         worker.kill()  # does not change the exit status of one that died by itself
         self.restarts += 1
         self._unreaped.add(worker)
-        self._keep(self._chores, self._respawn())
-        return self._keep(self._chores, self._reap_replaced(worker, why))
+        self._start_task(self._background, self._respawn())
+        return self._start_task(self._background, self._reap_replaced(worker, why))
 
     async def _reap_replaced(self, worker: WorkerProcess, why: str) -> None:
         await self._reap(worker)
@@ -274,9 +274,9 @@ class WorkerPool:
 
     async def _close(self) -> None:
         self._fail_waiters(f"{self.name}: closed")
-        for chore in self._chores:
-            chore.cancel()
-        await asyncio.gather(*self._chores, return_exceptions=True)
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
         for worker in self._idle:
             worker.unwatch()  # its hang-up is no death
         for worker in self._alive:
@@ -291,8 +291,8 @@ class WorkerPool:
         while waiter := self._next_waiter():
             waiter.set_exception(WorkerUnavailableError(message))
 
-    def _keep(self, tasks: set[asyncio.Task[Any]], work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run in the background; the set keeps the task from being garbage-collected."""
+    def _start_task(self, tasks: set[asyncio.Task[Any]], work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run `work` in the background; the set keeps the task from being garbage-collected."""
         task = asyncio.get_running_loop().create_task(work)
         tasks.add(task)
         task.add_done_callback(tasks.discard)

@@ -1,4 +1,4 @@
-"""What a child gives up, for good, before it reads its first input: files, network, processes, most system calls.
+"""What a child gives up permanently before its first input: files, network, processes, most system calls.
 
 Each layer helps where another is missing or has a hole. docs/sandbox.md says what each one stops.
 """
@@ -87,7 +87,7 @@ class Sandbox:
 
 
 def limit_memory(more: int) -> int:
-    """Cap the address space at what is mapped now plus `more` bytes, for good. Returns what is mapped now, 0 if unknown."""
+    """Cap the address space at what is mapped now plus `more` bytes, permanently. Returns what is mapped now, 0 if unknown."""
     statm = Path("/proc/self/statm")
     if not statm.exists():  # not Linux, where this limit means little
         return 0

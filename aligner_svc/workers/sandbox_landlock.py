@@ -35,7 +35,7 @@ def version() -> int | str:
 
 
 def forbid_files(abi: int) -> str | None:
-    """Close the file system to this thread and those it starts later, for good; open descriptors stay. Returns why it failed.
+    """Close the file system to this thread and those it starts later, permanently; open descriptors stay. Returns why it failed.
 
     `abi` from `version`; `no_new_privs` must be set.
     """

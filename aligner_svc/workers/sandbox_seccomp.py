@@ -30,7 +30,7 @@ class _Program(ctypes.Structure):
 
 
 def forbid_system_calls() -> str | None:
-    """Apply the filter to every thread of this process, for good. Returns why that failed, None if it did not.
+    """Apply the filter to every thread of this process, permanently. Returns why that failed, None if it did not.
 
     `no_new_privs` must be set, or the process be privileged. No thread can be started afterwards.
     """

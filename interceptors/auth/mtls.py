@@ -148,13 +148,9 @@ def _pattern(text: str, sources: Sequence[Source]) -> _Pattern:
             raise ValueError(f"identity '{text}' can match nothing: spiffe is not among the configured sources")
         domain, *segments = text.removeprefix(_SPIFFE).split("/")
         if not _TRUST_DOMAIN.fullmatch(domain):
-            raise ValueError(
-                f"identity '{text}': a trust domain is needed, lower case and without *, e.g. {_SPIFFE}example.org/*"
-            )
+            raise ValueError(f"identity '{text}': needs a trust domain in lower case, without *, e.g. {_SPIFFE}example.org/*")
         if not segments or not all(part == "*" or _SEGMENT.fullmatch(part) for part in segments):
-            raise ValueError(
-                f"identity '{text}': the path needs segments of letters, digits, '.', '_', '-', or * for a whole one"
-            )
+            raise ValueError(f"identity '{text}': needs a path; a segment is * or has letters, digits, '.', '_' and '-'")
         return _Pattern(True, (domain, *segments))
     if not {"dns", "cn"} & set(sources):
         raise ValueError(f"identity '{text}' can match nothing: it is not a {_SPIFFE} id, and no other source is configured")

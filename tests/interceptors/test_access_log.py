@@ -109,7 +109,7 @@ class Bench:
         with open_logs("json", **self._logs):
             async with chain_server(chain, self.script, grace=30) as server:
                 yield server.channel
-            # The core has ended its calls; what Python does about one that was given up may come later.
+            # The core has ended its calls; Python may end a cancelled one later.
             await asyncio.wait_for(calls.none.wait(), 30)
 
     @property

@@ -16,23 +16,25 @@ Conventions used everywhere below
     into the transcript exactly as it was sent;
   * confidences and scores are in 0..1, higher is better.
 
-Errors are gRPC statuses with google.rpc details: always an ErrorInfo with
-domain "aligner" and a stable upper-case `reason` to branch on; BadRequest field
-violations where a field is at fault. The message is for people.
+Errors are gRPC statuses with google.rpc details: an ErrorInfo with domain "aligner"
+and a stable upper-case `reason` to branch on; BadRequest field violations if a
+field is at fault; RetryInfo if the time to retry is known. The message is for
+people.
 
-  INVALID_ARGUMENT     the request cannot be served as it is: do not retry
-  DATA_LOSS            what arrived is not what the config declares: send it again
+  INVALID_ARGUMENT     the request cannot be served: do not retry
+  DATA_LOSS            the upload is not what the config declares: send it again
   FAILED_PRECONDITION  this server cannot serve it (e.g. the language); another may
-  RESOURCE_EXHAUSTED   more bytes than accepted, or the server is over its queue limit.
-                       The one status that may lack details: a message over twice the
-                       Align limit is refused by the transport itself
-  UNAVAILABLE          the server drains or lost a worker twice: retry with backoff
+  RESOURCE_EXHAUSTED   over a size limit, a quota or the server's queue limit. May
+                       lack details: a message over twice the Align limit is refused
+                       by the transport itself
+  UNAVAILABLE          the server is overloaded or draining, or a part of it has
+                       failed: retry with backoff
 
-Send x-request-id in the metadata to name a call; it, or one made for the call, comes
-back in the trailing metadata, whatever the outcome.
+Send x-request-id in the metadata to name a call; it, or a generated one, is in the
+trailing metadata of every response.
 
 The options of buf.validate are rules (protovalidate.com): a request that breaks one is
-INVALID_ARGUMENT, an answer never does.
+refused with INVALID_ARGUMENT; responses never break one.
 """
 
 from collections import abc as _abc
@@ -59,7 +61,7 @@ class _AudioEncodingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AudioEn
     DESCRIPTOR: _descriptor.EnumDescriptor
     AUDIO_ENCODING_UNSPECIFIED: _AudioEncoding.ValueType  # 0
     """A container file (wav, flac, mp3, ogg, opus, m4a, webm, aiff, ...); the format
-    is found from its first bytes. File names and MIME types are never consulted.
+    is recognised by its first bytes, never by file name or MIME type.
     """
     AUDIO_ENCODING_LINEAR16: _AudioEncoding.ValueType  # 1
     """Headerless signed 16-bit little-endian PCM. Needs sample_rate_hz."""
@@ -69,11 +71,11 @@ class _AudioEncodingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AudioEn
     """Headerless 8-bit G.711 mu-law. Needs sample_rate_hz."""
 
 class AudioEncoding(_AudioEncoding, metaclass=_AudioEncodingEnumTypeWrapper):
-    """How the audio bytes are to be read."""
+    """The format of the audio bytes."""
 
 AUDIO_ENCODING_UNSPECIFIED: AudioEncoding.ValueType  # 0
 """A container file (wav, flac, mp3, ogg, opus, m4a, webm, aiff, ...); the format
-is found from its first bytes. File names and MIME types are never consulted.
+is recognised by its first bytes, never by file name or MIME type.
 """
 AUDIO_ENCODING_LINEAR16: AudioEncoding.ValueType  # 1
 """Headerless signed 16-bit little-endian PCM. Needs sample_rate_hz."""
@@ -95,8 +97,8 @@ class _WordStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WordStatus
     WORD_STATUS_REPAIRED: _WordStatus.ValueType  # 2
     """Its time was inferred from its neighbours; it lies between them."""
     WORD_STATUS_NOT_FOUND: _WordStatus.ValueType  # 3
-    """Not in the audio, as far as the model can tell. start_ms and end_ms are both
-    the end of the word found before it, and confidence is 0.
+    """Not found in the audio. start_ms and end_ms are both the end of the word found
+    before it, and confidence is 0.
     """
 
 class WordStatus(_WordStatus, metaclass=_WordStatusEnumTypeWrapper): ...
@@ -107,8 +109,8 @@ WORD_STATUS_ALIGNED: WordStatus.ValueType  # 1
 WORD_STATUS_REPAIRED: WordStatus.ValueType  # 2
 """Its time was inferred from its neighbours; it lies between them."""
 WORD_STATUS_NOT_FOUND: WordStatus.ValueType  # 3
-"""Not in the audio, as far as the model can tell. start_ms and end_ms are both
-the end of the word found before it, and confidence is 0.
+"""Not found in the audio. start_ms and end_ms are both the end of the word found
+before it, and confidence is 0.
 """
 Global___WordStatus: _TypeAlias = WordStatus  # noqa: Y015
 
@@ -124,13 +126,13 @@ class AlignConfig(_message.Message):
     AUDIO_BYTES_FIELD_NUMBER: _builtins.int
     AUDIO_SHA256_FIELD_NUMBER: _builtins.int
     transcript: _builtins.str
-    """What was said, as a person writes it: punctuation, case, digits, currency,
-    dates, emoji. Every word comes back in this spelling. In StreamAlign it may be
-    empty here and follow in StreamAlignRequest.transcript.
+    """What was said, as written: punctuation, case, digits, currency, dates, emoji.
+    Every word is returned in this spelling. In StreamAlign it may be empty here and
+    follow in StreamAlignRequest.transcript.
     """
     language: _builtins.str
-    """BCP-47 tag of what is spoken: en, zh, yue, de, fr, es, pt, it, ko, ru, ja. A
-    region is accepted ("en-GB"). GetServerInfo lists what this server serves.
+    """BCP-47 tag of the spoken language: en, zh, yue, de, fr, es, pt, it, ko, ru, ja. A
+    region is accepted ("en-GB"). GetServerInfo lists the languages of this server.
     """
     encoding: Global___AudioEncoding.ValueType
     sample_rate_hz: _builtins.int
@@ -138,12 +140,14 @@ class AlignConfig(_message.Message):
     channels: _builtins.int
     """Headerless audio only: interleaved channels, 1..8; 0 means 1. Mixed to mono."""
     audio_bytes: _builtins.int
-    """How many bytes of audio there are in all, if you know; 0: not said. Fewer or more
-    of them are DATA_LOSS and never an answer: an upload that broke off is not taken
-    for a short one.
+    """Optional: the total number of audio bytes; 0: not declared. If fewer or more
+    arrive, the call ends with DATA_LOSS, so an upload that broke off is not taken for
+    a short one.
     """
     audio_sha256: _builtins.bytes
-    """SHA-256 of those bytes, if you like: 32 bytes, or none. Another digest is DATA_LOSS."""
+    """Optional: SHA-256 of those bytes, 32 bytes. If it differs, the call ends with
+    DATA_LOSS.
+    """
     def __init__(
         self,
         *,
@@ -170,8 +174,8 @@ class AlignRequest(_message.Message):
     CONFIG_FIELD_NUMBER: _builtins.int
     AUDIO_FIELD_NUMBER: _builtins.int
     audio: _builtins.bytes
-    """The file's bytes, or headerless samples as the config says. Without rules here: how
-    many there may be is the server's setting, in GetServerInfo.
+    """The file's bytes, or headerless samples as the config says. GetServerInfo has the
+    maximum size, which is a setting of the server.
     """
     @_builtins.property
     def config(self) -> Global___AlignConfig: ...
@@ -227,12 +231,12 @@ class Word(_message.Message):
     CHAR_START_FIELD_NUMBER: _builtins.int
     CHAR_END_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """The caller's own spelling, without surrounding punctuation."""
+    """In the spelling of the transcript, without surrounding punctuation."""
     start_ms: _builtins.int
     end_ms: _builtins.int
     confidence: _builtins.float
-    """How likely the times are right (calibrated: of words at 0.9, about nine in ten
-    have both ends within 50 ms of where a person would mark them).
+    """How likely the times are right. Calibrated with PocketSphinx: of words at 0.9,
+    about nine in ten have both ends within 50 ms of where a person would mark them.
     """
     status: Global___WordStatus.ValueType
     char_start: _builtins.int
@@ -259,7 +263,7 @@ Global___Word: _TypeAlias = Word  # noqa: Y015
 
 @_typing.final
 class Warning(_message.Message):
-    """Something the caller should know although the call succeeded."""
+    """A problem of a call that succeeded."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -285,7 +289,7 @@ Global___Warning: _TypeAlias = Warning  # noqa: Y015
 
 @_typing.final
 class Timing(_message.Message):
-    """Where the server's time went."""
+    """Time the server spent on the call, by stage."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -301,9 +305,11 @@ class Timing(_message.Message):
     align_ms: _builtins.int
     """Aligning."""
     total_ms: _builtins.int
-    """From the last byte received to the answer."""
+    """From the last byte received to the response."""
     scan_ms: _builtins.int
-    """From the end of the upload to the virus scanner's verdict; a stream is decoded and aligned meanwhile. 0: not scanned."""
+    """From the end of the upload to the virus scanner's verdict; a stream is decoded and
+    aligned meanwhile. 0: not scanned.
+    """
     def __init__(
         self,
         *,
@@ -336,10 +342,10 @@ class Summary(_message.Message):
     engine: _builtins.str
     """Engine and version, e.g. "pocketsphinx-5.1.1"."""
     language: _builtins.str
-    """Language served, as the engine knows it, e.g. "en"."""
+    """The language as the engine knows it, e.g. "en"."""
     match_score: _builtins.float
-    """How well transcript and audio belong together; below the server's threshold a
-    TRANSCRIPT_MISMATCH warning says so.
+    """How well transcript and audio match; below the server's threshold there is a
+    TRANSCRIPT_MISMATCH warning.
     """
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Warning]: ...
@@ -371,9 +377,9 @@ class StreamAlignRequest(_message.Message):
     AUDIO_FIELD_NUMBER: _builtins.int
     TRANSCRIPT_FIELD_NUMBER: _builtins.int
     audio: _builtins.bytes
-    """16-64 KiB a message is best, 1 MiB the most."""
+    """16-64 KiB a message is best; by default at most 1 MiB."""
     transcript: _builtins.str
-    """More of the transcript; appended as it is (send the space between words)."""
+    """More of the transcript, appended unchanged: include the space between words."""
     @_builtins.property
     def config(self) -> Global___AlignConfig:
         """The first message, and only the first."""
@@ -407,18 +413,18 @@ class Progress(_message.Message):
         DESCRIPTOR: _descriptor.EnumDescriptor
         STAGE_UNSPECIFIED: Progress._Stage.ValueType  # 0
         STAGE_RECEIVING: Progress._Stage.ValueType  # 1
-        """Taking in the upload."""
+        """Receiving the upload."""
         STAGE_DECODING: Progress._Stage.ValueType  # 2
-        """Upload complete, being decoded."""
+        """The upload is complete and being decoded."""
         STAGE_ALIGNING: Progress._Stage.ValueType  # 3
         """Being aligned."""
 
     class Stage(_Stage, metaclass=_StageEnumTypeWrapper): ...
     STAGE_UNSPECIFIED: Progress.Stage.ValueType  # 0
     STAGE_RECEIVING: Progress.Stage.ValueType  # 1
-    """Taking in the upload."""
+    """Receiving the upload."""
     STAGE_DECODING: Progress.Stage.ValueType  # 2
-    """Upload complete, being decoded."""
+    """The upload is complete and being decoded."""
     STAGE_ALIGNING: Progress.Stage.ValueType  # 3
     """Being aligned."""
 
@@ -430,9 +436,9 @@ class Progress(_message.Message):
     received_bytes: _builtins.int
     """Audio bytes received so far."""
     aligned_ms: _builtins.int
-    """Length of the audio aligned so far, while aligning."""
+    """Length of the audio aligned so far."""
     audio_ms: _builtins.int
-    """Length of the whole audio, once it is known; 0 before."""
+    """Length of the whole audio; 0 while unknown."""
     def __init__(
         self,
         *,
@@ -528,15 +534,15 @@ class Limits(_message.Message):
     AUDIO_SECONDS_FIELD_NUMBER: _builtins.int
     TRANSCRIPT_CHARS_FIELD_NUMBER: _builtins.int
     unary_audio_bytes: _builtins.int
-    """Most audio bytes in one Align call."""
+    """Maximum audio bytes of one Align call."""
     stream_audio_bytes: _builtins.int
-    """Most audio bytes in one StreamAlign call."""
+    """Maximum audio bytes of one StreamAlign call."""
     stream_chunk_bytes: _builtins.int
-    """Most audio bytes in one StreamAlign message."""
+    """Maximum audio bytes of one StreamAlign message."""
     audio_seconds: _builtins.int
-    """Longest audio, in seconds."""
+    """Maximum length of the audio, in seconds."""
     transcript_chars: _builtins.int
-    """Longest transcript, in code points."""
+    """Maximum length of the transcript, in code points."""
     def __init__(
         self,
         *,
@@ -568,7 +574,7 @@ class GetServerInfoResponse(_message.Message):
     """Engine and version, as in Summary.engine."""
     @_builtins.property
     def languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Languages served, as BCP-47 tags."""
+        """Languages of this server, as BCP-47 tags."""
 
     @_builtins.property
     def limits(self) -> Global___Limits: ...

@@ -63,17 +63,18 @@ class AlignerServicer:
 
     def StreamAlign(self, request_iterator, context):
         """Aligns one recording, sent in chunks. The first message is the config, then
-        audio; transcript text may keep coming between audio chunks; closing the
-        sending side ends the upload. The server answers with progress while it
-        receives and works, then words (final: in order, never revised), then one
-        summary, always last.
+        audio; more transcript text may follow between audio chunks; closing the
+        sending side ends the upload. The server sends progress while it receives
+        and aligns, then words (in order, never revised), then one summary, always
+        last.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetServerInfo(self, request, context):
-        """What this server runs and accepts. Cheap; call it before the first upload.
+        """The server's version, engine, languages and limits. Cheap; call it before the
+        first upload.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -16,23 +16,25 @@ Conventions used everywhere below
     into the transcript exactly as it was sent;
   * confidences and scores are in 0..1, higher is better.
 
-Errors are gRPC statuses with google.rpc details: always an ErrorInfo with
-domain "aligner" and a stable upper-case `reason` to branch on; BadRequest field
-violations where a field is at fault. The message is for people.
+Errors are gRPC statuses with google.rpc details: an ErrorInfo with domain "aligner"
+and a stable upper-case `reason` to branch on; BadRequest field violations if a
+field is at fault; RetryInfo if the time to retry is known. The message is for
+people.
 
-  INVALID_ARGUMENT     the request cannot be served as it is: do not retry
-  DATA_LOSS            what arrived is not what the config declares: send it again
+  INVALID_ARGUMENT     the request cannot be served: do not retry
+  DATA_LOSS            the upload is not what the config declares: send it again
   FAILED_PRECONDITION  this server cannot serve it (e.g. the language); another may
-  RESOURCE_EXHAUSTED   more bytes than accepted, or the server is over its queue limit.
-                       The one status that may lack details: a message over twice the
-                       Align limit is refused by the transport itself
-  UNAVAILABLE          the server drains or lost a worker twice: retry with backoff
+  RESOURCE_EXHAUSTED   over a size limit, a quota or the server's queue limit. May
+                       lack details: a message over twice the Align limit is refused
+                       by the transport itself
+  UNAVAILABLE          the server is overloaded or draining, or a part of it has
+                       failed: retry with backoff
 
-Send x-request-id in the metadata to name a call; it, or one made for the call, comes
-back in the trailing metadata, whatever the outcome.
+Send x-request-id in the metadata to name a call; it, or a generated one, is in the
+trailing metadata of every response.
 
 The options of buf.validate are rules (protovalidate.com): a request that breaks one is
-INVALID_ARGUMENT, an answer never does.
+refused with INVALID_ARGUMENT; responses never break one.
 """
 
 from aligner_svc.api.v1 import aligner_pb2 as _aligner_pb2
@@ -67,13 +69,15 @@ class AlignerStub:
     """Aligns one recording, sent whole."""
     StreamAlign: _grpc.StreamStreamMultiCallable[_aligner_pb2.StreamAlignRequest, _aligner_pb2.StreamAlignResponse]
     """Aligns one recording, sent in chunks. The first message is the config, then
-    audio; transcript text may keep coming between audio chunks; closing the
-    sending side ends the upload. The server answers with progress while it
-    receives and works, then words (final: in order, never revised), then one
-    summary, always last.
+    audio; more transcript text may follow between audio chunks; closing the
+    sending side ends the upload. The server sends progress while it receives
+    and aligns, then words (in order, never revised), then one summary, always
+    last.
     """
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_aligner_pb2.GetServerInfoRequest, _aligner_pb2.GetServerInfoResponse]
-    """What this server runs and accepts. Cheap; call it before the first upload."""
+    """The server's version, engine, languages and limits. Cheap; call it before the
+    first upload.
+    """
 
 @_typing.type_check_only
 class AlignerAsyncStub(AlignerStub):
@@ -82,13 +86,15 @@ class AlignerAsyncStub(AlignerStub):
     """Aligns one recording, sent whole."""
     StreamAlign: _aio.StreamStreamMultiCallable[_aligner_pb2.StreamAlignRequest, _aligner_pb2.StreamAlignResponse]  # type: ignore[assignment]
     """Aligns one recording, sent in chunks. The first message is the config, then
-    audio; transcript text may keep coming between audio chunks; closing the
-    sending side ends the upload. The server answers with progress while it
-    receives and works, then words (final: in order, never revised), then one
-    summary, always last.
+    audio; more transcript text may follow between audio chunks; closing the
+    sending side ends the upload. The server sends progress while it receives
+    and aligns, then words (in order, never revised), then one summary, always
+    last.
     """
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_aligner_pb2.GetServerInfoRequest, _aligner_pb2.GetServerInfoResponse]  # type: ignore[assignment]
-    """What this server runs and accepts. Cheap; call it before the first upload."""
+    """The server's version, engine, languages and limits. Cheap; call it before the
+    first upload.
+    """
 
 class AlignerServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -106,10 +112,10 @@ class AlignerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_aligner_pb2.StreamAlignResponse], _abc.AsyncIterator[_aligner_pb2.StreamAlignResponse]]:
         """Aligns one recording, sent in chunks. The first message is the config, then
-        audio; transcript text may keep coming between audio chunks; closing the
-        sending side ends the upload. The server answers with progress while it
-        receives and works, then words (final: in order, never revised), then one
-        summary, always last.
+        audio; more transcript text may follow between audio chunks; closing the
+        sending side ends the upload. The server sends progress while it receives
+        and aligns, then words (in order, never revised), then one summary, always
+        last.
         """
 
     @_abc_1.abstractmethod
@@ -118,6 +124,8 @@ class AlignerServicer(metaclass=_abc_1.ABCMeta):
         request: _aligner_pb2.GetServerInfoRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_aligner_pb2.GetServerInfoResponse, _abc.Awaitable[_aligner_pb2.GetServerInfoResponse]]:
-        """What this server runs and accepts. Cheap; call it before the first upload."""
+        """The server's version, engine, languages and limits. Cheap; call it before the
+        first upload.
+        """
 
 def add_AlignerServicer_to_server(servicer: AlignerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

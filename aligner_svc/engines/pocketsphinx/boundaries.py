@@ -13,6 +13,7 @@ Needs only numpy. Times are in seconds, levels in dB, signals 16 kHz mono int16.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import resources
 from typing import IO, Final
@@ -203,14 +204,8 @@ class BoundaryRefiner:
 
     def __init__(self, parameters: IO[bytes] | None = None) -> None:
         """`parameters`: an .npz file; None: the packaged one. Raises ValueError if its shapes do not match this code."""
-        if parameters is None:
-            with resources.files(__package__).joinpath("data/boundaries.npz").open("rb") as packaged:
-                self._load(packaged)
-        else:
-            self._load(parameters)
-
-    def _load(self, file: IO[bytes]) -> None:
-        with np.load(file, allow_pickle=False) as stored:
+        packaged = resources.files(__package__).joinpath("data/boundaries.npz")
+        with nullcontext(parameters) if parameters else packaged.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             self._w0, self._b0, self._w1, self._b1, self._offsets = (
                 np.asarray(stored[name], np.float32) for name in ("w0", "b0", "w1", "b1", "offsets")
             )

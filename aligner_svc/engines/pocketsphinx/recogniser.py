@@ -21,12 +21,9 @@ from aligner_svc.engines.pocketsphinx.lexicon import Speller
 
 FRAME_RATE = 200
 _GRAMMAR = "aligner"
-_MAX_ADDED_WORDS = 20_000
-"""Words added to the decoder's dictionary before it is rebuilt, so that its size is bounded."""
-_EXIT = 0.5
-"""Probability of leaving an open grammar after a word; at 1e-4 ten of 24 cut-off recordings fail."""
-_SCORE_SCALE = 1 << 10
-"""Without its lattice pass PocketSphinx reports a segment's likelihood shifted by SENSCR_SHIFT = 10 bits."""
+_MAX_ADDED_WORDS = 20_000  # words added to the decoder's dictionary before it is rebuilt, so that its size is bounded
+_EXIT = 0.5  # probability of leaving an open grammar after a word; at 1e-4 ten of 24 cut-off recordings fail
+_SCORE_SCALE = 1 << 10  # without its lattice pass PocketSphinx reports a segment's likelihood shifted by SENSCR_SHIFT = 10 bits
 _VARIANT = re.compile(r"\(\d+\)$")
 
 

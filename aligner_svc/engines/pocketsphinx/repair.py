@@ -14,14 +14,10 @@ from aligner_svc.engines.pocketsphinx.ladder import Placement
 Times = tuple[float, float]
 """Start and end in seconds."""
 
-_MAX_RUN = 3
-"""Words in a row; more of them missing is a passage that was left out, not slurred."""
-_MIN_SHARE = 0.5
-"""Of the usual duration. Fluent speech leaves no gap between neighbours; a reduced word keeps more than half."""
-_PHONE_SECONDS = 0.065
-"""A phone in fluent English; those of function words are shorter, those of content words longer."""
-_MIN_HEARD = 0.5
-"""Share of all words that must have been heard: gaps between chance hits of a wrong transcript mean nothing."""
+_MAX_RUN = 3  # words in a row; more of them missing is a passage that was left out, not slurred
+_MIN_SHARE = 0.5  # of the usual duration. Fluent speech leaves no gap between neighbours; a reduced word keeps more than half
+_PHONE_SECONDS = 0.065  # a phone in fluent English; those of function words are shorter, those of content words longer
+_MIN_HEARD = 0.5  # share of all words that must have been heard: gaps between chance hits of a wrong transcript mean nothing
 
 
 def repair(

@@ -15,14 +15,11 @@ from aligner_svc.engines.pocketsphinx.skipping import Detection, align_skipping
 
 Samples = npt.NDArray[np.int16]
 
-_NEIGHBOURS = 2
-"""Words on each side that are aligned with a doubtful one: whether it was said is decided in comparison with them."""
-_NEIGHBOUR_SKIP_COST = 7.0
-"""Nats. If all but a few words fit, the transcript is more likely to be right."""
+_NEIGHBOURS = 2  # words on each side that are aligned with a doubtful one: whether it was said is decided in comparison with them
+_NEIGHBOUR_SKIP_COST = 7.0  # nats. If all but a few words fit, the transcript is more likely to be right
 _SHORT_WORD, _SHORT_WORD_BONUS = 3, 10.0
 """Labels of a word like "do" or "your", and nats: people swallow them, and there is little in them to be detected."""
-_MARGIN = 0.25
-"""Seconds of audio on each side of a neighbourhood."""
+_MARGIN = 0.25  # seconds of audio on each side of a neighbourhood
 
 
 class PhonemeRecogniser(Protocol):

@@ -18,12 +18,9 @@ from aligner_svc.engines.pocketsphinx.second_opinion import Samples
 from aligner_svc.engines.pocketsphinx.wire import TokenSpan
 from aligner_svc.engines.windows import Prefix
 
-_UNSURE_SECONDS = 1.5
-"""At the end of an open window: the word that is cut off there spoils the times of the words before it."""
-_PAUSE_SECONDS = 0.1
-"""A pause this long is a good place to cut, ..."""
-_PAUSE_SEARCH_SECONDS = 4.0
-"""... and worth aligning this much audio twice."""
+_UNSURE_SECONDS = 1.5  # at the end of an open window: the word that is cut off there spoils the times of the words before it
+_PAUSE_SECONDS = 0.1  # a pause this long is a good place to cut, ...
+_PAUSE_SEARCH_SECONDS = 4.0  # ... and worth aligning this much audio twice
 
 
 class WindowAligner:

@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import NamedTuple, Protocol
 
 import torch
@@ -214,10 +214,7 @@ def _ends(lengths: tuple[int, ...], device: torch.device) -> torch.Tensor:
 
 
 def _spans(lengths: Sequence[int]) -> list[tuple[int, int]]:
-    edges = [0]
-    for length in lengths:
-        edges.append(edges[-1] + length)
-    return list(pairwise(edges))
+    return list(pairwise(accumulate(lengths, initial=0)))
 
 
 def _runs(lengths: Sequence[int]) -> list[tuple[int, int, int]]:

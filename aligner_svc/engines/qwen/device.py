@@ -43,7 +43,7 @@ def resolve_dtype(settings: QwenSettings, device: torch.device) -> torch.dtype:
 
 
 def describe_gpu(device: torch.device) -> str:
-    """Name and free memory of a GPU, behind a comma; nothing for a CPU."""
+    """A comma, the name and the free memory of a GPU; "" for a CPU."""
     if device.type != "cuda":
         return ""
     free, total = torch.cuda.mem_get_info(device)
@@ -52,13 +52,6 @@ def describe_gpu(device: torch.device) -> str:
 
 def _cpu_multiplies_bf16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - there is no public function
-
-
-def _checked(answers: list[TimestampSlots]) -> list[TimestampSlots]:
-    """Raises RuntimeError if the device computed NaN: the batcher finds out for which items."""
-    if not all(np.isfinite(slots.probabilities).all() for slots in answers):
-        raise RuntimeError("the device computed NaN")
-    return answers
 
 
 def thread_pool(count: int, name: str, *, cores: int) -> ThreadPoolExecutor:
@@ -108,7 +101,10 @@ class ModelThread:
         if long:
             return_memory()  # shorter batches left free memory in pieces, too small to be used again
         try:
-            return _checked(self._forward(batch))
+            answers = self._forward(batch)
+            if not all(np.isfinite(slots.probabilities).all() for slots in answers):
+                raise RuntimeError("the device computed NaN")  # the batcher finds out for which items
+            return answers
         except (torch.OutOfMemoryError, MemoryError):
             pass
         except RuntimeError as error:

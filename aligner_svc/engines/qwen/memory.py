@@ -9,8 +9,7 @@ from contextlib import suppress
 
 import torch
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-"""mallopt(3), malloc.h."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # mallopt(3), malloc.h
 _LARGE, _KEPT = 8 << 20, 256 << 20
 """Bytes. Only tensors that exist once for a whole batch are as large as the first, never those between two layers. The second is
 more than a batch leaves behind in smaller blocks."""

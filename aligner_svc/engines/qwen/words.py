@@ -85,16 +85,14 @@ class _Table(dict[int, str]):
 def _kind(char: str) -> str:
     category = unicodedata.category(char)
     if category[0] in "LN":
-        found = _IDEOGRAPH if _CJK.match(char) else _LETTER
-    elif char == "'":
-        found = _APOSTROPHE
-    elif category[0] == "M":
-        found = _MARK
-    elif category == "Cf":
-        found = _FORMAT
-    else:
-        found = _SPACE if char.isspace() else _OTHER
-    return found
+        return _IDEOGRAPH if _CJK.match(char) else _LETTER
+    if char == "'":
+        return _APOSTROPHE
+    if category[0] == "M":
+        return _MARK
+    if category == "Cf":
+        return _FORMAT
+    return _SPACE if char.isspace() else _OTHER
 
 
 def _shown(text: str, kinds: str) -> str:
@@ -140,7 +138,8 @@ def korean_stems() -> tuple[frozenset[str], int]:
 
 
 def _japanese(transcript: str, kinds: str) -> Iterator[Token]:
-    words = _nagisa(transcript)
+    with _nagisa_lock:
+        words: list[str] = load_nagisa().wakati(transcript)
     starts, ends = _origins(transcript, words)
     table = _Table(_kind)
     taken = begin = 0
@@ -158,12 +157,6 @@ def _japanese(transcript: str, kinds: str) -> Iterator[Token]:
         start, end = starts[own[0]], _with_marks(ends[own[-1]], kinds)
         taken = end
         yield Token(transcript[start:end], start, end, (_shown(word, word_kinds),))
-
-
-def _nagisa(transcript: str) -> list[str]:
-    with _nagisa_lock:
-        words: list[str] = load_nagisa().wakati(transcript)
-        return words
 
 
 def load_nagisa() -> ModuleType:

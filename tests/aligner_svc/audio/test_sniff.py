@@ -154,7 +154,7 @@ def test_the_refusal_of_unknown_bytes_mentions_headerless_audio(head: bytes) -> 
     assert caught.value.reason == "AUDIO_UNSUPPORTED"
 
 
-def test_nothing_is_empty() -> None:
+def test_no_bytes_are_empty_audio() -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         sniff(b"")
     assert caught.value.reason == "AUDIO_EMPTY"
@@ -255,7 +255,7 @@ def test_a_wav_written_without_seeking_back_has_no_end(size: int) -> None:
     assert sniff(riff(b"data\xff\xff\xff\xff" + EXE, size=size)) == "wav"
 
 
-def test_rf64_says_its_end_in_ds64() -> None:
+def test_rf64_declares_its_end_in_ds64() -> None:
     ds64 = b"ds64\x18\x00\x00\x00" + (36).to_bytes(8, "little") + bytes(16)
     audio = riff(ds64, magic=b"RF64", size=0xFFFFFFFF)
     assert sniff(audio) == "wav"

@@ -1,4 +1,4 @@
-"""JSON carries everything; CTM what sclite wants."""
+"""JSON has all fields, CTM what sclite requires."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ALIGNMENT = Alignment(
 _EMPTY = Alignment((), 0.0, "e", "en", 0.0)
 
 
-def test_json_is_the_whole_contract() -> None:
+def test_json_has_every_field() -> None:
     assert json.loads(render(_ALIGNMENT, Format.JSON)) == {
         "words": [
             {
@@ -60,14 +60,14 @@ def test_json_is_the_whole_contract() -> None:
     }
 
 
-def test_json_keeps_the_callers_letters_and_the_order_of_keys() -> None:
+def test_json_keeps_letters_and_the_order_of_keys() -> None:
     text = render(_ALIGNMENT, Format.JSON)
     assert "Café" in text
     assert text.endswith("}\n")
     assert list(json.loads(text)["words"][0]) == ["text", "start", "end", "confidence", "status", "char_start", "char_end"]
 
 
-def test_json_never_holds_what_json_does_not_have() -> None:
+def test_nan_is_an_error_in_json() -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         render(Alignment((), float("nan"), "e", "en", 0.0), Format.JSON)
 

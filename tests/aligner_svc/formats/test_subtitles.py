@@ -114,7 +114,7 @@ def test_vtt_escapes() -> None:
     assert "a &lt;b&gt; &amp; c --&gt; d." in render(aligned(text), Format.VTT, transcript=text)
 
 
-def test_a_sentence_ends_a_cue_that_has_settled() -> None:
+def test_a_sentence_ends_a_cue_of_at_least_one_second() -> None:
     text = "This is one sentence. This is another. Yes. No."
     assert texts(text, aligned(text)) == ["This is one sentence.", "This is another.", "Yes. No."]
 
@@ -155,7 +155,7 @@ def test_lost_words_keep_their_place_and_set_no_time() -> None:
     assert cues_of("lost one", aligned("lost one", lost=range(1))) == [(0.4, pytest.approx(0.7), ["lost one"])]
 
 
-def test_many_lost_words_lengthen_their_neighbour() -> None:
+def test_many_lost_words_are_added_to_a_neighbouring_cue() -> None:
     text = " ".join(f"word{letter}" for letter in "abcdefghijklmnopqrstuvwxyz")
     for lost in (range(20), range(3, 26), range(5, 24)):
         alignment = aligned(text, lost=lost)
@@ -166,7 +166,7 @@ def test_many_lost_words_lengthen_their_neighbour() -> None:
         assert cues[-1][1] == pytest.approx(found[-1].end)
 
 
-def test_lost_words_behind_a_sentence_take_no_time_of_it() -> None:
+def test_lost_words_after_a_sentence_take_none_of_its_time() -> None:
     text = "One two three four. Five six seven eight. elephant zebra"
     assert cues_of(text, aligned(text, lost=range(8, 10))) == [
         (0.0, 1.5, ["One two three four."]),
@@ -192,7 +192,7 @@ def test_lost_words_move_no_cue(lost: range) -> None:
     assert " ".join(" ".join(lines) for _, _, lines in cues) == text
 
 
-def test_nothing_found_is_no_cue() -> None:
+def test_no_words_found_make_no_cue() -> None:
     alignment = aligned("a b", lost=range(2))
     assert render(alignment, Format.SRT) == ""
     assert render(alignment, Format.VTT) == "WEBVTT\n"

@@ -16,7 +16,7 @@ Interval = tuple[float, float, str]
 
 
 def parse(text: str) -> tuple[float, str, list[Interval]]:
-    """Praat reads free-standing numbers, quoted strings (a quote doubled inside) and <flags>, whatever stands between."""
+    """Praat reads free-standing numbers, quoted strings (a quote doubled inside) and <flags>, and ignores anything between."""
     found = re.findall(r'"((?:[^"]|"")*)"|(?<![\w\[])(-?\d+(?:\.\d+)?)(?![\w\]])|(<exists>)', text)
     values = iter([string.replace('""', '"') if not number and not flag else number or flag for string, number, flag in found])
     assert (next(values), next(values)) == ("ooTextFile", "TextGrid")

@@ -1,4 +1,4 @@
-"""The rules that the proto states: evaluated, and told with the reasons callers know."""
+"""The rules that the proto states are evaluated, and reported with the reasons of docs/errors.md."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_numbers_are_told(rules):
     | st.from_regex(r"[a-z]{1,9}([-_][a-z0-9]{1,9}){0,5}", fullmatch=True)
 )
 def test_the_proto_says_of_tags_what_the_service_does(language):
-    """Two statements of one rule: whoever checks requests by the proto must not be surprised."""
+    """Two statements of one rule: a client that checks requests by the proto gets the same answer."""
     try:
         normalise_language(language)
         sound = True

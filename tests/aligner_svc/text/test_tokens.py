@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import random
 import re
-import time
 import unicodedata
 
 import pytest
@@ -190,15 +189,7 @@ _HARD = {
 
 
 @pytest.mark.parametrize("name", _HARD)
-def test_time_is_linear(name: str) -> None:
-    def cost(size: int) -> float:
-        text = (_HARD[name] * (size // len(_HARD[name]) + 1))[:size]
-        times = []
-        for _ in range(2):
-            start = time.thread_time()
-            tokenise(text, "en")
-            times.append(time.thread_time() - start)
-        return min(times)
-
-    # A quadratic rule makes the ratio 10 where it should be 1, and takes minutes at this size.
-    assert cost(100_000) < 10 * cost(10_000) * 4 + 0.05
+def test_a_long_text_of_hard_cases_is_read(name: str) -> None:
+    """A rule of quadratic cost would take minutes for it, over the test's timeout."""
+    text = (_HARD[name] * (100_000 // len(_HARD[name]) + 1))[:100_000]
+    tokenise(text, "en")

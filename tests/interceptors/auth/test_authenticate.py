@@ -70,7 +70,7 @@ class Service(KindsHandler):
 
     async def act(self, request, context):
         call = current_call()
-        return (call.principal.name if call and call.principal else "nobody").encode()
+        return (call.principal.name if call and call.principal else "no principal").encode()
 
     async def stream_unary(self, requests, context):
         self.begun.set()
@@ -123,7 +123,7 @@ async def refused(call) -> tuple[grpc.StatusCode, str, str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("credential", [bearer("alice"), ("x-api-key", "alice"), ("authorization", "bearer  alice")])
-async def test_the_servicer_is_told_who_calls(kind, credential) -> None:
+async def test_the_servicer_sees_the_principal(kind, credential) -> None:
     bench = Bench()
     async with bench.serving() as channel:
         assert await answer(start(channel, kind, credential)) == b"jwt:idp#alice"
@@ -174,12 +174,12 @@ async def test_the_servicer_is_told_who_calls(kind, credential) -> None:
     ],
     ids=["none", "bad token", "bad key", "revoked", "expired", "unsure", "scheme", "two kinds", "twice"],
 )
-async def test_a_refusal_is_told_and_recorded_once(kind, sent, code, reason, event, check, principal) -> None:
+async def test_a_rejected_credential_is_refused_and_recorded_once(kind, sent, code, reason, event, check, principal) -> None:
     bench = Bench()
     async with bench.serving() as channel:
-        told = await refused(start(channel, kind, *sent))
-    assert (told[0].name, told[1]) == (code, reason)
-    assert "alice" not in told[2]
+        status, given, message = await refused(start(channel, kind, *sent))
+    assert (status.name, given) == (code, reason)
+    assert "alice" not in message
     [recorded] = bench.events
     assert (recorded.event, recorded.check, recorded.principal) == (event, check, principal)
     assert recorded.method == f"/{SERVICE}/{kind}"
@@ -189,14 +189,14 @@ async def test_a_refusal_is_told_and_recorded_once(kind, sent, code, reason, eve
     assert bench.service.read == 0
 
 
-async def test_a_client_cannot_tell_a_revoked_key_from_one_that_never_was() -> None:
+async def test_a_revoked_key_is_refused_like_an_unknown_one() -> None:
     bench = Bench()
     async with bench.serving() as channel:
-        told = [await refused(start(channel, "UnaryUnary", ("x-api-key", key))) for key in ("revoked", "bob")]
-    assert told[0] == told[1]
+        first, second = [await refused(start(channel, "UnaryUnary", ("x-api-key", key))) for key in ("revoked", "bob")]
+    assert first == second
 
 
-async def test_what_is_missing_is_told_by_name() -> None:
+async def test_a_call_without_credential_is_refused_with_what_to_send() -> None:
     bench = Bench(TOKENS)
     async with bench.serving() as channel:
         _, _, message = await refused(start(channel, "UnaryUnary"))
@@ -207,7 +207,7 @@ async def test_what_is_missing_is_told_by_name() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_large_request_of_a_stranger_is_not_read(kind) -> None:
+async def test_a_large_request_without_a_valid_credential_is_not_read(kind) -> None:
     bench = Bench()
     async with bench.serving() as channel:
         assert (await refused(start(channel, kind, bearer("bob"), body=bytes(40 << 20))))[1] == "CREDENTIALS_INVALID"
@@ -216,13 +216,13 @@ async def test_a_large_request_of_a_stranger_is_not_read(kind) -> None:
     assert bench.service.read == 40 << 20
 
 
-async def test_methods_that_are_exempt_need_nobody() -> None:
+async def test_exempt_methods_need_no_credential() -> None:
     bench = Bench()
     async with bench.serving() as channel:
-        assert await channel.unary_unary(OPEN)(b"x") == b"nobody"
+        assert await channel.unary_unary(OPEN)(b"x") == b"no principal"
 
 
-async def test_a_method_nobody_serves_is_unknown_to_those_who_are_known() -> None:
+async def test_an_unknown_method_is_unimplemented_for_authenticated_calls_only() -> None:
     bench = Bench()
     async with bench.serving() as channel:
         assert (await refused(start(channel, "Nothing")))[1] == "CREDENTIALS_MISSING"
@@ -239,7 +239,7 @@ def certificates(verdict) -> Scripted:
 CERTIFIED = Principal("mtls:spiffe://example.org/batch", "mtls")
 
 
-async def test_a_certificate_speaks_where_nothing_else_does() -> None:
+async def test_a_certificate_proves_the_principal_without_another_credential() -> None:
     bench = Bench(TOKENS, KEYS, certificates(CERTIFIED))
     async with bench.serving() as channel:
         assert await answer(start(channel, "UnaryUnary")) == b"mtls:spiffe://example.org/batch"
@@ -247,7 +247,7 @@ async def test_a_certificate_speaks_where_nothing_else_does() -> None:
         assert (await refused(start(channel, "UnaryUnary", bearer("bob"))))[1] == "CREDENTIALS_INVALID"
 
 
-async def test_a_certificate_that_is_refused_is_not_mended_by_a_token() -> None:
+async def test_a_rejected_certificate_ends_the_call_despite_a_good_token() -> None:
     bench = Bench(TOKENS, KEYS, certificates(Rejected("certificate_not_listed", "mtls:x")))
     async with bench.serving() as channel:
         for credential in ([], [bearer("alice")]):
@@ -283,7 +283,7 @@ async def test_a_call_may_finish_within_the_grace_after_its_credential_expired()
         assert await call == b"jwt:idp#brief"
 
 
-async def test_a_caller_that_does_not_read_is_ended_too() -> None:
+async def test_a_client_that_does_not_read_is_ended_too() -> None:
     """The server is waiting to send when the time is over; its client must not wait for ever."""
 
     async def flood(requests, context):

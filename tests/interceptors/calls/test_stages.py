@@ -47,7 +47,7 @@ async def test_stages_within_stages_end_first(clock, call) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "reason"),
     [
         (CallRefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED", "the word is hunter2"), "QUOTA_EXCEEDED"),
         (ValueError("hunter2"), "ValueError"),
@@ -55,13 +55,13 @@ async def test_stages_within_stages_end_first(clock, call) -> None:
         (asyncio.CancelledError(), "CancelledError"),
     ],
 )
-async def test_a_stage_that_fails_says_why_and_never_the_text(call, error, told) -> None:
+async def test_a_failed_stage_has_the_reason_and_not_the_text(call, error, reason) -> None:
     enter_call(call)
     with pytest.raises(type(error)), stage("quota"):
         raise error
     (kept,) = call.stages
     # A UnicodeDecodeError has a reason too, which is no name of anything.
-    assert kept.error == told
+    assert kept.error == reason
     assert "hunter2" not in repr(kept)
 
 

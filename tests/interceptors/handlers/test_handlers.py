@@ -98,7 +98,7 @@ def test_the_order_is_written_down() -> None:
     assert [type(interceptor) for interceptor in ours()] == [Recovery, RequestId, HeaderLimits, Requests]
 
 
-class Told(Wrapping):
+class Recorder(Wrapping):
     """Notes what it is given to wrap."""
 
     def __init__(self) -> None:
@@ -110,8 +110,8 @@ class Told(Wrapping):
 
 
 async def test_a_chain_wraps_a_handler_once_and_keeps_nothing_of_an_unknown_method() -> None:
-    told = Told()
-    guards, first, second = Chain([told, Requests()]), *(grpc.unary_unary_rpc_method_handler(act) for act in (repr, str))
+    recorder = Recorder()
+    guards, first, second = Chain([recorder, Requests()]), *(grpc.unary_unary_rpc_method_handler(act) for act in (repr, str))
     served = {"/a/A": first, "/a/B": second}
 
     async def ask(method: str):
@@ -123,13 +123,13 @@ async def test_a_chain_wraps_a_handler_once_and_keeps_nothing_of_an_unknown_meth
     made = [await ask(method) for method in ("/a/A", "/a/B", "/a/A", "/a/B")]
     assert (made[0], made[1]) == (made[2], made[3])
     assert made[0] is not made[1]
-    assert [method for method, _ in told.given] == ["/a/A", "/a/B"]
+    assert [method for method, _ in recorder.given] == ["/a/A", "/a/B"]
     served["/a/A"] = second  # another handler for the same method is not mistaken for the one before
     assert (await ask("/a/A")) is not made[0]
-    told.given.clear()
+    recorder.given.clear()
     for method in ["/b/X"] * 2:
         assert await ask(method) is not None
-    assert [method for method, _ in told.given] == ["/b/X"] * 2
+    assert [method for method, _ in recorder.given] == ["/b/X"] * 2
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ async def test_interceptors_are_passed_in_order_and_left_in_reverse(script, kind
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_recovery_is_outside_of_the_rest(script, kind) -> None:
-    """A guard that fails is told like any other bug; a refusal of the header limits carries the request id."""
+    """A guard that fails is reported like any other bug; a refusal of the header limits carries the request id."""
 
     class Broken(CallInterceptor):
         @asynccontextmanager

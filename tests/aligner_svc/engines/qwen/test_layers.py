@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from qwen_asr.core.transformers_backend import modeling_qwen3_asr
 from torch import nn
 from torch.nn import functional
 
@@ -29,12 +29,15 @@ from aligner_svc.engines.qwen.layers import (
     fit,
     fused_work,
 )
+from aligner_svc.engines.qwen.modules import Qwen3ASRForConditionalGeneration
 from aligner_svc.engines.qwen.preparation import Preparation
 from tests.kit import qwen_material
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 CPU = torch.device("cpu")
+MODELING: Any = sys.modules[Qwen3ASRForConditionalGeneration.__module__]
+"""qwen-asr's own layers. Importing them by name would run the whole package (see modules.py)."""
 HALF = resolve_dtype(QwenSettings(), CPU) is torch.bfloat16
 """Whether this CPU has the instructions of oneDNN's kernels in half precision: AVX-512 or later."""
 DTYPES = [torch.float32, *[torch.bfloat16] * HALF]
@@ -89,7 +92,7 @@ def test_convolutions(kind: type[Convolution], channels: int, dtype: torch.dtype
 @pytest.mark.parametrize("kind", [RMSNorm, FusedRMSNorm])
 def test_norms(kind: type[RMSNorm], shape: tuple[int, ...], dtype: torch.dtype) -> None:
     """Large rows, small ones and zeros, against qwen-asr's own module."""
-    plain = modeling_qwen3_asr.Qwen3ASRTextRMSNorm(shape[-1], eps=1e-6).to(dtype).requires_grad_(False)
+    plain = MODELING.Qwen3ASRTextRMSNorm(shape[-1], eps=1e-6).to(dtype).requires_grad_(False)
     plain.weight.copy_(drawn(shape[-1], dtype=dtype, seed=1))
     layer = kind(plain.weight, plain.variance_epsilon)
     for scale in (1.0, 1e3, 1e-4, 0.0):
@@ -100,7 +103,7 @@ def test_norms(kind: type[RMSNorm], shape: tuple[int, ...], dtype: torch.dtype) 
 
 
 def model(dtype: torch.dtype = torch.float32) -> nn.Module:
-    norm = modeling_qwen3_asr.Qwen3ASRTextRMSNorm(2048).to(dtype)
+    norm = MODELING.Qwen3ASRTextRMSNorm(2048).to(dtype)
     inner = nn.Sequential(nn.Linear(2048, 1024, dtype=dtype), nn.Conv2d(1, 8, 3, dtype=dtype), norm)
     return nn.Sequential(nn.Linear(16, 16, dtype=dtype), inner, nn.LayerNorm(8)).requires_grad_(False)
 

@@ -1,4 +1,4 @@
-# Everything a person types. `make help` lists it.
+# The commands for developers; `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -6,7 +6,7 @@ SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 BUF := tools/buf/node_modules/.bin/buf
-# A Python 3.11; looked for as python3.11, then python3, when not given.
+# A Python 3.11; default: the first of python3.11 and python3 that is one.
 export PYTHON ?=
 
 .PHONY: help setup core demo run test lint lint-python lint-types lint-imports lint-shape lint-protos docs docs-tables docs-rooms docs-check docs-tables-check docs-rooms-check protos protos-check protos-baseline bench bench-accuracy bench-chain bench-overload bench-fairness bench-scan bench-qwen bench-gpu bench-gpu-bundle lock clean
@@ -14,7 +14,7 @@ export PYTHON ?=
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# ---- installing: tools/install.sh; the two files below say when it last finished
+# ---- installing: tools/install.sh; the two files below mark when it last finished
 
 $(VENV)/.core: requirements/build.lock requirements/core.lock pyproject.toml tools/install.sh
 	@tools/install.sh core
@@ -24,7 +24,7 @@ $(VENV)/.all: requirements/build.lock requirements/core.lock requirements/all.lo
 
 setup: $(VENV)/.all ## .venv with everything: extras, torch, the tests' tools
 
-core: $(VENV)/.core ## .venv with what the service needs, without torch (demo and run do this by themselves)
+core: $(VENV)/.core ## .venv with what the service needs, without torch (demo and run install it themselves)
 
 # ---- using it
 
@@ -37,13 +37,13 @@ run: $(VENV)/.core ## serve on 127.0.0.1:50051 until Ctrl-C; other flags: make r
 
 # ---- checking it
 
-# Two at a time: the tests start servers, and a server uses every core by itself.
+# Two at a time: the tests start servers, and one server uses every core.
 PYTEST_WORKERS ?= 2
 test: $(VENV)/.all test-services ## the tests; a part of them: make test PYTEST_ARGS="tests/aligner_svc/text"
 	$(PY) -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 RUNS ?= 100000
-fuzz: $(VENV)/.all ## damaged files, texts and messages, RUNS of each: no crash, no hang, no bug told as one
+fuzz: $(VENV)/.all ## damaged files, texts and messages, RUNS of each: no crash, no hang, no internal error
 	@for target in audio text messages; do $(PY) -m tests.fuzz.fuzz_$$target -runs=$(RUNS) || exit 1; done
 
 .PHONY: fuzz test-services
@@ -66,11 +66,11 @@ lint-imports: $(VENV)/.all
 lint-shape: $(VENV)/.core
 	$(PY) tools/shape.py
 
-# buf comes from npm. Without npm a laptop goes on, saying so; CI does not.
+# buf comes from npm. Without npm this check is skipped with a message; in CI it fails.
 lint-protos:
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory buf-checks; \
 	elif [ "$$CI" = true ]; then echo "lint-protos: npm is needed for buf" >&2; exit 1; \
-	else echo "lint-protos: NOT CHECKED: buf needs node and npm, which are not here" >&2; fi
+	else echo "lint-protos: NOT CHECKED: buf needs node and npm, which are not installed" >&2; fi
 
 .PHONY: buf-checks
 buf-checks: $(BUF)
@@ -86,10 +86,10 @@ $(BUF): tools/buf/package-lock.json
 protos: $(VENV)/.all ## generate the stubs in aligner_svc/api from protos/
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) tools/gen_protos.py
 
-protos-check: $(VENV)/.all ## are the stubs those of protos/?
+protos-check: $(VENV)/.all ## do the stubs match protos/?
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) tools/gen_protos.py --check
 
-# What callers may rely on: `make lint` refuses a proto that breaks it, and so does this.
+# The baseline of compatibility: `make lint` refuses a proto that breaks it, and so does this.
 protos-baseline: $(VENV)/.all $(BUF) ## after adding to the API: take protos/ as the new baseline of `buf breaking`
 	@[ ! -e protos/baseline.txtpb ] || $(BUF) breaking --against protos/baseline.txtpb
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) tools/gen_protos.py --baseline protos/baseline.txtpb
@@ -125,19 +125,19 @@ bench: $(VENV)/.core ## throughput and latency of a server on this machine
 bench-accuracy: $(VENV)/.core ## word boundaries against hand-marked recordings
 	$(PY) -m bench.accuracy $(ARGS)
 
-bench-chain: $(VENV)/.core ## what the guards cost a call, beside bare grpc.aio
+bench-chain: $(VENV)/.core ## cost of the guards per call, compared to bare grpc.aio
 	$(PY) -m bench.chain $(ARGS)
 
-bench-overload: $(VENV)/.core ## a server asked for 1 to 10 times what it can do, with the adaptive limit and without
+bench-overload: $(VENV)/.core ## a server under 1 to 10 times its capacity, with the adaptive limit and without
 	$(PY) -m bench.overload $(ARGS)
 
 bench-fairness: $(VENV)/.core ## nine callers within their share beside one at fifty times its own
 	$(PY) -m bench.fairness $(ARGS)
 
-bench-scan: $(VENV)/.all ## what the virus scan adds to a stream, beside a server without one
+bench-scan: $(VENV)/.all ## what the virus scan adds to a stream
 	$(PY) -m bench.scan
 
-bench-qwen: $(VENV)/.all ## Qwen3-ForcedAligner on this machine's CPU, beside qwen-asr and the arithmetic bound
+bench-qwen: $(VENV)/.all ## Qwen3-ForcedAligner on this machine's CPU, compared to qwen-asr and the arithmetic bound
 	$(PY) -m bench.qwen $(ARGS)
 
 bench-gpu: $(VENV)/.all ## the same on a CUDA GPU: throughput, latency, memory
@@ -147,6 +147,6 @@ bench-gpu-bundle: $(VENV)/.all ## bench-gpu as one archive for a GPU machine wit
 	@mkdir -p dist
 	@tools/gpu_bundle.sh dist/bench-gpu.tar.gz
 
-clean: ## remove .venv, caches and everything else that make made
+clean: ## remove .venv, caches and everything else that make created
 	rm -rf $(VENV) .venv.lock .uv tools/buf/node_modules tests/*/node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

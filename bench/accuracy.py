@@ -1,7 +1,7 @@
 """`make bench-accuracy`: hand-marked recordings through a running service, scored.
 
 Prints score.py's table for every set; then what happens in white noise, with transcripts
-that belong to other recordings, with awkward files; and how far the confidences can be believed.
+that belong to other recordings, with awkward files; and how reliable the confidences are.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SEED = 20_000
 UNARY_BYTES = 8 << 20
 AT_ONCE = 4
 TOLERANCE = 0.05
-"""Seconds: what the confidence promises."""
+"""Seconds. The confidence is the probability that both ends of a word are this close."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +92,18 @@ async def noise(target: str) -> dict[str, Alignment]:
         for index, item in enumerate(gold.recordings("timit"))
     ]
     answers = await align_all(target, cases)
-    print("all words, those NOT_FOUND where they were put:")
+    print("all words, with the estimated times of those NOT_FOUND:")
     print(gold.score({"timit": {key: rows(value) for key, value in answers.items()}}), end="")
-    print("words that have a time:")
+    print("found words only:")
     print(gold.score({"timit": {key: rows(value, found_only=True) for key, value in answers.items()}}), end="")
     whole = sum(all(word.status is WordStatus.NOT_FOUND for word in answer.words) for answer in answers.values())
     warned = sum(any(w.code == "TRANSCRIPT_MISMATCH" for w in answer.warnings) for answer in answers.values())
-    print(f"clips that failed whole: {whole} of {len(answers)}; warned of as another transcript: {warned}")
+    print(f"clips without any found word: {whole} of {len(answers)}; with a TRANSCRIPT_MISMATCH warning: {warned}")
     return answers
 
 
 def _threshold(good: Sequence[float], bad: Sequence[float]) -> float:
-    """The middle of the widest gap between scores where fewest are on the wrong side."""
+    """The threshold with the fewest scores on the wrong side: the middle of the widest such gap."""
 
     def cost(gap: tuple[float, float]) -> tuple[float, float]:
         middle = sum(gap) / 2
@@ -158,8 +158,8 @@ async def awkward(target: str) -> None:
                 print(f"{entry['file']:<48} {error.reason}: {error.message}")
             else:
                 placed = sum(word.status is not WordStatus.NOT_FOUND for word in answer.words)
-                told = ", ".join(warning.code for warning in answer.warnings)
-                print(f"{entry['file']:<48} {placed} of {len(answer.words)} words, match {answer.match_score:.2f} {told}")
+                warnings = ", ".join(warning.code for warning in answer.warnings)
+                print(f"{entry['file']:<48} {placed} of {len(answer.words)} words, match {answer.match_score:.2f} {warnings}")
 
 
 def reliability(title: str, answers: Sequence[tuple[gold.Recording, Alignment]]) -> None:
@@ -167,7 +167,7 @@ def reliability(title: str, answers: Sequence[tuple[gold.Recording, Alignment]])
     sure, right = [], []
     for recording, alignment in answers:
         if len(recording.words) != len(alignment.words):
-            continue  # another splitting of the text: no pairing to speak of
+            continue  # the text was split otherwise: the words cannot be paired
         for mark, word in zip(recording.words, alignment.words, strict=True):
             sure.append(word.confidence)
             right.append(max(abs(word.start - mark["start"]), abs(word.end - mark["end"])) <= TOLERANCE)
@@ -177,8 +177,8 @@ def reliability(title: str, answers: Sequence[tuple[gold.Recording, Alignment]])
     for low, high in pairwise(edges):
         inside = (confidence >= low) & (confidence < high)
         if inside.any():
-            said, share = confidence[inside].mean(), correct[inside].mean()
-            print(f"{low:.2f}..{min(high, 1):.2f}  {inside.sum():5d} words  said {said:.3f}  right {share:.3f}")
+            mean, share = confidence[inside].mean(), correct[inside].mean()
+            print(f"{low:.2f}..{min(high, 1):.2f}  {inside.sum():5d} words  confidence {mean:.3f}  right {share:.3f}")
     ranks = confidence.argsort().argsort()
     if 0 < correct.sum() < len(correct):
         positives = correct.sum()

@@ -1,4 +1,4 @@
-"""Where an engine worker's CPU time goes: the same parts in a process of their own, each with a clock."""
+"""Where an engine worker's CPU time goes: its parts in a process of their own, each timed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from aligner_svc.engines.windows import Prefix, align_in_windows
 
 
 class _Clock:
-    """CPU seconds a part, without those of the parts it calls."""
+    """CPU seconds by part, without those of the parts that it calls."""
 
     def __init__(self) -> None:
         self.seconds: Counter[str] = Counter()
@@ -48,7 +48,7 @@ Recordings = Sequence[tuple[Clip, Sequence[Token]]]
 
 
 def breakdown(recordings: Recordings) -> Counter[str]:
-    """CPU seconds a part, over all recordings; nothing is in any cache at the beginning."""
+    """CPU seconds by part over all recordings, starting with empty caches."""
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # as in a worker; read when numpy is imported
     with patch.dict(os.environ, one_thread), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         return process.submit(_measure, recordings).result()

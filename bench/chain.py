@@ -1,11 +1,11 @@
-"""What the guard chain costs: bare grpc.aio beside the chain grown guard by guard, in one run on one server process.
+"""What the guard chain costs: bare grpc.aio compared to the chain with one guard more a stage, in one server process.
 
     python -m bench.chain [--rounds N] [--kilobytes N]
 
-The engine is null: the handler parses an AlignRequest and answers at once. Every stage has a port of its own; the rounds
-go over the stages in turn, so that a machine that slows down slows down all of them. `p50` is of calls one at a time,
-`calls/s` of 32 in flight, `server CPU` the server process's own time for a call, which a client on the same cores does
-not hide. The token is verified once and then found in the cache, as a caller's every call but the first.
+There is no engine: the handler parses an AlignRequest and answers at once. Each stage has a port of its own; every round
+measures all stages in turn, so that a slow phase of the machine affects all of them. `p50` is measured with calls one at a
+time, `calls/s` with 32 in flight. `server CPU` is the server process's time for a call, without the client's. The token is
+verified once and then found in the cache, as for every call of a client but its first.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from aligner_svc.rpc.status import DOMAIN
 from aligner_svc.telemetry.audit.log import AuditLog
 from aligner_svc.telemetry.logs.pipeline import open_logs
 from aligner_svc.telemetry.metrics import Metrics
-from aligner_svc.wiring.chain import DEFAULT_POLICY
+from aligner_svc.wiring.auth import DEFAULT_POLICY
 from interceptors import Audit, Authenticate, Authorise, Chain, HeaderLimits, Recovery, RequestId, Requests
 from interceptors.abuse.interceptor import Abuse, AbuseRules
 from interceptors.access_log import AccessLog
@@ -69,7 +69,7 @@ MAX_BYTES = 16 << 20
 
 
 def null() -> grpc.GenericRpcHandler:
-    """Align without an engine, registered as generated code does it."""
+    """Align without an engine, registered as the generated code would."""
 
     async def align(request: aligner_pb2.AlignRequest, context: Any) -> aligner_pb2.AlignResponse:
         return aligner_pb2.AlignResponse(summary=aligner_pb2.Summary(audio_ms=len(request.audio)))
@@ -81,18 +81,18 @@ def null() -> grpc.GenericRpcHandler:
 
 @dataclass
 class Stage:
-    """One server: its port while it runs, and what was measured. Times in seconds."""
+    """One server: its port while it runs, and its measurements. Times in seconds."""
 
     name: str
     port: int = 0
     p50: list[float] = field(default_factory=list)
-    """Of each round, as all of these."""
+    """One for each round, as all of these."""
     rates: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
 
 
 async def stages(folder: Path, stack: AsyncExitStack) -> list[tuple[str, Sequence[aio.ServerInterceptor]]]:
-    """The chain as it grows. Its innermost part first: the guards outside of it count on it."""
+    """The stages, each with one guard more. The innermost guard comes first, since the outer ones depend on it."""
     audit = AuditLog(folder / "audit.jsonl")
     stack.callback(audit.close)
     rules = TokenRules(ISSUER, frozenset({"aligner"}), frozenset({"RS256"}), 86_400.0, 30.0)
@@ -140,7 +140,7 @@ async def stages(folder: Path, stack: AsyncExitStack) -> list[tuple[str, Sequenc
 
 
 def _quota(store: QuotaStore) -> Quota:
-    """Nothing is ever spent, and everything counted."""
+    """Limits that are never reached, so that everything is counted and nothing refused."""
     limits = "requests_per_second = 1e9\nburst = 1e9\naudio_seconds_per_minute = 1e12\naudio_seconds_per_day = 1e15\n"
     slots = "bytes_per_minute = 1e15\ncalls_in_flight = 1000000\n"
     classes = parse(f"[classes.default]\n{limits}{slots}", "bench")
@@ -163,7 +163,7 @@ def redis(folder: Path) -> Iterator[str]:
 
 
 def serve(folder: str, pipe: Connection) -> None:
-    """The server process: one port a stage. Answers every message with its CPU seconds, ends with the pipe."""
+    """The server process: one port for each stage. Answers each message with its CPU seconds; ends when the pipe closes."""
 
     async def run() -> None:
         async with AsyncExitStack() as stack:
@@ -224,7 +224,7 @@ def _cpu(pipe: Connection) -> float:
 
 
 def signed(folder: Path) -> str:
-    """A token as an issuer makes it, and the issuer's keys in a file."""
+    """A token like an issuer's, and the issuer's keys in a file."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key())) | {"kid": "bench", "use": "sig", "alg": "RS256"}
     (folder / "jwks.json").write_text(json.dumps({"keys": [public]}))
@@ -245,7 +245,7 @@ def signed(folder: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--calls", type=int, default=300, help="one at a time, a stage and round; twice as many in flight")
+    parser.add_argument("--calls", type=int, default=300, help="calls one at a time, a stage and round; twice as many in flight")
     parser.add_argument("--kilobytes", type=int, default=160, help="audio in a request")
     arguments = parser.parse_args()
     config = aligner_pb2.AlignConfig(transcript="What was said.", language="en")
@@ -267,10 +267,10 @@ def main() -> None:
 
 
 def report(grown: Sequence[Stage], arguments: argparse.Namespace) -> None:
-    print(f"{arguments.kilobytes} kB requests, null engine, {arguments.rounds} rounds; a line has the guards above it too\n")
+    print(f"{arguments.kilobytes} kB requests, null engine, {arguments.rounds} rounds; each line includes the guards above it\n")
     columns = f"{'p50 us':>8} {'added':>7} {'in all':>7} {'calls/s':>9} {'over bare':>10} {'server CPU us':>14} {'over bare':>10}"
     print(f"{'':16} {columns}")
-    # Between stages of the same round: the machine's own drift is in both.
+    # Compared within a round: both stages see the same drift of the machine.
     for index, stage in enumerate(grown):
         rate = statistics.median(ours / bare for ours, bare in zip(stage.rates, grown[0].rates, strict=True))
         cpu = statistics.median(ours / bare for ours, bare in zip(stage.cpu, grown[0].cpu, strict=True))
@@ -288,17 +288,17 @@ def report(grown: Sequence[Stage], arguments: argparse.Namespace) -> None:
     quota = added(by_name["quota"], before["quota"])
     print(f"quota in memory: p50 {quota:+.0f} us (goal: 50 or less)", end="")
     if IN_REDIS in by_name:
-        # Beside the whole chain with the quota in memory, and what that adds.
+        # On top of the whole chain with the quota in memory, plus what that one adds.
         in_redis = quota + added(by_name[IN_REDIS], by_name["overload"])
         print(f"; in Redis, two round trips: {in_redis / 1000:+.2f} ms (goal: 0.5 or less)", end="")
     print()
     seen = added(by_name[SEEN], by_name["overload"]) + added(by_name["audit"], before["audit"])
     print(f"metrics, access line and audit: p50 {seen:+.0f} us (goal: 80 or less);", end=" ")
-    print(f"traces of one in ten more: {added(by_name[TRACED], by_name[SEEN]):+.0f} us (goal: 60 or less)")
+    print(f"tracing one call in ten adds: {added(by_name[TRACED], by_name[SEEN]):+.0f} us (goal: 60 or less)")
 
 
 def added(stage: Stage, to: Stage) -> float:
-    """Microseconds of p50, in the middle one of the rounds."""
+    """Microseconds of p50, median of the rounds."""
     return statistics.median(ours - theirs for ours, theirs in zip(stage.p50, to.p50, strict=True)) * 1e6
 
 

@@ -1,19 +1,19 @@
-"""`make bench-fairness`: what one client that asks for 50 times its share does to nine that stay within theirs.
+"""`make bench-fairness`: how one client that requests 50 times its share affects nine that stay within theirs.
 
     python -m bench.fairness [--seconds N] [--rounds N] [--times N] [--engine pocketsphinx] [--quick]
 
-Two servers of the prod profile take turns, one with quotas and one without; both have the adaptive limit. First what they can
-do is measured with calls that follow one another: C calls a second. Ten shares together are 0.8 C, for whoever gives all of a
-server away has nothing left to refuse with; a client may have 3 s of its share at once and 8 calls in flight. Each of the nine
-calls at random for half of its share. The greedy one, a process of its own, asks for 50 shares (`--times`), four times what the
-server can do, at random; it waits for no answer and no refusal stops it. Everybody has a token. Phases without it and with it
-alternate, the order of the servers changes from round to round, and every call of a phase counts, the first ones too.
-`--times 1` tells what a tenth client that keeps to its share does to the others.
+Two servers of the prod profile take turns, one with quotas and one without; both have the adaptive limit. First their capacity
+is measured with calls that follow one another: C calls a second. Ten shares together are 0.8 C, since a server without spare
+capacity has none left for refusals; a client may have a burst of 3 s of its share and 8 calls in flight. Each of the nine calls
+at random times, at half of its share. The greedy client, a process of its own, requests 50 shares (`--times`), four times the
+server's capacity, at random times; it does not wait for answers and goes on after refusals. Every client has a token. Phases
+without it and with it alternate, the order of the servers changes from round to round, and all calls of a phase count, the
+first ones included. `--times 1` shows how a tenth client that keeps to its share affects the others.
 
-By default the engine sleeps for 0.1 s on one of four lanes, which takes the aligner's own ups and downs out of it; everything
-before it is the server's. With `--engine pocketsphinx` the aligner shares the cores with the refusals and with the greedy
-client's own process, and what it loses to both counts as well. A call's latency runs from the moment it was due. `others`:
-cores that other programs kept busy; where that is a whole one, p95 is theirs.
+By default the engine sleeps for 0.1 s in one of four slots, which removes the aligner's variance; everything before it is the
+real server. With `--engine pocketsphinx` the aligner shares the cores with the refusals and with the greedy client's process,
+and what it loses to both counts as well. A call's latency is counted from its scheduled time. `others`: cores that other
+programs kept busy; where that is a whole core, p95 depends on them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
 from aligner_svc.api.v1 import aligner_pb2
-from bench.fairness_server import LANES, serve, tokens
+from bench.fairness_server import SLOTS, serve, tokens
 from bench.gold import RATE
 from bench.material import flac, material
 from bench.overload import share
@@ -47,11 +47,11 @@ from bench.processes import cpu_seconds, others_cpu_seconds
 METHOD = "/aligner.v1.Aligner/Align"
 MODEST = 9
 SOLD = 0.8
-"""Of what the server can do, in ten shares."""
+"""Share of the capacity that ten clients get together."""
 BURST = 3.0
-"""Seconds of its share that a client may have at once: random calls at half of it do not use that up."""
+"""Seconds of its share that a client may use at once: random calls at half of it do not exhaust that."""
 IN_FLIGHT = 6
-"""Calls at a time that keep every lane busy."""
+"""Calls in flight that keep every slot busy."""
 DEADLINE = 30.0
 _NO_LIMITS = '[classes.default]\npriority = "normal"\n'
 _OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0))
@@ -66,7 +66,7 @@ class Client:
 
 @dataclass(slots=True)
 class Phase:
-    """What came of some clients' calls. Latencies in seconds."""
+    """Results of some clients' calls. Latencies in seconds."""
 
     latencies: list[float] = field(default_factory=list)
     refusals: Counter[str] = field(default_factory=Counter)
@@ -82,7 +82,7 @@ class Phase:
 
 @dataclass(slots=True)
 class Measured:
-    """One server's phases: the nine alone, the nine beside the greedy one, and that one itself."""
+    """Results of one server: the nine alone, the nine beside the greedy client, and that client itself."""
 
     name: str
     target: str
@@ -91,11 +91,11 @@ class Measured:
     beside: Phase = field(default_factory=Phase)
     greedy: Phase = field(default_factory=Phase)
     growths: list[float] = field(default_factory=list)
-    """p95 of the nine beside it over that of the nine alone, in each round."""
+    """p95 of the nine beside it divided by that of the nine alone, in each round."""
     cpu: list[float] = field(default_factory=lambda: [0.0, 0.0])
-    """Seconds of the process that listens: in phases without the greedy one, and with it."""
+    """Seconds of the listening process: in phases without the greedy client, and with it."""
     greedy_cpu: float = 0.0
-    """Seconds of the greedy one's own process."""
+    """Seconds of the greedy client's process."""
 
 
 @contextmanager
@@ -116,24 +116,24 @@ def serving(folder: Path, name: str, quotas: str, engine: str) -> Iterator[Measu
 
 
 async def capacity(target: str, token: str, body: bytes, seconds: float) -> float:
-    """Calls a second when IN_FLIGHT callers each wait for their answer; the first quarter of the time does not count."""
+    """Calls a second of IN_FLIGHT callers that each wait for their answer; the first quarter of the time does not count."""
     loop = asyncio.get_running_loop()
-    began, ended = loop.time(), []
+    began, answered = loop.time(), []
     async with aio.insecure_channel(target, options=_OPTIONS) as channel:
 
         async def caller() -> None:
             while loop.time() < began + seconds:
                 if refused := await _outcome(channel, token, body):
                     raise SystemExit(f"a call of the measurement failed: {refused}")
-                ended.append(loop.time())
+                answered.append(loop.time())
 
         await asyncio.gather(*(caller() for _ in range(IN_FLIGHT)))
-    counted = [at for at in ended if at >= began + seconds / 4]
+    counted = [at for at in answered if at >= began + seconds / 4]
     return (len(counted) - 1) / (counted[-1] - counted[0])
 
 
 async def offer(target: str, clients: Sequence[Client], body: bytes, seconds: float, seed: int) -> Phase:
-    """Every client's calls at random, each with a connection and a token of its own; all of them are waited for."""
+    """Calls of every client at random times, each client with its own connection and token. Returns when all are answered."""
     phase, loop = Phase(), asyncio.get_running_loop()
 
     async def one(channel: aio.Channel, token: str, due: float) -> None:
@@ -163,7 +163,7 @@ async def offer(target: str, clients: Sequence[Client], body: bytes, seconds: fl
 
 
 async def _outcome(channel: aio.Channel, token: str, body: bytes) -> str:
-    """The reason it was refused for; empty: it was served."""
+    """The reason of the refusal; empty if the call was served."""
     try:
         await channel.unary_unary(METHOD)(body, metadata=(("authorization", f"Bearer {token}"),), timeout=DEADLINE)
     except aio.AioRpcError as error:
@@ -177,15 +177,15 @@ async def _outcome(channel: aio.Channel, token: str, body: bytes) -> str:
 
 
 def be_greedy(target: str, client: Client, body: bytes, seconds: float, pipe: Connection) -> None:
-    """The greedy client's process: begins when it is told to."""
+    """The greedy client's process; starts when a message arrives on the pipe."""
     pipe.send(None)
     pipe.recv()
     pipe.send(asyncio.run(offer(target, [client], body, seconds, seed=99)))
-    pipe.recv()  # there until its CPU time has been read
+    pipe.recv()  # stay alive until the CPU time has been read
 
 
 def both(measured: Measured, nine: Sequence[Client], greedy: Client, body: bytes, *, seconds: float, seed: int) -> None:
-    """A phase without the greedy client, and one with it: the nine's calls come at the same times in both."""
+    """A phase without the greedy client and one with it; the nine call at the same times in both."""
     used = [cpu_seconds([measured.pid])]
     alone = asyncio.run(offer(measured.target, nine, body, seconds, seed))
     used.append(cpu_seconds([measured.pid]))
@@ -211,8 +211,8 @@ def both(measured: Measured, nine: Sequence[Client], greedy: Client, body: bytes
 
 
 def audio(engine: str) -> bytes:
-    """An Align request: a second of noise where nobody listens, else a clip of some 5 s."""
-    if engine == "lanes":
+    """An Align request: a second of noise for the sleeping engine, else a clip of some 5 s."""
+    if engine == "slots":
         noise = np.random.default_rng(1).integers(-2000, 2000, RATE).astype(np.int16)
         text, encoded = "a word or two", flac(noise)
     else:
@@ -231,7 +231,7 @@ def line(name: str, phase: Phase, seconds: float) -> str:
 
 
 def report(measured: Measured, seconds: float) -> None:
-    print(f"{measured.name}\n  {'':24} {'asked/s':>8} {'served/s':>8} {'p50 ms':>8} {'p95 ms':>8} {'refused':>8}")
+    print(f"{measured.name}\n  {'':24} {'sent/s':>8} {'served/s':>8} {'p50 ms':>8} {'p95 ms':>8} {'refused':>8}")
     print(line(f"{MODEST} alone", measured.alone, seconds))
     print(line(f"{MODEST} beside the greedy", measured.beside, seconds))
     print(line("the greedy", measured.greedy, seconds))
@@ -241,31 +241,31 @@ def report(measured: Measured, seconds: float) -> None:
     print(f"  p95 of the nine grows by {pooled:.2f}x, all rounds together; median round {middle:.2f}x ({each})")
     alone, beside = (used / seconds for used in measured.cpu)
     print(
-        f"  CPU of the process that listens: {alone:.2f} cores with the nine alone, {beside:.2f} beside the greedy, "
+        f"  CPU of the listening process: {alone:.2f} cores with the nine alone, {beside:.2f} beside the greedy, "
         f"which itself takes {measured.greedy_cpu / seconds:.2f}\n"
     )
 
 
 def verdict(measured: Measured) -> bool:
-    """Whether quotas did what they are for."""
+    """Whether the quotas protected the nine."""
     refused = measured.alone.refusals.total() + measured.beside.refusals.total()
     growth = share(measured.beside.latencies, 0.95) / share(measured.alone.latencies, 0.95)
     goals = (("calls of the nine refused", float(refused), 0.0), ("p95 of the nine, beside over alone", growth, 1.5))
-    for name, value, most in goals:
-        print(f"  {name:40} {value:8.2f}  goal <= {most:g}  {'ok' if value <= most else 'MISSED'}")
-    return all(value <= most for _, value, most in goals)
+    for name, value, bound in goals:
+        print(f"  {name:40} {value:8.2f}  goal <= {bound:g}  {'ok' if value <= bound else 'MISSED'}")
+    return all(value <= bound for _, value, bound in goals)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=15.0, help="of every phase")
+    parser.add_argument("--seconds", type=float, default=15.0, help="length of every phase")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--times", type=float, default=50.0, help="what the greedy one asks for, in shares")
-    parser.add_argument("--engine", choices=("lanes", "pocketsphinx"), default="lanes")
+    parser.add_argument("--times", type=float, default=50.0, help="what the greedy client requests, in shares")
+    parser.add_argument("--engine", choices=("slots", "pocketsphinx"), default="slots")
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="one round of 5 s a phase: to see it run, the burst at the start weighs too much to judge",
+        help="one round of 5 s a phase, to see it run: the initial burst weighs too much for a verdict",
     )
     arguments = parser.parse_args()
     seconds, rounds = (5.0, 1) if arguments.quick else (arguments.seconds, arguments.rounds)
@@ -276,11 +276,11 @@ def main() -> None:
         without = stack.enter_context(serving(folder, "without quotas", _NO_LIMITS, arguments.engine))
         can = asyncio.run(capacity(without.target, of["greedy"], body, seconds))
         fair = SOLD * can / (MODEST + 1)
-        limits = f"requests_per_second = {fair:.6f}\nburst = {max(1.0, BURST * fair):.6f}\ncalls_in_flight = {2 * LANES}\n"
+        limits = f"requests_per_second = {fair:.6f}\nburst = {max(1.0, BURST * fair):.6f}\ncalls_in_flight = {2 * SLOTS}\n"
         quotas = stack.enter_context(serving(folder, "with quotas", f"{_NO_LIMITS}{limits}", arguments.engine))
         nine = [Client(of[f"modest-{number}"], fair / 2) for number in range(MODEST)]
         greedy = Client(of["greedy"], arguments.times * fair)
-        print(f"the server can do {can:.1f} calls/s; a share is {fair:.2f}/s, each of the nine asks for {nine[0].rate:.2f}/s")
+        print(f"capacity: {can:.1f} calls/s; a share is {fair:.2f}/s, each of the nine sends {nine[0].rate:.2f}/s")
         print(
             f"load average {os.getloadavg()[0]:.1f} on {len(os.sched_getaffinity(0))} cores; {rounds} rounds of {seconds:g} s\n"
         )

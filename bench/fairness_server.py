@@ -26,20 +26,20 @@ from aligner_svc.telemetry.logs.pipeline import open_logs
 from aligner_svc.text import tokenise
 
 ISSUER = "https://issuer.example.org"
-LANES, WORK, QUEUE = 4, 0.1, 64
+SLOTS, WORK, QUEUE = 4, 0.1, 64
 
 
-class Lanes:
-    """Engine (aligner_svc/engines/base.py) that takes WORK seconds a call, LANES at a time."""
+class SleepingEngine:
+    """Engine (aligner_svc/engines/base.py) that sleeps for WORK seconds a call, SLOTS calls at a time."""
 
-    name = "lanes"
+    name = "slots"
     languages = frozenset({"en"})
     max_seconds = None
-    capacity = Capacity(lowest=LANES, at_once=LANES)
+    capacity = Capacity(lowest=SLOTS, at_once=SLOTS)
     report = EngineReport()
 
     def __init__(self) -> None:
-        self._slots = asyncio.Semaphore(LANES)
+        self._slots = asyncio.Semaphore(SLOTS)
         self._waiting = 0
 
     async def start(self) -> None:
@@ -72,7 +72,7 @@ class Lanes:
 
 
 def tokens(folder: Path, names: Sequence[str]) -> dict[str, str]:
-    """One for each name, as an issuer makes them, and the issuer's keys in jwks.json."""
+    """A token for each name, like an issuer's, with the issuer's keys in jwks.json."""
     key = ec.generate_private_key(ec.SECP256R1())
     public = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(key.public_key())) | {"kid": "bench", "use": "sig", "alg": "ES256"}
     (folder / "jwks.json").write_text(json.dumps({"keys": [public]}))
@@ -85,23 +85,23 @@ def tokens(folder: Path, names: Sequence[str]) -> dict[str, str]:
 
 
 def serve(folder: str, quotas: str, engine: str, pipe: Connection) -> None:
-    """The server process: says where it listens, and ends with the pipe."""
+    """The server process: sends its address, and ends when the pipe closes."""
     asyncio.run(_serve(Path(folder), Path(quotas), engine, pipe))
 
 
 async def _serve(folder: Path, quotas: Path, engine: str, pipe: Connection) -> None:
     settings = Settings(
         server=ServerSettings(profile="prod", listen="127.0.0.1:0", drain_delay=0.0, drain_grace=1.0),
-        engine=EngineSettings(name="pocketsphinx", queue=QUEUE, **({"workers": LANES} if engine == "lanes" else {})),
+        engine=EngineSettings(name="pocketsphinx", queue=QUEUE, **({"workers": SLOTS} if engine == "slots" else {})),
         decode=DecodeSettings(workers=1),
         auth=AuthSettings(methods=("jwt",)),
         jwt=JwtSettings(issuers=(Issuer(issuer=ISSUER, audience=("aligner",), jwks_file=folder / "jwks.json"),)),
         audit=AuditSettings(file=folder / f"{quotas.stem}.jsonl"),
         quota=QuotaSettings(file=quotas),
     )
-    # What nobody opened logs for would go to stderr, into the bench's report.
+    # Without open_logs the log would go to stderr, into the bench's report.
     with (folder / f"{quotas.stem}.log").open("w") as lines, open_logs("json", stream=lines):
-        service = Service(settings, Lanes() if engine == "lanes" else None)
+        service = Service(settings, SleepingEngine() if engine == "slots" else None)
         await service.start()
         pipe.send(service.address)
         with suppress(EOFError):

@@ -1,9 +1,9 @@
 """How many floating point operations a batch needs, counted from the sizes in the checkpoint's config.
 
-A multiplication and its addition are two. Counted are the products of matrices and the convolutions that
-forward.py runs: whole chunks with their filling, attention within its windows, in the decoder half of the square
-(a row sees itself and what is before it), in the last layer the timestamps' rows alone behind the attention. Not
-counted is what costs memory traffic rather than arithmetic: norms, softmax, activations, rotations.
+A multiplication and its addition count as two. Counted are the matrix products and convolutions that forward.py runs:
+whole chunks with their padding, attention within its windows, half of the square in the decoder (a row attends to itself
+and the rows before it), and behind the last layer's attention only the timestamps' rows. Not counted are operations bound
+by memory traffic: norms, softmax, activations, rotations.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _CONVOLUTIONS = 3
 
 @dataclass(frozen=True, slots=True)
 class Flops:
-    """Of one batch, by where they arise."""
+    """Of one batch, by part of the model."""
 
     convolutions: int
     encoder: int
-    """Its linear layers, those before and behind its blocks included."""
+    """Its linear layers, including those before and after its blocks."""
     encoder_attention: int
     decoder: int
     """Its linear layers."""
@@ -41,7 +41,7 @@ class Flops:
 
 
 def count(config: Any, batch: Sequence[Prepared]) -> Flops:
-    """`config`: of the thinker, `checkpoint.thinker.config`."""
+    """`config`: the thinker's, `checkpoint.thinker.config`."""
     audio, text = config.audio_config, config.text_config
     frames = [item.mel.shape[1] for item in batch]
     tokens, rows, slots = sum(map(tokens_after, frames)), sum(item.rows for item in batch), sum(item.slots for item in batch)
@@ -70,7 +70,7 @@ def count(config: Any, batch: Sequence[Prepared]) -> Flops:
 
 
 def _convolutions(bins: int, channels: int) -> tuple[int, int]:
-    """Multiplications of one chunk, and the bins that are left of its mels."""
+    """Multiplications of one chunk, and the number of mel bins that remain."""
     total, length, inputs = 0, CHUNK, 1
     for _ in range(_CONVOLUTIONS):
         bins, length = (bins + 1) // 2, (length + 1) // 2
@@ -80,5 +80,5 @@ def _convolutions(bins: int, channels: int) -> tuple[int, int]:
 
 
 def _windowed(tokens: int, window: int) -> int:
-    """Pairs of a clip's audio tokens that see each other."""
+    """Pairs of a clip's audio tokens that attend to each other."""
     return tokens // window * window**2 + (tokens % window) ** 2

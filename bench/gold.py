@@ -1,4 +1,4 @@
-"""The hand-marked recordings the bench measures with; they lie beside the checkout and are never part of it."""
+"""The hand-marked recordings used by the benches; they lie beside the checkout and are never part of it."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Recording:
 
 
 def recordings(name: str) -> list[Recording]:
-    """The set `name`, in order. Ends the program with a reason where the gold folder is not there."""
+    """The set `name`, sorted. Ends the program with a message where the gold folder is missing."""
     if not GOLD.is_dir():
-        raise SystemExit(f"the hand-marked recordings are not at {GOLD}: there is nothing to measure with")
+        raise SystemExit(f"the hand-marked recordings are missing: {GOLD}")
     found = []
     for path in sorted((GOLD / name).glob("*.json")):
         gold = json.loads(path.read_text(encoding="utf-8"))

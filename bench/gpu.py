@@ -1,7 +1,7 @@
-"""`make bench-gpu`: Qwen3-ForcedAligner on a GPU, beside qwen-asr, the arithmetic bound and the goals; one run.
+"""`make bench-gpu`: Qwen3-ForcedAligner on a GPU, compared to qwen-asr, the arithmetic bound and the goals.
 
-Weights are random, of the true size: times do not depend on what they are. Everything is measured on this machine in
-this run, and nothing is fetched. `tools/gpu_bundle.sh` packs it for a machine that has PyTorch and no network.
+Weights are random, of the true size: times do not depend on their values. Everything is measured on this machine in one
+run, and nothing is downloaded. `tools/gpu_bundle.sh` packs it for a machine that has PyTorch and no network.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from tests.kit.checkpoint import TINY, TRUE_SIZE, build
 from tests.kit.qwen_reference import Reference
 
 GOAL_RATE, GOAL_RATIO, GOAL_LATENCY = 8000.0, 5.0, 15.0
-"""Multiples of real time at the best batch on one H100; over qwen-asr; milliseconds for a clip of 10 s."""
+"""Multiples of real time at the best batch on one H100; ratio to qwen-asr; milliseconds for a clip of 10 s."""
 DISTINCT = 4
-"""Clips of a length that are made; a batch repeats them."""
+"""Different clips of each length; a batch repeats them."""
 MEMORY = (180.0, 32)
 _PARTS = ("_project_audio", "_transform_audio", "_project_text", "_transform_text")
-"""What of PackedAligner is compiled: private, so a change there asks for one here. Without them this variant is left out."""
+"""Private methods of PackedAligner that are compiled; to be kept in step with it. If one is missing, the variant is left out."""
 _PRODUCTS = 10
-"""Matrices multiplied between two waits for the device."""
+"""Matrix products between two waits for the device."""
 MIXED = (1.3, 10.0, 0.7, 30.0, 4.2, 17.9, 8.0, 25.5)
 
 
 @dataclass(slots=True)
 class Row:
-    """One line of the table; rates are multiples of real time, or why there is none."""
+    """One line of the table; rates are multiples of real time, or the reason why there is none."""
 
     seconds: float
     batch: int
@@ -74,11 +74,11 @@ def line(cells: Sequence[object]) -> None:
     print("| " + " | ".join(f"{cell:,.0f}" if isinstance(cell, float) else str(cell) for cell in cells) + " |", flush=True)
 
 
-# ---- what the device can do, and with what
+# ---- the device
 
 
 def peak(subject: Subject) -> tuple[float, str]:
-    """Operations a second of the best of several bf16 products, and its shape: what the model is held against."""
+    """The highest rate of several bf16 matrix products, in operations a second, and its shape: the bound for the model."""
     best, shape = 0.0, ""
     shapes = [(4096,) * 3, (8192,) * 3, (16384, 1024, 4096), (16384, 4096, 1024), (32768, 3072, 1024), (65536, 1024, 3072)]
     for rows, inner, columns in shapes if subject.device.type == "cuda" else [(1024,) * 3]:
@@ -99,9 +99,9 @@ def attention_here(device: torch.device, dtype: torch.dtype) -> tuple[Attention,
 
 
 def throughput(subject: Subject, reference: Reference | None) -> Iterator[Row]:
-    """Every length and batch: the forward pass, everything from samples to classes, and qwen-asr's own everything."""
+    """For every length and batch: the forward pass, the whole way from samples to classes, and qwen-asr's align."""
     for seconds in subject.plan.seconds:
-        full = slow = ""  # why greater batches of this length are not tried any more
+        full = slow = ""  # why larger batches of this length are skipped
         for batch in subject.plan.batches:
             clips = many(seconds, batch)
             distinct = [subject.prepare(clip) for clip in clips[:DISTINCT]]
@@ -124,13 +124,13 @@ def throughput(subject: Subject, reference: Reference | None) -> Iterator[Row]:
                 row.qwen_asr = slow or _theirs(subject, reference, clips)
                 if isinstance(row.qwen_asr, str):
                     slow = row.qwen_asr
-                elif audio / row.qwen_asr > subject.plan.most / 2:
+                elif audio / row.qwen_asr > subject.plan.max_seconds / 2:
                     slow = "too slow"
             yield row
 
 
 def _theirs(subject: Subject, reference: Reference, clips: Sequence[Speech]) -> float | str:
-    """`align` of qwen-asr as it is, one batch."""
+    """`align` of qwen-asr as shipped, one batch."""
     texts, languages = [clip.text for clip in clips], [LANGUAGE] * len(clips)
     took = subject.timed(partial(reference.shipped, [clip.samples for clip in clips], texts, languages))
     return sum(clip.seconds for clip in clips) / took if isinstance(took, float) else took
@@ -155,7 +155,7 @@ def whole(subject: Subject, clips: Sequence[Speech], batches: int = 3) -> float:
                 began = time.perf_counter()
                 continue
             done += 1
-            if time.perf_counter() - began > subject.plan.most:
+            if time.perf_counter() - began > subject.plan.max_seconds:
                 break
         for future in waiting:
             future.cancel()
@@ -163,12 +163,12 @@ def whole(subject: Subject, clips: Sequence[Speech], batches: int = 3) -> float:
 
 
 def preparing_threads(count: int) -> ThreadPoolExecutor:
-    """As the service has them."""
+    """The service's own thread pool."""
     return thread_pool(count, "prepare", cores=1)
 
 
 def preparing(subject: Subject) -> dict[int, float]:
-    """Multiples of real time that the CPU prepares alone, by threads."""
+    """Multiples of real time of the preparation alone, by number of threads."""
     clips = many(30.0, 16)
     rates = {}
     for threads in (1, 2, 4, 8):
@@ -203,7 +203,7 @@ def latency(subject: Subject, aligner: PackedAligner) -> dict[str, tuple[float, 
 
 
 def memory(subject: Subject) -> tuple[float, float] | str:
-    """GB allocated at most by MEMORY, and by the weights alone."""
+    """Peak GB allocated with the batch MEMORY, and GB of the weights alone."""
     if subject.device.type != "cuda":
         return "only measured on a GPU"
     seconds, batch = MEMORY
@@ -217,7 +217,7 @@ def memory(subject: Subject) -> tuple[float, float] | str:
 
 
 def alike(left: Sequence[TimestampSlots], right: Sequence[TimestampSlots]) -> tuple[float, float]:
-    """Shares of equal classes, and of those a class apart at most."""
+    """Shares of equal classes, and of those at most one class apart."""
     apart = np.concatenate([np.abs(a.classes - b.classes) for a, b in zip(left, right, strict=True)])
     return float((apart == 0).mean()), float((apart <= 1).mean())
 
@@ -245,9 +245,9 @@ def correctness(subject: Subject, reference: Reference | None) -> dict[str, tupl
 
 
 def compiled(subject: Subject) -> PackedAligner:
-    """A layer's parts of the engine as it is, through torch.compile; attention, a kernel of its own, stays outside.
+    """The engine with a layer's parts compiled by torch.compile; attention, a kernel of its own, is not compiled.
 
-    With plain layers, as a GPU has them: of fused ones it understands nothing.
+    With plain layers, as on a GPU: torch.compile cannot handle the fused ones.
     """
     loaded = checkpoints.load(str(subject.folder), subject.device, subject.aligner.dtype)
     aligner: Any = PackedAligner(loaded, torch.compiler.disable(subject.attention), fused=False)
@@ -257,14 +257,14 @@ def compiled(subject: Subject) -> PackedAligner:
 
 
 def variants(subject: Subject) -> list[tuple[str, float | str, float | str, float]]:
-    """Name, multiple of real time at 32 x 30 s in two turns, ms for a clip of 10 s."""
+    """Name, multiples of real time at 32 x 30 s in two turns, ms for a clip of 10 s."""
     items = [subject.prepare(clip) for clip in many(30.0, DISTINCT)] * (32 // DISTINCT if subject.device.type == "cuda" else 1)
     audio = 30.0 * len(items)
     try:
         other = compiled(subject)
         other(items)
         other(items[:1])
-    except Exception as error:  # compilers fail in many ways, and nothing else depends on this one
+    except Exception as error:  # compilers fail in many ways, and nothing else depends on this
         subject.note(f"torch.compile: does not work here: {str(error).strip().splitlines()[0][:200]}")
         return []
     both = {"as it is": subject.aligner, "torch.compile": other}
@@ -278,7 +278,7 @@ def variants(subject: Subject) -> list[tuple[str, float | str, float | str, floa
 
 
 def goal(text: str, reached: bool, counts: bool) -> str:
-    return f"goal {text}: {('reached' if reached else 'MISSED') if counts else 'says nothing on this device'}"
+    return f"goal {text}: {('reached' if reached else 'MISSED') if counts else 'does not apply to this device'}"
 
 
 def measure(subject: Subject, options: argparse.Namespace) -> dict[str, Any]:
@@ -289,7 +289,7 @@ def measure(subject: Subject, options: argparse.Namespace) -> dict[str, Any]:
     subject.timed(partial(subject.aligner, [subject.prepare(speech(10.0, 0))]))
 
     best, shape = peak(subject)
-    print(f"\nbf16 products of matrices: {best / 1e12:,.1f} TFLOP/s at best ({shape})", flush=True)
+    print(f"\nbf16 products of matrices: {best / 1e12:,.1f} TFLOP/s peak ({shape})", flush=True)
 
     print("\n## Correctness: shares of equal classes (and of those at most one apart)\n", flush=True)
     found = correctness(subject, reference)
@@ -307,7 +307,7 @@ def measure(subject: Subject, options: argparse.Namespace) -> dict[str, Any]:
 
     print(f"\n## Memory, {MEMORY[1]} x {MEMORY[0]:g} s\n", flush=True)
     held = memory(subject)
-    print(held if isinstance(held, str) else f"{held[0]:.2f} GB allocated at most, of which {held[1]:.2f} GB before (weights)")
+    print(held if isinstance(held, str) else f"{held[0]:.2f} GB peak, of which {held[1]:.2f} GB before (weights)")
 
     print("\n## Throughput, multiples of real time\n", flush=True)
     rows = shown(throughput(subject, reference), best, subject.preparers)
@@ -326,7 +326,7 @@ def measure(subject: Subject, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def shown(rows: Iterator[Row], best: float, preparers: int) -> list[Row]:
-    """Each as soon as it is measured."""
+    """Prints each row as soon as it is measured."""
     prepared = f"with preparation ({preparers} threads)"
     table(("clip s", "batch", "rows", "GFLOP", "forward", "bound", "share of it", prepared, "qwen-asr", "times qwen-asr"), [])
     done = []
@@ -357,7 +357,7 @@ def verdict(rows: Sequence[Row], on_gpu: bool) -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="under a minute: less of everything, no torch.compile")
+    parser.add_argument("--quick", action="store_true", help="under a minute: fewer measurements, no torch.compile")
     parser.add_argument("--model", type=Path, help="folder of a checkpoint; without it one with random weights is made")
     parser.add_argument("--tiny", action="store_true", help="the tests' checkpoint instead of one of the true size")
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1, ...; cpu only shows that this program works")

@@ -1,4 +1,4 @@
-"""What `bench.gpu` measures, and how it takes the time."""
+"""The model that `bench.gpu` measures, and its timer."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from bench.synthetic import Speech
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much of everything; `seconds` of a clip, `most` seconds that one figure may take, `total` for the whole run."""
+    """Amount of work: `seconds` of a clip, `max_seconds` for one figure, `total` seconds for the whole run."""
 
     seconds: tuple[float, ...] = (10.0, 30.0, 60.0, 180.0)
     batches: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128)
     runs: int = 5
     latencies: int = 50
-    most: float = 8.0
+    max_seconds: float = 8.0
     total: float = 460.0
     compared: int = 4
 
 
-QUICK = Plan(seconds=(10.0, 30.0), batches=(1, 4), runs=3, latencies=20, most=2.0, total=110.0, compared=2)
+QUICK = Plan(seconds=(10.0, 30.0), batches=(1, 4), runs=3, latencies=20, max_seconds=2.0, total=110.0, compared=2)
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is measured, and what it is measured with."""
+    """The model under measurement, with its inputs and limits."""
 
     folder: Path
     device: torch.device
@@ -63,19 +63,19 @@ class Subject:
         return self.preparation(speech.samples, [token.spoken[0] for token in speech.tokens])
 
     def timed(self, work: Callable[[], object]) -> float | str:
-        """Seconds, the median of several after one that does not count; or in a word why there are none."""
+        """Median seconds of several runs after a warm-up; or a word that says why there are none."""
         seconds: list[float] = []
         try:
             work()
             self.wait()
             began = time.perf_counter()
-            while len(seconds) < self.plan.runs and (not seconds or time.perf_counter() - began < self.plan.most):
+            while len(seconds) < self.plan.runs and (not seconds or time.perf_counter() - began < self.plan.max_seconds):
                 start = time.perf_counter()
                 work()
                 self.wait()
                 seconds.append(time.perf_counter() - start)
         except torch.OutOfMemoryError:
-            pass  # what it holds is let go of below, outside of the handler
+            pass  # its memory is freed below, outside of the handler
         except RuntimeError as error:
             return str(error).strip().splitlines()[0][:60]
         if seconds:

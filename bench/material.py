@@ -30,19 +30,19 @@ class Material:
     origin: str
     clips: Sequence[Speech]
     five_seconds: Sequence[Speech]
-    """Those of about 5 s."""
+    """Clips of about 5 s."""
     long: Speech
 
 
 def material(clips: int, long_seconds: float) -> Material:
-    """At most `clips` clips, and a recording of `long_seconds` at least; of the sample recording where there is no gold."""
+    """At most `clips` clips, and a recording of at least `long_seconds`; made of the sample recording where there is no gold."""
     if gold.GOLD.is_dir():
         short = [(item.audio, item.text) for item in gold.recordings("timit")]
         parts = [(item.audio, item.text) for item in gold.recordings("timit_long")]
         origin = "hand-marked recordings (TIMIT)"
     else:
         short = parts = [(_SAMPLE.with_suffix(".flac"), _SAMPLE.with_suffix(".txt").read_text(encoding="utf-8").strip())]
-        origin = f"{_SAMPLE.name}, repeated: every word is known after the first time, which flatters"
+        origin = f"{_SAMPLE.name}, repeated: every word is cached after its first time, so the figures are too good"
         short *= _SAMPLE_CLIPS
     spoken = [Speech(path.read_bytes(), text, len(gold.samples(path)) / gold.RATE) for path, text in short]
     near = sorted(spoken, key=lambda speech: abs(speech.seconds - 5))[:10]
@@ -50,7 +50,7 @@ def material(clips: int, long_seconds: float) -> Material:
 
 
 def _chain(parts: Sequence[tuple[Path, str]], seconds: float) -> Speech:
-    """Recordings one after the other, again and again while they fit, then the shortest, as 16-bit FLAC."""
+    """Recordings one after the other, repeated while they fit, then the shortest one, as 16-bit FLAC."""
     read = sorted(((gold.samples(path), text) for path, text in parts), key=lambda part: len(part[0]))
     chosen: list[tuple[gold.Samples, str]] = []
     left = int(seconds * gold.RATE)

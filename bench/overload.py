@@ -1,15 +1,14 @@
-"""`make bench-overload`: what becomes of the service when it is asked for 1, 2, 5 and 10 times what it can do.
+"""`make bench-overload`: how the service behaves under 1, 2, 5 and 10 times the load it has capacity for.
 
     python -m bench.overload [--quick] [--seconds N] [--rounds N] [--synthetic]
 
-Two servers, one with the adaptive limit and one without, take turns: first what they can do is measured with calls that follow
-one another, then calls come at random at a multiple of that, whether the ones before are answered or not (callers do not
-wait for each other), and nobody tries again. One aligner and one decoder process each, so that on two cores the callers have
-one. The first quarter of every phase does not count. Health is asked for by a process of its own. `others`: cores that other
-programs kept busy meanwhile.
+Two servers, one with the adaptive limit and one without, take turns. First their capacity is measured with calls that follow
+one another; then calls arrive at random times at a multiple of it, independently of the answers to earlier ones, and without
+retries. Each has one aligner and one decoder process, which leaves the clients one of two cores. The first quarter of every
+phase does not count. A process of its own checks the health service. `others`: cores that other programs kept busy meanwhile.
 
-`--synthetic`: the guards of this package on a bare gRPC server, whose work is to sleep on one of four lanes. It shows the limit
-without an aligner's own ups and downs, and what refusing a call costs.
+`--synthetic`: the guards of this package on a bare gRPC server that sleeps in one of four slots. It shows the limit without the
+aligner's variance, and what a refusal costs.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ from bench.service import service
 METHOD = "/aligner.v1.Aligner/Align"
 TIMES = (1, 2, 5, 10)
 IN_FLIGHT = 6
-"""Calls at a time that keep every lane of either server busy."""
+"""Calls in flight that keep every slot of either server busy."""
 DEADLINE = 60.0
 PROBE_EVERY = 0.05
 CLIP_SECONDS = 5.0
@@ -58,7 +57,7 @@ class Subject:
 
 @dataclass(slots=True)
 class Phase:
-    """What came of one load on one server. Seconds; a call's latency runs from the moment it was due."""
+    """Results of one load on one server, in seconds. A call's latency is counted from its scheduled time."""
 
     times: float
     seconds: float = 0.0
@@ -66,11 +65,11 @@ class Phase:
     refusals: Counter[str] = field(default_factory=Counter)
     health: list[float] = field(default_factory=list)
     memory: list[float] = field(default_factory=list)
-    """MB, resident, of the whole tree, as time goes by."""
+    """Resident MB of the whole process tree, over time."""
     server_cpu: float = 0.0
-    """Of the process that listens."""
+    """CPU seconds of the listening process."""
     others: float = 0.0
-    """Of all other programs on the machine, warm-up included."""
+    """CPU seconds of all other programs on the machine, warm-up included."""
 
     @property
     def goodput(self) -> float:
@@ -82,7 +81,7 @@ def share(values: list[float], part: float) -> float:
 
 
 async def offer(subject: Subject, body: bytes, rate: float, phase: Phase, seconds: float) -> None:
-    """Calls at random, `rate` a second; those that end after a quarter of the time, and before its end, count."""
+    """Calls at random times, `rate` a second; those count that end after a quarter of the time and before its end."""
     loop, chance = asyncio.get_running_loop(), random.Random(1)
     began = loop.time()
     first, last = began + seconds / 4, began + seconds
@@ -118,7 +117,7 @@ async def offer(subject: Subject, body: bytes, rate: float, phase: Phase, second
 
 
 async def _outcome(call: Any) -> str:
-    """The reason it was refused for; empty: it was served."""
+    """The reason of the refusal; empty if the call was served."""
     try:
         await call
     except aio.AioRpcError as error:
@@ -132,9 +131,9 @@ async def _outcome(call: Any) -> str:
 
 
 async def capacity(subject: Subject, body: bytes, seconds: float) -> float:
-    """Calls a second when IN_FLIGHT callers each wait for their answer; the first quarter of the time does not count."""
+    """Calls a second of IN_FLIGHT callers that each wait for their answer; the first quarter of the time does not count."""
     loop = asyncio.get_running_loop()
-    began, ended = loop.time(), []
+    began, answered = loop.time(), []
     async with aio.insecure_channel(subject.target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
         align: Any = channel.unary_unary(METHOD)
 
@@ -144,11 +143,11 @@ async def capacity(subject: Subject, body: bytes, seconds: float) -> float:
                     await asyncio.sleep(0.05)
                     raise_unless_busy(outcome)
                 else:
-                    ended.append(loop.time())
+                    answered.append(loop.time())
 
         await asyncio.gather(*(caller() for _ in range(IN_FLIGHT)))
-    # From answer to answer: the ends of the measurement, where a call is half done, would weigh on few and long calls.
-    counted = [at for at in ended if at >= began + seconds / 4]
+    # From answer to answer, so that calls cut off at the edges of the measurement do not distort it.
+    counted = [at for at in answered if at >= began + seconds / 4]
     return (len(counted) - 1) / (counted[-1] - counted[0])
 
 
@@ -158,7 +157,7 @@ def raise_unless_busy(outcome: str) -> None:
 
 
 def probe(target: str, pipe: Connection) -> None:
-    """A process that asks for health at fixed times until it is told to end, and then tells how long each answer took."""
+    """A process that checks health at fixed times until a message arrives, then sends the latency of each answer."""
     took = []
     with grpc.insecure_channel(target) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
@@ -206,13 +205,13 @@ async def load(subject: Subject, body: bytes, rate: float, phase: Phase, seconds
     finally:
         watching.cancel()
     phase.others += max(0.0, others_cpu_seconds() - others)
-    await asyncio.sleep(2.0)  # what was cancelled may still be worked on
+    await asyncio.sleep(2.0)  # cancelled calls may still be running
 
 
 def line(phase: Phase, base: Phase | None) -> str:
     p50, p95 = (share(phase.latencies, part) * 1000 for part in (0.5, 0.95))
     health = [share(phase.health, part) * 1000 for part in (0.5, 0.95, 1.0)]
-    # Of a call that is served there is more to do than its refusal: what one costs at 1x is taken off first.
+    # Served calls cost CPU too: what one costs at 1x is subtracted first.
     refused = sum(phase.refusals.values())
     cost = ""
     if base is not None and refused > 50 and base.latencies:
@@ -227,23 +226,23 @@ def line(phase: Phase, base: Phase | None) -> str:
 
 
 HEADER = (
-    f"{'':5} {'goodput/s':>9} {'p50 ms':>8} {'p95 ms':>8} {'health ms: p50, p95, most':>25} "
-    f"{'MB: first, last, most':>21} {'others':>6} {'us/refusal':>10}  refused"
+    f"{'':5} {'goodput/s':>9} {'p50 ms':>8} {'p95 ms':>8} {'health ms: p50, p95, max':>25} "
+    f"{'MB: first, last, max':>21} {'others':>6} {'us/refusal':>10}  refused"
 )
 
 
-def judge(name: str, value: float, unit: str, *, most: float | None = None, least: float | None = None) -> None:
-    met = (most is None or value <= most) and (least is None or value >= least)
-    goal = f"<= {most:g}" if most is not None else f">= {least:g}"
+def judge(name: str, value: float, unit: str, *, upper: float | None = None, lower: float | None = None) -> None:
+    met = (upper is None or value <= upper) and (lower is None or value >= lower)
+    goal = f"<= {upper:g}" if upper is not None else f">= {lower:g}"
     print(f"  {name:<52} {value:8.2f} {unit:<3} goal {goal:<8} {'ok' if met else 'MISSED'}")
 
 
 def verdict(phases: list[Phase]) -> None:
-    once, most = phases[0], phases[-1]
-    judge("goodput at the highest load over that at 1x", most.goodput / once.goodput, "x", least=0.9)
-    judge("p95 of served calls over that at 1x", share(most.latencies, 0.95) / share(once.latencies, 0.95), "x", most=2.0)
-    judge("health p95, worst phase", max(share(phase.health, 0.95) for phase in phases) * 1000, "ms", most=50.0)
-    judge("memory at the end over that after the first phase", most.memory[-1] / once.memory[-1], "x", most=1.1)
+    once, peak = phases[0], phases[-1]
+    judge("goodput at the highest load over that at 1x", peak.goodput / once.goodput, "x", lower=0.9)
+    judge("p95 of served calls over that at 1x", share(peak.latencies, 0.95) / share(once.latencies, 0.95), "x", upper=2.0)
+    judge("health p95, worst phase", max(share(phase.health, 0.95) for phase in phases) * 1000, "ms", upper=50.0)
+    judge("memory at the end over that after the first phase", peak.memory[-1] / once.memory[-1], "x", upper=1.1)
 
 
 def audio() -> bytes:
@@ -255,7 +254,7 @@ def audio() -> bytes:
 
 
 def subjects(stack: ExitStack, is_synthetic: bool) -> tuple[Subject, Subject]:
-    """With the adaptive limit, and without it."""
+    """One server with the adaptive limit and one without."""
     made = []
     for name, adaptive in (("adaptive limit", True), ("no adaptive limit", False)):
         if is_synthetic:
@@ -270,8 +269,8 @@ def subjects(stack: ExitStack, is_synthetic: bool) -> tuple[Subject, Subject]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of every phase")
-    parser.add_argument("--rounds", type=int, default=2, help="times all of it is done, for machines that others use too")
+    parser.add_argument("--seconds", type=float, default=20.0, help="length of every phase")
+    parser.add_argument("--rounds", type=int, default=2, help="repetitions of everything, for machines that are shared")
     parser.add_argument("--quick", action="store_true", help="one round of 5 s a phase")
     parser.add_argument("--synthetic", action="store_true", help="the guards alone, no aligner")
     arguments = parser.parse_args()

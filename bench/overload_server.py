@@ -1,4 +1,4 @@
-"""A gRPC server whose work is to wait on one of its lanes, behind the guards that matter under load."""
+"""A gRPC server that sleeps in one of its slots, behind the guards that matter under load."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from interceptors.overload.interceptor import Overload
 from interceptors.overload.limit import AdaptiveLimit, LimitRules
 from interceptors.overload.pressure import Groups, Pressure
 
-LANES = 4
+SLOTS = 4
 WORK = 0.1
-"""Seconds a call keeps a lane."""
+"""Seconds that a call holds a slot."""
 QUEUE = 64
-"""Calls that wait for one at most."""
+"""Maximum calls that wait for one."""
 HEALTH = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
 
 
-class Lanes(grpc.GenericRpcHandler):
-    """Align that takes WORK seconds, LANES at a time."""
+class SleepingHandler(grpc.GenericRpcHandler):
+    """Align that sleeps for WORK seconds, SLOTS calls at a time."""
 
     def __init__(self) -> None:
-        self._slots = asyncio.Semaphore(LANES)
+        self._slots = asyncio.Semaphore(SLOTS)
         self._waiting = 0
         self._handler = grpc.unary_unary_rpc_method_handler(self._align)
 
@@ -64,21 +64,21 @@ class Lanes(grpc.GenericRpcHandler):
 
 
 def serve(adaptive: bool, pipe: Connection) -> None:
-    """The server process: says where it listens, and ends with the pipe."""
+    """The server process: sends its address, and ends when the pipe closes."""
     asyncio.run(_serve(adaptive, pipe))
 
 
 async def _serve(adaptive: bool, pipe: Connection) -> None:
     pressure = Pressure(Groups())
     await pressure.start()
-    limit = AdaptiveLimit(LimitRules(lowest=LANES, initial=2 * LANES, highest=LANES + QUEUE)) if adaptive else None
+    limit = AdaptiveLimit(LimitRules(lowest=SLOTS, initial=2 * SLOTS, highest=SLOTS + QUEUE)) if adaptive else None
     overload = Overload(limit, exempt=HEALTH, priority=lambda call: Priority.NORMAL, pressure=pressure)
     guards = Chain((Recovery("bench"), RequestId(), HeaderLimits(64, 8192), overload, Requests()))
     server = aio.server(interceptors=(guards,))
     health = health_aio.HealthServicer()
     await health.set("", health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    server.add_generic_rpc_handlers((Lanes(),))
+    server.add_generic_rpc_handlers((SleepingHandler(),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     pipe.send(f"127.0.0.1:{port}")
@@ -90,7 +90,7 @@ async def _serve(adaptive: bool, pipe: Connection) -> None:
 
 @contextmanager
 def synthetic(adaptive: bool) -> Iterator[tuple[str, int]]:
-    """HOST:PORT and process id of one."""
+    """HOST:PORT and process id of a running server."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=serve, args=(adaptive, theirs))

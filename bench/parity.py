@@ -1,11 +1,11 @@
-"""Does the packed engine say what qwen-asr's own modules say? In fp32, pair by pair.
+"""Does the packed engine answer as qwen-asr's modules do? In fp32, pair by pair.
 
     .venv/bin/python -m bench.parity                 true size, random weights, 200 pairs; a quarter of an hour on 2 cores
     .venv/bin/python -m bench.parity --tiny          the tests' checkpoint; a minute
     .venv/bin/python -m bench.parity --model FOLDER
 
-The reference runs one clip at a time with the spectrogram of that clip and attention within 8 s. The engine runs each clip
-alone, and all of them in batches of 8 in another order. qwen-asr as shipped is compared too, for the record.
+The reference runs one clip at a time, with attention within 8 s. The engine runs each clip alone, and all of them in batches
+of 8 in another order. qwen-asr as shipped is compared too, for the record.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from tests.kit.qwen_reference import Reference, Timed
 _BATCH = 8
 _WINDOW_SECONDS = 8.0
 _SPREAD = ((0.8, 0.2, 4.0), (0.17, 4.0, 12.0), (0.03, 12.0, 60.0))
-"""Share of the pairs, shortest and longest seconds: most are short, or the long ones would take all the time."""
+"""Share of the pairs, minimum and maximum seconds: most are short, since long ones would take all the time."""
 _SHIPPED = 32
-"""Pairs up to 8 s that qwen-asr as shipped is asked about; over 8 s it is asked about all."""
+"""Pairs up to 8 s that qwen-asr as shipped aligns; it aligns all pairs over 8 s."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """Of one comparison with the reference."""
+    """Counts of one comparison with the reference."""
 
     pairs: int = 0
     same: int = 0
@@ -50,7 +50,7 @@ class Tally:
     """Seconds, of the words that differ."""
 
     def add(self, wanted: Sequence[Timed], got: Sequence[Timed]) -> None:
-        """Count one pair in."""
+        """Count one pair."""
         assert len(wanted) == len(got)
         equal = [one == other for one, other in zip(wanted, got, strict=True)]
         self.pairs += 1
@@ -116,7 +116,7 @@ class Comparison:
         print("|---|---|---|---|")
         print(alone.row("this engine, a clip alone"))
         print(batched.row(f"this engine, batches of {_BATCH} in another order"))
-        print(shipped_short.row("qwen-asr as shipped, alone, up to 8 s: nothing outside of the window to see"))
+        print(shipped_short.row("qwen-asr as shipped, alone, up to 8 s: no attention beyond the window"))
         print(shipped_long.row("qwen-asr as shipped, alone, over 8 s: attention leaves the window"))
         print(shipped_batch.row(f"qwen-asr as shipped, batches of {_BATCH}, up to 8 s: spectrograms of padded audio"))
         print(f"\nlargest difference of a logit: {furthest:.1e} of the largest logit (goal 1e-4)")
@@ -138,8 +138,8 @@ def _spoken(pair: Pair) -> list[str]:
 def _pairs(how_many: int) -> list[Pair]:
     counts = [
         length
-        for seed, (share, shortest, longest) in enumerate(_SPREAD)
-        for length in qwen_material.log_uniform(seed, round(share * how_many), shortest, longest)
+        for seed, (share, minimum, maximum) in enumerate(_SPREAD)
+        for length in qwen_material.log_uniform(seed, round(share * how_many), minimum, maximum)
     ]
     return qwen_material.pairs(11, counts)
 

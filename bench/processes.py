@@ -1,4 +1,4 @@
-"""What a tree of processes costs, from Linux's /proc."""
+"""CPU time and memory of a tree of processes, from Linux's /proc."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _stat(pid: int) -> list[str]:
 
 
 def tree(pid: int) -> list[int]:
-    """`pid` and all that descend from it."""
+    """`pid` and all its descendants."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(*_GONE):
@@ -43,7 +43,7 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 
 
 def others_cpu_seconds() -> float:
-    """CPU time the machine has spent on anything but this process and its children, stolen time included."""
+    """CPU time of everything on the machine but this process and its children, stolen time included."""
     names = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
     user, nice, system, _, _, interrupts, soft_interrupts, stolen = map(int, names)
     mine = os.times()
@@ -72,7 +72,7 @@ def memory(pids: Iterable[int]) -> Memory:
 
 @contextmanager
 def watched(pid: int) -> Iterator[list[Memory]]:
-    """Samples of a tree's memory while the block runs; the last is its peak, each figure for itself."""
+    """Samples of a tree's memory while the block runs; the last one holds the peak of each figure."""
     seen: list[Memory] = []
     stop = threading.Event()
 

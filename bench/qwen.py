@@ -1,4 +1,4 @@
-"""What the Qwen engine makes of this machine's CPU, beside qwen-asr on the same weights, in one run.
+"""How well the Qwen engine uses this machine's CPU, compared to qwen-asr on the same weights, in one run.
 
     make bench-qwen                          true size, random weights, bf16; some 8 minutes on 2 cores
     make bench-qwen ARGS="--quick"           fewer repetitions
@@ -61,7 +61,7 @@ def in_turns(repetitions: int, *works: Callable[[], object]) -> list[float]:
 
 
 class Product:
-    """A product of bf16 matrices, the quickest of some sizes on this machine: what it can do at most, whenever it is asked.
+    """A product of bf16 matrices, the fastest of several sizes: the machine's peak rate, measured whenever needed.
 
     Weights as PyTorch has them, and as oneDNN lays them out for its kernels, where it can.
     """
@@ -73,11 +73,11 @@ class Product:
         self._rows, self._layer = max(drawn, key=lambda pair: self._rate(*pair))
 
     def rate(self) -> float:
-        """GFLOP/s, the best of some tries."""
+        """GFLOP/s, the best of several runs."""
         return self._rate(self._rows, self._layer)
 
     def sustained(self, seconds: float) -> float:
-        """GFLOP/s over so long a time, one after the other: a burst's rate is not what a shared machine keeps up."""
+        """GFLOP/s over that many seconds: a shared machine does not sustain the rate of a burst."""
         began, count = time.perf_counter(), 0
         while (passed := time.perf_counter() - began) < seconds:
             self._layer(self._rows)
@@ -130,9 +130,9 @@ class Bench:
             ready = self.prepare(clips)
             count = flops.count(self.config, ready).total
             repetitions = self.repetitions if sum(lengths) < 60 else max(1, self.repetitions // 3)
-            peaks: list[float] = []  # in turns with the rest: a shared machine is not always equally quick
+            peaks: list[float] = []  # measured in turn with the rest, since the speed of a shared machine changes
             sustained: list[float] = []
-            # The pass alone comes behind one of its own kind, as in a service, and not behind qwen-asr's.
+            # The pass alone follows one of the engine's own, as in a service, and not one of qwen-asr's.
             whole, forward, _, theirs = in_turns(
                 repetitions,
                 lambda: self.ours(self.prepare(clips)),  # noqa: B023
@@ -200,7 +200,7 @@ def request(clip: Speech) -> pb.AlignRequest:
 
 
 async def clips_of_many_lengths(folder: Path, weights: int) -> None:
-    """A long clip in a process that has served nothing before, and again behind clips of all lengths. `weights`: bytes."""
+    """A long clip in a fresh process, and again after clips of all lengths. `weights`: bytes."""
     long = speech(300.0)  # drawn first: that takes more memory than aligning it
     engine = QwenEngine(EngineSettings(), QwenSettings(model=str(folder), device="cpu", dtype="bf16"))
     await engine.start()
@@ -213,12 +213,12 @@ async def clips_of_many_lengths(folder: Path, weights: int) -> None:
         peak = peak_memory(os.getpid())
         share = f"{peak / weights:.2f} of the weights' {weights / 1e6:.0f} MB (goal 1.30)"
         last = len(clip.samples) / SAMPLE_RATE
-        print(f"Memory after {served} clips, the last of {last:.0f} s: {peak / 1e6:.0f} MB at most, {share}.", flush=True)
+        print(f"Memory after {served} clips, the last of {last:.0f} s: {peak / 1e6:.0f} MB peak, {share}.", flush=True)
     await engine.close()
 
 
 def model(folder: Path, repetitions: int) -> None:
-    keep_memory()  # as the engine does; it holds for qwen-asr too
+    keep_memory()  # as the engine does; it applies to qwen-asr too
     keep_few_kernels()
     print(f"\n{torch.get_num_threads()} threads, torch {torch.__version__}")
     bench = Bench(folder, repetitions)
@@ -251,7 +251,7 @@ def main() -> None:
         if chosen.only and chosen.model:
             part(chosen.only, folder, 1 if chosen.quick else 5)
             return
-        # Each in a process of its own: one's threads and memory would get into the next one's way, and into its figures.
+        # Each in a process of its own, so that threads and memory of one do not affect the figures of the next.
         for name in [chosen.only] if chosen.only else _PARTS:
             command = [sys.executable, "-W", "ignore", "-m", "bench.qwen", "--only", name, "--model", str(folder)]
             subprocess.run([*command, *["--quick"] * chosen.quick], check=True)

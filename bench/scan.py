@@ -2,11 +2,11 @@
 
     python -m bench.scan
 
-Real speech through the default engine, as WAV of three sizes. Every upload is new, its first sample differs, so that no
-verdict is remembered, and sent at 10 MB a second, which takes longer than its scan. `after` is from the moment the last
-chunk was taken from us to the last answer; `scan` is how long the server says it was from the end of the upload to the
-verdict. `beside` is the server without a scanner while somebody else has clamd scan the same bytes, which nobody waits for:
-what it adds is what clamd takes from the engine on this machine's cores. clamd is Debian's, with one signature of our own.
+Real speech through the default engine, as WAV of three sizes. Every upload is new (its first sample differs), so that no
+verdict comes from the cache, and is sent at 10 MB a second, which takes longer than its scan. `after` runs from when the last
+chunk was sent to the last answer; `scan` is the server's time from the end of the upload to the verdict. `beside` is the
+server without a scanner while clamd scans the same bytes for another client: the CPU that clamd takes from the engine. clamd
+is Debian's, with one signature of the bench's own.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _CHUNK = 64 * 1024
 _PACE = 10e6
 """Bytes a second."""
 _SIZES = ((0.0, 40), (31.0, 16), (312.0, 5))
-"""Seconds of speech at least, 0: a clip of about five; and how often each server gets them."""
+"""Minimum seconds of speech (0: a clip of about five), and repetitions for each server."""
 _GOAL = 20.0
 _LARGEST = 64 << 20
 
@@ -54,7 +54,7 @@ def upload(
 def stream(
     stub: AlignerStub, config: pb.AlignConfig, audio: bytes, meanwhile: threading.Thread | None = None
 ) -> tuple[float, int]:
-    """Milliseconds after the last chunk, and of them the scan's."""
+    """Milliseconds after the last chunk, and how many of them were the scan."""
     sent: list[float] = []
     summary = pb.Summary()
     for answer in stub.StreamAlign(upload(config, audio, sent, meanwhile)):
@@ -64,7 +64,7 @@ def stream(
 
 
 def recording(seconds: float) -> tuple[gold.Samples, str]:
-    """Speech of about this length, and what is said."""
+    """Speech of about this length, and its transcript."""
     found = material(40, max(1.0, seconds))
     speech = found.long if seconds else found.five_seconds[0]
     with TemporaryDirectory() as folder:
@@ -117,7 +117,7 @@ def main() -> None:
                 f"{statistics.median(scans):6.0f}",
                 flush=True,
             )
-    print(f"\ngoal: {_GOAL:g} ms or less are added")
+    print(f"\ngoal: {_GOAL:g} ms or less added")
 
 
 def _turns(names: list[str], turn: int) -> list[str]:

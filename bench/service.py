@@ -1,4 +1,4 @@
-"""A server of our own for a bench: started on a free loopback port, stopped by its process id."""
+"""A server for a bench: started on a free loopback port, stopped by its process id."""
 
 from __future__ import annotations
 

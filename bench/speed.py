@@ -1,7 +1,7 @@
-"""`make bench`: how fast, how small, on this machine, against the goals.
+"""`make bench`: speed and memory on this machine, compared to the goals.
 
-Everything is measured in one run, and what is compared takes turns, so that a machine that
-is busy with other things slows both sides. The client runs on the same cores as the server.
+Everything is measured in one run, and the two sides of a comparison take turns, so that other load
+on the machine slows both. The client runs on the same cores as the server.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from bench.processes import cpu_seconds, memory, others_cpu_seconds, tree, watch
 from bench.service import Running, service
 
 IN_FLIGHT = 8
-"""Calls at a time where throughput is measured: keeps two workers busy, queues shortly."""
+"""Calls in flight for throughput: keeps two workers busy with a short queue."""
 WAIT_TIMEOUT = 900.0
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much of everything; `clips` of a pass, `rounds` of alternating passes."""
+    """Amount of work: `clips` in a pass, `rounds` of alternating passes."""
 
     clips: int = 80
     long_seconds: float = 600.0
@@ -54,18 +54,18 @@ class Plan:
 QUICK = Plan(clips=16, long_seconds=60.0, starts=2, rounds=2, latency_rounds=2)
 
 
-def tell(name: str, value: float, unit: str, *, most: float | None = None, least: float | None = None, more: str = "") -> None:
+def report(name: str, value: float, unit: str, *, upper: float | None = None, lower: float | None = None, more: str = "") -> None:
     goal = verdict = ""
-    if most is not None:
-        goal, verdict = f"goal <= {most:g}", "ok" if value <= most else "MISSED"
-    elif least is not None:
-        goal, verdict = f"goal >= {least:g}", "ok" if value >= least else "MISSED"
+    if upper is not None:
+        goal, verdict = f"goal <= {upper:g}", "ok" if value <= upper else "MISSED"
+    elif lower is not None:
+        goal, verdict = f"goal >= {lower:g}", "ok" if value >= lower else "MISSED"
     print(f"  {name:<58} {value:9.4g} {unit:<10} {goal:<14} {verdict:<7}{more}".rstrip(), flush=True)
 
 
 @contextmanager
 def section(title: str) -> Iterator[None]:
-    """Prints how much of the machine others took meanwhile: figures of a shared machine say less."""
+    """Prints the share of the machine that other programs used: it makes the figures less reliable."""
     print(f"\n{title}", flush=True)
     began, others = time.perf_counter(), others_cpu_seconds()
     yield
@@ -111,7 +111,7 @@ async def bare(workers: int) -> Iterator[Bare]:
 
 
 async def _all(work: Callable[[Speech], Awaitable[object]], clips: Sequence[Speech]) -> float:
-    """Audio seconds a second, IN_FLIGHT clips at a time."""
+    """Audio seconds a second, with IN_FLIGHT clips at a time."""
     slots = asyncio.Semaphore(IN_FLIGHT)
 
     async def one(clip: Speech) -> None:
@@ -129,7 +129,7 @@ async def _alternate(
     clips: Sequence[Speech],
     rounds: int,
 ) -> tuple[list[float], list[float]]:
-    """Rates of both, measured in turn after one pass each that does not count."""
+    """Rates of both, measured in turn after one warm-up pass each."""
     rates: tuple[list[float], list[float]] = ([], [])
     for turn in range(rounds + 1):
         for side, work in enumerate((first, second)):
@@ -139,13 +139,13 @@ async def _alternate(
     return rates
 
 
-def _tell_ratio(name: str, over: Sequence[float], under: Sequence[float], goal: float) -> None:
+def _report_ratio(name: str, over: Sequence[float], under: Sequence[float], goal: float) -> None:
     ratios = [a / b for a, b in zip(over, under, strict=True)]
-    tell(name, median(ratios), "x", least=goal, more=f"  {min(ratios):.2f}..{max(ratios):.2f} in {len(ratios)} rounds")
+    report(name, median(ratios), "x", lower=goal, more=f"  {min(ratios):.2f}..{max(ratios):.2f} in {len(ratios)} rounds")
 
 
 async def engine_cost(data: Material) -> None:
-    """CPU time of fresh workers, so that no word is known to them."""
+    """CPU time of fresh workers, whose caches are empty."""
     minutes = data.long.seconds / 60
     for name, recordings, goal in (
         (f"{len(data.clips)} clips, real-time factor per core", data.clips, 0.025),
@@ -159,7 +159,7 @@ async def engine_cost(data: Material) -> None:
             spent = cpu_seconds(parts.engine.pool.pids) - before
         audio = sum(clip.seconds for clip in clips)
         score = float(np.mean([result.match_score for result in results]))
-        tell(name, spent / audio, "CPU s/s", most=goal, more=f"  match score {score:.2f}")
+        report(name, spent / audio, "CPU s/s", upper=goal, more=f"  match score {score:.2f}")
         parts_of = await asyncio.to_thread(breakdown, list(zip(clips, tokens, strict=True)))
         total = parts_of.total()
         shares = ", ".join(f"{part} {seconds / total:.0%}" for part, seconds in parts_of.most_common() if seconds > 0.005 * total)
@@ -178,15 +178,15 @@ def latency(data: Material, target: str, rounds: int) -> None:
     audio = median(clip.seconds for clip in data.five_seconds)
     for share in (50, 95):
         name = f"clip of {audio:.1f} s through gRPC, one at a time, p{share}"
-        tell(name, float(np.percentile(seconds, share)) * 1000, "ms", more=f"  of {len(seconds)} calls")
+        report(name, float(np.percentile(seconds, share)) * 1000, "ms", more=f"  of {len(seconds)} calls")
 
 
 async def workers(data: Material, one: Running, two: Running, rounds: int) -> None:
     async with AsyncAligner(one.target) as first, AsyncAligner(two.target) as second:
         slow, fast = await _alternate(_caller(first), _caller(second), data.clips, rounds)
-    tell("1 worker", median(slow), "audio s/s")
-    tell("2 workers", median(fast), "audio s/s")
-    _tell_ratio("2 workers over 1, all of it on the same cores", fast, slow, 1.8)
+    report("1 worker", median(slow), "audio s/s")
+    report("2 workers", median(fast), "audio s/s")
+    _report_ratio("2 workers over 1, all of it on the same cores", fast, slow, 1.8)
     tokens = {speech.text: tokenise(speech.text, "en") for speech in data.clips}
     async with bare(1) as single, bare(2) as double:
         decoded = {clip.text: await single.decode(clip) for clip in data.clips}
@@ -196,13 +196,13 @@ async def workers(data: Material, one: Running, two: Running, rounds: int) -> No
             data.clips,
             rounds,
         )
-    _tell_ratio("engine alone, without decoding, server and client", fast, slow, 1.8)
+    _report_ratio("engine alone, without decoding, server and client", fast, slow, 1.8)
     ceilings = [_spin(2) / _spin(1) for _ in range(rounds)]
-    tell("two busy processes over one: what this machine gives", median(ceilings), "x")
+    report("two busy processes over one: the machine's own scaling", median(ceilings), "x")
 
 
 def _spin(processes: int) -> float:
-    """Passes of a loop a second, over all of `processes` that do nothing else."""
+    """Loop passes a second, summed over `processes` that do nothing else."""
     code = "for _ in range(30_000_000): pass"
     began = time.perf_counter()
     running = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(processes)]
@@ -215,9 +215,9 @@ async def overhead(data: Material, two: Running, rounds: int) -> None:
     tokens = {speech.text: tokenise(speech.text, "en") for speech in data.clips}
     async with bare(2) as parts, AsyncAligner(two.target) as client:
         through, direct = await _alternate(_caller(client), lambda clip: parts.align(clip, tokens[clip.text]), data.clips, rounds)
-    tell("through gRPC, 2 workers", median(through), "audio s/s")
-    tell("decoder and engine called directly, 2 workers", median(direct), "audio s/s")
-    _tell_ratio("service over bare engine", through, direct, 0.9)
+    report("through gRPC, 2 workers", median(through), "audio s/s")
+    report("decoder and engine called directly, 2 workers", median(direct), "audio s/s")
+    _report_ratio("service over bare engine", through, direct, 0.9)
 
 
 def _caller(client: AsyncAligner) -> Callable[[Speech], Awaitable[Alignment]]:
@@ -230,7 +230,7 @@ def start_up(times: int) -> None:
         with service() as running:
             seconds.append(running.seconds_to_ready)
     more = f"  {min(seconds):.1f}..{max(seconds):.1f}"
-    tell(f"process start to SERVING, median of {times}", median(seconds), "s", most=3, more=more)
+    report(f"process start to SERVING, median of {times}", median(seconds), "s", upper=3, more=more)
 
 
 def footprint(data: Material) -> None:
@@ -244,14 +244,14 @@ def footprint(data: Material) -> None:
                 call(data.long.audio, data.long.text, timeout=WAIT_TIMEOUT)
             peaks.append(seen[-1])
     for kind in ("pss", "rss"):
-        tell(f"server and children, 2 workers, after start, {kind.upper()}", getattr(idle, kind), "MB", most=500)
+        report(f"server and children, 2 workers, after start, {kind.upper()}", getattr(idle, kind), "MB", upper=500)
         for name, peak in zip(("StreamAlign", "Align"), peaks, strict=True):
-            tell(f"peak while {name} aligns {minutes}, {kind.upper()}", getattr(peak, kind), "MB", most=500)
+            report(f"peak while {name} aligns {minutes}, {kind.upper()}", getattr(peak, kind), "MB", upper=500)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a minute or two: less of everything, 1 min instead of 10")
+    parser.add_argument("--quick", action="store_true", help="a minute or two: fewer measurements, 1 min of audio instead of 10")
     plan = QUICK if parser.parse_args().quick else Plan()
     print(f"machine: {_machine()}")
     data = material(plan.clips, plan.long_seconds)

@@ -1,4 +1,4 @@
-"""Sound and words that cost what speech costs: what they say is nothing to random weights."""
+"""Noise and words that cost as much as speech: random weights make no difference between them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _VOCABULARY = ("the", "quick", "brown", "fox", "over", "lazy", "dog", "and", "wh
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """Noise that swells as syllables do, and words for it."""
+    """Noise with the rhythm of syllables, and words for it."""
 
     samples: npt.NDArray[np.int16]
     text: str
@@ -30,12 +30,12 @@ class Speech:
 
     @property
     def tokens(self) -> Sequence[Token]:
-        """The words as the model is shown them."""
+        """The words as the model gets them."""
         return split(self.text, LANGUAGE)
 
 
 def speech(seconds: float, seed: int = 0) -> Speech:
-    """The same for the same arguments."""
+    """Deterministic: equal for equal arguments."""
     draw = np.random.default_rng((seed, int(seconds * 10)))
     length = int(seconds * SAMPLE_RATE)
     swell = 0.1 + np.abs(np.sin(np.arange(length) * (np.pi * (3 + seed % 3) / SAMPLE_RATE)))

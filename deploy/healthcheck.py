@@ -1,4 +1,4 @@
-"""Is the server here SERVING? Exit status 0 if so. Argument: HOST:PORT; default: where the server's settings listen."""
+"""Exit status 0 if the server is SERVING. Argument: HOST:PORT; default: the listen address of its settings."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""`make demo`: start a server, align the sample recording through it, print what came back.
+"""`make demo`: start a server, align the sample recording through it, print the answer.
 
-The call goes through the generated stubs, over a real socket: what is printed is what a client gets.
+The call goes through the generated stubs and a real socket, as a client's would.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def address_of(server: subprocess.Popen[bytes], log: Path) -> str:
         if match := READY.search(log.read_text(encoding="utf-8", errors="replace")):
             return match[1]
         if server.poll() is not None:
-            raise DemoFailedError(f"the server ended with status {server.returncode}")
+            raise DemoFailedError(f"the server exited with status {server.returncode}")
         time.sleep(0.05)
     raise DemoFailedError(f"the server was not ready within {WAIT_TIMEOUT:.0f} s")
 
 
 def wait_until_serving(channel: grpc.Channel) -> None:
-    """Block until grpc.health.v1 says SERVING."""
+    """Block until grpc.health.v1 reports SERVING."""
     health = health_pb2_grpc.HealthStub(channel)
     deadline = time.monotonic() + WAIT_TIMEOUT
     while time.monotonic() < deadline:
@@ -57,7 +57,7 @@ def wait_until_serving(channel: grpc.Channel) -> None:
         if reply.status == health_pb2.HealthCheckResponse.SERVING:
             return
         time.sleep(0.1)
-    raise DemoFailedError(f"health never said SERVING within {WAIT_TIMEOUT:.0f} s")
+    raise DemoFailedError(f"health was not SERVING within {WAIT_TIMEOUT:.0f} s")
 
 
 def align(channel: grpc.Channel) -> aligner_pb2.AlignResponse:
@@ -91,7 +91,7 @@ def show(console: Console, response: aligner_pb2.AlignResponse) -> None:
 
 
 def check(response: aligner_pb2.AlignResponse) -> None:
-    """The sample is clear speech: anything but every word aligned means the installation is broken."""
+    """The sample is clear speech: if not every word is aligned, the installation is broken."""
     words = len(TRANSCRIPT.read_text(encoding="utf-8").split())
     aligned = sum(word.status == aligner_pb2.WORD_STATUS_ALIGNED for word in response.words)
     if len(response.words) != words or aligned < words:
@@ -99,7 +99,7 @@ def check(response: aligner_pb2.AlignResponse) -> None:
 
 
 def stop(server: subprocess.Popen[bytes]) -> None:
-    """SIGTERM, as a supervisor does it; the server drains and ends with status 0."""
+    """Send SIGTERM, as a supervisor would; the server drains and exits with status 0."""
     if server.poll() is None:
         server.terminate()
     try:
@@ -109,7 +109,7 @@ def stop(server: subprocess.Popen[bytes]) -> None:
         server.wait()
         raise DemoFailedError("the server did not stop on SIGTERM") from None
     if status != 0:
-        raise DemoFailedError(f"the server ended with status {status} on SIGTERM")
+        raise DemoFailedError(f"the server exited with status {status} on SIGTERM")
 
 
 def run(console: Console, log: IO[bytes]) -> None:
@@ -118,7 +118,7 @@ def run(console: Console, log: IO[bytes]) -> None:
     server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     try:
         address = address_of(server, Path(log.name))
-        # The address is on this machine: a proxy set in the environment has no business here.
+        # The address is on this machine: ignore a proxy from the environment.
         with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
             wait_until_serving(channel)
             console.print(f"ready on {address}; sending {RECORDING.name}\n", highlight=False)
@@ -126,14 +126,14 @@ def run(console: Console, log: IO[bytes]) -> None:
         show(console, response)
         check(response)
     except BaseException:
-        with suppress(DemoFailedError):  # the first failure is the one to tell
+        with suppress(DemoFailedError):  # report the first failure
             stop(server)
         raise
     stop(server)
 
 
 def grpcurl_line() -> str:
-    """The same call by hand, on one line, with the grpcurl that is here or word of where to get one."""
+    """The same call as a shell command, with the grpcurl that is installed or a hint where to get it."""
     local = Path(sys.executable).with_name("grpcurl")
     if local.exists():
         return NEXT.replace("| grpcurl", "| .venv/bin/grpcurl")

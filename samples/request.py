@@ -1,4 +1,4 @@
-"""Print an AlignRequest as JSON, for `grpcurl -d @`: the sample recording, or FILE and what is said in it.
+"""Print an AlignRequest as JSON, for `grpcurl -d @`: the sample recording, or FILE and its transcript.
 
     python samples/request.py | grpcurl -plaintext -d @ 127.0.0.1:50051 aligner.v1.Aligner/Align
     python samples/request.py talk.mp3 "Good evening, everyone." | grpcurl ...
@@ -19,7 +19,7 @@ SAMPLE = Path(__file__).resolve().parent / "librispeech_61-70968-0000.flac"
 def main() -> None:
     parser = argparse.ArgumentParser(description="Print an AlignRequest as JSON.")
     parser.add_argument("file", nargs="?", type=Path, default=SAMPLE, help="audio file; default: the sample recording")
-    parser.add_argument("transcript", nargs="?", help="what is said in it; default: the .txt beside it")
+    parser.add_argument("transcript", nargs="?", help="its transcript; default: the .txt file beside it")
     parser.add_argument("--language", default="en", help="BCP-47 tag; default: en")
     options = parser.parse_args()
     transcript = options.transcript or options.file.with_suffix(".txt").read_text(encoding="utf-8").strip()

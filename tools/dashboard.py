@@ -1,4 +1,4 @@
-"""Writes deploy/grafana/aligner.json: panels are said here, and placed. `--check`: is it as it would be written?"""
+"""Writes the dashboard deploy/grafana/aligner.json. `--check`: fail if the file is not what would be written."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _COLUMNS, _WIDTH, _HEIGHT = 24, 8, 7
 
 @dataclass(frozen=True)
 class Panel:
-    """One graph: `queries` are (PromQL, legend). `unit` as Grafana names it."""
+    """One graph: `queries` are (PromQL, legend), `unit` a Grafana unit."""
 
     title: str
     unit: str
     queries: tuple[tuple[str, str], ...]
     description: str = ""
     stacked: bool = False
-    at_most: float | None = None
+    upper: float | None = None
     exemplars: bool = False
 
 
@@ -106,7 +106,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                 (f'max(aligner_calls{{{HERE}, where="at_work"}} / on (job, instance) aligner_calls_limit{{{HERE}}})', "calls"),
             ),
             "The busiest replica.",
-            at_most=1,
+            upper=1,
         ),
     ),
     "Engine": (
@@ -114,7 +114,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "Audio received, seconds a second",
             "none",
             ((f"sum(rate(aligner_audio_seconds_sum{{{HERE}}}[{RATE}]))", "audio"),),
-            "How many people speak at a time.",
+            "As many people as speak at the same time.",
         ),
         Panel(
             "Real-time factor",
@@ -134,12 +134,12 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "short",
             ((state("aligner_engine_queue_length"), "{{instance}}"), (state("aligner_engine_queue_limit"), "{{instance}} limit")),
         ),
-        Panel("Wait of the oldest", "s", ((state("aligner_engine_queue_oldest_seconds"), "{{instance}}"),)),
+        Panel("Wait of the oldest item", "s", ((state("aligner_engine_queue_oldest_seconds"), "{{instance}}"),)),
         Panel("Wait before a batch", "s", quantiles("aligner_batch_wait_seconds")),
-        Panel("Engine busy", "percentunit", ((f"aligner:engine_busy:ratio_rate5m{{{HERE}}}", "{{instance}}"),), at_most=1),
+        Panel("Engine busy", "percentunit", ((f"aligner:engine_busy:ratio_rate5m{{{HERE}}}", "{{instance}}"),), upper=1),
         Panel("Items of a batch, mean", "short", mean("aligner_batch_items")),
         Panel("Padding, mean share", "percentunit", mean("aligner_batch_padding_ratio")),
-        Panel("Engine in service", "short", ((state("aligner_engine_up"), "{{instance}}"),), at_most=1),
+        Panel("Engine in service", "short", ((state("aligner_engine_up"), "{{instance}}"),), upper=1),
         Panel("Batches that failed", "ops", ((rate("aligner_batches_failed_total", "instance"), "{{instance}}"),)),
         Panel(
             "Worker processes",
@@ -171,7 +171,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                 (state("aligner_jwks_up"), "{{instance}} keys of {{issuer}}"),
             ),
             "1: available, 0: unavailable.",
-            at_most=1,
+            upper=1,
         ),
         Panel(
             "Ages",
@@ -196,8 +196,8 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                     "{{cache}}",
                 ),
             ),
-            "What a miss costs: of tokens a signature to verify, of keys a database query, of verdicts a scan.",
-            at_most=1,
+            "A miss costs: for tokens a signature check, for keys a database query, for verdicts a scan.",
+            upper=1,
         ),
     ),
     "Quotas": (
@@ -279,7 +279,7 @@ def dashboard() -> dict[str, Any]:
 
 def _panel(panel: Panel, grid: dict[str, int]) -> dict[str, Any]:
     custom = {"fillOpacity": 20 if panel.stacked else 0, "stacking": {"mode": "normal" if panel.stacked else "none"}}
-    bounds = {"min": 0} if panel.at_most is None else {"min": 0, "max": panel.at_most}
+    bounds = {"min": 0} if panel.upper is None else {"min": 0, "max": panel.upper}
     return {
         "type": "timeseries",
         "title": panel.title,
@@ -307,12 +307,12 @@ def _grid(x: int, y: int, width: int, height: int) -> dict[str, int]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where the file is not what it would be")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the file is out of date")
     text = json.dumps(dashboard(), indent=1) + "\n"
     if parser.parse_args().check:
         if DASHBOARD.is_file() and DASHBOARD.read_text(encoding="utf-8") == text:
             return 0
-        print(f"{DASHBOARD} is not what tools/dashboard.py writes; run it", file=sys.stderr)
+        print(f"{DASHBOARD} is out of date: run tools/dashboard.py", file=sys.stderr)
         return 1
     DASHBOARD.parent.mkdir(parents=True, exist_ok=True)
     DASHBOARD.write_text(text, encoding="utf-8")

@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# The services that tests start: real ones, nobody's mocks. Debian packages are installed where this runs as root on a
-# machine with apt. What cannot be had is said, and the tests that need it skip with the reason; in CI that is a failure.
-# What comes from npm, the tests that need it install themselves.
+# Install the real services that tests start, as Debian packages, where this runs as root on a machine with apt. Missing ones
+# are reported, and the tests that need them skip with the reason; in CI that is a failure. Tests install what they need from npm.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,13 +12,13 @@ need() {
   shift 2
   if "$@" >/dev/null 2>&1; then return; fi
   if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    say "no $name here: the tests that need it will skip (Debian: apt-get install $package)"
+    say "no $name: the tests that need it will skip (Debian: apt-get install $package)"
     return
   fi
   say "installing $package"
   [ -n "${updated:-}" ] || apt-get update -qq
   updated=yes
-  # Debian would make a database cluster, and start it; the tests bring their own.
+  # Debian would create and start a database cluster; the tests start their own.
   mkdir -p /etc/postgresql-common
   [ -e /etc/postgresql-common/createcluster.conf ] || echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf
   DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends "$package" >/dev/null

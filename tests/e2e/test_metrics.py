@@ -71,7 +71,7 @@ async def test_what_is_counted_is_what_the_callers_saw(tmp_path) -> None:
             seen += 1
         running.engine.gate.clear()
         with pytest.raises(grpc.aio.AioRpcError):
-            await stub.Align(ALIGN, metadata=good, timeout=1.5)
+            await stub.Align(ALIGN, metadata=good, timeout=2.0)
         seen += 1
         await eventually(lambda: running.engine.cancelled == 1, "the server to see that as well")
         running.engine.gate.set()

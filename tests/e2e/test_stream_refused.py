@@ -107,7 +107,7 @@ async def test_a_silent_sender_is_sent_away(engine):
 
 async def test_a_stream_that_waits_for_its_answer_is_not_silent(engine):
     """The timeout is for the upload; the engine may take its time."""
-    async with serving(engine=engine, stream=StreamSettings(idle_timeout=0.2)) as server, calling(server.address) as stub:
+    async with serving(engine=engine, stream=StreamSettings(idle_timeout=1.0)) as server, calling(server.address) as stub:
         engine.gate.clear()
         call = stub.StreamAlign()
         await send(call, [config(), *chunks()])

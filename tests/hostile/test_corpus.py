@@ -25,7 +25,7 @@ from tests.kit.waiting import eventually
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 AWKWARD: Final = Path(aligner_svc.__file__).parents[2] / "shared" / "gold" / "awkward"
-SECONDS: Final = 10.0
+SECONDS: Final = 30.0
 """What a decode may take: a setting of the decoder, which ends it. They need less than two."""
 LONGEST: Final = 60.0
 """Seconds of audio."""

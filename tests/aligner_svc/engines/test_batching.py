@@ -267,7 +267,7 @@ async def test_an_item_of_size_0_counts_as_1() -> None:
 
 
 @given(sizes=st.lists(st.integers(1, 3_000), min_size=1, max_size=120), seed=st.integers(0, 1_000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_padded_batches_hold_little_padding(sizes: list[int], seed: int) -> None:
     reports: list[BatchReport] = []
 
@@ -593,7 +593,7 @@ async def test_out_of_memory_does_not_trigger_a_device_check() -> None:
 
 
 @given(count=st.integers(1, 24), data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_only_bad_items_fail(count: int, data: st.DataObject) -> None:
     poison = data.draw(st.sets(st.integers(0, count - 1), max_size=4))
 
@@ -921,7 +921,7 @@ STEPS = st.one_of(
     verdicts=st.lists(st.booleans(), max_size=6),
     closes=st.booleans(),
 )
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 def test_whatever_happens_every_item_ends_once_with_its_own_answer(
     steps: list[tuple[Any, ...]], slots: int, max_items: int, queue: int, padded: bool, verdicts: list[bool], closes: bool
 ) -> None:

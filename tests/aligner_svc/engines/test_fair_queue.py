@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from aligner_svc.engines.fair_queue import FairQueue, Room, TokenBudget
@@ -167,7 +167,6 @@ def test_an_item_of_unusual_length_is_not_overtaken_for_ever() -> None:
     budget=st.integers(1, 100),
     max_items=st.integers(1, 12),
 )
-@settings(deadline=None)
 def test_shares_of_waiting_clients_differ_by_at_most_a_batch_and_an_item_each(
     waiting: list[list[int]], budget: int, max_items: int
 ) -> None:
@@ -191,7 +190,6 @@ def test_shares_of_waiting_clients_differ_by_at_most_a_batch_and_an_item_each(
     max_items=st.integers(1, 40),
     max_padding=st.sampled_from([None, 0.0, 0.1, 0.5]),
 )
-@settings(deadline=None)
 def test_batches_stay_within_their_bounds_and_lose_no_item(
     waiting: list[tuple[str, int]], budget: int, max_items: int, max_padding: float | None
 ) -> None:

@@ -219,7 +219,6 @@ async def test_progress_grows_and_ends_with_the_audio() -> None:
 _SECOND = SAMPLE_RATE
 
 
-@settings(derandomize=True, max_examples=100, deadline=None)
 @given(
     st.integers(1, 120 * _SECOND) | st.sampled_from([1, 20 * _SECOND - 1, 25 * _SECOND - 1, 25 * _SECOND, 25 * _SECOND + 1]),
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 20 * _SECOND)), max_size=20),
@@ -245,7 +244,7 @@ async def test_every_sample_is_aligned_and_windows_meet_at_the_sample(count: int
     assert {item.offset for item in placed} <= {window.begin for window in windows}
 
 
-@settings(derandomize=True, max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.floats(0.06, 150),
     st.integers(1, 400),

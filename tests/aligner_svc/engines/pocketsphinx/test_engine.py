@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from aligner_svc.config.engine import EngineSettings
@@ -108,7 +108,6 @@ async def test_a_call_whose_workers_died_may_be_retried(error: Exception) -> Non
 _SPAN = st.builds(aligned, st.floats(-1, 6), st.floats(-1, 6)) | st.just(ABSENT)
 
 
-@settings(derandomize=True, max_examples=100, deadline=None)
 @given(st.lists(_SPAN, min_size=1, max_size=8), st.integers(0, 3))
 async def test_spans_are_in_order_inside_the_clip_one_for_every_token(spans: list[TokenSpan], missing: int) -> None:
     count = len(spans) + missing

@@ -225,7 +225,7 @@ def test_words_whose_times_cross_meet_half_way(
 _TIME = st.tuples(st.floats(0, 20), st.floats(0, 2)) | st.none()
 
 
-@settings(derandomize=True, max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(_TIME, max_size=12))
 def test_any_words_are_put_in_order(chosen: list[tuple[float, float] | None]) -> None:
     given = [None if time is None else at(time[0], time[0] + time[1]) for time in chosen]

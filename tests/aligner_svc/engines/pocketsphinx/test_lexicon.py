@@ -49,7 +49,7 @@ def test_the_same_word_has_the_same_phones(speller: Speller) -> None:
     assert speller.phones("kubernetes") == Speller().phones("kubernetes")
 
 
-@settings(derandomize=True, max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.text("abcdefghijklmnopqrstuvwxyz'", max_size=80))
 def test_any_word(word: str) -> None:
     phones = _SPELLER.phones(word)

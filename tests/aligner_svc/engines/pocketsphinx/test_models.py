@@ -178,7 +178,6 @@ def test_a_word_of_3000_letters_does_not_affect_the_others(aligner: WindowAligne
     assert [found(span) for span in answer.spans] == [False] + [True] * len(SAID)
 
 
-@pytest.mark.timeout(60)
 def test_a_window_full_of_words_of_100_letters(aligner: WindowAligner, speech: Samples) -> None:
     letters = np.random.default_rng(5).choice(list("abcdefghijklmnopqrstuvwxyz"), (124, 100))
     answer = align(aligner, speech, ["".join(word) for word in letters])

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from aligner_svc.engines.pocketsphinx.recogniser import Segment
@@ -92,7 +92,6 @@ def test_neighbourhoods_that_touch_are_merged(doubtful: list[int], count: int, g
     assert neighbourhoods(doubtful, count) == groups
 
 
-@settings(derandomize=True, max_examples=100, deadline=None)
 @given(st.integers(1, 60), st.sets(st.integers(0, 59)))
 def test_neighbourhoods_are_apart_and_have_two_words_on_each_side(count: int, chosen: set[int]) -> None:
     doubtful = sorted(index for index in chosen if index < count)

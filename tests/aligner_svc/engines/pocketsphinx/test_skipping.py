@@ -136,7 +136,7 @@ def test_more_words_than_frames() -> None:
 _WORDS = st.lists(st.lists(st.integers(1, LABELS - 1), min_size=1, max_size=5), min_size=1, max_size=6)
 
 
-@settings(derandomize=True, max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(_WORDS, st.integers(1, 40), st.integers(0, 1000), st.booleans())
 def test_any_audio_gives_words_in_order_inside_it(words: list[list[int]], frames: int, seed: int, is_open: bool) -> None:
     noise = np.random.default_rng(seed).normal(0, 3, (frames, LABELS)).astype(np.float32)

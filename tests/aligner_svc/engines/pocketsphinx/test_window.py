@@ -210,7 +210,7 @@ def inside(words: list[tuple[float, float, bool]], seconds: float) -> list[Times
     return times
 
 
-@settings(derandomize=True, max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(_WORD, min_size=1, max_size=40), st.floats(0.06, 25.0), st.booleans())
 def test_any_open_window_advances_and_commits_in_order(
     words: list[tuple[float, float, bool]], seconds: float, complete: bool
@@ -274,7 +274,6 @@ def test_chance_hits_do_not_lead_to_a_repair(refiner: BoundaryRefiner, last: boo
     assert found.spans[1].status is NOT_FOUND
 
 
-@settings(derandomize=True, max_examples=100, deadline=None)
 @given(st.lists(_WORD, min_size=1, max_size=40), st.floats(0.06, 25.0), st.integers(0, 40), st.booleans())
 def test_any_last_window_returns_what_it_reached_in_order(
     words: list[tuple[float, float, bool]], seconds: float, later: int, complete: bool

@@ -25,13 +25,13 @@ _NUMBER = st.floats(0, 1e4)
 _SPANS = st.lists(st.builds(TokenSpan, _NUMBER, _NUMBER, _NUMBER, _NUMBER, st.sampled_from(WordStatus)), max_size=5)
 
 
-@settings(derandomize=True, max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(_SPANS, _NUMBER)
 def test_an_answer_survives_json(spans: list[TokenSpan], resume: float) -> None:
     assert decode_answer(json.loads(json.dumps(encode_answer(Prefix(spans, resume))))) == Prefix(spans, resume)
 
 
-@settings(derandomize=True, max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.lists(st.text("ab'", min_size=1), min_size=1, max_size=3), max_size=4), st.booleans(), st.booleans())
 def test_a_request_survives_json(tokens: list[list[str]], last: bool, complete: bool) -> None:
     header = json.loads(json.dumps(encode_request([tuple(token) for token in tokens], last, complete)))

@@ -175,7 +175,7 @@ def test_a_word_longer_than_can_be_spoken_is_refused(letters: int, seconds: floa
 _SLOT = st.tuples(st.integers(0, 4_999), st.floats(0, 1, width=32))
 
 
-@settings(derandomize=True, max_examples=300, deadline=None)
+@settings(max_examples=200)
 @given(
     words=st.lists(st.tuples(_SLOT, _SLOT), min_size=1, max_size=40),
     seconds=st.floats(0.06, 300),

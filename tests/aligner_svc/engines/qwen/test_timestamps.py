@@ -67,19 +67,19 @@ def test_inferred_times(times: list[float], repaired: list[int], kept: str) -> N
     assert result.kept == [sign == "k" for sign in kept]
 
 
-@settings(derandomize=True, max_examples=400, deadline=None)
+@settings(max_examples=200)
 @given(times=st.lists(st.integers(0, 5).map(lambda slot: slot * _SLOT), min_size=1, max_size=60))
 def test_many_equal_times(reference: Reference, times: list[float]) -> None:
     check(reference, times)
 
 
-@settings(derandomize=True, max_examples=300, deadline=None)
+@settings(max_examples=200)
 @given(times=st.lists(_SLOTS, min_size=1, max_size=80))
 def test_times_of_the_model(reference: Reference, times: list[float]) -> None:
     check(reference, times)
 
 
-@settings(derandomize=True, max_examples=300, deadline=None)
+@settings(max_examples=200)
 @given(times=st.lists(st.integers(-(10**12), 10**12).map(lambda number: number / 999), min_size=1, max_size=60))
 def test_any_times(reference: Reference, times: list[float]) -> None:
     check(reference, times)

@@ -222,7 +222,7 @@ async def everything(server: Server) -> None:
     """Concurrent calls of every kind that end in every way."""
     assert await server.call("UnaryUnary") is grpc.StatusCode.OK  # connected before a deadline runs
     calls = [server.call(kind, deed) for kind in KINDS for deed in ENDS]
-    calls += [server.call(kind, b"hang", timeout=0.9) for kind in KINDS]
+    calls += [server.call(kind, b"hang", timeout=2.0) for kind in KINDS]
     calls += [server.call(kind, metadata=[("reason", "SERVER_OVERLOADED")]) for kind in KINDS]
     await asyncio.gather(*calls)
     for kind in KINDS:
@@ -374,17 +374,17 @@ def test_every_method_and_status_is_there_before_the_first_call() -> None:
     assert CODES[grpc.StatusCode.DEADLINE_EXCEEDED] == "DeadlineExceeded"
 
 
-async def test_10_000_unknown_methods_add_no_series() -> None:
+async def test_2_000_unknown_methods_add_no_series() -> None:
     async with serving() as server:
         await server.call("Nothing0", service="made.Up")
         await eventually(lambda: sum(server.handled().values()) == 1)
         before = len(list(_series(server.metrics)))
-        for first in range(1, 10_000, 500):
-            many = range(first, min(first + 500, 10_000))
+        for first in range(1, 2_000, 500):
+            many = range(first, min(first + 500, 2_000))
             await asyncio.gather(*(server.call(f"Nothing{n}", service=f"made.Up{n % 7}") for n in many))
-        await eventually(lambda: sum(server.handled().values()) == 10_000)
+        await eventually(lambda: sum(server.handled().values()) == 2_000)
         assert len(list(_series(server.metrics))) == before
-        assert server.handled() == {("unknown", grpc.StatusCode.UNIMPLEMENTED): 10_000}
+        assert server.handled() == {("unknown", grpc.StatusCode.UNIMPLEMENTED): 2_000}
 
 
 def _series(metrics: Metrics) -> list[tuple[str, tuple[tuple[str, str], ...]]]:

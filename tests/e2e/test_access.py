@@ -1,4 +1,4 @@
-"""Who may call what: the whole service of the prod profile, and clients nobody here wrote."""
+"""Who may call what: the whole service of the prod profile, and third-party clients."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ async def test_grpcurl_as_the_guide_has_it(home, guarded) -> None:
         status, out, err = await grpcurl(home, guarded, *flags, *protos, "aligner.v1.Aligner/Align", stdin=request.encode())
         assert status == 0, err
         assert [word["text"] for word in json.loads(out)["words"]] == list(WORDS)
-    status, out, err = await grpcurl(home, guarded, "-H", "x-api-key: nobody's", *protos, "aligner.v1.Aligner/Align")
+    status, out, err = await grpcurl(home, guarded, "-H", "x-api-key: unknown", *protos, "aligner.v1.Aligner/Align")
     assert "the credential is not accepted" in err
 
 
@@ -145,7 +145,7 @@ async def test_a_large_request_of_a_stranger_stays_with_the_stranger(tmp_path) -
         assert (await stub.Align(ALIGN, metadata=good)).words
         before = peak_memory(server.process.pid)
         for _ in range(5):
-            refused = stub.Align(large, metadata=[bearer("nobody")])
+            refused = stub.Align(large, metadata=[bearer("unknown")])
             assert await denied(refused) == ("UNAUTHENTICATED", "CREDENTIALS_INVALID")
         assert peak_memory(server.process.pid) - before < 20 << 20
         assert (await stub.Align(ALIGN, metadata=good)).words

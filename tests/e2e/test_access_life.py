@@ -190,7 +190,7 @@ async def test_the_command_serves_over_mtls(tmp_path) -> None:
     sample = str(PROJECT / "samples" / "librispeech_61-70968-0000.flac")
     files = ("--ca", "devcerts/ca.pem", "--cert", "devcerts/client.pem", "--key", "devcerts/client.key")
     async with launched(tmp_path, "--profile", "prod", "--listen", "127.0.0.1:0", **variables) as server:
-        target = await server.ready()  # "localhost" is two addresses, and the other one's refusal may be told instead
+        target = await server.ready()  # "localhost" is two addresses, and the other one's refusal may be reported instead
         status, out, err = await command("align", sample, "--target", target, *files, "--format", "json")
         assert status == 0, err
         assert len(json.loads(out)["words"]) == len(WORDS)
@@ -199,7 +199,7 @@ async def test_the_command_serves_over_mtls(tmp_path) -> None:
         assert "if it requires a client certificate, --cert and --key" in err
         token = tmp_path / "token"
         token.touch(mode=0o600)
-        token.write_text("nobody's")
+        token.write_text("unknown")
         status, _, err = await command("align", sample, "--target", target, *files, "--token", "@token")
         assert status == 1
         assert "CREDENTIALS_INVALID" in err
@@ -209,7 +209,7 @@ async def test_the_command_serves_over_mtls(tmp_path) -> None:
 
 
 async def test_the_database_away_refuses_no_good_key(tmp_path, postgres: Postgres) -> None:  # noqa: F811
-    """A real PostgreSQL stops and comes back: a key that was good goes on, one never seen is told to come back."""
+    """A real PostgreSQL stops and comes back: a known key stays valid, an unknown one is refused with a time to retry."""
     home = Home(tmp_path, methods=("api_key",), mtls=False)
     home.keys = home.keys.model_copy(update={"database": SecretStr(postgres.database())})
     async with home.serving() as running, home.connect(running) as channel:

@@ -66,7 +66,7 @@ async def test_everybody_counted_the_same(tmp_path, lines: list[logging.LogRecor
 
             for _ in range(3):
                 await count(stub.Align(ALIGN, metadata=good), Code.OK)
-            await count(info(channel, bearer("nobody")), Code.UNAUTHENTICATED)
+            await count(info(channel, bearer("unknown")), Code.UNAUTHENTICATED)
             unscoped = home.forge.token(home.forge.claims(scope=None))
             await count(info(channel, bearer(unscoped)), Code.PERMISSION_DENIED)
             await count(channel.unary_unary("/aligner.v1.Aligner/Nothing")(b"", metadata=good), Code.UNIMPLEMENTED)
@@ -131,12 +131,12 @@ async def test_a_slow_stage_is_named_alike_everywhere(lines: list[logging.LogRec
             await eventually(lambda: bool(lines), "the line")
         await collector.until(lambda now: "scan" in {span.name for span in now.spans})
         scan, whole = collector.named("scan"), collector.named("aligner.v1.Aligner/Align")
-    told = {
+    reported = {
         "answer": timing.scan_ms,
         "line": lines[0].stages_ms["scan"],
         "trace": (scan.ended - scan.began) / 1e6,
     }
-    assert max(told.values()) <= 1.05 * min(told.values()), told
+    assert max(reported.values()) <= 1.05 * min(reported.values()), reported
     assert max(lines[0].stages_ms, key=lines[0].stages_ms.get) == "scan"
     assert timing.total_ms >= timing.scan_ms >= 500
     assert scan.parent == whole.span

@@ -35,8 +35,8 @@ def settings(clamd: ClamdServer, **changes: object) -> AntivirusSettings:
 async def refused(call) -> tuple[str, str]:
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await call
-    told = refusal(error.value)
-    return told.code.name, told.reason
+    reported = refusal(error.value)
+    return reported.code.name, reported.reason
 
 
 async def test_what_is_infected_never_reaches_the_decoder(tmp_path, clamav: ClamdServer) -> None:  # noqa: F811

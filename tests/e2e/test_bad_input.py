@@ -126,9 +126,9 @@ async def refused(stub, request: pb.AlignRequest) -> grpc.RpcError:
 
 
 def check_case(case: Case, error: grpc.RpcError) -> None:
-    told = refusal(error)
-    check(told, case.code, case.reason, case.field)
-    assert case.says in told.message
+    reported = refusal(error)
+    check(reported, case.code, case.reason, case.field)
+    assert case.says in reported.message
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -133,6 +133,6 @@ async def test_info(server):
 
 
 async def test_no_server(tmp_path):
-    done = await aligner("align", SAMPLE, "--target", f"unix:{Path(tmp_path) / 'nobody'}", "--timeout", 5)
+    done = await aligner("align", SAMPLE, "--target", f"unix:{Path(tmp_path) / 'absent'}", "--timeout", 5)
     assert done.status == 69
     assert "no answer" in done.err

@@ -44,9 +44,9 @@ async def test_words_or_a_clear_refusal(stub, entry):
     try:
         response = await align(stub, audio(entry), text, "en")
     except grpc.RpcError as error:
-        told = refusal(error)
-        assert (told.code, told.domain) == (grpc.StatusCode.INVALID_ARGUMENT, "aligner")
-        assert told.reason.startswith(("AUDIO_", "CODEC_", "CHANNELS_"))
+        reported = refusal(error)
+        assert (reported.code, reported.domain) == (grpc.StatusCode.INVALID_ARGUMENT, "aligner")
+        assert reported.reason.startswith(("AUDIO_", "CODEC_", "CHANNELS_"))
         return
     assert [word.text for word in response.words] == text.split()
     at = 0
@@ -67,9 +67,9 @@ async def test_other_languages_are_refused_as_what_they_are(stub):
         if entry.get("language", "en") != "en":
             with pytest.raises(grpc.RpcError) as error:
                 await align(stub, audio(entry), entry.get("text", "text"), entry["language"])
-            told = refusal(error.value)
-            assert told.code in EXPECTED
-            assert told.reason in {"LANGUAGE_UNSUPPORTED", "LANGUAGE_UNKNOWN"}
+            reported = refusal(error.value)
+            assert reported.code in EXPECTED
+            assert reported.reason in {"LANGUAGE_UNSUPPORTED", "LANGUAGE_UNKNOWN"}
 
 
 async def test_boundaries_are_where_a_person_marked_them(stub):

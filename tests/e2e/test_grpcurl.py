@@ -1,4 +1,4 @@
-"""grpcurl, a client nobody here wrote, with nothing but what reflection tells it."""
+"""grpcurl, a third-party client, with nothing but what reflection tells it."""
 
 from __future__ import annotations
 

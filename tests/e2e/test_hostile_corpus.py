@@ -49,10 +49,10 @@ async def test_refused_by_its_name(server: Service, name: str) -> None:
     async with calling(server.address) as stub:
         with pytest.raises(grpc.RpcError) as caught:
             await stub.Align(request(audio))
-    told = refusal(caught.value)
+    reported = refusal(caught.value)
     (reason,) = case.outcomes
-    check(told, grpc.StatusCode.INVALID_ARGUMENT, reason, "audio")
-    assert case.says in told.message
+    check(reported, grpc.StatusCode.INVALID_ARGUMENT, reason, "audio")
+    assert case.says in reported.message
     assert server.decoder.pool.pids == pids
 
 

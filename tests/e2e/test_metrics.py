@@ -67,7 +67,7 @@ async def test_what_is_counted_is_what_the_callers_saw(tmp_path) -> None:
             await stub.Align(request, metadata=good).code()
             seen += 1
         for _ in range(3):
-            await info(channel, bearer("nobody")).code()
+            await info(channel, bearer("unknown")).code()
             seen += 1
         running.engine.gate.clear()
         with pytest.raises(grpc.aio.AioRpcError):
@@ -103,7 +103,7 @@ async def test_the_engine_the_workers_and_the_guards_are_seen() -> None:
 
 
 async def test_several_worker_processes_make_one_set_of_numbers() -> None:
-    """Which of them did what is nobody's business; that each call is counted once, and a process that is killed, is."""
+    """Each call is counted once, whichever process works on it, and so is a process that is killed."""
     calls = 6
     async with serving(workers=2, decoders=2, metrics=METRICS) as running, calling(running.address) as stub:
         await asyncio.gather(*(stub.Align(ALIGN) for _ in range(calls)))
@@ -124,7 +124,7 @@ async def test_several_worker_processes_make_one_set_of_numbers() -> None:
 
 
 def test_worker_processes_have_nothing_to_count_with() -> None:
-    """What they counted nobody would read: the numbers are those of the server's own process."""
+    """Worker processes load no metrics: the numbers are those of the server's own process."""
     modules = ("aligner_svc.audio.decode_worker", "aligner_svc.engines.pocketsphinx.worker")
     code = f"import sys, {', '.join(modules)}; sys.exit('prometheus_client' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
@@ -158,18 +158,18 @@ async def test_look_ups_of_keys_are_counted(tmp_path) -> None:
 async def test_lines_of_the_log_that_could_not_be_written_are_counted(tmp_path) -> None:
     """The server's stderr is a disk that is full."""
     port = free_port()
-    told = tmp_path / "stdout"
+    reported = tmp_path / "stdout"
     arguments = ("--workers", "1", "--listen", "127.0.0.1:0")
     full = os.open("/dev/full", os.O_WRONLY)
-    with told.open("wb") as stdout:
+    with reported.open("wb") as stdout:
         variables = environment(ALIGNER_METRICS__LISTEN=f"127.0.0.1:{port}")
         process = await asyncio.create_subprocess_exec(
             ALIGNER, "serve", *arguments, cwd=tmp_path, stdout=stdout, stderr=full, env=variables
         )
     os.close(full)
     try:
-        await eventually(lambda: b"ready on" in told.read_bytes() or process.returncode is not None, "the server to be ready")
-        target = told.read_text().rpartition(" ")[2].strip()
+        await eventually(lambda: b"ready on" in reported.read_bytes() or process.returncode is not None, "the server to be ready")
+        target = reported.read_text().rpartition(" ")[2].strip()
         async with calling(target) as stub:
             await stub.GetServerInfo(aligner_pb2.GetServerInfoRequest())  # which leaves a line of the log
 

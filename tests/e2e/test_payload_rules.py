@@ -75,9 +75,9 @@ async def test_a_broken_rule_in_a_stream_is_told_before_any_audio(stub, name):
 
 
 async def test_several_broken_rules_are_told_at_once(stub):
-    told = refusal(await align_refused(stub, align(language="", encoding=99, audio_sha256=b"1")))
-    assert (told.code, told.reason) == (INVALID, "LANGUAGE_INVALID")
-    assert told.fields == ("config.language", "config.encoding", "config.audio_sha256")
+    reported = refusal(await align_refused(stub, align(language="", encoding=99, audio_sha256=b"1")))
+    assert (reported.code, reported.reason) == (INVALID, "LANGUAGE_INVALID")
+    assert reported.fields == ("config.language", "config.encoding", "config.audio_sha256")
 
 
 async def test_answers_obey_their_rules(stub):
@@ -114,7 +114,7 @@ CUT = {
 
 @pytest.mark.parametrize("name", CUT)
 async def test_other_audio_is_never_answered(stub, engine, name):
-    """Half a FLAC is aligned as far as it goes, and nobody would know."""
+    """Half a FLAC would be aligned as far as it goes without a warning."""
     declared, data, code = CUT[name]
     before = len(engine.started)
     check(refusal(await align_refused(stub, align(data=data, **declared))), LOST, code, "audio")
@@ -191,7 +191,7 @@ async def test_marks_in_a_heap_across_pieces(stub):
 
 
 async def test_unpaired_surrogates_never_get_in(server):
-    """Protobuf has none in a string; whoever writes the bytes himself is told that they are no message."""
+    """Protobuf has none in a string; bytes written without protobuf are refused as malformed."""
     raw = align().SerializeToString().replace(b"He ", b"\xed\xa0\x80", 1)
     assert b"\xed\xa0\x80" in raw
     async with grpc.aio.insecure_channel(server.address) as channel:
@@ -201,7 +201,7 @@ async def test_unpaired_surrogates_never_get_in(server):
 
 
 async def test_markup_comes_back_as_it_was_sent(stub):
-    """Escaping is for whoever shows it: an aligner that answers &lt;b&gt; has lost the caller's text."""
+    """Escaping is the task of what displays the text: an answer of &lt;b&gt; would have changed it."""
     sent = '<b>"fish & chips"</b>'
     for word in (await stub.Align(align(sent))).words:
         assert sent[word.char_start : word.char_end] == word.text

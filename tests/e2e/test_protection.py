@@ -1,4 +1,4 @@
-"""Quotas, overload and abuse through the whole service: what callers are told, and that the Python client obeys."""
+"""Quotas, overload and abuse through the whole service: the refusals, and that the Python client waits as they say."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ async def test_requests_and_what_is_left_of_them(tmp_path) -> None:
             await call
             assert dict(await call.trailing_metadata())["ratelimit"] == f'"requests_per_second";r={left}'
         error, failure = await refused(stub.Align(ALIGN))
-        told = refusal(error)
-        assert (told.code.name, told.reason) == ("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED")
-        assert 0 < told.retry_seconds <= 2
+        reported = refusal(error)
+        assert (reported.code.name, reported.reason) == ("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED")
+        assert 0 < reported.retry_seconds <= 2
         [violation] = failure.violations
         assert (violation.subject, violation.quota_metric) == ("peer:127.0.0.1", "requests_per_second")
         trailing = dict(error.trailing_metadata())
@@ -96,8 +96,8 @@ async def test_a_file_that_holds_more_than_it_seems_never_reaches_the_engine(tmp
     engine = ScriptedEngine()
     async with serving(engine=engine, quota=limits) as running, calling(running.address) as stub:
         error, _ = await refused(stub.Align(aligner_pb2.AlignRequest(config=CONFIG, audio=silence_flac(180))))
-        told = refusal(error)
-        assert (told.reason, told.retry_seconds) == ("QUOTA_TOO_SMALL", None)
+        reported = refusal(error)
+        assert (reported.reason, reported.retry_seconds) == ("QUOTA_TOO_SMALL", None)
         assert engine.started == []
         assert (await stub.Align(ALIGN)).words  # and nothing of it was kept
 
@@ -170,7 +170,7 @@ async def test_the_client_waits_as_it_is_told(tmp_path) -> None:
 
 
 async def test_two_servers_on_one_redis_share_a_limit(tmp_path, redis_server: RedisServer) -> None:  # noqa: F811
-    """Redis goes and comes back: nobody's call fails by it, and each server then grants its half."""
+    """Redis goes and comes back: no call fails, and each server grants its half meanwhile."""
     limits = quotas(tmp_path, "[classes.default]\nrequests_per_second = 0.01\nburst = 20\n")
     limits = limits.model_copy(update={"redis": SecretStr(redis_server.url), "replicas": 2})
     request = aligner_pb2.GetServerInfoRequest()
@@ -192,7 +192,7 @@ async def test_two_servers_on_one_redis_share_a_limit(tmp_path, redis_server: Re
 
 
 async def test_an_overloaded_server_refuses_at_once_and_stays_healthy() -> None:
-    """The engine does nothing for a while: calls beyond what it and its queue hold are told to come back."""
+    """The engine does nothing for a while: calls beyond what it and its queue hold are refused with a time to retry."""
     engine = ScriptedEngine()
     engine.gate.clear()
     settings = EngineSettings(workers=1, queue=4)
@@ -209,9 +209,9 @@ async def test_an_overloaded_server_refuses_at_once_and_stays_healthy() -> None:
         assert codes.count(grpc.StatusCode.OK) >= 4
         refusals = [call for call, code in zip(calls, codes, strict=True) if code is not grpc.StatusCode.OK]
         error, _ = await refused(refusals[0])
-        told = refusal(error)
-        assert (told.code.name, told.reason) == ("UNAVAILABLE", "SERVER_OVERLOADED")
-        assert told.retry_seconds > 0
+        reported = refusal(error)
+        assert (reported.code.name, reported.reason) == ("UNAVAILABLE", "SERVER_OVERLOADED")
+        assert reported.retry_seconds > 0
 
 
 async def test_an_address_that_does_nothing_but_fail_is_blocked(tmp_path) -> None:
@@ -220,10 +220,10 @@ async def test_an_address_that_does_nothing_but_fail_is_blocked(tmp_path) -> Non
     async with home.serving(abuse=abuse) as running, home.connect(running) as channel:
         await info(channel, bearer(home.forge.token()))
         for _ in range(4):
-            assert refusal((await refused(info(channel, bearer("nobody"))))[0]).reason == "CREDENTIALS_INVALID"
-        told = refusal((await refused(info(channel, bearer(home.forge.token()))))[0])
-        assert (told.code.name, told.reason) == ("UNAVAILABLE", "PEER_BLOCKED")
-        assert 0 < told.retry_seconds <= 30
+            assert refusal((await refused(info(channel, bearer("unknown"))))[0]).reason == "CREDENTIALS_INVALID"
+        reported = refusal((await refused(info(channel, bearer(home.forge.token()))))[0])
+        assert (reported.code.name, reported.reason) == ("UNAVAILABLE", "PEER_BLOCKED")
+        assert 0 < reported.retry_seconds <= 30
         check = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
         assert (await check).status == health_pb2.HealthCheckResponse.SERVING
         await eventually(lambda: any(event["event"] == "peer_blocked" for event in home.events()), "the record of the block")
@@ -234,7 +234,7 @@ async def test_shadow_mode_blocks_nobody(tmp_path) -> None:
     abuse = AbuseSettings(failures_per_minute=3, trusted=(), shadow=True)
     async with home.serving(abuse=abuse) as running, home.connect(running) as channel:
         for _ in range(6):
-            await refused(info(channel, bearer("nobody")))
+            await refused(info(channel, bearer("unknown")))
         await info(channel, bearer(home.forge.token()))
         await eventually(lambda: any(event["event"] == "peer_would_block" for event in home.events()), "the record")
 

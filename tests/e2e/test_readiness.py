@@ -85,7 +85,7 @@ async def test_worker_processes_die_and_are_replaced() -> None:
     async with serving(metrics=METRICS, engine=ScriptedEngine(), decoders=2) as running:
         assert (await becomes(running, "workers", "ok"))["said"] == "decoder: 2 worker processes"
         pool = running.decoder.pool
-        module, pool._module = pool._module, "no_such_module"  # nobody comes up in its place
+        module, pool._module = pool._module, "no_such_module"  # no process can replace it
         os.kill(pool.pids[0], signal.SIGKILL)
         assert (await becomes(running, "workers", "warn"))["said"] == "decoder: 1 of 2 worker processes are up"
         pool._module = module
@@ -118,7 +118,7 @@ async def test_the_database_of_keys_goes_and_comes_back(tmp_path) -> None:
         there = await becomes(running, "keys", "ok")
         assert there["said"] == f"{tmp_path}/keys.db: it answers"
         (tmp_path / "keys.db").rename(tmp_path / "elsewhere.db")
-        await denied(info(channel, with_key(api_key.new("alk"))))  # nobody has seen it, so the database is asked
+        await denied(info(channel, with_key(api_key.new("alk"))))  # not cached, so the database is queried
         away = await becomes(running, "keys", "fail")
         assert "known keys stay valid" in away["hint"]
         await info(channel, with_key(key))

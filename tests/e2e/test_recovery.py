@@ -1,4 +1,4 @@
-"""Faults inside the server: a bug is told as INTERNAL without a word of it, an expected failure keeps its details."""
+"""Faults inside the server: a bug is sent as INTERNAL without its text, an expected failure keeps its details."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ async def test_a_bug_is_told_without_its_text(stub, engine, caplog, call: Call, 
 @CALLS
 async def test_an_expected_failure_keeps_its_details(stub, engine, caplog, call: Call):
     engine.error = LimitExceededError("ENGINE_QUEUE_FULL", "too many calls are waiting", retry_after=2.5)
-    told = refusal(await call(stub))
-    check(told, grpc.StatusCode.RESOURCE_EXHAUSTED, "ENGINE_QUEUE_FULL", None)
-    assert told.retry_seconds == 2.5
+    reported = refusal(await call(stub))
+    check(reported, grpc.StatusCode.RESOURCE_EXHAUSTED, "ENGINE_QUEUE_FULL", None)
+    assert reported.retry_seconds == 2.5
     engine.error = UnavailableError("ENGINE_UNAVAILABLE", "the aligner is not there", field="audio")
     check(refusal(await call(stub)), grpc.StatusCode.UNAVAILABLE, "ENGINE_UNAVAILABLE", "audio")
     assert not [record for record in caplog.records if record.exc_info], "what is expected is no error of the server"

@@ -102,16 +102,16 @@ async def test_streams_at_once_get_what_each_gets_alone(stub):
 
 
 async def test_the_blocking_client(server, stub):
-    told: list[Progress] = []
+    reported: list[Progress] = []
 
     def align():
         with Aligner(server.address) as aligner:
-            return aligner.align(SAMPLE, TRANSCRIPT), aligner.stream_align(SAMPLE, TRANSCRIPT, on_progress=told.append)
+            return aligner.align(SAMPLE, TRANSCRIPT), aligner.stream_align(SAMPLE, TRANSCRIPT, on_progress=reported.append)
 
     unary, streamed = await asyncio.to_thread(align)
     assert unary.words == streamed.words
     assert [round(word.start * 1000) for word in unary.words] == [word.start_ms for word in (await whole(stub)).words]
-    assert {progress.stage for progress in told} >= {Stage.RECEIVING, Stage.ALIGNING}
+    assert {progress.stage for progress in reported} >= {Stage.RECEIVING, Stage.ALIGNING}
 
 
 async def test_the_asyncio_client(server):

@@ -1,4 +1,4 @@
-"""Clients that leave: their slot is free again, and nobody works for them any more."""
+"""Clients that disconnect: their slot becomes free, and work for them stops."""
 
 from __future__ import annotations
 

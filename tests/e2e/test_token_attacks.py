@@ -1,4 +1,4 @@
-"""Every attack on tokens that has a name, through TLS and the whole chain: refused, told alike, recorded with its check."""
+"""Every known attack on tokens, through TLS and the whole chain: refused alike and recorded with its check."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.kit.refusals import refusal
 from tests.kit.token_forge import ACCEPTED, ATTACKS, Accepted, Attack
 from tests.kit.waiting import eventually
 
-TOLD = ("UNAUTHENTICATED", "CREDENTIALS_INVALID", "the credential is not accepted")
+REFUSED_ALIKE = ("UNAUTHENTICATED", "CREDENTIALS_INVALID", "the credential is not accepted")
 EXPIRED = ("UNAUTHENTICATED", "TOKEN_EXPIRED", "the credential has expired")
 
 
@@ -50,10 +50,10 @@ async def test_refused(sides: Sides, attack: Attack) -> None:
     token = attack.token(home.forge)
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await sides.call(token, certificate=attack.certificate, name=attack.name)
-    told = refusal(error.value)
-    if attack.check == "token_too_large" and told.reason == "HEADERS_TOO_LARGE":
+    reported = refusal(error.value)
+    if attack.check == "token_too_large" and reported.reason == "HEADERS_TOO_LARGE":
         return  # the header limits stand before the authentication, and are no business of the audit
-    assert (told.code.name, told.reason, told.message) == (EXPIRED if attack.check == "expired" else TOLD)
+    assert (reported.code.name, reported.reason, reported.message) == (EXPIRED if attack.check == "expired" else REFUSED_ALIKE)
     [line] = await home.events_of(attack.name)
     assert (line["event"], line["check"]) == ("authentication_failed", attack.check)
     assert line["method"] == "/aligner.v1.Aligner/GetServerInfo"
@@ -95,13 +95,13 @@ async def test_replay_of_a_revoked_key(sides: Sides) -> None:
     good = other.reveal()
     swapped = good.replace(other.id, key.id)
     tries = {"revoked": key.reveal(), "mistyped": good[:-1] + "!", "swapped": swapped, "empty": "", "foreign": "sk_live_1234"}
-    told = set()
+    reported = set()
     for name, text in tries.items():
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await info(channel, ("x-api-key", text), ("x-request-id", f"key-{name}"))
         refused = refusal(error.value)
-        told.add((refused.code.name, refused.reason, refused.message))
+        reported.add((refused.code.name, refused.reason, refused.message))
         [line] = await home.events_of(f"key-{name}")
         assert line["check"].startswith("key_")
-    assert told == {TOLD}
+    assert reported == {REFUSED_ALIKE}
     assert good.split("_")[2] not in home.audit.read_text()

@@ -74,9 +74,9 @@ async def test_a_call_that_fails_says_where(request_, stage, reason) -> None:
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await stub.Align(request_, metadata=[SAMPLED])
         await collector.until(lambda seen: stage in {span.name for span in seen.spans})
-    told = refusal(refused.value).reason
-    assert told.startswith(reason)
-    assert collector.named(stage).attributes["error.type"] == told
+    reported = refusal(refused.value).reason
+    assert reported.startswith(reason)
+    assert collector.named(stage).attributes["error.type"] == reported
 
 
 async def test_a_refusal_says_why_and_a_fault_is_kept(tmp_path) -> None:
@@ -91,11 +91,11 @@ async def test_a_refusal_says_why_and_a_fault_is_kept(tmp_path) -> None:
             with pytest.raises(grpc.aio.AioRpcError):
                 await align(ALIGN, metadata=[bearer(home.forge.token())])
         await collector.until(lambda seen: sum(span.name == "aligner.v1.Aligner/Align" for span in seen.spans) == 2)
-        told = {
+        reported = {
             span.attributes["rpc.response.status_code"]: span.attributes.get("aligner.reason")
             for span in collector.spans
             if span.name == "aligner.v1.Aligner/Align"
         }
-        assert told["UNAUTHENTICATED"] == "CREDENTIALS_MISSING"
-        assert "INTERNAL" in told
+        assert reported["UNAUTHENTICATED"] == "CREDENTIALS_MISSING"
+        assert "INTERNAL" in reported
         assert "hunter2" not in str(collector.spans)

@@ -1,4 +1,4 @@
-"""A trace that begins in Node, with a client nobody here wrote, goes on through a server here and ends in a collector."""
+"""A trace that begins in Node, with a third-party client, goes on through a server here and ends in a collector."""
 
 from __future__ import annotations
 

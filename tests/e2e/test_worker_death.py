@@ -108,7 +108,7 @@ async def test_killed_while_idle(server, stub, name):
 
 
 async def test_a_call_that_kills_its_process_twice_is_given_back():
-    """Nobody else pays for it, and the caller hears when to come back."""
+    """No other call is affected, and the refusal carries a time to retry."""
     async with serving(workers=1) as server, calling(server.address) as stub:
         pool = server.engine.pool
         long = request(*repeated(4))
@@ -120,9 +120,9 @@ async def test_a_call_that_kills_its_process_twice_is_given_back():
             before = _ticks(pool)
         with pytest.raises(grpc.RpcError) as error:
             await call
-        told = refusal(error.value)
-        check(told, grpc.StatusCode.UNAVAILABLE, "ENGINE_UNAVAILABLE", None)
-        assert told.retry_seconds == 1.0
+        reported = refusal(error.value)
+        check(reported, grpc.StatusCode.UNAVAILABLE, "ENGINE_UNAVAILABLE", None)
+        assert reported.retry_seconds == 1.0
         assert (await stub.Align(request())).words
         await whole(pool, victim)
 

@@ -137,11 +137,11 @@ def guarded() -> Iterator[Guarded]:
 
 
 def check_refusal(error: grpc.RpcError) -> None:
-    told = refusal(error)
-    assert told.code in REFUSED, f"{told.code}: {told.message}"
-    assert told.reason.isupper()
-    assert told.message
-    assert "in time" not in told.message
+    reported = refusal(error)
+    assert reported.code in REFUSED, f"{reported.code}: {reported.message}"
+    assert reported.reason.isupper()
+    assert reported.message
+    assert "in time" not in reported.message
 
 
 def check_words(words: list[pb.Word], transcript: str) -> None:
@@ -176,7 +176,7 @@ def test_any_messages_in_any_order(guarded: Guarded, upload: list[pb.StreamAlign
 @settings(max_examples=60)
 @given(data=st.binary(max_size=400))
 def test_any_bytes_for_a_message(guarded: Guarded, data: bytes) -> None:
-    """Past the generated stub: what is no protobuf, and what is one with fields nobody has heard of."""
+    """Past the generated stub: invalid protobuf, and messages with unknown fields."""
 
     async def call() -> grpc.StatusCode:
         async with grpc.aio.insecure_channel(guarded.service.address) as channel:

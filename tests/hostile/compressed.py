@@ -103,7 +103,7 @@ def vorbis_comment(count: int, length: int) -> bytes:
 
 
 def many_comments(count: int) -> bytes:
-    """So many comments, each with a name of its own: whoever looks for a name in a list takes the square of it."""
+    """So many comments, each with a name of its own: looking names up in a list would take quadratic time."""
     comments = b"".join(struct.pack("<I", 10) + b"%08x=v" % n for n in range(count))
     return bytes(4) + struct.pack("<I", count) + comments
 

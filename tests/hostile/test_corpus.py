@@ -45,7 +45,7 @@ async def decoder() -> AsyncIterator[Decoder]:
 
 
 async def outcome(decoder: Decoder, audio: bytes, encoding: Encoding = Encoding.CONTAINER) -> tuple[str, str]:
-    """DECODED or the reason, and what the caller is told; anything but an answer or a refusal fails the test."""
+    """DECODED or the reason, and the message; anything but an answer or a refusal fails the test."""
     rate = 0 if encoding is Encoding.CONTAINER else 16_000
     await eventually(lambda: bool(decoder.pool.pids), "a decoder that was killed to come back")
     try:

@@ -79,7 +79,7 @@ class Daemon(ABC):
         self.start()
 
     def pause(self) -> None:
-        """Connections stay, the kernel takes new ones, and nobody answers: what a cut cable looks like."""
+        """Connections stay, the kernel accepts new ones, and nothing answers, as with a cut cable."""
         self._process.send_signal(signal.SIGSTOP)
         # A signal takes effect some time later; until then requests would still be answered.
         eventually_blocking(lambda: _state(self._process.pid) == "T", "the process stops")

@@ -160,5 +160,5 @@ async def denied(call) -> tuple[str, str]:
     """Code and reason."""
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await call
-    told = refusal(error.value)
-    return told.code.name, told.reason
+    reported = refusal(error.value)
+    return reported.code.name, reported.reason

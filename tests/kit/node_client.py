@@ -1,4 +1,4 @@
-"""Calls made by @grpc/grpc-js, a client nobody here wrote, on Node's own TLS."""
+"""Calls made by @grpc/grpc-js, a third-party client, on Node's own TLS."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class OidcProvider:
         return (await said(self._process))["kids"]
 
     async def stop(self) -> None:
-        """Idempotent. It answers nobody any more."""
+        """Idempotent. It stops answering."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         async with asyncio.timeout(WAIT_TIMEOUT):

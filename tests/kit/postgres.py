@@ -70,7 +70,7 @@ class Postgres(Daemon):
             self._process.wait(WAIT_TIMEOUT)
 
     def pause(self) -> None:
-        """Connections stay and nobody answers, as with a cut cable."""
+        """Connections stay and nothing answers, as with a cut cable."""
         # The postmaster first, so that no process is made meanwhile.
         for pid in (self._process.pid, *self._children()):
             os.kill(pid, signal.SIGSTOP)

@@ -72,7 +72,7 @@ def wav(audio: Samples, rate: int = 16_000) -> bytes:
 
 
 def raw_wav(data: bytes, *, tag: int = 1, channels: int = 1, rate: int = 16_000, bits: int = 16) -> bytes:
-    """A WAV whose header says whatever it is told to; `tag` 1 is integer PCM, 3 is float."""
+    """A WAV whose header says what the arguments say; `tag` 1 is integer PCM, 3 is float."""
     align = channels * bits // 8 & 0xFFFF
     header = struct.pack("<HHIIHH", tag, channels, rate, rate * align & 0xFFFFFFFF, align, bits)
     body = b"WAVEfmt " + struct.pack("<I", len(header)) + header + b"data" + struct.pack("<I", len(data)) + data

@@ -156,7 +156,7 @@ class Command:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """The environment without the settings and proxies of whoever runs the tests; the machine's load sheds no calls."""
+    """The environment without the settings and proxies of the person who runs the tests; the machine's load sheds no calls."""
     ours = {name: value for name, value in os.environ.items() if not re.match(r"ALIGNER_|.*_proxy$", name, re.IGNORECASE)}
     return ours | {"ALIGNER_OVERLOAD__PRESSURE": "false"} | variables
 

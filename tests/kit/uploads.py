@@ -81,7 +81,7 @@ async def stream(stub, requests: Iterable[pb.StreamAlignRequest]) -> Answer:
 async def refused(stub, requests: Iterable[pb.StreamAlignRequest], *, half_close: bool = False) -> grpc.RpcError:
     """The error of an upload whose last message is the one at fault.
 
-    The sender stays open unless told otherwise: a write or a half-close after the server's status
+    The sender stays open by default: a write or a half-close after the server's status
     makes grpc.aio overwrite it (see aligner_svc/client/aio_status.py).
     """
     call = stub.StreamAlign()

@@ -138,7 +138,7 @@ async def test_six_calls_at_once_get_what_each_gets_alone(stub, answers):
     assert [response.words for response in together] == alone * 2
 
 
-async def test_a_word_nobody_can_read_comes_back_not_found(stub) -> None:
+async def test_an_unreadable_word_comes_back_not_found(stub) -> None:
     transcript = TRANSCRIPT.replace("wizard", "巫师")
     response = await stub.Align(pb.AlignRequest(config=config(transcript), audio=SPEECH))
     check_order(response)

@@ -103,7 +103,7 @@ async def test_work_on_what_turns_out_infected_is_ended(clamav: ClamdServer) -> 
         await eventually(lambda: engine.cancelled == 1, "the work to be ended")
 
 
-async def test_what_is_infected_is_told_so_whatever_else_is_wrong_with_it(clamav: ClamdServer) -> None:  # noqa: F811
+async def test_malware_takes_precedence_over_other_faults(clamav: ClamdServer) -> None:  # noqa: F811
     """And on the record, which a stream that is no audio must not keep it off."""
     async with serving(engine=ScriptedEngine(), antivirus=settings(clamav)) as running, calling(running.address) as stub:
         for audio in (EICAR, SPEECH[:8] + EICAR):

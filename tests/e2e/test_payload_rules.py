@@ -69,12 +69,12 @@ async def test_a_broken_rule_in_align(stub, name):
 
 
 @pytest.mark.parametrize("name", BROKEN)
-async def test_a_broken_rule_in_a_stream_is_told_before_any_audio(stub, name):
+async def test_a_broken_rule_in_a_stream_is_refused_before_any_audio(stub, name):
     rest, code, field = BROKEN[name]
     check(refusal(await refused(stub, [config(**rest)])), INVALID, code, field)
 
 
-async def test_several_broken_rules_are_told_at_once(stub):
+async def test_several_broken_rules_are_reported_together(stub):
     reported = refusal(await align_refused(stub, align(language="", encoding=99, audio_sha256=b"1")))
     assert (reported.code, reported.reason) == (INVALID, "LANGUAGE_INVALID")
     assert reported.fields == ("config.language", "config.encoding", "config.audio_sha256")

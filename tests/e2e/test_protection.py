@@ -148,7 +148,7 @@ async def test_calls_in_flight(tmp_path) -> None:
         assert (await held[1]).words
 
 
-async def test_the_client_waits_as_it_is_told(tmp_path) -> None:
+async def test_the_client_waits_for_the_time_to_retry(tmp_path) -> None:
     limits = quotas(tmp_path, "[classes.default]\nrequests_per_second = 2\nburst = 1\n")
     async with serving(engine=ScriptedEngine(), quota=limits) as running:
 
@@ -229,7 +229,7 @@ async def test_an_address_that_does_nothing_but_fail_is_blocked(tmp_path) -> Non
         await eventually(lambda: any(event["event"] == "peer_blocked" for event in home.events()), "the record of the block")
 
 
-async def test_shadow_mode_blocks_nobody(tmp_path) -> None:
+async def test_shadow_mode_blocks_no_peer(tmp_path) -> None:
     home = Home(tmp_path, methods=("jwt",), mtls=False)
     abuse = AbuseSettings(failures_per_minute=3, trusted=(), shadow=True)
     async with home.serving(abuse=abuse) as running, home.connect(running) as channel:

@@ -56,7 +56,7 @@ def engine(server):
 @pytest.mark.parametrize(
     "bug", [ValueError(SECRET), KeyError(SECRET), TimeoutError(SECRET), ExceptionGroup(SECRET, [OSError(SECRET)])]
 )
-async def test_a_bug_is_told_without_its_text(stub, engine, caplog, call: Call, bug):
+async def test_a_bug_is_sent_without_its_text(stub, engine, caplog, call: Call, bug):
     engine.error = bug
     error = await call(stub)
     assert (error.code(), error.details()) == (grpc.StatusCode.INTERNAL, "internal error")

@@ -70,7 +70,7 @@ async def test_empty_pieces_are_harmless(stub):
     assert [word.text for word in answer.words] == list(WORDS)
 
 
-async def test_a_large_upload_is_told_of_while_it_runs(stub):
+async def test_a_large_upload_reports_progress_while_it_runs(stub):
     """A sender that pauses knows what has arrived."""
     call = stub.StreamAlign()
     silence = bytes(1 << 20)

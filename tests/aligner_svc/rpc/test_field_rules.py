@@ -82,7 +82,7 @@ def test_a_request_without_config(rules):
     assert [(broken.field, broken.reason) for broken in rules(pb.AlignRequest(audio=b"RIFF"))] == [("config", "CONFIG_MISSING")]
 
 
-def test_numbers_are_told(rules):
+def test_numbers_are_reported(rules):
     rate, channels = rules(align(encoding=1, sample_rate_hz=4_294_967_295, channels=9))
     assert "4294967295 Hz; 4000 to 192000" in rate.description
     assert "9 channels; 1 to 8" in channels.description

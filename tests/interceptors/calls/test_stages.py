@@ -118,7 +118,7 @@ async def test_a_hook_hears_of_stages_of_its_own_call_alone() -> None:
     assert heard == begun_and_ended
 
 
-async def test_a_stage_in_a_generator_that_nobody_finishes_ends_where_it_is_finished(call) -> None:
+async def test_a_stage_in_an_abandoned_generator_ends_where_that_is_closed(call) -> None:
     """Python finishes it in another task, whose context knows nothing of the stage."""
     trace = CallTrace("test", "/test", "", SpanRef(1, 2, True), None, 0.0, 0)
     trace_stages(trace.begin_stage)

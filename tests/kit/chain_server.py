@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import grpc
 from grpc import aio
 
-from aligner_svc.api.v1.aligner_pb2_grpc import AlignerServicer, AlignerStub, add_AlignerServicer_to_server
+from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
 from aligner_svc.transport.devcerts import Pair
 from interceptors import Authenticate, Chain, Record, Wrapping
 from interceptors.auth.method import AuthContext, AuthMethod
@@ -99,13 +99,13 @@ def in_thread(running: AbstractAsyncContextManager[T]) -> Iterator[T]:
 
 
 def make_server(
-    interceptors: Iterable[Wrapping], *handlers: grpc.GenericRpcHandler, aligner: AlignerServicer | None = None
+    interceptors: Iterable[Wrapping], *handlers: grpc.GenericRpcHandler, register: Callable[[aio.Server], None] | None = None
 ) -> aio.Server:
-    """The interceptors, outermost first, as one Chain in front of `handlers` and `aligner`."""
+    """The interceptors, outermost first, as one Chain in front of `handlers` and what `register` adds to the server."""
     server = aio.server(interceptors=(Chain(interceptors),), options=_SERVER)
     server.add_generic_rpc_handlers(handlers)
-    if aligner is not None:
-        add_AlignerServicer_to_server(aligner, server)
+    if register is not None:
+        register(server)
     return server
 
 
@@ -129,14 +129,14 @@ class ChainServer:
 async def chain_server(
     interceptors: Iterable[Wrapping],
     *handlers: grpc.GenericRpcHandler,
-    aligner: AlignerServicer | None = None,
+    register: Callable[[aio.Server], None] | None = None,
     mutual: bool = False,
     tls: bool = True,
     address: str = "127.0.0.1:0",
     grace: float = 0.0,
 ) -> AsyncIterator[ChainServer]:
     """Run `make_server(...)` over TLS, mutual TLS or, where `tls` is False, plaintext."""
-    server, known = make_server(interceptors, *handlers, aligner=aligner), identities()
+    server, known = make_server(interceptors, *handlers, register=register), identities()
     async with started(server, known.server_credentials(mutual=mutual) if tls else None, address=address, grace=grace) as target:
         credentials = known.channel_credentials(known.client if mutual else None)
         channel = aio.secure_channel(target, credentials, _CHANNEL) if tls else aio.insecure_channel(target, _CHANNEL)
@@ -189,17 +189,16 @@ class KindsHandler(grpc.GenericRpcHandler):
 
 
 def start(channel: aio.Channel, kind: str, body: bytes | tuple[bytes, ...] = b"body", **named: Any) -> Any:
-    """The call object of a KindsHandler's method, its request sent. `body`: for request streams a tuple of messages as well."""
+    """The call object of a KindsHandler's method, its request sent. `body`: a tuple holds the messages of a request stream.
+
+    A stream of one message is sent as a unary request, which is the same on the wire: grpc.aio reports INTERNAL in place of a
+    refusal that arrives while a stream's message is being sent.
+    """
     path = kind if kind.startswith("/") else f"/{SERVICE}/{kind}"
-    messages = body if isinstance(body, tuple) else (body,)
-    match kind:
-        case "UnaryStream":
-            return channel.unary_stream(path)(body, **named)
-        case "StreamUnary":
-            return channel.stream_unary(path)(iter(messages), **named)
-        case "StreamStream":
-            return channel.stream_stream(path)(iter(messages), **named)
-    return channel.unary_unary(path)(body, **named)
+    streams_answer = path.endswith(("/UnaryStream", "/StreamStream"))
+    if isinstance(body, tuple):
+        return (channel.stream_stream if streams_answer else channel.stream_unary)(path)(iter(body), **named)
+    return (channel.unary_stream if streams_answer else channel.unary_unary)(path)(body, **named)
 
 
 async def answer(call: Any) -> bytes:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import grpc
@@ -18,7 +19,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
-from aligner_svc.api.v1.aligner_pb2_grpc import AlignerServicer
+from aligner_svc.api.v1.aligner_pb2_grpc import AlignerServicer, add_AlignerServicer_to_server
 from interceptors import Wrapping
 from tests.kit.chain_server import in_thread, make_server, started
 
@@ -211,8 +212,10 @@ def scripted_server(
     @asynccontextmanager
     async def running() -> AsyncIterator[Running]:
         script = ScriptedAligner()
-        async with started(make_server(interceptors, aligner=script), credentials) as target:
+        async with started(
+            make_server(interceptors, register=partial(add_AlignerServicer_to_server, script)), credentials
+        ) as target:
             yield Running(target, script)
 
-    with in_thread(running()) as server:
-        yield server
+    with in_thread(running()) as found:
+        yield found

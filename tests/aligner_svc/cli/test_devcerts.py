@@ -30,6 +30,7 @@ from interceptors.auth.mtls import CertificateAuthenticator
 from interceptors.calls.principal import Principal
 from tests import PROJECT
 from tests.kit.certificates import authority, client
+from tests.kit.chain_server import started
 from tests.kit.node_client import node_call
 from tests.kit.npm import needs_node
 
@@ -268,12 +269,8 @@ async def serving(folder: Path) -> AsyncIterator[str]:
     certificates = ServerCertificates(folder / "server.pem", folder / "server.key", folder / "ca.pem", print, every=60)
     running = grpc.aio.server()
     aligner_pb2_grpc.add_AlignerServicer_to_server(Servicer(), running)
-    port = running.add_secure_port("127.0.0.1:0", certificates.credentials())
-    await running.start()
-    try:
-        yield f"localhost:{port}"
-    finally:
-        await running.stop(0)
+    async with started(running, certificates.credentials()) as target:
+        yield f"localhost:{target.rpartition(':')[2]}"
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")

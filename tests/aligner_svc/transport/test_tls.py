@@ -20,6 +20,7 @@ from aligner_svc.transport.devcerts import Pair
 from aligner_svc.transport.tls import ServerCertificates
 from interceptors.calls.security_event import Event, SecurityEvent
 from tests.kit.certificates import DAY, SERVER, Files, authority, client, connect, dns, leaf, openssl_context, plaintext, server
+from tests.kit.chain_server import started
 from tests.kit.waiting import eventually
 
 ECHO, HOLD, WHO = "/test.Tls/Echo", "/test.Tls/Hold", "/test.Tls/Who"
@@ -66,14 +67,12 @@ async def serving(certificates: ServerCertificates, release: asyncio.Event | Non
             ),
         )
     )
-    port = running.add_secure_port("127.0.0.1:0", certificates.credentials())
-    await running.start()
-    await certificates.start()
-    try:
-        yield port
-    finally:
-        await certificates.close()
-        await running.stop(0)
+    async with started(running, certificates.credentials()) as target:
+        await certificates.start()
+        try:
+            yield int(target.rpartition(":")[2])
+        finally:
+            await certificates.close()
 
 
 async def call(channel: grpc.aio.Channel, method: str = ECHO, body: bytes = b"hello") -> bytes:

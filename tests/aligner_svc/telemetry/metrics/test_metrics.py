@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -39,10 +40,10 @@ from interceptors.quota.stores.base import StoreUnavailableError
 from interceptors.quota.stores.fallback import FallbackStore
 from interceptors.quota.stores.memory import MemoryStore
 from tests import PROJECT
+from tests.kit.chain_server import SERVICE, KindsHandler, chain_server, start
 from tests.kit.prometheus_server import scraping
 from tests.kit.waiting import eventually, forever, loop_turns
 
-SERVICE = "test.Kinds"
 KINDS = {"UnaryUnary": "unary", "UnaryStream": "server_stream", "StreamUnary": "client_stream", "StreamStream": "bidi_stream"}
 METHODS = {f"/{SERVICE}/{name}": kind for name, kind in KINDS.items()}
 RULES = PROJECT / "deploy" / "prometheus" / "rules.yaml"
@@ -63,39 +64,25 @@ async def act(deed: bytes) -> bytes:
     return deed
 
 
-def handlers() -> grpc.GenericRpcHandler:
-    async def given(deed, context) -> bytes:
-        if deed == b"abort":
+class Handlers(KindsHandler):
+    async def act(self, request, context) -> bytes:
+        if request == b"abort":
             await context.abort(grpc.StatusCode.NOT_FOUND, "not here")
-        return await act(deed)
+        return await act(request)
 
-    async def unary_unary(request, context):
-        return await given(request, context)
-
-    async def unary_stream(request, context):
-        first = await given(request, context)
+    async def unary_stream(self, request, context):
+        first = await self.act(request, context)
         while request == b"flood":
             yield bytes(1 << 16)
         for _ in range(3):
             yield first
 
-    async def stream_unary(requests, context):
-        deeds = [request async for request in requests]
-        return await given(deeds[-1], context)
+    async def stream_unary(self, requests, context):
+        return await self.act([request async for request in requests][-1], context)
 
-    async def stream_stream(requests, context):
+    async def stream_stream(self, requests, context):
         async for request in requests:
-            yield await given(request, context)
-
-    return grpc.method_handlers_generic_handler(
-        SERVICE,
-        {
-            "UnaryUnary": grpc.unary_unary_rpc_method_handler(unary_unary),
-            "UnaryStream": grpc.unary_stream_rpc_method_handler(unary_stream),
-            "StreamUnary": grpc.stream_unary_rpc_method_handler(stream_unary),
-            "StreamStream": grpc.stream_stream_rpc_method_handler(stream_stream),
-        },
-    )
+            yield await self.act(request, context)
 
 
 class Guard(CallInterceptor):
@@ -150,15 +137,7 @@ class Server:
         return code
 
     def start(self, kind: str, *deeds: bytes, service: str = SERVICE, **named):
-        path = f"/{service}/{kind}"
-        match kind:
-            case "UnaryStream":
-                return self.channel.unary_stream(path)(deeds[0], **named)
-            case "StreamUnary":
-                return self.channel.stream_unary(path)(iter(deeds), **named)
-            case "StreamStream":
-                return self.channel.stream_stream(path)(iter(deeds), **named)
-        return self.channel.unary_unary(path)(deeds[0], **named)
+        return start(self.channel, f"/{service}/{kind}", deeds[0] if len(deeds) == 1 else deeds, **named)
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(name, labels)
@@ -187,16 +166,9 @@ async def serving(*, trace_id=lambda: "", quota_class=None) -> AsyncIterator[Ser
         *(Recovery("test"), RequestId(), metrics.rpc),
         *(HeaderLimits(20, 4000), Guard(), Requests(), metrics.rpc.messages),
     )
-    server = aio.server(interceptors=interceptors)
-    server.add_generic_rpc_handlers((handlers(),))
-    health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Server(metrics, channel)
-    finally:
-        await server.stop(0)
+    register = partial(health_pb2_grpc.add_HealthServicer_to_server, health.aio.HealthServicer())
+    async with chain_server(interceptors, Handlers(), register=register) as server:
+        yield Server(metrics, server.channel)
 
 
 @asynccontextmanager
@@ -343,20 +315,17 @@ async def test_a_handler_that_writes_to_its_context_is_counted_too() -> None:
     METHODS_TOO = method_types(health_pb2.DESCRIPTOR.services_by_name["Health"])  # noqa: N806
     assert METHODS_TOO[watch] == "server_stream"
     metrics = Metrics(METHODS_TOO)
-    server = aio.server(interceptors=(Recovery("test"), metrics.rpc, Requests(), metrics.rpc.messages))
-    health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        call = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=""))
+    register = partial(health_pb2_grpc.add_HealthServicer_to_server, health.aio.HealthServicer())
+    chain = (Recovery("test"), metrics.rpc, Requests(), metrics.rpc.messages)
+    async with chain_server(chain, register=register) as server:
+        call = health_pb2_grpc.HealthStub(server.channel).Watch(health_pb2.HealthCheckRequest(service=""))
         async for answer in call:
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
             break
         call.cancel()
-        ended = Server(metrics, channel)
+        ended = Server(metrics, server.channel)
         name = "grpc_server_handled_total"
         await eventually(lambda: ended.value(name, **found, grpc_code="Canceled") == 1)
-    await server.stop(0)
     assert ended.value("grpc_server_msg_received_total", **found) == 1
     assert ended.value("grpc_server_msg_sent_total", **found) == 1
 
@@ -482,16 +451,11 @@ async def test_the_seconds_of_a_call_are_counted_by_stage() -> None:
                 pass
             yield
 
-    server = aio.server(interceptors=(Recovery("test"), RequestId(), metrics.rpc, Staged(), Requests()))
-    server.add_generic_rpc_handlers((handlers(),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        client = Server(metrics, channel)
+    async with chain_server((Recovery("test"), RequestId(), metrics.rpc, Staged(), Requests()), Handlers()) as server:
+        client = Server(metrics, server.channel)
         await client.call("UnaryUnary")
         await client.call("UnaryUnary", b"fail")
         await eventually(lambda: sum(client.handled().values()) == 2)
-    await server.stop(0)
     for name, seconds in {"decode": 0.5, "queue": 7.0, "align": 0.5}.items():
         assert client.value("aligner_stage_seconds_count", stage=name) == 2
         assert client.value("aligner_stage_seconds_sum", stage=name) == 2 * seconds

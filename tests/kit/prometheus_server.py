@@ -20,7 +20,7 @@ from tests.kit.daemon import free_port
 from tests.kit.waiting import WAIT_TIMEOUT, eventually_blocking
 
 _CONFIG = """\
-global: {{scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 200ms}}
+global: {{scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 500ms}}
 rule_files: [{rules}]
 scrape_configs:
   - job_name: aligner
@@ -29,7 +29,7 @@ scrape_configs:
 
 
 class Prometheus:
-    """One server that scrapes one target five times a second."""
+    """One server that scrapes one target twice a second."""
 
     def __init__(self, process: subprocess.Popen[bytes], address: str, home: Path) -> None:
         self._process = process
@@ -126,4 +126,4 @@ def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     program = shutil.which("promtool")
     if program is None:
         pytest.skip("needs promtool")
-    return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=110)

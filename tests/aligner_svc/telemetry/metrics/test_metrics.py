@@ -194,7 +194,7 @@ async def everything(server: Server) -> None:
     """Concurrent calls of every kind that end in every way."""
     assert await server.call("UnaryUnary") is grpc.StatusCode.OK  # connected before a deadline runs
     calls = [server.call(kind, deed) for kind in KINDS for deed in ENDS]
-    calls += [server.call(kind, b"hang", timeout=2.0) for kind in KINDS]
+    calls += [server.call(kind, b"hang", timeout=5.0) for kind in KINDS]
     calls += [server.call(kind, metadata=[("reason", "SERVER_OVERLOADED")]) for kind in KINDS]
     await asyncio.gather(*calls)
     for kind in KINDS:

@@ -40,7 +40,7 @@ run: $(VENV)/.core ## serve on 127.0.0.1:50051 until Ctrl-C; other flags: make r
 # Two at a time: the tests start servers, and one server uses every core.
 PYTEST_WORKERS ?= 2
 test: $(VENV)/.all test-services ## the tests; a part of them: make test PYTEST_ARGS="tests/aligner_svc/text"
-	$(PY) -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+	$(PY) -m pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 RUNS ?= 100000
 fuzz: $(VENV)/.all ## damaged files, texts and messages, RUNS of each: no crash, no hang, no internal error

@@ -66,6 +66,7 @@ class Issuer(Section):
     audience: Names = Field(min_length=1, description="accepted audiences; the aud claim must contain one")
     jwks_url: str | None = Field(None, description="URL of its keys; unset: discovered from the issuer")
     jwks_file: Path | None = Field(None, description="file with its keys, instead of a URL")
+    typ_jwt: bool = Field(False, description="accept access tokens with typ JWT, for a provider that cannot write at+jwt")
 
     @field_validator("jwks_url")
     @classmethod
@@ -86,7 +87,7 @@ class Issuer(Section):
 class JwtSettings(Section):
     """JWT access tokens of RFC 9068, checked as RFC 8725 requires."""
 
-    issuers: tuple[Issuer, ...] = Field((), description="JSON list of {issuer, audience, jwks_url or jwks_file}")
+    issuers: tuple[Issuer, ...] = Field((), description="JSON list of {issuer, audience, jwks_url or jwks_file, typ_jwt}")
     algorithms: Annotated[tuple[Literal["RS256", "ES256", "EdDSA"], ...], NoDecode, BeforeValidator(split_names)] = Field(
         ("RS256", "ES256", "EdDSA"), min_length=1, description="accepted signature algorithms"
     )

@@ -46,7 +46,7 @@ async def _issuer(issuer: Issuer) -> Finding:
                 raw = await http.fetch()
             finally:
                 await http.close()
-        usable = read_keys(raw).keys
+        published = read_keys(raw)
     except JwksError as error:
         return phrases.issuer_keys_missing(issuer.issuer, str(error))
     except OSError as error:
@@ -54,10 +54,14 @@ async def _issuer(issuer: Issuer) -> Finding:
         return fail("jwks", f"{issuer.issuer}: {issuer.jwks_file}: {why}", "setting jwt.issuers")
     except ValueError:
         return fail("jwks", f"{issuer.issuer}: no JWK set at {source}", "setting jwt.issuers")
-    if not usable:
-        hint = "it needs RSA of at least 2048 bits, P-256 or Ed25519 keys, each with a kid"
-        return fail("jwks", f"{issuer.issuer}: none of the keys at {source} can be used", hint)
-    return ok("jwks", f"{issuer.issuer}: {len(usable)} keys from {source}")
+    if not published.keys:
+        hint = "it needs RSA of 2048 to 8192 bits, P-256 or Ed25519 keys, each with a kid"
+        why = f" ({published.ignored[0]})" if published.ignored else ""
+        return fail("jwks", f"{issuer.issuer}: none of the keys at {source} can be used{why}", hint)
+    found = f"{issuer.issuer}: {len(published.keys)} keys from {source}"
+    if published.weak:
+        return warn("jwks", f"{found}; weak: {'; '.join(published.weak)}", "tokens signed with these are refused: replace them")
+    return ok("jwks", found)
 
 
 async def keys(settings: Settings) -> Sequence[Finding]:

@@ -23,10 +23,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from aligner_svc.errors import StartError
+from interceptors.auth import rsa_keys
 
 log = logging.getLogger("aligner_svc.certificates")
 
-_MIN_RSA_BITS = 2048
 _MAX_DESCRIBED = 4
 """A bundle may have hundreds of CAs."""
 _BEGIN = b"-----BEGIN CERTIFICATE-----"
@@ -145,8 +145,8 @@ def _read_key(path: Path) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey:
 
 
 def _check_strength(path: Path, key: PublicKeyTypes, what: str) -> None:
-    if isinstance(key, rsa.RSAPublicKey) and key.key_size < _MIN_RSA_BITS:
-        raise CertificateError(f"{path}: {what} is RSA with {key.key_size} bits; at least {_MIN_RSA_BITS} are required")
+    if isinstance(key, rsa.RSAPublicKey) and (fault := rsa_keys.fault(key)) is not None:
+        raise CertificateError(f"{path}: {what} is RSA and {fault}; make a new one")
 
 
 def _check_belongs(path: Path, chain: list[x509.Certificate], key_path: Path, key: PrivateKeyTypes) -> None:

@@ -85,7 +85,8 @@ def tokens(settings: Settings) -> AuthMethod:
     jwt = settings.jwt
 
     def rules(issuer: Issuer) -> TokenRules:
-        return TokenRules(issuer.issuer, frozenset(issuer.audience), frozenset(jwt.algorithms), jwt.max_lifetime, jwt.leeway)
+        audiences, algorithms = frozenset(issuer.audience), frozenset(jwt.algorithms)
+        return TokenRules(issuer.issuer, audiences, algorithms, jwt.max_lifetime, jwt.leeway, issuer.typ_jwt)
 
     def keys(issuer: Issuer) -> FileKeys | UrlKeys:
         if issuer.jwks_file is not None:

@@ -37,6 +37,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
+from interceptors.auth import rsa_keys
 from interceptors.auth.method import AuthContext, AuthMethod
 from interceptors.calls.principal import Principal, Rejected, Verdict
 
@@ -44,7 +45,6 @@ Source = Literal["spiffe", "dns", "cn"]
 
 _MAX_CACHED = 2048
 """Parsed certificates, some kilobytes each. Only certificates that a trusted CA signed get this far."""
-_MIN_RSA_BITS = 2048
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 _SEGMENT = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]+")
 _MAX_SPIFFE_ID = 2048
@@ -173,7 +173,7 @@ def _parse(pem: bytes) -> _Certificate | None:
         return _Certificate(
             thumbprint=base64.urlsafe_b64encode(certificate.fingerprint(hashes.SHA256())).rstrip(b"=").decode(),
             expires=certificate.not_valid_after_utc.timestamp(),
-            weak=isinstance(key, rsa.RSAPublicKey) and key.key_size < _MIN_RSA_BITS,
+            weak=isinstance(key, rsa.RSAPublicKey) and rsa_keys.fault(key) is not None,
             authority=_is_authority(certificate),
             names=_names(certificate),
         )

@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, get_default_algorithms
 
+from tests.kit.weak_keys import roca_private_key
+
 Json = Mapping[str, Any] | str
 """An object, or a text as it is to stand in the token."""
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -96,9 +98,13 @@ class Forge:
     def weak(self) -> SigningKey:
         return rsa_key("rsa-weak", 1024)
 
+    @property
+    def roca(self) -> SigningKey:
+        return SigningKey("rsa-roca", "RS256", roca_private_key())
+
     def jwks(self) -> bytes:
-        """What `issuer` publishes: three good keys, and a weak one."""
-        return jwks(*self.keys, self.weak)
+        """What `issuer` publishes: three good keys, and two weak ones."""
+        return jwks(*self.keys, self.weak, self.roca)
 
     def other_jwks(self) -> bytes:
         """What `other_issuer` publishes, with a kid that `issuer` uses as well."""
@@ -277,6 +283,7 @@ ATTACKS = (
     Attack("kid_missing", _header(kid=None), "key_id"),
     Attack("kid_list", _header(kid=["rsa-1"]), "key_id"),
     Attack("weak_key_of_the_set", lambda forge: forge.token(key=forge.weak), "signing_key_unknown"),
+    Attack("roca_key_of_the_set", lambda forge: forge.token(key=forge.roca), "signing_key_unknown"),
     Attack("jku", _embedded(jku="https://attacker.example.org/jwks"), "header_not_allowed"),
     Attack("x5u", _embedded(x5u="https://attacker.example.org/chain.pem"), "header_not_allowed"),
     Attack("jwk", _embedded(jwk={"kty": "RSA", "e": "AQAB", "n": "AQAB"}), "header_not_allowed"),

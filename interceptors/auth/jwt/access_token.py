@@ -24,7 +24,10 @@ MAX_LENGTH = 8192
 
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)")
 """Three parts; an encrypted token has five. An empty signature is left to the check of the algorithm."""
-_TYPES = frozenset({"at+jwt", "application/at+jwt"})
+_ACCESS_TOKEN, _ANY_TOKEN = "at+jwt", "jwt"
+"""typ of an access token (RFC 9068), and of a token of any purpose (RFC 7519). In any case; "application/" may precede them."""
+_OTHER_PURPOSES = frozenset({"nonce", "at_hash", "c_hash", "s_hash", "events"})
+"""Claims of an ID token, a logout token and a security event, of which no access token has any."""
 _FORBIDDEN_HEADERS = frozenset({"jku", "jwk", "x5u", "x5c", "crit", "zip", "b64", "enc", "cty"})
 """Headers that contain or locate a key, or change how a token is to be parsed. Other unknown headers are ignored."""
 _SUBJECT = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
@@ -76,10 +79,22 @@ class TokenRules:
     """Maximum of exp - iat, seconds."""
     leeway: float
     """Tolerated clock difference, seconds."""
+    typ_jwt: bool = False
+    """Accept typ: JWT too, unless a claim shows that the token is not an access token."""
 
     def __post_init__(self) -> None:
         if "#" in self.issuer:  # "jwt:ISSUER#SUBJECT" would be ambiguous
             raise ValueError(f"an issuer cannot contain #: {self.issuer}")
+
+    def refused(self, token: Unverified) -> TokenCheck | None:
+        """The check that a token fails whatever its key is."""
+        if token.issuer != self.issuer:
+            return TokenCheck.ISSUER
+        if token.algorithm not in self.algorithms:
+            return TokenCheck.ALGORITHM
+        if token.kind == _ANY_TOKEN and not (self.typ_jwt and _may_be_access_token(token.claims)):
+            return TokenCheck.TYPE
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +103,8 @@ class Unverified:
 
     algorithm: str
     """Canonical."""
+    kind: str
+    """at+jwt or jwt."""
     key_id: str
     issuer: str
     claims: Mapping[str, Any]
@@ -131,7 +148,8 @@ def read(token: str) -> Unverified | Rejected:
         algorithm, kind = header.get("alg"), header.get("typ")
         if not isinstance(algorithm, str):
             raise _FailedError(TokenCheck.ALGORITHM)
-        if not isinstance(kind, str) or kind.lower() not in _TYPES:  # an ID token, or a token for another purpose
+        kind = kind.lower().removeprefix("application/") if isinstance(kind, str) else ""
+        if kind not in {_ACCESS_TOKEN, _ANY_TOKEN}:
             raise _FailedError(TokenCheck.TYPE)
         key_id = _matching(KEY_ID, header.get("kid"), TokenCheck.KEY_ID)
         claims = strict_object(_decoded(parts[2]))
@@ -139,7 +157,7 @@ def read(token: str) -> Unverified | Rejected:
         if not isinstance(issuer, str):
             raise _FailedError(TokenCheck.ISSUER)
         message = token[: parts.end(2)].encode("ascii")
-        return Unverified(canonical(algorithm), key_id, issuer, claims, message, _decoded(parts[3]))
+        return Unverified(canonical(algorithm), kind, key_id, issuer, claims, message, _decoded(parts[3]))
     except _FailedError as failed:
         return Rejected(failed.check)
     except DuplicateMemberError:
@@ -150,9 +168,10 @@ def read(token: str) -> Unverified | Rejected:
 
 def verify(token: Unverified, rules: TokenRules, key: Key) -> Verified | Rejected:
     """Check the signature first and the claims only after it. `key` is the one of `rules.issuer` with the token's kid."""
-    if token.issuer != rules.issuer:
-        return Rejected(TokenCheck.ISSUER)
-    if token.algorithm not in rules.algorithms or token.algorithm != key.algorithm:
+    refused = rules.refused(token)
+    if refused is not None:
+        return Rejected(refused)
+    if token.algorithm != key.algorithm:
         return Rejected(TokenCheck.ALGORITHM)
     if token.key_id != key.kid:
         return Rejected(TokenCheck.KEY_ID)
@@ -187,6 +206,18 @@ def judge(verified: Verified, rules: TokenRules, thumbprint: str | None, now: fl
     if now - rules.leeway >= verified.expires:  # last: the client learns this reason, and a new token must then be accepted
         return Rejected(TokenCheck.EXPIRED, name, expired=True)
     return verified.principal
+
+
+def _may_be_access_token(claims: Mapping[str, Any]) -> bool:
+    """Whether no claim says that the token is an ID token, a refresh token or of another kind.
+
+    Some providers name the purpose themselves: Keycloak in `typ` (Bearer, ID, Refresh), Cognito in `token_use` (access, id).
+    """
+    return (
+        _OTHER_PURPOSES.isdisjoint(claims)
+        and claims.get("typ", "Bearer") == "Bearer"
+        and claims.get("token_use", "access") == "access"
+    )
 
 
 def _decoded(part: str) -> bytes:

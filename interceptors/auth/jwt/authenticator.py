@@ -102,8 +102,9 @@ class JwtAuthenticator(AuthMethod):
         rules = self._rules.get(unverified.issuer)
         if rules is None:
             return Rejected(TokenCheck.ISSUER)
-        if unverified.algorithm not in rules.algorithms:  # before an unknown kid can cause a request
-            return Rejected(TokenCheck.ALGORITHM)
+        refused = rules.refused(unverified)
+        if refused is not None:  # before an unknown kid can cause a request
+            return Rejected(refused)
         keys = self._sources[unverified.issuer]
         if keys.trouble:
             return Undecided(keys.trouble)

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
+from interceptors.auth import rsa_keys
 from interceptors.auth.jwt.strict_json import strict_object
 
 KEY_ID = re.compile(r"[A-Za-z0-9_=+~-][A-Za-z0-9._~=+:@-]{0,127}")
@@ -43,10 +45,16 @@ class KeySet:
 
     keys: Mapping[str, Key]
     ignored: tuple[str, ...] = ()
+    weak: tuple[str, ...] = ()
+    """Those of `ignored` that the issuer should replace: it may sign with them, and others may be able to."""
 
 
 class _UnusableError(Exception):
     """The message is the reason, for the log."""
+
+
+class _WeakError(_UnusableError):
+    """The key would be used if it were strong."""
 
 
 def canonical(algorithm: str) -> str:
@@ -63,7 +71,7 @@ def read_keys(raw: bytes) -> KeySet:
     if not isinstance(members, list):
         raise ValueError("not a JWK set: keys is not a list")
     keys: dict[str, Key] = {}
-    ignored = []
+    ignored, weak = [], []
     for member in members:
         try:
             key = _key(member)
@@ -73,7 +81,9 @@ def read_keys(raw: bytes) -> KeySet:
         except _UnusableError as reason:
             kid = member.get("kid") if isinstance(member, dict) else None
             ignored.append(f"key {kid[:128]!a}: {reason}" if isinstance(kid, str) else f"a key without a kid: {reason}")
-    return KeySet(keys, tuple(ignored))
+            if isinstance(reason, _WeakError):
+                weak.append(ignored[-1])
+    return KeySet(keys, tuple(ignored), tuple(weak))
 
 
 def _key(jwk: Any) -> Key:
@@ -97,8 +107,8 @@ def _key(jwk: Any) -> Key:
         public = PyJWK(jwk, algorithm)
     except (PyJWTError, UnsupportedAlgorithm, ValueError, TypeError):
         raise _UnusableError("it is not a valid key") from None
-    if public.Algorithm.check_key_length(public.key) is not None:
-        raise _UnusableError(f"it has {public.key.key_size} bits; at least 2048 are needed")
+    if isinstance(public.key, rsa.RSAPublicKey) and (fault := rsa_keys.fault(public.key)) is not None:
+        raise _WeakError(f"it {fault}")
     return Key(kid, algorithm, material, public)
 
 

@@ -14,7 +14,8 @@ from tests.aligner_svc.doctor import severities
 from tests.kit.clamd_server import ClamdServer, clamav, clamd_server  # noqa: F401 - fixtures
 from tests.kit.redis_server import PASSWORD, RedisServer, redis, redis_server  # noqa: F401 - fixtures
 from tests.kit.scripted_issuer import scripted_issuer
-from tests.kit.token_forge import ec_key, jwks
+from tests.kit.token_forge import SigningKey, ec_key, jwks
+from tests.kit.weak_keys import roca_private_key
 
 
 async def test_the_keys_of_an_issuer_are_fetched() -> None:
@@ -25,6 +26,9 @@ async def test_the_keys_of_an_issuer_are_fetched() -> None:
         issuer.publish(jwks(ec_key("one")))
         (found,) = await services.jwks(wanted)
         assert (found.severity, "1 keys" in found.message) == (Severity.OK, True)
+        issuer.publish(jwks(ec_key("one"), SigningKey("two", "RS256", roca_private_key())))
+        (found,) = await services.jwks(wanted)
+        assert (found.severity, "key 'two': it has the ROCA" in found.message) == (Severity.WARN, True)
         issuer.publish(b'{"keys": []}')
         assert severities(await services.jwks(wanted)) == [Severity.FAIL]
 

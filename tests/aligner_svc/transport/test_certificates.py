@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from aligner_svc.transport.tls import CertificateError
 from tests.kit.certificates import CLIENT, SERVER, Files, authority, client, dns, leaf, server
+from tests.kit.weak_keys import roca_private_key
 
 
 @pytest.fixture
@@ -41,9 +42,13 @@ def _chain_backwards(files: Files) -> bytes:
     return files.ca.certificate_pem + files.certificate.read_bytes()
 
 
-def _weak_ca(files: Files) -> bytes:
-    """Made by hand: `devcerts` makes no CA with a short key."""
-    key, now = rsa.generate_private_key(65537, 1024), datetime.now(UTC)
+def _weak_ca(key: Callable[[], rsa.RSAPrivateKey]) -> Callable[[Files], bytes]:
+    return lambda files: _ca_with(key())
+
+
+def _ca_with(key: rsa.RSAPrivateKey) -> bytes:
+    """Made by hand: `devcerts` makes no CA with a weak key."""
+    now = datetime.now(UTC)
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "weak")])
     certificate = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=9))
@@ -82,6 +87,8 @@ BAD = {
     ),
     "issuer before server": (_replace("server.pem", _chain_backwards), "server.pem", "first in the file"),
     "RSA 1024": (_keyed(lambda: rsa.generate_private_key(65537, 1024)), "server.key", "1024 bits"),
+    "ROCA": (_keyed(roca_private_key), "server.key", "ROCA"),
+    "RSA exponent 3": (_keyed(lambda: rsa.generate_private_key(3, 2048)), "server.key", "exponent"),
     "P-521": (_keyed(lambda: ec.generate_private_key(ec.SECP521R1())), "server.key", "P-256"),
     "Ed25519": (_keyed(ed25519.Ed25519PrivateKey.generate), "server.key", "P-256"),
     "secp256k1": (_keyed(lambda: ec.generate_private_key(ec.SECP256K1())), "server.key", "P-256"),
@@ -98,7 +105,8 @@ BAD = {
         "not a CA's",
     ),
     "CA expired": (_replace("ca.pem", lambda files: authority(days=1, begun=3).certificate_pem), "ca.pem", "expired on"),
-    "CA weak": (_replace("ca.pem", _weak_ca), "ca.pem", "1024 bits"),
+    "CA weak": (_replace("ca.pem", _weak_ca(lambda: rsa.generate_private_key(65537, 1024))), "ca.pem", "1024 bits"),
+    "CA with the ROCA fingerprint": (_replace("ca.pem", _weak_ca(roca_private_key)), "ca.pem", "ROCA"),
 }
 
 

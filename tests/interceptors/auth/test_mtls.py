@@ -18,6 +18,7 @@ from interceptors.auth.mtls import CertificateAuthenticator, thumbprint
 from interceptors.calls.principal import Principal, Rejected
 from tests.kit.certificates import CLIENT, DAY, SERVER, authority, client, dns, leaf, peer, uri
 from tests.kit.chain_server import KindsHandler, answer, chain_server, identities, start
+from tests.kit.weak_keys import roca_private_key
 
 CA = authority()
 ANY = ("spiffe", "dns", "cn")
@@ -295,6 +296,8 @@ def test_certificates_of_cas_and_with_weak_keys_are_rejected():
     assert who(CA) == "certificate_of_ca"
     weak = leaf(CA, uri(ID), key=rsa.generate_private_key(65537, 1024))
     assert who(weak) == "certificate_weak_key"
+    assert who(leaf(CA, uri(ID), key=roca_private_key())) == "certificate_weak_key"
+    assert who(leaf(CA, uri(ID), key=rsa.generate_private_key(3, 2048))) == "certificate_weak_key"
     assert who(leaf(CA, uri(ID), key=rsa.generate_private_key(65537, 2048))) == f"mtls:{ID}"
 
 

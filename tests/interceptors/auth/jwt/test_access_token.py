@@ -108,6 +108,42 @@ def test_an_algorithm_outside_the_list_is_refused():
     assert isinstance(verdict(FORGE.token(key=FORGE.keys[1]), algorithms=frozenset({"ES256"})), Principal)
 
 
+@pytest.mark.parametrize("kind", ["JWT", "jwt", "application/jwt"])
+def test_typ_jwt_is_accepted_from_an_issuer_that_may_write_it(kind: str):
+    token = FORGE.token(header=FORGE.header(typ=kind))
+    assert isinstance(verdict(token, typ_jwt=True), Principal)
+    assert verdict(token) == Rejected("type")
+    assert isinstance(verdict(FORGE.token(), typ_jwt=True), Principal)
+    assert isinstance(
+        verdict(FORGE.token(FORGE.claims(typ="Bearer", token_use="access"), FORGE.header(typ=kind)), typ_jwt=True), Principal
+    )
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"nonce": "n-0S6"},
+        {"at_hash": "x"},
+        {"c_hash": "x"},
+        {"s_hash": "x"},
+        {"events": {"http://schemas.openid.net/event/backchannel-logout": {}}},
+        {"typ": "ID"},
+        {"typ": "Refresh"},
+        {"typ": ["Bearer"]},
+        {"token_use": "id"},
+    ],
+    ids=str,
+)
+def test_a_token_for_another_purpose_is_refused_even_where_typ_jwt_is_accepted(claims: dict):
+    token = FORGE.token(FORGE.claims(**claims), FORGE.header(typ="JWT"))
+    assert verdict(token, typ_jwt=True) == Rejected("type")
+
+
+@pytest.mark.parametrize("kind", [None, "", "id_token+jwt", "logout+jwt", "dpop+jwt", "secevent+jwt", ["JWT"]], ids=str)
+def test_typ_jwt_lets_no_other_typ_in(kind):
+    assert verdict(FORGE.token(header=FORGE.header(typ=kind)), typ_jwt=True) == Rejected("type")
+
+
 def test_a_token_needs_the_rules_of_its_issuer_and_the_key_with_its_kid():
     unverified = read(FORGE.token())
     assert isinstance(unverified, Unverified)

@@ -122,6 +122,13 @@ async def discovering(issuer: ScriptedIssuer, clock: Clock) -> AsyncIterator[tup
         await jwt.close()
 
 
+async def test_a_token_of_a_refused_typ_causes_no_request_for_keys():
+    given = Given()
+    token = given.forge.token(header=given.forge.header(typ="JWT", kid="rsa-9"))
+    assert await given.check(token) == "type"
+    assert given.keys.refreshed == 0
+
+
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
 async def test_an_attack_is_refused_every_time(attack: Attack):
     given = Given()

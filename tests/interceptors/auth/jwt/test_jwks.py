@@ -21,8 +21,9 @@ from interceptors.auth.jwt.jwks import FileKeys, UrlKeys, pause
 from interceptors.auth.jwt.jwks_error import JwksError
 from interceptors.auth.jwt.jwks_http import MAX_BYTES, KeysHttp
 from tests.kit.scripted_issuer import JWKS, METADATA, RFC_8414, Page, ScriptedIssuer, scripted_issuer
-from tests.kit.token_forge import SigningKey, ec_key, ed_key, jwks, rsa_key
+from tests.kit.token_forge import SigningKey, base64url, ec_key, ed_key, jwks, rsa_key
 from tests.kit.waiting import eventually
+from tests.kit.weak_keys import roca_private_key
 
 
 @pytest.fixture
@@ -79,8 +80,20 @@ def private(key: SigningKey, writer) -> dict:
     return json.loads(writer.to_jwk(key.private)) | {"kid": "a", "key_ops": ["verify"]}
 
 
+def public_jwk(modulus: int | None = None, exponent: int = 65537) -> dict:
+    numbers = (modulus or rsa_key("a").private.public_key().public_numbers().n, exponent)
+    n, e = (base64url(number.to_bytes((number.bit_length() + 7) // 8, "big")) for number in numbers)
+    return {"kty": "RSA", "kid": "a", "n": n, "e": e}
+
+
 UNUSABLE = {
     "weak": (rsa_key("a", 1024).jwk, "it has 1024 bits"),
+    "large": (public_jwk(1 << 8192 | 1), "it has 8193 bits"),
+    "exponent_even": (public_jwk(exponent=65538), "not a valid key"),
+    "exponent_one": (public_jwk(exponent=1), "not a valid key"),
+    "exponent_small": (public_jwk(exponent=3), "below 65537"),
+    "exponent_large": (public_jwk(exponent=2**64 + 13), "above 4294967295"),
+    "roca": (SigningKey("a", "RS256", roca_private_key()).jwk, "ROCA"),
     "symmetric": ({"kty": "oct", "kid": "a", "k": "c2VjcmV0", "alg": "HS256"}, "private part"),
     "private_rsa": (private(rsa_key("a"), RSAAlgorithm), "private part"),
     "private_ec": (private(ec_key("a"), ECAlgorithm), "private part"),
@@ -367,7 +380,7 @@ async def test_an_ignored_key_is_logged_once(issuer: ScriptedIssuer, caplog: pyt
         clock.now = 20.0
         await keys.refresh()
     assert [record.getMessage() for record in logged(caplog)] == [
-        f"keys of {issuer.url}: ignoring key 'rsa-weak': it has 1024 bits; at least 2048 are needed"
+        f"keys of {issuer.url}: ignoring key 'rsa-weak': it has 1024 bits; 2048 to 8192 are accepted"
     ]
 
 

@@ -33,6 +33,8 @@ class Event(StrEnum):
     SCAN_SKIPPED = "scan_skipped"
     """The virus scanner was unavailable, and the settings let uploads pass without it."""
     SERVER_ERROR = "server_error"
+    LISTENER_RESTARTED = "listener_restarted"
+    """gRPC stopped accepting calls, and the port is served again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ async def full() -> Metrics:
     metrics.watch(
         Sources(
             build={"version": "0.1.0", "engine": "pocketsphinx-5.1.1"},
-            ready=lambda: True,
+            not_serving=lambda: None,
             engine=lambda: QueueState(1, 2, 0.5, 1, 1, 1, 0.0, 1, None),
             engine_slots=2,
             engine_queue=64,

@@ -41,7 +41,8 @@ class Sources:
 
     build: Mapping[str, str] = field(default_factory=dict)
     """Labels of aligner_build_info."""
-    ready: Callable[[], bool] | None = None
+    not_serving: Callable[[], str | None] | None = None
+    """Why the health service says NOT_SERVING; it returns None while that says SERVING."""
     engine: Callable[[], QueueState] | None = None
     engine_slots: int = 0
     engine_queue: int = 0
@@ -108,8 +109,8 @@ def _process(sources: Sources) -> Iterator[Metric]:
         family = GaugeMetricFamily("aligner_build_info", "Always 1; the labels say what runs.", labels=list(sources.build))
         family.add_metric(list(sources.build.values()), 1)
         yield family
-    if sources.ready is not None:
-        yield _gauge("ready", "1: the health service says SERVING.", sources.ready())
+    if sources.not_serving is not None:
+        yield _gauge("ready", "1: the health service says SERVING.", sources.not_serving() is None)
     if sources.certificate_expires is not None:
         what = "Unix time at which the first of the certificates in use expires."
         yield _gauge("certificate_expiry_timestamp_seconds", what, sources.certificate_expires())

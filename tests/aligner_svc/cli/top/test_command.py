@@ -57,7 +57,7 @@ class Server:
         self.metrics.watch(
             Sources(
                 build={"version": "1.2.3", "engine": "pocketsphinx"},
-                ready=lambda: True,
+                not_serving=lambda: None,
                 engine=lambda: self.state,
                 engine_slots=2,
                 engine_queue=64,

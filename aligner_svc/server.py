@@ -160,7 +160,7 @@ class Service:
             age_grace_seconds=wanted.age_grace,
         )
         server = aio.server(interceptors=(self._guards.interceptors,), options=options.arguments())
-        servicer = AlignerServicer(pipeline, self.engine, limits, self._settings.stream)
+        servicer = AlignerServicer(pipeline, self.engine, limits)
         aligner_pb2_grpc.add_AlignerServicer_to_server(servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         # Open in the dev profile; otherwise the policy requires the admin scope.

@@ -18,7 +18,7 @@ from aligner_svc.rpc.status import DOMAIN
 from aligner_svc.telemetry.audit.log import AuditLog, open_audit
 from aligner_svc.wiring.auth import build_authenticate, build_authorise, build_methods
 from aligner_svc.wiring.protection import Part, build_protection
-from interceptors import Record, SecurityEvent, chain
+from interceptors import Event, Record, SecurityEvent, chain
 from interceptors.access_log import AccessLog
 from interceptors.antivirus.clamav import TooLargeError
 from interceptors.auth.jwt.jwks_error import JwksError
@@ -54,6 +54,7 @@ class Guards:
         record: Record = self._audit.record if self._audit is not None else _log_event
         if metrics is not None:
             record = metrics.calls.recording(record)
+        self._record = record
         try:
             self.credentials = self._tls(settings, record)
             self.protection = build_protection(settings, capacity, record)
@@ -87,6 +88,10 @@ class Guards:
         """Counters of dropped records, by kind."""
         audit = self._audit
         return {} if audit is None else {"audit": lambda: audit.dropped}
+
+    def record_restart(self, reason: str, peer: str) -> None:
+        """Audit that gRPC stopped accepting calls, after one of `peer`, and that the port is served again."""
+        self._record(SecurityEvent(Event.LISTENER_RESTARTED, reason, detail="peer: of the call accepted last", peer=peer))
 
     async def start(self) -> None:
         """Fetch keys, watch files. An issuer or a database that is unavailable does not stop the start.

@@ -72,7 +72,7 @@ class Service:
     async def start(self) -> None:
         """Listen, load, warm up, report ready. Raises StartError."""
         pipeline = Pipeline(self.decoder, self.engine, self._limits, OTHER_LANGUAGES)
-        self._servicer = AlignerServicer(pipeline, self.engine, self._limits, self._settings.stream)
+        self._servicer = AlignerServicer(pipeline, self.engine, self._limits)
         # The port first: a mistake there should not cost the seconds that the models take to load.
         try:
             self.address = str(self._listener.bind(self._listen))

@@ -66,7 +66,10 @@ async def full() -> Metrics:
             engine_queue=64,
             pools=[SimpleNamespace(name="decode", pids=[1, 2], size=2, waiting=0, restarts=0)],
             overload=SimpleNamespace(
-                counts=SimpleNamespace(on_the_way=0, waiting=0, at_work=1), limit=8.0, refused=Counter(SERVER_OVERLOADED=1)
+                counts=SimpleNamespace(on_the_way=0, waiting=0, at_work=1),
+                memory=SimpleNamespace(used=0, waiting=0),
+                limit=8.0,
+                refused=Counter(SERVER_OVERLOADED=1),
             ),
             quota_store=SimpleNamespace(degraded=False, losses=0),
             key_sources={"https://issuer.example": keys},

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _OUTCOMES: Final = ("clean", "infected", "cached", "too_large", "failed", "away", "skipped")
-_REFUSALS: Final = ("SERVER_OVERLOADED", "DEADLINE_UNREACHABLE")
+_REFUSALS: Final = ("SERVER_OVERLOADED", "DEADLINE_UNREACHABLE", "REQUESTS_UNFINISHED")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +156,9 @@ def _overload(sources: Sources) -> Iterator[Metric]:
     limit = overload.limit
     if math.isfinite(limit):
         yield _gauge("calls_limit", "Calls that may be worked on at the same time.", limit)
+    memory = overload.memory
+    yield _gauge("upload_bytes", "Bytes of uploads that are kept, without the first 64 KiB of each.", memory.used)
+    yield _gauge("uploads_held_back", "Uploads whose sender waits for room in the memory of uploads.", memory.waiting)
     refused = dict.fromkeys(_REFUSALS, 0) | overload.refused
     yield _counter("overload_refused", "Calls that were refused because of overload.", refused, "reason")
 

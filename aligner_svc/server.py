@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from grpc import aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from aligner_svc.api.v1 import aligner_pb2_grpc
@@ -19,12 +19,14 @@ from aligner_svc.config.limits import MIB
 from aligner_svc.engines.base import Engine
 from aligner_svc.errors import StartError
 from aligner_svc.health.grpc_health import GrpcHealth
+from aligner_svc.health.serving import Serving
 from aligner_svc.pipeline import Pipeline
 from aligner_svc.rpc.servicer import AlignerServicer
 from aligner_svc.rpc.services import ALIGNER, HEALTH
 from aligner_svc.telemetry.logs.pipeline import Logs, open_logs
-from aligner_svc.transport.bind import check_exposure, parse, take
+from aligner_svc.transport.bind import check_exposure, parse
 from aligner_svc.transport.channel_options import ChannelOptions
+from aligner_svc.transport.listener import Listener, build_server
 from aligner_svc.wiring.chain import Guards
 from aligner_svc.wiring.engines import OTHER_LANGUAGES, accepted, build_engine
 from aligner_svc.workers import WorkerDiedError
@@ -49,12 +51,14 @@ class Service:
         """HOST:PORT in use, once started."""
         self._listen = parse(settings.server.listen)
         check_exposure(self._listen, settings)
+        self._health = GrpcHealth()
+        self._serving = Serving(self._health, ("", ALIGNER))
         self._traces = _traces(settings, lambda: self.address)
         self._measuring = _measuring(settings)
         watch = self._traces.watch if self._traces is not None else None
         if self._measuring is not None:
             watch = self._measuring.watch(watch)
-        self.engine: Engine = engine or build_engine(settings, self._on_engine, watch)
+        self.engine: Engine = engine or build_engine(settings, self._serving.device, watch)
         self._guards = Guards(
             settings,
             self.engine.capacity,
@@ -63,27 +67,22 @@ class Service:
         )
         self._limits = accepted(settings.limits, self.engine)
         self.decoder = Decoder(settings.decode, self._limits, settings.decode.sandbox)
-        self._health = GrpcHealth()
-        self._engine_failed: str | None = None
-        self._ready = False
-        self._reporting: asyncio.Task[None] | None = None
-        self._server: aio.Server | None = None
+        self._listener = Listener(self._build_server, self._guards.credentials, self._guards.record_restart)
 
     async def start(self) -> None:
         """Listen, load, warm up, report ready. Raises StartError."""
-        await self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
+        pipeline = Pipeline(self.decoder, self.engine, self._limits, OTHER_LANGUAGES)
+        self._servicer = AlignerServicer(pipeline, self.engine, self._limits)
         # The port first: a mistake there should not cost the seconds that the models take to load.
-        server = self._build_server()
         try:
-            self.address = str(take(server, self._listen, self._guards.credentials))
+            self.address = str(self._listener.bind(self._listen))
             await self._guards.start()
             if self._traces is not None:
                 await self._traces.export.start()
             if self._measuring is not None:
-                self._measuring.read(self._guards, self.engine, self.decoder, lambda: self._serving, self._dropped())
+                self._measuring.read(self._guards, self.engine, self.decoder, lambda: self._serving.why_not, self._dropped())
                 await self._measuring.start()
-            await server.start()
-            self._server = server
+            await self._listener.start()
             await asyncio.gather(self.decoder.start(), self.engine.start())
         except WorkerDiedError as error:
             await self.close(grace=0)
@@ -91,21 +90,19 @@ class Service:
         except BaseException:
             await self.close(grace=0)
             raise
-        self._ready = True
-        await self._report_engine()
+        self._serving.begin((self.decoder.pool, *self.engine.report.pools))
 
     async def drain(self) -> None:
         """Report NOT_SERVING, wait for load balancers to notice, then let calls in flight finish."""
-        self._ready = False  # metrics and /ready report what the health service reports
-        await self._health.enter_graceful_shutdown()
+        await self._serving.drain()
         await asyncio.sleep(self._settings.server.drain_delay)
-        self._health.leaving.set()
+        self._health.end_watches()
         await self.close(self._settings.server.drain_grace)
 
     async def close(self, grace: float = 0.0) -> None:
         """End every call after `grace` seconds, then the workers. Idempotent."""
-        if self._server is not None:
-            await self._server.stop(grace)
+        await self._serving.drain()
+        await self._listener.stop(grace)
         await asyncio.gather(self.decoder.close(), self.engine.close())
         await self._guards.close()  # last: the calls that just ended may be audited
         if self._traces is not None:
@@ -113,20 +110,10 @@ class Service:
         if self._measuring is not None:
             await self._measuring.close()
 
-    def _on_engine(self, failed: str | None) -> None:
-        """The engine's device went out of service, for the reason `failed`, or is back (None)."""
-        self._engine_failed = failed
-        self._reporting = asyncio.get_running_loop().create_task(self._report_engine())
-
-    async def _report_engine(self) -> None:
-        if self._engine_failed is not None:
-            log.error("NOT_SERVING: the engine has failed: %s", self._engine_failed)
-        states = health_pb2.HealthCheckResponse
-        await self._report(states.SERVING if self._serving else states.NOT_SERVING)
-
     @property
-    def _serving(self) -> bool:
-        return self._ready and self._engine_failed is None
+    def lost(self) -> asyncio.Event:
+        """Set if the port can no longer be served."""
+        return self._listener.lost
 
     @property
     def metrics_address(self) -> str:
@@ -141,13 +128,8 @@ class Service:
             dropped["trace"] = lambda: traces.export.counts.dropped
         return dropped
 
-    async def _report(self, status: int) -> None:
-        for name in ("", ALIGNER):
-            await self._health.set(name, status)
-
     def _build_server(self) -> aio.Server:
         limits = self._limits
-        pipeline = Pipeline(self.decoder, self.engine, limits, OTHER_LANGUAGES)
         # Twice the limit is received, so that a file somewhat over it is refused with a reason, and not by the transport.
         most = max(2 * limits.unary_audio_bytes, limits.stream_chunk_bytes) + _MAX_UTF8 * limits.transcript_chars + MIB
         wanted = self._settings.connections
@@ -159,9 +141,8 @@ class Service:
             age_seconds=wanted.age,
             age_grace_seconds=wanted.age_grace,
         )
-        server = aio.server(interceptors=(self._guards.interceptors,), options=options.arguments())
-        servicer = AlignerServicer(pipeline, self.engine, limits, self._settings.stream)
-        aligner_pb2_grpc.add_AlignerServicer_to_server(servicer, server)
+        server = build_server((self._guards.interceptors,), options.arguments())
+        aligner_pb2_grpc.add_AlignerServicer_to_server(self._servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         # Open in the dev profile; otherwise the policy requires the admin scope.
         reflection.enable_server_reflection((ALIGNER, HEALTH), server)
@@ -201,7 +182,9 @@ async def _serve(settings: Settings, logs: Logs) -> int:
         return 1
     logs.adopt()  # the engine's libraries install handlers of their own
     print(f"aligner-svc ready on {service.address}", flush=True)
-    await stopping
+    lost = asyncio.create_task(service.lost.wait())
+    await asyncio.wait((stopping, lost), return_when=asyncio.FIRST_COMPLETED)
+    lost.cancel()
     log.info("draining")
     draining, hurrying = asyncio.create_task(service.drain()), asyncio.create_task(hurry.wait())
     await asyncio.wait((draining, hurrying), return_when=asyncio.FIRST_COMPLETED)
@@ -210,7 +193,7 @@ async def _serve(settings: Settings, logs: Logs) -> int:
         draining.cancel()
         await asyncio.wait((draining,))
         await service.close()  # at any stage of the drain: else gRPC's threads and the workers outlive the loop
-    return 0
+    return 1 if service.lost.is_set() else 0
 
 
 def _measuring(settings: Settings) -> Measuring | None:

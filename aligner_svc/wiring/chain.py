@@ -18,10 +18,11 @@ from aligner_svc.rpc.status import DOMAIN
 from aligner_svc.telemetry.audit.log import AuditLog, open_audit
 from aligner_svc.wiring.auth import build_authenticate, build_authorise, build_methods
 from aligner_svc.wiring.protection import Part, build_protection
-from interceptors import Record, SecurityEvent, chain
+from interceptors import Event, Record, SecurityEvent, chain
 from interceptors.access_log import AccessLog
 from interceptors.antivirus.clamav import TooLargeError
 from interceptors.auth.jwt.jwks_error import JwksError
+from interceptors.handlers.pace import ReadTimes
 from interceptors.payload_rules import PayloadRules
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Guards:
         record: Record = self._audit.record if self._audit is not None else _log_event
         if metrics is not None:
             record = metrics.calls.recording(record)
+        self._record = record
         try:
             self.credentials = self._tls(settings, record)
             self.protection = build_protection(settings, capacity, record)
@@ -75,6 +77,7 @@ class Guards:
                 overload=self.protection.overload,
                 scan=scan,
                 check=PayloadRules(ProtoRules()).check,
+                times=_read_times(settings),
             )
         except StartError:
             self._close_audit()
@@ -85,6 +88,10 @@ class Guards:
         """Counters of dropped records, by kind."""
         audit = self._audit
         return {} if audit is None else {"audit": lambda: audit.dropped}
+
+    def record_restart(self, reason: str, peer: str) -> None:
+        """Audit that gRPC stopped accepting calls, after one of `peer`, and that the port is served again."""
+        self._record(SecurityEvent(Event.LISTENER_RESTARTED, reason, detail="peer: of the call accepted last", peer=peer))
 
     async def start(self) -> None:
         """Fetch keys, watch files. An issuer or a database that is unavailable does not stop the start.
@@ -123,6 +130,11 @@ class Guards:
         self.antivirus, scan = build_scan(settings, record)
         self._parts.append(self.antivirus)
         return scan
+
+
+def _read_times(settings: Settings) -> ReadTimes:
+    stream = settings.stream
+    return ReadTimes(settings.limits.unary_seconds, stream.idle_timeout, stream.least_rate, stream.max_seconds)
 
 
 def _log_event(event: SecurityEvent) -> None:

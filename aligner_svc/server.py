@@ -25,6 +25,7 @@ from aligner_svc.rpc.services import ALIGNER, HEALTH
 from aligner_svc.telemetry.logs.pipeline import Logs, open_logs
 from aligner_svc.transport.bind import check_exposure, parse
 from aligner_svc.transport.channel_options import ChannelOptions
+from aligner_svc.transport.connections import ConnectionLimits, Connections
 from aligner_svc.transport.listener import Listener, build_server
 from aligner_svc.wiring.chain import Guards
 from aligner_svc.wiring.engines import OTHER_LANGUAGES, accepted, build_engine
@@ -68,6 +69,10 @@ class Service:
         self._engine_failed: str | None = None
         self._ready = False
         self._reporting: asyncio.Task[None] | None = None
+        wanted = settings.connections
+        limits = ConnectionLimits(wanted.most, wanted.per_address)
+        self.connections = Connections(limits, lambda: self._bound, self._guards.in_flight, self._guards.record)
+        self._bound = 0
         self._listener = Listener(self._build_server, self._guards.credentials, self._guards.record_restart)
 
     async def start(self) -> None:
@@ -77,14 +82,18 @@ class Service:
         self._servicer = AlignerServicer(pipeline, self.engine, self._limits, self._settings.stream)
         # The port first: a mistake there should not cost the seconds that the models take to load.
         try:
-            self.address = str(self._listener.bind(self._listen))
+            address = self._listener.bind(self._listen)
+            self.address, self._bound = str(address), address.port
             await self._guards.start()
             if self._traces is not None:
                 await self._traces.export.start()
             if self._measuring is not None:
-                self._measuring.read(self._guards, self.engine, self.decoder, lambda: self._serving, self._dropped())
+                self._measuring.read(
+                    self._guards, self.engine, self.decoder, self.connections, lambda: self._serving, self._dropped()
+                )
                 await self._measuring.start()
             await self._listener.start()
+            await self.connections.start()
             await asyncio.gather(self.decoder.start(), self.engine.start())
         except WorkerDiedError as error:
             await self.close(grace=0)
@@ -106,6 +115,7 @@ class Service:
     async def close(self, grace: float = 0.0) -> None:
         """End every call after `grace` seconds, then the workers. Idempotent."""
         await self._listener.stop(grace)
+        await self.connections.close()
         await asyncio.gather(self.decoder.close(), self.engine.close())
         await self._guards.close()  # last: the calls that just ended may be audited
         if self._traces is not None:

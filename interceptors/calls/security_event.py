@@ -33,6 +33,8 @@ class Event(StrEnum):
     SCAN_SKIPPED = "scan_skipped"
     """The virus scanner was unavailable, and the settings let uploads pass without it."""
     SERVER_ERROR = "server_error"
+    CONNECTION_CLOSED = "connection_closed"
+    """Connections of one address were closed by the server, for the reason in `check`."""
     LISTENER_RESTARTED = "listener_restarted"
     """gRPC stopped accepting calls, and the port is served again."""
 

@@ -76,7 +76,7 @@ def peer_of(name: str) -> Peer | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
+class OpenConnection:
     """An open connection of this process. `quiet`: seconds since it last moved data. `received`: bytes since it was opened."""
 
     descriptor: int
@@ -85,7 +85,7 @@ class Connection:
     received: int
 
 
-def connections(port: int) -> list[Connection]:
+def connections(port: int) -> list[OpenConnection]:
     """The open connections to `port` of this process. Safe on any thread: each descriptor is duplicated before it is read."""
     found = []
     for entry in os.scandir("/proc/self/fd"):
@@ -95,7 +95,7 @@ def connections(port: int) -> list[Connection]:
     return found
 
 
-def _read(descriptor: int, port: int) -> Connection | None:
+def _read(descriptor: int, port: int) -> OpenConnection | None:
     opened = _duplicate(descriptor)
     if opened is None:
         return None
@@ -109,7 +109,7 @@ def _read(descriptor: int, port: int) -> Connection | None:
             return None
         address = socket.inet_pton(opened.family, host.partition("%")[0])
         sent, taken = info[9], info[10]
-        return Connection(descriptor, Peer(address.removeprefix(MAPPED), peer_port), min(sent, taken) / 1000, info[-1])
+        return OpenConnection(descriptor, Peer(address.removeprefix(MAPPED), peer_port), min(sent, taken) / 1000, info[-1])
 
 
 def _duplicate(descriptor: int) -> socket.socket | None:
@@ -124,7 +124,7 @@ def _duplicate(descriptor: int) -> socket.socket | None:
         return None
 
 
-def close(port: int, connection: Connection) -> bool:
+def close(port: int, connection: OpenConnection) -> bool:
     """Shut a connection down; False if it has ended. The descriptor may be another's by now: the peer is compared again."""
     opened = _duplicate(connection.descriptor)
     if opened is None:
@@ -194,7 +194,7 @@ class Connections:
             detail = f"{len(peers)} connections" if len(peers) > 1 else ""
             self._record(SecurityEvent(Event.CONNECTION_CLOSED, reason, detail=detail, peer=str(peers[0])))
 
-    def _floods(self, found: Sequence[Connection], active: Mapping[Peer, Activity]) -> list[tuple[Connection, str]]:
+    def _floods(self, found: Sequence[OpenConnection], active: Mapping[Peer, Activity]) -> list[tuple[OpenConnection, str]]:
         """Connections that sent more than all their calls may have sent."""
         before, self._credit = self._credit, {}
         floods = []
@@ -214,14 +214,14 @@ class Connections:
 
 
 def above_limit(
-    found: Sequence[Connection], idle: Iterable[Connection], limits: ConnectionLimits
-) -> list[tuple[Connection, str]]:
+    found: Sequence[OpenConnection], idle: Iterable[OpenConnection], limits: ConnectionLimits
+) -> list[tuple[OpenConnection, str]]:
     """The idle connections to close, each with the reason. Of one address those that have been quiet the longest go first.
 
     "address_limit": above the limit of their address. "full": hardly one is left in all; of the addresses with the most.
     """
     of_address = Counter(each.peer.network for each in found)
-    queues: dict[bytes, list[Connection]] = defaultdict(list)
+    queues: dict[bytes, list[OpenConnection]] = defaultdict(list)
     for each in sorted(idle, key=lambda each: each.quiet):
         queues[each.peer.network].append(each)
     chosen = []

@@ -14,7 +14,7 @@ from hyperframe.frame import ContinuationFrame, HeadersFrame, PingFrame
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
 from aligner_svc.config.protection import ConnectionSettings
-from aligner_svc.transport.connections import Connection, ConnectionLimits, Peer, above_limit, close, connections, peer_of
+from aligner_svc.transport.connections import ConnectionLimits, OpenConnection, Peer, above_limit, close, connections, peer_of
 from tests.kit.http2 import http2
 from tests.kit.recordings import SPEECH, TRANSCRIPT
 from tests.kit.scripted_engine import ScriptedEngine
@@ -132,8 +132,8 @@ async def test_large_calls_and_many_health_checks_are_no_flood():
         assert not server.connections.closed.total()
 
 
-def of(host: int, port: int, quiet: float = 0.0) -> Connection:
-    return Connection(0, Peer(bytes([10, 0, 0, host]), port), quiet, 0)
+def of(host: int, port: int, quiet: float = 0.0) -> OpenConnection:
+    return OpenConnection(0, Peer(bytes([10, 0, 0, host]), port), quiet, 0)
 
 
 def test_the_longest_quiet_go_first_and_busy_ones_stay():
@@ -155,7 +155,7 @@ def test_room_is_made_by_the_addresses_with_the_most():
 
 def test_ipv6_counts_by_its_64():
     hosts = [Peer(bytes([0x20, 1, 0xD, 0xB8, 0, 0, 0, 0, *bytes(7), host]), 1) for host in range(4)]
-    found = [Connection(0, peer, 0, 0) for peer in hosts]
+    found = [OpenConnection(0, peer, 0, 0) for peer in hosts]
     assert len(above_limit(found, found, ConnectionLimits(100, 1))) == 3
 
 

@@ -1,4 +1,4 @@
-"""A fixed number of children with a first-come queue; children that die are replaced."""
+"""A fixed number of children with a queue that is fair between clients; children that die are replaced."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from aligner_svc.workers.errors import (
 )
 from aligner_svc.workers.frames import MAX_PAYLOAD, Buffer, JsonValue
 from aligner_svc.workers.process import GoneError, WorkerProcess
+from aligner_svc.workers.waiters import Waiters
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class WorkerPool:
         self._max_reply = max_reply
         self._alive: set[WorkerProcess] = set()  # started and not replaced; the idle ones are in _idle too
         self._idle: deque[WorkerProcess] = deque()
-        self._waiters: deque[asyncio.Future[WorkerProcess]] = deque()
+        self._waiters: Waiters[WorkerProcess] = Waiters()
         self._calls: set[asyncio.Task[Any]] = set()
         self._background: set[asyncio.Task[Any]] = set()
         self._unreaped: set[WorkerProcess] = set()
@@ -81,7 +82,7 @@ class WorkerPool:
     @property
     def waiting(self) -> int:
         """Calls waiting for a free child."""
-        return sum(not waiter.done() for waiter in self._waiters)
+        return len(self._waiters)
 
     @property
     def pids(self) -> list[int]:
@@ -102,8 +103,15 @@ class WorkerPool:
             await self.close()
             raise
 
-    async def call(self, header: Mapping[str, JsonValue], payload: Buffer = b"", *, timeout: float | None = None) -> Reply:  # noqa: ASYNC109 - it kills the child
-        """Have one child answer. Calls are served in the order they came.
+    async def call(
+        self,
+        header: Mapping[str, JsonValue],
+        payload: Buffer = b"",
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - it kills the child
+        client: str = "",
+    ) -> Reply:
+        """Have one child answer. Clients that wait get equal shares of the payloads' bytes.
 
         `timeout`: seconds for one try, without the wait for a child. If the child dies, the call is tried once more
         on another, unless it crashed the child: it would crash the other too. A cancelled call leaves the queue; a
@@ -115,7 +123,7 @@ class WorkerPool:
         queued = busy = 0.0
         for is_retry in (False, True):
             began = clock()
-            worker = await self._acquire(first=is_retry)
+            worker = await self._acquire(client, memoryview(payload).nbytes, first=is_retry)
             taken = clock()
             queued += taken - began
             attempt = self._start_task(self._calls, self._attempt(worker, header, payload, timeout))
@@ -143,7 +151,7 @@ class WorkerPool:
             self._closing = asyncio.get_running_loop().create_task(self._close())
         await asyncio.shield(self._closing)
 
-    async def _acquire(self, *, first: bool) -> WorkerProcess:
+    async def _acquire(self, client: str, size: int, *, first: bool) -> WorkerProcess:
         """Take a free child, or wait for one; a retry, which has waited already, goes `first`."""
         if self._closing:
             raise WorkerUnavailableError(f"{self.name}: closed")
@@ -153,8 +161,7 @@ class WorkerPool:
                 worker.unwatch()
                 return worker
             self._replace(worker, _DIED_IDLE)  # its end of file is not handled yet: do not spend a try on it
-        waiter: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
-        (self._waiters.appendleft if first else self._waiters.append)(waiter)
+        waiter = self._waiters.add(client, size, first=first)
         try:
             return await waiter
         except asyncio.CancelledError:
@@ -162,26 +169,17 @@ class WorkerPool:
                 self._release(waiter.result())  # it was given a child just before it was cancelled
             raise
         finally:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
+            self._waiters.discard(waiter)
 
     def _release(self, worker: WorkerProcess) -> None:
         """Give a free child to the first waiter, or let it idle."""
         if worker not in self._alive or self._closing:
             return
-        waiter = self._next_waiter()
-        if waiter:
+        if waiter := self._waiters.pop():
             waiter.set_result(worker)
         else:
             self._idle.append(worker)
             worker.watch(lambda: self._replace(worker, _DIED_IDLE))
-
-    def _next_waiter(self) -> asyncio.Future[WorkerProcess] | None:
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                return waiter
-        return None
 
     async def _attempt(
         self, worker: WorkerProcess, header: Mapping[str, JsonValue], payload: Buffer, seconds: float | None
@@ -288,7 +286,7 @@ class WorkerPool:
         self._unreaped.clear()
 
     def _fail_waiters(self, message: str) -> None:
-        while waiter := self._next_waiter():
+        while waiter := self._waiters.pop():
             waiter.set_exception(WorkerUnavailableError(message))
 
     def _start_task(self, tasks: set[asyncio.Task[Any]], work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:

@@ -72,7 +72,7 @@ class Service:
 
     async def start(self) -> None:
         """Listen, load, warm up, report ready. Raises StartError."""
-        await self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
         pipeline = Pipeline(self.decoder, self.engine, self._limits, OTHER_LANGUAGES)
         self._servicer = AlignerServicer(pipeline, self.engine, self._limits, self._settings.stream)
         # The port first: a mistake there should not cost the seconds that the models take to load.
@@ -98,9 +98,9 @@ class Service:
     async def drain(self) -> None:
         """Report NOT_SERVING, wait for load balancers to notice, then let calls in flight finish."""
         self._ready = False  # metrics and /ready report what the health service reports
-        await self._health.enter_graceful_shutdown()
+        self._health.begin_drain()
         await asyncio.sleep(self._settings.server.drain_delay)
-        self._health.leaving.set()
+        self._health.end_watches()
         await self.close(self._settings.server.drain_grace)
 
     async def close(self, grace: float = 0.0) -> None:
@@ -122,7 +122,7 @@ class Service:
         if self._engine_failed is not None:
             log.error("NOT_SERVING: the engine has failed: %s", self._engine_failed)
         states = health_pb2.HealthCheckResponse
-        await self._report(states.SERVING if self._serving else states.NOT_SERVING)
+        self._report(states.SERVING if self._serving else states.NOT_SERVING)
 
     @property
     def _serving(self) -> bool:
@@ -146,9 +146,9 @@ class Service:
             dropped["trace"] = lambda: traces.export.counts.dropped
         return dropped
 
-    async def _report(self, status: int) -> None:
+    def _report(self, status: int) -> None:
         for name in ("", ALIGNER):
-            await self._health.set(name, status)
+            self._health.set(name, status)
 
     def _build_server(self) -> aio.Server:
         limits = self._limits

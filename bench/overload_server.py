@@ -12,9 +12,9 @@ from typing import Any
 
 import grpc
 from grpc import aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
+from grpc_health.v1 import health_pb2_grpc
 
+from aligner_svc.health.grpc_health import SERVING, GrpcHealth
 from interceptors import CallRefusedError, Chain, HeaderLimits, Recovery, RequestId, Requests
 from interceptors.calls.call import current_call
 from interceptors.overload.admission import Priority
@@ -75,8 +75,8 @@ async def _serve(adaptive: bool, pipe: Connection) -> None:
     overload = Overload(limit, exempt=HEALTH, priority=lambda call: Priority.NORMAL, pressure=pressure)
     guards = Chain((Recovery("bench"), RequestId(), HeaderLimits(64, 8192), overload, Requests()))
     server = aio.server(interceptors=(guards,))
-    health = health_aio.HealthServicer()
-    await health.set("", health_pb2.HealthCheckResponse.SERVING)
+    health = GrpcHealth()
+    health.set("", SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     server.add_generic_rpc_handlers((SleepingHandler(),))
     port = server.add_insecure_port("127.0.0.1:0")

@@ -23,6 +23,7 @@ from aligner_svc.workers import (
     SandboxMode,
     WorkerDiedError,
     WorkerFailedError,
+    WorkerKilledError,
     WorkerPool,
     WorkerTimeoutError,
     WorkerUnavailableError,
@@ -124,7 +125,8 @@ class Decoder:
         where the container declares it.
 
         Raises InvalidArgumentError: AUDIO_UNSUPPORTED, AUDIO_POLYGLOT, ENCODING_MISMATCH, SAMPLE_RATE_REQUIRED and those
-        of `_MESSAGES`; UnavailableError (DECODER_UNAVAILABLE) if no decoder process is available.
+        of `_MESSAGES`; UnavailableError (DECODER_UNAVAILABLE) if no decoder process is available, or those that were at the
+        file were killed, hung, or given too little processor time.
         """
         header: dict[str, JsonValue] = {"encoding": encoding.value, "max_seconds": self._seconds}
         if encoding is Encoding.CONTAINER:
@@ -156,10 +158,14 @@ class Decoder:
         try:
             return await pool.call(header, audio, timeout=self._timeout, client=client)
         except WorkerUnavailableError:
-            raise UnavailableError("DECODER_UNAVAILABLE", "no decoder is available, try again", retry_after=1.0) from None
-        except WorkerTimeoutError:
+            raise _unavailable("no decoder is available, try again") from None
+        except WorkerKilledError:
+            raise _unavailable("the decoder was lost during this call, try again") from None
+        except WorkerTimeoutError as error:
+            if error.starved:
+                raise _unavailable("the server is too busy to decode the audio in time, try again") from None
             raise InvalidArgumentError("AUDIO_UNREADABLE", "the audio could not be decoded in time", field="audio") from None
-        except (WorkerDiedError, WorkerFailedError):  # logged by the pool; the file is the cause
+        except (WorkerDiedError, WorkerFailedError):  # logged by the pool; the file is the cause, and might be again
             raise self._refusal("AUDIO_UNREADABLE") from None
 
     def _check_shape(self, size: int, encoding: Encoding, rate: int, channels: int) -> None:
@@ -181,3 +187,7 @@ class Decoder:
             code = "AUDIO_UNREADABLE"
         number = value if isinstance(value, int) and 0 <= value < 1 << 32 else 0
         return InvalidArgumentError(code, _MESSAGES[code].format(limit=self._seconds, value=number), field=field)
+
+
+def _unavailable(message: str) -> UnavailableError:
+    return UnavailableError("DECODER_UNAVAILABLE", message, retry_after=1.0)

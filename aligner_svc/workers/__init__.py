@@ -9,6 +9,7 @@ from aligner_svc.workers.errors import (
     WorkerCrashedError,
     WorkerDiedError,
     WorkerFailedError,
+    WorkerKilledError,
     WorkerTimeoutError,
     WorkerUnavailableError,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "WorkerCrashedError",
     "WorkerDiedError",
     "WorkerFailedError",
+    "WorkerKilledError",
     "WorkerPool",
     "WorkerTimeoutError",
     "WorkerUnavailableError",

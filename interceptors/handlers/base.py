@@ -88,4 +88,4 @@ class CallInterceptor(Wrapping):
                 async for response in responses:
                     yield response
 
-        return wrapped(handler, unary, stream, write=unary)
+        return wrapped(handler, unary, stream)

@@ -14,7 +14,6 @@ from interceptors.calls.call import Context
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Unary: TypeAlias = Callable[[Any, Any, Context], Awaitable[Any]]
 Stream: TypeAlias = Callable[[Any, Any, Context], AsyncIterator[Any]]
-Write: TypeAlias = Callable[[Any, Any, Context], Awaitable[None]]
 
 # By (request_streaming, response_streaming): the handler's attribute, its constructor, Prometheus' grpc_type.
 _KINDS: Final[Mapping[tuple[bool, bool], tuple[str, Callable[..., Handler], str]]] = {
@@ -25,18 +24,18 @@ _KINDS: Final[Mapping[tuple[bool, bool], tuple[str, Callable[..., Handler], str]
 }
 
 
-def wrapped(handler: Handler, unary: Unary, stream: Stream, write: Write, *, raw: bool = False) -> Handler:
-    """`handler` with its behaviour run by one of the three functions, each called with (behaviour, request, context).
+def wrapped(handler: Handler, unary: Unary, stream: Stream, *, raw: bool = False) -> Handler:
+    """`handler` with its behaviour run by one of the two functions, each called with (behaviour, request, context).
 
-    `unary` returns one response; `stream` is an async generator of them; `write` is for a behaviour that writes its responses
-    itself, such as grpc_health's Watch: gRPC distinguishes the two by `isasyncgenfunction`. With `raw` the request is a stream of
-    bytes, whatever the method takes.
+    `unary` returns one response, `stream` is an async generator of them. With `raw` the request is a stream of bytes, whatever
+    the method takes. Raises TypeError for a behaviour that writes a stream of responses to its context, which gRPC accepts too:
+    what it writes passes no interceptor.
     """
     name, make, _ = _KINDS[handler.request_streaming, handler.response_streaming]
     behaviour = getattr(handler, name)
-    run: Any = unary
-    if handler.response_streaming:
-        run = stream if inspect.isasyncgenfunction(behaviour) else write
+    if handler.response_streaming and inspect.iscoroutinefunction(behaviour):
+        raise TypeError("a method with a stream of responses must be an async generator")
+    run: Any = stream if handler.response_streaming else unary
     if raw:
         make = _KINDS[True, handler.response_streaming][1]
     return make(partial(run, behaviour), None if raw else handler.request_deserializer, handler.response_serializer)

@@ -45,10 +45,7 @@ class MessageCounter(Wrapping):
                     yield response
                     sent()  # gRPC asks for the next one when this one is written
 
-        async def write(behaviour: Any, request: Any, context: Context) -> None:
-            await behaviour(taken(request), _Writing(context, sent))
-
-        return wrapped(handler, unary, stream, write)
+        return wrapped(handler, unary, stream)
 
 
 class _Requests:
@@ -67,20 +64,3 @@ class _Requests:
         request = await anext(self._requests)
         self._received()
         return request
-
-
-class _Writing:
-    """The context of a handler that writes its responses itself, such as grpc_health's Watch."""
-
-    __slots__ = ("_context", "_sent")
-
-    def __init__(self, context: Context, sent: Tally) -> None:
-        self._context = context
-        self._sent = sent
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._context, name)
-
-    async def write(self, message: Any) -> None:
-        await self._context.write(message)
-        self._sent()

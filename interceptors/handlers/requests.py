@@ -44,7 +44,7 @@ class Requests(Wrapping):
                 async for response in responses:
                     yield response
 
-        return wrapped(handler, unary, stream, write=unary, raw=True)
+        return wrapped(handler, unary, stream, raw=True)
 
 
 async def _unknown_method(requests: AsyncIterator[bytes], context: Context) -> Any:

@@ -85,10 +85,11 @@ async def test_worker_processes_die_and_are_replaced() -> None:
     async with serving(metrics=METRICS, engine=ScriptedEngine(), decoders=2) as running:
         assert (await becomes(running, "workers", "ok"))["said"] == "decoder: 2 worker processes"
         pool = running.decoder.pool
-        module, pool._module = pool._module, "no_such_module"  # no process can replace it
+        children = pool._children
+        module, children.module = children.module, "no_such_module"  # no process can replace it
         os.kill(pool.pids[0], signal.SIGKILL)
         assert (await becomes(running, "workers", "warn"))["said"] == "decoder: 1 of 2 worker processes are up"
-        pool._module = module
+        children.module = module
         await becomes(running, "workers", "ok")
 
 

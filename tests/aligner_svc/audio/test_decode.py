@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import signal
 import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from aligner_svc.audio.decode import Decoded, Decoder
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.config.limits import DecodeSettings, Limits
 from aligner_svc.errors import AlignerError, InvalidArgumentError, UnavailableError
-from aligner_svc.workers import Reply, WorkerPool
+from aligner_svc.workers import Reply, WorkerPool, pool
 from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -461,12 +462,37 @@ class TestShortBeforeLong:
 
 
 class TestChildren:
-    async def test_a_decode_past_its_timeout_is_refused(self) -> None:
+    @pytest.mark.parametrize(("used", "reason"), [(0.01, "AUDIO_UNREADABLE"), (0.005, "DECODER_UNAVAILABLE")])
+    async def test_a_decode_past_its_timeout_is_the_files_fault_if_it_had_the_processor(
+        self, used: float, reason: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         decoder = Decoder(DecodeSettings(workers=1, timeout=0.01), Limits())
         await decoder.start()
+        times = iter([1.0, 1.0 + used])
+        monkeypatch.setattr(pool, "cpu_seconds", lambda pid: next(times))
         try:
-            error = await refusal(decoder, wav(np.zeros(60 * 48000, np.int16), 48000))
-            assert (error.reason, decoder.pool.restarts) == ("AUDIO_UNREADABLE", 1)
+            with pytest.raises(AlignerError) as caught:
+                await decoder.decode(wav(np.zeros(60 * 48000, np.int16), 48000), Encoding.CONTAINER)
+            assert (caught.value.reason, decoder.pool.restarts) == (reason, 1)
+            assert (caught.value.retry_after is not None) == (reason == "DECODER_UNAVAILABLE")
+        finally:
+            await decoder.close()
+
+    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+    async def test_a_file_whose_decoders_are_killed_or_hang_can_be_sent_again(
+        self, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "victim.py").write_text(
+            f"import os\nfrom aligner_svc.workers import serve\nserve(lambda header, payload: os.kill(os.getpid(), {number:d}))"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+        decoder = Decoder(DecodeSettings(workers=1), Limits())
+        decoder.pool = WorkerPool("victim", 1, name="victim")
+        await decoder.start()
+        try:
+            with pytest.raises(UnavailableError) as caught:
+                await decoder.decode(wav(np.zeros(100, np.int16)), Encoding.CONTAINER)
+            assert (caught.value.reason, caught.value.retry_after) == ("DECODER_UNAVAILABLE", 1.0)
         finally:
             await decoder.close()
 
@@ -481,7 +507,8 @@ class TestChildren:
     @pytest.mark.parametrize(
         "reply",
         [
-            "os.kill(os.getpid(), 9)",
+            "os.kill(os.getpid(), 11)",
+            "os._exit(1)",
             "1 / 0",
             "({'refused': 'NO_SUCH_REASON', 'value': 'text of the child'}, b'')",
             "({'refused': 'UNFINISHED', 'value': 0}, b'')",

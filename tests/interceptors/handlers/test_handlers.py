@@ -270,3 +270,11 @@ async def test_an_expired_deadline_is_counted_as_one(script, kind) -> None:
         assert await call.code() == grpc.StatusCode.DEADLINE_EXCEEDED
         await asyncio.wait_for(script.ended.get(), 30)
     assert script.outcomes == [grpc.StatusCode.DEADLINE_EXCEEDED]
+
+
+def test_a_handler_that_writes_its_responses_past_the_interceptors_is_refused() -> None:
+    async def writing(request, context) -> None:
+        await context.write(b"")
+
+    with pytest.raises(TypeError, match="async generator"):
+        Requests().wrap("/a/A", grpc.unary_stream_rpc_method_handler(writing))

@@ -18,7 +18,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 from grpc import aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
@@ -32,7 +32,6 @@ from aligner_svc.workers import WorkerPool
 from interceptors import CallInterceptor, CallRefusedError, HeaderLimits, Recovery, RequestId, Requests, current_call
 from interceptors.calls.security_event import Event, SecurityEvent
 from interceptors.calls.stages import add_stage, stage
-from interceptors.handlers.kinds import method_types
 from interceptors.metrics import CODES
 from interceptors.overload.interceptor import Overload
 from interceptors.overload.limit import AdaptiveLimit, LimitRules
@@ -306,28 +305,6 @@ async def test_a_stream_whose_client_leaves_while_it_writes_is_counted_as_cancel
         call.cancel()
         await eventually(lambda: bool(server.handled()))
         assert server.handled() == {("UnaryStream", grpc.StatusCode.CANCELLED): 1}
-
-
-async def test_a_handler_that_writes_to_its_context_is_counted_too() -> None:
-    """grpc_health's Watch is a coroutine, not a generator."""
-    watch = "/grpc.health.v1.Health/Watch"
-    found = {"grpc_type": "server_stream", "grpc_service": "grpc.health.v1.Health", "grpc_method": "Watch"}
-    METHODS_TOO = method_types(health_pb2.DESCRIPTOR.services_by_name["Health"])  # noqa: N806
-    assert METHODS_TOO[watch] == "server_stream"
-    metrics = Metrics(METHODS_TOO)
-    register = partial(health_pb2_grpc.add_HealthServicer_to_server, health.aio.HealthServicer())
-    chain = (Recovery("test"), metrics.rpc, Requests(), metrics.rpc.messages)
-    async with chain_server(chain, register=register) as server:
-        call = health_pb2_grpc.HealthStub(server.channel).Watch(health_pb2.HealthCheckRequest(service=""))
-        async for answer in call:
-            assert answer.status == health_pb2.HealthCheckResponse.SERVING
-            break
-        call.cancel()
-        ended = Server(metrics, server.channel)
-        name = "grpc_server_handled_total"
-        await eventually(lambda: ended.value(name, **found, grpc_code="Canceled") == 1)
-    assert ended.value("grpc_server_msg_received_total", **found) == 1
-    assert ended.value("grpc_server_msg_sent_total", **found) == 1
 
 
 def test_every_method_and_status_is_there_before_the_first_call() -> None:

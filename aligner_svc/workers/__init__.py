@@ -14,9 +14,8 @@ from aligner_svc.workers.errors import (
     WorkerUnavailableError,
 )
 from aligner_svc.workers.frames import Buffer, JsonValue
-from aligner_svc.workers.pool import Reply, WorkerPool
+from aligner_svc.workers.pool import Reply, WorkerPool, log_sandbox
 from aligner_svc.workers.sandbox import Sandbox, SandboxMode
-from aligner_svc.workers.sandbox_log import log_sandbox
 
 __all__ = [
     "Buffer",

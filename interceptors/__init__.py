@@ -15,6 +15,7 @@ from interceptors.calls.outcome import outcome
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.handlers.base import CallInterceptor, Chain, Wrapping
+from interceptors.handlers.pace import ReadTimes
 from interceptors.handlers.requests import Check, Requests
 from interceptors.header_limits import HeaderLimits
 from interceptors.overload.interceptor import Overload
@@ -66,6 +67,7 @@ def chain(
     overload: Overload | None = None,
     scan: Scan | None = None,
     check: Check | None = None,
+    times: ReadTimes | None = None,
 ) -> Chain:
     """The guards in the order a call passes them, outermost first, each with the reason for its place; None: left out.
 
@@ -98,7 +100,7 @@ def chain(
         # Only admitted calls use a connection to the scanner.
         scan,
         # Innermost: no request is read before all guards have let its call pass.
-        Requests(check),
+        Requests(check, times),
         # Below it, because every request above it is a stream.
         metrics.messages if metrics is not None else None,
     )

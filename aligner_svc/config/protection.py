@@ -25,6 +25,15 @@ class OverloadSettings(Section):
 
     adaptive: bool = Field(True, description="refuse calls early, when the waiting time for the engine grows")
     pressure: bool = Field(True, description="refuse more calls while the control group is short of memory or CPU")
+    unfinished: int = Field(
+        256,
+        ge=2,
+        le=100_000,
+        description="maximum calls whose requests are still arriving; beyond it the caller with the most of them loses one",
+    )
+    reads: int = Field(
+        6, ge=1, le=10_000, description="Align requests of one caller that are read at a time; its others wait to be read"
+    )
 
 
 class AbuseSettings(Section):

@@ -22,6 +22,7 @@ from interceptors import Event, Record, SecurityEvent, chain
 from interceptors.access_log import AccessLog
 from interceptors.antivirus.clamav import TooLargeError
 from interceptors.auth.jwt.jwks_error import JwksError
+from interceptors.handlers.pace import ReadTimes
 from interceptors.payload_rules import PayloadRules
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Guards:
                 overload=self.protection.overload,
                 scan=scan,
                 check=PayloadRules(ProtoRules()).check,
+                times=_read_times(settings),
             )
         except StartError:
             self._close_audit()
@@ -128,6 +130,11 @@ class Guards:
         self.antivirus, scan = build_scan(settings, record)
         self._parts.append(self.antivirus)
         return scan
+
+
+def _read_times(settings: Settings) -> ReadTimes:
+    stream = settings.stream
+    return ReadTimes(settings.limits.unary_seconds, stream.idle_timeout, stream.least_rate, stream.max_seconds)
 
 
 def _log_event(event: SecurityEvent) -> None:

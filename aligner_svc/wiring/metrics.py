@@ -61,7 +61,7 @@ class Measuring:
         guards: Guards,
         engine: Engine,
         decoder: Decoder,
-        ready: Callable[[], bool],
+        not_serving: Callable[[], str | None],
         dropped: Mapping[str, Callable[[], int]],
     ) -> None:
         """Read these parts at each scrape and probe. Call it once, when all of them are built."""
@@ -72,7 +72,7 @@ class Measuring:
         certificates, antivirus = guards.certificates, guards.antivirus
         sources = Sources(
             build={"version": __version__, "engine": engine.name},
-            ready=ready,
+            not_serving=not_serving,
             engine=report.state,
             engine_slots=report.slots,
             engine_queue=self._settings.engine.queue,

@@ -18,6 +18,7 @@ from interceptors.overload.admission import Priority
 from interceptors.overload.interceptor import Overload
 from interceptors.overload.limit import AdaptiveLimit, LimitRules
 from interceptors.overload.pressure import Groups, Pressure
+from interceptors.overload.upload_memory import UploadMemory
 from interceptors.quota import classes_text
 from interceptors.quota.classes import QuotaClasses
 from interceptors.quota.interceptor import Quota
@@ -63,7 +64,19 @@ def build_protection(settings: Settings, capacity: Capacity, record: Record) -> 
         crowded = limit is not None and overload.counts.at_work >= rules.lowest
         return limit.typical_wait if limit is not None and crowded else 0.0
 
-    overload = Overload(limit, exempt=EXEMPT, priority=_priority(quota), expected_seconds=expected, pressure=pressure)
+    largest = settings.limits.stream_audio_bytes
+    overload = Overload(
+        limit,
+        exempt=EXEMPT,
+        priority=_priority(quota),
+        expected_seconds=expected,
+        pressure=pressure,
+        record=record,
+        memory=UploadMemory(shared=(settings.stream.concurrent - 1) * largest, reserve=largest),
+        uploads=STREAMS,
+        arrivals=settings.overload.unfinished,
+        whole_reads=settings.overload.reads,
+    )
     if pressure is not None:
         parts = (*parts, pressure)
     return Protection(quota, store, overload, _abuse(settings, record), parts)

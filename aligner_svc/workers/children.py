@@ -14,13 +14,15 @@ from aligner_svc.workers.process import GoneError, WorkerProcess
 
 log = logging.getLogger(__name__)
 
-_BACKOFF_FIRST, _BACKOFF_MAX = 0.1, 10.0
-"""Seconds between attempts to start a child that fails to start; doubled each time."""
+_BACKOFF_FIRST, _BACKOFF_MAX, _BACKOFF_NONE = 0.1, 10.0, 1.0
+"""Seconds between attempts to start a child that fails to start: the first, the longest, the longest while there is no child.
+Doubled each time.
+"""
 
-_OUTAGE: Final = 2.0
+_OUTAGE: Final = 1.75
 """Seconds without a child that works, after which there is trouble: the only child of a pool is replaced in less."""
 
-_PROVEN: Final = 0.5
+_PROVEN: Final = 0.25
 """Seconds from which on a child that has started works: children that die as soon as they are ready do not."""
 
 
@@ -138,7 +140,7 @@ class Children:
                 if not self.alive:
                     self._on_none()
                 await asyncio.sleep(pause)
-                pause = min(pause * 2, _BACKOFF_MAX)
+                pause = min(pause * 2, _BACKOFF_MAX if self.alive else _BACKOFF_NONE)
             else:
                 return
 

@@ -32,6 +32,8 @@ class Event(StrEnum):
     MALWARE_FOUND = "malware_found"
     SCAN_SKIPPED = "scan_skipped"
     """The virus scanner was unavailable, and the settings let uploads pass without it."""
+    REQUESTS_UNFINISHED = "requests_unfinished"
+    """A caller had the most unfinished requests when there were as many as there may be, and one was refused."""
     SERVER_ERROR = "server_error"
     LISTENER_RESTARTED = "listener_restarted"
     """gRPC stopped accepting calls, and the port is served again."""

@@ -15,9 +15,11 @@ import grpc
 from grpc import aio
 
 from interceptors.calls.call import Context, current_call
+from interceptors.calls.hooks import Admission
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.handlers.base import Wrapping
 from interceptors.handlers.kinds import Handler, wrapped
+from interceptors.handlers.pace import Pace, ReadTimes
 
 Check = Callable[[Any], None]
 
@@ -25,15 +27,16 @@ Check = Callable[[Any], None]
 class Requests(Wrapping):
     """Reads and parses requests, and answers for methods that are not served, so that those calls pass the guards too."""
 
-    def __init__(self, check: Check | None = None) -> None:
+    def __init__(self, check: Check | None = None, times: ReadTimes | None = None) -> None:
         """`check`: raises CallRefusedError for a parsed message that must not reach the servicer."""
         self._check = check
+        self._times = times or ReadTimes()
 
     def wrap(self, method: str, handler: Handler | None) -> Handler:
         """A handler that takes a stream of bytes, whatever the method takes."""
         if handler is None:
             return grpc.stream_unary_rpc_method_handler(_unknown_method)
-        take = _Taking(handler.request_deserializer or bytes, self._check)
+        take = _Taking(handler.request_deserializer or bytes, self._check, self._times)
         request_of = take.stream if handler.request_streaming else take.only
 
         async def unary(behaviour: Any, requests: AsyncIterator[bytes], context: Context) -> Any:
@@ -54,14 +57,21 @@ async def _unknown_method(requests: AsyncIterator[bytes], context: Context) -> A
 class _Taking:
     """Parses the messages of one method, and has them checked, charged and scanned before the servicer sees them."""
 
-    def __init__(self, deserialise: Callable[[bytes], Any], check: Check | None) -> None:
+    def __init__(self, deserialise: Callable[[bytes], Any], check: Check | None, times: ReadTimes) -> None:
         self._deserialise = deserialise
         self._check = check
+        self._times = times
 
     async def only(self, requests: AsyncIterator[bytes], context: Context) -> Any:
         """The one request of a unary call. Like gRPC itself, it does not look for a second."""
-        raw: Any = await context.read()
+        pace = Pace(self._times, whole=True)
+        admission = _admission()
+        if admission is not None:
+            await admission.read(pace.end, whole=True)
+        raw: Any = await pace.read(context.read)
         if raw is not aio.EOF:
+            if admission is not None:
+                admission.arrived()
             return await self._take(raw)
         if context.done():  # a client that disconnects looks like one that sent nothing
             raise asyncio.CancelledError
@@ -70,11 +80,21 @@ class _Taking:
 
     async def stream(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
         """The requests of a streaming call."""
-        return self._stream(requests)
+        return self._stream(requests, context)
 
-    async def _stream(self, requests: AsyncIterator[bytes]) -> AsyncIterator[Any]:
-        async for raw in requests:
+    async def _stream(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
+        pace = Pace(self._times, whole=False)
+        admission = _admission()
+        if admission is not None:
+            await admission.read(pace.end, whole=False)
+        messages = aiter(requests)
+        while (raw := await pace.read(lambda: anext(messages, None))) is not None:
+            pace.received(len(raw))
+            if admission is not None:
+                await admission.received(len(raw))
             yield await self._take(raw)
+        if admission is not None and not context.done():
+            admission.arrived()
 
     async def _take(self, raw: bytes) -> Any:
         try:
@@ -92,3 +112,8 @@ class _Taking:
             if call.scan is not None:
                 await call.scan.received(message)
         return message
+
+
+def _admission() -> Admission | None:
+    call = current_call()
+    return None if call is None else call.admission

@@ -11,8 +11,9 @@ import grpc
 from interceptors.calls.call import Call, Context, current_call
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.stages import stage
+from interceptors.calls.subject import subject_of
 from interceptors.handlers.base import CallInterceptor
-from interceptors.quota.classes import QuotaClass, QuotaClasses, subject_of
+from interceptors.quota.classes import QuotaClass, QuotaClasses
 from interceptors.quota.meter import CallMeter, Estimate
 from interceptors.quota.refusal import RATELIMIT, ratelimit, refusal
 from interceptors.quota.stores.base import Left, QuotaStore

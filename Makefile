@@ -46,7 +46,10 @@ RUNS ?= 100000
 fuzz: $(VENV)/.all ## damaged files, texts and messages, RUNS of each: no crash, no hang, no internal error
 	@for target in audio text messages; do $(PY) -m tests.fuzz.fuzz_$$target -runs=$(RUNS) || exit 1; done
 
-.PHONY: fuzz test-services
+attack: $(VENV)/.all test-services ## attacks on a real prod server, a table of what came through: ARGS=--short or ARGS="--only tokens"
+	$(PY) -m tests.attack $(ARGS)
+
+.PHONY: fuzz attack test-services
 test-services:
 	@tools/test_services.sh
 

@@ -76,7 +76,7 @@ class Measuring:
             engine=report.state,
             engine_slots=report.slots,
             engine_queue=self._settings.engine.queue,
-            pools=[decoder.pool, *report.pools],
+            pools=[*decoder.pools, *report.pools],
             overload=guards.protection.overload,
             quota_store=store if isinstance(store, FallbackStore) else None,
             key_sources={name: keys for method in methods for name, keys in method.key_sources.items()},

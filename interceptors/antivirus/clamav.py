@@ -31,6 +31,7 @@ _MAX_REPLY = 4096
 _LAST_REPLY_TIMEOUT = 0.2
 """Seconds to read why clamd cut a connection; a reply has arrived by then, or there is none."""
 _LENGTH = struct.Struct("!L")
+_MAX_LENGTH = (1 << 32) - 1
 _VERSION = re.compile(r"ClamAV [!-.0-~]{1,64}(?:/(?P<number>\d{1,10})/(?P<date>[ -.0-~]{1,64}))?")
 _UNPRINTABLE = re.compile(r"[^A-Za-z0-9._:()/+-]")
 _MAX_NAME = 128
@@ -84,6 +85,35 @@ class Clamd:
         if match is None:
             raise ScannerUnavailableError("what answers there is not clamd")
         return Version(match[0], int(match["number"] or 0), match["date"] or "")
+
+    async def answers(self) -> None:
+        """Return once clamd answers a command that it does not know. Raises ScannerUnavailableError.
+
+        The thread that takes commands answers that itself, in 20 ms however busy the others are; VERSION waits for one of them.
+        """
+        connection = await self._connect()
+        try:
+            async with asyncio.timeout(self.timeout):
+                loop = asyncio.get_running_loop()
+                await loop.sock_sendall(connection, b"zALIVE\0")
+                if not await loop.sock_recv(connection, _MAX_REPLY):
+                    raise ScannerUnavailableError("the connection was cut")
+        except TimeoutError:
+            raise ScannerUnavailableError(f"no answer within {self.timeout:g} s") from None
+        except OSError:
+            raise ScannerUnavailableError("the connection was cut") from None
+        finally:
+            connection.close()
+
+    async def check_stream_limit(self, size: int) -> None:
+        """Ask whether StreamMaxLength allows `size` bytes, without sending them: clamd judges the length of a chunk at once.
+
+        Raises TooLargeError if it does not, and ScannerUnavailableError.
+        """
+        async with self.stream() as stream:
+            await stream.declare(min(size, _MAX_LENGTH))
+            await self.answers()  # clamd takes commands in the order they come: it has judged the length by now
+            await stream.check_refused()
 
     @asynccontextmanager
     async def stream(self) -> AsyncIterator[ClamdStream]:
@@ -143,6 +173,14 @@ class ClamdStream:
             chunk = view[start : start + CHUNK]
             await self._send(_LENGTH.pack(len(chunk)))
             await self._send(chunk)
+
+    async def declare(self, size: int) -> None:
+        """The length of a chunk that does not follow. Raises as `send`."""
+        await self._send(_LENGTH.pack(size))
+
+    async def check_refused(self) -> None:
+        """Raises TooLargeError or ScanFailedError if clamd has refused the stream."""
+        await self._raise_last_reply()
 
     async def end(self) -> None:
         """After the last chunk. Raises as `send`."""

@@ -101,7 +101,7 @@ class Pipeline:
         language = self.language(job.language)
         tokens = await self._tokens(job.transcript, language)
         observe(Stage.DECODING, 0.0, 0.0)
-        decoded = await self._decoder.decode(audio, job.encoding, job.sample_rate_hz, job.channels)
+        decoded = await self._decoder.decode(audio, job.encoding, job.sample_rate_hz, job.channels, client=caller.client)
         del audio  # an upload may be hundreds of MB, and the engine does not need it
         seconds = decoded.clip.seconds
         if seconds < _MIN_SECONDS:

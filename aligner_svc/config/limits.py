@@ -54,7 +54,12 @@ class Limits(Section):
 class DecodeSettings(Section):
     """The decoder's worker processes."""
 
-    workers: int = Field(default_factory=lambda: max(1, available_cores() // 2), ge=1, le=1024, description="decoder processes")
+    workers: int = Field(
+        default_factory=lambda: max(1, available_cores() // 2),
+        ge=1,
+        le=1024,
+        description="decoder processes for short recordings, and as many for long ones",
+    )
     timeout: float = Field(120.0, gt=0, le=24 * 3600, description="maximum wall-clock seconds of one decode")
     sandbox: Literal["required", "best-effort", "off"] = Field(
         "best-effort",

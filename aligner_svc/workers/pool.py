@@ -1,4 +1,4 @@
-"""A fixed number of children with a first-come queue."""
+"""A fixed number of children with a queue that is fair between clients."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from aligner_svc.workers.errors import (
 from aligner_svc.workers.frames import MAX_PAYLOAD, Buffer, JsonValue
 from aligner_svc.workers.heartbeat import cpu_seconds
 from aligner_svc.workers.process import GoneError, ProtocolError, WorkerProcess
+from aligner_svc.workers.waiters import Waiters
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class WorkerPool:
             on_none=lambda: self._fail_waiters(f"{name}: no child starts"),
         )
         self._idle: deque[WorkerProcess] = deque()
-        self._waiters: deque[asyncio.Future[WorkerProcess]] = deque()
+        self._waiters: Waiters[WorkerProcess] = Waiters()
         self._calls: set[asyncio.Task[Any]] = set()
         self._closing: asyncio.Task[None] | None = None
 
@@ -110,7 +111,7 @@ class WorkerPool:
     @property
     def waiting(self) -> int:
         """Calls waiting for a free child."""
-        return sum(not waiter.done() for waiter in self._waiters)
+        return len(self._waiters)
 
     @property
     def pids(self) -> list[int]:
@@ -128,8 +129,15 @@ class WorkerPool:
             await self.close()
             raise
 
-    async def call(self, header: Mapping[str, JsonValue], payload: Buffer = b"", *, timeout: float | None = None) -> Reply:  # noqa: ASYNC109 - it kills the child
-        """Have one child answer. Calls are served in the order they came.
+    async def call(
+        self,
+        header: Mapping[str, JsonValue],
+        payload: Buffer = b"",
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - it kills the child
+        client: str = "",
+    ) -> Reply:
+        """Have one child answer. Clients that wait get equal shares of the payloads' bytes.
 
         `timeout`: seconds for one try, without the wait for a child. If the child dies, the call is tried once more
         on another, unless it crashed the child: it would crash the other too. A cancelled call leaves the queue; a
@@ -142,7 +150,7 @@ class WorkerPool:
         queued = busy = 0.0
         for is_retry in (False, True):
             began = clock()
-            worker = await self._acquire(first=is_retry)
+            worker = await self._acquire(client, memoryview(payload).nbytes, first=is_retry)
             taken = clock()
             queued += taken - began
             attempt = self._start(self._attempt(worker, header, payload, timeout))
@@ -171,7 +179,7 @@ class WorkerPool:
             self._closing = asyncio.get_running_loop().create_task(self._close())
         await asyncio.shield(self._closing)
 
-    async def _acquire(self, *, first: bool) -> WorkerProcess:
+    async def _acquire(self, client: str, size: int, *, first: bool) -> WorkerProcess:
         """Take a free child, or wait for one; a retry, which has waited already, goes `first`."""
         if self._closing:
             raise WorkerUnavailableError(f"{self.name}: closed")
@@ -183,8 +191,7 @@ class WorkerPool:
                 worker.unwatch()
                 return worker
             self._children.replace(worker, _DIED_IDLE)  # its end of file is not handled yet: do not spend a try on it
-        waiter: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
-        (self._waiters.appendleft if first else self._waiters.append)(waiter)
+        waiter = self._waiters.add(client, size, first=first)
         try:
             return await waiter
         except asyncio.CancelledError:
@@ -192,15 +199,13 @@ class WorkerPool:
                 self._release(waiter.result())  # it was given a child just before it was cancelled
             raise
         finally:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
+            self._waiters.discard(waiter)
 
     def _release(self, worker: WorkerProcess) -> None:
         """Give a free child to the first waiter, or let it idle."""
         if worker not in self._children.alive or self._closing:
             return
-        waiter = self._next_waiter()
-        if waiter:
+        if waiter := self._waiters.pop():
             waiter.set_result(worker)
         else:
             self._idle.append(worker)
@@ -209,13 +214,6 @@ class WorkerPool:
     def _forget(self, worker: WorkerProcess) -> None:
         if worker in self._idle:
             self._idle.remove(worker)
-
-    def _next_waiter(self) -> asyncio.Future[WorkerProcess] | None:
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                return waiter
-        return None
 
     async def _attempt(
         self, worker: WorkerProcess, header: Mapping[str, JsonValue], payload: Buffer, seconds: float | None
@@ -260,7 +258,7 @@ class WorkerPool:
         self._idle.clear()
 
     def _fail_waiters(self, message: str) -> None:
-        while waiter := self._next_waiter():
+        while waiter := self._waiters.pop():
             waiter.set_exception(WorkerUnavailableError(message))
 
     def _start(self, attempt: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -269,3 +267,12 @@ class WorkerPool:
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
         return task
+
+
+def log_sandbox(pool: WorkerPool) -> None:
+    """Log which layers of the sandbox are in force in a pool's children, which are all alike, and which are missing and why."""
+    in_force, missing = pool.greeting.get("sandbox"), pool.greeting.get("missing")
+    held = ", ".join(map(str, in_force)) if isinstance(in_force, list) else ""
+    lacking = ", ".join(f"{layer} ({why})" for layer, why in missing.items()) if isinstance(missing, dict) else ""
+    level = logging.WARNING if lacking else logging.INFO
+    log.log(level, "%s sandbox: %s%s", pool.name, held or "none", f"; missing: {lacking}" if lacking else "")

@@ -64,8 +64,9 @@ class WorkerProcess:
         """Start `python -m module *args`; returns at once, `ready` waits for it.
 
         `subprocess` uses vfork + exec here (no preexec_fn), so none of gRPC's threads or locks
-        are copied. The child gets a session of its own, so that signals to the foreground group
-        reach only the parent, which drains before it ends its children.
+        are copied. The child gets a process group of its own, so that signals to the foreground group
+        reach only the parent, which drains before it ends its children. No session of its own: where
+        the kernel groups processes by session (sched_autogroup), `nice` acts within a session only.
         """
         self.name = name
         self._loop = asyncio.get_running_loop()
@@ -91,7 +92,7 @@ class WorkerProcess:
                 stderr=writer,
                 pass_fds=(theirs.fileno(),),
                 env=_environment(theirs.fileno()),
-                start_new_session=True,
+                process_group=0,
             )
         except BaseException:
             self._sock.close()

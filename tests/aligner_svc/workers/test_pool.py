@@ -196,6 +196,33 @@ class TestCalls:
             assert order == [0, 1, 2, 3, 4]
             assert workers.waiting == 0
 
+    async def test_clients_that_wait_take_turns_however_many_calls_each_has(self, gate: Gate) -> None:
+        async with running(1) as workers:
+            order: list[str] = []
+
+            async def call(client: str) -> None:
+                await workers.call({}, b"four", client=client)
+                order.append(client)
+
+            held = asyncio.create_task(workers.call({"op": "hold", "gate": gate.path}, client="greedy"))
+            await gate.begun()
+            queued = [asyncio.create_task(call(client)) for client in (*["greedy"] * 5, "modest", "other", "modest")]
+            await eventually(lambda: workers.waiting == len(queued))
+            gate.open()
+            await asyncio.gather(held, *queued)
+            assert sorted(order[:3]) == ["greedy", "modest", "other"]
+            assert order[3:5].count("modest") == 1
+            assert order[5:] == ["greedy"] * 3
+
+    async def test_low_priority_holds_in_the_processes_of_one_session(self, modules: Path) -> None:
+        (modules / "humble.py").write_text(CHILD.replace("serve(handle)", 'serve(handle, priority="low")'))
+        async with running(1) as workers, running(1, "humble") as humble:
+            (pid,), (humble_pid,) = workers.pids, humble.pids
+            assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0)
+            assert os.getpriority(os.PRIO_PROCESS, humble_pid) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
+            assert os.getsid(pid) == os.getsid(humble_pid) == os.getsid(0)  # niceness compares within a session
+            assert os.getpgid(pid) != os.getpgid(0)  # ctrl-C reaches the parent alone
+
     async def test_a_handler_that_raises_reports_its_class_and_lives_on(self) -> None:
         async with running(1) as workers:
             before = workers.pids

@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from interceptors.antivirus import file_types
 from interceptors.antivirus.address import TcpAddress, UnixAddress, parse_address
 from interceptors.antivirus.verdicts import Clean, Infected, Verdict
 from interceptors.calls.hooks import Buffer
@@ -143,14 +144,31 @@ class ClamdStream:
         self._timeout = timeout
         self._scan_timeout = scan_timeout
         self._loop = asyncio.get_running_loop()
+        self._held: bytes | None = b""
+        """What is held back until the beginning of the file is known; None: it has been sent."""
 
     async def begin(self) -> None:
         """Raises ScannerUnavailableError."""
         await self._send(b"zINSTREAM\0")
 
     async def send(self, content: Buffer) -> None:
-        """Returns when all of it is on its way. Raises ScannerUnavailableError, and TooLargeError if clamd takes no more."""
+        """Returns when all but the beginning of a file, which waits for more, is on its way.
+
+        Raises ScannerUnavailableError, and TooLargeError if clamd takes no more.
+        """
         view = memoryview(content).cast("B")
+        if self._held is not None:
+            if len(self._held) + len(view) < file_types.HEAD:
+                self._held += view
+                return
+            await self._send_held(view[: file_types.HEAD])
+        await self._send_chunks(view)
+
+    async def _send_held(self, following: Buffer = b"") -> None:
+        held, self._held = self._held or b"", None
+        await self._send_chunks(memoryview(file_types.lead(held + following) + held))
+
+    async def _send_chunks(self, view: memoryview) -> None:
         for start in range(0, len(view), CHUNK):
             chunk = view[start : start + CHUNK]
             await self._send(_LENGTH.pack(len(chunk)))
@@ -166,6 +184,8 @@ class ClamdStream:
 
     async def end(self) -> None:
         """After the last chunk. Raises as `send`."""
+        if self._held is not None:
+            await self._send_held()
         await self._send(_LENGTH.pack(0))
 
     async def verdict(self) -> Verdict:

@@ -26,10 +26,11 @@ from aligner_svc.rpc.services import ALIGNER, HEALTH
 from aligner_svc.telemetry.logs.pipeline import Logs, open_logs
 from aligner_svc.transport.bind import check_exposure, parse
 from aligner_svc.transport.channel_options import ChannelOptions
+from aligner_svc.transport.connections import ConnectionLimits, Connections
 from aligner_svc.transport.listener import Listener, build_server
 from aligner_svc.wiring.chain import Guards
 from aligner_svc.wiring.engines import OTHER_LANGUAGES, accepted, build_engine
-from aligner_svc.workers import WorkerDiedError
+from aligner_svc.workers import WorkerDiedError, forbid_core_dumps
 
 if TYPE_CHECKING:
     from aligner_svc.wiring.metrics import Measuring
@@ -67,6 +68,10 @@ class Service:
         )
         self._limits = accepted(settings.limits, self.engine)
         self.decoder = Decoder(settings.decode, self._limits, settings.decode.sandbox)
+        wanted = settings.connections
+        limits = ConnectionLimits(wanted.most, wanted.per_address)
+        self.connections = Connections(limits, lambda: self._bound, self._guards.in_flight, self._guards.record)
+        self._bound = 0
         self._listener = Listener(self._build_server, self._guards.credentials, self._guards.record_restart)
 
     async def start(self) -> None:
@@ -75,14 +80,23 @@ class Service:
         self._servicer = AlignerServicer(pipeline, self.engine, self._limits)
         # The port first: a mistake there should not cost the seconds that the models take to load.
         try:
-            self.address = str(self._listener.bind(self._listen))
+            address = self._listener.bind(self._listen)
+            self.address, self._bound = str(address), address.port
             await self._guards.start()
             if self._traces is not None:
                 await self._traces.export.start()
             if self._measuring is not None:
-                self._measuring.read(self._guards, self.engine, self.decoder, lambda: self._serving.why_not, self._dropped())
+                self._measuring.read(
+                    self._guards,
+                    self.engine,
+                    self.decoder,
+                    self.connections,
+                    not_serving=lambda: self._serving.why_not,
+                    dropped=self._dropped(),
+                )
                 await self._measuring.start()
             await self._listener.start()
+            await self.connections.start()
             await asyncio.gather(self.decoder.start(), self.engine.start())
         except WorkerDiedError as error:
             await self.close(grace=0)
@@ -103,6 +117,7 @@ class Service:
         """End every call after `grace` seconds, then the workers. Idempotent."""
         await self._serving.drain()
         await self._listener.stop(grace)
+        await self.connections.close()
         await asyncio.gather(self.decoder.close(), self.engine.close())
         await self._guards.close()  # last: the calls that just ended may be audited
         if self._traces is not None:
@@ -151,6 +166,7 @@ class Service:
 
 async def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT, drain, return the exit status. A second signal does not wait."""
+    forbid_core_dumps()
     logs = open_logs(settings.logs.format, settings.logs.level, key_prefixes=(settings.keys.prefix,))
     try:
         return await _serve(settings, logs)

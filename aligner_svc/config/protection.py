@@ -79,6 +79,12 @@ class ConnectionSettings(Section):
     """Limits of connections."""
 
     most: int = Field(1000, ge=1, le=1_000_000, description="maximum connections")
+    per_address: int = Field(
+        200,
+        ge=1,
+        le=1_000_000,
+        description="maximum connections of an IPv4 address or an IPv6 /64; the idlest above it are closed",
+    )
     streams: int = Field(128, ge=1, le=100_000, description="maximum calls in flight per connection")
     age: float | None = Field(
         None, gt=0, le=365 * 86_400, description="seconds after which a client is asked to reconnect; unset: never"

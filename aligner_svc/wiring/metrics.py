@@ -23,6 +23,7 @@ from interceptors.tracing.call_trace import sampled_trace_id
 
 if TYPE_CHECKING:
     from aligner_svc.audio.decode import Decoder
+    from aligner_svc.transport.connections import Connections
     from aligner_svc.wiring.chain import Guards
     from interceptors.antivirus.scanner import Antivirus, ScannerState
 
@@ -61,6 +62,8 @@ class Measuring:
         guards: Guards,
         engine: Engine,
         decoder: Decoder,
+        connections: Connections,
+        *,
         not_serving: Callable[[], str | None],
         dropped: Mapping[str, Callable[[], int]],
     ) -> None:
@@ -72,6 +75,7 @@ class Measuring:
         certificates, antivirus = guards.certificates, guards.antivirus
         sources = Sources(
             build={"version": __version__, "engine": engine.name},
+            connections=connections,
             not_serving=not_serving,
             engine=report.state,
             engine_slots=report.slots,

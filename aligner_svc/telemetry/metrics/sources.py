@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
     from aligner_svc.engines.batching import QueueState
+    from aligner_svc.transport.connections import Connections
     from aligner_svc.workers import WorkerPool
     from interceptors.antivirus.scanner import ScannerState
     from interceptors.auth.jwt.jwks import KeySource
@@ -41,6 +42,7 @@ class Sources:
 
     build: Mapping[str, str] = field(default_factory=dict)
     """Labels of aligner_build_info."""
+    connections: Connections | None = None
     not_serving: Callable[[], str | None] | None = None
     """Why the health service says NOT_SERVING; it returns None while that says SERVING."""
     engine: Callable[[], QueueState] | None = None
@@ -117,6 +119,13 @@ def _process(sources: Sources) -> Iterator[Metric]:
     if sources.dropped:
         dropped = {name: read() for name, read in sources.dropped.items()}
         yield _counter("telemetry_dropped", "Audit lines, spans and log lines that were lost.", dropped, "kind")
+
+
+def _connections(sources: Sources) -> Iterator[Metric]:
+    if sources.connections is not None:
+        yield _gauge("connections", "Open connections to the port of the service.", sources.connections.open)
+        what = "Connections that the server closed because they took from others."
+        yield _counter("connections_closed", what, sources.connections.closed, "reason")
 
 
 def _engine(sources: Sources) -> Iterator[Metric]:
@@ -209,6 +218,7 @@ def _caches(sources: Sources) -> Iterator[Metric]:
 
 _READERS: Final[Mapping[str, Callable[[Sources], Iterator[Metric]]]] = {
     "process": _process,
+    "connections": _connections,
     "engine": _engine,
     "workers": _workers,
     "overload": _overload,

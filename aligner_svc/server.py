@@ -31,12 +31,8 @@ from aligner_svc.transport.connections import ConnectionLimits, Connections
 from aligner_svc.transport.listener import Listener, build_server
 from aligner_svc.wiring.chain import Guards
 from aligner_svc.wiring.engines import OTHER_LANGUAGES, accepted, build_engine
-<<<<<<< HEAD
-from aligner_svc.workers import WorkerDiedError
-from interceptors.overload.interceptor import DRAINING
-=======
 from aligner_svc.workers import WorkerDiedError, forbid_core_dumps
->>>>>>> main
+from interceptors.overload.interceptor import DRAINING
 
 if TYPE_CHECKING:
     from aligner_svc.wiring.metrics import Measuring
@@ -194,15 +190,8 @@ class Service:
 
 
 async def serve(settings: Settings) -> int:
-<<<<<<< HEAD
-    """Run until SIGTERM, SIGINT or SIGQUIT, drain, return the exit status. A second signal does not wait.
-
-    SIGHUP reads files again, SIGUSR1 and SIGUSR2 log what every thread and task is doing: none of them ends the server.
-    """
-=======
-    """Run until SIGTERM or SIGINT, drain, return the exit status. A second signal does not wait."""
-    forbid_core_dumps()
->>>>>>> main
+from aligner_svc.workers import WorkerDiedError, forbid_core_dumps
+from interceptors.overload.interceptor import DRAINING
     logs = open_logs(settings.logs.format, settings.logs.level, key_prefixes=(settings.keys.prefix,))
     try:
         return await _serve(settings, logs)

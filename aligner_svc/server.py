@@ -30,7 +30,7 @@ from aligner_svc.transport.connections import ConnectionLimits, Connections
 from aligner_svc.transport.listener import Listener, build_server
 from aligner_svc.wiring.chain import Guards
 from aligner_svc.wiring.engines import OTHER_LANGUAGES, accepted, build_engine
-from aligner_svc.workers import WorkerDiedError
+from aligner_svc.workers import WorkerDiedError, forbid_core_dumps
 
 if TYPE_CHECKING:
     from aligner_svc.wiring.metrics import Measuring
@@ -166,6 +166,7 @@ class Service:
 
 async def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT, drain, return the exit status. A second signal does not wait."""
+    forbid_core_dumps()
     logs = open_logs(settings.logs.format, settings.logs.level, key_prefixes=(settings.keys.prefix,))
     try:
         return await _serve(settings, logs)

@@ -15,7 +15,7 @@ from aligner_svc.workers.errors import (
 )
 from aligner_svc.workers.frames import Buffer, JsonValue
 from aligner_svc.workers.pool import Reply, WorkerPool, log_sandbox
-from aligner_svc.workers.sandbox import Sandbox, SandboxMode
+from aligner_svc.workers.sandbox import Sandbox, SandboxMode, forbid_core_dumps
 
 __all__ = [
     "Buffer",
@@ -31,6 +31,7 @@ __all__ = [
     "WorkerPool",
     "WorkerTimeoutError",
     "WorkerUnavailableError",
+    "forbid_core_dumps",
     "log_sandbox",
     "serve",
 ]

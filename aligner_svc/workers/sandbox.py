@@ -86,6 +86,17 @@ class Sandbox:
         self.missing[layer] = why_not
 
 
+def forbid_core_dumps() -> None:
+    """For this process, for good: a core dump is a copy of clients' recordings and transcripts.
+
+    The limit is inherited. It does not stop a dump into a program (core_pattern), to which the second step is an answer.
+    That one also keeps other processes of the same user from reading its memory. It does not outlive an exec.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        _prctl(_PR_SET_DUMPABLE, 0)
+
+
 def limit_memory(more: int) -> int:
     """Cap the address space at what is mapped now plus `more` bytes, permanently. Returns what is mapped now, 0 if unknown."""
     statm = Path("/proc/self/statm")
@@ -99,7 +110,7 @@ def limit_memory(more: int) -> int:
 def limit_resources() -> None:
     """No new descriptor of any kind, no process, no thread; no file grows, no core is written."""
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))  # the kernel exempts root, whom only the filter stops
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump is a copy of a client's recording
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     # New descriptors must be below the limit, where the standard streams are; those already open keep working.
     # Not 0, which would make poll() fail: it accepts no more descriptors than the limit.

@@ -108,8 +108,8 @@ class Pipeline:
             message = f"the audio lasts {seconds * 1000:.0f} ms; a word needs {_MIN_SECONDS * 1000:.0f} ms at least"
             raise InvalidArgumentError("AUDIO_TOO_SHORT", message, field="audio")
         spoken = [token for token in tokens if token.spoken]
+        await admit(decoded)  # before the audio is found not to fit: its decoding is used
         dense = self._fit(spoken, seconds, language)
-        await admit(decoded)
         observe(Stage.ALIGNING, 0.0, seconds)
         result = await self._engine.align(
             decoded.clip, spoken, language, caller, lambda done: observe(Stage.ALIGNING, done, seconds)

@@ -14,7 +14,7 @@ from typing import Final, Literal, TypeAlias
 
 from aligner_svc.workers import frames
 from aligner_svc.workers.frames import Buffer, FrameKind, JsonValue
-from aligner_svc.workers.sandbox import Sandbox
+from aligner_svc.workers.sandbox import Sandbox, forbid_core_dumps
 
 Priority: TypeAlias = Literal["normal", "low"]
 
@@ -50,6 +50,7 @@ def serve(handler: Handler, sandbox: Sandbox | None = None, priority: Priority =
     # to a whole cgroup, whatever the session, while the parent still drains calls.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    forbid_core_dumps()  # with any sandbox, and with none
     if priority == "low":
         os.nice(_LOW)
     with socket.socket(fileno=int(number)) as sock:

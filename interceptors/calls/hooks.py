@@ -16,7 +16,7 @@ class Meter(Protocol):
     """Charges the call to its client's quota. Either method raises CallRefusedError where the quota is spent."""
 
     async def received(self, size: int, message: Any) -> None:
-        """A request message of `size` bytes has come in. The servicer has not seen it yet."""
+        """A request message of `size` bytes has come in. The servicer has not seen it yet. None: it is refused."""
 
     async def decoded(self, audio_seconds: float) -> None:
         """The length of the audio is known; nothing but its decoding has been spent on it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import grpc
@@ -70,13 +70,14 @@ class _Taking:
             await admission.read(pace.end, whole=True)
         raw: Any = await pace.read(context.read)
         if raw is not aio.EOF:
+            message = await self._take(raw)
             if admission is not None:
                 admission.arrived()
-            return await self._take(raw)
+            return message
         if context.done():  # a client that disconnects looks like one that sent nothing
             raise asyncio.CancelledError
-        message = "the call ended without a request"
-        raise CallRefusedError(grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_MISSING", message)
+        text = "the call ended without a request"
+        raise CallRefusedError(grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_MISSING", text)
 
     async def stream(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
         """The requests of a streaming call."""
@@ -97,6 +98,24 @@ class _Taking:
             admission.arrived()
 
     async def _take(self, raw: bytes) -> Any:
+        call = current_call()
+        if call is not None:
+            call.request_bytes += len(raw)
+        try:
+            message = self._parse(raw)
+        except CallRefusedError:
+            if call is not None and call.meter is not None:
+                with suppress(CallRefusedError):  # what was received is charged, whatever it is
+                    await call.meter.received(len(raw), None)
+            raise
+        if call is not None:
+            if call.meter is not None:
+                await call.meter.received(len(raw), message)
+            if call.scan is not None:
+                await call.scan.received(message)
+        return message
+
+    def _parse(self, raw: bytes) -> Any:
         try:
             message = self._deserialise(raw)
         except Exception:  # whatever a deserialiser raises; protobuf's own errors quote the message
@@ -104,13 +123,6 @@ class _Taking:
             raise CallRefusedError(grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_MALFORMED", text) from None
         if self._check is not None:
             self._check(message)
-        call = current_call()
-        if call is not None:
-            call.request_bytes += len(raw)
-            if call.meter is not None:
-                await call.meter.received(len(raw), message)
-            if call.scan is not None:
-                await call.scan.received(message)
         return message
 
 

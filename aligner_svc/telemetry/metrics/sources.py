@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _OUTCOMES: Final = ("clean", "infected", "cached", "too_large", "failed", "away", "skipped")
-_REFUSALS: Final = ("SERVER_OVERLOADED", "DEADLINE_UNREACHABLE", "REQUESTS_UNFINISHED")
+_REFUSALS: Final = ("SERVER_OVERLOADED", "SERVER_DRAINING", "DEADLINE_UNREACHABLE", "REQUESTS_UNFINISHED")
 
 
 @dataclass(frozen=True, slots=True)

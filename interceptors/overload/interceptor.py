@@ -27,8 +27,6 @@ from interceptors.overload.upload_memory import UploadMemory
 
 log = logging.getLogger("interceptors.overload.overload")
 
-DRAINING: Final = "SERVER_DRAINING"
-
 ADMIN: Final = "admin"
 """Scope of operators, who get in when the server is full."""
 
@@ -85,7 +83,7 @@ class Overload(CallInterceptor):
         self.refused: Counter[str] = Counter()
         """Calls by reason, for metrics."""
         self.draining = False
-        """Set it to refuse every new call, with UNAVAILABLE, before the server stops."""
+        """Set it to refuse every new call with SERVER_DRAINING, before the server stops."""
         self._limit = limit
         self._exempt = frozenset(exempt)
         self._priority = priority
@@ -128,7 +126,7 @@ class Overload(CallInterceptor):
             yield
             return
         if self.draining:
-            raise self._refusal(DRAINING, "the server is shutting down; try again, on another one if there is one")
+            raise self._refusal("SERVER_DRAINING", "the server is shutting down; try again, on another one if there is one")
         call = current_call()
         bypass = call is not None and self._bypass(call)
         priority = Priority.HIGH if bypass or call is None else self._priority(call)

@@ -15,7 +15,8 @@ from interceptors.calls.outcome import outcome
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.handlers.base import CallInterceptor, Chain, Wrapping
-from interceptors.handlers.requests import Check, Requests
+from interceptors.handlers.exempt import ExemptLimits
+from interceptors.handlers.requests import Requests
 from interceptors.header_limits import HeaderLimits
 from interceptors.overload.interceptor import Overload
 from interceptors.quota.interceptor import Quota
@@ -36,6 +37,7 @@ __all__ = [
     "CallRefusedError",
     "Chain",
     "Event",
+    "ExemptLimits",
     "HeaderLimits",
     "Overload",
     "Quota",
@@ -65,7 +67,7 @@ def chain(
     quota: Quota | None = None,
     overload: Overload | None = None,
     scan: Scan | None = None,
-    check: Check | None = None,
+    requests: Requests | None = None,
 ) -> Chain:
     """The guards in the order a call passes them, outermost first, each with the reason for its place; None: left out.
 
@@ -98,7 +100,7 @@ def chain(
         # Only admitted calls use a connection to the scanner.
         scan,
         # Innermost: no request is read before all guards have let its call pass.
-        Requests(check),
+        requests or Requests(),
         # Below it, because every request above it is a stream.
         metrics.messages if metrics is not None else None,
     )

@@ -7,8 +7,9 @@ it. On the wire a unary request is a stream of one message: served as one, it is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager, nullcontext
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -17,50 +18,91 @@ from grpc import aio
 from interceptors.calls.call import Context, current_call
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.handlers.base import Wrapping
+from interceptors.handlers.compression import expanded, is_compressed, too_large
+from interceptors.handlers.exempt import ExemptLimits
 from interceptors.handlers.kinds import Handler, wrapped
 
 Check = Callable[[Any], None]
+
+_UNLIMITED = 1 << 62
+_NO_METHODS: Mapping[str, int] = MappingProxyType({})
 
 
 class Requests(Wrapping):
     """Reads and parses requests, and answers for methods that are not served, so that those calls pass the guards too."""
 
-    def __init__(self, check: Check | None = None) -> None:
-        """`check`: raises CallRefusedError for a parsed message that must not reach the servicer."""
+    def __init__(
+        self,
+        check: Check | None = None,
+        *,
+        largest: Mapping[str, int] = _NO_METHODS,
+        most: int = _UNLIMITED,
+        exempt: ExemptLimits | None = None,
+    ) -> None:
+        """`check`: raises CallRefusedError for a parsed message that must not reach the servicer.
+
+        `largest`: bytes of the largest valid message by method, `most` of the others', decompressed. `exempt`: limits of methods
+        that anyone may call; compressed messages are accepted by the other methods only.
+        """
         self._check = check
+        self._largest = largest
+        self._most = most
+        self._exempt = exempt
 
     def wrap(self, method: str, handler: Handler | None) -> Handler:
         """A handler that takes a stream of bytes, whatever the method takes."""
         if handler is None:
             return grpc.stream_unary_rpc_method_handler(_unknown_method)
-        take = _Taking(handler.request_deserializer or bytes, self._check)
+        exempt = self._exempt if self._exempt is not None and method in self._exempt.methods else None
+        take = _Taking(handler.request_deserializer or bytes, self._check, self._largest.get(method, self._most), exempt)
         request_of = take.stream if handler.request_streaming else take.only
 
         async def unary(behaviour: Any, requests: AsyncIterator[bytes], context: Context) -> Any:
-            return await behaviour(await request_of(requests, context), context)
+            request = await request_of(requests, context)
+            with _implemented(context):
+                return await behaviour(request, context)
 
         async def stream(behaviour: Any, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
-            async with aclosing(behaviour(await request_of(requests, context), context)) as responses:
-                async for response in responses:
-                    yield response
+            request = await request_of(requests, context)
+            with exempt.stream() if exempt is not None else nullcontext(), _implemented(context):
+                async with aclosing(behaviour(request, context)) as responses:
+                    async for response in responses:
+                        yield response
 
         return wrapped(handler, unary, stream, raw=True)
 
 
 async def _unknown_method(requests: AsyncIterator[bytes], context: Context) -> Any:
-    raise CallRefusedError(grpc.StatusCode.UNIMPLEMENTED, "METHOD_UNKNOWN", "this server has no such method")
+    raise _method_unknown()
+
+
+@contextmanager
+def _implemented(context: Context) -> Iterator[None]:
+    """For a method of a generated servicer that nobody has overridden: it sets the status and raises NotImplementedError."""
+    try:
+        yield
+    except NotImplementedError:
+        if context.code() is grpc.StatusCode.UNIMPLEMENTED:
+            raise _method_unknown() from None
+        raise
+
+
+def _method_unknown() -> CallRefusedError:
+    return CallRefusedError(grpc.StatusCode.UNIMPLEMENTED, "METHOD_UNKNOWN", "this server has no such method")
 
 
 class _Taking:
     """Parses the messages of one method, and has them checked, charged and scanned before the servicer sees them."""
 
-    def __init__(self, deserialise: Callable[[bytes], Any], check: Check | None) -> None:
+    def __init__(self, deserialise: Callable[[bytes], Any], check: Check | None, most: int, exempt: ExemptLimits | None) -> None:
         self._deserialise = deserialise
         self._check = check
+        self._most = most
+        self._exempt = exempt
 
     async def only(self, requests: AsyncIterator[bytes], context: Context) -> Any:
         """The one request of a unary call. Like gRPC itself, it does not look for a second."""
-        raw: Any = await context.read()
+        raw: Any = await (context.read() if self._exempt is None else self._exempt.read(context))
         if raw is not aio.EOF:
             return await self._take(raw)
         if context.done():  # a client that disconnects looks like one that sent nothing
@@ -70,17 +112,22 @@ class _Taking:
 
     async def stream(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
         """The requests of a streaming call."""
-        return self._stream(requests)
+        return self._stream(context)
 
-    async def _stream(self, requests: AsyncIterator[bytes]) -> AsyncIterator[Any]:
-        async for raw in requests:
+    async def _stream(self, context: Context) -> AsyncIterator[Any]:
+        # Not from gRPC's own iterator: it refers to itself, and would keep an unfinished call until a garbage collection.
+        while (raw := await context.read()) is not aio.EOF:
             yield await self._take(raw)
 
     async def _take(self, raw: bytes) -> Any:
         try:
+            raw = await self._sized(raw)
+        except CallRefusedError as refused:
+            raise refused if self._exempt is None else self._exempt.counted(refused) from None
+        try:
             message = self._deserialise(raw)
         except Exception:  # whatever a deserialiser raises; protobuf's own errors quote the message
-            text = "the request is not a valid message of its type"
+            text = "the request is not a valid message of its type; it may be compressed with gzip, and with nothing else"
             raise CallRefusedError(grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_MALFORMED", text) from None
         if self._check is not None:
             self._check(message)
@@ -92,3 +139,14 @@ class _Taking:
             if call.scan is not None:
                 await call.scan.received(message)
         return message
+
+    async def _sized(self, raw: bytes) -> bytes:
+        """The message, not compressed and not too large. Raises CallRefusedError."""
+        if is_compressed(raw):
+            if self._exempt is not None:
+                text = "this method takes no compressed requests"
+                raise CallRefusedError(grpc.StatusCode.UNIMPLEMENTED, "COMPRESSION_REFUSED", text)
+            return await expanded(raw, self._most)
+        if len(raw) > self._most:
+            raise too_large(str(len(raw)), self._most)
+        return raw

@@ -9,7 +9,7 @@ BUF := tools/buf/node_modules/.bin/buf
 # A Python 3.11; default: the first of python3.11 and python3 that is one.
 export PYTHON ?=
 
-.PHONY: help setup core demo run test lint lint-python lint-types lint-imports lint-shape lint-protos docs docs-tables docs-rooms docs-check docs-tables-check docs-rooms-check protos protos-check protos-baseline bench bench-accuracy bench-chain bench-overload bench-fairness bench-scan bench-qwen bench-gpu bench-gpu-bundle lock clean
+.PHONY: help setup core demo run test lint lint-python lint-types lint-imports lint-shape lint-protos docs docs-tables docs-rooms docs-check docs-tables-check docs-rooms-check protos protos-check protos-baseline bench bench-accuracy bench-chain bench-overload bench-fairness bench-long-jobs bench-scan bench-qwen bench-gpu bench-gpu-bundle lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,7 +46,10 @@ RUNS ?= 100000
 fuzz: $(VENV)/.all ## damaged files, texts and messages, RUNS of each: no crash, no hang, no internal error
 	@for target in audio text messages; do $(PY) -m tests.fuzz.fuzz_$$target -runs=$(RUNS) || exit 1; done
 
-.PHONY: fuzz test-services
+attack: $(VENV)/.all test-services ## attacks on a real prod server, a table of what came through: ARGS=--short or ARGS="--only tokens"
+	$(PY) -m tests.attack $(ARGS)
+
+.PHONY: fuzz attack test-services
 test-services:
 	@tools/test_services.sh
 
@@ -133,6 +136,9 @@ bench-overload: $(VENV)/.core ## a server under 1 to 10 times its capacity, with
 
 bench-fairness: $(VENV)/.core ## nine callers within their share beside one at fifty times its own
 	$(PY) -m bench.fairness $(ARGS)
+
+bench-long-jobs: $(VENV)/.core ## what a short call takes beside 0, 1 and 3 long jobs
+	$(PY) -m bench.long_jobs $(ARGS)
 
 bench-scan: $(VENV)/.all ## what the virus scan adds to a stream
 	$(PY) -m bench.scan

@@ -101,15 +101,15 @@ class Pipeline:
         language = self.language(job.language)
         tokens = await self._tokens(job.transcript, language)
         observe(Stage.DECODING, 0.0, 0.0)
-        decoded = await self._decoder.decode(audio, job.encoding, job.sample_rate_hz, job.channels)
+        decoded = await self._decoder.decode(audio, job.encoding, job.sample_rate_hz, job.channels, client=caller.client)
         del audio  # an upload may be hundreds of MB, and the engine does not need it
         seconds = decoded.clip.seconds
         if seconds < _MIN_SECONDS:
             message = f"the audio lasts {seconds * 1000:.0f} ms; a word needs {_MIN_SECONDS * 1000:.0f} ms at least"
             raise InvalidArgumentError("AUDIO_TOO_SHORT", message, field="audio")
         spoken = [token for token in tokens if token.spoken]
+        await admit(decoded)  # before the audio is found not to fit: its decoding is used
         dense = self._fit(spoken, seconds, language)
-        await admit(decoded)
         observe(Stage.ALIGNING, 0.0, seconds)
         result = await self._engine.align(
             decoded.clip, spoken, language, caller, lambda done: observe(Stage.ALIGNING, done, seconds)

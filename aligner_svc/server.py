@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from grpc import aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from aligner_svc.api.v1 import aligner_pb2_grpc
@@ -18,16 +18,18 @@ from aligner_svc.config import Settings
 from aligner_svc.engines.base import Engine
 from aligner_svc.errors import StartError
 from aligner_svc.health.grpc_health import GrpcHealth
+from aligner_svc.health.serving import Serving
 from aligner_svc.pipeline import Pipeline
 from aligner_svc.rpc.servicer import AlignerServicer
 from aligner_svc.rpc.services import ALIGNER, HEALTH
 from aligner_svc.telemetry.logs.pipeline import Logs, open_logs
 from aligner_svc.transport.bind import check_exposure, parse
 from aligner_svc.transport.channel_options import ChannelOptions
+from aligner_svc.transport.connections import ConnectionLimits, Connections
 from aligner_svc.transport.listener import Listener, build_server
 from aligner_svc.wiring.chain import Guards
 from aligner_svc.wiring.engines import OTHER_LANGUAGES, accepted, build_engine
-from aligner_svc.workers import WorkerDiedError
+from aligner_svc.workers import WorkerDiedError, forbid_core_dumps
 
 if TYPE_CHECKING:
     from aligner_svc.wiring.metrics import Measuring
@@ -46,12 +48,14 @@ class Service:
         """HOST:PORT in use, once started."""
         self._listen = parse(settings.server.listen)
         check_exposure(self._listen, settings)
+        self._health = GrpcHealth()
+        self._serving = Serving(self._health, ("", ALIGNER))
         self._traces = _traces(settings, lambda: self.address)
         self._measuring = _measuring(settings)
         watch = self._traces.watch if self._traces is not None else None
         if self._measuring is not None:
             watch = self._measuring.watch(watch)
-        self.engine: Engine = engine or build_engine(settings, self._on_engine, watch)
+        self.engine: Engine = engine or build_engine(settings, self._serving.device, watch)
         self._guards = Guards(
             settings,
             self.engine.capacity,
@@ -60,27 +64,35 @@ class Service:
         )
         self._limits = accepted(settings.limits, self.engine)
         self.decoder = Decoder(settings.decode, self._limits, settings.decode.sandbox)
-        self._health = GrpcHealth()
-        self._engine_failed: str | None = None
-        self._ready = False
-        self._reporting: asyncio.Task[None] | None = None
+        wanted = settings.connections
+        limits = ConnectionLimits(wanted.most, wanted.per_address)
+        self.connections = Connections(limits, lambda: self._bound, self._guards.in_flight, self._guards.record)
+        self._bound = 0
         self._listener = Listener(self._build_server, self._guards.credentials, self._guards.record_restart)
 
     async def start(self) -> None:
         """Listen, load, warm up, report ready. Raises StartError."""
-        self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
         pipeline = Pipeline(self.decoder, self.engine, self._limits, OTHER_LANGUAGES)
-        self._servicer = AlignerServicer(pipeline, self.engine, self._limits, self._settings.stream)
+        self._servicer = AlignerServicer(pipeline, self.engine, self._limits)
         # The port first: a mistake there should not cost the seconds that the models take to load.
         try:
-            self.address = str(self._listener.bind(self._listen))
+            address = self._listener.bind(self._listen)
+            self.address, self._bound = str(address), address.port
             await self._guards.start()
             if self._traces is not None:
                 await self._traces.export.start()
             if self._measuring is not None:
-                self._measuring.read(self._guards, self.engine, self.decoder, lambda: self._serving, self._dropped())
+                self._measuring.read(
+                    self._guards,
+                    self.engine,
+                    self.decoder,
+                    self.connections,
+                    not_serving=lambda: self._serving.why_not,
+                    dropped=self._dropped(),
+                )
                 await self._measuring.start()
             await self._listener.start()
+            await self.connections.start()
             await asyncio.gather(self.decoder.start(), self.engine.start())
         except WorkerDiedError as error:
             await self.close(grace=0)
@@ -88,41 +100,26 @@ class Service:
         except BaseException:
             await self.close(grace=0)
             raise
-        self._ready = True
-        await self._report_engine()
+        self._serving.begin((self.decoder.pool, *self.engine.report.pools))
 
     async def drain(self) -> None:
         """Report NOT_SERVING, wait for load balancers to notice, then let calls in flight finish."""
-        self._ready = False  # metrics and /ready report what the health service reports
-        self._health.begin_drain()
+        await self._serving.drain()
         await asyncio.sleep(self._settings.server.drain_delay)
         self._health.end_watches()
         await self.close(self._settings.server.drain_grace)
 
     async def close(self, grace: float = 0.0) -> None:
         """End every call after `grace` seconds, then the workers. Idempotent."""
+        await self._serving.drain()
         await self._listener.stop(grace)
+        await self.connections.close()
         await asyncio.gather(self.decoder.close(), self.engine.close())
         await self._guards.close()  # last: the calls that just ended may be audited
         if self._traces is not None:
             await self._traces.export.close()
         if self._measuring is not None:
             await self._measuring.close()
-
-    def _on_engine(self, failed: str | None) -> None:
-        """The engine's device went out of service, for the reason `failed`, or is back (None)."""
-        self._engine_failed = failed
-        self._reporting = asyncio.get_running_loop().create_task(self._report_engine())
-
-    async def _report_engine(self) -> None:
-        if self._engine_failed is not None:
-            log.error("NOT_SERVING: the engine has failed: %s", self._engine_failed)
-        states = health_pb2.HealthCheckResponse
-        self._report(states.SERVING if self._serving else states.NOT_SERVING)
-
-    @property
-    def _serving(self) -> bool:
-        return self._ready and self._engine_failed is None
 
     @property
     def lost(self) -> asyncio.Event:
@@ -141,10 +138,6 @@ class Service:
         if traces is not None:
             dropped["trace"] = lambda: traces.export.counts.dropped
         return dropped
-
-    def _report(self, status: int) -> None:
-        for name in ("", ALIGNER):
-            self._health.set(name, status)
 
     def _build_server(self) -> aio.Server:
         limits = self._limits
@@ -167,6 +160,7 @@ class Service:
 
 async def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT, drain, return the exit status. A second signal does not wait."""
+    forbid_core_dumps()
     logs = open_logs(settings.logs.format, settings.logs.level, key_prefixes=(settings.keys.prefix,))
     try:
         return await _serve(settings, logs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from interceptors.abuse.interceptor import Abuse
@@ -11,6 +12,7 @@ from interceptors.audit import Audit
 from interceptors.auth.authenticate import Authenticate
 from interceptors.auth.authorise import Authorise
 from interceptors.calls.call import Call, current_call
+from interceptors.calls.in_flight import CallsInFlight
 from interceptors.calls.outcome import outcome
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.security_event import Event, Record, SecurityEvent
@@ -35,6 +37,7 @@ __all__ = [
     "Call",
     "CallInterceptor",
     "CallRefusedError",
+    "CallsInFlight",
     "Chain",
     "Event",
     "ExemptLimits",
@@ -57,6 +60,8 @@ def chain(
     *,
     max_metadata_entries: int,
     max_metadata_bytes: int,
+    in_flight: CallsInFlight | None = None,
+    exempt: Collection[str] = (),
     tracing: Tracing | None = None,
     metrics: RpcMetrics | None = None,
     access_log: AccessLog | None = None,
@@ -71,13 +76,13 @@ def chain(
 ) -> Chain:
     """The guards in the order a call passes them, outermost first, each with the reason for its place; None: left out.
 
-    `domain`: of the ErrorInfo in refusals.
+    `domain`: of the ErrorInfo in refusals. `in_flight`: where calls are counted by connection, but those of the methods `exempt`.
     """
     guards: tuple[Wrapping | None, ...] = (
         # Outermost: no exception text reaches a client, not even that of a guard.
         Recovery(domain),
         # Before anything that logs or refuses, so that every line and every refusal carries the id.
-        RequestId(),
+        RequestId(in_flight, exempt),
         # Around everything that takes time; below the request id, which a trace names.
         tracing,
         # Around everything that may refuse, so that refused calls are counted and logged too.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 from interceptors.calls.call import Call, Context, enter_call
+from interceptors.calls.in_flight import CallsInFlight
 from interceptors.handlers.base import CallInterceptor
 
 HEADER = "x-request-id"
@@ -19,6 +20,11 @@ _MAX_USER_AGENT = 200
 class RequestId(CallInterceptor):
     """Creates the Call (see interceptors.calls.call) and returns its id in the trailing metadata, whatever the outcome."""
 
+    def __init__(self, in_flight: CallsInFlight | None = None, exempt: Collection[str] = ()) -> None:
+        """`in_flight`: where calls are counted, but those of the methods `exempt`."""
+        self._in_flight = in_flight
+        self._exempt = frozenset(exempt)
+
     @asynccontextmanager
     async def around(self, method: str, context: Context) -> AsyncIterator[None]:
         metadata = dict(context.invocation_metadata() or ())
@@ -27,7 +33,14 @@ class RequestId(CallInterceptor):
         call = Call(method, context.peer(), request_id, printable(metadata.get("user-agent", "")))
         enter_call(call)
         context.set_trailing_metadata((*(context.trailing_metadata() or ()), (HEADER, call.request_id)))
-        yield
+        if self._in_flight is None or method in self._exempt:
+            yield
+            return
+        self._in_flight.enter(call)
+        try:
+            yield
+        finally:
+            self._in_flight.leave(call)
 
 
 def printable(value: str | bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from dataclasses import dataclass
 from typing import Final
@@ -10,7 +11,7 @@ import numpy as np
 
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.audio.sniff import ACCEPTED, check_headerless, sniff
-from aligner_svc.audio.undecodable import MAX_CHANNELS, MAX_RATE, MIN_RATE
+from aligner_svc.audio.undecodable import MAX_CHANNELS, MAX_RATE, MIN_RATE, UNFINISHED
 from aligner_svc.config.limits import MIB, DecodeSettings, Limits
 from aligner_svc.domain import SAMPLE_RATE, Clip
 from aligner_svc.domain import Warning as AudioWarning
@@ -22,11 +23,19 @@ from aligner_svc.workers import (
     SandboxMode,
     WorkerDiedError,
     WorkerFailedError,
+    WorkerKilledError,
     WorkerPool,
     WorkerTimeoutError,
     WorkerUnavailableError,
     log_sandbox,
 )
+
+_SHORT_BYTES: Final = 8 * MIB
+"""Bytes of the largest upload that is tried as a short one: four minutes of 16 kHz PCM, and any file that takes less than
+_SHORT_CPU. Sending 8 MiB to a child in vain takes some 5 ms."""
+
+_SHORT_CPU: Final = 0.1
+"""Processor seconds after which a decode is no short one: some four minutes of MP3. It is then begun again as a long one."""
 
 _WORKING_MEMORY: Final = 256 * MIB
 """Bytes of address space a child has beyond one input and one output; a decode may use less (see decode_worker.py)."""
@@ -68,7 +77,12 @@ class Decoded:
 
 
 class Decoder:
-    """A pool of decoder processes. Call `start` before and `close` after, on the event loop that decodes."""
+    """Decoder processes. Call `start` before and `close` after, on the event loop that decodes.
+
+    Short recordings have processes of their own, so that none waits for a long one, which may take ten seconds. Those of long
+    ones run at a low priority: they get all of an idle processor, and next to nothing of one that a short recording wants.
+    What is short is found out, not believed: a file of a few kB may decode to hours. In either pool clients take turns.
+    """
 
     def __init__(self, settings: DecodeSettings, limits: Limits, sandbox: SandboxMode = "best-effort") -> None:
         self._timeout = settings.timeout
@@ -76,33 +90,43 @@ class Decoder:
         output = math.ceil(limits.audio_seconds * SAMPLE_RATE) * 2
         # The input stays mapped while the output is, which is sent without a copy.
         memory = max(limits.stream_audio_bytes, limits.unary_audio_bytes) + output + _WORKING_MEMORY
-        self.pool = WorkerPool(
-            "aligner_svc.audio.decode_worker",
-            settings.workers,
-            args=(str(memory), str(math.ceil(settings.timeout)), sandbox),
-            name="decoder",
-            max_reply=output,
-        )
-        """Its `waiting`, `restarts` and `size` are for metrics."""
+        arguments = (str(memory), str(math.ceil(settings.timeout)), sandbox)
+        module = "aligner_svc.audio.decode_worker"
+        self.pool = WorkerPool(module, settings.workers, args=arguments, name="decoder", max_reply=output)
+        """Decodes short recordings."""
+        self.long_pool = WorkerPool(module, settings.workers, args=(*arguments, "low"), name="decoder-long", max_reply=output)
+        """Decodes the others."""
 
     async def start(self) -> None:
         """Start the processes and log their sandbox. Raises WorkerDiedError if one does not start."""
-        await self.pool.start()
+        try:
+            await asyncio.gather(*(pool.start() for pool in self.pools))
+        except BaseException:
+            await self.close()
+            raise
         log_sandbox(self.pool)
 
     async def close(self) -> None:
         """End the processes. Idempotent."""
-        await self.pool.close()
+        await asyncio.gather(*(pool.close() for pool in self.pools))
 
-    async def decode(self, audio: Buffer, encoding: Encoding, sample_rate_hz: int = 0, channels: int = 0) -> Decoded:
-        """Decode `audio` to 16 kHz mono int16.
+    @property
+    def pools(self) -> tuple[WorkerPool, WorkerPool]:
+        """For metrics."""
+        return self.pool, self.long_pool
+
+    async def decode(
+        self, audio: Buffer, encoding: Encoding, sample_rate_hz: int = 0, channels: int = 0, *, client: str = ""
+    ) -> Decoded:
+        """Decode `audio` to 16 kHz mono int16. `client`: whose turn it takes.
 
         `sample_rate_hz` (4000..192000) and `channels` (1..8; 0 means 1) are for headerless encodings only; a container
         has its own. Times in the clip start at the first sample of the first audio stream, without the encoder delay
         where the container declares it.
 
         Raises InvalidArgumentError: AUDIO_UNSUPPORTED, AUDIO_POLYGLOT, ENCODING_MISMATCH, SAMPLE_RATE_REQUIRED and those
-        of `_MESSAGES`; UnavailableError (DECODER_UNAVAILABLE) if no decoder process is available.
+        of `_MESSAGES`; UnavailableError (DECODER_UNAVAILABLE) if no decoder process is available, or those that were at the
+        file were killed, hung, or given too little processor time.
         """
         header: dict[str, JsonValue] = {"encoding": encoding.value, "max_seconds": self._seconds}
         if encoding is Encoding.CONTAINER:
@@ -113,23 +137,35 @@ class Decoder:
             self._check_shape(memoryview(audio).nbytes, encoding, sample_rate_hz, channels)
             check_headerless(audio, encoding)
             header |= {"rate": sample_rate_hz, "channels": channels}
-        reply = await self._ask(header, audio)
+        queued = busy = 0.0
+        if memoryview(audio).nbytes <= _SHORT_BYTES:
+            reply = await self._ask(self.pool, header | {"cpu_seconds": _SHORT_CPU}, audio, client)
+            short, queued, busy = reply.header.get("refused") != UNFINISHED, reply.queued, reply.busy
+        else:
+            short = False
+        if not short:
+            reply = await self._ask(self.long_pool, header, audio, client)
+            queued, busy = queued + reply.queued, busy + reply.busy
         refused = reply.header.get("refused")
         if refused is not None:
             raise self._refusal(refused, reply.header.get("value"))
         if reply.payload.nbytes == 0 or reply.payload.nbytes % 2:
             raise self._refusal("AUDIO_UNREADABLE")
         warnings = tuple(warning for key, warning in _WARNINGS.items() if reply.header.get(key) is True)
-        return Decoded(Clip(np.frombuffer(reply.payload, np.int16)), warnings, container, reply.queued, reply.busy)
+        return Decoded(Clip(np.frombuffer(reply.payload, np.int16)), warnings, container, queued, busy)
 
-    async def _ask(self, header: dict[str, JsonValue], audio: Buffer) -> Reply:
+    async def _ask(self, pool: WorkerPool, header: dict[str, JsonValue], audio: Buffer, client: str) -> Reply:
         try:
-            return await self.pool.call(header, audio, timeout=self._timeout)
+            return await pool.call(header, audio, timeout=self._timeout, client=client)
         except WorkerUnavailableError:
-            raise UnavailableError("DECODER_UNAVAILABLE", "no decoder is available, try again", retry_after=1.0) from None
-        except WorkerTimeoutError:
+            raise _unavailable("no decoder is available, try again") from None
+        except WorkerKilledError:
+            raise _unavailable("the decoder was lost during this call, try again") from None
+        except WorkerTimeoutError as error:
+            if error.starved:
+                raise _unavailable("the server is too busy to decode the audio in time, try again") from None
             raise InvalidArgumentError("AUDIO_UNREADABLE", "the audio could not be decoded in time", field="audio") from None
-        except (WorkerDiedError, WorkerFailedError):  # logged by the pool; the file is the cause
+        except (WorkerDiedError, WorkerFailedError):  # logged by the pool; the file is the cause, and might be again
             raise self._refusal("AUDIO_UNREADABLE") from None
 
     def _check_shape(self, size: int, encoding: Encoding, rate: int, channels: int) -> None:
@@ -151,3 +187,7 @@ class Decoder:
             code = "AUDIO_UNREADABLE"
         number = value if isinstance(value, int) and 0 <= value < 1 << 32 else 0
         return InvalidArgumentError(code, _MESSAGES[code].format(limit=self._seconds, value=number), field=field)
+
+
+def _unavailable(message: str) -> UnavailableError:
+    return UnavailableError("DECODER_UNAVAILABLE", message, retry_after=1.0)

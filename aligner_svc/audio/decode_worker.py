@@ -1,4 +1,4 @@
-"""The decoder child: `python -m aligner_svc.audio.decode_worker HEADROOM_BYTES CPU_SECONDS SANDBOX_MODE`.
+"""The decoder child: `python -m aligner_svc.audio.decode_worker HEADROOM_BYTES CPU_SECONDS SANDBOX_MODE [PRIORITY]`.
 
 All processing of a client's audio bytes, except sniffing, happens here: in a process that can be killed, with
 resource limits, and in a sandbox that is closed before the first byte is read. It replies with samples and
@@ -24,9 +24,9 @@ from aligner_svc.audio.container import Found, decode_container
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.audio.headerless import decode_headerless
 from aligner_svc.audio.source import STALL_TIMEOUT, Watch
-from aligner_svc.audio.undecodable import UndecodableError
+from aligner_svc.audio.undecodable import UNFINISHED, UndecodableError
 from aligner_svc.domain import SAMPLE_RATE
-from aligner_svc.workers import Buffer, JsonValue, Sandbox, SandboxMode, serve
+from aligner_svc.workers import Buffer, JsonValue, Priority, Sandbox, SandboxMode, serve
 from aligner_svc.workers.sandbox import limit_memory
 
 _WORKING_MEMORY: Final = 192 << 20
@@ -60,9 +60,15 @@ class DecodeBudget(Watch):
     cpu_seconds: int
     _deadline: int = 0
     """The process's own processor time (s) at which it is ended."""
+    _until: float = math.inf
+    """The same, at which the decode is given up as unfinished."""
 
-    def open(self, payload_bytes: int, max_seconds: float) -> None:
-        """Set the limits of a decode whose input is mapped already."""
+    def open(self, payload_bytes: int, max_seconds: float, slice_seconds: float = math.inf) -> None:
+        """Set the limits of a decode whose input is mapped already.
+
+        After `slice_seconds` of processor time, reporting progress raises UndecodableError (UNFINISHED).
+        """
+        self._until = time.process_time() + slice_seconds
         output = math.ceil(max_seconds * SAMPLE_RATE) * 2
         self._limit_memory(payload_bytes + output + _WORKING_MEMORY)
         # The parent's timeout usually comes first; this one is smaller for small files, and holds without the parent.
@@ -72,6 +78,8 @@ class DecodeBudget(Watch):
 
     def progress(self) -> None:
         """End the process after _STALL_LIMIT: libav may also be busy with bytes that it has, and never call `AudioSource`."""
+        if time.process_time() > self._until:
+            raise UndecodableError(UNFINISHED)
         stalled = math.ceil(_cpu_seconds() + _STALL_LIMIT)
         resource.setrlimit(resource.RLIMIT_CPU, (min(self._deadline, stalled), resource.RLIM_INFINITY))
 
@@ -90,19 +98,20 @@ class DecodeBudget(Watch):
             resource.setrlimit(resource.RLIMIT_AS, (min(self.mapped + more, hard), hard))
 
 
-def main(headroom: int, cpu_seconds: int, mode: SandboxMode) -> None:
+def main(headroom: int, cpu_seconds: int, mode: SandboxMode, priority: Priority = "normal") -> None:
     """Serve decodes. `headroom`: bytes the process may map beyond what it has now; `cpu_seconds`: maximum for one decode."""
     warm_up()
     budget = DecodeBudget(limit_memory(headroom), headroom, cpu_seconds)
 
     def handle(header: dict[str, JsonValue], payload: memoryview) -> tuple[Mapping[str, JsonValue], Buffer]:
-        budget.open(payload.nbytes, cast("float", header["max_seconds"]))
+        slice_seconds = cast("float", header.get("cpu_seconds", math.inf))
+        budget.open(payload.nbytes, cast("float", header["max_seconds"]), slice_seconds)
         try:
             return decode(header, payload, budget)
         finally:
             budget.close()
 
-    serve(handle, Sandbox(mode))
+    serve(handle, Sandbox(mode), priority)
 
 
 def warm_up() -> None:
@@ -119,7 +128,10 @@ def warm_up() -> None:
 def decode(
     header: dict[str, JsonValue], payload: memoryview, watch: Watch | None = None
 ) -> tuple[Mapping[str, JsonValue], Buffer]:
-    """Answer a call: `encoding`, `max_seconds`, and `demuxer` or `rate` and `channels`, with int16 samples or a refusal."""
+    """Answer a call: `encoding`, `max_seconds`, and `demuxer` or `rate` and `channels`, with int16 samples or a refusal.
+
+    `cpu_seconds`, where given, is enforced by `watch`.
+    """
     encoding, seconds = Encoding(header["encoding"]), header["max_seconds"]
     assert isinstance(seconds, int | float)
     found = Found()
@@ -130,7 +142,7 @@ def decode(
             rate, channels = header["rate"], header["channels"]
             assert isinstance(rate, int)
             assert isinstance(channels, int)
-            samples = decode_headerless(payload, encoding, rate, channels, seconds)
+            samples = decode_headerless(payload, encoding, rate, channels, seconds, watch=watch)
     except UndecodableError as refused:
         return {"refused": refused.code, "value": refused.value}, b""
     except MemoryError:  # a header that claims more than the limit
@@ -139,4 +151,4 @@ def decode(
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), cast("SandboxMode", sys.argv[3]))
+    main(int(sys.argv[1]), int(sys.argv[2]), cast("SandboxMode", sys.argv[3]), cast("Priority", (*sys.argv[4:], "normal")[0]))

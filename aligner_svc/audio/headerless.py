@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.audio.mixdown import Mixdown
+from aligner_svc.audio.source import Watch
 from aligner_svc.audio.undecodable import UndecodableError, check_shape
 
 _BLOCK: Final = 1 << 16
@@ -16,7 +17,7 @@ _BLOCK: Final = 1 << 16
 
 
 def decode_headerless(
-    data: memoryview, encoding: Encoding, rate: int, channels: int, max_seconds: float
+    data: memoryview, encoding: Encoding, rate: int, channels: int, max_seconds: float, *, watch: Watch | None = None
 ) -> npt.NDArray[np.int16]:
     """`data` at `rate` Hz with interleaved `channels`, as int16 of shape [n], 16 kHz mono.
 
@@ -27,8 +28,12 @@ def decode_headerless(
     width = encoding.sample_bytes * channels
     mixdown = Mixdown(max_seconds)
     for start in range(0, len(data) // width * width, _BLOCK * width):
+        if watch:
+            watch.progress()
         block = data[start : start + _BLOCK * width]
         mixdown.add(_to_float(block[: len(block) // width * width], encoding).reshape(-1, channels), rate)
+    if watch:
+        watch.rest()
     samples = mixdown.finish()
     if not len(samples):
         raise UndecodableError("AUDIO_EMPTY")

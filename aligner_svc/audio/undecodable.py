@@ -10,6 +10,9 @@ MAX_RATE: Final = 192_000
 
 MAX_CHANNELS: Final = 8
 
+UNFINISHED: Final = "UNFINISHED"
+"""Code of a decode that took longer than it was given: no client sees it, the decode is begun again with more time."""
+
 
 class UndecodableError(Exception):
     """`code` is one of the reasons in decode.py; `value` the number that was out of range, if there is one."""

@@ -38,6 +38,9 @@ class Limits(Section):
     """Upper bounds of what a request may contain."""
 
     unary_audio_bytes: int = Field(10 * MIB, gt=0, le=512 * MIB, description="maximum audio bytes of an Align call")
+    unary_seconds: float = Field(
+        60.0, gt=0, le=24 * 3600, description="seconds in which the request of a unary call has to arrive"
+    )
     stream_audio_bytes: int = Field(512 * MIB, gt=0, le=MAX_PAYLOAD, description="maximum audio bytes of a StreamAlign call")
     stream_chunk_bytes: int = Field(1 * MIB, gt=0, le=64 * MIB, description="maximum audio bytes of a StreamAlign message")
     audio_seconds: float = Field(4 * 3600, gt=0, le=MAX_PAYLOAD // (2 * SAMPLE_RATE), description="maximum audio seconds")
@@ -58,7 +61,12 @@ class Limits(Section):
 class DecodeSettings(Section):
     """The decoder's worker processes."""
 
-    workers: int = Field(default_factory=lambda: max(1, available_cores() // 2), ge=1, le=1024, description="decoder processes")
+    workers: int = Field(
+        default_factory=lambda: max(1, available_cores() // 2),
+        ge=1,
+        le=1024,
+        description="decoder processes for short recordings, and as many for long ones",
+    )
     timeout: float = Field(120.0, gt=0, le=24 * 3600, description="maximum wall-clock seconds of one decode")
     sandbox: Literal["required", "best-effort", "off"] = Field(
         "best-effort",
@@ -73,6 +81,18 @@ class StreamSettings(Section):
         8,
         ge=1,
         le=100_000,
-        description="maximum streams served at a time, from upload to summary; others wait, held back by flow control",
+        description="memory of all uploads together, as a number of uploads of the largest size; "
+        "senders beyond their share of it are held back by flow control",
     )
-    idle_timeout: float = Field(60.0, gt=0, le=24 * 3600, description="seconds that a client may send nothing")
+    idle_timeout: float = Field(
+        60.0, gt=0, le=24 * 3600, description="seconds that a client may send nothing; least_rate is averaged over as long"
+    )
+    least_rate: float = Field(
+        1024.0,
+        ge=0,
+        le=1e9,
+        description="bytes a second that an upload has to bring; a message counts for 512 at least; 0: any rate",
+    )
+    max_seconds: float = Field(
+        5 * 3600.0, gt=0, le=7 * 24 * 3600, description="seconds that an upload may take, without the time it is held back"
+    )

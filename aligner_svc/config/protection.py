@@ -25,6 +25,15 @@ class OverloadSettings(Section):
 
     adaptive: bool = Field(True, description="refuse calls early, when the waiting time for the engine grows")
     pressure: bool = Field(True, description="refuse more calls while the control group is short of memory or CPU")
+    unfinished: int = Field(
+        256,
+        ge=2,
+        le=100_000,
+        description="maximum calls whose requests are still arriving; beyond it the caller with the most of them loses one",
+    )
+    reads: int = Field(
+        6, ge=1, le=10_000, description="Align requests of one caller that are read at a time; its others wait to be read"
+    )
 
 
 class AbuseSettings(Section):
@@ -70,6 +79,12 @@ class ConnectionSettings(Section):
     """Limits of connections."""
 
     most: int = Field(1000, ge=1, le=1_000_000, description="maximum connections")
+    per_address: int = Field(
+        200,
+        ge=1,
+        le=1_000_000,
+        description="maximum connections of an IPv4 address or an IPv6 /64; the idlest above it are closed",
+    )
     streams: int = Field(128, ge=1, le=100_000, description="maximum calls in flight per connection")
     watches: int = Field(1000, ge=1, le=1_000_000, description="maximum open health Watches")
     watches_per_address: int = Field(100, ge=1, le=1_000_000, description="maximum open health Watches of one address")

@@ -75,7 +75,7 @@ def open_files(settings: Settings) -> Sequence[Finding]:
     """Whether there are enough file descriptors for the allowed connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     connections = settings.connections.most
-    needed = connections + 4 * (settings.decode.workers + settings.engine.workers) + _SPARE_FILES
+    needed = connections + 4 * (2 * settings.decode.workers + settings.engine.workers) + _SPARE_FILES
     message = f"{soft} may be open, {connections} connections need about {needed}"
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return [ok("files", message)]

@@ -23,8 +23,6 @@ _SLOW_REDIS = 0.025
 """Seconds. A server waits for at most 50 ms and then counts by itself."""
 _MAX_CLOCK_DIFFERENCE = 5.0
 """Seconds: quotas and tokens depend on the time."""
-_MAX_PROBE_BYTES = 64 << 20
-"""Sent to clamd to see whether it accepts an upload of the maximum size."""
 
 
 async def jwks(settings: Settings) -> Sequence[Finding]:
@@ -187,9 +185,8 @@ async def clamd(settings: Settings) -> Sequence[Finding]:
 
     limits = settings.limits
     max_bytes = antivirus.stream_max_bytes or max(limits.unary_audio_bytes, limits.stream_audio_bytes)
-    probe_bytes = min(max_bytes, _MAX_PROBE_BYTES)
     try:
-        scanner = Antivirus(Clamd(antivirus.address, timeout=antivirus.timeout), stream_max_bytes=probe_bytes)
+        scanner = Antivirus(Clamd(antivirus.address, timeout=antivirus.timeout), stream_max_bytes=max_bytes)
     except ValueError as error:
         return [fail("clamd", str(error), "setting antivirus.address")]
     await scanner.refresh()
@@ -199,10 +196,10 @@ async def clamd(settings: Settings) -> Sequence[Finding]:
     available = phrases.clamd_available(antivirus.address, state.version, state.signatures_age)
     found = [] if available.severity is Severity.OK else [available]
     try:
-        await scanner.probe()
+        await scanner.check_stream_limit()
     except TooLargeError:
         hint = f"raise StreamMaxLength in clamd.conf to {max_bytes}, or lower antivirus.stream_max_bytes or the limits"
-        found.append(fail("clamd", f"{antivirus.address} does not accept {probe_bytes} bytes", hint))
+        found.append(fail("clamd", f"{antivirus.address} does not accept {max_bytes} bytes", hint))
     except ScannerUnavailableError as error:
         found.append(fail("clamd", f"{antivirus.address}: {error}", "it answers, but does not scan: its log says why"))
     if antivirus.fail_open:

@@ -15,8 +15,8 @@ from typing import Generic, TypeVar
 from aligner_svc.domain import Caller
 from aligner_svc.engines import refusals
 from aligner_svc.engines.device_health import Device, notify
-from aligner_svc.engines.fair_queue import FairQueue, Room, TokenBudget
 from aligner_svc.engines.tickets import Done, Run, Ticket, halves_by_size
+from aligner_svc.workers.fair_queue import FairQueue, Room, TokenBudget
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ CERTIFICATE_SOON: Final = 14 * 86_400.0
 SIGNATURES_OLD: Final = 3 * 86_400.0
 """Seconds. Age of virus signatures that is warned about; ClamAV publishes new ones every day."""
 
-NOT_SERVING: Final = "it is starting, draining, or its engine has failed: its log says which"
+NOT_SERVING: Final = "it is starting, draining, or its engine or decoders do not work: its log and /ready say which"
 
 
 def span(seconds: float) -> str:

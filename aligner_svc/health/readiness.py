@@ -77,18 +77,19 @@ class Readiness:
 
     def report(self) -> tuple[bool, str]:
         """Whether it is ready, and as JSON {"ready": bool, "findings": [{"check", "state", "said", "hint"}, ...]}."""
-        ready = self._ready()
+        ready = self._why_not() is None
         report = {"ready": ready, "findings": listed(self.findings())}
         return ready, json.dumps(report, indent=2, ensure_ascii=False) + "\n"
 
-    def _ready(self) -> bool:
-        return self._sources.ready is not None and self._sources.ready()
+    def _why_not(self) -> str | None:
+        return self._sources.not_serving() if self._sources.not_serving is not None else "it is starting"
 
     def _server(self) -> Iterator[Finding]:
-        if self._ready():
+        why = self._why_not()
+        if why is None:
             yield ok("server", "it is SERVING")
         else:
-            yield fail("server", "it is NOT_SERVING", phrases.NOT_SERVING)
+            yield fail("server", f"it is NOT_SERVING: {why}", phrases.NOT_SERVING)
 
     def _engine(self) -> Iterator[Finding]:
         if self._sources.engine is None:

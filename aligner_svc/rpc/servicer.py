@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from aligner_svc import __version__
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.api.v1 import aligner_pb2_grpc
-from aligner_svc.config.limits import Limits, StreamSettings
+from aligner_svc.config.limits import Limits
 from aligner_svc.engines.base import Engine
 from aligner_svc.errors import LimitExceededError
 from aligner_svc.pipeline import Pipeline
@@ -24,13 +23,11 @@ from interceptors.calls.call import Context
 class AlignerServicer(aligner_pb2_grpc.AlignerServicer):
     """Align, StreamAlign and GetServerInfo over a pipeline."""
 
-    def __init__(self, pipeline: Pipeline, engine: Engine, limits: Limits, stream: StreamSettings) -> None:
+    def __init__(self, pipeline: Pipeline, engine: Engine, limits: Limits) -> None:
         self._pipeline = pipeline
         self._work = Work(pipeline)
         self._engine = engine
         self._limits = limits
-        self._stream = stream
-        self._uploads = asyncio.Semaphore(stream.concurrent)
 
     async def Align(self, request: pb.AlignRequest, context: Context) -> pb.AlignResponse:  # noqa: N802
         with refusals():
@@ -47,21 +44,19 @@ class AlignerServicer(aligner_pb2_grpc.AlignerServicer):
         self, requests: AsyncIterator[pb.StreamAlignRequest], context: Context
     ) -> AsyncIterator[pb.StreamAlignResponse]:
         with refusals():
-            upload = Upload(requests, self._pipeline, self._limits, self._stream.idle_timeout)
+            # What it keeps is bounded by the guards: senders beyond their share of the memory are held back.
+            upload = Upload(requests, self._pipeline, self._limits)
             await upload.begin()
-            # A slot before the first chunk is read: uploads hold at most slots x limits of memory, and while the engine is
-            # behind, HTTP/2 flow control holds back the other senders.
-            async with self._uploads:
-                async for received in upload.receive():
-                    yield messages.receiving(received)
-                if context.cancelled() or context.done():
-                    return  # a client that disconnects looks like the end of its upload
-                async with aclosing(self._work.stream(*upload.finish(), caller_of(context))) as steps:
-                    async for step in steps:
-                        if isinstance(step, Progress):
-                            yield messages.working(step.stage, upload.received, step.aligned, step.total)
-                        else:
-                            alignment = step
+            async for received in upload.receive():
+                yield messages.receiving(received)
+            if context.cancelled() or context.done():
+                return  # a client that disconnects looks like the end of its upload
+            async with aclosing(self._work.stream(*upload.finish(), caller_of(context))) as steps:
+                async for step in steps:
+                    if isinstance(step, Progress):
+                        yield messages.working(step.stage, upload.received, step.aligned, step.total)
+                    else:
+                        alignment = step
             for response in messages.stream_responses(alignment):
                 yield response
 

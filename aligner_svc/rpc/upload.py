@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -22,15 +21,12 @@ the largest upload stay far below the 64 KiB that HTTP/2 flow control lets the s
 class Upload:
     """Memory: the audio received so far, `limits.stream_audio_bytes` at most, and the transcript."""
 
-    def __init__(
-        self, requests: AsyncIterator[pb.StreamAlignRequest], pipeline: Pipeline, limits: Limits, idle_timeout: float
-    ) -> None:
+    def __init__(self, requests: AsyncIterator[pb.StreamAlignRequest], pipeline: Pipeline, limits: Limits) -> None:
         self.received = 0
         """Bytes of audio so far."""
         self._requests = aiter(requests)
         self._pipeline = pipeline
         self._limits = limits
-        self._idle = idle_timeout
         self._job: Job | None = None
         self._audio = bytearray()
         self._arriving = Arriving(Declared())
@@ -75,12 +71,7 @@ class Upload:
         return replace(self._job, transcript="".join(self._text)), audio
 
     async def _next(self) -> pb.StreamAlignRequest | None:
-        try:
-            async with asyncio.timeout(self._idle):
-                return await anext(self._requests, None)
-        except TimeoutError:
-            message = f"nothing was received for {self._idle:g} seconds"
-            raise InvalidArgumentError("STREAM_IDLE", message, field="payload") from None
+        return await anext(self._requests, None)
 
     async def _add_audio(self, chunk: bytes) -> None:
         most = self._limits.stream_chunk_bytes

@@ -47,7 +47,7 @@ class ChannelOptions:
     """gRPC's default counts a call in `streams` until the server has cleaned up after it. Clients do not know that and send
     the next one as soon as one ends: of 2,000 at once under a limit of 128 up to 45 % failed with UNAVAILABLE, with or
     without retries."""
-    handshake_seconds: float | None = 10.0
+    handshake_seconds: float | None = 5.0
     """For TLS and HTTP/2. With gRPC's own 2 minutes a client could occupy every connection by sending nothing."""
     idle_seconds: float | None = 900.0
     """A connection without a call is closed after this. gRPC clients leave theirs after 30 minutes, others may never."""

@@ -18,10 +18,11 @@ from aligner_svc.rpc.status import DOMAIN
 from aligner_svc.telemetry.audit.log import AuditLog, open_audit
 from aligner_svc.wiring.auth import build_authenticate, build_authorise, build_methods
 from aligner_svc.wiring.protection import Part, build_protection
-from interceptors import Event, ExemptLimits, Record, Requests, SecurityEvent, chain
+from interceptors import CallsInFlight, Event, ExemptLimits, Record, Requests, SecurityEvent, chain
 from interceptors.access_log import AccessLog
 from interceptors.antivirus.clamav import TooLargeError
 from interceptors.auth.jwt.jwks_error import JwksError
+from interceptors.handlers.pace import ReadTimes
 from interceptors.payload_rules import PayloadRules
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Guards:
         self, settings: Settings, capacity: Capacity, *, tracing: Tracing | None = None, metrics: Metrics | None = None
     ) -> None:
         """`capacity`: of the engine. Raises StartError."""
+        self.in_flight = CallsInFlight(anonymous=not settings.auth.methods)
         self.certificates: ServerCertificates | None = None
         self.antivirus: Antivirus | None = None
         self._parts: list[Part] = []
@@ -53,7 +55,7 @@ class Guards:
         record: Record = self._audit.record if self._audit is not None else _log_event
         if metrics is not None:
             record = metrics.calls.recording(record)
-        self._record = record
+        self.record = record
         try:
             self.credentials = self._tls(settings, record)
             self.protection = build_protection(settings, capacity, record)
@@ -69,6 +71,8 @@ class Guards:
                 DOMAIN,
                 max_metadata_entries=settings.limits.metadata_entries,
                 max_metadata_bytes=settings.limits.metadata_bytes,
+                in_flight=self.in_flight,
+                exempt=EXEMPT,
                 tracing=tracing,
                 metrics=metrics.rpc if metrics is not None else None,
                 access_log=AccessLog(quiet=EXEMPT),
@@ -80,7 +84,11 @@ class Guards:
                 overload=self.protection.overload,
                 scan=scan,
                 requests=Requests(
-                    PayloadRules(ProtoRules()).check, largest=LARGEST, most=settings.limits.message_bytes, exempt=self.exempt
+                    PayloadRules(ProtoRules()).check,
+                    _read_times(settings),
+                    largest=LARGEST,
+                    most=settings.limits.message_bytes,
+                    exempt=self.exempt,
                 ),
             )
         except StartError:
@@ -95,7 +103,7 @@ class Guards:
 
     def record_restart(self, reason: str, peer: str) -> None:
         """Audit that gRPC stopped accepting calls, after one of `peer`, and that the port is served again."""
-        self._record(SecurityEvent(Event.LISTENER_RESTARTED, reason, detail="peer: of the call accepted last", peer=peer))
+        self.record(SecurityEvent(Event.LISTENER_RESTARTED, reason, detail="peer: of the call accepted last", peer=peer))
 
     async def start(self) -> None:
         """Fetch keys, watch files. An issuer or a database that is unavailable does not stop the start.
@@ -134,6 +142,11 @@ class Guards:
         self.antivirus, scan = build_scan(settings, record)
         self._parts.append(self.antivirus)
         return scan
+
+
+def _read_times(settings: Settings) -> ReadTimes:
+    stream = settings.stream
+    return ReadTimes(settings.limits.unary_seconds, stream.idle_timeout, stream.least_rate, stream.max_seconds)
 
 
 def _log_event(event: SecurityEvent) -> None:

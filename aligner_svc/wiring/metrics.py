@@ -23,6 +23,7 @@ from interceptors.tracing.call_trace import sampled_trace_id
 
 if TYPE_CHECKING:
     from aligner_svc.audio.decode import Decoder
+    from aligner_svc.transport.connections import Connections
     from aligner_svc.wiring.chain import Guards
     from interceptors.antivirus.scanner import Antivirus, ScannerState
 
@@ -61,7 +62,9 @@ class Measuring:
         guards: Guards,
         engine: Engine,
         decoder: Decoder,
-        ready: Callable[[], bool],
+        connections: Connections,
+        *,
+        not_serving: Callable[[], str | None],
         dropped: Mapping[str, Callable[[], int]],
     ) -> None:
         """Read these parts at each scrape and probe. Call it once, when all of them are built."""
@@ -72,11 +75,12 @@ class Measuring:
         certificates, antivirus = guards.certificates, guards.antivirus
         sources = Sources(
             build={"version": __version__, "engine": engine.name},
-            ready=ready,
+            connections=connections,
+            not_serving=not_serving,
             engine=report.state,
             engine_slots=report.slots,
             engine_queue=self._settings.engine.queue,
-            pools=[decoder.pool, *report.pools],
+            pools=[*decoder.pools, *report.pools],
             exempt=guards.exempt,
             overload=guards.protection.overload,
             quota_store=store if isinstance(store, FallbackStore) else None,

@@ -18,6 +18,7 @@ from interceptors.overload.admission import Priority
 from interceptors.overload.interceptor import Overload
 from interceptors.overload.limit import AdaptiveLimit, LimitRules
 from interceptors.overload.pressure import Groups, Pressure
+from interceptors.overload.upload_memory import UploadMemory
 from interceptors.quota import classes_text
 from interceptors.quota.classes import QuotaClasses
 from interceptors.quota.interceptor import Quota
@@ -63,7 +64,19 @@ def build_protection(settings: Settings, capacity: Capacity, record: Record) -> 
         crowded = limit is not None and overload.counts.at_work >= rules.lowest
         return limit.typical_wait if limit is not None and crowded else 0.0
 
-    overload = Overload(limit, exempt=EXEMPT, priority=_priority(quota), expected_seconds=expected, pressure=pressure)
+    largest = settings.limits.stream_audio_bytes
+    overload = Overload(
+        limit,
+        exempt=EXEMPT,
+        priority=_priority(quota),
+        expected_seconds=expected,
+        pressure=pressure,
+        record=record,
+        memory=UploadMemory(shared=(settings.stream.concurrent - 1) * largest, reserve=largest),
+        uploads=STREAMS,
+        arrivals=settings.overload.unfinished,
+        whole_reads=settings.overload.reads,
+    )
     if pressure is not None:
         parts = (*parts, pressure)
     return Protection(quota, store, overload, _abuse(settings, record), parts)
@@ -80,13 +93,14 @@ def _quota(settings: Settings, record: Record) -> tuple[Quota | None, QuotaStore
     default = classes_text.built_in()
     store = _store(settings)
     classes: Callable[[], QuotaClasses] = (lambda: file.current) if file is not None else (lambda: default)
-    parts: tuple[Part, ...] = (store, file) if file is not None else (store,)
+    files: tuple[Part, ...] = (file,) if file is not None else ()
     if wanted.redis is not None:
         from interceptors.quota.overrides import Overrides, OverrideStore  # noqa: PLC0415
 
         overrides = Overrides(OverrideStore(wanted.redis.get_secret_value()), classes, record)
-        classes, parts = (lambda: overrides.current), (*parts, overrides)
-    return Quota(store, classes, estimate=AudioEstimate, streams=STREAMS, exempt=EXEMPT), store, parts
+        classes, files = (lambda: overrides.current), (*files, overrides)
+    quota = Quota(store, classes, estimate=AudioEstimate, streams=STREAMS, exempt=EXEMPT)
+    return quota, store, (quota, *files)
 
 
 def _store(settings: Settings) -> QuotaStore:

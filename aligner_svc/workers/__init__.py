@@ -4,31 +4,34 @@
 through a socketpair, never pickle: all that a child taken over by a hostile file can do is lie to the parent.
 """
 
-from aligner_svc.workers.child import serve
+from aligner_svc.workers.child import Priority, serve
 from aligner_svc.workers.errors import (
     WorkerCrashedError,
     WorkerDiedError,
     WorkerFailedError,
+    WorkerKilledError,
     WorkerTimeoutError,
     WorkerUnavailableError,
 )
 from aligner_svc.workers.frames import Buffer, JsonValue
-from aligner_svc.workers.pool import Reply, WorkerPool
-from aligner_svc.workers.sandbox import Sandbox, SandboxMode
-from aligner_svc.workers.sandbox_log import log_sandbox
+from aligner_svc.workers.pool import Reply, WorkerPool, log_sandbox
+from aligner_svc.workers.sandbox import Sandbox, SandboxMode, forbid_core_dumps
 
 __all__ = [
     "Buffer",
     "JsonValue",
+    "Priority",
     "Reply",
     "Sandbox",
     "SandboxMode",
     "WorkerCrashedError",
     "WorkerDiedError",
     "WorkerFailedError",
+    "WorkerKilledError",
     "WorkerPool",
     "WorkerTimeoutError",
     "WorkerUnavailableError",
+    "forbid_core_dumps",
     "log_sandbox",
     "serve",
 ]

@@ -10,11 +10,17 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from aligner_svc.workers import frames
 from aligner_svc.workers.frames import Buffer, FrameKind, JsonValue
-from aligner_svc.workers.sandbox import Sandbox
+from aligner_svc.workers.sandbox import Sandbox, forbid_core_dumps
+
+Priority: TypeAlias = Literal["normal", "low"]
+
+_LOW: Final = 10
+"""Niceness of children with a low priority: they get a tenth of the time of a busy core that is shared with a normal one, and all
+of an idle one. At 19 it would be a seventieth, and a window of 0.7 s would take longer than its timeout."""
 
 FD_VARIABLE: Final = "WORKER_SOCKET_FD"
 """The environment variable with the descriptor of the child's end of the socketpair."""
@@ -26,10 +32,11 @@ class _ParentGoneError(Exception):
     """The parent closed its end."""
 
 
-def serve(handler: Handler, sandbox: Sandbox | None = None) -> None:
+def serve(handler: Handler, sandbox: Sandbox | None = None, priority: Priority = "normal") -> None:
     """Answer the parent's calls until it hangs up. Call it when everything is loaded and warm.
 
-    `sandbox` is closed first; the parent learns which layers are in force. `handler(header, payload)` returns a header
+    `sandbox` is closed first; the parent learns which layers are in force. `priority` "low" leaves the processor to the
+    other processes of the service, whenever they want it. `handler(header, payload)` returns a header
     (JSON) and a payload; its own payload is valid during the call only. If it raises, the traceback goes to stderr
     (the parent's log) and only the class name to the caller.
 
@@ -43,6 +50,9 @@ def serve(handler: Handler, sandbox: Sandbox | None = None) -> None:
     # to a whole cgroup, whatever the session, while the parent still drains calls.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    forbid_core_dumps()  # with any sandbox, and with none
+    if priority == "low":
+        os.nice(_LOW)
     with socket.socket(fileno=int(number)) as sock:
         sock.set_inheritable(False)
         enlarge_buffers(sock)

@@ -11,12 +11,21 @@ class WorkerCrashedError(WorkerDiedError):
     """The call itself ended its child (a fault, a limit, a forbidden system call). Not retried: it would end the next one too."""
 
 
+class WorkerKilledError(WorkerDiedError):
+    """The last child was killed from outside (by an operator, for lack of memory) or hung: the call is not the cause."""
+
+
 class WorkerUnavailableError(WorkerDiedError):
     """No child is available: the pool is closed, or its children do not start."""
 
 
 class WorkerTimeoutError(Exception):
     """The call took longer than its timeout; its child was killed. Not retried: it would only take as long again."""
+
+    def __init__(self, message: str, *, starved: bool = False) -> None:
+        """`starved`: the child was given too little processor time to be judged: the machine is the cause, not the call."""
+        super().__init__(message)
+        self.starved = starved
 
 
 class WorkerFailedError(RuntimeError):

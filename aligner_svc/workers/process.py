@@ -16,6 +16,7 @@ from aligner_svc.workers import frames
 from aligner_svc.workers.child import FD_VARIABLE, enlarge_buffers
 from aligner_svc.workers.errors import WorkerFailedError
 from aligner_svc.workers.frames import Buffer, FrameKind, JsonValue
+from aligner_svc.workers.heartbeat import Pulse
 
 _CHUNK: Final = 1 << 20
 """Bytes read or written at a time: some 0.3 ms of the event loop."""
@@ -52,6 +53,10 @@ class GoneError(Exception):
     """The child closed its end or broke the protocol: kill it."""
 
 
+class ProtocolError(GoneError):
+    """It sent something that is not an answer."""
+
+
 class WorkerProcess:
     """A running child. Use it on the event loop that it was created on."""
 
@@ -59,8 +64,9 @@ class WorkerProcess:
         """Start `python -m module *args`; returns at once, `ready` waits for it.
 
         `subprocess` uses vfork + exec here (no preexec_fn), so none of gRPC's threads or locks
-        are copied. The child gets a session of its own, so that signals to the foreground group
-        reach only the parent, which drains before it ends its children.
+        are copied. The child gets a process group of its own, so that signals to the foreground group
+        reach only the parent, which drains before it ends its children. No session of its own: where
+        the kernel groups processes by session (sched_autogroup), `nice` acts within a session only.
         """
         self.name = name
         self._loop = asyncio.get_running_loop()
@@ -68,6 +74,13 @@ class WorkerProcess:
         self._stderr, writer = os.pipe()
         self._tail = bytearray()
         self._open = True
+        self.call = 0
+        """Number of the call that it is at; 0: none."""
+        self._calls = 0
+        self.hung = ""
+        """Why it was found to hang; "" if it was not."""
+        self.ready_at = 0.0
+        """By the event loop's clock."""
         try:
             enlarge_buffers(self._sock)
             self._sock.setblocking(False)
@@ -79,7 +92,7 @@ class WorkerProcess:
                 stderr=writer,
                 pass_fds=(theirs.fileno(),),
                 env=_environment(theirs.fileno()),
-                start_new_session=True,
+                process_group=0,
             )
         except BaseException:
             self._sock.close()
@@ -89,13 +102,15 @@ class WorkerProcess:
             theirs.close()
             os.close(writer)
         self.pid = self._process.pid
+        self.pulse = Pulse(self.pid)
         self._loop.add_reader(self._stderr, self._drain_stderr)
 
     async def ready(self) -> dict[str, JsonValue]:
         """Wait until the child is loaded; return its greeting. Raises GoneError."""
         kind, greeting, _ = await self._receive(0)
         if kind is not FrameKind.READY:
-            raise GoneError("the first frame is not READY")
+            raise ProtocolError("the first frame is not READY")
+        self.ready_at = self._loop.time()
         return greeting
 
     async def exchange(
@@ -103,6 +118,14 @@ class WorkerProcess:
     ) -> tuple[dict[str, JsonValue], memoryview]:
         """Send one call and wait for its answer. Raises GoneError, or WorkerFailedError if the handler raised."""
         head = frames.pack(FrameKind.CALL, header, payload)
+        self._calls += 1
+        self.call = self._calls
+        try:
+            return await self._exchange(head, payload, max_reply)
+        finally:
+            self.call = 0
+
+    async def _exchange(self, head: bytes, payload: Buffer, max_reply: int) -> tuple[dict[str, JsonValue], memoryview]:
         try:
             await self._loop.sock_sendall(self._sock, head)
             await self._send_payload(memoryview(payload).cast("B"))
@@ -114,7 +137,7 @@ class WorkerProcess:
             is_name = isinstance(name, str) and name.isidentifier() and len(name) <= 80  # the child may send anything
             raise WorkerFailedError(self.name, str(name) if is_name else "an exception")
         if kind is not FrameKind.REPLY:
-            raise GoneError("the answer is not a REPLY")
+            raise ProtocolError("the answer is not a REPLY")
         return answer, body
 
     async def _send_payload(self, view: memoryview) -> None:
@@ -129,7 +152,7 @@ class WorkerProcess:
             header = frames.parse_header(await self._exactly(min(header_bytes, frames.MAX_HEADER)))
             return kind, header, await self._exactly(payload_bytes)
         except frames.FrameError as error:
-            raise GoneError(str(error)) from None
+            raise ProtocolError(str(error)) from None
         except OSError:
             raise GoneError("the child closed its end") from None
 
@@ -167,6 +190,11 @@ class WorkerProcess:
     def crashed(self) -> bool:
         """Whether the call that it worked on ended the child."""
         return self.fatal_signal in _CRASHES
+
+    @property
+    def killed(self) -> bool:
+        """Whether something other than its call ended the child: an operator, the kernel for lack of memory, its hanging."""
+        return self.hung != "" or (self.fatal_signal != "" and not self.crashed)
 
     def take_tail(self) -> str:
         """The end of the child's stderr since the last call, for logs; control characters are masked."""

@@ -56,7 +56,7 @@ class Sandbox:
                 self._note(layer, f"not on {sys.platform}")
             return
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        # No process of the same user may attach to it or read its memory, and it leaves no core.
+        # No process of the same user may attach to it or read its memory.
         self._note("undumpable", _prctl(_PR_SET_DUMPABLE, 0))
         self._note("no_new_privs", _prctl(_PR_SET_NO_NEW_PRIVS, 1))
         abi = version()
@@ -86,6 +86,17 @@ class Sandbox:
         self.missing[layer] = why_not
 
 
+def forbid_core_dumps() -> None:
+    """For a process that holds audio, of which a core dump is a copy; permanent, and inherited as far as the limit goes.
+
+    The limit alone does not keep the kernel from piping a core to a program (core(5)); that a process is undumpable does.
+    Only root may attach a debugger to it, or read its environment in /proc.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        _prctl(_PR_SET_DUMPABLE, 0)
+
+
 def limit_memory(more: int) -> int:
     """Cap the address space at what is mapped now plus `more` bytes, permanently. Returns what is mapped now, 0 if unknown."""
     statm = Path("/proc/self/statm")
@@ -97,9 +108,8 @@ def limit_memory(more: int) -> int:
 
 
 def limit_resources() -> None:
-    """No new descriptor of any kind, no process, no thread; no file grows, no core is written."""
+    """No new descriptor of any kind, no process, no thread; no file grows."""
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))  # the kernel exempts root, whom only the filter stops
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump is a copy of a client's recording
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     # New descriptors must be below the limit, where the standard streams are; those already open keep working.
     # Not 0, which would make poll() fail: it accepts no more descriptors than the limit.

@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from interceptors.antivirus import file_types
 from interceptors.antivirus.address import TcpAddress, UnixAddress, parse_address
 from interceptors.antivirus.verdicts import Clean, Infected, Verdict
 from interceptors.calls.hooks import Buffer
@@ -30,6 +31,7 @@ _MAX_REPLY = 4096
 _LAST_REPLY_TIMEOUT = 0.2
 """Seconds to read why clamd cut a connection; a reply has arrived by then, or there is none."""
 _LENGTH = struct.Struct("!L")
+_MAX_LENGTH = (1 << 32) - 1
 _VERSION = re.compile(r"ClamAV [!-.0-~]{1,64}(?:/(?P<number>\d{1,10})/(?P<date>[ -.0-~]{1,64}))?")
 _UNPRINTABLE = re.compile(r"[^A-Za-z0-9._:()/+-]")
 _MAX_NAME = 128
@@ -84,6 +86,35 @@ class Clamd:
             raise ScannerUnavailableError("what answers there is not clamd")
         return Version(match[0], int(match["number"] or 0), match["date"] or "")
 
+    async def answers(self) -> None:
+        """Return once clamd answers a command that it does not know. Raises ScannerUnavailableError.
+
+        The thread that takes commands answers that itself, in 20 ms however busy the others are; VERSION waits for one of them.
+        """
+        connection = await self._connect()
+        try:
+            async with asyncio.timeout(self.timeout):
+                loop = asyncio.get_running_loop()
+                await loop.sock_sendall(connection, b"zALIVE\0")
+                if not await loop.sock_recv(connection, _MAX_REPLY):
+                    raise ScannerUnavailableError("the connection was cut")
+        except TimeoutError:
+            raise ScannerUnavailableError(f"no answer within {self.timeout:g} s") from None
+        except OSError:
+            raise ScannerUnavailableError("the connection was cut") from None
+        finally:
+            connection.close()
+
+    async def check_stream_limit(self, size: int) -> None:
+        """Ask whether StreamMaxLength allows `size` bytes, without sending them: clamd judges the length of a chunk at once.
+
+        Raises TooLargeError if it does not, and ScannerUnavailableError.
+        """
+        async with self.stream() as stream:
+            await stream.declare(min(size, _MAX_LENGTH))
+            await self.answers()  # clamd takes commands in the order they come: it has judged the length by now
+            await stream.check_refused()
+
     @asynccontextmanager
     async def stream(self) -> AsyncIterator[ClamdStream]:
         """A connection for one upload, closed afterwards in any case. Raises ScannerUnavailableError."""
@@ -113,21 +144,48 @@ class ClamdStream:
         self._timeout = timeout
         self._scan_timeout = scan_timeout
         self._loop = asyncio.get_running_loop()
+        self._held: bytes | None = b""
+        """What is held back until the beginning of the file is known; None: it has been sent."""
 
     async def begin(self) -> None:
         """Raises ScannerUnavailableError."""
         await self._send(b"zINSTREAM\0")
 
     async def send(self, content: Buffer) -> None:
-        """Returns when all of it is on its way. Raises ScannerUnavailableError, and TooLargeError if clamd takes no more."""
+        """Returns when all but the beginning of a file, which waits for more, is on its way.
+
+        Raises ScannerUnavailableError, and TooLargeError if clamd takes no more.
+        """
         view = memoryview(content).cast("B")
+        if self._held is not None:
+            if len(self._held) + len(view) < file_types.HEAD:
+                self._held += view
+                return
+            await self._send_held(view[: file_types.HEAD])
+        await self._send_chunks(view)
+
+    async def _send_held(self, following: Buffer = b"") -> None:
+        held, self._held = self._held or b"", None
+        await self._send_chunks(memoryview(file_types.lead(held + following) + held))
+
+    async def _send_chunks(self, view: memoryview) -> None:
         for start in range(0, len(view), CHUNK):
             chunk = view[start : start + CHUNK]
             await self._send(_LENGTH.pack(len(chunk)))
             await self._send(chunk)
 
+    async def declare(self, size: int) -> None:
+        """The length of a chunk that does not follow. Raises as `send`."""
+        await self._send(_LENGTH.pack(size))
+
+    async def check_refused(self) -> None:
+        """Raises TooLargeError or ScanFailedError if clamd has refused the stream."""
+        await self._raise_last_reply()
+
     async def end(self) -> None:
         """After the last chunk. Raises as `send`."""
+        if self._held is not None:
+            await self._send_held()
         await self._send(_LENGTH.pack(0))
 
     async def verdict(self) -> Verdict:

@@ -22,6 +22,7 @@ from interceptors.antivirus.clamav import (
     Version,
 )
 from interceptors.antivirus.digest import sha256
+from interceptors.antivirus.hang import HangWatch
 from interceptors.antivirus.pool import Pool
 from interceptors.antivirus.session import ScanSession
 from interceptors.antivirus.verdicts import Infected, Verdict, VerdictCache
@@ -31,6 +32,8 @@ from interceptors.calls.hooks import Buffer
 log = logging.getLogger("interceptors.antivirus.antivirus")
 
 _ZEROS = bytes(CHUNK)
+_PROBE_AT_ONCE = 16 * 1024 * 1024
+"""Largest scan that the start waits for (0.3 s); a larger one is done in the background."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ class Antivirus:
         now: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """`stream_max_bytes`: of one scan, at most clamd's StreamMaxLength; `start` tries it out.
+        """`stream_max_bytes`: of one scan, at most clamd's StreamMaxLength; `start` asks for it.
 
         `connection_timeout`: seconds a scan waits for one of the `connections`. `poll_every`: seconds between checks of the
         signatures' version. `now` times the cache; `wall` is Unix time, for the age of the signatures.
@@ -98,6 +101,7 @@ class Antivirus:
         self._scan_seconds = 0.0
         self._check_now = asyncio.Event()
         self._watch = BackgroundTask(f"antivirus: the watch on clamd at {clamd.address}", self._keep_watch)
+        self._hang_watch = HangWatch(clamd, self._lost)
 
     @property
     def state(self) -> ScannerState:
@@ -124,12 +128,18 @@ class Antivirus:
         await self.refresh()
         if not self._unavailable:
             with contextlib.suppress(ScannerUnavailableError):
-                await self.probe()
+                await self.check_stream_limit()
+                if self.stream_max_bytes <= _PROBE_AT_ONCE:
+                    await self.probe()
+                else:
+                    self._check_now.set()
         self._watch.start()
+        self._hang_watch.start()
 
     async def close(self) -> None:
         """Idempotent."""
         await self._watch.close()
+        await self._hang_watch.close()
 
     async def scan(self, content: Buffer) -> Verdict:
         """Of a complete upload. Raises TooLargeError, ScannerUnavailableError and its kind ScanFailedError."""
@@ -177,8 +187,15 @@ class Antivirus:
             self._version = version
         self._cache.use(version.text if version.signatures else "")
 
+    async def check_stream_limit(self) -> None:
+        """Takes 0.2 s. Raises TooLargeError if StreamMaxLength is less than `stream_max_bytes`, and ScannerUnavailableError."""
+        try:
+            await self.clamd.check_stream_limit(self.stream_max_bytes)
+        except TooLargeError as error:
+            raise self._limit(error) from None
+
     async def probe(self) -> None:
-        """Scan `stream_max_bytes` zeros: clamd does not report how much it takes.
+        """Scan `stream_max_bytes` zeros, which finds the limits that clamd does not tell (512 MiB: 4 s).
 
         Raises TooLargeError if it takes less, and ScannerUnavailableError.
         """
@@ -189,8 +206,11 @@ class Antivirus:
                 await stream.end()
                 await stream.verdict()
         except TooLargeError as error:
-            raise TooLargeError(f"clamd at {self.clamd.address} does not take {self.stream_max_bytes} bytes: {error}") from None
+            raise self._limit(error) from None
         self._probed = True
+
+    def _limit(self, error: TooLargeError) -> TooLargeError:
+        return TooLargeError(f"clamd at {self.clamd.address} does not take {self.stream_max_bytes} bytes: {error}")
 
     def _check_size(self, size: int) -> None:
         """Raises TooLargeError. clamd cuts the connection of a stream that is too long, so it is never sent one."""
@@ -220,7 +240,7 @@ class Antivirus:
         version = self._cache.version  # before the scan, which may not use signatures loaded while it runs
         began = time.perf_counter()
         try:
-            verdict = await scanning
+            verdict = await self._hang_watch.unless_hung(scanning)
         except TooLargeError as error:
             self.counts["too_large"] += 1
             log.warning("antivirus: clamd at %s does not scan all of an upload: %s", self.clamd.address, error)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
+
+from interceptors.calls.refusal import CallRefusedError
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -13,7 +16,7 @@ class Meter(Protocol):
     """Charges the call to its client's quota. Either method raises CallRefusedError where the quota is spent."""
 
     async def received(self, size: int, message: Any) -> None:
-        """A request message of `size` bytes has come in. The servicer has not seen it yet."""
+        """A request message of `size` bytes has come in. The servicer has not seen it yet. None: it is refused."""
 
     async def decoded(self, audio_seconds: float) -> None:
         """The length of the audio is known; nothing but its decoding has been spent on it."""
@@ -37,11 +40,27 @@ class WorkTimer:
     worked: float | None = None
 
 
+EndReading: TypeAlias = Callable[[CallRefusedError], None]
+"""Ends a call that still waits for its client, with this refusal. Does nothing once the request has arrived."""
+
+
 class Admission(Protocol):
-    """Admits the call to the engine."""
+    """Admits the call to the server's memory while its request arrives, and then to the engine."""
+
+    async def read(self, end: EndReading, *, whole: bool) -> None:
+        """The request is about to be read; `whole`: in one message, whose size is not known before. May wait until it can be.
+
+        Raises CallRefusedError.
+        """
+
+    async def received(self, size: int) -> None:
+        """A message of a stream has come, of `size` bytes. Waits until there is room for more."""
+
+    def arrived(self) -> None:
+        """The request is complete: from now on the call counts as work. Raises CallRefusedError."""
 
     def working(self) -> AbstractAsyncContextManager[WorkTimer]:
-        """Entered once everything is received: waits for a place and holds it; the caller fills in the timer.
+        """Waits for a place to work in and holds it; the caller fills in the timer.
 
         Raises CallRefusedError if no place becomes free in time.
         """

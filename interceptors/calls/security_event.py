@@ -34,7 +34,11 @@ class Event(StrEnum):
     MALWARE_FOUND = "malware_found"
     SCAN_SKIPPED = "scan_skipped"
     """The virus scanner was unavailable, and the settings let uploads pass without it."""
+    REQUESTS_UNFINISHED = "requests_unfinished"
+    """A caller had the most unfinished requests when there were as many as there may be, and one was refused."""
     SERVER_ERROR = "server_error"
+    CONNECTION_CLOSED = "connection_closed"
+    """Connections of one address were closed by the server, for the reason in `check`."""
     LISTENER_RESTARTED = "listener_restarted"
     """gRPC stopped accepting calls, and the port is served again."""
 

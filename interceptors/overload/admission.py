@@ -1,8 +1,8 @@
-"""Counts calls on their way to the work, waiting for it and in it, and admits them to it by priority.
+"""Counts calls whose requests arrive, that wait for the work and are in it, and admits them to it by priority.
 
-A call counts against the limit from the end of its upload, because the work is what is scarce: an hour of live speech keeps
-no engine busy. Before that it counts only for a moment (`GRACE`), so that a burst of calls, whose bodies arrive together,
-does not pass `has_room` as a whole on the strength of one free place.
+A call counts against the limit from the moment its request is complete, because the work is what is scarce: neither an hour of
+live speech nor a client that sends nothing keeps an engine busy. Calls that arrive together all find the same place free; so one
+whose request came within a moment (`GRACE`) is judged again when it is there, and refused if others have taken the place.
 """
 
 from __future__ import annotations
@@ -13,13 +13,20 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Final
 
-from interceptors.calls.hooks import WorkTimer
+from interceptors.calls.hooks import EndReading, WorkTimer
 from interceptors.calls.refusal import CallRefusedError
+from interceptors.overload.arrivals import Arrival, Arrivals, WholeReads
 from interceptors.overload.limit import AdaptiveLimit
+from interceptors.overload.upload_memory import Held, UploadMemory
 
 GRACE = 1.0
-"""Seconds for which an admitted call that is still uploading counts as if it were at work."""
+"""Seconds after its admission up to which a call is refused when its request is complete and no place is free; a longer upload
+has cost its client too much for that, and waits."""
+FREE_BYTES: Final = 64 * 1024
+"""Of each upload, that do not count: so much the transport lets every client send ahead. Captions, and a minute of live speech,
+are never held back."""
 _EARLY = 0.1
 """Seconds before its deadline from which a cancelled call counts as expired: the client's clock may end it before ours."""
 
@@ -37,13 +44,49 @@ class AdmittedCall:
     """One call from its admission to its end: what hooks.Admission lends the servicer."""
 
     control: AdmissionControl
+    arrival: Arrival
     priority: Priority
+    share: float
+    """Of the limit, that its class may use."""
     bypass: bool
     """Counts, but is never refused and never waits."""
+    began: float
+    """The event loop's time, s; so is `deadline`."""
     deadline: float | None
-    """The event loop's time, s."""
+    held: Held
+    kept: bool
+    """Whether the servicer keeps what it receives, as an upload."""
+    size: int = 0
+    """Bytes received."""
+    whole: bool = False
+    """Whether it has a place for a request of one message."""
     place: asyncio.Future[None] | None = None
     """Set while it waits for the work; done when it may begin."""
+
+    async def read(self, end: EndReading, *, whole: bool) -> None:
+        """See hooks.Admission."""
+        if self.arrival.ended is not None:
+            raise self.arrival.ended
+        if whole:
+            await self.control.whole_reads.begin(self.arrival)
+            self.whole = True
+        self.arrival.last = self.control.now()
+        self.arrival.end = end
+
+    async def received(self, size: int) -> None:
+        """See hooks.Admission."""
+        self.size += size
+        if self.kept and self.size > FREE_BYTES:
+            self.arrival.held = True
+            try:
+                await self.control.memory.take(self.held, size if self.held.size else self.size)
+            finally:
+                self.arrival.held = False
+        self.arrival.last = self.control.now()
+
+    def arrived(self) -> None:
+        """See hooks.Admission."""
+        self.control.arrived(self)
 
     def working(self) -> AbstractAsyncContextManager[WorkTimer]:
         """See hooks.Admission."""
@@ -63,49 +106,68 @@ class Counts:
 class AdmissionControl:
     """`limit` None: no limit. `timeout`: seconds an uploaded call waits for a place. `now`: the event loop's time.
 
-    `full`: makes the refusal for a call that waited in vain. Memory: one AdmittedCall for each call admitted.
+    `full`: makes the refusal for a call that finds no place. Memory: one AdmittedCall for each call admitted.
     """
 
     limit: AdaptiveLimit | None
     now: Callable[[], float]
     full: Callable[[], CallRefusedError]
     timeout: float
-    _on_the_way: set[AdmittedCall] = field(default_factory=set)
-    _fresh: dict[AdmittedCall, float] = field(default_factory=dict)
-    """Uploading calls that count against the limit, with the time until which they do, oldest first."""
+    arrivals: Arrivals
+    whole_reads: WholeReads
+    memory: UploadMemory
+    _arrived: set[AdmittedCall] = field(default_factory=set)
+    """Calls with a complete request, between reading it and the work."""
     _waiting: list[AdmittedCall] = field(default_factory=list)
     _at_work: int = 0
 
     @property
     def counts(self) -> Counts:
-        return Counts(len(self._on_the_way), len(self._waiting), self._at_work)
+        return Counts(len(self.arrivals), len(self._waiting), self._at_work)
 
     def has_room(self, share: float) -> bool:
         """Whether a call may be admitted whose class may use `share` of the limit."""
         if self.limit is None:
             return True
-        now = self.now()
-        while self._fresh:
-            oldest = next(iter(self._fresh))
-            if self._fresh[oldest] > now:
-                break
-            del self._fresh[oldest]
         # At least one, whatever the share: a class must not starve while the server is idle.
         allowed = max(1, math.floor(self.limit.calls * share + 0.5))
         # Waiting calls need not be counted: they wait because every place is taken.
-        return len(self._fresh) + self._at_work < allowed
+        return len(self._arrived) + self._at_work < allowed
 
-    def admit(self, priority: Priority, deadline: float | None, *, bypass: bool = False) -> AdmittedCall:
-        """A call whose upload may be read now. `deadline`: the event loop's time, s."""
-        call = AdmittedCall(self, priority, bypass, deadline)
-        self._on_the_way.add(call)
-        self._fresh[call] = self.now() + GRACE
-        return call
+    def admit(
+        self,
+        owner: str,
+        priority: Priority = Priority.NORMAL,
+        deadline: float | None = None,
+        *,
+        share: float = 1.0,
+        bypass: bool = False,
+        kept: bool = False,
+    ) -> AdmittedCall:
+        """A call of `owner` whose request may be read now. `deadline`: the event loop's time, s."""
+        now = self.now()
+        arrival = Arrival(owner, now)
+        self.arrivals.enter(arrival)
+        return AdmittedCall(self, arrival, priority, share, bypass, now, deadline, Held(owner), kept)
+
+    def arrived(self, call: AdmittedCall) -> None:
+        """The request is complete. Raises CallRefusedError."""
+        self._end_arrival(call)
+        if not call.bypass and self.now() - call.began < GRACE and not self.has_room(call.share):
+            raise self.full()
+        self._arrived.add(call)
 
     def leave(self, call: AdmittedCall) -> None:
-        """The call is no longer uploading. Idempotent."""
-        self._on_the_way.discard(call)
-        self._fresh.pop(call, None)
+        """The call is over. Idempotent."""
+        self._end_arrival(call)
+        self._arrived.discard(call)
+        self.memory.release(call.held)
+
+    def _end_arrival(self, call: AdmittedCall) -> None:
+        self.arrivals.leave(call.arrival)
+        if call.whole:
+            call.whole = False
+            self.whole_reads.end(call.arrival.owner)
 
     @asynccontextmanager
     async def working(self, call: AdmittedCall) -> AsyncIterator[WorkTimer]:
@@ -127,7 +189,8 @@ class AdmissionControl:
             self._fill_places()
 
     async def _take_place(self, call: AdmittedCall) -> None:
-        self.leave(call)
+        self._end_arrival(call)
+        self._arrived.discard(call)
         if call.bypass or self.limit is None or (not self._waiting and self._at_work < self.limit.calls):
             self._at_work += 1
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
@@ -15,10 +16,14 @@ import grpc
 
 from interceptors.calls.call import Call, Context, current_call
 from interceptors.calls.refusal import CallRefusedError
+from interceptors.calls.security_event import Event, Record, SecurityEvent
+from interceptors.calls.subject import PEER, subject_of
 from interceptors.handlers.base import CallInterceptor
 from interceptors.overload.admission import AdmissionControl, Counts, Priority
+from interceptors.overload.arrivals import Arrival, Arrivals, WholeReads
 from interceptors.overload.limit import AdaptiveLimit
 from interceptors.overload.pressure import Level, Pressure
+from interceptors.overload.upload_memory import UploadMemory
 
 log = logging.getLogger("interceptors.overload.overload")
 
@@ -32,8 +37,10 @@ PRESSED_SHARES: Final[Mapping[Priority, float]] = {Priority.LOW: 0.3, Priority.N
 
 WAIT_TIMEOUT: Final = 10.0
 """Seconds that an uploaded call waits for a place: its upload is paid for, so it is not refused at once."""
-UPLOADS: Final = 256
-"""Admitted calls that may be uploading at a time. They keep no engine busy, but each has a buffer and a stream."""
+ARRIVALS: Final = 256
+"""Calls whose requests may be arriving at a time. They keep no engine busy, but each has buffers and a stream."""
+WHOLE_READS: Final = 6
+"""Unary requests of one caller that are read at a time. With the default limits each may have 23 MB in the transport."""
 
 _RETRY_FIRST, _RETRY_LAST = 1.0, 30.0
 """Seconds of retry-after when hardly any call is refused, and at most."""
@@ -59,14 +66,19 @@ class Overload(CallInterceptor):
         pressure: Pressure | None = None,
         bypass: Callable[[Call], bool] = is_admin,
         wait_timeout: float = WAIT_TIMEOUT,
-        uploads: int = UPLOADS,
+        record: Record = lambda event: None,
+        memory: UploadMemory | None = None,
+        uploads: Collection[str] = (),
+        arrivals: int = ARRIVALS,
+        whole_reads: int = WHOLE_READS,
         now: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """`limit` None: only deadlines, memory pressure and `uploads` refuse calls.
+        """`limit` None: only deadlines, memory pressure and `arrivals` refuse calls.
 
         `exempt`: methods that always pass and do not count. `bypass`: calls that always pass but count. `expected_seconds`: the
-        time a call admitted now will wait for the engine, 0 if unknown. `now`: the event loop's clock. `jitter`: 0..1.
+        time a call admitted now will wait for the engine, 0 if unknown. `memory`: for the requests of `uploads`, methods whose
+        servicer keeps what it receives. `now`: the event loop's clock. `jitter`: 0..1.
         """
         self.refused: Counter[str] = Counter()
         """Calls by reason, for metrics."""
@@ -76,15 +88,30 @@ class Overload(CallInterceptor):
         self._expected = expected_seconds
         self._pressure = pressure
         self._bypass = bypass
-        self._uploads = uploads
+        self._record = record
+        self._uploads = frozenset(uploads)
         self._now = now
-        self._control = AdmissionControl(limit, now, self._full, wait_timeout)
+        self._control = AdmissionControl(
+            limit,
+            now,
+            self._full,
+            wait_timeout,
+            Arrivals(arrivals, self._evicted),
+            WholeReads(whole_reads),
+            memory or UploadMemory(sys.maxsize, 0),
+        )
+        self._reported: set[str] = set()
         self._recent = _RecentCalls(now, jitter)
 
     @property
     def counts(self) -> Counts:
         """Calls by where they are, for metrics."""
         return self._control.counts
+
+    @property
+    def memory(self) -> UploadMemory:
+        """Of uploads, for metrics."""
+        return self._control.memory
 
     @property
     def limit(self) -> float:
@@ -99,25 +126,35 @@ class Overload(CallInterceptor):
         call = current_call()
         bypass = call is not None and self._bypass(call)
         priority = Priority.HIGH if bypass or call is None else self._priority(call)
+        owner = subject_of(call.principal, call.peer) if call is not None else ""
+        level = self._pressure.level if self._pressure is not None else Level.NONE
+        share = (SHARES if level is Level.NONE else PRESSED_SHARES)[priority]
         left = context.time_remaining()
         if not bypass:
-            self._check(priority, left)
+            self._check(owner, level, share, left)
         self._recent.admitted()
-        admitted = self._control.admit(priority, None if left is None else self._now() + left, bypass=bypass)
+        deadline = None if left is None else self._now() + left
+        kept = method in self._uploads
+        admitted = self._control.admit(owner, priority, deadline, share=share, bypass=bypass, kept=kept)
         if call is not None:
             call.admission = admitted
         try:
             yield
         finally:
             self._control.leave(admitted)
+            if owner in self._reported and not self._control.arrivals.of(owner):
+                self._reported.discard(owner)
 
-    def _check(self, priority: Priority, left: float | None) -> None:
-        level = self._pressure.level if self._pressure is not None else Level.NONE
+    def _check(self, owner: str, level: Level, share: float, left: float | None) -> None:
         if level is Level.CRITICAL:
             raise self._refusal("SERVER_OVERLOADED", "the server is short of memory; try again later")
-        share = (SHARES if level is Level.NONE else PRESSED_SHARES)[priority]
-        if not self._control.has_room(share) or self._control.counts.on_the_way >= self._uploads:
+        if not self._control.has_room(share):
             raise self._full()
+        arrivals = self._control.arrivals
+        if not arrivals.make_room(owner):
+            if arrivals.of(owner) * arrivals.owners < arrivals.most:  # less than an equal share
+                raise self._full()
+            raise self._unfinished(owner)
         if left is not None:
             wait = self._expected()
             if left <= wait:
@@ -126,6 +163,23 @@ class Overload(CallInterceptor):
 
     def _full(self) -> CallRefusedError:
         return self._refusal("SERVER_OVERLOADED", "the server has more to do than it can; try again later")
+
+    def _evicted(self, arrival: Arrival) -> CallRefusedError:
+        return self._unfinished(arrival.owner)
+
+    def _unfinished(self, owner: str) -> CallRefusedError:
+        """RESOURCE_EXHAUSTED, because other callers are served: it is this one that has too much open."""
+        self.refused["REQUESTS_UNFINISHED"] += 1
+        arrivals = self._control.arrivals
+        if owner not in self._reported:  # once, until none is open: a caller that floods the server must not flood the log
+            self._reported.add(owner)
+            detail = f"{arrivals.of(owner)} unfinished requests of {len(arrivals)} in all, which is as many as there may be"
+            named = {"peer": owner.removeprefix(PEER)} if owner.startswith(PEER) else {"principal": owner}
+            self._record(SecurityEvent(Event.REQUESTS_UNFINISHED, "requests_unfinished", detail=detail, **named))
+        message = (
+            "this caller has the most unfinished requests, and the server takes no more: send them faster, or fewer at a time"
+        )
+        return CallRefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "REQUESTS_UNFINISHED", message, retry_after=_RETRY_FIRST)
 
     def _refusal(self, reason: str, message: str) -> CallRefusedError:
         self.refused[reason] += 1

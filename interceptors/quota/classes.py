@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Network
 from typing import Literal
 
-from interceptors.calls.peer import address_of
 from interceptors.calls.principal import Principal
+from interceptors.calls.subject import PEER
 from interceptors.quota.stores.base import Bucket, Charge, Slots
 from interceptors.rules.changes import changed_rules, summary
 from interceptors.rules.patterns import pattern_test
@@ -45,8 +44,6 @@ priority = "normal"
 """
 """In force if no file is named: enough for 120 people who speak without a pause, and for one recording of 4 hours at once."""
 
-PEER = "peer:"
-"""Prefix of subjects without a principal. No principal's name begins so."""
 _MAX_REMEMBERED = 4096
 
 
@@ -130,20 +127,6 @@ class QuotaClasses:
         if exact is not None:
             return self.classes[exact]
         return self.classes[next((target for fits, target in self._patterns if fits(name)), DEFAULT)]
-
-
-def subject_of(principal: Principal | None, peer: str) -> str:
-    """The name a caller is counted under: its principal's, else that of its host; `peer` is an address as gRPC writes it.
-
-    An IPv6 host counts with its /64, all of which belongs to one subscriber.
-    """
-    if principal is not None:
-        return principal.name
-    address = address_of(peer)
-    if address is None:
-        kind = peer.partition(":")[0]
-        return f"{PEER}{'unknown' if kind in {'', 'ipv4', 'ipv6'} else kind}"
-    return f"{PEER}{IPv4Address(address) if len(address) == 4 else IPv6Network((address, 64), strict=False)}"
 
 
 def limits(quota: QuotaClass) -> Iterator[tuple[str, str]]:

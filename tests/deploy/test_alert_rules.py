@@ -60,13 +60,16 @@ async def full() -> Metrics:
     metrics.watch(
         Sources(
             build={"version": "0.1.0", "engine": "pocketsphinx-5.1.1"},
-            ready=lambda: True,
+            not_serving=lambda: None,
             engine=lambda: QueueState(1, 2, 0.5, 1, 1, 1, 0.0, 1, None),
             engine_slots=2,
             engine_queue=64,
             pools=[SimpleNamespace(name="decode", pids=[1, 2], size=2, waiting=0, restarts=0)],
             overload=SimpleNamespace(
-                counts=SimpleNamespace(on_the_way=0, waiting=0, at_work=1), limit=8.0, refused=Counter(SERVER_OVERLOADED=1)
+                counts=SimpleNamespace(on_the_way=0, waiting=0, at_work=1),
+                memory=SimpleNamespace(used=0, waiting=0),
+                limit=8.0,
+                refused=Counter(SERVER_OVERLOADED=1),
             ),
             quota_store=SimpleNamespace(degraded=False, losses=0),
             key_sources={"https://issuer.example": keys},

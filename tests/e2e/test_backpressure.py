@@ -80,8 +80,8 @@ async def test_a_second_sender_is_held_until_the_first_is_done(connections):
         assert answer.summary.audio_ms == UPLOAD // 32
 
 
-async def test_with_a_slot_for_each_no_stream_waits():
-    """The control: it is the slots that hold a sender, and nothing else in the way."""
+async def test_with_memory_for_each_no_stream_waits():
+    """The control: it is the memory of uploads that holds a sender, and nothing else in the way."""
     engine = ScriptedEngine()
     async with serving(engine=engine, stream=StreamSettings(concurrent=2)) as server, calling(server.address) as stub:
         first = await occupy(stub, engine)

@@ -112,8 +112,8 @@ async def test_several_worker_processes_make_one_set_of_numbers() -> None:
         await asyncio.gather(*(stub.Align(ALIGN) for _ in range(calls)))
         values = await scraped(running)
     assert values["aligner_engine_lanes"] == {(): 2}
-    assert values["aligner_workers"] == {("decoder",): 2, ("pocketsphinx",): 2}
-    assert values["aligner_worker_restarts_total"] == {("decoder",): 0, ("pocketsphinx",): 1}
+    assert values["aligner_workers"] == {("decoder",): 2, ("decoder-long",): 2, ("pocketsphinx",): 2}
+    assert values["aligner_worker_restarts_total"] == {("decoder",): 0, ("decoder-long",): 0, ("pocketsphinx",): 1}
     assert values["aligner_audio_seconds_count"] == {(): 2 * calls}
     assert round(values["aligner_audio_seconds_sum"][()], 2) == round(2 * calls * 4.905, 2)
     stages = values["aligner_stage_seconds_count"]

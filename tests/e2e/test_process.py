@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import grpc
 import pytest
@@ -34,6 +38,39 @@ async def check_left_in_order(command: Command, workers: list[int]) -> None:
     assert await command.exit_code() == 0, command.log
     assert "Traceback" not in command.log, command.log
     await gone(workers)
+
+
+def _core_limit(pid: int) -> list[str]:
+    """Soft and hard."""
+    limits = Path(f"/proc/{pid}/limits").read_text()
+    return next(line.split()[4:6] for line in limits.splitlines() if line.startswith("Max core file size"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.parametrize("sandbox", ["off", "best-effort"])
+async def test_no_process_that_holds_audio_leaves_a_core_dump(tmp_path, sandbox):
+    """Whatever the limit it was started with."""
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
+    try:
+        async with launched(tmp_path, *LOOPBACK, ALIGNER_DECODE__SANDBOX=sandbox, **QUICK) as command:
+            await command.ready()
+            pids = [*command.children(), command.process.pid]
+            assert len(pids) >= 3
+            assert [_core_limit(pid) for pid in pids] == [["0", "0"]] * len(pids)
+            for pid in pids:
+                os.kill(pid, signal.SIGABRT)
+            await command.process.wait()
+            assert {file.name for file in tmp_path.iterdir()} == {"server.log"}
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, before)
+
+
+async def test_a_process_is_undumpable_where_the_limit_does_not_count():
+    """The kernel pipes a core to a program whatever the limit is."""
+    code = "import ctypes; from aligner_svc.workers import forbid_core_dumps as f; f(); print(ctypes.CDLL(None).prctl(3))"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+    assert (await process.communicate())[0] == b"0\n"  # PR_GET_DUMPABLE
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)

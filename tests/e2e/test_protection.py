@@ -14,6 +14,7 @@ from grpc_status import rpc_status
 from pydantic import SecretStr
 
 from aligner_svc.api.v1 import aligner_pb2
+from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
 from aligner_svc.client import Aligner, AsyncAligner, AudioEncoding, ResourceExhaustedError, RetryPolicy
 from aligner_svc.config.engine import EngineSettings
 from aligner_svc.config.protection import AbuseSettings, QuotaSettings
@@ -146,6 +147,34 @@ async def test_calls_in_flight(tmp_path) -> None:
         await eventually(let_in, "the place to be free")
         engine.gate.set()
         assert (await held[1]).words
+
+
+@pytest.mark.parametrize("where", ["at the start", "while nothing is sent", "in the upload", "in the engine"])
+async def test_a_cancelled_call_frees_its_slots_in_redis_at_once(tmp_path, redis_server: RedisServer, where) -> None:  # noqa: F811
+    """It used to take until the next refresh, up to 10 s."""
+    limits = quotas(tmp_path, f"# {where}\n[classes.default]\ncalls_in_flight = 50\n")
+    limits = limits.model_copy(update={"redis": SecretStr(redis_server.url)})
+    engine = ScriptedEngine()
+    engine.gate.clear()
+    slots = "quota:{peer:127.0.0.1}:slots:calls_in_flight"
+    async with serving(engine=engine, quota=limits) as running, connect(running.address) as channel:
+        half_open = channel.stream_unary("/aligner.v1.Aligner/Align")
+        stub = AlignerStub(channel)
+        for _ in range(10):
+            match where:
+                case "in the engine":
+                    call = stub.Align(ALIGN)
+                    await engine.at_gate.acquire()
+                case "in the upload":
+                    call = stub.StreamAlign()
+                    await call.write(aligner_pb2.StreamAlignRequest(config=CONFIG))
+                case _:
+                    call = half_open()
+            if where != "at the start":
+                await eventually(lambda: redis_server.command("ZCARD", slots) == ":1\r\n", "the slot to be taken")
+            call.cancel()
+            await eventually(lambda: redis_server.command("ZCARD", slots) == ":0\r\n", "the slot to be free", timeout=5.0)
+        engine.gate.set()
 
 
 async def test_the_client_waits_for_the_time_to_retry(tmp_path) -> None:

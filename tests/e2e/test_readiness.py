@@ -7,9 +7,13 @@ import os
 import signal
 from typing import Any
 
+import grpc
 import httpx
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from aligner_svc.api.v1 import aligner_pb2
+from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
 from aligner_svc.config.protection import AntivirusSettings, QuotaSettings
 from aligner_svc.config.telemetry import MetricsSettings
 from aligner_svc.server import Service
@@ -18,8 +22,9 @@ from tests.kit.clamd_server import ClamdServer, clamav, clamd_server  # noqa: F4
 from tests.kit.guarded import Home, bearer, denied, info, with_key
 from tests.kit.recordings import SPEECH, TRANSCRIPT
 from tests.kit.redis_server import PASSWORD, RedisServer, redis_server  # noqa: F401 - a fixture
+from tests.kit.refusals import refusal
 from tests.kit.scripted_engine import ScriptedEngine
-from tests.kit.servers import calling, service, serving
+from tests.kit.servers import calling, connect, service, serving
 from tests.kit.waiting import eventually
 
 METRICS = MetricsSettings(listen="127.0.0.1:0")
@@ -33,6 +38,17 @@ async def asked(server: Service) -> tuple[int, dict[str, dict[str, str]]]:
     assert report["ready"] is (answer.status_code == 200)
     assert PASSWORD not in answer.text
     return answer.status_code, {one["check"]: one for one in report["findings"]}
+
+
+async def metric(server: Service, name: str) -> str:
+    async with httpx.AsyncClient(trust_env=False) as http:
+        lines = (await http.get(f"http://{server.metrics_address}/metrics")).text.splitlines()
+    return next(line.split()[1] for line in lines if line.startswith(f"{name} "))
+
+
+async def align(channel: grpc.aio.Channel) -> aligner_pb2.AlignResponse:
+    config = aligner_pb2.AlignConfig(transcript=TRANSCRIPT, language="en")
+    return await AlignerStub(channel).Align(aligner_pb2.AlignRequest(config=config, audio=SPEECH))
 
 
 async def becomes(server: Service, check: str, state: str) -> dict[str, str]:
@@ -85,11 +101,43 @@ async def test_worker_processes_die_and_are_replaced() -> None:
     async with serving(metrics=METRICS, engine=ScriptedEngine(), decoders=2) as running:
         assert (await becomes(running, "workers", "ok"))["said"] == "decoder: 2 worker processes"
         pool = running.decoder.pool
-        module, pool._module = pool._module, "no_such_module"  # no process can replace it
+        children = pool._children
+        module, children.module = children.module, "no_such_module"  # no process can replace it
         os.kill(pool.pids[0], signal.SIGKILL)
         assert (await becomes(running, "workers", "warn"))["said"] == "decoder: 1 of 2 worker processes are up"
-        pool._module = module
+        children.module = module
         await becomes(running, "workers", "ok")
+
+
+@pytest.mark.parametrize("fault", ["none starts", "all stop"])
+@pytest.mark.parametrize("name", ["decoder", "engine"])
+async def test_without_a_working_process_it_serves_nowhere_and_then_everywhere_again(
+    name: str, fault: str, tmp_path, monkeypatch
+):
+    """Health, /ready and the metric tell the same, while calls are refused with a time to retry."""
+    (tmp_path / "stops.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)")
+    monkeypatch.syspath_prepend(tmp_path)
+    async with serving(metrics=METRICS) as running, connect(running.address) as channel:
+        children = {"decoder": running.decoder, "engine": running.engine}[name].pool._children
+        watch = aiter(health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest()))
+        assert (await anext(watch)).status == health_pb2.HealthCheckResponse.SERVING
+        module, children.module = children.module, {"none starts": "no_such_module", "all stop": "stops"}[fault]
+        for child in children.alive:
+            os.kill(child.pid, signal.SIGKILL if fault == "none starts" else signal.SIGSTOP)
+        assert (await anext(watch)).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        status, findings = await asked(running)
+        assert status == 503
+        assert "no worker process" in findings["server"]["said"]
+        assert await metric(running, "aligner_ready") == "0.0"
+        if fault == "none starts":
+            with pytest.raises(grpc.RpcError) as error:
+                await align(channel)
+            assert refusal(error.value).retry_seconds == 1.0
+        children.module = module
+        assert (await anext(watch)).status == health_pb2.HealthCheckResponse.SERVING
+        assert (await asked(running))[0] == 200
+        assert await metric(running, "aligner_ready") == "1.0"
+        assert (await align(channel)).words
 
 
 async def test_a_server_that_loads_its_models_is_not_ready() -> None:
@@ -100,7 +148,7 @@ async def test_a_server_that_loads_its_models_is_not_ready() -> None:
     try:
         await eventually(lambda: bool(loading.metrics_address), "the port of the metrics to open")
         status, findings = await asked(loading)
-        assert (status, findings["server"]["said"]) == (503, "it is NOT_SERVING")
+        assert (status, findings["server"]["said"]) == (503, "it is NOT_SERVING: it is starting")
         engine.warm.set()
         await starting
         assert (await asked(loading))[0] == 200

@@ -15,6 +15,7 @@ from aligner_svc.config.engine import EngineSettings
 from aligner_svc.config.limits import StreamSettings
 from aligner_svc.errors import LimitExceededError, UnavailableError
 from aligner_svc.server import Service
+from aligner_svc.workers import heartbeat
 from tests.kit.recordings import SPEECH
 from tests.kit.refusals import check, refusal
 from tests.kit.scripted_engine import ScriptedEngine
@@ -79,8 +80,9 @@ async def test_an_expected_failure_keeps_its_details(stub, engine, caplog, call:
     assert not [record for record in caplog.records if record.exc_info], "what is expected is no error of the server"
 
 
-async def test_a_call_that_finds_the_queue_full_is_refused_with_a_retry_delay():
-    """The embedded engine with a queue of one, and its only process stopped."""
+async def test_a_call_that_finds_the_queue_full_is_refused_with_a_retry_delay(monkeypatch):
+    """The embedded engine with a queue of one, and its only process stopped, which is not noticed."""
+    monkeypatch.setattr(heartbeat, "read", lambda pid: None)
     one = EngineSettings(workers=1, queue=1)
     async with serving(engine_settings=one) as server, calling(server.address) as stub:
         [pid] = server.engine.pool.pids

@@ -1,4 +1,4 @@
-"""Worker processes that are killed: the calls they were at are answered all the same, the others notice nothing."""
+"""Worker processes that are killed or hang: the calls they were at are answered all the same, the others notice nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
-from aligner_svc.workers import WorkerPool
+from aligner_svc.workers import WorkerPool, heartbeat
 from tests.kit.recordings import SPEECH, TRANSCRIPT, repeated
 from tests.kit.refusals import check, refusal
 from tests.kit.servers import calling, serving
@@ -51,8 +51,9 @@ def _queued(server, name: str) -> int:
 
 
 @pytest.mark.parametrize("name", ["engine", "decoder"])
-async def test_a_call_outlives_the_process_it_is_given_to(server, stub, name):
+async def test_a_call_outlives_the_process_it_is_given_to(server, stub, name, monkeypatch):
     """Every process is held, so that the calls lie with them; one is killed, and the others go on."""
+    monkeypatch.setattr(heartbeat, "read", lambda pid: None)
     pool = pool_of(server, name)
     expected = (await stub.Align(request())).words
     restarts = pool.restarts
@@ -63,6 +64,19 @@ async def test_a_call_outlives_the_process_it_is_given_to(server, stub, name):
     assert [response.words for response in await asyncio.gather(*calls)] == [expected] * len(calls)
     await whole(pool, pids[0])
     assert pool.restarts == restarts + 1
+
+
+@pytest.mark.parametrize("name", ["engine", "decoder"])
+async def test_calls_outlive_all_processes_when_these_hang(server, stub, name):
+    """As after SIGSTOP, or in a deadlock: nobody continues them."""
+    pool = pool_of(server, name)
+    expected = (await stub.Align(request())).words
+    hung = pool.pids
+    for pid in hung:
+        os.kill(pid, signal.SIGSTOP)
+    calls = [asyncio.create_task(_align(stub)) for _ in range(pool.size + 1)]
+    assert [response.words for response in await asyncio.gather(*calls)] == [expected] * len(calls)
+    await eventually(lambda: len(pool.pids) == pool.size and not set(pool.pids) & set(hung), "the pool to be whole again")
 
 
 async def test_killed_at_work_on_a_long_recording(server, stub):

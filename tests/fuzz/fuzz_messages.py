@@ -56,7 +56,7 @@ async def stream(requests: Sequence[pb.StreamAlignRequest]) -> None:
         for request in requests:
             yield request
 
-    upload = Upload(sent(), PIPELINE, LIMITS, idle_timeout=60)
+    upload = Upload(sent(), PIPELINE, LIMITS)
     await upload.begin()
     async for received in upload.receive():
         assert received <= LIMITS.stream_audio_bytes

@@ -11,8 +11,9 @@ from aligner_svc.cli.failures import UNAVAILABLE, USAGE, Failure, did_you_mean, 
 from aligner_svc.cli.settings import audit_record, load_settings
 from aligner_svc.config import Settings
 from interceptors.calls.security_event import Event, Record, SecurityEvent
+from interceptors.calls.subject import PEER
 from interceptors.quota import classes_text
-from interceptors.quota.classes import PEER, QuotaClass, QuotaClasses
+from interceptors.quota.classes import QuotaClass, QuotaClasses
 from interceptors.quota.overrides import OverrideStore, TooManyError, known, name_fault
 from interceptors.quota.stores.base import StoreUnavailableError
 from interceptors.quota.stores.redis_store import RedisStore

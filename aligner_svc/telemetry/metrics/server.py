@@ -60,7 +60,8 @@ class MetricsServer:
         self._host = host
         self._port = port
         self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], None] = {}
+        """Those that have done nothing for the longest time come first."""
         # One thread: scrapes at the same time never take more than one core of the two that calls may need.
         self._encoding = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         self.address = ""
@@ -92,16 +93,17 @@ class MetricsServer:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         me = asyncio.current_task()
         assert me is not None
-        self._connections.add(me)
+        if len(self._connections) >= MAX_CONNECTIONS:  # clients that only hold a connection must not keep a probe out
+            next(iter(self._connections)).cancel()
+        self._connections[me] = None
         try:
-            if len(self._connections) <= MAX_CONNECTIONS:
-                await self._serve(reader, writer)
+            await self._serve(reader, writer)
         except (OSError, TimeoutError, asyncio.CancelledError):
             pass  # the client left or was too slow, or this server closes
         except Exception:
             log.exception("metrics were not served")
         finally:
-            self._connections.discard(me)
+            self._connections.pop(me, None)
             with contextlib.suppress(OSError):
                 writer.close()
 
@@ -117,6 +119,7 @@ class MetricsServer:
                 if not isinstance(event, h11.Request):
                     return
                 method = event.method
+                self._active()
                 bodyless = isinstance(http.next_event(), h11.EndOfMessage)
                 answer = await self._answer(event) if bodyless else _plain(HTTPStatus.BAD_REQUEST)
             except h11.RemoteProtocolError as error:
@@ -128,9 +131,16 @@ class MetricsServer:
             writer.write(data + (http.send(h11.EndOfMessage()) or b""))
             async with asyncio.timeout(_SEND_TIMEOUT):
                 await writer.drain()
+            self._active()
             if http.our_state is not h11.DONE or http.their_state is not h11.DONE:
                 return
             http.start_next_cycle()
+
+    def _active(self) -> None:
+        """The connection of this task has done something."""
+        me = asyncio.current_task()
+        if me in self._connections:
+            self._connections[me] = self._connections.pop(me)
 
     async def _answer(self, request: h11.Request) -> _Answer:
         path = request.target.partition(b"?")[0].decode("ascii")

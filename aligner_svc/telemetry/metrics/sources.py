@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
     from aligner_svc.engines.batching import QueueState
+    from aligner_svc.transport.connections import Connections
     from aligner_svc.workers import WorkerPool
     from interceptors.antivirus.scanner import ScannerState
     from interceptors.auth.jwt.jwks import KeySource
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 _OUTCOMES: Final = ("clean", "infected", "cached", "too_large", "failed", "away", "skipped")
 _EXEMPT_REFUSALS: Final = ("REQUEST_INCOMPLETE", "REQUEST_TOO_LARGE", "COMPRESSION_REFUSED", "STREAMS_EXCEEDED")
-_REFUSALS: Final = ("SERVER_OVERLOADED", "DEADLINE_UNREACHABLE")
+_REFUSALS: Final = ("SERVER_OVERLOADED", "DEADLINE_UNREACHABLE", "REQUESTS_UNFINISHED")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,9 @@ class Sources:
 
     build: Mapping[str, str] = field(default_factory=dict)
     """Labels of aligner_build_info."""
-    ready: Callable[[], bool] | None = None
+    connections: Connections | None = None
+    not_serving: Callable[[], str | None] | None = None
+    """Why the health service says NOT_SERVING; it returns None while that says SERVING."""
     engine: Callable[[], QueueState] | None = None
     engine_slots: int = 0
     engine_queue: int = 0
@@ -111,14 +114,21 @@ def _process(sources: Sources) -> Iterator[Metric]:
         family = GaugeMetricFamily("aligner_build_info", "Always 1; the labels say what runs.", labels=list(sources.build))
         family.add_metric(list(sources.build.values()), 1)
         yield family
-    if sources.ready is not None:
-        yield _gauge("ready", "1: the health service says SERVING.", sources.ready())
+    if sources.not_serving is not None:
+        yield _gauge("ready", "1: the health service says SERVING.", sources.not_serving() is None)
     if sources.certificate_expires is not None:
         what = "Unix time at which the first of the certificates in use expires."
         yield _gauge("certificate_expiry_timestamp_seconds", what, sources.certificate_expires())
     if sources.dropped:
         dropped = {name: read() for name, read in sources.dropped.items()}
         yield _counter("telemetry_dropped", "Audit lines, spans and log lines that were lost.", dropped, "kind")
+
+
+def _connections(sources: Sources) -> Iterator[Metric]:
+    if sources.connections is not None:
+        yield _gauge("connections", "Open connections to the port of the service.", sources.connections.open)
+        what = "Connections that the server closed because they took from others."
+        yield _counter("connections_closed", what, sources.connections.closed, "reason")
 
 
 def _engine(sources: Sources) -> Iterator[Metric]:
@@ -168,6 +178,9 @@ def _overload(sources: Sources) -> Iterator[Metric]:
     limit = overload.limit
     if math.isfinite(limit):
         yield _gauge("calls_limit", "Calls that may be worked on at the same time.", limit)
+    memory = overload.memory
+    yield _gauge("upload_bytes", "Bytes of uploads that are kept, without the first 64 KiB of each.", memory.used)
+    yield _gauge("uploads_held_back", "Uploads whose sender waits for room in the memory of uploads.", memory.waiting)
     refused = dict.fromkeys(_REFUSALS, 0) | overload.refused
     yield _counter("overload_refused", "Calls that were refused because of overload.", refused, "reason")
 
@@ -218,6 +231,7 @@ def _caches(sources: Sources) -> Iterator[Metric]:
 
 _READERS: Final[Mapping[str, Callable[[Sources], Iterator[Metric]]]] = {
     "process": _process,
+    "connections": _connections,
     "engine": _engine,
     "workers": _workers,
     "exempt": _exempt,

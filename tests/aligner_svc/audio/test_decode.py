@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import signal
 import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,11 +16,13 @@ import pytest
 import pytest_asyncio
 
 import aligner_svc
+from aligner_svc.audio import decode as decode_module
 from aligner_svc.audio.decode import Decoded, Decoder
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.config.limits import DecodeSettings, Limits
 from aligner_svc.errors import AlignerError, InvalidArgumentError, UnavailableError
-from aligner_svc.workers import WorkerPool
+from aligner_svc.workers import Reply, WorkerPool, pool
+from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -30,6 +34,15 @@ LIMIT = 20.0
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def decoder() -> AsyncIterator[Decoder]:
     decoder = Decoder(DecodeSettings(workers=1), Limits(audio_seconds=LIMIT))
+    await decoder.start()
+    yield decoder
+    await decoder.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def spacious() -> AsyncIterator[Decoder]:
+    """Takes recordings of hours."""
+    decoder = Decoder(DecodeSettings(workers=1), Limits())
     await decoder.start()
     yield decoder
     await decoder.close()
@@ -398,13 +411,88 @@ class TestBroken:
         assert decoder.pool.restarts == 0
 
 
+class CountingPool:
+    """Counts the calls of a pool."""
+
+    def __init__(self, pool: WorkerPool) -> None:
+        self._pool = pool
+        self.calls = 0
+
+    async def call(self, *args: object, **kwargs: object) -> Reply:
+        self.calls += 1
+        return await self._pool.call(*args, **kwargs)
+
+
+class TestShortBeforeLong:
+    """Whatever long recordings are being decoded, a short one is next."""
+
+    async def test_a_short_recording_does_not_wait_for_long_ones(self, spacious: Decoder) -> None:
+        audio = bytes(40 << 20)
+        long = [asyncio.create_task(spacious.decode(audio, Encoding.LINEAR16, 8000)) for _ in range(3)]
+        await eventually(lambda: spacious.long_pool.waiting == 2, "the long ones at work")
+        short = await spacious.decode(wav(np.ones(16000, np.int16)), Encoding.CONTAINER)
+        assert short.clip.seconds == 1
+        assert not any(task.done() for task in long)
+        assert [decoded.clip.seconds for decoded in await asyncio.gather(*long)] == [(40 << 20) / 16000] * 3
+
+    @pytest.mark.parametrize("encoding", [Encoding.CONTAINER, Encoding.LINEAR16])
+    async def test_a_small_file_that_takes_long_is_given_up_and_decoded_as_a_long_one(
+        self, encoding: Encoding, spacious: Decoder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        signal = bursts(44100, 4.0)
+        mp3, bare = encode(signal, 44100, "mp3", "libmp3lame"), (np.tile(signal, 4) * 32767).astype(np.int16).tobytes()
+        arguments = (mp3, encoding) if encoding is Encoding.CONTAINER else (bare, encoding, 44100)
+        expected = await spacious.decode(*arguments)
+        monkeypatch.setattr(decode_module, "_SHORT_CPU", 0.0)
+        monkeypatch.setattr(spacious, "long_pool", CountingPool(spacious.long_pool))
+        decoded = await spacious.decode(*arguments)
+        assert decoded.clip.samples.tolist() == expected.clip.samples.tolist()
+        assert spacious.long_pool.calls == 1
+        assert spacious.pool.restarts == 0
+
+    async def test_clients_with_long_recordings_take_turns(self, spacious: Decoder) -> None:
+        audio, order = bytes(10 << 20), []
+
+        async def decode(client: str) -> None:
+            await spacious.decode(audio, Encoding.LINEAR16, 16000, client=client)
+            order.append(client)
+
+        await asyncio.gather(*(decode(client) for client in (*["greedy"] * 4, "modest")))
+        assert "modest" in order[:3]
+
+
 class TestChildren:
-    async def test_a_decode_past_its_timeout_is_refused(self) -> None:
+    @pytest.mark.parametrize(("used", "reason"), [(0.01, "AUDIO_UNREADABLE"), (0.005, "DECODER_UNAVAILABLE")])
+    async def test_a_decode_past_its_timeout_is_the_files_fault_if_it_had_the_processor(
+        self, used: float, reason: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         decoder = Decoder(DecodeSettings(workers=1, timeout=0.01), Limits())
         await decoder.start()
+        times = iter([1.0, 1.0 + used])
+        monkeypatch.setattr(pool, "cpu_seconds", lambda pid: next(times))
         try:
-            error = await refusal(decoder, wav(np.zeros(60 * 48000, np.int16), 48000))
-            assert (error.reason, decoder.pool.restarts) == ("AUDIO_UNREADABLE", 1)
+            with pytest.raises(AlignerError) as caught:
+                await decoder.decode(wav(np.zeros(60 * 48000, np.int16), 48000), Encoding.CONTAINER)
+            assert (caught.value.reason, decoder.pool.restarts) == (reason, 1)
+            assert (caught.value.retry_after is not None) == (reason == "DECODER_UNAVAILABLE")
+        finally:
+            await decoder.close()
+
+    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+    async def test_a_file_whose_decoders_are_killed_or_hang_can_be_sent_again(
+        self, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "victim.py").write_text(
+            f"import os\nfrom aligner_svc.workers import serve\nserve(lambda header, payload: os.kill(os.getpid(), {number:d}))"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+        decoder = Decoder(DecodeSettings(workers=1), Limits())
+        decoder.pool = WorkerPool("victim", 1, name="victim")
+        await decoder.start()
+        try:
+            with pytest.raises(UnavailableError) as caught:
+                await decoder.decode(wav(np.zeros(100, np.int16)), Encoding.CONTAINER)
+            assert (caught.value.reason, caught.value.retry_after) == ("DECODER_UNAVAILABLE", 1.0)
         finally:
             await decoder.close()
 
@@ -419,9 +507,11 @@ class TestChildren:
     @pytest.mark.parametrize(
         "reply",
         [
-            "os.kill(os.getpid(), 9)",
+            "os.kill(os.getpid(), 11)",
+            "os._exit(1)",
             "1 / 0",
             "({'refused': 'NO_SUCH_REASON', 'value': 'text of the child'}, b'')",
+            "({'refused': 'UNFINISHED', 'value': 0}, b'')",
             "({'refused': ['text of the child'], 'value': {}}, b'')",
             "({}, b'odd')",
             "({}, b'')",
@@ -437,6 +527,7 @@ class TestChildren:
         monkeypatch.syspath_prepend(tmp_path)
         decoder = Decoder(DecodeSettings(workers=1), Limits())
         decoder.pool = WorkerPool("liar", 1, name="liar", max_reply=1 << 20)
+        decoder.long_pool = WorkerPool("liar", 1, name="liar-long", max_reply=1 << 20)
         await decoder.start()
         try:
             error = await refusal(decoder, wav(np.zeros(100, np.int16)))

@@ -42,7 +42,7 @@ def sources(**parts) -> Sources:
     keys = SimpleNamespace(age_seconds=40.0, last_error="", trouble="")
     healthy = Sources(
         build={"engine": "scripted-1"},
-        ready=lambda: True,
+        not_serving=lambda: None,
         engine=lambda: engine,
         pools=[SimpleNamespace(name="decoder", pids=[1, 2], size=2)],
         quota_store=SimpleNamespace(degraded=False),
@@ -79,7 +79,7 @@ def test_a_server_without_faults_reports_ok_for_every_check() -> None:
 
 
 def test_dependencies_not_in_use_are_left_out() -> None:
-    bare = Readiness(Settings(), Sources(ready=lambda: True))
+    bare = Readiness(Settings(), Sources(not_serving=lambda: None))
     assert [(one.check, one.severity) for one in bare.findings()] == [("server", Severity.OK)]
 
 
@@ -125,13 +125,14 @@ def test_uploads_that_pass_unscanned_are_a_warning() -> None:
 
 
 def test_it_is_ready_exactly_when_it_serves() -> None:
-    serving = [False]
-    server = readiness(ready=lambda: serving[0])
+    why = ["it is draining"]
+    server = readiness(not_serving=lambda: why[0])
     ready, text = server.report()
     assert not ready
     [first, *_] = json.loads(text)["findings"]
-    assert first == {"check": "server", "state": "fail", "said": "it is NOT_SERVING", "hint": phrases.NOT_SERVING}
-    serving[0] = True
+    said = "it is NOT_SERVING: it is draining"
+    assert first == {"check": "server", "state": "fail", "said": said, "hint": phrases.NOT_SERVING}
+    why[0] = None
     assert server.report()[0]
 
 

@@ -14,11 +14,21 @@ from pathlib import Path
 import pytest
 
 import aligner_svc
-from aligner_svc.workers import WorkerCrashedError, WorkerDiedError, WorkerFailedError, WorkerPool, WorkerTimeoutError, pool
+from aligner_svc.workers import (
+    WorkerCrashedError,
+    WorkerDiedError,
+    WorkerFailedError,
+    WorkerKilledError,
+    WorkerPool,
+    WorkerTimeoutError,
+    WorkerUnavailableError,
+    heartbeat,
+    pool,
+)
 from tests.kit.waiting import eventually
 
 CHILD = """
-import os, signal
+import os, signal, threading
 from pathlib import Path
 from aligner_svc.workers import serve
 
@@ -36,6 +46,17 @@ def handle(header, payload):
         if not flag.exists():
             flag.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+    if op == "exit":
+        os._exit(3)
+    if op == "spin":
+        while True:
+            pass
+    if op == "stop":
+        stop(header, lambda: os.kill(os.getpid(), signal.SIGSTOP))
+    if op == "deadlock":
+        lock = threading.Lock()
+        lock.acquire()
+        stop(header, lock.acquire)
     if op == "raise":
         raise LookupError("text of the payload: secret")
     if op == "hold":  # reports that it began, and waits until the other end of the FIFO is opened
@@ -45,6 +66,14 @@ def handle(header, payload):
         os.write(SOCKET, bytes(header["bytes"]))
         signal.pause()
     return {"echo": header}, payload
+
+
+def stop(header, how):  # in the first child only, if there is a flag
+    flag = Path(header.get("flag", "/nowhere"))
+    if not flag.exists():
+        if "flag" in header:
+            flag.touch()
+        how()
 
 
 SOCKET = int(os.environ["WORKER_SOCKET_FD"])
@@ -61,6 +90,17 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(folder)
     monkeypatch.syspath_prepend(Path(aligner_svc.__file__).parents[1])
     return folder
+
+
+DIES_READY = """
+from aligner_svc.workers import child
+
+def die(sock, handler):
+    os._exit(0)
+
+child._answer = die
+serve(None)
+"""
 
 
 class Gate:
@@ -99,8 +139,8 @@ def other_gate(tmp_path: Path) -> Iterator[Gate]:
 
 
 @asynccontextmanager
-async def running(size: int, module: str = "child") -> AsyncIterator[WorkerPool]:
-    workers = WorkerPool(module, size, name="test")
+async def running(size: int, module: str = "child", hung_after: float | None = None) -> AsyncIterator[WorkerPool]:
+    workers = WorkerPool(module, size, name="test", hung_after=hung_after)
     await workers.start()
     try:
         yield workers
@@ -155,6 +195,33 @@ class TestCalls:
             await asyncio.gather(held, *queued)
             assert order == [0, 1, 2, 3, 4]
             assert workers.waiting == 0
+
+    async def test_clients_that_wait_take_turns_however_many_calls_each_has(self, gate: Gate) -> None:
+        async with running(1) as workers:
+            order: list[str] = []
+
+            async def call(client: str) -> None:
+                await workers.call({}, b"four", client=client)
+                order.append(client)
+
+            held = asyncio.create_task(workers.call({"op": "hold", "gate": gate.path}, client="greedy"))
+            await gate.begun()
+            queued = [asyncio.create_task(call(client)) for client in (*["greedy"] * 5, "modest", "other", "modest")]
+            await eventually(lambda: workers.waiting == len(queued))
+            gate.open()
+            await asyncio.gather(held, *queued)
+            assert sorted(order[:3]) == ["greedy", "modest", "other"]
+            assert order[3:5].count("modest") == 1
+            assert order[5:] == ["greedy"] * 3
+
+    async def test_low_priority_holds_in_the_processes_of_one_session(self, modules: Path) -> None:
+        (modules / "humble.py").write_text(CHILD.replace("serve(handle)", 'serve(handle, priority="low")'))
+        async with running(1) as workers, running(1, "humble") as humble:
+            (pid,), (humble_pid,) = workers.pids, humble.pids
+            assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0)
+            assert os.getpriority(os.PRIO_PROCESS, humble_pid) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
+            assert os.getsid(pid) == os.getsid(humble_pid) == os.getsid(0)  # niceness compares within a session
+            assert os.getpgid(pid) != os.getpgid(0)  # ctrl-C reaches the parent alone
 
     async def test_a_handler_that_raises_reports_its_class_and_lives_on(self) -> None:
         async with running(1) as workers:
@@ -225,13 +292,20 @@ class TestDeath:
                 await workers.call({"op": "die", "signal": signal.SIGSEGV})
         assert "replaced: the child closed its end (SIGSEGV)" in caplog.text
 
-    async def test_two_deaths_are_an_error_and_the_pool_recovers(self) -> None:
+    @pytest.mark.parametrize("name", ["SIGKILL", "SIGUSR1"])
+    async def test_two_kills_are_not_the_calls_fault_and_the_pool_recovers(self, name: str) -> None:
         async with running(2) as workers:
-            with pytest.raises(WorkerDiedError):
-                await workers.call({"op": "die"})
+            with pytest.raises(WorkerKilledError):
+                await workers.call({"op": "die", "signal": signal.Signals[name]})
             assert workers.restarts == 2
             await eventually(lambda: len(workers.pids) == 2)
             assert (await workers.call({})).header == {"echo": {}}
+
+    async def test_a_child_that_exits_at_the_same_call_twice_was_not_killed(self) -> None:
+        async with running(1) as workers:
+            with pytest.raises(WorkerDiedError) as caught:
+                await workers.call({"op": "exit"})
+            assert not isinstance(caught.value, WorkerKilledError)
 
     async def test_a_retry_goes_before_later_calls(self, gate: Gate) -> None:
         async with running(1) as workers:
@@ -279,8 +353,9 @@ class TestDeath:
     )
     async def test_a_child_that_breaks_the_protocol_counts_as_dead(self, bytes_: bytes) -> None:
         async with running(1) as workers:
-            with pytest.raises(WorkerDiedError):
+            with pytest.raises(WorkerDiedError) as caught:
                 await workers.call({"op": "babble", "bytes": list(bytes_)})
+            assert not isinstance(caught.value, WorkerKilledError)
             assert workers.restarts == 2
 
 
@@ -293,6 +368,18 @@ class TestTimeoutAndCancel:
                 await call
             assert workers.restarts == 1
             assert (await workers.call({})).header == {"echo": {}}
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+    async def test_a_timeout_says_whether_the_child_had_the_processor(self, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+        async with running(1) as workers:
+            with pytest.raises(WorkerTimeoutError) as caught:
+                await workers.call({"op": "hold", "gate": gate.path}, timeout=0.2)
+            assert caught.value.starved
+            used = iter([1.0, 1.2])
+            monkeypatch.setattr(pool, "cpu_seconds", lambda pid: next(used))
+            with pytest.raises(WorkerTimeoutError) as caught:
+                await workers.call({"op": "hold", "gate": gate.path}, timeout=0.2)
+            assert not caught.value.starved
 
     async def test_a_call_cancelled_while_waiting_leaves_the_queue(self, gate: Gate) -> None:
         async with running(1) as workers:
@@ -342,6 +429,120 @@ class TestTimeoutAndCancel:
             running_call.cancel()
             assert (await workers.call({})).header == {"echo": {}}
             assert workers.restarts == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.usefixtures("modules")
+class TestHeartbeat:
+    @pytest.mark.parametrize("op", ["stop", "deadlock"])
+    async def test_the_call_of_a_child_that_hangs_is_answered_by_another(
+        self, op: str, gate: Gate, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with running(2, hung_after=0.5) as workers:
+            reply = await workers.call({"op": op, "flag": gate.flag}, b"payload", timeout=60)
+            assert reply.payload == b"payload"
+            assert workers.restarts == 1
+        assert {"stop": "replaced: stopped", "deadlock": "replaced: no progress for"}[op] in caplog.text
+
+    @pytest.mark.parametrize("op", ["stop", "deadlock"])
+    async def test_a_call_that_hangs_in_two_children_is_not_at_fault(self, op: str) -> None:
+        async with running(1, hung_after=0.5) as workers:
+            with pytest.raises(WorkerKilledError):
+                await workers.call({"op": op}, timeout=60)
+            assert workers.restarts == 2
+            assert (await workers.call({})).header == {"echo": {}}
+
+    async def test_an_idle_child_that_is_stopped_is_replaced(self) -> None:
+        async with running(2) as workers:
+            stopped = workers.pids
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+            await eventually(lambda: len(workers.pids) == 2 and not set(workers.pids) & set(stopped))
+            assert [state(pid) for pid in stopped] == ["", ""]
+            assert workers.restarts == 2
+
+    async def test_a_child_that_is_stopped_while_it_starts_is_replaced(self, modules: Path) -> None:
+        async with running(1) as workers:
+            begun = modules / "begun"
+            code = f"import os; open({str(begun)!r}, 'w').write(str(os.getpid())); os.kill(os.getpid(), 19)"
+            (modules / "child.py").write_text(code)
+            os.kill(workers.pids[0], signal.SIGKILL)
+            await eventually(begun.exists)
+            (modules / "child.py").write_text(CHILD)
+            await eventually(lambda: len(workers.pids) == 1)
+            assert (await workers.call({})).header == {"echo": {}}
+
+    async def test_a_child_that_computes_does_not_hang(self) -> None:
+        async with running(1, hung_after=0.5) as workers:
+            with pytest.raises(WorkerTimeoutError):
+                await workers.call({"op": "spin"}, timeout=2)
+
+    async def test_a_child_without_a_call_does_not_hang(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        beats = []
+        monkeypatch.setattr(heartbeat, "read", lambda pid: beats.append(pid) or heartbeat.Reading("S", 0, (0, 0, 0, 0)))
+        monkeypatch.setattr(heartbeat, "EVERY", 0.01)
+        async with running(1, hung_after=0.02) as workers:
+            await eventually(lambda: len(beats) > 20)
+            assert workers.restarts == 0
+
+    def test_a_runnable_child_that_gets_no_processor_time_does_not_hang(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(heartbeat, "read", lambda pid: heartbeat.Reading("R", 5, (1, 0, 5, 0)))
+        pulse = heartbeat.Pulse(1)
+        assert not any(pulse.beat(1, 2, late=False) for _ in range(20))
+
+    def test_a_child_that_waits_while_its_parent_is_held_up_does_not_hang(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(heartbeat, "read", lambda pid: heartbeat.Reading("S", 5, (1, 0, 5, 0)))
+        pulse = heartbeat.Pulse(1)
+        assert not any(pulse.beat(1, 2, late=True) for _ in range(20))
+        assert [pulse.beat(1, 2, late=False) for _ in range(2)] == ["", "no progress for 1 s in state S"]
+
+    def test_each_call_has_its_own_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(heartbeat, "read", lambda pid: heartbeat.Reading("S", 5, (1, 0, 5, 0)))
+        pulse = heartbeat.Pulse(1)
+        assert not any(pulse.beat(call, 2, late=False) for call in range(1, 20))
+
+    def test_a_child_in_uninterruptible_sleep_hangs_and_one_that_is_swapped_in_does_not(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        faults = iter(range(10))
+        monkeypatch.setattr(heartbeat, "read", lambda pid: heartbeat.Reading("D", 5, (0, next(faults), 5, 0)))
+        pulse = heartbeat.Pulse(1)
+        assert not any(pulse.beat(0, 2, late=False) for _ in range(10))
+        monkeypatch.setattr(heartbeat, "read", lambda pid: heartbeat.Reading("D", 5, (0, 9, 5, 0)))
+        assert [pulse.beat(0, 2, late=False) for _ in range(2)] == ["", "no progress for 1 s in state D"]
+
+    def test_a_process_that_is_gone_or_unreadable_says_nothing(self) -> None:
+        assert heartbeat.read(2**22 + 1) is None
+        assert heartbeat.cpu_seconds(2**22 + 1) is None
+        assert heartbeat.Pulse(2**22 + 1).beat(1, 1, late=False) == ""
+
+
+@pytest.mark.usefixtures("modules")
+class TestTrouble:
+    async def test_children_that_do_not_start_are_trouble_until_one_does(self, modules: Path) -> None:
+        async with running(1) as workers:
+            assert workers.trouble is None
+            (modules / "child.py").write_text("raise SystemExit(1)")
+            os.kill(workers.pids[0], signal.SIGKILL)
+            await eventually(lambda: workers.trouble == "test: no worker process starts")
+            with pytest.raises(WorkerUnavailableError):  # at once, and not at the next attempt
+                await workers.call({})
+            (modules / "child.py").write_text(CHILD)
+            await eventually(lambda: workers.trouble is None)
+            assert (await workers.call({})).header == {"echo": {}}
+
+    async def test_children_that_die_as_soon_as_they_are_ready_are_trouble(self, modules: Path) -> None:
+        async with running(1) as workers:
+            (modules / "child.py").write_text("import os\nfrom aligner_svc.workers import serve\n" + DIES_READY)
+            os.kill(workers.pids[0], signal.SIGKILL)
+            await eventually(lambda: workers.trouble is not None)
+
+    async def test_one_child_of_two_is_no_trouble(self, modules: Path) -> None:
+        async with running(2) as workers:
+            (modules / "child.py").write_text("raise SystemExit(1)")
+            os.kill(workers.pids[0], signal.SIGKILL)
+            await eventually(lambda: len(workers.pids) == 1 and workers._children._start_failed)
+            assert workers.trouble is None
 
 
 class TestStartAndClose:

@@ -366,3 +366,25 @@ async def test_slow_uploads_leave_connections_for_complete_ones(clamav: ClamdSer
             await uploads.enter_async_context(pool.scan())
     assert pool.open == 0
     assert pool.has_place
+
+
+SKIPPED = {
+    "Ogg": b"OggS\0\2" + bytes(3000),
+    "ID3": b"ID3\4\0\0" + bytes(3000),
+    "MP3": b"\xff\xfb\x90" + bytes(3000),
+    "RealMedia": b".RMF" + bytes(3000),
+    "SQLite": b"SQLite format 3\0" + bytes(3000),
+    "a picture of a PDF": b"fLaC" + bytes(60) + b"/RGB\nID\n" + b"\xff" * 24 + bytes(3000),
+    "HTML": b"fLaC" + bytes(900) + b"<html>" + bytes(3000),
+    "a table": b"fLaC" + bytes(60) + b"<TABLE" + bytes(3000),
+    "a short Ogg": b"OggS",
+}
+"""Beginnings of files that clamd reports clean by itself, whatever follows."""
+
+
+@pytest.mark.parametrize("name", SKIPPED)
+async def test_nothing_is_hidden_by_what_clamd_takes_a_file_for(clamav: ClamdServer, name: str) -> None:
+    clamd, file = Clamd(clamav.unix), SKIPPED[name] + EICAR
+    assert await scan(clamd, file) == Infected(SIGNATURE)
+    assert await scan(clamd, *(bytes([byte]) for byte in file[:80]), file[80:]) == Infected(SIGNATURE)
+    assert await scan(clamd, file[:-68]) == Clean()

@@ -15,6 +15,8 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
 from interceptors import Audit, Event, Recovery, RequestId, Requests, SecurityEvent, current_call
+from interceptors.antivirus import hang
+from interceptors.antivirus import scanner as scanner_module
 from interceptors.antivirus.clamav import CHUNK, Clamd, ScanFailedError, ScannerUnavailableError, TooLargeError
 from interceptors.antivirus.interceptor import Scan, ScanRules
 from interceptors.antivirus.scanner import Antivirus
@@ -206,6 +208,18 @@ async def test_a_lower_limit_of_clamd_is_found_at_the_start() -> None:
             assert antivirus.state.healthy
 
 
+async def test_the_start_sends_nothing_of_a_large_limit_and_tests_the_rest_in_the_background(caplog) -> None:
+    size = scanner_module._PROBE_AT_ONCE + 1
+    settings = f"MaxFileSize {size - 1}\nMaxScanSize {2 * size}\nAlertExceedsMax yes"
+    with running_clamd(stream_max_bytes=size, settings=settings) as clamav:
+        async with scanner(clamav, stream_max_bytes=size):
+            assert "does not take" not in caplog.text
+            await eventually(lambda: f"does not take {size} bytes" in caplog.text)
+        with pytest.raises(TooLargeError, match=f"does not take {size + 1} bytes: .* StreamMaxLength"):
+            async with scanner(clamav, stream_max_bytes=size + 1):
+                pass
+
+
 async def test_with_alert_exceeds_max_another_limit_of_clamd_is_found_at_the_start() -> None:
     with running_clamd(settings="MaxFileSize 1M\nAlertExceedsMax yes") as clamav, pytest.raises(TooLargeError):
         async with scanner(clamav, stream_max_bytes=2 * MIB):
@@ -344,6 +358,60 @@ async def test_a_clamd_that_hangs_in_one_scan_is_not_unavailable(clamav: ClamdSe
         clamav.resume()
         await healed(antivirus)
         assert await antivirus.scan(b"small") == Clean()
+
+
+async def test_scans_in_flight_end_when_clamd_hangs_and_pass_nothing(clamav: ClamdServer, monkeypatch) -> None:
+    """Long before their own timeout. ScanFailedError is never let pass, not even when failing open."""
+    monkeypatch.setattr(hang, "_SLOW", 0.2)
+    monkeypatch.setattr(hang, "_EVERY", 0.01)
+    async with scanner(clamav) as antivirus, antivirus.session() as session:
+        content = unique(CHUNK)
+        await session.feed(content)
+        clamav.pause()
+        antivirus.clamd.scan_timeout = 3600.0
+        antivirus.clamd.timeout = SHORT
+        scans = [asyncio.create_task(antivirus.scan(unique(1000))), asyncio.create_task(antivirus.finish(session, content))]
+        await eventually(lambda: len(antivirus._hang_watch._in_flight) == 2)
+        for scan in scans:
+            with pytest.raises(ScanFailedError, match="stopped answering"):
+                await scan
+        assert not antivirus.state.healthy
+        clamav.resume()
+        antivirus.clamd.timeout = 20.0
+        await healed(antivirus)
+        assert await antivirus.scan(EICAR) == Infected(SIGNATURE)
+
+
+async def test_a_slow_scan_of_a_clamd_that_takes_commands_goes_on(tmp_path, monkeypatch) -> None:
+    """A stand-in with one thread for commands: it does not know ALIVE, and says so while it scans."""
+    monkeypatch.setattr(hang, "_SLOW", 0.0)
+    monkeypatch.setattr(hang, "_EVERY", 0.001)
+    asked, slow = 0, asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        if (await reader.readuntil(b"\0")) == b"zINSTREAM\0":
+            await slow.wait()
+            writer.write(b"stream: OK\0")
+        else:
+            asked += 1
+            if asked == 5:
+                slow.set()
+            writer.write(b"UNKNOWN COMMAND\0")
+        writer.close()
+
+    async with await asyncio.start_unix_server(serve, tmp_path / "clamd"):
+        watch = hang.HangWatch(Clamd(f"unix:{tmp_path}/clamd"), pytest.fail)
+        watch.start()
+
+        async def scan() -> Verdict:
+            async with watch._clamd.stream() as stream:
+                await stream.end()
+                return await stream.verdict()
+
+        assert await watch.unless_hung(scan()) == Clean()
+        assert asked >= 5
+        await watch.close()
 
 
 class Service(grpc.GenericRpcHandler):

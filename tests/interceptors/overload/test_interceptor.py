@@ -15,10 +15,13 @@ from grpc import aio
 
 from interceptors import Recovery, RequestId, Requests, current_call
 from interceptors.calls.refusal import CallRefusedError
+from interceptors.calls.security_event import SecurityEvent
 from interceptors.overload.admission import GRACE, AdmissionControl, Priority
+from interceptors.overload.arrivals import Arrivals, WholeReads
 from interceptors.overload.interceptor import Overload
 from interceptors.overload.limit import AdaptiveLimit, LimitRules
 from interceptors.overload.pressure import Groups, Pressure, PressureReading
+from interceptors.overload.upload_memory import UploadMemory
 from tests.kit import chain_server as chain_server_kit
 from tests.kit.chain_server import KINDS, SERVICE, KindsHandler, answer, authentication, bearer, chain_server
 from tests.kit.waiting import eventually, loop_turns
@@ -218,7 +221,7 @@ async def test_without_a_limit_every_call_is_admitted() -> None:
 
 
 @pytest.mark.parametrize("kind", ["StreamUnary", "StreamStream"])
-async def test_an_upload_takes_no_place(kind) -> None:
+async def test_a_call_takes_no_place_before_its_request_is_complete(kind) -> None:
     bench = Bench(1)
     async with bench.serving() as channel:
         path = f"/{SERVICE}/{kind}"
@@ -226,10 +229,8 @@ async def test_an_upload_takes_no_place(kind) -> None:
         slow = make(metadata=[bearer("hslow")])
         await slow.write(b"first")
         await _soon(bench.service.came.get())
-        # A new call counts, or a whole burst would be admitted for one free place.
-        assert (await refused(answer(start(channel, "UnaryUnary", "h"))))[1] == "SERVER_OVERLOADED"
-        bench.skipped += GRACE
         [other] = await bench.fill(channel, "h")
+        bench.skipped += GRACE
         # Its upload complete, it waits for the place that the other has taken meanwhile, and no new call is admitted before it.
         await slow.done_writing()
         await eventually(lambda: bench.overload.counts.waiting == 1)
@@ -241,18 +242,88 @@ async def test_an_upload_takes_no_place(kind) -> None:
             assert await slow.read() is aio.EOF
 
 
-async def test_uploads_are_bounded() -> None:
-    bench = Bench(10, uploads=2)
+async def test_of_calls_that_come_together_only_those_with_a_place_are_worked_on() -> None:
+    bench = Bench(2)
     async with bench.serving() as channel:
-        slow = [channel.stream_unary(f"/{SERVICE}/StreamUnary")(metadata=[bearer("h")]) for _ in range(2)]
-        for call in slow:
-            await call.write(b"first")
-            await _soon(bench.service.came.get())
-        bench.skipped += GRACE
-        assert (await refused(answer(start(channel, "UnaryUnary", "h"))))[1] == "SERVER_OVERLOADED"
-        slow[0].cancel()
-        await eventually(lambda: bench.overload.counts.on_the_way == 1)
-        await bench.fill(channel, "h")
+        half_open = [channel.stream_unary(f"/{SERVICE}/UnaryUnary")(metadata=[bearer("h")]) for _ in range(5)]
+        await eventually(lambda: bench.overload.counts.on_the_way == 5)
+        for call in half_open:
+            await call.write(b"body")
+            await call.done_writing()
+        await eventually(lambda: bench.overload.counts.at_work == 2 and bench.overload.refused["SERVER_OVERLOADED"] == 3)
+        bench.service.gate.set()
+        results = await _soon(asyncio.gather(*half_open, return_exceptions=True))
+        assert results.count(b"h") == 2
+
+
+async def half_opened(bench: Bench, channel: aio.Channel, name: str, count: int, kind: str = "UnaryUnary") -> list:
+    """Calls of which nothing has come but the headers."""
+    before = bench.overload.counts.on_the_way
+    calls = [channel.stream_unary(f"/{SERVICE}/{kind}")(metadata=[bearer(name)]) for _ in range(count)]
+    await eventually(lambda: bench.overload.counts.on_the_way == before + count)
+    return calls
+
+
+@pytest.mark.parametrize("kind", ["UnaryUnary", "StreamUnary"])
+async def test_callers_that_send_nothing_keep_no_other_out(kind) -> None:
+    """Four callers have as many half-open calls as there may be: a newcomer gets the place that was silent for longest."""
+    events: list[SecurityEvent] = []
+    bench = Bench(10, arrivals=8, whole_reads=1, record=events.append)
+    async with bench.serving() as channel:
+        calls = {name: await half_opened(bench, channel, name, 2, kind) for name in ("a", "b", "c", "d")}
+        bench.service.gate.set()
+        for _ in range(3):  # at once, and it leaves its own place free
+            assert await _soon(answer(start(channel, kind, "newcomer"))) == b"newcomer"
+        assert await refused(calls["a"][0]) == ("RESOURCE_EXHAUSTED", "REQUESTS_UNFINISHED", 1.0)
+        assert bench.overload.counts.on_the_way == 7
+        for call in (each for own in calls.values() for each in own):
+            call.cancel()
+        await eventually(lambda: bench.overload.counts.on_the_way == 0)
+    assert [(event.event.value, event.principal) for event in events] == [("requests_unfinished", "a")]
+    assert bench.overload.refused == {"REQUESTS_UNFINISHED": 1}
+
+
+async def test_the_caller_with_the_most_unfinished_requests_is_told_so() -> None:
+    bench = Bench(10, arrivals=4)
+    async with bench.serving() as channel:
+        calls = await half_opened(bench, channel, "greedy", 4)
+        assert (await refused(answer(start(channel, "UnaryUnary", "greedy"))))[1] == "REQUESTS_UNFINISHED"
+        for call in calls:
+            call.cancel()
+        await eventually(lambda: bench.overload.counts.on_the_way == 0)
+        await bench.fill(channel, ["greedy"])
+
+
+async def test_one_callers_unary_requests_are_read_a_few_at_a_time_and_others_at_once() -> None:
+    bench = Bench(10, whole_reads=2)
+    bench.service.gate.set()
+    async with bench.serving() as channel:
+        first, second = await half_opened(bench, channel, "slow", 2)
+        waiting = asyncio.create_task(answer(start(channel, "UnaryUnary", "slow")))
+        await eventually(lambda: bench.overload.counts.on_the_way == 3)
+        assert await _soon(answer(start(channel, "UnaryUnary", "other"))) == b"other"
+        assert not waiting.done()
+        first.cancel()
+        assert await _soon(waiting) == b"slow"
+        second.cancel()
+
+
+async def test_an_upload_beyond_its_callers_share_of_the_memory_waits_and_others_go_on() -> None:
+    chunk, paths = 128 * 1024, {f"/{SERVICE}/StreamUnary"}
+    bench = Bench(10, uploads=paths, memory=UploadMemory(shared=3 * chunk, reserve=2 * chunk))
+    bench.service.gate.set()
+    async with bench.serving() as channel:
+        greedy = []
+        for _ in range(4):  # two in its share, the third in the reserve, the fourth waits
+            call = channel.stream_unary(f"/{SERVICE}/StreamUnary")(metadata=[bearer("greedy")])
+            await call.write(bytes(chunk))
+            greedy.append(call)
+        await eventually(lambda: bench.overload.memory.waiting == 1)
+        assert await _soon(answer(start(channel, "StreamUnary", "other", bytes(chunk)))) == b"other"
+        for number in range(4):
+            await greedy[number].done_writing()
+            assert await _soon(greedy[number]) == b"greedy"
+        await eventually(lambda: bench.overload.memory.used == 0)
 
 
 async def uploaded(bench: Bench, channel: aio.Channel, names: Sequence[str], others: str = "h") -> list:
@@ -324,12 +395,13 @@ async def test_a_call_cancelled_while_waiting_or_working_frees_its_place() -> No
 
 
 async def test_a_place_given_to_a_call_that_is_cancelled_at_once_is_passed_on() -> None:
-    control = AdmissionControl(AdaptiveLimit(LimitRules(1, 1, 1)), time.monotonic, _full, timeout=60.0)
+    limit, never = AdaptiveLimit(LimitRules(1, 1, 1)), Arrivals(9, lambda arrival: _full())
+    control = AdmissionControl(limit, time.monotonic, _full, 60.0, never, WholeReads(9), UploadMemory(9, 9))
     gates = {name: asyncio.Event() for name in "abc"}
     begun: list[str] = []
 
     async def call(name: str) -> None:
-        async with control.admit(Priority.NORMAL, None).working():
+        async with control.admit("caller").working():
             begun.append(name)
             await gates[name].wait()
 

@@ -9,7 +9,8 @@ import pytest
 
 from interceptors.calls.principal import Principal
 from interceptors.calls.security_event import Event, SecurityEvent
-from interceptors.quota.classes import BUILT_IN, QuotaClass, QuotaClasses, limits, subject_of
+from interceptors.calls.subject import subject_of
+from interceptors.quota.classes import BUILT_IN, QuotaClass, QuotaClasses, limits
 from interceptors.quota.classes_text import built_in, parse
 from interceptors.quota.stores.base import Bucket, Charge, Slots
 from interceptors.rules.file import RulesFile

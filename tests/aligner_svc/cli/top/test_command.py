@@ -57,12 +57,14 @@ class Server:
         self.metrics.watch(
             Sources(
                 build={"version": "1.2.3", "engine": "pocketsphinx"},
-                ready=lambda: True,
+                not_serving=lambda: None,
                 engine=lambda: self.state,
                 engine_slots=2,
                 engine_queue=64,
                 pools=[self.pool],
-                overload=SimpleNamespace(counts=counts, limit=12.0, refused={"SERVER_OVERLOADED": 0}),
+                overload=SimpleNamespace(
+                    counts=counts, memory=SimpleNamespace(used=0, waiting=0), limit=12.0, refused={"SERVER_OVERLOADED": 0}
+                ),
                 quota_store=self.redis,
                 key_sources={"https://idp.example.org": self.keys},
                 certificate_expires=lambda: self.expires,

@@ -503,7 +503,7 @@ async def test_state_is_read_at_the_time_of_the_scrape() -> None:
     hits = 0
     sources = Sources(
         build={"version": "1.2.3"},
-        ready=lambda: True,
+        not_serving=lambda: None,
         engine=batcher.state,
         engine_slots=1,
         engine_queue=8,
@@ -549,7 +549,7 @@ def test_a_source_that_fails_loses_only_its_own_series(caplog) -> None:
     def broken():
         raise RuntimeError("gone")
 
-    metrics.watch(Sources(engine=broken, ready=lambda: True))
+    metrics.watch(Sources(engine=broken, not_serving=lambda: None))
     with caplog.at_level(logging.ERROR):
         metrics.refresh()
         metrics.refresh()

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families as plain
 from aligner_svc.telemetry.metrics import Metrics, Sources
 from aligner_svc.telemetry.metrics import server as metrics_server
 from aligner_svc.telemetry.metrics.server import MetricsServer, MetricsServerError
+from tests.kit.waiting import eventually
 
 OPEN = (
     "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5"
@@ -143,19 +144,29 @@ async def test_other_requests_are_refused_with_their_status(raw, status) -> None
         assert (await ask(server, _get())).startswith(b"HTTP/1.1 200 OK")
 
 
+async def test_clients_that_only_hold_connections_do_not_keep_a_probe_out() -> None:
+    """32 silent ones blocked /ready for a minute. The one that has done nothing for the longest time goes."""
+    async with serving() as server:
+        host, _, port = server.address.rpartition(":")
+        held = [await asyncio.open_connection(host, int(port)) for _ in range(metrics_server.MAX_CONNECTIONS)]
+        for reader, writer in held[1:]:
+            writer.write(b"HEAD /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+        assert b"200" in await ask(server, _get())
+        assert await held[0][0].read() == b""
+        held[1][1].write(b"HEAD /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert await held[1][0].readuntil(b"\r\n\r\n")
+        for _, writer in held:
+            writer.close()
+
+
 async def test_connections_are_bounded() -> None:
     async with serving() as server:
         host, _, port = server.address.rpartition(":")
-        open_ones = [await asyncio.open_connection(host, int(port)) for _ in range(metrics_server.MAX_CONNECTIONS)]
-        for reader, writer in open_ones:  # each is accepted
-            writer.write(b"HEAD /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
-            await reader.readuntil(b"\r\n\r\n")
-        assert await ask(server, b"") == b""
-        open_ones[0][1].close()
-        async with asyncio.timeout(30):
-            while not await ask(server, _get()):
-                pass
-        for _, writer in open_ones:
+        many = [await asyncio.open_connection(host, int(port)) for _ in range(3 * metrics_server.MAX_CONNECTIONS)]
+        assert b"200" in await ask(server, _get())
+        await eventually(lambda: len(server._connections) <= metrics_server.MAX_CONNECTIONS, "the others to be closed")
+        for _, writer in many:
             writer.close()
 
 

@@ -1,4 +1,4 @@
-"""The order in which waiting items are made into batches: fair between clients, within the size of a batch.
+"""The order in which waiting items are taken, one by one or in batches: fair between clients.
 
 Start-time fair queueing (Goyal, Vin, Cheng 1996) at the granularity of batches. Every client has a virtual time, which its
 items advance by their size; the client furthest behind goes first. Nothing in here waits or reads a clock.

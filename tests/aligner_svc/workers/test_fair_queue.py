@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_svc.engines.fair_queue import FairQueue, Room, TokenBudget
+from aligner_svc.workers.fair_queue import FairQueue, Room, TokenBudget
 
 Item = tuple[str, int, int]
 """Client, serial number, size."""

@@ -1,0 +1,189 @@
+"""Keeps a fixed number of children alive: those that die or hang are replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
+
+from aligner_svc.workers.errors import WorkerDiedError, WorkerUnavailableError
+from aligner_svc.workers.frames import JsonValue
+from aligner_svc.workers.heartbeat import keep_watch
+from aligner_svc.workers.process import GoneError, WorkerProcess
+
+log = logging.getLogger(__name__)
+
+_BACKOFF_FIRST, _BACKOFF_MAX, _BACKOFF_NONE = 0.1, 10.0, 1.0
+"""Seconds between attempts to start a child that fails to start: the first, the longest, the longest while there is no child.
+Doubled each time.
+"""
+
+_OUTAGE: Final = 1.75
+"""Seconds without a child that works, after which there is trouble: the only child of a pool is replaced in less."""
+
+_PROVEN: Final = 0.25
+"""Seconds from which on a child that has started works: children that die as soon as they are ready do not."""
+
+
+class Children:
+    """`size` processes of `python -m module *args`. Use it on the event loop that ran `start`."""
+
+    def __init__(
+        self,
+        module: str,
+        size: int,
+        *,
+        args: Sequence[str],
+        name: str,
+        start_timeout: float,
+        hung_after: float | None,
+        on_ready: Callable[[WorkerProcess], None],
+        on_lost: Callable[[WorkerProcess], None],
+        on_none: Callable[[], None],
+    ) -> None:
+        """`hung_after` as in WorkerPool.
+
+        `on_ready` is called with a child that has started, `on_lost` with one that is being replaced, `on_none` when none is
+        left and none starts.
+        """
+        self.module = module
+        self.restarts = 0
+        self.greeting: dict[str, JsonValue] = {}
+        """Of the latest child."""
+        self.alive: set[WorkerProcess] = set()
+        """Started and not replaced."""
+        self.closing = False
+        self._size = size
+        self._args = tuple(args)
+        self._name = name
+        self._start_timeout = start_timeout
+        self._hung_after = hung_after
+        self._on_ready = on_ready
+        self._on_lost = on_lost
+        self._on_none = on_none
+        self._starting: set[WorkerProcess] = set()
+        self._unreaped: set[WorkerProcess] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._worked_at = 0.0
+        self._start_failed = False
+
+    @property
+    def none_starts(self) -> bool:
+        """Whether there is no child, and the last attempt to start one failed."""
+        return self._start_failed and not self.alive
+
+    @property
+    def trouble(self) -> str | None:
+        """Why no child works, for operators; None: one does, or the last one is just being replaced."""
+        now = asyncio.get_running_loop().time()
+        if any(child.pulse.stopped == 0 and now - child.ready_at >= _PROVEN for child in self.alive):
+            self._worked_at = now
+        elif self.none_starts:
+            return f"{self._name}: no worker process starts"
+        elif now - self._worked_at >= _OUTAGE:
+            return f"{self._name}: no worker process works"
+        return None
+
+    async def start(self) -> None:
+        """Start all in parallel and wait until each is ready. Raises WorkerDiedError; `close` then ends those that started."""
+        started = await asyncio.gather(*(self._spawn() for _ in range(self._size)), return_exceptions=True)
+        for outcome in started:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        self._worked_at = asyncio.get_running_loop().time()
+        self._start_task(keep_watch(lambda: self.alive | self._starting, self._replace_hung, self._hung_after))
+
+    def replace(self, child: WorkerProcess, why: str) -> asyncio.Task[None] | None:
+        """Kill a child and start another, in the background. Returns the task that reaps it; None if it is replaced already."""
+        if child not in self.alive or self.closing:
+            return None
+        self.alive.discard(child)
+        self._on_lost(child)
+        child.kill()  # does not change the exit status of one that died by itself
+        self.restarts += 1
+        self._unreaped.add(child)
+        self._start_task(self._respawn())
+        return self._start_task(self._reap_replaced(child, why))
+
+    async def hang_up(self) -> None:
+        """Replace none any more, and send those alive end of file: calls in flight raise GoneError."""
+        self.closing = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for child in self.alive:
+            child.hang_up()
+
+    async def close(self) -> None:
+        """After `hang_up`, and the end of the calls: at once for those that exit, by a kill after a second for others."""
+        await asyncio.gather(*(child.end() for child in self.alive | self._unreaped))
+        self.alive.clear()
+        self._unreaped.clear()
+
+    def _replace_hung(self, child: WorkerProcess, why: str) -> None:
+        """For one that is starting, too: its start fails."""
+        child.hung = why
+        child.kill()
+        child.hang_up()  # a kill may have to wait for the end of an uninterruptible sleep
+        if not child.call:  # else its call ends now, and replaces it
+            self.replace(child, why)
+
+    async def _respawn(self) -> None:
+        pause = _BACKOFF_FIRST
+        while True:
+            try:
+                await self._spawn()
+            except (WorkerDiedError, OSError) as error:
+                self._start_failed = True
+                log.error("%s; next try in %.1f s", error, pause)
+                if not self.alive:
+                    self._on_none()
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _BACKOFF_MAX if self.alive else _BACKOFF_NONE)
+            else:
+                return
+
+    async def _spawn(self) -> None:
+        """Start one child and hand it over when it is ready. Raises WorkerDiedError, OSError."""
+        child = WorkerProcess(self.module, self._args, self._name)
+        self._starting.add(child)
+        try:
+            async with asyncio.timeout(self._start_timeout):
+                greeting = await child.ready()
+        except BaseException as error:
+            child.kill()
+            self._unreaped.add(child)
+            if not isinstance(error, GoneError | TimeoutError):
+                raise
+            await self._reap(child)
+            reason = "not ready in time" if isinstance(error, TimeoutError) else "hung" if child.hung else "exited"
+            raise WorkerDiedError(f"{self._name}: a child did not start ({reason}): {child.take_tail()}") from None
+        finally:
+            self._starting.discard(child)
+        if self.closing:
+            child.kill()
+            await child.reap()
+            raise WorkerUnavailableError(f"{self._name}: closed")
+        self.greeting = greeting
+        self._start_failed = False
+        self.alive.add(child)
+        self._on_ready(child)
+
+    async def _reap_replaced(self, child: WorkerProcess, why: str) -> None:
+        await self._reap(child)
+        ended_by = child.fatal_signal or "no signal"
+        tail = child.take_tail()
+        log.warning("%s: child %d replaced: %s (%s)\n%s", self._name, child.pid, child.hung or why, ended_by, tail)
+
+    async def _reap(self, child: WorkerProcess) -> None:
+        """Reap a killed child. The caller adds it to `_unreaped` first: a task may be cancelled before it runs."""
+        await child.reap()
+        self._unreaped.discard(child)
+
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run `work` in the background; the set keeps the task from being garbage-collected."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

@@ -1,0 +1,163 @@
+"""Starts the servers, tries the attacks, and tells what came of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.attack.arena import ALIGN, Arena, Attack, Kind, align, held, unary
+from tests.attack.watch import Watch, watching
+from tests.kit.clamd_server import ClamdServer, running_clamd
+from tests.kit.guarded import Home
+from tests.kit.prod_process import prod_process
+
+MAX_HEALTH_MS, MAX_MEMORY_MB = 1000.0, 150.0
+_UPLOAD_BYTES = 12 << 20
+"""The largest upload: clamd has to take it, and the servers check at their start that it does."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Of the table. `slowest_ms`: the longest health answer; `peak_mb`: memory over idle.
+
+    `refused`, `p95_ms`: of the well-behaved caller's calls meanwhile.
+    """
+
+    kind: str
+    tried: int
+    through: list[str]
+    seconds: float
+    slowest_ms: float = 0.0
+    peak_mb: float = 0.0
+    refused: int = 0
+    p95_ms: float = 0.0
+
+    @property
+    def cells(self) -> Sequence[str]:
+        figures = (
+            f"{self.seconds:.1f}",
+            f"{self.slowest_ms:.0f}",
+            f"{self.peak_mb:.0f}",
+            str(self.refused),
+            f"{self.p95_ms:.0f}",
+        )
+        return (self.kind, str(self.tried), str(len(self.through)), *figures)
+
+
+@dataclass
+class Report:
+    """Of a whole run. `faults`: what else the servers did wrong, such as a traceback in a log."""
+
+    rows: list[Row]
+    faults: list[str]
+
+    @property
+    def through(self) -> list[str]:
+        return [f"{row.kind}: {one}" for row in self.rows for one in row.through]
+
+    @property
+    def missed(self) -> list[str]:
+        """The goals that were not reached."""
+        missed = []
+        for row in self.rows:
+            if row.slowest_ms > MAX_HEALTH_MS:
+                missed.append(f"{row.kind}: a health answer took {row.slowest_ms:.0f} ms")
+            if row.peak_mb > MAX_MEMORY_MB:
+                missed.append(f"{row.kind}: {row.peak_mb:.0f} MB over idle")
+            if row.refused:
+                missed.append(f"{row.kind}: {row.refused} calls of a well-behaved caller were refused")
+        return missed
+
+    def table(self) -> str:
+        heads = ("kind", "tried", "through", "s", "health ms", "MB over idle", "refused", "p95 ms")
+        tried, seconds = sum(row.tried for row in self.rows), sum(row.seconds for row in self.rows)
+        worst = (max((row.slowest_ms for row in self.rows), default=0), max((row.peak_mb for row in self.rows), default=0))
+        refused, p95 = sum(row.refused for row in self.rows), max((row.p95_ms for row in self.rows), default=0)
+        total = Row("all", tried, self.through, seconds, *worst, refused, p95)
+        lines = (heads, *(row.cells for row in (*self.rows, total)))
+        return "\n".join(f"{cells[0]:<24}" + "".join(f"{cell:>14}" for cell in cells[1:]) for cells in lines)
+
+
+@asynccontextmanager
+async def arena() -> AsyncIterator[Arena]:
+    """Two servers, and a clamd if the machine has one."""
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aligner-attack-")))
+        clamd: ClamdServer | None = None
+        with contextlib.suppress(pytest.skip.Exception):
+            clamd = stack.enter_context(running_clamd(stream_max_bytes=_UPLOAD_BYTES))
+        servers = []
+        for name, mtls in (("plain", False), ("mtls", True)):
+            for part in ("home", "scratch"):
+                (folder / name / part).mkdir(parents=True)
+            home = Home(folder / name / "home", mtls=mtls)
+            settings = {"LIMITS__STREAM_AUDIO_BYTES": _UPLOAD_BYTES, "LIMITS__AUDIO_SECONDS": 60}
+            if clamd is not None and not mtls:
+                settings |= {"ANTIVIRUS__ADDRESS": clamd.unix, "ANTIVIRUS__STREAM_MAX_BYTES": _UPLOAD_BYTES}
+            servers.append(await stack.enter_async_context(prod_process(home, folder / name / "scratch", **settings)))
+        plain, mtls_server = servers
+        key = await plain.home.new_key("align")
+        channel = await stack.enter_async_context(plain.channel())
+        mtls_channel = await stack.enter_async_context(mtls_server.channel())
+        running = Arena(plain, mtls_server, clamd, key, channel, mtls_channel)
+        for _ in range(3):  # what a first call loads belongs to the idle server
+            assert await serves(running) == ""
+        yield running
+
+
+async def serves(running: Arena) -> str:
+    """Return "" if both servers align a recording for a caller that they know."""
+    for channel in (running.channel, running.mtls_channel):
+        found = await unary(channel, ALIGN, align(), running.token)
+        if found.code != "OK":
+            return held(found) or found.code
+    return ""
+
+
+async def attack(running: Arena, kinds: Sequence[Kind], *, short: bool) -> Report:
+    """Try the kinds one after the other."""
+    servers = (running.plain, running.mtls)
+    key = running.plain.home.folder / "probe.key"
+    key.write_text(running.key.reveal(), encoding="ascii")
+    async with watching(running.plain, key, servers) as watch:
+        rows = [await _tried(running, kind, watch, short=short) for kind in kinds]
+    faults = [f"{server.home.folder} has ended" for server in servers if not server.alive]
+    faults += [
+        f"in the log: {line[:300]}" for server in servers for line in server.command.log.splitlines() if "Traceback" in line
+    ]
+    if watch.unhealthy():
+        faults.append(f"health answered {sorted(set(watch.unhealthy()))} {len(watch.unhealthy())} times")
+    return Report(rows, faults)
+
+
+async def _tried(running: Arena, kind: Kind, watch: Watch, *, short: bool) -> Row:
+    if kind.needs_clamd and running.clamd is None:
+        return Row(f"{kind.name} (no clamd)", 0, [], 0.0)
+    chosen = list(kind.attacks())
+    if short:
+        chosen = chosen[:: max(1, len(chosen) // kind.short)]
+    began, through, room = time.monotonic(), list[str](), asyncio.Semaphore(kind.at_once)
+
+    async def run(one: Attack) -> None:
+        async with room:
+            try:
+                what = await one.run(running)
+            except Exception as error:
+                what = f"not carried out: {type(error).__name__}: {error}"
+        if what:
+            through.append(f"{one.name}: {what}")
+
+    await asyncio.gather(*(run(one) for one in chosen))
+    if (broken := await serves(running)) != "":
+        through.append(f"a good call afterwards: {broken}")
+    took = time.monotonic() - began
+    figures = (watch.slowest(began), watch.peak(began), len(watch.refused(began)), watch.p95(began))
+    return Row(kind.name, len(chosen), through, took, *figures)

@@ -78,6 +78,7 @@ def chain(
 
     `domain`: of the ErrorInfo in refusals. `in_flight`: where calls are counted by connection, but those of the methods `exempt`.
     """
+    requests = requests or Requests()
     guards: tuple[Wrapping | None, ...] = (
         # Outermost: no exception text reaches a client, not even that of a guard.
         Recovery(domain),
@@ -105,7 +106,7 @@ def chain(
         # Only admitted calls use a connection to the scanner.
         scan,
         # Innermost: no request is read before all guards have let its call pass.
-        requests or Requests(),
+        requests,
         # Below it, because every request above it is a stream.
         metrics.messages if metrics is not None else None,
     )

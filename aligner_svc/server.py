@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
 
 from grpc import aio
 from grpc_health.v1 import health_pb2_grpc
@@ -23,6 +23,7 @@ from aligner_svc.pipeline import Pipeline
 from aligner_svc.rpc.servicer import AlignerServicer
 from aligner_svc.rpc.services import ALIGNER, HEALTH
 from aligner_svc.telemetry.logs.pipeline import Logs, open_logs
+from aligner_svc.telemetry.logs.stacks import stacks
 from aligner_svc.transport.bind import check_exposure, parse
 from aligner_svc.transport.channel_options import ChannelOptions
 from aligner_svc.transport.connections import ConnectionLimits, Connections
@@ -30,12 +31,17 @@ from aligner_svc.transport.listener import Listener, build_server
 from aligner_svc.wiring.chain import Guards
 from aligner_svc.wiring.engines import OTHER_LANGUAGES, accepted, build_engine
 from aligner_svc.workers import WorkerDiedError, forbid_core_dumps
+from interceptors.overload.interceptor import DRAINING
 
 if TYPE_CHECKING:
     from aligner_svc.wiring.metrics import Measuring
     from aligner_svc.wiring.tracing import Traces
 
 log = logging.getLogger(__name__)
+
+_REFUSE_SECONDS: Final = 2.0
+_QUIET_SECONDS: Final = 0.1
+"""When draining, new calls are refused until none came for the latter, at most for the former."""
 
 
 class Service:
@@ -103,11 +109,26 @@ class Service:
         self._serving.begin((*self.decoder.pools, *self.engine.report.pools))
 
     async def drain(self) -> None:
-        """Report NOT_SERVING, wait for load balancers to notice, then let calls in flight finish."""
+        """Report NOT_SERVING, wait for load balancers to notice, refuse new calls, then let those in flight finish."""
         await self._serving.drain()
         await asyncio.sleep(self._settings.server.drain_delay)
         self._health.end_watches()
+        await self._refuse_new_calls()
         await self.close(self._settings.server.drain_grace)
+
+    async def _refuse_new_calls(self) -> None:
+        """Until clients have stopped making any: gRPC ends calls that arrive while it stops with CANCELLED (grpc issue 41785).
+
+        Of 16 busy connections 12 to 15 lost a call that way. A refusal is UNAVAILABLE, with a time to retry after.
+        """
+        overload = self._guards.protection.overload
+        overload.draining = True
+        clock = asyncio.get_running_loop().time
+        refused, since, end = -1, clock(), clock() + _REFUSE_SECONDS
+        while clock() < min(end, since + _QUIET_SECONDS):
+            if overload.refused[DRAINING] != refused:
+                refused, since = overload.refused[DRAINING], clock()
+            await asyncio.sleep(_QUIET_SECONDS / 10)
 
     async def close(self, grace: float = 0.0) -> None:
         """End every call after `grace` seconds, then the workers. Idempotent."""
@@ -120,6 +141,10 @@ class Service:
             await self._traces.export.close()
         if self._measuring is not None:
             await self._measuring.close()
+
+    def reload(self) -> None:
+        """Read the files of certificates, policy and quotas now; they are also followed."""
+        self._guards.reload()
 
     @property
     def lost(self) -> asyncio.Event:
@@ -159,8 +184,8 @@ class Service:
 
 
 async def serve(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT, drain, return the exit status. A second signal does not wait."""
-    forbid_core_dumps()
+from aligner_svc.workers import WorkerDiedError, forbid_core_dumps
+from interceptors.overload.interceptor import DRAINING
     logs = open_logs(settings.logs.format, settings.logs.level, key_prefixes=(settings.keys.prefix,))
     try:
         return await _serve(settings, logs)
@@ -169,14 +194,23 @@ async def serve(settings: Settings) -> int:
 
 
 async def _serve(settings: Settings, logs: Logs) -> int:
-    loop = asyncio.get_running_loop()
+    service: Service | None = None
     stop, hurry = asyncio.Event(), asyncio.Event()
 
-    def on_signal() -> None:
+    def on_stop() -> None:
         (hurry if stop.is_set() else stop).set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
+    def on_reload() -> None:
+        log.info("SIGHUP: reading certificates, policy and quotas again")
+        if service is not None:
+            service.reload()
+
+    def on_dump() -> None:
+        for stack in stacks():
+            log.warning("%s", stack)
+
+    _handle({signal.SIGTERM: on_stop, signal.SIGINT: on_stop, signal.SIGQUIT: on_stop, signal.SIGHUP: on_reload})
+    _handle(dict.fromkeys((signal.SIGUSR1, signal.SIGUSR2), on_dump))
     try:
         service = Service(settings)
         starting = asyncio.create_task(service.start())
@@ -204,6 +238,12 @@ async def _serve(settings: Settings, logs: Logs) -> int:
         await asyncio.wait((draining,))
         await service.close()  # at any stage of the drain: else gRPC's threads and the workers outlive the loop
     return 1 if service.lost.is_set() else 0
+
+
+def _handle(actions: Mapping[int, Callable[[], object]]) -> None:
+    loop = asyncio.get_running_loop()
+    for number, action in actions.items():
+        loop.add_signal_handler(number, action)
 
 
 def _measuring(settings: Settings) -> Measuring | None:

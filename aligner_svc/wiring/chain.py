@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import grpc
 
@@ -115,6 +115,12 @@ class Guards:
         except (JwksError, TooLargeError) as error:
             raise StartError(str(error)) from None
 
+    def reload(self) -> None:
+        """Read the files of certificates, policy and quotas again; bad ones are recorded, and what is in force stays."""
+        for part in self._parts:
+            if isinstance(part, _Reloadable):
+                part.reload()
+
     async def close(self) -> None:
         """Idempotent."""
         await asyncio.gather(*(part.close() for part in self._parts))
@@ -147,6 +153,11 @@ class Guards:
 def _read_times(settings: Settings) -> ReadTimes:
     stream = settings.stream
     return ReadTimes(settings.limits.unary_seconds, stream.idle_timeout, stream.least_rate, stream.max_seconds)
+
+
+@runtime_checkable
+class _Reloadable(Protocol):
+    def reload(self) -> None: ...
 
 
 def _log_event(event: SecurityEvent) -> None:

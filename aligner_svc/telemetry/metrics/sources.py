@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 _OUTCOMES: Final = ("clean", "infected", "cached", "too_large", "failed", "away", "skipped")
 _EXEMPT_REFUSALS: Final = ("REQUEST_INCOMPLETE", "REQUEST_TOO_LARGE", "COMPRESSION_REFUSED", "STREAMS_EXCEEDED")
-_REFUSALS: Final = ("SERVER_OVERLOADED", "DEADLINE_UNREACHABLE", "REQUESTS_UNFINISHED")
+_REFUSALS: Final = ("SERVER_OVERLOADED", "SERVER_DRAINING", "DEADLINE_UNREACHABLE", "REQUESTS_UNFINISHED")
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,8 +184,6 @@ class Service:
 
 
 async def serve(settings: Settings) -> int:
-from aligner_svc.workers import WorkerDiedError, forbid_core_dumps
-from interceptors.overload.interceptor import DRAINING
     logs = open_logs(settings.logs.format, settings.logs.level, key_prefixes=(settings.keys.prefix,))
     try:
         return await _serve(settings, logs)

@@ -15,7 +15,6 @@ from grpc_reflection.v1alpha import reflection
 from aligner_svc.api.v1 import aligner_pb2_grpc
 from aligner_svc.audio.decode import Decoder
 from aligner_svc.config import Settings
-from aligner_svc.config.limits import MIB
 from aligner_svc.engines.base import Engine
 from aligner_svc.errors import StartError
 from aligner_svc.health.grpc_health import GrpcHealth
@@ -42,9 +41,6 @@ log = logging.getLogger(__name__)
 _REFUSE_SECONDS: Final = 2.0
 _QUIET_SECONDS: Final = 0.1
 """When draining, new calls are refused until none came for the latter, at most for the former."""
-
-_MAX_UTF8 = 4
-"""Largest number of bytes of a code point in UTF-8."""
 
 
 class Service:
@@ -169,12 +165,10 @@ class Service:
 
     def _build_server(self) -> aio.Server:
         limits = self._limits
-        # Twice the limit is received, so that a file somewhat over it is refused with a reason, and not by the transport.
-        most = max(2 * limits.unary_audio_bytes, limits.stream_chunk_bytes) + _MAX_UTF8 * limits.transcript_chars + MIB
         wanted = self._settings.connections
         options = ChannelOptions(
-            receive_bytes=most,
-            metadata_bytes=2 * limits.metadata_bytes,  # as above: somewhat over the limit is refused with a reason
+            receive_bytes=limits.message_bytes,
+            metadata_bytes=2 * limits.metadata_bytes,  # so that somewhat over the limit is refused with a reason
             connections=wanted.most,
             streams=wanted.streams,
             age_seconds=wanted.age,

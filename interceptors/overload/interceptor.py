@@ -84,6 +84,8 @@ class Overload(CallInterceptor):
         """
         self.refused: Counter[str] = Counter()
         """Calls by reason, for metrics."""
+        self.draining = False
+        """Set it to refuse every new call with SERVER_DRAINING, before the server stops."""
         self._limit = limit
         self._exempt = frozenset(exempt)
         self._priority = priority
@@ -125,6 +127,8 @@ class Overload(CallInterceptor):
         if method in self._exempt:
             yield
             return
+        if self.draining:
+            raise self._refusal("SERVER_DRAINING", "the server is shutting down; try again, on another one if there is one")
         call = current_call()
         bypass = call is not None and self._bypass(call)
         priority = Priority.HIGH if bypass or call is None else self._priority(call)
@@ -185,7 +189,7 @@ class Overload(CallInterceptor):
 
     def _refusal(self, reason: str, message: str) -> CallRefusedError:
         self.refused[reason] += 1
-        if self._recent.refused():
+        if self._recent.refused() and not self.draining:
             counts = self.counts
             log.warning(
                 "calls are being refused: limit %.1f, %d at work, %d waiting, %d on their way, %d long ones",

@@ -184,8 +184,11 @@ class Service:
 
 
 async def serve(settings: Settings) -> int:
-from aligner_svc.workers import WorkerDiedError, forbid_core_dumps
-from interceptors.overload.interceptor import DRAINING
+    """Run until SIGTERM, SIGINT or SIGQUIT, drain, return the exit status. A second signal does not wait.
+
+    SIGHUP reads files again, SIGUSR1 and SIGUSR2 log what every thread and task is doing: none of them ends the server.
+    """
+    forbid_core_dumps()
     logs = open_logs(settings.logs.format, settings.logs.level, key_prefixes=(settings.keys.prefix,))
     try:
         return await _serve(settings, logs)

@@ -27,8 +27,6 @@ from interceptors.overload.upload_memory import UploadMemory
 
 log = logging.getLogger("interceptors.overload.overload")
 
-DRAINING: Final = "SERVER_DRAINING"
-
 ADMIN: Final = "admin"
 """Scope of operators, who get in when the server is full."""
 
@@ -85,7 +83,7 @@ class Overload(CallInterceptor):
         self.refused: Counter[str] = Counter()
         """Calls by reason, for metrics."""
         self.draining = False
-        """Set it to refuse every new call, with UNAVAILABLE, before the server stops."""
+        """Set it to refuse every new call with SERVER_DRAINING, before the server stops."""
         self._limit = limit
         self._exempt = frozenset(exempt)
         self._priority = priority

@@ -128,7 +128,7 @@ class Overload(CallInterceptor):
             yield
             return
         if self.draining:
-            raise self._refusal(DRAINING, "the server is shutting down; try again, on another one if there is one")
+            raise self._refusal("SERVER_DRAINING", "the server is shutting down; try again, on another one if there is one")
         call = current_call()
         bypass = call is not None and self._bypass(call)
         priority = Priority.HIGH if bypass or call is None else self._priority(call)

@@ -22,6 +22,7 @@ from interceptors.handlers.base import CallInterceptor
 from interceptors.overload.admission import AdmissionControl, Counts, Priority
 from interceptors.overload.arrivals import Arrival, Arrivals, WholeReads
 from interceptors.overload.limit import AdaptiveLimit
+from interceptors.overload.places import Places
 from interceptors.overload.pressure import Level, Pressure
 from interceptors.overload.upload_memory import UploadMemory
 
@@ -67,6 +68,7 @@ class Overload(CallInterceptor):
         bypass: Callable[[Call], bool] = is_admin,
         wait_timeout: float = WAIT_TIMEOUT,
         record: Record = lambda event: None,
+        long_limit: AdaptiveLimit | None = None,
         memory: UploadMemory | None = None,
         uploads: Collection[str] = (),
         arrivals: int = ARRIVALS,
@@ -74,7 +76,7 @@ class Overload(CallInterceptor):
         now: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """`limit` None: only deadlines, memory pressure and `arrivals` refuse calls.
+        """`limit` None: only deadlines, memory pressure and `arrivals` refuse calls. `long_limit`: of long calls.
 
         `exempt`: methods that always pass and do not count. `bypass`: calls that always pass but count. `expected_seconds`: the
         time a call admitted now will wait for the engine, 0 if unknown. `memory`: for the requests of `uploads`, methods whose
@@ -94,10 +96,10 @@ class Overload(CallInterceptor):
         self._uploads = frozenset(uploads)
         self._now = now
         self._control = AdmissionControl(
-            limit,
+            Places(limit, now, self._full, wait_timeout),
+            Places(long_limit, now, self._full, wait_timeout),
             now,
             self._full,
-            wait_timeout,
             Arrivals(arrivals, self._evicted),
             WholeReads(whole_reads),
             memory or UploadMemory(sys.maxsize, 0),
@@ -117,7 +119,7 @@ class Overload(CallInterceptor):
 
     @property
     def limit(self) -> float:
-        """Calls that may be worked on at a time now; infinite without a limit. For metrics."""
+        """Calls that may be worked on at a time now, long ones apart; infinite without a limit. For metrics."""
         return math.inf if self._limit is None else self._limit.calls
 
     @asynccontextmanager
@@ -190,11 +192,12 @@ class Overload(CallInterceptor):
         if self._recent.refused() and not self.draining:
             counts = self.counts
             log.warning(
-                "calls are being refused: limit %.1f, %d at work, %d waiting, %d on their way",
+                "calls are being refused: limit %.1f, %d at work, %d waiting, %d on their way, %d long ones",
                 self.limit,
                 counts.at_work,
                 counts.waiting,
                 counts.on_the_way,
+                counts.long,
             )
         return CallRefusedError(grpc.StatusCode.UNAVAILABLE, reason, message, retry_after=self._recent.retry_after())
 

@@ -104,7 +104,7 @@ class Service:
         except BaseException:
             await self.close(grace=0)
             raise
-        self._serving.begin((self.decoder.pool, *self.engine.report.pools))
+        self._serving.begin((*self.decoder.pools, *self.engine.report.pools))
 
     async def drain(self) -> None:
         """Report NOT_SERVING, wait for load balancers to notice, then let calls in flight finish."""

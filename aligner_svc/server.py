@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
 
 from grpc import aio
 from grpc_health.v1 import health_pb2_grpc
@@ -15,7 +15,6 @@ from grpc_reflection.v1alpha import reflection
 from aligner_svc.api.v1 import aligner_pb2_grpc
 from aligner_svc.audio.decode import Decoder
 from aligner_svc.config import Settings
-from aligner_svc.config.limits import MIB
 from aligner_svc.engines.base import Engine
 from aligner_svc.errors import StartError
 from aligner_svc.health.grpc_health import GrpcHealth
@@ -24,6 +23,7 @@ from aligner_svc.pipeline import Pipeline
 from aligner_svc.rpc.servicer import AlignerServicer
 from aligner_svc.rpc.services import ALIGNER, HEALTH
 from aligner_svc.telemetry.logs.pipeline import Logs, open_logs
+from aligner_svc.telemetry.logs.stacks import stacks
 from aligner_svc.transport.bind import check_exposure, parse
 from aligner_svc.transport.channel_options import ChannelOptions
 from aligner_svc.transport.connections import ConnectionLimits, Connections
@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_MAX_UTF8 = 4
-"""Largest number of bytes of a code point in UTF-8."""
+_REFUSE_SECONDS: Final = 2.0
+_QUIET_SECONDS: Final = 0.1
+"""When draining, new calls are refused until none came for the latter, at most for the former."""
 
 
 class Service:
@@ -107,11 +108,26 @@ class Service:
         self._serving.begin((*self.decoder.pools, *self.engine.report.pools))
 
     async def drain(self) -> None:
-        """Report NOT_SERVING, wait for load balancers to notice, then let calls in flight finish."""
+        """Report NOT_SERVING, wait for load balancers to notice, refuse new calls, then let those in flight finish."""
         await self._serving.drain()
         await asyncio.sleep(self._settings.server.drain_delay)
         self._health.end_watches()
+        await self._refuse_new_calls()
         await self.close(self._settings.server.drain_grace)
+
+    async def _refuse_new_calls(self) -> None:
+        """Until clients have stopped making any: gRPC ends calls that arrive while it stops with CANCELLED (grpc issue 41785).
+
+        Of 16 busy connections 12 to 15 lost a call that way. A refusal is UNAVAILABLE, with a time to retry after.
+        """
+        overload = self._guards.protection.overload
+        overload.draining = True
+        clock = asyncio.get_running_loop().time
+        refused, since, end = -1, clock(), clock() + _REFUSE_SECONDS
+        while clock() < min(end, since + _QUIET_SECONDS):
+            if overload.refused["SERVER_DRAINING"] != refused:
+                refused, since = overload.refused["SERVER_DRAINING"], clock()
+            await asyncio.sleep(_QUIET_SECONDS / 10)
 
     async def close(self, grace: float = 0.0) -> None:
         """End every call after `grace` seconds, then the workers. Idempotent."""
@@ -124,6 +140,10 @@ class Service:
             await self._traces.export.close()
         if self._measuring is not None:
             await self._measuring.close()
+
+    def reload(self) -> None:
+        """Read the files of certificates, policy and quotas now; they are also followed."""
+        self._guards.reload()
 
     @property
     def lost(self) -> asyncio.Event:
@@ -145,12 +165,10 @@ class Service:
 
     def _build_server(self) -> aio.Server:
         limits = self._limits
-        # Twice the limit is received, so that a file somewhat over it is refused with a reason, and not by the transport.
-        most = max(2 * limits.unary_audio_bytes, limits.stream_chunk_bytes) + _MAX_UTF8 * limits.transcript_chars + MIB
         wanted = self._settings.connections
         options = ChannelOptions(
-            receive_bytes=most,
-            metadata_bytes=2 * limits.metadata_bytes,  # as above: somewhat over the limit is refused with a reason
+            receive_bytes=limits.message_bytes,
+            metadata_bytes=2 * limits.metadata_bytes,  # so that somewhat over the limit is refused with a reason
             connections=wanted.most,
             streams=wanted.streams,
             age_seconds=wanted.age,
@@ -165,7 +183,10 @@ class Service:
 
 
 async def serve(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT, drain, return the exit status. A second signal does not wait."""
+    """Run until SIGTERM, SIGINT or SIGQUIT, drain, return the exit status. A second signal does not wait.
+
+    SIGHUP reads files again, SIGUSR1 and SIGUSR2 log what every thread and task is doing: none of them ends the server.
+    """
     forbid_core_dumps()
     logs = open_logs(settings.logs.format, settings.logs.level, key_prefixes=(settings.keys.prefix,))
     try:
@@ -175,14 +196,23 @@ async def serve(settings: Settings) -> int:
 
 
 async def _serve(settings: Settings, logs: Logs) -> int:
-    loop = asyncio.get_running_loop()
+    service: Service | None = None
     stop, hurry = asyncio.Event(), asyncio.Event()
 
-    def on_signal() -> None:
+    def on_stop() -> None:
         (hurry if stop.is_set() else stop).set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
+    def on_reload() -> None:
+        log.info("SIGHUP: reading certificates, policy and quotas again")
+        if service is not None:
+            service.reload()
+
+    def on_dump() -> None:
+        for stack in stacks():
+            log.warning("%s", stack)
+
+    _handle({signal.SIGTERM: on_stop, signal.SIGINT: on_stop, signal.SIGQUIT: on_stop, signal.SIGHUP: on_reload})
+    _handle(dict.fromkeys((signal.SIGUSR1, signal.SIGUSR2), on_dump))
     try:
         service = Service(settings)
         starting = asyncio.create_task(service.start())
@@ -210,6 +240,12 @@ async def _serve(settings: Settings, logs: Logs) -> int:
         await asyncio.wait((draining,))
         await service.close()  # at any stage of the drain: else gRPC's threads and the workers outlive the loop
     return 1 if service.lost.is_set() else 0
+
+
+def _handle(actions: Mapping[int, Callable[[], object]]) -> None:
+    loop = asyncio.get_running_loop()
+    for number, action in actions.items():
+        loop.add_signal_handler(number, action)
 
 
 def _measuring(settings: Settings) -> Measuring | None:

@@ -54,7 +54,10 @@ def others_cpu_seconds() -> float:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """MB. `pss` counts a page shared by n processes 1/n in each; `rss` counts it in all of them."""
+    """MB. `pss` counts a page shared by n processes 1/n in each; `rss` counts it in all of them.
+
+    Root alone can tell the `pss` of a server and its workers, as they are undumpable: for others it is their `rss`.
+    """
 
     pss: float
     rss: float
@@ -64,10 +67,18 @@ def memory(pids: Iterable[int]) -> Memory:
     pss = rss = 0
     for pid in pids:
         with suppress(*_GONE):
-            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
-            pss += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) * 1024
-            rss += int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE
+            resident = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE
+            rss += resident
+            pss += _shared_out(pid, resident)
     return Memory(pss / 1e6, rss / 1e6)
+
+
+def _shared_out(pid: int, resident: int) -> int:
+    try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+    except PermissionError:
+        return resident
+    return next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) * 1024
 
 
 @contextmanager

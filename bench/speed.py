@@ -154,9 +154,9 @@ async def engine_cost(data: Material) -> None:
         async with bare(1) as parts:
             clips = [await parts.decode(speech) for speech in recordings]
             tokens = [tokenise(speech.text, "en") for speech in recordings]
-            before = cpu_seconds(parts.engine.pool.pids)
+            before = cpu_seconds(parts.engine.short.pool.pids)
             results = [await parts.engine.align(clip, words, "en", Caller()) for clip, words in zip(clips, tokens, strict=True)]
-            spent = cpu_seconds(parts.engine.pool.pids) - before
+            spent = cpu_seconds(parts.engine.short.pool.pids) - before
         audio = sum(clip.seconds for clip in clips)
         score = float(np.mean([result.match_score for result in results]))
         report(name, spent / audio, "CPU s/s", upper=goal, more=f"  match score {score:.2f}")

@@ -17,8 +17,8 @@ from interceptors.calls.outcome import outcome
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.handlers.base import CallInterceptor, Chain, Wrapping
-from interceptors.handlers.pace import ReadTimes
-from interceptors.handlers.requests import Check, Requests
+from interceptors.handlers.exempt import ExemptLimits
+from interceptors.handlers.requests import Requests
 from interceptors.header_limits import HeaderLimits
 from interceptors.overload.interceptor import Overload
 from interceptors.quota.interceptor import Quota
@@ -40,6 +40,7 @@ __all__ = [
     "CallsInFlight",
     "Chain",
     "Event",
+    "ExemptLimits",
     "HeaderLimits",
     "Overload",
     "Quota",
@@ -71,13 +72,13 @@ def chain(
     quota: Quota | None = None,
     overload: Overload | None = None,
     scan: Scan | None = None,
-    check: Check | None = None,
-    times: ReadTimes | None = None,
+    requests: Requests | None = None,
 ) -> Chain:
     """The guards in the order a call passes them, outermost first, each with the reason for its place; None: left out.
 
     `domain`: of the ErrorInfo in refusals. `in_flight`: where calls are counted by connection, but those of the methods `exempt`.
     """
+    requests = requests or Requests()
     guards: tuple[Wrapping | None, ...] = (
         # Outermost: no exception text reaches a client, not even that of a guard.
         Recovery(domain),
@@ -105,7 +106,7 @@ def chain(
         # Only admitted calls use a connection to the scanner.
         scan,
         # Innermost: no request is read before all guards have let its call pass.
-        Requests(check, times),
+        requests,
         # Below it, because every request above it is a stream.
         metrics.messages if metrics is not None else None,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -76,6 +77,12 @@ class Decoded:
     busy: float
 
 
+OnLong = Callable[[], Awaitable[None]]
+
+
+async def _nothing() -> None: ...
+
+
 class Decoder:
     """Decoder processes. Call `start` before and `close` after, on the event loop that decodes.
 
@@ -116,9 +123,16 @@ class Decoder:
         return self.pool, self.long_pool
 
     async def decode(
-        self, audio: Buffer, encoding: Encoding, sample_rate_hz: int = 0, channels: int = 0, *, client: str = ""
+        self,
+        audio: Buffer,
+        encoding: Encoding,
+        sample_rate_hz: int = 0,
+        channels: int = 0,
+        *,
+        client: str = "",
+        on_long: OnLong = _nothing,
     ) -> Decoded:
-        """Decode `audio` to 16 kHz mono int16. `client`: whose turn it takes.
+        """Decode `audio` to 16 kHz mono int16. `client`: whose turn it takes. `on_long`: awaited before a long decode begins.
 
         `sample_rate_hz` (4000..192000) and `channels` (1..8; 0 means 1) are for headerless encodings only; a container
         has its own. Times in the clip start at the first sample of the first audio stream, without the encoder delay
@@ -144,6 +158,7 @@ class Decoder:
         else:
             short = False
         if not short:
+            await on_long()
             reply = await self._ask(self.long_pool, header, audio, client)
             queued, busy = queued + reply.queued, busy + reply.busy
         refused = reply.header.get("refused")

@@ -28,14 +28,20 @@ def serve(  # noqa: PLR0917 - typer makes an option of each
     dtype: Annotated[str | None, typer.Option(metavar="NAME", help="bf16 or fp32 (qwen).")] = None,
     config: ConfigFile = None,
 ) -> None:
-    """Run the server in the foreground until SIGTERM or ctrl-C.
+    """Run the server in the foreground until SIGTERM, SIGQUIT or ctrl-C, which drain it; a second one does not wait.
+
+    SIGHUP reads certificates, policy and quotas again; SIGUSR1 and SIGUSR2 log the stacks of all threads and tasks.
 
     Flags override ALIGNER_* variables, which override the settings file. `aligner config` lists all settings.
 
     Exit codes: 0 stopped by a signal; 1 failure; 2 wrong usage or settings.
     """
     import asyncio
+    import signal
 
+    # From the first moment: by default they end a process, and the server takes a second until it handles them.
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     from aligner_svc.config.report import Override
 
     flags = [

@@ -68,7 +68,7 @@ class DeadlineExceededError(AlignerClientError):
 
 
 class CallCancelledError(AlignerClientError):
-    """The call was cancelled by `close()` or by the server."""
+    """The call was cancelled by `close()`, or by a server that stopped and the policy's retries are used up."""
 
 
 class UnauthenticatedError(AlignerClientError):
@@ -112,6 +112,9 @@ class IncompleteAnswerError(AlignerClientError):
         super().__init__(grpc.StatusCode.INTERNAL, "the server ended the stream without a summary", reason="INCOMPLETE_ANSWER")
 
 
+_CANCELLED_HERE = frozenset({"Locally cancelled by application!", "Channel closed!"})
+"""What grpc and grpc.aio say of a call that this client cancelled or whose channel it closed."""
+
 _CLASSES: Mapping[grpc.StatusCode, type[AlignerClientError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgumentError,
     grpc.StatusCode.OUT_OF_RANGE: InvalidArgumentError,
@@ -150,7 +153,9 @@ def from_rpc(error: grpc.RpcError) -> AlignerClientError:
     # A full queue is RESOURCE_EXHAUSTED, and so is a file that is too long: only for the former
     # does the server say when to come back. A negative pushback means never.
     invited = code is grpc.StatusCode.RESOURCE_EXHAUSTED and retry_after is not None
-    retryable = (code is grpc.StatusCode.UNAVAILABLE or invited) and not (pushback is not None and pushback < 0)
+    # A server that stops ends calls that have just arrived with CANCELLED (grpc issue 41785).
+    stopped = code is grpc.StatusCode.CANCELLED and error.details() not in _CANCELLED_HERE
+    retryable = (code is grpc.StatusCode.UNAVAILABLE or invited or stopped) and not (pushback is not None and pushback < 0)
     return _CLASSES.get(code, AlignerClientError)(
         code,
         error.details() or code.name.lower().replace("_", " "),

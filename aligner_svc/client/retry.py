@@ -14,10 +14,10 @@ from aligner_svc.client.errors import AlignerClientError
 class RetryPolicy:
     """Exponential backoff with jitter, bounded by attempts and by the call's deadline. Times in seconds.
 
-    Alignment has no side effects, so a retry is always safe; retried are UNAVAILABLE, and RESOURCE_EXHAUSTED if the server
-    says when to come back. The wait is between half and all of `initial * multiplier ** n`, at most `maximum`; if the
-    server asks for a time (`grpc-retry-pushback-ms`, RetryInfo), it is that time plus up to one such wait, so that many
-    clients do not return in one wave.
+    Alignment has no side effects, so a retry is always safe; retried are UNAVAILABLE, CANCELLED by a server that stops, and
+    RESOURCE_EXHAUSTED if the server says when to come back. The wait is between half and all of `initial * multiplier ** n`, at
+    most `maximum`; if the server asks for a time (`grpc-retry-pushback-ms`, RetryInfo), it is that time plus up to one such
+    wait, so that many clients do not return in one wave.
     """
 
     attempts: int = 4

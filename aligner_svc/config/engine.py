@@ -22,7 +22,12 @@ class EngineSettings(Section):
     name: Annotated[str, AfterValidator(one_of("engine", ENGINES))] = Field(
         "pocketsphinx", description="pocketsphinx: English on any CPU; qwen: Qwen3-ForcedAligner, 11 languages"
     )
-    workers: int = Field(default_factory=available_cores, ge=1, le=1024, description="aligner processes (pocketsphinx)")
+    workers: int = Field(
+        default_factory=available_cores,
+        ge=1,
+        le=1024,
+        description="aligner processes for short recordings, and as many for long ones (pocketsphinx)",
+    )
     queue: int = Field(64, ge=1, le=1_000_000, description="maximum calls waiting for the engine; others are refused")
 
 

@@ -11,6 +11,8 @@ from aligner_svc.config.section import Section
 from aligner_svc.domain import SAMPLE_RATE
 
 MIB = 1 << 20
+_MAX_UTF8 = 4
+"""Largest number of bytes of a code point in UTF-8."""
 MAX_PAYLOAD = 1 << 30
 """Maximum bytes of a message to or from a worker process. Equals workers.frames; copied to keep this module light."""
 
@@ -49,6 +51,11 @@ class Limits(Section):
     transcript_dense: Literal["refuse", "warn"] = Field(
         "refuse", description="refuse or warn about transcripts too long for the audio"
     )
+
+    @property
+    def message_bytes(self) -> int:
+        """Of the largest message: audio and transcript, and 1 MiB so that one somewhat over a limit is refused with a reason."""
+        return max(self.unary_audio_bytes, self.stream_chunk_bytes) + _MAX_UTF8 * self.transcript_chars + MIB
 
 
 class DecodeSettings(Section):

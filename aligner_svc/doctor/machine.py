@@ -75,7 +75,7 @@ def open_files(settings: Settings) -> Sequence[Finding]:
     """Whether there are enough file descriptors for the allowed connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     connections = settings.connections.most
-    needed = connections + 4 * (2 * settings.decode.workers + settings.engine.workers) + _SPARE_FILES
+    needed = connections + 8 * (settings.decode.workers + settings.engine.workers) + _SPARE_FILES
     message = f"{soft} may be open, {connections} connections need about {needed}"
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return [ok("files", message)]
@@ -101,7 +101,9 @@ def cpu(settings: Settings, root: Path = CGROUPS) -> Sequence[Finding]:
     quota = _cpu_quota(root)
     usable = float(cores) if quota is None else min(float(cores), quota)
     workers = settings.engine.workers if settings.engine.name == "pocketsphinx" else 0
-    message = f"{usable:g} usable processors, {workers} aligner and {settings.decode.workers} decoder processes"
+    message = (
+        f"{usable:g} usable processors, {workers} aligner and {settings.decode.workers} decoder processes, and as many for long"
+    )
     if quota is not None and workers > max(1.0, quota + 0.5):
         hint = f"the control group's quota is {quota:g}: set ALIGNER_ENGINE__WORKERS={max(1, int(quota))}, or raise the quota"
         return [warn("cpu", message, hint)]

@@ -22,5 +22,11 @@ METHOD_TYPES: Final[Mapping[str, str]] = method_types(_ALIGNER, _HEALTH, _REFLEC
 SERVED: Final = frozenset(METHOD_TYPES)
 EXEMPT: Final = frozenset(method_types(_HEALTH))
 """Open to everyone and not counted: health checks come without credentials."""
+LARGEST: Final[Mapping[str, int]] = {
+    **dict.fromkeys(EXEMPT, 256),
+    **dict.fromkeys(method_types(_REFLECTION), 4096),
+    f"/{ALIGNER}/GetServerInfo": 256,
+}
+"""Bytes of the largest valid request of methods that take no audio: a name, or nothing."""
 STREAMS: Final = frozenset({f"/{ALIGNER}/StreamAlign"})
 """Uploads in chunks."""

@@ -34,6 +34,9 @@ class ChannelOptions:
     send_bytes: int = UNLIMITED
     """200,000 characters of words take 3 MB; what is received bounds what is sent."""
 
+    decompress: bool = False
+    """gRPC would decompress a message before anything is known of its sender; see interceptors.handlers.compression."""
+
     connections: int | None = 1_000
     """At a time, for each address; one more is closed when it is accepted. gRPC itself has no limit but the process's file
     descriptors, which must be more than this. Silent connections count too: see `handshake_seconds`."""
@@ -98,6 +101,7 @@ def _number(field: str, value: float) -> int:
 _OPTIONS = (
     ("grpc.max_receive_message_length", "receive_bytes"),
     ("grpc.max_send_message_length", "send_bytes"),
+    ("grpc.per_message_decompression", "decompress"),
     ("grpc.max_metadata_size", "metadata_bytes"),
     ("grpc.absolute_max_metadata_size", "metadata_bytes_hard"),
     ("grpc.max_allowed_incoming_connections", "connections"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import grpc
 
@@ -13,12 +13,12 @@ from aligner_svc.config import Settings
 from aligner_svc.engines.base import Capacity
 from aligner_svc.errors import StartError
 from aligner_svc.rpc.field_rules import ProtoRules
-from aligner_svc.rpc.services import EXEMPT
+from aligner_svc.rpc.services import EXEMPT, LARGEST
 from aligner_svc.rpc.status import DOMAIN
 from aligner_svc.telemetry.audit.log import AuditLog, open_audit
 from aligner_svc.wiring.auth import build_authenticate, build_authorise, build_methods
 from aligner_svc.wiring.protection import Part, build_protection
-from interceptors import CallsInFlight, Event, Record, SecurityEvent, chain
+from interceptors import CallsInFlight, Event, ExemptLimits, Record, Requests, SecurityEvent, chain
 from interceptors.access_log import AccessLog
 from interceptors.antivirus.clamav import TooLargeError
 from interceptors.auth.jwt.jwks_error import JwksError
@@ -38,7 +38,7 @@ log = logging.getLogger("aligner_svc.guards")
 class Guards:
     """`interceptors` for the server and its `credentials` (None: plaintext). `start` before it listens, `close` after it.
 
-    `methods`, `certificates`, `antivirus` and `protection` are read by metrics and readiness; None where not asked for.
+    `methods`, `certificates`, `antivirus`, `protection` and `exempt` are read by metrics and readiness; None where not asked for.
     """
 
     def __init__(
@@ -59,6 +59,10 @@ class Guards:
         try:
             self.credentials = self._tls(settings, record)
             self.protection = build_protection(settings, capacity, record)
+            wanted = settings.connections
+            self.exempt = ExemptLimits(
+                EXEMPT, record=record, streams=wanted.watches, streams_per_address=wanted.watches_per_address
+            )
             self.methods = build_methods(settings)
             authorise, policy = build_authorise(settings, record)
             scan = self._scan(settings, record)
@@ -79,8 +83,13 @@ class Guards:
                 quota=self.protection.quota,
                 overload=self.protection.overload,
                 scan=scan,
-                check=PayloadRules(ProtoRules()).check,
-                times=_read_times(settings),
+                requests=Requests(
+                    PayloadRules(ProtoRules()).check,
+                    _read_times(settings),
+                    largest=LARGEST,
+                    most=settings.limits.message_bytes,
+                    exempt=self.exempt,
+                ),
             )
         except StartError:
             self._close_audit()
@@ -105,6 +114,12 @@ class Guards:
             await asyncio.gather(*(part.start() for part in self._parts))
         except (JwksError, TooLargeError) as error:
             raise StartError(str(error)) from None
+
+    def reload(self) -> None:
+        """Read the files of certificates, policy and quotas again; bad ones are recorded, and what is in force stays."""
+        for part in self._parts:
+            if isinstance(part, _Reloadable):
+                part.reload()
 
     async def close(self) -> None:
         """Idempotent."""
@@ -138,6 +153,11 @@ class Guards:
 def _read_times(settings: Settings) -> ReadTimes:
     stream = settings.stream
     return ReadTimes(settings.limits.unary_seconds, stream.idle_timeout, stream.least_rate, stream.max_seconds)
+
+
+@runtime_checkable
+class _Reloadable(Protocol):
+    def reload(self) -> None: ...
 
 
 def _log_event(event: SecurityEvent) -> None:

@@ -81,6 +81,7 @@ class Measuring:
             engine_slots=report.slots,
             engine_queue=self._settings.engine.queue,
             pools=[*decoder.pools, *report.pools],
+            exempt=guards.exempt,
             overload=guards.protection.overload,
             quota_store=store if isinstance(store, FallbackStore) else None,
             key_sources={name: keys for method in methods for name, keys in method.key_sources.items()},

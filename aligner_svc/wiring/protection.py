@@ -67,6 +67,7 @@ def build_protection(settings: Settings, capacity: Capacity, record: Record) -> 
     largest = settings.limits.stream_audio_bytes
     overload = Overload(
         limit,
+        long_limit=AdaptiveLimit(rules) if settings.overload.adaptive else None,
         exempt=EXEMPT,
         priority=_priority(quota),
         expected_seconds=expected,
@@ -93,13 +94,14 @@ def _quota(settings: Settings, record: Record) -> tuple[Quota | None, QuotaStore
     default = classes_text.built_in()
     store = _store(settings)
     classes: Callable[[], QuotaClasses] = (lambda: file.current) if file is not None else (lambda: default)
-    parts: tuple[Part, ...] = (store, file) if file is not None else (store,)
+    files: tuple[Part, ...] = (file,) if file is not None else ()
     if wanted.redis is not None:
         from interceptors.quota.overrides import Overrides, OverrideStore  # noqa: PLC0415
 
         overrides = Overrides(OverrideStore(wanted.redis.get_secret_value()), classes, record)
-        classes, parts = (lambda: overrides.current), (*parts, overrides)
-    return Quota(store, classes, estimate=AudioEstimate, streams=STREAMS, exempt=EXEMPT), store, parts
+        classes, files = (lambda: overrides.current), (*files, overrides)
+    quota = Quota(store, classes, estimate=AudioEstimate, streams=STREAMS, exempt=EXEMPT)
+    return quota, store, (quota, *files)
 
 
 def _store(settings: Settings) -> QuotaStore:

@@ -10,6 +10,7 @@ The rules (docs/abuse.md has them for operators):
 - An expired credential is not a failed authentication. It is valid otherwise, so it was not guessed, and a client with a
   hundred calls in flight sends it a hundred times before it has a new one.
 - A peer without an address (a unix socket) is never counted: all of them look the same.
+- Exempt methods, such as health checks, are never refused: a probe must learn the truth. Requests that they refuse count.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ LOOPBACK: tuple[Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/12
 _MINUTE = 60.0
 _EXPIRED = "TOKEN_EXPIRED"
 _INVALID = grpc.StatusCode.INVALID_ARGUMENT
+_WEIGHTS = {"MALWARE_FOUND": 10, "REQUEST_TOO_LARGE": 1, "COMPRESSION_REFUSED": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class AbuseRules:
     """Credentials that were refused."""
     invalid_per_minute: int = 60
     """Requests with an invalid payload."""
-    weights: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({"MALWARE_FOUND": 10}))
+    weights: Mapping[str, int] = field(default_factory=lambda: MappingProxyType(_WEIGHTS))
     """Reasons (ErrorInfo) that count as so many invalid requests, whatever the status code."""
     block_seconds: float = 30.0
     """Of the first block; each further one is twice as long as the one before, up to the maximum."""
@@ -82,7 +84,9 @@ class _Counter(NamedTuple):
 class Abuse(CallInterceptor):
     """Refuses calls of blocked addresses with UNAVAILABLE, and counts the outcomes of all others.
 
-    `exempt`: methods ("/package.Service/Method") that are neither refused nor counted, such as health checks. `trusted`:
+    `exempt`: methods ("/package.Service/Method"), such as health checks, that are not refused and whose calls do not count unless
+    they fail. An error of the server counts if a stranger caused it, in such a method or in a guard: nobody does by accident,
+    again and again. `trusted`:
     networks that are never counted. `shadow`: record what would be blocked, and block nothing. `entries`: peers that each
     window and the blocks hold at most. `clock`: monotonic, in seconds.
     """
@@ -113,11 +117,12 @@ class Abuse(CallInterceptor):
     @asynccontextmanager
     async def around(self, method: str, context: Context) -> AsyncIterator[None]:
         now = self._now()
-        peer = None if method in self._exempt else self._networks.key(_name(context))
+        peer = self._networks.key(_name(context))
         if peer is None:
             yield
             return
-        self._admit(peer, now, context)
+        if method not in self._exempt:
+            self._admit(peer, now, context)
         try:
             yield
         except (aio.AbortError, aio.BaseError) as error:  # the servicer aborted the call, without a reason
@@ -128,6 +133,10 @@ class Abuse(CallInterceptor):
                 self._count(self._failures, peer, context)
             else:
                 self._count_invalid(refused.code, refused.reason, peer, context)
+            raise
+        except Exception:
+            if method in self._exempt or _before_authentication():
+                self._count(self._invalid, peer, context)
             raise
         self._count_invalid(outcome(context, None), "", peer, context)
 
@@ -170,6 +179,12 @@ class Abuse(CallInterceptor):
         detail = f"for {block.seconds:g} s, block {block.level + 1}: more than {counter.limit} a minute"
         self._record(of_call(SecurityEvent(event, counter.check, detail=detail, peer=block.label), current_call()))
         return block
+
+
+def _before_authentication() -> bool:
+    """Whether the call ended in a guard, before its caller was known and its request was read."""
+    call = current_call()
+    return call is None or (call.principal is None and not call.request_bytes)
 
 
 def _name(context: Context) -> str:

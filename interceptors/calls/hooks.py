@@ -16,7 +16,7 @@ class Meter(Protocol):
     """Charges the call to its client's quota. Either method raises CallRefusedError where the quota is spent."""
 
     async def received(self, size: int, message: Any) -> None:
-        """A request message of `size` bytes has come in. The servicer has not seen it yet."""
+        """A request message of `size` bytes has come in. The servicer has not seen it yet. None: it is refused."""
 
     async def decoded(self, audio_seconds: float) -> None:
         """The length of the audio is known; nothing but its decoding has been spent on it."""
@@ -63,4 +63,10 @@ class Admission(Protocol):
         """Waits for a place to work in and holds it; the caller fills in the timer.
 
         Raises CallRefusedError if no place becomes free in time.
+        """
+
+    async def prolong(self) -> None:
+        """While `working`: the work turns out to be long. The place is given up for one among the long calls; may wait for it.
+
+        Raises CallRefusedError if none becomes free in time. Idempotent.
         """

@@ -29,6 +29,8 @@ class Event(StrEnum):
     PEER_UNBLOCKED = "peer_unblocked"
     PEER_WOULD_BLOCK = "peer_would_block"
     """The rules would block the peer, but only shadow."""
+    EXEMPT_LIMIT_EXCEEDED = "exempt_limit_exceeded"
+    """A call that needs no credential was refused by one of the limits for such calls."""
     MALWARE_FOUND = "malware_found"
     SCAN_SKIPPED = "scan_skipped"
     """The virus scanner was unavailable, and the settings let uploads pass without it."""

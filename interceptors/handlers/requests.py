@@ -7,8 +7,9 @@ it. On the wire a unary request is a stream of one message: served as one, it is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager, nullcontext, suppress
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -18,77 +19,128 @@ from interceptors.calls.call import Context, current_call
 from interceptors.calls.hooks import Admission
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.handlers.base import Wrapping
+from interceptors.handlers.compression import expanded, is_compressed, too_large
+from interceptors.handlers.exempt import ExemptLimits
 from interceptors.handlers.kinds import Handler, wrapped
 from interceptors.handlers.pace import Pace, ReadTimes
 
 Check = Callable[[Any], None]
 
+_UNLIMITED = 1 << 62
+_NO_METHODS: Mapping[str, int] = MappingProxyType({})
+
 
 class Requests(Wrapping):
     """Reads and parses requests, and answers for methods that are not served, so that those calls pass the guards too."""
 
-    def __init__(self, check: Check | None = None, times: ReadTimes | None = None) -> None:
-        """`check`: raises CallRefusedError for a parsed message that must not reach the servicer."""
+    def __init__(
+        self,
+        check: Check | None = None,
+        times: ReadTimes | None = None,
+        *,
+        largest: Mapping[str, int] = _NO_METHODS,
+        most: int = _UNLIMITED,
+        exempt: ExemptLimits | None = None,
+    ) -> None:
+        """`check`: raises CallRefusedError for a parsed message that must not reach the servicer.
+
+        `largest`: bytes of the largest valid message by method, `most` of the others', decompressed. `exempt`: limits of methods
+        that anyone may call; compressed messages are accepted by the other methods only.
+        """
         self._check = check
         self._times = times or ReadTimes()
+        self._largest = largest
+        self._most = most
+        self._exempt = exempt
 
     def wrap(self, method: str, handler: Handler | None) -> Handler:
         """A handler that takes a stream of bytes, whatever the method takes."""
         if handler is None:
             return grpc.stream_unary_rpc_method_handler(_unknown_method)
-        take = _Taking(handler.request_deserializer or bytes, self._check, self._times)
+        exempt = self._exempt if self._exempt is not None and method in self._exempt.methods else None
+        most = self._largest.get(method, self._most)
+        take = _Taking(handler.request_deserializer or bytes, self._check, self._times, most, exempt)
         request_of = take.stream if handler.request_streaming else take.only
 
         async def unary(behaviour: Any, requests: AsyncIterator[bytes], context: Context) -> Any:
-            return await behaviour(await request_of(requests, context), context)
+            request = await request_of(context)
+            with _implemented(context):
+                return await behaviour(request, context)
 
         async def stream(behaviour: Any, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
-            async with aclosing(behaviour(await request_of(requests, context), context)) as responses:
-                async for response in responses:
-                    yield response
+            request = await request_of(context)
+            with exempt.stream() if exempt is not None else nullcontext(), _implemented(context):
+                async with aclosing(behaviour(request, context)) as responses:
+                    async for response in responses:
+                        yield response
 
         return wrapped(handler, unary, stream, raw=True)
 
 
 async def _unknown_method(requests: AsyncIterator[bytes], context: Context) -> Any:
-    raise CallRefusedError(grpc.StatusCode.UNIMPLEMENTED, "METHOD_UNKNOWN", "this server has no such method")
+    raise _method_unknown()
+
+
+@contextmanager
+def _implemented(context: Context) -> Iterator[None]:
+    """For a method of a generated servicer that nobody has overridden: it sets the status and raises NotImplementedError."""
+    try:
+        yield
+    except NotImplementedError:
+        if context.code() is grpc.StatusCode.UNIMPLEMENTED:
+            raise _method_unknown() from None
+        raise
+
+
+def _method_unknown() -> CallRefusedError:
+    return CallRefusedError(grpc.StatusCode.UNIMPLEMENTED, "METHOD_UNKNOWN", "this server has no such method")
 
 
 class _Taking:
     """Parses the messages of one method, and has them checked, charged and scanned before the servicer sees them."""
 
-    def __init__(self, deserialise: Callable[[bytes], Any], check: Check | None, times: ReadTimes) -> None:
+    def __init__(
+        self,
+        deserialise: Callable[[bytes], Any],
+        check: Check | None,
+        times: ReadTimes,
+        most: int,
+        exempt: ExemptLimits | None,
+    ) -> None:
         self._deserialise = deserialise
         self._check = check
         self._times = times
+        self._most = most
+        self._exempt = exempt
 
-    async def only(self, requests: AsyncIterator[bytes], context: Context) -> Any:
+    async def only(self, context: Context) -> Any:
         """The one request of a unary call. Like gRPC itself, it does not look for a second."""
         pace = Pace(self._times, whole=True)
         admission = _admission()
         if admission is not None:
             await admission.read(pace.end, whole=True)
-        raw: Any = await pace.read(context.read)
+        raw: Any = await (pace.read(context.read) if self._exempt is None else self._exempt.read(context))
         if raw is not aio.EOF:
+            message = await self._take(raw)
             if admission is not None:
                 admission.arrived()
-            return await self._take(raw)
+            return message
         if context.done():  # a client that disconnects looks like one that sent nothing
             raise asyncio.CancelledError
-        message = "the call ended without a request"
-        raise CallRefusedError(grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_MISSING", message)
+        text = "the call ended without a request"
+        raise CallRefusedError(grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_MISSING", text)
 
-    async def stream(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
+    async def stream(self, context: Context) -> AsyncIterator[Any]:
         """The requests of a streaming call."""
-        return self._stream(requests, context)
+        return self._stream(context)
 
-    async def _stream(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
+    async def _stream(self, context: Context) -> AsyncIterator[Any]:
         pace = Pace(self._times, whole=False)
         admission = _admission()
         if admission is not None:
             await admission.read(pace.end, whole=False)
-        messages = aiter(requests)
-        while (raw := await pace.read(lambda: anext(messages, None))) is not None:
+        # Not from gRPC's own iterator: it refers to itself, and would keep an unfinished call until a garbage collection.
+        while (raw := await pace.read(context.read)) is not aio.EOF:
             pace.received(len(raw))
             if admission is not None:
                 await admission.received(len(raw))
@@ -97,21 +149,46 @@ class _Taking:
             admission.arrived()
 
     async def _take(self, raw: bytes) -> Any:
-        try:
-            message = self._deserialise(raw)
-        except Exception:  # whatever a deserialiser raises; protobuf's own errors quote the message
-            text = "the request is not a valid message of its type"
-            raise CallRefusedError(grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_MALFORMED", text) from None
-        if self._check is not None:
-            self._check(message)
         call = current_call()
         if call is not None:
             call.request_bytes += len(raw)
+        try:
+            raw = await self._sized(raw)
+            message = self._parse(raw)
+        except CallRefusedError:
+            if call is not None and call.meter is not None:
+                with suppress(CallRefusedError):  # what was received is charged, whatever it is
+                    await call.meter.received(len(raw), None)
+            raise
+        if call is not None:
             if call.meter is not None:
                 await call.meter.received(len(raw), message)
             if call.scan is not None:
                 await call.scan.received(message)
         return message
+
+    def _parse(self, raw: bytes) -> Any:
+        try:
+            message = self._deserialise(raw)
+        except Exception:  # whatever a deserialiser raises; protobuf's own errors quote the message
+            text = "the request is not a valid message of its type; it may be compressed with gzip, and with nothing else"
+            raise CallRefusedError(grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_MALFORMED", text) from None
+        if self._check is not None:
+            self._check(message)
+        return message
+
+    async def _sized(self, raw: bytes) -> bytes:
+        """The message, not compressed and not too large. Raises CallRefusedError."""
+        exempt = self._exempt
+        if is_compressed(raw):
+            if exempt is None:
+                return await expanded(raw, self._most)
+            text = "this method takes no compressed requests"
+            raise exempt.counted(CallRefusedError(grpc.StatusCode.UNIMPLEMENTED, "COMPRESSION_REFUSED", text))
+        if len(raw) > self._most:
+            refused = too_large(str(len(raw)), self._most)
+            raise refused if exempt is None else exempt.counted(refused)
+        return raw
 
 
 def _admission() -> Admission | None:

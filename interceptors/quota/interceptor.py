@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
+from typing import Final
 
 import grpc
 
@@ -17,6 +19,9 @@ from interceptors.quota.classes import QuotaClass, QuotaClasses
 from interceptors.quota.meter import CallMeter, Estimate
 from interceptors.quota.refusal import RATELIMIT, ratelimit, refusal
 from interceptors.quota.stores.base import Left, QuotaStore
+
+_DEADLINE: Final = frozenset({"DEADLINE_UNREACHABLE", "DEADLINE_EXPIRED"})
+"""Reasons of calls whose deadline was too short. With their requests given back a caller could make any number of them."""
 
 
 class Quota(CallInterceptor):
@@ -40,6 +45,17 @@ class Quota(CallInterceptor):
         self._estimate = estimate
         self._streams = frozenset(streams)
         self._exempt = frozenset(exempt)
+        self._ending: set[asyncio.Task[None]] = set()
+        """Settle the accounts of calls that are over."""
+
+    async def start(self) -> None:
+        """Start the store."""
+        await self._store.start()
+
+    async def close(self) -> None:
+        """Settle the accounts of all calls, and close the store. Idempotent."""
+        await asyncio.gather(*self._ending, return_exceptions=True)
+        await self._store.close()
 
     @asynccontextmanager
     async def around(self, method: str, context: Context) -> AsyncIterator[None]:
@@ -50,18 +66,22 @@ class Quota(CallInterceptor):
         with stage("quota"):
             meter = await self._begin(method, call)
         call.meter = meter
-        stated = False
+        stated = refund = False
         try:
             yield
         except CallRefusedError as refused:
             stated = any(name == RATELIMIT for name, _ in refused.metadata)
-            if refused.code is grpc.StatusCode.UNAVAILABLE:
-                await meter.refund()  # the server's fault, not the client's
+            # The server's fault, not the client's, unless the client gave the call less time than it takes.
+            refund = refused.code is grpc.StatusCode.UNAVAILABLE and refused.reason not in _DEADLINE
             raise
         finally:
             if not stated and meter.left:
                 context.set_trailing_metadata((*(context.trailing_metadata() or ()), (RATELIMIT, ratelimit(meter.left))))
-            await meter.close()
+            # In a task of its own: a client that cancels, cancels this one, perhaps while Redis is asked.
+            ending = asyncio.create_task(meter.close(refund=refund))
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+            await asyncio.shield(ending)
 
     async def _begin(self, method: str, call: Call) -> CallMeter:
         quota = self.class_of(call)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,8 @@ class CallMeter:
     """Seconds of audio charged so far."""
     _known: bool = False
     """Whether the length of the audio is known."""
+    _charging: asyncio.Task[None] | None = None
+    """The charge in progress, which outlives the call that is cancelled."""
 
     async def received(self, size: int, message: Any) -> None:
         """A stream is charged as it grows. A unary call, which is complete, is charged once its length is known."""
@@ -42,10 +45,33 @@ class CallMeter:
             return
         self._pending_seconds += self.estimate(message)
         if self._pending_bytes >= STEP_BYTES:
-            await self._charge(self._pending_seconds, self._pending_bytes)
+            await self._whole(self._charge(self._pending_seconds, self._pending_bytes))
 
     async def decoded(self, audio_seconds: float) -> None:
         """Charges the rest if the estimate was too low, or gives back the excess."""
+        await self._whole(self._correct(audio_seconds))
+
+    async def close(self, *, refund: bool) -> None:
+        """The call is over: charge bytes not charged yet, and give back audio that was never decoded.
+
+        `refund`: the server could not serve the call; give back the request and all of its audio too. To be called once, and not
+        to be cancelled.
+        """
+        if self._charging is not None:
+            await asyncio.gather(self._charging, return_exceptions=True)
+        back = 0.0 if self._known and not refund else -self._reserved
+        if refund or back or self._pending_bytes:
+            charges = self.quota.charges(requests=-1.0 if refund else None, audio_seconds=back, size=self._pending_bytes)
+            await self.store.finish(self.subject, charges, self.lease)
+        else:
+            await self.store.release(self.subject, self.lease)
+
+    async def _whole(self, charge: Coroutine[None, None, None]) -> None:
+        """Run `charge` to its end even if the call is cancelled meanwhile: what the store has counted has to be known here."""
+        self._charging = asyncio.create_task(charge)
+        await asyncio.shield(self._charging)
+
+    async def _correct(self, audio_seconds: float) -> None:
         more = audio_seconds - self._reserved
         self._known = True
         if more > 0:
@@ -58,19 +84,6 @@ class CallMeter:
                     self.left[charge.bucket.name] -= charge.cost
             self._clear()
         self._reserved = audio_seconds
-
-    async def refund(self) -> None:
-        """Give the request back: the server could not serve the call."""
-        await self.store.settle(self.subject, self.quota.charges(requests=-1.0), self.lease)
-
-    async def close(self) -> None:
-        """The call is over: charge bytes not charged yet, and give back audio that was never decoded."""
-        back = 0.0 if self._known else -self._reserved
-        if back or self._pending_bytes:
-            charges = self.quota.charges(audio_seconds=back, size=self._pending_bytes)
-            await self.store.finish(self.subject, charges, self.lease)
-        else:
-            await self.store.release(self.subject, self.lease)
 
     async def _charge(self, seconds: float, size: int) -> None:
         answer = await self.store.charge(self.subject, self.quota.charges(audio_seconds=seconds, size=size), self.lease)

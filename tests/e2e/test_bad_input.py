@@ -208,11 +208,11 @@ async def test_no_message_repeats_what_the_caller_sent(stub):
 
 
 async def test_after_all_of_them_at_once_the_server_answers_as_before(server, stub):
-    pids = server.engine.pool.pids, server.decoder.pool.pids
+    pids = server.engine.short.pool.pids, server.decoder.pool.pids
     good = pb.AlignRequest(config=pb.AlignConfig(transcript=TRANSCRIPT, language="en"), audio=SPEECH)
     before = await stub.Align(good)
     errors = await asyncio.gather(*(refused(stub, case.request()) for case in CASES.values()))
     for case, error in zip(CASES.values(), errors, strict=True):
         check_case(case, error)
     assert (await stub.Align(good)).words == before.words
-    assert (server.engine.pool.pids, server.decoder.pool.pids) == pids, "no refusal costs a process"
+    assert (server.engine.short.pool.pids, server.decoder.pool.pids) == pids, "no refusal costs a process"

@@ -107,13 +107,19 @@ async def test_several_worker_processes_make_one_set_of_numbers() -> None:
     calls = 6
     async with serving(workers=2, decoders=2, metrics=METRICS) as running, calling(running.address) as stub:
         await asyncio.gather(*(stub.Align(ALIGN) for _ in range(calls)))
-        os.kill(running.engine.pool.pids[0], signal.SIGKILL)
-        await eventually(lambda: running.engine.pool.restarts == 1 and len(running.engine.pool.pids) == 2, "another process")
+        os.kill(running.engine.short.pool.pids[0], signal.SIGKILL)
+        pool = running.engine.short.pool
+        await eventually(lambda: pool.restarts == 1 and len(pool.pids) == 2, "another process")
         await asyncio.gather(*(stub.Align(ALIGN) for _ in range(calls)))
         values = await scraped(running)
     assert values["aligner_engine_lanes"] == {(): 2}
-    assert values["aligner_workers"] == {("decoder",): 2, ("decoder-long",): 2, ("pocketsphinx",): 2}
-    assert values["aligner_worker_restarts_total"] == {("decoder",): 0, ("decoder-long",): 0, ("pocketsphinx",): 1}
+    assert values["aligner_workers"] == {("decoder",): 2, ("decoder-long",): 2, ("pocketsphinx",): 2, ("pocketsphinx-long",): 2}
+    assert values["aligner_worker_restarts_total"] == {
+        ("decoder",): 0,
+        ("decoder-long",): 0,
+        ("pocketsphinx",): 1,
+        ("pocketsphinx-long",): 0,
+    }
     assert values["aligner_audio_seconds_count"] == {(): 2 * calls}
     assert round(values["aligner_audio_seconds_sum"][()], 2) == round(2 * calls * 4.905, 2)
     stages = values["aligner_stage_seconds_count"]

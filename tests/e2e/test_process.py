@@ -73,7 +73,7 @@ async def test_a_process_is_undumpable_where_the_limit_does_not_count():
     assert (await process.communicate())[0] == b"0\n"  # PR_GET_DUMPABLE
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT], ids=lambda number: number.name)
 async def test_a_signal_lets_everything_in_flight_finish(command, number):
     """A call being aligned, and a stream in the middle of its upload whose sender goes on after the signal."""
     target = await command.ready()
@@ -169,6 +169,30 @@ async def test_a_killed_server_leaves_no_workers(command):
     command.process.kill()
     assert await command.exit_code() == -signal.SIGKILL
     await gone(workers)
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2], ids=lambda number: number.name)
+async def test_a_signal_logs_the_stacks(command, number):
+    await command.ready()
+    command.process.send_signal(number)
+    await eventually(lambda: "thread MainThread" in command.log, "the stacks")
+    await eventually(lambda: " tasks: " in command.log, "the tasks")
+    command.process.terminate()
+    assert await command.exit_code() == 0
+
+
+async def test_hangups_do_not_end_the_server(command):
+    """By default SIGHUP ends a process, also while it starts."""
+    command.process.send_signal(signal.SIGCONT)  # there is a process
+    await eventually(lambda: bool(command.children()), "the workers to be started")
+    command.process.send_signal(signal.SIGHUP)
+    target = await command.ready()
+    command.process.send_signal(signal.SIGHUP)
+    await eventually(lambda: "SIGHUP" in command.log, "the signal to be heard")
+    async with connect(target) as channel:
+        assert await AlignerStub(channel).GetServerInfo(pb.GetServerInfoRequest())
+    command.process.terminate()
+    assert await command.exit_code() == 0
 
 
 async def failed(command: Command) -> str:

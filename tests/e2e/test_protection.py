@@ -14,6 +14,7 @@ from grpc_status import rpc_status
 from pydantic import SecretStr
 
 from aligner_svc.api.v1 import aligner_pb2
+from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
 from aligner_svc.client import Aligner, AsyncAligner, AudioEncoding, ResourceExhaustedError, RetryPolicy
 from aligner_svc.config.engine import EngineSettings
 from aligner_svc.config.protection import AbuseSettings, QuotaSettings
@@ -148,6 +149,34 @@ async def test_calls_in_flight(tmp_path) -> None:
         assert (await held[1]).words
 
 
+@pytest.mark.parametrize("where", ["at the start", "while nothing is sent", "in the upload", "in the engine"])
+async def test_a_cancelled_call_frees_its_slots_in_redis_at_once(tmp_path, redis_server: RedisServer, where) -> None:  # noqa: F811
+    """It used to take until the next refresh, up to 10 s."""
+    limits = quotas(tmp_path, f"# {where}\n[classes.default]\ncalls_in_flight = 50\n")
+    limits = limits.model_copy(update={"redis": SecretStr(redis_server.url)})
+    engine = ScriptedEngine()
+    engine.gate.clear()
+    slots = "quota:{peer:127.0.0.1}:slots:calls_in_flight"
+    async with serving(engine=engine, quota=limits) as running, connect(running.address) as channel:
+        half_open = channel.stream_unary("/aligner.v1.Aligner/Align")
+        stub = AlignerStub(channel)
+        for _ in range(10):
+            match where:
+                case "in the engine":
+                    call = stub.Align(ALIGN)
+                    await engine.at_gate.acquire()
+                case "in the upload":
+                    call = stub.StreamAlign()
+                    await call.write(aligner_pb2.StreamAlignRequest(config=CONFIG))
+                case _:
+                    call = half_open()
+            if where != "at the start":
+                await eventually(lambda: redis_server.command("ZCARD", slots) == ":1\r\n", "the slot to be taken")
+            call.cancel()
+            await eventually(lambda: redis_server.command("ZCARD", slots) == ":0\r\n", "the slot to be free", timeout=5.0)
+        engine.gate.set()
+
+
 async def test_the_client_waits_for_the_time_to_retry(tmp_path) -> None:
     limits = quotas(tmp_path, "[classes.default]\nrequests_per_second = 2\nburst = 1\n")
     async with serving(engine=ScriptedEngine(), quota=limits) as running:
@@ -257,3 +286,15 @@ async def test_a_bad_quota_file_stops_the_start_and_a_bad_change_does_not(tmp_pa
 
 async def _refuses(channel: grpc.aio.Channel, home: Home) -> bool:
     return await info(channel, bearer(home.forge.token())).code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_a_recording_of_more_than_a_minute_counts_among_the_long_calls() -> None:
+    engine = ScriptedEngine()
+    engine.gate.clear()
+    async with serving(engine=engine) as running, calling(running.address) as stub:
+        calls = [stub.Align(aligner_pb2.AlignRequest(config=CONFIG, audio=audio)) for audio in (SPEECH, silence_flac(61))]
+        await eventually(lambda: len(engine.started) == 2, "both at work")
+        counts = running._guards.protection.overload.counts
+        assert (counts.at_work, counts.long) == (1, 1)
+        engine.gate.set()
+        await asyncio.gather(*calls)

@@ -85,11 +85,11 @@ async def test_a_call_that_finds_the_queue_full_is_refused_with_a_retry_delay(mo
     monkeypatch.setattr(heartbeat, "read", lambda pid: None)
     one = EngineSettings(workers=1, queue=1)
     async with serving(engine_settings=one) as server, calling(server.address) as stub:
-        [pid] = server.engine.pool.pids
+        [pid] = server.engine.short.pool.pids
         os.kill(pid, signal.SIGSTOP)
         try:
             held = [stub.Align(pb.AlignRequest(config=config().config, audio=SPEECH)) for _ in range(2)]
-            await eventually(lambda: server.engine.batcher.state().waiting == 1, "one call to run and one to wait")
+            await eventually(lambda: server.engine.short.batcher.state().waiting == 1, "one call to run and one to wait")
             for call in (unary, streamed):
                 refused_call = refusal(await call(stub))
                 check(refused_call, grpc.StatusCode.RESOURCE_EXHAUSTED, "ENGINE_QUEUE_FULL", None)

@@ -43,11 +43,11 @@ async def whole(pool: WorkerPool, without: int) -> None:
 
 
 def pool_of(server, name: str) -> WorkerPool:
-    return {"engine": server.engine, "decoder": server.decoder}[name].pool
+    return {"engine": server.engine.short, "decoder": server.decoder}[name].pool
 
 
 def _queued(server, name: str) -> int:
-    return server.engine.batcher.state().waiting if name == "engine" else server.decoder.pool.waiting
+    return server.engine.short.batcher.state().waiting if name == "engine" else server.decoder.pool.waiting
 
 
 @pytest.mark.parametrize("name", ["engine", "decoder"])
@@ -81,7 +81,7 @@ async def test_calls_outlive_all_processes_when_these_hang(server, stub, name):
 
 async def test_killed_at_work_on_a_long_recording(server, stub):
     """The answer is the one of an undisturbed call, and so is that of the call beside it."""
-    pool = server.engine.pool
+    pool = server.engine.short.pool
     long = request(*repeated(6))
     expected = [(await stub.Align(message)).words for message in (long, request())]
     restarts = pool.restarts
@@ -124,7 +124,7 @@ async def test_killed_while_idle(server, stub, name):
 async def test_a_call_that_kills_its_process_twice_is_given_back():
     """No other call is affected, and the refusal carries a time to retry."""
     async with serving(workers=1) as server, calling(server.address) as stub:
-        pool = server.engine.pool
+        pool = server.engine.short.pool
         long = request(*repeated(4))
         before = _ticks(pool)
         call = asyncio.create_task(_align(stub, long))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -99,10 +99,13 @@ def in_thread(running: AbstractAsyncContextManager[T]) -> Iterator[T]:
 
 
 def make_server(
-    interceptors: Iterable[Wrapping], *handlers: grpc.GenericRpcHandler, register: Callable[[aio.Server], None] | None = None
+    interceptors: Iterable[Wrapping],
+    *handlers: grpc.GenericRpcHandler,
+    register: Callable[[aio.Server], None] | None = None,
+    options: Sequence[tuple[str, int]] = (),
 ) -> aio.Server:
     """The interceptors, outermost first, as one Chain in front of `handlers` and what `register` adds to the server."""
-    server = aio.server(interceptors=(Chain(interceptors),), options=_SERVER)
+    server = aio.server(interceptors=(Chain(interceptors),), options=(*_SERVER, *options))
     server.add_generic_rpc_handlers(handlers)
     if register is not None:
         register(server)
@@ -134,9 +137,10 @@ async def chain_server(
     tls: bool = True,
     address: str = "127.0.0.1:0",
     grace: float = 0.0,
+    options: Sequence[tuple[str, int]] = (),
 ) -> AsyncIterator[ChainServer]:
     """Run `make_server(...)` over TLS, mutual TLS or, where `tls` is False, plaintext."""
-    server, known = make_server(interceptors, *handlers, register=register), identities()
+    server, known = make_server(interceptors, *handlers, register=register, options=options), identities()
     async with started(server, known.server_credentials(mutual=mutual) if tls else None, address=address, grace=grace) as target:
         credentials = known.channel_credentials(known.client if mutual else None)
         channel = aio.secure_channel(target, credentials, _CHANNEL) if tls else aio.insecure_channel(target, _CHANNEL)

@@ -63,6 +63,11 @@ class Daemon(ABC):
         return False
 
     @property
+    def home(self) -> Path:
+        """Its folder."""
+        return self._home
+
+    @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 

@@ -72,7 +72,7 @@ def variables(home: Home) -> dict[str, str]:
         "QUOTA__FILE": home.quotas,
         "AUDIT__FILE": home.audit,
         "SERVER__DRAIN_DELAY": 0,
-        "LOG__FORMAT": "json",
+        "LOGS__FORMAT": "json",
     }
     if home.mtls:
         found["TLS__CLIENT_CA"] = at / "ca.pem"
@@ -81,7 +81,7 @@ def variables(home: Home) -> dict[str, str]:
 
 @asynccontextmanager
 async def prod_process(home: Home, scratch: Path, **settings: object) -> AsyncIterator[ProdProcess]:
-    """Ready to serve. `scratch`: its working directory, TMPDIR and HOME; `settings` without the prefix, LOG__LEVEL="debug"."""
+    """Ready to serve. `scratch`: its working directory, TMPDIR and HOME; `settings` without the prefix, LOGS__LEVEL="debug"."""
     make_pepper(home.keys)
     metrics = f"127.0.0.1:{free_port()}"
     given = {f"ALIGNER_{name}": str(value) for name, value in settings.items()}

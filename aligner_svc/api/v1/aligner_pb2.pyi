@@ -25,7 +25,7 @@ people.
   DATA_LOSS            the upload is not what the config declares: send it again
   FAILED_PRECONDITION  this server cannot serve it (e.g. the language); another may
   RESOURCE_EXHAUSTED   over a size limit, a quota or the server's queue limit. May
-                       lack details: a message over twice the Align limit is refused
+                       lack details: a message far over the Align limit is refused
                        by the transport itself
   UNAVAILABLE          the server is overloaded or draining, or a part of it has
                        failed: retry with backoff

@@ -1,4 +1,4 @@
-"""The worker process, `python -m aligner_svc.engines.pocketsphinx.worker SANDBOX_MODE`, started by the engine's pool."""
+"""The worker process, `python -m aligner_svc.engines.pocketsphinx.worker SANDBOX_MODE PRIORITY`, started by the engine's pool."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from aligner_svc.engines.pocketsphinx.phonemes import PhonemeModel
 from aligner_svc.engines.pocketsphinx.recogniser import Recogniser
 from aligner_svc.engines.pocketsphinx.window import WindowAligner
 from aligner_svc.engines.pocketsphinx.wire import decode_request, encode_answer
-from aligner_svc.workers import JsonValue, Sandbox, SandboxMode, serve
+from aligner_svc.workers import JsonValue, Priority, Sandbox, SandboxMode, serve
 
 _WARM_UP_SECONDS = 1
 
 
-def main(mode: SandboxMode) -> None:
+def main(mode: SandboxMode, priority: Priority) -> None:
     speller = Speller()
     aligner = WindowAligner(Ladder(Recogniser(speller), PhonemeModel()), speller, BoundaryRefiner())
     aligner.align(np.zeros(16_000 * _WARM_UP_SECONDS, dtype=np.int16), [["warm"], ["up"]], last=True, complete=True)
@@ -29,8 +29,8 @@ def main(mode: SandboxMode) -> None:
         tokens, last, complete = decode_request(header)
         return encode_answer(aligner.align(np.frombuffer(payload, dtype=np.int16), tokens, last, complete)), b""
 
-    serve(handle, Sandbox(mode))
+    serve(handle, Sandbox(mode), priority)
 
 
 if __name__ == "__main__":
-    main(cast("SandboxMode", sys.argv[1]))
+    main(cast("SandboxMode", sys.argv[1]), cast("Priority", sys.argv[2]))

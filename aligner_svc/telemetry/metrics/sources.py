@@ -18,13 +18,15 @@ if TYPE_CHECKING:
     from aligner_svc.workers import WorkerPool
     from interceptors.antivirus.scanner import ScannerState
     from interceptors.auth.jwt.jwks import KeySource
+    from interceptors.handlers.exempt import ExemptLimits
     from interceptors.overload.interceptor import Overload
     from interceptors.quota.stores.fallback import FallbackStore
 
 log = logging.getLogger(__name__)
 
 _OUTCOMES: Final = ("clean", "infected", "cached", "too_large", "failed", "away", "skipped")
-_REFUSALS: Final = ("SERVER_OVERLOADED", "DEADLINE_UNREACHABLE", "REQUESTS_UNFINISHED")
+_EXEMPT_REFUSALS: Final = ("REQUEST_INCOMPLETE", "REQUEST_TOO_LARGE", "COMPRESSION_REFUSED", "STREAMS_EXCEEDED")
+_REFUSALS: Final = ("SERVER_OVERLOADED", "SERVER_DRAINING", "DEADLINE_UNREACHABLE", "REQUESTS_UNFINISHED")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Sources:
     engine_queue: int = 0
     """Places in the engine's queue."""
     pools: Sequence[WorkerPool] = ()
+    exempt: ExemptLimits | None = None
     overload: Overload | None = None
     quota_store: FallbackStore | None = None
     key_sources: Mapping[str, KeySource] = field(default_factory=dict)
@@ -155,12 +158,22 @@ def _workers(sources: Sources) -> Iterator[Metric]:
         yield _counter("worker_restarts", "Worker processes that were replaced.", restarts, "pool")
 
 
+def _exempt(sources: Sources) -> Iterator[Metric]:
+    exempt = sources.exempt
+    if exempt is None:
+        return
+    what = "Calls without authentication, by what they do: a request arrives, or a Watch is open."
+    yield _gauge("exempt_calls", what, {"reading": exempt.reading, "watching": exempt.streaming}, "where")
+    refused = dict.fromkeys(_EXEMPT_REFUSALS, 0) | exempt.refused
+    yield _counter("exempt_refused", "Calls without authentication that were refused by a limit for them.", refused, "reason")
+
+
 def _overload(sources: Sources) -> Iterator[Metric]:
     overload = sources.overload
     if overload is None:
         return
     counts = overload.counts
-    where = {"on_the_way": counts.on_the_way, "waiting": counts.waiting, "at_work": counts.at_work}
+    where = {"on_the_way": counts.on_the_way, "waiting": counts.waiting, "at_work": counts.at_work, "long": counts.long}
     yield _gauge("calls", "Calls in the server, by where they are.", where, "where")
     limit = overload.limit
     if math.isfinite(limit):
@@ -221,6 +234,7 @@ _READERS: Final[Mapping[str, Callable[[Sources], Iterator[Metric]]]] = {
     "connections": _connections,
     "engine": _engine,
     "workers": _workers,
+    "exempt": _exempt,
     "overload": _overload,
     "quota": _quota,
     "keys": _keys,

@@ -9,6 +9,7 @@ Its lease is released by the next `refresh`.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import re
@@ -59,6 +60,7 @@ class RedisStore:
         self._clock = clock
         self._held: dict[str, _Keys] = {}  # by lease, the keys of its slots
         self._unreleased: dict[str, _Keys] = {}
+        self._releasing: set[asyncio.Task[None]] = set()
         self._renewal = BackgroundTask(f"quotas: renewing leases in {self.place}", self._renew, every=renew_every)
 
     async def start(self) -> None:
@@ -68,6 +70,7 @@ class RedisStore:
     async def close(self) -> None:
         """Idempotent."""
         await self._renewal.close()
+        await asyncio.gather(*self._releasing)
         await self.client.close()
 
     async def take(self, subject: str, charges: Sequence[Charge], slots: Sequence[Slots], lease: str) -> Left | Spent:
@@ -75,7 +78,14 @@ class RedisStore:
         keys = self._slot_keys(subject, slots)
         try:
             answer = await self._ask("take", subject, charges, slots, lease)
-        except BaseException:  # if the answer is lost or the call cancelled, the slots may have been taken
+        except asyncio.CancelledError:
+            # The slots may have been taken, and are free at once; by the refresh too, should Redis take them only now.
+            self._release_at_refresh(lease, keys)
+            releasing = asyncio.create_task(self._try_release(lease, keys))
+            self._releasing.add(releasing)
+            releasing.add_done_callback(self._releasing.discard)
+            raise
+        except BaseException:  # the answer is lost
             self._release_at_refresh(lease, keys)
             raise
         taken = _outcome(answer, charges, slots)
@@ -165,6 +175,11 @@ class RedisStore:
             for key, of_key in leases.items()
             for start in range(0, len(of_key), _MAX_RENEWALS)
         ]
+
+    async def _try_release(self, lease: str, keys: _Keys) -> None:
+        with contextlib.suppress(StoreUnavailableError):
+            if keys:
+                await self.client.run(*self._release(lease, keys))
 
     def _release(self, lease: str, keys: _Keys) -> Command:
         return keys, self._json("release", lease=lease)

@@ -6,6 +6,7 @@ Where gRPC's client would keep to the limits, the tests write frames of HTTP/2 t
 from __future__ import annotations
 
 import asyncio
+import gzip
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ import pytest
 from grpc import aio
 
 from aligner_svc.transport.channel_options import ChannelOptions, ChannelOptionsError
+from tests.kit.http2 import http2
 
 METHOD = "/test.Transport/Call"
 WAIT_TIMEOUT = 60.0
@@ -140,8 +142,8 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(**changed) -> AsyncIterator[Served]:
-    served = Served()
+async def serving(served: Served | None = None, **changed) -> AsyncIterator[Served]:
+    served = served or Served()
     server = aio.server(options=options(**changed).arguments())
     server.add_generic_rpc_handlers((served,))
     served.port = server.add_insecure_port("127.0.0.1:0")
@@ -172,6 +174,7 @@ def header(kib: int) -> tuple[tuple[str, str], ...]:
 PING_TIMEOUT = "grpc.http2.ping_timeout_ms"
 ALL = {
     "receive_bytes": (101, "grpc.max_receive_message_length", 101),
+    "decompress": (True, "grpc.per_message_decompression", 1),
     "send_bytes": (102, "grpc.max_send_message_length", 102),
     "metadata_bytes": (103, "grpc.max_metadata_size", 103),
     "metadata_bytes_hard": (104, "grpc.absolute_max_metadata_size", 104),
@@ -308,6 +311,27 @@ async def test_a_flood_of_pings_ends_its_connection(strikes) -> None:
         goaway = await ping(wire, 2)
         assert (goaway.code, goaway.body[8:]) == (ENHANCE_YOUR_CALM, b"too_many_pings")
         assert await wire.receive(GOAWAY) is None  # and is closed
+
+
+async def test_messages_are_not_decompressed() -> None:
+    """Nobody is known yet when gRPC would do it; see interceptors.handlers.compression."""
+    seen: list[bytes] = []
+
+    class Keeping(Served):
+        async def handle(self, request: bytes, context) -> bytes:
+            seen.append(request)
+            return b""
+
+    async with serving(served=Keeping()) as served, served.channel() as channel:
+        await channel.unary_unary(METHOD)(bytes(10_000), compression=grpc.Compression.Gzip, timeout=WAIT_TIMEOUT)
+    assert gzip.decompress(seen[0]) == bytes(10_000)
+
+
+async def test_a_message_over_the_limit_is_refused_by_its_prefix() -> None:
+    async with serving(receive_bytes=1000) as served, http2(f"127.0.0.1:{served.port}") as client:
+        await client.send(client.request(1, METHOD), client.data(1, client.message(b"", length=1001)))
+        assert (await client.fields(1))["grpc-status"] == str(grpc.StatusCode.RESOURCE_EXHAUSTED.value[0])
+        assert served.calls == 0
 
 
 async def test_pings_within_the_interval_are_answered() -> None:

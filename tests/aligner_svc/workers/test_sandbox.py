@@ -370,13 +370,13 @@ class TestService:
         engine = PocketSphinxEngine(EngineSettings(workers=1))
         try:
             await asyncio.gather(decoder.start(), engine.start())
-            for pool in (decoder.pool, engine.pool):
+            for pool in (decoder.pool, engine.short.pool):
                 assert pool.greeting["missing"] == ({} if isinstance(version(), int) else {"landlock": version()})
             clip = (await decoder.decode(SPEECH, Encoding.CONTAINER)).clip
             tokens = await engine.tokenise(f"{TRANSCRIPT} zzyzx 1234 naïve", "en")
             result = await engine.align(clip, tokens, "en", Caller("test"))
             assert sum(span.status is WordStatus.ALIGNED for span in result.spans) > len(tokens) / 2
-            assert engine.pool.restarts == decoder.pool.restarts == 0
+            assert engine.short.pool.restarts == decoder.pool.restarts == 0
         finally:
             await asyncio.gather(decoder.close(), engine.close())
 

@@ -71,6 +71,8 @@ class Guard(CallInterceptor):
                 raise CallRefusedError(grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED", "no", check="scope_missing")
             case "invalid":
                 raise CallRefusedError(grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_MALFORMED", "no")
+            case "bug":
+                raise RuntimeError
         yield
 
 
@@ -91,6 +93,12 @@ class Service(KindsHandler):
                 raise BadPayloadError("QUEUE_FULL", grpc.StatusCode.RESOURCE_EXHAUSTED)
             case b"bug":
                 raise RuntimeError
+            case b"REQUEST_TOO_LARGE":
+                raise BadPayloadError(request.decode(), grpc.StatusCode.RESOURCE_EXHAUSTED)
+            case b"COMPRESSION_REFUSED":
+                raise BadPayloadError(request.decode(), grpc.StatusCode.UNIMPLEMENTED)
+            case b"REQUEST_INCOMPLETE":
+                raise BadPayloadError(request.decode())
             case b"abort":
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "by hand")
             case b"set":
@@ -419,3 +427,28 @@ def test_limits_below_one_are_refused(wrong) -> None:
 def test_invalid_rules_are_refused(wrong) -> None:
     with pytest.raises(ValueError, match=r"block|bits"):
         Bench(AbuseRules(**wrong))
+
+
+@pytest.mark.parametrize(("kind", "headers"), [("Health", {}), ("UnaryUnary", {"credential": "bug"})], ids=["exempt", "guard"])
+async def test_errors_of_the_server_that_a_stranger_causes_count(kind, headers) -> None:
+    bench = Bench()
+    async with bench.serving() as channel:
+        assert await several(6, channel, b"bug", kind=kind, **headers) == ["INTERNAL"] * 6
+        assert await result(channel) == "PEER_BLOCKED"
+        assert await result(channel, kind="Health") == "OK", "a probe learns the truth all the same"
+    assert [event.check for event in bench.blocked] == ["too_many_invalid"]
+
+
+@pytest.mark.parametrize("reason", ["REQUEST_TOO_LARGE", "COMPRESSION_REFUSED", "REQUEST_INCOMPLETE"])
+async def test_requests_of_exempt_methods_that_are_refused_count(reason) -> None:
+    bench = Bench()
+    async with bench.serving() as channel:
+        assert await several(6, channel, reason.encode(), kind="Health") == [reason] * 6
+        assert await result(channel) == "PEER_BLOCKED"
+
+
+async def test_exempt_methods_that_work_do_not_count() -> None:
+    bench = Bench(AbuseRules(calls_per_minute=5))
+    async with bench.serving() as channel:
+        assert set(await several(30, channel, kind="Health")) == {"OK"}
+    assert bench.blocked == []

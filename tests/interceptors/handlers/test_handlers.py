@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import grpc
@@ -26,7 +27,7 @@ from interceptors import (
 )
 from interceptors.handlers.base import Wrapping
 from tests.kit.chain_server import KINDS, SERVICE, KindsHandler, answer, chain_server, start
-from tests.kit.waiting import forever
+from tests.kit.waiting import eventually, forever
 
 ENTRIES, BYTES = 20, 2000
 
@@ -278,3 +279,27 @@ def test_a_handler_that_writes_its_responses_past_the_interceptors_is_refused() 
 
     with pytest.raises(TypeError, match="async generator"):
         Requests().wrap("/a/A", grpc.unary_stream_rpc_method_handler(writing))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("deed", ["refuse", "answer"])
+async def test_a_call_that_has_ended_keeps_nothing_until_a_garbage_collection(script, kind, deed) -> None:
+    """Its state refers to gRPC's buffers, and so to the whole request."""
+
+    def states() -> int:
+        return sum(type(one).__name__ in {"_ServicerContext", "CallRefusedError"} for one in gc.get_objects())
+
+    script.deed = deed
+    async with serving(Recovery("test"), RequestId(), Requests(), script=script) as channel:
+        with suppress(aio.AioRpcError):
+            await answer(start(channel, kind))
+        gc.collect()
+        gc.disable()
+        try:
+            before = states()
+            for _ in range(5):
+                with suppress(aio.AioRpcError):
+                    await answer(start(channel, kind))
+            await eventually(lambda: states() <= before, "the calls to be released", timeout=3)
+        finally:
+            gc.enable()

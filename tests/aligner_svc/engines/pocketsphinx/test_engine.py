@@ -40,9 +40,10 @@ class FakePool:
         return Reply(encode_answer(self.answer(*decode_request(dict(header)))), memoryview(b""), queued=0.25, busy=0.5)
 
 
-def engine(pool: object, *, workers: int = 1, queue: int = 1) -> PocketSphinxEngine:
+def engine(pool: object, long_pool: object = None, *, workers: int = 1, queue: int = 1) -> PocketSphinxEngine:
     made = PocketSphinxEngine(EngineSettings(workers=workers, queue=queue))
-    made.pool = pool  # type: ignore[assignment]
+    made.short.pool = pool  # type: ignore[assignment]
+    made.long.pool = long_pool  # type: ignore[assignment]
     return made
 
 
@@ -79,6 +80,23 @@ async def test_a_call_over_the_queue_bound_is_refused() -> None:
     pool.open.set()
     await asyncio.gather(*tasks)
     await made.align(CLIP, words(1), "en", Caller())
+
+
+async def test_short_recordings_neither_wait_for_long_ones_nor_are_refused_for_them() -> None:
+    long_pool = FakePool(always([aligned(0, 1)]))
+    made = engine(FakePool(always([aligned(0, 1)])), long_pool, queue=2)
+    long_pool.open.clear()
+    long = Clip(np.zeros(61 * SAMPLE_RATE, np.int16))
+    tasks = [asyncio.create_task(made.align(long, words(1), "en", Caller("same"))) for _ in range(3)]
+    await loop_turns()
+    with pytest.raises(LimitExceededError):
+        await made.align(long, words(1), "en", Caller("same"))
+    assert len((await made.align(CLIP, words(1), "en", Caller("same"))).spans) == 1
+    state = made.report.state
+    assert state is not None
+    assert state().waiting == 2
+    long_pool.open.set()
+    await asyncio.gather(*tasks)
 
 
 async def test_a_cancelled_call_frees_its_place() -> None:

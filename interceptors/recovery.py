@@ -16,11 +16,16 @@ from grpc import aio
 
 from interceptors.calls.abort import Metadata, abort
 from interceptors.calls.call import Context, current_call
+from interceptors.calls.outcome import expired
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.handlers.base import Wrapping
 from interceptors.handlers.kinds import Handler, wrapped
 
 log = logging.getLogger(__name__)
+
+_GRPC_LOG = "grpc._cython.cygrpc"
+
+_EXPIRED = CallRefusedError(grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXPIRED", "the call's deadline has passed")
 
 
 class Recovery(Wrapping):
@@ -32,6 +37,7 @@ class Recovery(Wrapping):
 
     def __init__(self, domain: str) -> None:
         self._domain = domain
+        logging.getLogger(_GRPC_LOG).addFilter(_worth_a_line)  # the same filter is not added twice
 
     def wrap(self, method: str, handler: Handler | None) -> Handler | None:
         """`handler`, whose exceptions become statuses."""
@@ -44,7 +50,7 @@ class Recovery(Wrapping):
             except (aio.AbortError, aio.BaseError):  # the status is already set
                 raise
             except Exception as error:
-                ending = self._ending(method, error)
+                ending = self._ending(method, error, context)
             return await abort(context, *ending)
 
         async def stream(behaviour: Any, request: Any, context: Context) -> AsyncIterator[Any]:
@@ -56,15 +62,28 @@ class Recovery(Wrapping):
             except (aio.AbortError, aio.BaseError):
                 raise
             except Exception as error:
-                ending = self._ending(method, error)
+                ending = self._ending(method, error, context)
             await abort(context, *ending)
 
         return wrapped(handler, unary, stream)
 
-    def _ending(self, method: str, error: Exception) -> tuple[status_pb2.Status, Metadata]:
+    def _ending(self, method: str, error: Exception, context: Context) -> tuple[status_pb2.Status, Metadata]:
         """What the client is sent of `error`."""
         if not isinstance(error, CallRefusedError):
             call = current_call()
             log.exception("%s failed, request %s", method, call.request_id if call else "unknown")
             error = CallRefusedError(grpc.StatusCode.INTERNAL, "INTERNAL", "internal error")
+        elif expired(context, early=error.code is grpc.StatusCode.UNAVAILABLE):
+            # Whatever it was refused for: the client has stopped waiting, and some see our status and not their own.
+            error = _EXPIRED
         return error.status(self._domain), error.metadata
+
+
+def _worth_a_line(record: logging.LogRecord) -> bool:
+    """Not: gRPC's traceback for a response or a status that came too late, because the client had gone or its deadline passed.
+
+    gRPC tells this apart from a fault by a flag that it sets only afterwards; a deadline of a nanosecond is enough. How the call
+    ended is in the access log and the metrics.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(error, aio.InternalError) and str(error).startswith('Failed "execute_batch"'))

@@ -118,7 +118,7 @@ async def test_without_a_working_process_it_serves_nowhere_and_then_everywhere_a
     (tmp_path / "stops.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)")
     monkeypatch.syspath_prepend(tmp_path)
     async with serving(metrics=METRICS) as running, connect(running.address) as channel:
-        children = {"decoder": running.decoder, "engine": running.engine}[name].pool._children
+        children = {"decoder": running.decoder, "engine": running.engine.short}[name].pool._children
         watch = aiter(health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest()))
         assert (await anext(watch)).status == health_pb2.HealthCheckResponse.SERVING
         module, children.module = children.module, {"none starts": "no_such_module", "all stop": "stops"}[fault]

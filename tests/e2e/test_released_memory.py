@@ -16,6 +16,8 @@ from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.config.limits import Limits
 from aligner_svc.config.protection import AntivirusSettings
 from aligner_svc.domain import Clip
+from aligner_svc.engines.base import SHORT_SECONDS
+from aligner_svc.engines.pocketsphinx.engine import PocketSphinxEngine, WindowQueue
 from aligner_svc.errors import UnavailableError
 from aligner_svc.server import Service
 from aligner_svc.workers import heartbeat
@@ -120,7 +122,7 @@ async def test_the_samples_are_released_when_the_deadline_passes_or_the_client_l
             ended = [await failed(call) for call in calls]
             assert set(ended) <= {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
             await eventually(lambda: clips() == 0)
-            await eventually(lambda pid=pid: pid not in running.engine.pool.pids)  # type: ignore[attr-defined]
+            await eventually(lambda pid=pid: pid not in queue(running).pool.pids)
 
 
 @SENDERS
@@ -128,10 +130,10 @@ async def test_the_samples_are_released_when_the_deadline_passes_or_the_client_l
 async def test_the_samples_are_released_when_two_processes_are_killed(send: Send, monkeypatch) -> None:
     monkeypatch.setattr(heartbeat, "read", lambda pid: None)
     async with serving(workers=1) as running, calling(running.address) as stub:
-        pool = running.engine.pool  # type: ignore[attr-defined]
+        pool = queue(running).pool
         first = await held(running)
         call = asyncio.create_task(send(stub))  # type: ignore[arg-type]
-        await eventually(lambda: running.engine.batcher.state().running == 1)  # type: ignore[attr-defined]
+        await eventually(lambda: queue(running).batcher.state().running == 1)
         os.kill(first, signal.SIGKILL)
         await eventually(lambda: pool.pids not in ([], [first]))
         os.kill(pool.pids[0], signal.SIGKILL)
@@ -151,7 +153,13 @@ async def test_the_samples_are_released_when_the_scan_refuses_them(send: Send, c
 
 async def held(running: Service) -> int:
     """The only process of the engine, which is stopped."""
-    pool = running.engine.pool  # type: ignore[attr-defined]
+    pool = queue(running).pool
     await eventually(lambda: len(pool.pids) == 1)
     os.kill(pool.pids[0], signal.SIGSTOP)
     return int(pool.pids[0])
+
+
+def queue(running: Service) -> WindowQueue:
+    """The engine's, of the length that is sent here."""
+    engine: PocketSphinxEngine = running.engine  # type: ignore[assignment]
+    return engine.short if 4 * MIB / 32_000 <= SHORT_SECONDS else engine.long

@@ -60,7 +60,7 @@ def test_no_damage_makes_it_shorter_than_what_is_decoded(muxer: str, demuxer: st
 
 @pytest.mark.parametrize("ticks", [0, 1, 100])
 def test_a_table_of_wrong_durations_is_not_believed(ticks: int) -> None:
-    audio = bytearray(encode(SIGNAL, 16000, "mp4", "aac"))
+    audio = bytearray(encode(SIGNAL, 16000, "mp4", "aac").replace(b"edts", b"free"))  # no edit list, which counts in ticks too
     at = audio.index(b"stts")
     for entry in range(struct.unpack_from(">I", audio, at + 8)[0]):
         struct.pack_into(">I", audio, at + 12 + 8 * entry + 4, ticks)

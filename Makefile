@@ -49,7 +49,10 @@ fuzz: $(VENV)/.all ## damaged files, texts, messages and HTTP/2 frames, RUNS of 
 attack: $(VENV)/.all test-services ## attacks on a real prod server, a table of what came through: ARGS=--short or ARGS="--only tokens"
 	$(PY) -m tests.attack $(ARGS)
 
-.PHONY: fuzz attack test-services
+soak: $(VENV)/.all test-services ## 32 clients of every kind for 10 minutes: unexpected errors, and what grows; ARGS="--seconds 60"
+	$(PY) -m tests.soak $(ARGS)
+
+.PHONY: fuzz attack soak test-services
 test-services:
 	@tools/test_services.sh
 

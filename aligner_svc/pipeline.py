@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from aligner_svc.audio.decode import Decoded, Decoder
+from aligner_svc.audio.decode import AudioShorterError, Decoded, Decoder
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.config.limits import Limits
 from aligner_svc.domain import Alignment, Caller, Timing, Token, Warning, Word, WordStatus
@@ -17,7 +17,7 @@ from aligner_svc.errors import InvalidArgumentError, UnsupportedError
 from aligner_svc.text import normalise_language
 from aligner_svc.text.characters import check_characters
 from aligner_svc.text.composed import Composed
-from aligner_svc.text.speaking_rate import check_words, fit
+from aligner_svc.text.speaking_rate import check_words, fit, least_seconds
 from aligner_svc.workers import Buffer
 from aligner_svc.workers.threads import off_loop
 
@@ -110,16 +110,25 @@ class Pipeline:
         began = time.perf_counter()
         language = self.language(job.language)
         tokens = await self._tokens(job.transcript, language)
+        spoken = [token for token in tokens if token.spoken]
         observe(Stage.DECODING, 0.0, 0.0)
-        decoded = await self._decoder.decode(
-            audio, job.encoding, job.sample_rate_hz, job.channels, client=caller.client, on_long=hooks.prolong
-        )
+        try:
+            decoded = await self._decoder.decode(
+                audio,
+                job.encoding,
+                job.sample_rate_hz,
+                job.channels,
+                client=caller.client,
+                on_long=hooks.prolong,
+                least_seconds=self._least_seconds(spoken, language),
+            )
+        except AudioShorterError as shorter:
+            _check_seconds(shorter.seconds)
+            self._fit(spoken, shorter.seconds, language)
+            raise
         del audio  # an upload may be hundreds of MB, and the engine does not need it
         seconds = decoded.clip.seconds
-        if seconds < _MIN_SECONDS:
-            message = f"the audio lasts {seconds * 1000:.0f} ms; a word needs {_MIN_SECONDS * 1000:.0f} ms at least"
-            raise InvalidArgumentError("AUDIO_TOO_SHORT", message, field="audio")
-        spoken = [token for token in tokens if token.spoken]
+        _check_seconds(seconds)
         await hooks.decoded(decoded)  # before the audio is found not to fit: its decoding is used
         dense = self._fit(spoken, seconds, language)
         if seconds > SHORT_SECONDS:
@@ -158,11 +167,24 @@ class Pipeline:
             raise InvalidArgumentError("TRANSCRIPT_NO_WORDS", message, field="config.transcript")
         return await off_loop(composed.tokens, tokens, words=len(tokens))
 
+    def _least_seconds(self, spoken: Sequence[Token], language: str) -> float:
+        """Seconds that the audio must last not to be refused by `_fit`."""
+        return least_seconds(*_size(spoken), language) if self._limits.transcript_dense == "refuse" else 0.0
+
     def _fit(self, spoken: Sequence[Token], seconds: float, language: str) -> tuple[Warning, ...]:
-        words = sum(len(token.spoken) for token in spoken)
-        letters = sum(len(word) for token in spoken for word in token.spoken)
-        warning = fit(words, letters, seconds, language, self._limits.transcript_dense)
+        warning = fit(*_size(spoken), seconds, language, self._limits.transcript_dense)
         return () if warning is None else (warning,)
+
+
+def _size(spoken: Sequence[Token]) -> tuple[int, int]:
+    """Words and letters that are said."""
+    return sum(len(token.spoken) for token in spoken), sum(len(word) for token in spoken for word in token.spoken)
+
+
+def _check_seconds(seconds: float) -> None:
+    if seconds < _MIN_SECONDS:
+        message = f"the audio lasts {seconds * 1000:.0f} ms; a word needs {_MIN_SECONDS * 1000:.0f} ms at least"
+        raise InvalidArgumentError("AUDIO_TOO_SHORT", message, field="audio")
 
 
 def _other(warnings: Sequence[Warning], said: Sequence[Warning]) -> Sequence[Warning]:

@@ -184,6 +184,7 @@ class Service:
 
 
 async def serve(settings: Settings) -> int:
+    forbid_core_dumps()
     logs = open_logs(settings.logs.format, settings.logs.level, key_prefixes=(settings.keys.prefix,))
     try:
         return await _serve(settings, logs)

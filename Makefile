@@ -43,13 +43,16 @@ test: $(VENV)/.all test-services ## the tests; a part of them: make test PYTEST_
 	$(PY) -m pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 RUNS ?= 100000
-fuzz: $(VENV)/.all ## damaged files, texts and messages, RUNS of each: no crash, no hang, no internal error
-	@for target in audio text messages; do $(PY) -m tests.fuzz.fuzz_$$target -runs=$(RUNS) || exit 1; done
+fuzz: $(VENV)/.all ## damaged files, texts, messages and HTTP/2 frames, RUNS of each: no crash, no hang, no internal error
+	@for target in audio text messages http2; do $(PY) -m tests.fuzz.fuzz_$$target -runs=$(RUNS) || exit 1; done
 
 attack: $(VENV)/.all test-services ## attacks on a real prod server, a table of what came through: ARGS=--short or ARGS="--only tokens"
 	$(PY) -m tests.attack $(ARGS)
 
-.PHONY: fuzz attack test-services
+soak: $(VENV)/.all test-services ## 32 clients of every kind for 10 minutes: unexpected errors, and what grows; ARGS="--seconds 60"
+	$(PY) -m tests.soak $(ARGS)
+
+.PHONY: fuzz attack soak test-services
 test-services:
 	@tools/test_services.sh
 

@@ -15,6 +15,7 @@ class Status(IntEnum):
     """google.rpc.Code, the part used here: https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto."""
 
     INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
     RESOURCE_EXHAUSTED = 8
     FAILED_PRECONDITION = 9
     UNAVAILABLE = 14
@@ -75,3 +76,9 @@ class UnavailableError(AlignerError):
     """Temporary; a retry is safe, as alignment has no side effects."""
 
     status = Status.UNAVAILABLE
+
+
+class DeadlineExpiredError(UnavailableError):
+    """The call's deadline has passed. A retry is safe, with more time."""
+
+    status = Status.DEADLINE_EXCEEDED

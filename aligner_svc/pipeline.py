@@ -6,17 +6,18 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
-from aligner_svc.audio.decode import Decoded, Decoder
+from aligner_svc.audio.decode import AudioShorterError, Decoded, Decoder
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.config.limits import Limits
 from aligner_svc.domain import Alignment, Caller, Timing, Token, Warning, Word, WordStatus
-from aligner_svc.engines.base import Engine, EngineResult, Span
+from aligner_svc.engines.base import SHORT_SECONDS, Engine, EngineResult, Span
 from aligner_svc.errors import InvalidArgumentError, UnsupportedError
 from aligner_svc.text import normalise_language
 from aligner_svc.text.characters import check_characters
 from aligner_svc.text.composed import Composed
-from aligner_svc.text.speaking_rate import check_words, fit
+from aligner_svc.text.speaking_rate import check_words, fit, least_seconds
 from aligner_svc.workers import Buffer
 from aligner_svc.workers.threads import off_loop
 
@@ -49,14 +50,23 @@ Observer = Callable[[Stage, float, float], None]
 """Called with the stage, the seconds aligned and the seconds in total (0 while unknown). Must not block."""
 
 
-Admit = Callable[[Decoded], Awaitable[None]]
-"""Called with the decoded audio before the engine works on it; an exception ends the job."""
-
-
 def ignore(stage: Stage, aligned: float, total: float) -> None: ...
 
 
-async def _admit(decoded: Decoded) -> None: ...
+async def _nothing(*_: object) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class JobHooks:
+    """What is awaited on the way; an exception ends the job."""
+
+    prolong: Callable[[], Awaitable[None]] = _nothing
+    """The job turns out to be long: before the long part of it begins, perhaps twice."""
+    decoded: Callable[[Decoded], Awaitable[None]] = _nothing
+    """The audio is decoded: before the engine works on it."""
+
+
+_NO_HOOKS: Final = JobHooks()
 
 
 class Pipeline:
@@ -94,22 +104,35 @@ class Pipeline:
             raise InvalidArgumentError("TRANSCRIPT_TOO_LONG", message, field="config.transcript")
 
     async def align(
-        self, job: Job, audio: Buffer, caller: Caller, observe: Observer = ignore, admit: Admit = _admit
+        self, job: Job, audio: Buffer, caller: Caller, observe: Observer = ignore, hooks: JobHooks = _NO_HOOKS
     ) -> Alignment:
-        """Word times of one recording. Raises AlignerError, nothing else that is not a bug or comes from `admit`."""
+        """Word times of one recording. Raises AlignerError, nothing else that is not a bug or comes from `hooks`."""
         began = time.perf_counter()
         language = self.language(job.language)
         tokens = await self._tokens(job.transcript, language)
+        spoken = [token for token in tokens if token.spoken]
         observe(Stage.DECODING, 0.0, 0.0)
-        decoded = await self._decoder.decode(audio, job.encoding, job.sample_rate_hz, job.channels, client=caller.client)
+        try:
+            decoded = await self._decoder.decode(
+                audio,
+                job.encoding,
+                job.sample_rate_hz,
+                job.channels,
+                client=caller.client,
+                on_long=hooks.prolong,
+                least_seconds=self._least_seconds(spoken, language),
+            )
+        except AudioShorterError as shorter:
+            _check_seconds(shorter.seconds)
+            self._fit(spoken, shorter.seconds, language)
+            raise
         del audio  # an upload may be hundreds of MB, and the engine does not need it
         seconds = decoded.clip.seconds
-        if seconds < _MIN_SECONDS:
-            message = f"the audio lasts {seconds * 1000:.0f} ms; a word needs {_MIN_SECONDS * 1000:.0f} ms at least"
-            raise InvalidArgumentError("AUDIO_TOO_SHORT", message, field="audio")
-        spoken = [token for token in tokens if token.spoken]
-        await admit(decoded)  # before the audio is found not to fit: its decoding is used
+        _check_seconds(seconds)
+        await hooks.decoded(decoded)  # before the audio is found not to fit: its decoding is used
         dense = self._fit(spoken, seconds, language)
+        if seconds > SHORT_SECONDS:
+            await hooks.prolong()
         observe(Stage.ALIGNING, 0.0, seconds)
         result = await self._engine.align(
             decoded.clip, spoken, language, caller, lambda done: observe(Stage.ALIGNING, done, seconds)
@@ -144,11 +167,24 @@ class Pipeline:
             raise InvalidArgumentError("TRANSCRIPT_NO_WORDS", message, field="config.transcript")
         return await off_loop(composed.tokens, tokens, words=len(tokens))
 
+    def _least_seconds(self, spoken: Sequence[Token], language: str) -> float:
+        """Seconds that the audio must last not to be refused by `_fit`."""
+        return least_seconds(*_size(spoken), language) if self._limits.transcript_dense == "refuse" else 0.0
+
     def _fit(self, spoken: Sequence[Token], seconds: float, language: str) -> tuple[Warning, ...]:
-        words = sum(len(token.spoken) for token in spoken)
-        letters = sum(len(word) for token in spoken for word in token.spoken)
-        warning = fit(words, letters, seconds, language, self._limits.transcript_dense)
+        warning = fit(*_size(spoken), seconds, language, self._limits.transcript_dense)
         return () if warning is None else (warning,)
+
+
+def _size(spoken: Sequence[Token]) -> tuple[int, int]:
+    """Words and letters that are said."""
+    return sum(len(token.spoken) for token in spoken), sum(len(word) for token in spoken for word in token.spoken)
+
+
+def _check_seconds(seconds: float) -> None:
+    if seconds < _MIN_SECONDS:
+        message = f"the audio lasts {seconds * 1000:.0f} ms; a word needs {_MIN_SECONDS * 1000:.0f} ms at least"
+        raise InvalidArgumentError("AUDIO_TOO_SHORT", message, field="audio")
 
 
 def _other(warnings: Sequence[Warning], said: Sequence[Warning]) -> Sequence[Warning]:

@@ -31,7 +31,6 @@ from aligner_svc.transport.listener import Listener, build_server
 from aligner_svc.wiring.chain import Guards
 from aligner_svc.wiring.engines import OTHER_LANGUAGES, accepted, build_engine
 from aligner_svc.workers import WorkerDiedError, forbid_core_dumps
-from interceptors.overload.interceptor import DRAINING
 
 if TYPE_CHECKING:
     from aligner_svc.wiring.metrics import Measuring
@@ -126,8 +125,8 @@ class Service:
         clock = asyncio.get_running_loop().time
         refused, since, end = -1, clock(), clock() + _REFUSE_SECONDS
         while clock() < min(end, since + _QUIET_SECONDS):
-            if overload.refused[DRAINING] != refused:
-                refused, since = overload.refused[DRAINING], clock()
+            if overload.refused["SERVER_DRAINING"] != refused:
+                refused, since = overload.refused["SERVER_DRAINING"], clock()
             await asyncio.sleep(_QUIET_SECONDS / 10)
 
     async def close(self, grace: float = 0.0) -> None:
@@ -184,6 +183,10 @@ class Service:
 
 
 async def serve(settings: Settings) -> int:
+    """Run until SIGTERM, SIGINT or SIGQUIT, drain, return the exit status. A second signal does not wait.
+
+    SIGHUP reads files again, SIGUSR1 and SIGUSR2 log what every thread and task is doing: none of them ends the server.
+    """
     forbid_core_dumps()
     logs = open_logs(settings.logs.format, settings.logs.level, key_prefixes=(settings.keys.prefix,))
     try:

@@ -90,26 +90,7 @@ def decode_container(
     # Allocated first, so that a header cannot claim the memory that is reserved for it.
     mixdown = Mixdown(max_seconds)
     source = AudioSource(data[skip_id3(data) :], watch or Watch())
-    try:
-        container = av.open(
-            source,
-            "r",
-            format=demuxer,
-            # codec_whitelist keeps probing from opening a film's video decoders, format_whitelist a demuxer from handing
-            # over to another one, protocol_whitelist and io_open all of them from opening anything else.
-            container_options={
-                "codec_whitelist": ",".join(sorted(_CODECS)),
-                "format_whitelist": demuxer,
-                "protocol_whitelist": "none",
-                "max_streams": str(2 * _MAX_STREAMS),  # so that the refusal below can give the number
-                **_PROBING.get(demuxer, {}),
-            },
-            metadata_errors="ignore",
-            io_open=_open_nothing,
-        )
-    except (av.error.FFmpegError, ValueError):
-        raise UndecodableError("AUDIO_UNREADABLE") from None
-    with container:
+    with open_container(source, demuxer) as container:
         source.check()
         if len(container.streams) > _MAX_STREAMS:
             raise UndecodableError("AUDIO_TOO_MANY_STREAMS", len(container.streams))
@@ -127,6 +108,29 @@ def decode_container(
         missing = wave.missing if wave else reader.declared_seconds - reader.seconds * 1.001 if _declares(data, demuxer) else 0.0
         reader.found.truncated |= missing > _SLACK
         return samples, reader.found
+
+
+def open_container(source: AudioSource, demuxer: str) -> av.container.InputContainer:
+    """Raises UndecodableError (AUDIO_UNREADABLE)."""
+    try:
+        return av.open(
+            source,
+            "r",
+            format=demuxer,
+            # codec_whitelist keeps probing from opening a film's video decoders, format_whitelist a demuxer from handing
+            # over to another one, protocol_whitelist and io_open all of them from opening anything else.
+            container_options={
+                "codec_whitelist": ",".join(sorted(_CODECS)),
+                "format_whitelist": demuxer,
+                "protocol_whitelist": "none",
+                "max_streams": str(2 * _MAX_STREAMS),  # so that the refusal of too many can give the number
+                **_PROBING.get(demuxer, {}),
+            },
+            metadata_errors="ignore",
+            io_open=_open_nothing,
+        )
+    except (av.error.FFmpegError, ValueError):
+        raise UndecodableError("AUDIO_UNREADABLE") from None
 
 
 @dataclass

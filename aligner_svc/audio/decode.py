@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.audio.sniff import ACCEPTED, check_headerless, sniff
-from aligner_svc.audio.undecodable import MAX_CHANNELS, MAX_RATE, MIN_RATE, UNFINISHED
+from aligner_svc.audio.undecodable import MAX_CHANNELS, MAX_RATE, MIN_RATE, SHORTER, UNFINISHED
 from aligner_svc.config.limits import MIB, DecodeSettings, Limits
 from aligner_svc.domain import SAMPLE_RATE, Clip
 from aligner_svc.domain import Warning as AudioWarning
@@ -36,6 +37,10 @@ _SHORT_CPU. Sending 8 MiB to a child in vain takes some 5 ms."""
 
 _SHORT_CPU: Final = 0.1
 """Processor seconds after which a decode is no short one: some four minutes of MP3. It is then begun again as a long one."""
+
+_WORTH_READING: Final = 60.0
+"""Seconds asked for from which the packets are read before they are decoded: opening a file twice takes 2 ms, as long as decoding
+some seconds of it."""
 
 _WORKING_MEMORY: Final = 256 * MIB
 """Bytes of address space a child has beyond one input and one output; a decode may use less (see decode_worker.py)."""
@@ -74,6 +79,20 @@ class Decoded:
     container: str
     queued: float
     busy: float
+
+
+class AudioShorterError(Exception):
+    """The audio lasts `seconds` at most, less than was asked for."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"{seconds:.1f} s")
+        self.seconds = seconds
+
+
+OnLong = Callable[[], Awaitable[None]]
+
+
+async def _nothing() -> None: ...
 
 
 class Decoder:
@@ -116,26 +135,39 @@ class Decoder:
         return self.pool, self.long_pool
 
     async def decode(
-        self, audio: Buffer, encoding: Encoding, sample_rate_hz: int = 0, channels: int = 0, *, client: str = ""
+        self,
+        audio: Buffer,
+        encoding: Encoding,
+        sample_rate_hz: int = 0,
+        channels: int = 0,
+        *,
+        client: str = "",
+        on_long: OnLong = _nothing,
+        least_seconds: float = 0.0,
     ) -> Decoded:
-        """Decode `audio` to 16 kHz mono int16. `client`: whose turn it takes.
+        """Decode `audio` to 16 kHz mono int16. `client`: whose turn it takes. `on_long`: awaited before a long decode begins.
 
         `sample_rate_hz` (4000..192000) and `channels` (1..8; 0 means 1) are for headerless encodings only; a container
         has its own. Times in the clip start at the first sample of the first audio stream, without the encoder delay
         where the container declares it.
 
-        Raises InvalidArgumentError: AUDIO_UNSUPPORTED, AUDIO_POLYGLOT, ENCODING_MISMATCH, SAMPLE_RATE_REQUIRED and those
+        Raises AudioShorterError, before it decodes, for audio that is certainly shorter than `least_seconds`;
+        InvalidArgumentError: AUDIO_UNSUPPORTED, AUDIO_POLYGLOT, ENCODING_MISMATCH, SAMPLE_RATE_REQUIRED and those
         of `_MESSAGES`; UnavailableError (DECODER_UNAVAILABLE) if no decoder process is available, or those that were at the
         file were killed, hung, or given too little processor time.
         """
         header: dict[str, JsonValue] = {"encoding": encoding.value, "max_seconds": self._seconds}
         if encoding is Encoding.CONTAINER:
             header["demuxer"] = container = sniff(audio)
+            if least_seconds >= _WORTH_READING:
+                header["least_seconds"] = least_seconds
         else:
             container = encoding.value.lower()
             channels = channels or 1
             self._check_shape(memoryview(audio).nbytes, encoding, sample_rate_hz, channels)
             check_headerless(audio, encoding)
+            if (seconds := memoryview(audio).nbytes / (encoding.sample_bytes * channels * sample_rate_hz)) < least_seconds:
+                raise AudioShorterError(seconds)
             header |= {"rate": sample_rate_hz, "channels": channels}
         queued = busy = 0.0
         if memoryview(audio).nbytes <= _SHORT_BYTES:
@@ -144,9 +176,13 @@ class Decoder:
         else:
             short = False
         if not short:
+            await on_long()
             reply = await self._ask(self.long_pool, header, audio, client)
             queued, busy = queued + reply.queued, busy + reply.busy
         refused = reply.header.get("refused")
+        if refused == SHORTER and least_seconds:
+            value = reply.header.get("value")
+            raise AudioShorterError(value / 1000 if isinstance(value, int) and value >= 0 else 0.0)
         if refused is not None:
             raise self._refusal(refused, reply.header.get("value"))
         if reply.payload.nbytes == 0 or reply.payload.nbytes % 2:

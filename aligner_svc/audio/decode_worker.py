@@ -23,8 +23,9 @@ import av.subtitles.stream  # noqa: F401
 from aligner_svc.audio.container import Found, decode_container
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.audio.headerless import decode_headerless
+from aligner_svc.audio.longest import longest_seconds
 from aligner_svc.audio.source import STALL_TIMEOUT, Watch
-from aligner_svc.audio.undecodable import UNFINISHED, UndecodableError
+from aligner_svc.audio.undecodable import SHORTER, UNFINISHED, UndecodableError
 from aligner_svc.domain import SAMPLE_RATE
 from aligner_svc.workers import Buffer, JsonValue, Priority, Sandbox, SandboxMode, serve
 from aligner_svc.workers.sandbox import limit_memory
@@ -130,13 +131,16 @@ def decode(
 ) -> tuple[Mapping[str, JsonValue], Buffer]:
     """Answer a call: `encoding`, `max_seconds`, and `demuxer` or `rate` and `channels`, with int16 samples or a refusal.
 
-    `cpu_seconds`, where given, is enforced by `watch`.
+    `cpu_seconds`, where given, is enforced by `watch`. `least_seconds`: a container that is certainly shorter is not decoded.
     """
     encoding, seconds = Encoding(header["encoding"]), header["max_seconds"]
     assert isinstance(seconds, int | float)
     found = Found()
     try:
         if encoding is Encoding.CONTAINER:
+            least = cast("float", header.get("least_seconds", 0.0))
+            if least and (longest := longest_seconds(payload, str(header["demuxer"]), least, watch)) < least:
+                return {"refused": SHORTER, "value": math.floor(longest * 1000)}, b""
             samples, found = decode_container(payload, str(header["demuxer"]), seconds, watch)
         else:
             rate, channels = header["rate"], header["channels"]

@@ -13,6 +13,9 @@ MAX_CHANNELS: Final = 8
 UNFINISHED: Final = "UNFINISHED"
 """Code of a decode that took longer than it was given: no client sees it, the decode is begun again with more time."""
 
+SHORTER: Final = "SHORTER"
+"""Code of audio that is shorter than was asked for, found before it was decoded; the value is its greatest length in ms."""
+
 
 class UndecodableError(Exception):
     """`code` is one of the reasons in decode.py; `value` the number that was out of range, if there is one."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aligner_svc.config import Settings
-from aligner_svc.doctor import engine, files, machine, network, services
+from aligner_svc.doctor import engine, files, machine, network, services, shares
 from aligner_svc.health.findings import Check, blocking
 
 NAMES = (
-    *("settings", "listen", "tls", "auth", "policy", "quotas", "jwks", "keys", "redis", "clamd", "audit"),
+    *("settings", "listen", "tls", "auth", "policy", "quotas", "shares", "jwks", "keys", "redis", "clamd", "audit"),
     *("engine", "sandbox", "files", "memory", "cpu", "clock", "target"),
 )
 """In the order they are shown."""
@@ -26,6 +26,7 @@ def checks(settings: Settings) -> Sequence[Check]:
         blocking("auth", lambda: files.auth(settings)),
         blocking("policy", lambda: files.policy(settings)),
         blocking("quotas", lambda: files.quotas(settings)),
+        blocking("shares", lambda: shares.shares(settings)),
         Check("jwks", lambda: services.jwks(settings), timeout_factor=1.2),
         Check("keys", lambda: services.keys(settings)),
         Check("redis", lambda: services.redis(settings)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from aligner_svc.domain import Caller, Clip, ProgressSink, Token, Warning, WordStatus
 from aligner_svc.errors import StartError
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from aligner_svc.config import Settings
     from aligner_svc.engines.batching import BatchWatch, QueueState
     from aligner_svc.workers import WorkerPool
+
+
+SHORT_SECONDS: Final = 60.0
+"""A longer recording is a long one: it takes seconds of processor time, and short ones must not wait for it."""
 
 
 class EngineStartError(StartError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aligner_svc.errors import LimitExceededError, UnavailableError
+from aligner_svc.errors import DeadlineExpiredError, LimitExceededError, UnavailableError
 
 
 def queue_full() -> LimitExceededError:
@@ -13,8 +13,8 @@ def closed() -> UnavailableError:
     return UnavailableError("ENGINE_UNAVAILABLE", "the aligner is shutting down, try again", retry_after=1.0)
 
 
-def expired() -> UnavailableError:
-    return UnavailableError("DEADLINE_EXPIRED", "the call's deadline has passed")
+def expired() -> DeadlineExpiredError:
+    return DeadlineExpiredError("DEADLINE_EXPIRED", "the call's deadline has passed")
 
 
 def device_failed() -> UnavailableError:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from aligner_svc.audio.decode import Decoded
 from aligner_svc.domain import Alignment, Caller
-from aligner_svc.pipeline import Job, Observer, Pipeline, Stage, ignore
+from aligner_svc.pipeline import Job, JobHooks, Observer, Pipeline, Stage, ignore
 from aligner_svc.telemetry.logs.redaction import conceal
 from aligner_svc.workers import Buffer
 from interceptors.calls.call import Call, Context, current_call
@@ -100,7 +100,11 @@ class Work:
                 if call is not None and call.meter is not None:
                     await call.meter.decoded(result.clip.seconds)
 
-            aligning = self._pipeline.align(job, audio, caller, recorder.observe, decoded)
+            async def prolong() -> None:
+                if call is not None and call.admission is not None:
+                    await call.admission.prolong()
+
+            aligning = self._pipeline.align(job, audio, caller, recorder.observe, JobHooks(prolong, decoded))
             del audio
             try:
                 alignment = await aligning

@@ -67,6 +67,16 @@ def check_rate(words: int, letters: int, seconds: float, limits: SpeakingRate = 
             raise InvalidArgumentError("TRANSCRIPT_TOO_DENSE", message, field="config.transcript")
 
 
+def least_seconds(words: int, letters: int, language: str) -> float:
+    """Seconds of audio below which `check_rate` certainly refuses so many words and letters in a language; 0 for a few."""
+    limits = rate(language)
+    least = max(
+        words / limits.max_words if words > ALWAYS_WORDS else 0.0,
+        letters / limits.max_letters if letters > ALWAYS_LETTERS else 0.0,
+    )
+    return least * (1 - 1e-9)  # whichever way a quotient is rounded
+
+
 def check_words(words: int, max_words: int) -> None:
     """Raise InvalidArgumentError (TRANSCRIPT_TOO_LONG) for more words than the server accepts, however long the audio."""
     if words > max_words:

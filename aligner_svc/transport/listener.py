@@ -91,7 +91,13 @@ class _Server(aio_server.Server):
 
 def build_server(interceptors: Sequence[aio.ServerInterceptor], options: Iterable[tuple[str, int]]) -> aio.Server:
     """A server for a Listener. `options` as of grpc.aio.server."""
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_holds_no_header)
     return cast("aio.Server", _Server(_Core(interceptors, [*options])))
+
+
+def _holds_no_header(record: logging.LogRecord) -> bool:
+    """False for gRPC's error, with a traceback, about a header that is no UTF-8: it quotes the value, which may be a secret."""
+    return not str(record.msg).startswith("Invalid encoding on")
 
 
 def _core(server: aio.Server) -> _Core:

@@ -67,6 +67,7 @@ def build_protection(settings: Settings, capacity: Capacity, record: Record) -> 
     largest = settings.limits.stream_audio_bytes
     overload = Overload(
         limit,
+        long_limit=AdaptiveLimit(rules) if settings.overload.adaptive else None,
         exempt=EXEMPT,
         priority=_priority(quota),
         expected_seconds=expected,

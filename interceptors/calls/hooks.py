@@ -64,3 +64,9 @@ class Admission(Protocol):
 
         Raises CallRefusedError if no place becomes free in time.
         """
+
+    async def prolong(self) -> None:
+        """While `working`: the work turns out to be long. The place is given up for one among the long calls; may wait for it.
+
+        Raises CallRefusedError if none becomes free in time. Idempotent.
+        """

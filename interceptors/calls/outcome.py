@@ -33,7 +33,7 @@ def outcome(context: Context, error: BaseException | None) -> grpc.StatusCode:
         code = BY_NUMBER.get(code, grpc.StatusCode.UNKNOWN)
     gone = isinstance(error, asyncio.CancelledError) or (error is None and context.done())
     if gone and code in {None, grpc.StatusCode.OK}:  # a guard that ends a call from another task sets a code
-        return grpc.StatusCode.DEADLINE_EXCEEDED if _left(context) <= _EARLY else grpc.StatusCode.CANCELLED
+        return grpc.StatusCode.DEADLINE_EXCEEDED if expired(context) else grpc.StatusCode.CANCELLED
     if error is None:
         return code or grpc.StatusCode.OK
     return code or grpc.StatusCode.UNKNOWN
@@ -58,6 +58,11 @@ def final_code(context: Context, error: BaseException | None, allowed: float | N
     if isinstance(error, CallRefusedError):
         return error.code
     return grpc.StatusCode.INTERNAL if is_bug(error) else grpc.StatusCode.UNKNOWN
+
+
+def expired(context: Context, *, early: bool = True) -> bool:
+    """Whether the call's deadline has passed by our clock or, if `early`, by the client's."""
+    return _left(context) <= (_EARLY if early else 0.0)
 
 
 def is_bug(error: BaseException | None) -> bool:

@@ -3,6 +3,9 @@
 A call counts against the limit from the moment its request is complete, because the work is what is scarce: neither an hour of
 live speech nor a client that sends nothing keeps an engine busy. Calls that arrive together all find the same place free; so one
 whose request came within a moment (`GRACE`) is judged again when it is there, and refused if others have taken the place.
+
+Long calls have places and a limit of their own: a call that turns out to be long moves there, so that short ones are neither
+refused because long ones hold the places, nor their limit lowered because long ones wait for each other.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from typing import Final
 from interceptors.calls.hooks import EndReading, WorkTimer
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.overload.arrivals import Arrival, Arrivals, WholeReads
-from interceptors.overload.limit import AdaptiveLimit
+from interceptors.overload.places import Places
 from interceptors.overload.upload_memory import Held, UploadMemory
 
 GRACE = 1.0
@@ -27,8 +30,6 @@ has cost its client too much for that, and waits."""
 FREE_BYTES: Final = 64 * 1024
 """Of each upload, that do not count: so much the transport lets every client send ahead. Captions, and a minute of live speech,
 are never held back."""
-_EARLY = 0.1
-"""Seconds before its deadline from which a cancelled call counts as expired: the client's clock may end it before ours."""
 
 
 class Priority(IntEnum):
@@ -62,6 +63,9 @@ class AdmittedCall:
     """Whether it has a place for a request of one message."""
     place: asyncio.Future[None] | None = None
     """Set while it waits for the work; done when it may begin."""
+    places: Places | None = None
+    """Where it holds a place, since `since`."""
+    since: float = 0.0
 
     async def read(self, end: EndReading, *, whole: bool) -> None:
         """See hooks.Admission."""
@@ -92,6 +96,10 @@ class AdmittedCall:
         """See hooks.Admission."""
         return self.control.working(self)
 
+    async def prolong(self) -> None:
+        """See hooks.Admission."""
+        await self.control.prolong(self)
+
 
 @dataclass(slots=True)
 class Counts:
@@ -100,39 +108,42 @@ class Counts:
     on_the_way: int
     waiting: int
     at_work: int
+    long: int
+    """At work or waiting for it, among the long ones."""
 
 
 @dataclass(slots=True)
 class AdmissionControl:
-    """`limit` None: no limit. `timeout`: seconds an uploaded call waits for a place. `now`: the event loop's time.
+    """`now`: the event loop's time. `full`: makes the refusal for a call that finds no place.
 
-    `full`: makes the refusal for a call that finds no place. Memory: one AdmittedCall for each call admitted.
+    Memory: one AdmittedCall for each call admitted.
     """
 
-    limit: AdaptiveLimit | None
+    places: Places
+    """Of all calls, until they turn out to be long."""
+    long_places: Places
     now: Callable[[], float]
     full: Callable[[], CallRefusedError]
-    timeout: float
     arrivals: Arrivals
     whole_reads: WholeReads
     memory: UploadMemory
     _arrived: set[AdmittedCall] = field(default_factory=set)
     """Calls with a complete request, between reading it and the work."""
-    _waiting: list[AdmittedCall] = field(default_factory=list)
-    _at_work: int = 0
 
     @property
     def counts(self) -> Counts:
-        return Counts(len(self.arrivals), len(self._waiting), self._at_work)
+        places, long = self.places, self.long_places
+        return Counts(len(self.arrivals), places.waiting, places.taken, long.waiting + long.taken)
 
     def has_room(self, share: float) -> bool:
         """Whether a call may be admitted whose class may use `share` of the limit."""
-        if self.limit is None:
+        limit = self.places.limit
+        if limit is None:
             return True
         # At least one, whatever the share: a class must not starve while the server is idle.
-        allowed = max(1, math.floor(self.limit.calls * share + 0.5))
+        allowed = max(1, math.floor(limit.calls * share + 0.5))
         # Waiting calls need not be counted: they wait because every place is taken.
-        return len(self._arrived) + self._at_work < allowed
+        return len(self._arrived) + self.places.taken < allowed
 
     def admit(
         self,
@@ -171,53 +182,25 @@ class AdmissionControl:
 
     @asynccontextmanager
     async def working(self, call: AdmittedCall) -> AsyncIterator[WorkTimer]:
-        """Wait for a place, hold it, and adapt the limit to how it went. Raises CallRefusedError."""
-        await self._take_place(call)
-        since, timer = self.now(), WorkTimer()
+        """Wait for a place, hold it, and adapt its limit to how it went. Raises CallRefusedError."""
+        self._end_arrival(call)
+        self._arrived.discard(call)
+        await self._take(call, self.places)
+        timer = WorkTimer()
         try:
             yield timer
         finally:
-            now, at_work = self.now(), self._at_work
-            self._at_work -= 1
-            if self.limit is not None:
-                if timer.worked is not None:
-                    self.limit.observe(timer.waited, timer.worked, since=since, now=now, at_work=at_work)
-                elif call.deadline is not None and call.deadline - _EARLY <= now:
-                    # Expired calls count too: where deadlines are shorter than the wait that the limit accepts, the calls that
-                    # finish all waited briefly, and the limit would keep growing over calls that never finish.
-                    self.limit.observe(now - since, None, since=since, now=now, at_work=at_work)
-            self._fill_places()
+            if call.places is not None:
+                call.places.finish(call, timer, call.since)
+                call.places = None
 
-    async def _take_place(self, call: AdmittedCall) -> None:
-        self._end_arrival(call)
-        self._arrived.discard(call)
-        if call.bypass or self.limit is None or (not self._waiting and self._at_work < self.limit.calls):
-            self._at_work += 1
-            return
-        if len(self._waiting) >= self.limit.calls:
-            raise self.full()
-        call.place = asyncio.get_running_loop().create_future()
-        self._waiting.append(call)
-        self._fill_places()
-        left = math.inf if call.deadline is None else call.deadline - self.now()
-        try:
-            async with asyncio.timeout(min(self.timeout, left)):
-                await call.place
-        except BaseException as error:
-            if call in self._waiting:
-                self._waiting.remove(call)
-            else:  # it was given a place in the moment it gave up
-                self._at_work -= 1
-                self._fill_places()
-            if isinstance(error, TimeoutError):
-                raise self.full() from None
-            raise
+    async def prolong(self, call: AdmittedCall) -> None:
+        """Give up the call's place for one among the long ones. Raises CallRefusedError."""
+        if call.places is self.places:
+            call.places = None
+            self.places.give_back()
+            await self._take(call, self.long_places)
 
-    def _fill_places(self) -> None:
-        """Let waiting calls begin: the highest priority first, and of those the oldest."""
-        while self._waiting and self.limit is not None and self._at_work < self.limit.calls:
-            first = max(self._waiting, key=lambda call: call.priority)  # max is the first of equals
-            self._waiting.remove(first)
-            self._at_work += 1
-            if first.place is not None and not first.place.done():
-                first.place.set_result(None)
+    async def _take(self, call: AdmittedCall, places: Places) -> None:
+        await places.take(call)
+        call.places, call.since = places, self.now()

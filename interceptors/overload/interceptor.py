@@ -22,12 +22,11 @@ from interceptors.handlers.base import CallInterceptor
 from interceptors.overload.admission import AdmissionControl, Counts, Priority
 from interceptors.overload.arrivals import Arrival, Arrivals, WholeReads
 from interceptors.overload.limit import AdaptiveLimit
+from interceptors.overload.places import Places
 from interceptors.overload.pressure import Level, Pressure
 from interceptors.overload.upload_memory import UploadMemory
 
 log = logging.getLogger("interceptors.overload.overload")
-
-DRAINING: Final = "SERVER_DRAINING"
 
 ADMIN: Final = "admin"
 """Scope of operators, who get in when the server is full."""
@@ -69,6 +68,7 @@ class Overload(CallInterceptor):
         bypass: Callable[[Call], bool] = is_admin,
         wait_timeout: float = WAIT_TIMEOUT,
         record: Record = lambda event: None,
+        long_limit: AdaptiveLimit | None = None,
         memory: UploadMemory | None = None,
         uploads: Collection[str] = (),
         arrivals: int = ARRIVALS,
@@ -76,7 +76,7 @@ class Overload(CallInterceptor):
         now: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """`limit` None: only deadlines, memory pressure and `arrivals` refuse calls.
+        """`limit` None: only deadlines, memory pressure and `arrivals` refuse calls. `long_limit`: of long calls.
 
         `exempt`: methods that always pass and do not count. `bypass`: calls that always pass but count. `expected_seconds`: the
         time a call admitted now will wait for the engine, 0 if unknown. `memory`: for the requests of `uploads`, methods whose
@@ -85,7 +85,7 @@ class Overload(CallInterceptor):
         self.refused: Counter[str] = Counter()
         """Calls by reason, for metrics."""
         self.draining = False
-        """Set it to refuse every new call, with UNAVAILABLE, before the server stops."""
+        """Set it to refuse every new call with SERVER_DRAINING, before the server stops."""
         self._limit = limit
         self._exempt = frozenset(exempt)
         self._priority = priority
@@ -96,10 +96,10 @@ class Overload(CallInterceptor):
         self._uploads = frozenset(uploads)
         self._now = now
         self._control = AdmissionControl(
-            limit,
+            Places(limit, now, self._full, wait_timeout),
+            Places(long_limit, now, self._full, wait_timeout),
             now,
             self._full,
-            wait_timeout,
             Arrivals(arrivals, self._evicted),
             WholeReads(whole_reads),
             memory or UploadMemory(sys.maxsize, 0),
@@ -119,7 +119,7 @@ class Overload(CallInterceptor):
 
     @property
     def limit(self) -> float:
-        """Calls that may be worked on at a time now; infinite without a limit. For metrics."""
+        """Calls that may be worked on at a time now, long ones apart; infinite without a limit. For metrics."""
         return math.inf if self._limit is None else self._limit.calls
 
     @asynccontextmanager
@@ -128,7 +128,7 @@ class Overload(CallInterceptor):
             yield
             return
         if self.draining:
-            raise self._refusal(DRAINING, "the server is shutting down; try again, on another one if there is one")
+            raise self._refusal("SERVER_DRAINING", "the server is shutting down; try again, on another one if there is one")
         call = current_call()
         bypass = call is not None and self._bypass(call)
         priority = Priority.HIGH if bypass or call is None else self._priority(call)
@@ -192,11 +192,12 @@ class Overload(CallInterceptor):
         if self._recent.refused() and not self.draining:
             counts = self.counts
             log.warning(
-                "calls are being refused: limit %.1f, %d at work, %d waiting, %d on their way",
+                "calls are being refused: limit %.1f, %d at work, %d waiting, %d on their way, %d long ones",
                 self.limit,
                 counts.at_work,
                 counts.waiting,
                 counts.on_the_way,
+                counts.long,
             )
         return CallRefusedError(grpc.StatusCode.UNAVAILABLE, reason, message, retry_after=self._recent.retry_after())
 

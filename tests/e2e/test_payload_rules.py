@@ -15,7 +15,7 @@ from aligner_svc.client import AlignerClientError, AsyncAligner
 from aligner_svc.config.limits import Limits
 from aligner_svc.rpc.field_rules import ProtoRules
 from aligner_svc.server import Service
-from tests.kit.recordings import SAMPLE, SPEECH, TRANSCRIPT, WORDS, samples, wav
+from tests.kit.recordings import SAMPLE, SPEECH, TRANSCRIPT, WORDS, encode, samples, wav
 from tests.kit.refusals import check, refusal
 from tests.kit.scripted_engine import ScriptedEngine
 from tests.kit.servers import calling, serving
@@ -221,6 +221,13 @@ async def test_decomposed_text_is_aligned_in_the_places_it_was_sent_with(stub):
 async def test_more_than_anybody_could_say(stub, engine):
     before = len(engine.started)
     dense = align("word " * 40, wav(samples()[:32_000]))
+    check(refusal(await align_refused(stub, dense)), INVALID, "TRANSCRIPT_TOO_DENSE", "config.transcript")
+    assert len(engine.started) == before
+
+
+async def test_text_for_minutes_is_held_against_the_packets_of_a_file(stub, engine):
+    before = len(engine.started)
+    dense = align("word " * 3000, encode("ogg", "libopus", rate=48_000))
     check(refusal(await align_refused(stub, dense)), INVALID, "TRANSCRIPT_TOO_DENSE", "config.transcript")
     assert len(engine.started) == before
 

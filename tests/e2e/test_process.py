@@ -40,7 +40,6 @@ async def check_left_in_order(command: Command, workers: list[int]) -> None:
     await gone(workers)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT], ids=lambda number: number.name)
 def _core_limit(pid: int) -> list[str]:
     """Soft and hard."""
     limits = Path(f"/proc/{pid}/limits").read_text()
@@ -74,7 +73,7 @@ async def test_a_process_is_undumpable_where_the_limit_does_not_count():
     assert (await process.communicate())[0] == b"0\n"  # PR_GET_DUMPABLE
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT], ids=lambda number: number.name)
 async def test_a_signal_lets_everything_in_flight_finish(command, number):
     """A call being aligned, and a stream in the middle of its upload whose sender goes on after the signal."""
     target = await command.ready()

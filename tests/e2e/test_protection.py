@@ -286,3 +286,15 @@ async def test_a_bad_quota_file_stops_the_start_and_a_bad_change_does_not(tmp_pa
 
 async def _refuses(channel: grpc.aio.Channel, home: Home) -> bool:
     return await info(channel, bearer(home.forge.token())).code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_a_recording_of_more_than_a_minute_counts_among_the_long_calls() -> None:
+    engine = ScriptedEngine()
+    engine.gate.clear()
+    async with serving(engine=engine) as running, calling(running.address) as stub:
+        calls = [stub.Align(aligner_pb2.AlignRequest(config=CONFIG, audio=audio)) for audio in (SPEECH, silence_flac(61))]
+        await eventually(lambda: len(engine.started) == 2, "both at work")
+        counts = running._guards.protection.overload.counts
+        assert (counts.at_work, counts.long) == (1, 1)
+        engine.gate.set()
+        await asyncio.gather(*calls)

@@ -23,3 +23,10 @@ def test_a_short_run_finds_nothing(target: str, runs: int, tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr[-4000:]
     assert f"Done {runs} runs" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_short_run_of_frames_kills_no_listener() -> None:
+    command = [sys.executable, "-m", "tests.fuzz.fuzz_http2", "-runs=4000", "-seed=3"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "0 dead listeners" in done.stderr

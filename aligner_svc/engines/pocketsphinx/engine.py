@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from aligner_svc.config import Settings
 from aligner_svc.config.engine import EngineSettings
 from aligner_svc.domain import Caller, Clip, ProgressSink, Token, Warning, WordStatus
 from aligner_svc.engines import refusals
-from aligner_svc.engines.base import Capacity, EngineReport, EngineResult, OnFailed, Span
+from aligner_svc.engines.base import SHORT_SECONDS, Capacity, EngineReport, EngineResult, OnFailed, Span
 from aligner_svc.engines.batching import Batcher, BatchWatch, QueueState
 from aligner_svc.engines.pocketsphinx.wire import MalformedError, TokenSpan, decode_answer, encode_request
 from aligner_svc.engines.windows import Placed, Prefix, align_in_windows
@@ -43,10 +43,6 @@ _MAX_SPOKEN = 100
 _CHARS_A_WORD = 6
 _WINDOW_TIMEOUT = 60.0
 """Seconds that one window may take; the slowest path needs 5 on a slow core."""
-
-
-SHORT_SECONDS: Final = 60.0
-"""A longer recording is a long one: it takes seconds of processor time."""
 
 
 class _Window(NamedTuple):

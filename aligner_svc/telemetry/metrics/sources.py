@@ -173,7 +173,7 @@ def _overload(sources: Sources) -> Iterator[Metric]:
     if overload is None:
         return
     counts = overload.counts
-    where = {"on_the_way": counts.on_the_way, "waiting": counts.waiting, "at_work": counts.at_work}
+    where = {"on_the_way": counts.on_the_way, "waiting": counts.waiting, "at_work": counts.at_work, "long": counts.long}
     yield _gauge("calls", "Calls in the server, by where they are.", where, "where")
     limit = overload.limit
     if math.isfinite(limit):

@@ -17,7 +17,7 @@ import pytest_asyncio
 
 import aligner_svc
 from aligner_svc.audio import decode as decode_module
-from aligner_svc.audio.decode import Decoded, Decoder
+from aligner_svc.audio.decode import AudioShorterError, Decoded, Decoder
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.config.limits import DecodeSettings, Limits
 from aligner_svc.errors import AlignerError, InvalidArgumentError, UnavailableError
@@ -409,6 +409,28 @@ class TestBroken:
 
     async def test_no_decoder_was_replaced(self, decoder: Decoder) -> None:
         assert decoder.pool.restarts == 0
+
+
+class TestShorter:
+    """Audio that is shorter than its text needs is found before it is decoded."""
+
+    @pytest.mark.parametrize(("muxer", "codec"), [("ogg", "libopus"), ("mp3", "libmp3lame"), ("flac", "flac")])
+    async def test_a_file_that_is_too_short_is_not_decoded(self, muxer: str, codec: str, decoder: Decoder) -> None:
+        audio = encode(bursts(16000, 4.0), 16000, muxer, codec)
+        with pytest.raises(AudioShorterError) as caught:
+            await decoder.decode(audio, Encoding.CONTAINER, least_seconds=60.0)
+        assert 4.0 <= caught.value.seconds < 6.0
+
+    async def test_bare_samples_are_measured_by_their_number(self, decoder: Decoder) -> None:
+        audio = bytes(16000)
+        with pytest.raises(AudioShorterError) as caught:
+            await decoder.decode(audio, Encoding.LINEAR16, 8000, least_seconds=1.01)
+        assert caught.value.seconds == 1.0
+        assert (await decoder.decode(audio, Encoding.LINEAR16, 8000, least_seconds=1.0)).clip.seconds == 1.0
+
+    async def test_a_file_that_is_long_enough_is_decoded(self, spacious: Decoder) -> None:
+        audio = encode(np.tile(bursts(16000, 4.0), 16), 16000, "ogg", "libopus")
+        assert (await spacious.decode(audio, Encoding.CONTAINER, least_seconds=60.0)).clip.seconds == pytest.approx(64, abs=0.1)
 
 
 class CountingPool:

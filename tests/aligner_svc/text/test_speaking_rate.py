@@ -17,6 +17,7 @@ from aligner_svc.text.speaking_rate import (
     SYLLABLES,
     check_words,
     fit,
+    least_seconds,
     rate,
 )
 
@@ -86,3 +87,12 @@ def test_more_words_than_the_server_accepts_are_refused():
     with pytest.raises(InvalidArgumentError, match="11 words; at most 10") as caught:
         check_words(11, 10)
     assert caught.value.reason == "TRANSCRIPT_TOO_LONG"
+
+
+@given(st.integers(0, 100_000), st.integers(0, 500_000), st.sampled_from(sorted(LANGUAGES)))
+def test_what_is_shorter_than_the_least_seconds_is_refused_and_nothing_longer(words, letters, language):
+    least = least_seconds(words, letters, language)
+    assert code(words, letters, least * (1 + 1e-6) + 1e-6, language) in {None, "TRANSCRIPT_DENSE"}
+    if least:
+        with pytest.raises(InvalidArgumentError):
+            fit(words, letters, least * (1 - 1e-6), language, "refuse")

@@ -101,6 +101,16 @@ async def test_a_path_that_is_no_text_is_an_unknown_method(running, path, caplog
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
+async def test_a_header_that_is_no_text_is_not_logged(running, caplog):
+    """GRPC logged its value, with a traceback, for every stranger who sent one."""
+    async with http2(running.target) as stranger:
+        secret = ("authorization", b"Bearer hunter2\xff")
+        await stranger.send(stranger.request(1, ECHO, secret), stranger.data(1, stranger.message(b"hello"), end=True))
+        assert (await stranger.fields(1))["grpc-status"] == "0"
+    assert "hunter2" not in caplog.text
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
 async def test_unknown_methods_pass_the_chain(running):
     async with connect(running.target) as channel:
         with pytest.raises(grpc.RpcError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
+from grpc._cython import cygrpc
 
 from interceptors import (
     CallInterceptor,
@@ -27,6 +29,7 @@ from interceptors import (
 )
 from interceptors.handlers.base import Wrapping
 from tests.kit.chain_server import KINDS, SERVICE, KindsHandler, answer, chain_server, start
+from tests.kit.http2 import http2
 from tests.kit.waiting import eventually, forever
 
 ENTRIES, BYTES = 20, 2000
@@ -52,6 +55,9 @@ class Script(KindsHandler):
                 raise ValueError("the password is hunter2")
             case "hang":
                 await forever()
+            case "refuse late":
+                await eventually(lambda: context.time_remaining() < 0.01)
+                raise CallRefusedError(grpc.StatusCode.UNAVAILABLE, "OVERLOADED", "later", retry_after=1.0)
         call = current_call()
         assert call is not None
         return f"{call.request_id} {call.method} {call.peer}".encode()
@@ -303,3 +309,29 @@ async def test_a_call_that_has_ended_keeps_nothing_until_a_garbage_collection(sc
             await eventually(lambda: states() <= before, "the calls to be released", timeout=3)
         finally:
             gc.enable()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_call_whose_deadline_has_passed_ends_with_deadline_exceeded(script, kind) -> None:
+    """Whatever it is refused for. gRPC's own clients often say so before the server does; this one has no clock."""
+    script.deed = "refuse late"
+    async with chain_server(ours(), script, tls=False) as server, http2(server.target) as client:
+        for stream in (1, 3, 5, 7):
+            path = f"/{SERVICE}/{kind}"
+            await client.send(
+                client.request(stream, path, ("grpc-timeout", "80m")), client.data(stream, client.message(b""), end=True)
+            )
+            fields = await client.fields(stream)
+            assert fields.get("grpc-status") == str(grpc.StatusCode.DEADLINE_EXCEEDED.value[0])
+            assert "grpc-retry-pushback-ms" not in fields
+
+
+def test_what_comes_too_late_for_a_client_leaves_no_traceback(caplog) -> None:
+    """GRPC logs one if it learns of the end of a call after a response failed: now and then with "grpc-timeout: 1n"."""
+    Recovery("test")
+    for text in ('Failed "execute_batch": (<SendStatusFromServerOperation object>,)', "Failed grpc_call_start_batch: 8"):
+        try:
+            raise cygrpc.ExecuteBatchError(text)
+        except aio.InternalError:
+            logging.getLogger("grpc._cython.cygrpc").exception("ExecuteBatchError raised in core by servicer method [/a/B]")
+    assert [str(record.exc_info[1]) for record in caplog.records] == ["Failed grpc_call_start_batch: 8"]

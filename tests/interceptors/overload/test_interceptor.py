@@ -20,6 +20,7 @@ from interceptors.overload.admission import GRACE, AdmissionControl, Priority
 from interceptors.overload.arrivals import Arrivals, WholeReads
 from interceptors.overload.interceptor import Overload
 from interceptors.overload.limit import AdaptiveLimit, LimitRules
+from interceptors.overload.places import Places
 from interceptors.overload.pressure import Groups, Pressure, PressureReading
 from interceptors.overload.upload_memory import UploadMemory
 from tests.kit import chain_server as chain_server_kit
@@ -396,7 +397,8 @@ async def test_a_call_cancelled_while_waiting_or_working_frees_its_place() -> No
 
 async def test_a_place_given_to_a_call_that_is_cancelled_at_once_is_passed_on() -> None:
     limit, never = AdaptiveLimit(LimitRules(1, 1, 1)), Arrivals(9, lambda arrival: _full())
-    control = AdmissionControl(limit, time.monotonic, _full, 60.0, never, WholeReads(9), UploadMemory(9, 9))
+    places, long = (Places(limit, time.monotonic, _full, 60.0) for _ in range(2))
+    control = AdmissionControl(places, long, time.monotonic, _full, never, WholeReads(9), UploadMemory(9, 9))
     gates = {name: asyncio.Event() for name in "abc"}
     begun: list[str] = []
 
@@ -420,6 +422,71 @@ async def test_a_place_given_to_a_call_that_is_cancelled_at_once_is_passed_on() 
     await _soon(last)
     assert begun[0] == "a"
     assert begun[-1] == "c"
+
+
+class LongCalls:
+    """A control with one place for calls in general and two for long ones, and the calls at work under it."""
+
+    def __init__(self) -> None:
+        one, two = AdaptiveLimit(LimitRules(1, 1, 1)), AdaptiveLimit(LimitRules(2, 2, 2))
+        self.places, self.long = Places(one, time.monotonic, _full, 60.0), Places(two, time.monotonic, _full, 0.02)
+        self.control = _control(self.places, self.long)
+        self.done = asyncio.Event()
+
+    async def call(self, *, long: bool = True) -> None:
+        admitted = self.control.admit("caller")
+        async with admitted.working():
+            for _ in range(2 * long):
+                await admitted.prolong()
+            await self.done.wait()
+
+
+def _control(places: Places, long: Places) -> AdmissionControl:
+    arrivals = Arrivals(9, lambda arrival: _full())
+    return AdmissionControl(places, long, time.monotonic, _full, arrivals, WholeReads(9), UploadMemory(9, 9))
+
+
+async def test_long_calls_take_no_place_of_the_others() -> None:
+    calls = LongCalls()
+    tasks = [asyncio.create_task(calls.call()) for _ in range(2)]
+    await eventually(lambda: calls.control.counts.long == 2)
+    assert calls.control.has_room(1.0)
+    tasks.append(asyncio.create_task(calls.call(long=False)))
+    await eventually(lambda: calls.control.counts.at_work == 1)
+    calls.done.set()
+    await asyncio.gather(*tasks)
+    assert (calls.places.taken, calls.long.taken) == (0, 0)
+
+
+async def test_a_long_call_is_refused_if_no_long_place_becomes_free() -> None:
+    calls = LongCalls()
+    tasks = [asyncio.create_task(calls.call()) for _ in range(2)]
+    await eventually(lambda: calls.long.taken == 2)
+    with pytest.raises(CallRefusedError):
+        await calls.call()
+    assert (calls.places.taken, calls.long.waiting) == (0, 0)
+    calls.long.timeout = 60.0
+    waiting = asyncio.create_task(calls.call())
+    await eventually(lambda: calls.long.waiting == 1)
+    assert calls.control.has_room(1.0)
+    tasks.pop().cancel()
+    await eventually(lambda: calls.long.waiting == 0)
+    calls.done.set()
+    await asyncio.gather(waiting, *tasks)
+    assert (calls.places.taken, calls.long.taken) == (0, 0)
+
+
+async def test_the_wait_of_long_calls_lowers_their_own_limit_alone() -> None:
+    rules = LimitRules(1, 8, 8, samples=1)
+    limit, of_long = AdaptiveLimit(rules), AdaptiveLimit(rules)
+    control = _control(*(Places(each, time.monotonic, _full, 1.0) for each in (limit, of_long)))
+    for _ in range(8):
+        admitted = control.admit("caller")
+        async with admitted.working() as timer:
+            await admitted.prolong()
+            timer.waited, timer.worked = 60.0, 1.0
+    assert limit.calls == 8
+    assert of_long.calls < 8
 
 
 def _full() -> CallRefusedError:

@@ -53,7 +53,7 @@ class Server:
         self.keys = SimpleNamespace(age_seconds=120.0, trouble="", last_error="")
         self.pool = SimpleNamespace(name="decode", pids=[1, 2], size=2, waiting=0, restarts=1)
         self.expires = NOW + 40 * 86_400
-        counts = SimpleNamespace(on_the_way=1, waiting=2, at_work=3)
+        counts = SimpleNamespace(on_the_way=1, waiting=2, at_work=3, long=0)
         self.metrics.watch(
             Sources(
                 build={"version": "1.2.3", "engine": "pocketsphinx"},

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing
+from typing import Any
 
 import grpc
+from google.rpc import status_pb2
 from grpc import aio
 
-from interceptors.calls.abort import abort
+from interceptors.calls.abort import Metadata, abort
 from interceptors.calls.call import Context, current_call
 from interceptors.calls.outcome import expired
 from interceptors.calls.refusal import CallRefusedError
-from interceptors.handlers.base import CallInterceptor
+from interceptors.handlers.base import Wrapping
+from interceptors.handlers.kinds import Handler, wrapped
 
 log = logging.getLogger(__name__)
 
@@ -25,32 +28,55 @@ _GRPC_LOG = "grpc._cython.cygrpc"
 _EXPIRED = CallRefusedError(grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXPIRED", "the call's deadline has passed")
 
 
-class Recovery(CallInterceptor):
-    """`domain`: of the ErrorInfo of every refusal."""
+class Recovery(Wrapping):
+    """`domain`: of the ErrorInfo of every refusal.
+
+    A call is aborted when its exception is no longer handled: gRPC keeps what `abort` raises until the next call of the method,
+    and with it the exception and its frames would be kept, which hold the call's recording.
+    """
 
     def __init__(self, domain: str) -> None:
         self._domain = domain
         logging.getLogger(_GRPC_LOG).addFilter(_worth_a_line)  # the same filter is not added twice
 
-    @asynccontextmanager
-    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
-        try:
-            yield
-        except (aio.AbortError, aio.BaseError):  # the status is already set
-            raise
-        except CallRefusedError as refused:
-            await self._refuse(context, refused)
-        except Exception:
+    def wrap(self, method: str, handler: Handler | None) -> Handler | None:
+        """`handler`, whose exceptions become statuses."""
+        if handler is None:
+            return None
+
+        async def unary(behaviour: Any, request: Any, context: Context) -> Any:
+            try:
+                return await behaviour(request, context)
+            except (aio.AbortError, aio.BaseError):  # the status is already set
+                raise
+            except Exception as error:
+                ending = self._ending(method, error, context)
+            return await abort(context, *ending)
+
+        async def stream(behaviour: Any, request: Any, context: Context) -> AsyncIterator[Any]:
+            try:
+                async with aclosing(behaviour(request, context)) as responses:
+                    async for response in responses:
+                        yield response
+                return
+            except (aio.AbortError, aio.BaseError):
+                raise
+            except Exception as error:
+                ending = self._ending(method, error, context)
+            await abort(context, *ending)
+
+        return wrapped(handler, unary, stream)
+
+    def _ending(self, method: str, error: Exception, context: Context) -> tuple[status_pb2.Status, Metadata]:
+        """What the client is sent of `error`."""
+        if not isinstance(error, CallRefusedError):
             call = current_call()
             log.exception("%s failed, request %s", method, call.request_id if call else "unknown")
-            bug = CallRefusedError(grpc.StatusCode.INTERNAL, "INTERNAL", "internal error")
-            await abort(context, bug.status(self._domain))
-
-    async def _refuse(self, context: Context, refused: CallRefusedError) -> None:
-        if expired(context, early=refused.code is grpc.StatusCode.UNAVAILABLE):
+            error = CallRefusedError(grpc.StatusCode.INTERNAL, "INTERNAL", "internal error")
+        elif expired(context, early=error.code is grpc.StatusCode.UNAVAILABLE):
             # Whatever it was refused for: the client has stopped waiting, and some see our status and not their own.
-            refused = _EXPIRED
-        await abort(context, refused.status(self._domain), refused.metadata)
+            error = _EXPIRED
+        return error.status(self._domain), error.metadata
 
 
 def _worth_a_line(record: logging.LogRecord) -> bool:

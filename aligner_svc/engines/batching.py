@@ -126,9 +126,7 @@ class Batcher(Generic[T, R]):
         size = max(1, self._size(item))
         ticket: Ticket[T, R] = Ticket(item, size, caller.deadline, loop.time(), loop.create_future(), self._watch.origin())
         self._enqueue(ticket, caller.client)
-        timer = None
-        if caller.deadline is not None:
-            timer = loop.call_at(caller.deadline, lambda: ticket.refuse(refusals.expired()))
+        timer = None if caller.deadline is None else loop.call_at(caller.deadline, ticket.refuse, refusals.expired())
         try:
             return await ticket.answer
         finally:
@@ -137,6 +135,7 @@ class Batcher(Generic[T, R]):
             self._waiting.discard(ticket)
             if ticket.run is not None:
                 ticket.run.abandon_if_unwanted()
+            del ticket  # an error that is its answer has this frame in its traceback: a cycle would keep the recording
 
     def state(self) -> QueueState:
         """A snapshot. Iterates over every waiting item."""
@@ -285,11 +284,11 @@ class Batcher(Generic[T, R]):
         """Drop the tickets no caller waits for any more, and run the others."""
         now = asyncio.get_running_loop().time()
         run.tickets = [ticket for ticket in part if not ticket.unwanted(now)]
-        if not run.tickets:
-            return ()
-        results = await self._run([ticket.item for ticket in run.tickets])
-        if len(results) != len(run.tickets):
-            raise RuntimeError(f"{len(results)} results for {len(run.tickets)} items")
+        items = [ticket.item for ticket in run.tickets]
+        del run, part  # as in `submit`: an error of this run becomes the tickets' answer
+        results = await self._run(items) if items else ()
+        if len(results) != len(items):
+            raise RuntimeError(f"{len(results)} results for {len(items)} items")
         return results
 
     async def _close(self) -> None:

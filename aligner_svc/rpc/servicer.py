@@ -31,13 +31,17 @@ class AlignerServicer(aligner_pb2_grpc.AlignerServicer):
 
     async def Align(self, request: pb.AlignRequest, context: Context) -> pb.AlignResponse:  # noqa: N802
         with refusals():
-            allowed = self._limits.unary_audio_bytes
-            if len(request.audio) > allowed:
-                message = f"the audio has {len(request.audio)} bytes; Align takes at most {allowed}, send more with StreamAlign"
+            audio, allowed = request.audio, self._limits.unary_audio_bytes
+            if len(audio) > allowed:
+                message = f"the audio has {len(audio)} bytes; Align takes at most {allowed}, send more with StreamAlign"
                 raise LimitExceededError("AUDIO_TOO_LARGE", message, field="audio")
             job = messages.job(request.config if request.HasField("config") else None)
-            await messages.declared(request.config).check(request.audio)
-            alignment = await self._work.align(job, request.audio, caller_of(context))
+            declared = messages.declared(request.config)
+            del request  # neither it nor the audio is kept while the engine works on the clip
+            await declared.check(audio)
+            aligning = self._work.align(job, audio, caller_of(context))
+            del audio
+            alignment = await aligning
             return await off_loop(messages.response, alignment, words=len(alignment.words))
 
     async def StreamAlign(  # noqa: N802

@@ -38,7 +38,9 @@ class Work:
         conceal(job.transcript)
         call = current_call()
         seconds = 0.0 if call is None or call.scan is None else await _verdict(call.scan, audio)
-        alignment = await self._run(job, audio, caller, ignore)
+        running = self._run(job, audio, caller, ignore)
+        del audio  # only the decoder needs it
+        alignment = await running
         return _with_scan(alignment, seconds, seconds)
 
     async def stream(self, job: Job, audio: Buffer, caller: Caller) -> AsyncGenerator[Progress | Alignment, None]:
@@ -56,14 +58,16 @@ class Work:
         try:
             while not running.done():
                 fetched = asyncio.create_task(latest.get())
-                await asyncio.wait((running, fetched), return_when=asyncio.FIRST_COMPLETED)
-                if fetched.done():
-                    yield fetched.result()
-                else:
+                try:
+                    await asyncio.wait((running, fetched), return_when=asyncio.FIRST_COMPLETED)
+                    if fetched.done():
+                        yield fetched.result()
+                finally:
                     fetched.cancel()
             yield await running
         finally:
             running.cancel()
+            del running  # its error has this frame in its traceback: a cycle that would keep the recording until it is collected
 
     async def _run_while_scanned(self, job: Job, audio: Buffer, caller: Caller, observe: Observer) -> Alignment:
         """The alignment, held back until `audio` has passed the scan; the work is cancelled if it does not.
@@ -72,12 +76,13 @@ class Work:
         upload may be decoded meanwhile, in the sandbox. A refusal by the scan takes precedence over an error of the work.
         """
         call = current_call()
+        running = self._run(job, audio, caller, observe)
         if call is None or call.scan is None:
-            return await self._run(job, audio, caller, observe)
+            del audio
+            return await running
         try:
             async with asyncio.TaskGroup() as group:
                 verdict = group.create_task(_verdict(call.scan, audio))
-                running = self._run(job, audio, caller, observe)
                 del audio
                 try:
                     alignment = await running
@@ -86,8 +91,14 @@ class Work:
                     raise
                 done = time.perf_counter()
         except BaseExceptionGroup as failed:
-            raise failed.exceptions[0] from None
-        return _with_scan(alignment, verdict.result(), time.perf_counter() - done)
+            first = failed.exceptions[0]
+        else:
+            return _with_scan(alignment, verdict.result(), time.perf_counter() - done)
+        del verdict, group
+        try:
+            raise first  # not while the group, which holds it, is handled: that would be its context
+        finally:
+            del first  # as in `stream`
 
     async def _run(self, job: Job, audio: Buffer, caller: Caller, observe: Observer) -> Alignment:
         """The alignment, once there is a place for the call; the audio is charged before the engine works on it."""

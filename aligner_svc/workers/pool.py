@@ -167,6 +167,8 @@ class WorkerPool:
                     raise (WorkerKilledError if killed else WorkerDiedError)(f"{self.name}: {error}") from None
             else:
                 return Reply(answer, body, queued, busy + clock() - taken)
+            finally:
+                del attempt  # its error has this frame, and with it the payload, in its traceback
             busy += clock() - taken
         raise AssertionError("unreachable: the second try returns or raises")
 

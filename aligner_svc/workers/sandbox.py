@@ -98,12 +98,22 @@ def forbid_core_dumps() -> None:
 
 
 def limit_memory(more: int) -> int:
-    """Cap the address space at what is mapped now plus `more` bytes, permanently. Returns what is mapped now, 0 if unknown."""
+    """Cap the address space at what is mapped now plus `more` bytes, permanently. Returns what is mapped now, 0 if unknown.
+
+    Ends the process if its limit is lower than that already.
+    """
     statm = Path("/proc/self/statm")
     if not statm.exists():  # not Linux, where this limit means little
         return 0
     mapped = int(statm.read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (mapped + more, mapped + more))
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (mapped + more, mapped + more))
+    except ValueError:
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        sys.exit(
+            f"it needs {(mapped + more) >> 20} MiB of address space and may have {hard >> 20}: raise or remove the limit "
+            "(ulimit -v, LimitAS=), or lower limits.stream_audio_bytes or limits.audio_seconds"
+        )
     return mapped
 
 

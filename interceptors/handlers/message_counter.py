@@ -35,7 +35,9 @@ class MessageCounter(Wrapping):
             return request
 
         async def unary(behaviour: Any, request: Any, context: Context) -> Any:
-            response = await behaviour(taken(request), context)
+            handling = behaviour(taken(request), context)
+            del request  # it may be large, and the handler releases it
+            response = await handling
             sent()
             return response
 

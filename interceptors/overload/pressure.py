@@ -73,7 +73,11 @@ class PressureReading:
 
 
 class Groups:
-    """The files of this process's control groups. A file that is missing or not as documented is no signal."""
+    """The files of this process's control groups. A file that is missing or not as documented is no signal.
+
+    Nor are the stalls of the machine's root group, in which a process outside of any container or service is: all others cause
+    them too.
+    """
 
     def __init__(self, root: Path = CGROUPS, own: Path = OWN) -> None:
         paths = _own_paths(own)
@@ -82,14 +86,17 @@ class Groups:
         if (root / "cgroup.controllers").exists():
             group = _place(root, paths.get("", "/"))
             self._memory = list(_ancestors(group, root))
-            self._pressure = self._cpu = group
+            self._cpu = group
+            self._pressure = _unless_root(group)
             return
         self._usage = ("memory.usage_in_bytes", "memory.limit_in_bytes", "total_inactive_file")
         if (root / "memory").is_dir():
             self._memory = list(_ancestors(_place(root / "memory", paths.get("memory", "/")), root / "memory"))
         cpu = next((root / name for name in ("cpu", "cpu,cpuacct") if (root / name).is_dir()), root / "cpu")
         self._cpu = _place(cpu, paths.get("cpu", "/"))
-        self._pressure = _place(root / "unified", paths.get("", "/"))  # where systemd's hybrid layout has the stalls
+        self._pressure = _unless_root(
+            _place(root / "unified", paths.get("", "/"))
+        )  # systemd's hybrid layout has the stalls there
 
     def read(self) -> PressureReading:
         """Reads some six small files."""
@@ -98,12 +105,18 @@ class Groups:
         cpu = _file(self._cpu / "cpu.stat", _table)
         return PressureReading(
             memory=max(shares, default=None),
-            memory_some=_file(self._pressure / "memory.pressure", lambda text: _stalled(text, "some")),
-            memory_full=_file(self._pressure / "memory.pressure", lambda text: _stalled(text, "full")),
-            cpu_some=_file(self._pressure / "cpu.pressure", lambda text: _stalled(text, "some")),
+            memory_some=self._stalled("memory", "some"),
+            memory_full=self._stalled("memory", "full"),
+            cpu_some=self._stalled("cpu", "some"),
             periods=cpu.get("nr_periods") if cpu else None,
             throttled=cpu.get("nr_throttled") if cpu else None,
         )
+
+    def _stalled(self, what: str, kind: str) -> float | None:
+        """Share of the last 10 s."""
+        if self._pressure is None:
+            return None
+        return _file(self._pressure / f"{what}.pressure", lambda text: _stalled(text, kind))
 
     def _share(self, group: Path) -> float | None:
         usage, maximum, cache = self._usage
@@ -221,6 +234,11 @@ def _place(root: Path, path: str) -> Path:
     """The group's folder. In a container the path may be the host's, and the group is mounted as the root."""
     group = root / path.lstrip("/")
     return group if ".." not in group.parts and group.is_dir() else root
+
+
+def _unless_root(group: Path) -> Path | None:
+    """None for the machine's root group, which alone has none of these files. In a container the group at the root has them."""
+    return group if any((group / name).exists() for name in ("cgroup.events", "memory.max", "cpu.max")) else None
 
 
 def _ancestors(group: Path, root: Path) -> Iterator[Path]:

@@ -20,7 +20,7 @@ from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
 from tests.kit import recordings
 from tests.kit.recordings import WORDS
-from tests.kit.servers import Command, connect, gone, launched, listening
+from tests.kit.servers import ALIGNER, Command, connect, environment, gone, launched, listening
 from tests.kit.uploads import chunks, config, finish, reached, send
 from tests.kit.waiting import eventually
 
@@ -221,3 +221,21 @@ async def test_an_address_others_can_reach(tmp_path):
 async def test_a_listen_string_that_is_none(tmp_path):
     async with launched(tmp_path, "--listen", "everywhere") as command:
         assert "HOST:PORT is needed" in await failed(command)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit means little elsewhere")
+async def test_too_little_address_space_is_said_with_what_to_do(tmp_path):
+    """As after `ulimit -v` in the shell that starts it."""
+    more = {"ALIGNER_LIMITS__AUDIO_SECONDS": str(8 * 3600), "ALIGNER_LIMITS__STREAM_AUDIO_BYTES": str(1 << 30)}
+    code = (
+        f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_AS, ({1 << 30},) * 2); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    with (tmp_path / "log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", code, str(ALIGNER), "serve", "--workers", "1", *LOOPBACK),
+            stdout=log, stderr=log, env=environment(**more),
+        )  # fmt: skip
+        assert await process.wait() == 1
+    text = (tmp_path / "log").read_text()
+    assert "Traceback" not in text
+    assert "raise or remove the limit (ulimit -v, LimitAS=)" in text

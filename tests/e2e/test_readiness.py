@@ -99,7 +99,8 @@ async def test_the_scanner_goes_and_comes_back(clamav: ClamdServer) -> None:  # 
 
 async def test_worker_processes_die_and_are_replaced() -> None:
     async with serving(metrics=METRICS, engine=ScriptedEngine(), decoders=2) as running:
-        assert (await becomes(running, "workers", "ok"))["said"] == "decoder: 2 worker processes"
+        said = (await becomes(running, "workers", "ok"))["said"]
+        assert said == "decoder: 2 worker processes, decoder-long: 2 worker processes"
         pool = running.decoder.pool
         children = pool._children
         module, children.module = children.module, "no_such_module"  # no process can replace it
@@ -118,7 +119,7 @@ async def test_without_a_working_process_it_serves_nowhere_and_then_everywhere_a
     (tmp_path / "stops.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)")
     monkeypatch.syspath_prepend(tmp_path)
     async with serving(metrics=METRICS) as running, connect(running.address) as channel:
-        children = {"decoder": running.decoder, "engine": running.engine}[name].pool._children
+        children = {"decoder": running.decoder, "engine": running.engine.short}[name].pool._children
         watch = aiter(health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest()))
         assert (await anext(watch)).status == health_pb2.HealthCheckResponse.SERVING
         module, children.module = children.module, {"none starts": "no_such_module", "all stop": "stops"}[fault]

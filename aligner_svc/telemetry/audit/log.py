@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -151,8 +152,12 @@ class _File:
             left = written - before
             while lines and left >= len(lines[0]):
                 left -= len(lines.pop(0))
-            # A line that was cut is written again whole, on a line of its own: others may have appended meanwhile.
-            self._torn = self._torn or left > 0
+            # A line that was cut, as the disk is full, is taken back and written again whole later; at once, on a line of its
+            # own, if another process has appended to it meanwhile.
+            if left > 0:
+                if _cut_off(fd, left):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                self._torn = True
 
     def close(self) -> None:
         if self._fd is not None:
@@ -197,6 +202,18 @@ class _Stream:
                 del lines[0]
 
     def close(self) -> None: ...
+
+
+def _cut_off(fd: int, size: int) -> bool:
+    """Take back the last `size` bytes that were written to a file. Returns whether they were still its last."""
+    try:
+        end = os.lseek(fd, 0, os.SEEK_CUR)  # behind what was appended last through this descriptor
+        if os.fstat(fd).st_size != end:
+            return False
+        os.ftruncate(fd, end - size)
+    except OSError:  # a pipe
+        return False
+    return True
 
 
 def _ends_within_a_line(path: Path) -> bool:

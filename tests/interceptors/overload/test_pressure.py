@@ -86,8 +86,20 @@ def test_version_1(root, tmp_path) -> None:
 
 def test_the_hybrid_layout_has_stalls_in_the_unified_tree(root, tmp_path) -> None:
     write(root / "memory", memory_usage_in_bytes="1\n", memory_limit_in_bytes="9223372036854771712\n")
-    write(root / "unified", memory_pressure=STALLS.format(some=30, full=10), cpu_pressure=STALLS.format(some=99, full=0))
-    assert Groups(root, own(tmp_path, "2:memory:/\n0::/\n")).read() == PressureReading(None, 0.3, 0.1, 0.99)
+    stalls = {"memory_pressure": STALLS.format(some=30, full=10), "cpu_pressure": STALLS.format(some=99, full=0)}
+    write(root / "unified" / "app", cgroup_events="populated 1\n", **stalls)
+    assert Groups(root, own(tmp_path, "2:memory:/\n0::/app\n")).read() == PressureReading(None, 0.3, 0.1, 0.99)
+
+
+def test_the_stalls_of_the_machines_root_group_are_not_ours(root, tmp_path) -> None:
+    stalls = {"memory_pressure": STALLS.format(some=30, full=10), "cpu_pressure": STALLS.format(some=99, full=0)}
+    version2(root, cpu_stat="usage_usec 100\n", memory_stat="anon 1\n", **stalls)
+    assert Groups(root, own(tmp_path, "0::/\n")).read().empty
+    hybrid = tmp_path / "hybrid"
+    write(hybrid / "unified", **stalls)
+    assert Groups(hybrid, own(tmp_path, "2:memory:/\n0::/\n")).read().empty
+    write(root, cgroup_events="populated 1\n")  # the group of a container, which is mounted there
+    assert Groups(root, own(tmp_path, "0::/\n")).read().cpu_some == 0.99
 
 
 MALFORMED = ["", "max\n", "-5\n", "1e9\n", "\x00\n", "some\n", "some avg10=\nfull avg10=x\n", "nr_periods\n", "garbage in here\n"]

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from aligner_svc.telemetry.audit.log import DROPPED, AuditError, AuditLog, open_
 from interceptors.auth.jwt.access_token import TokenCheck
 from interceptors.calls.security_event import Event, SecurityEvent
 from tests import PROJECT
+from tests.kit.waiting import eventually_blocking
 
 FAILED = Event.AUTHENTICATION_FAILED
 DOCS = PROJECT / "docs" / "audit.md"
@@ -270,6 +272,34 @@ def test_events_refused_by_a_full_disk_are_written_once_there_is_room(path, fast
     assert messages == [f"audit log {path}: not written: no space left on device; trying again"]  # once, for many attempts
 
 
+def test_a_line_that_was_cut_by_a_full_disk_leaves_nothing_of_it(path, fast_retries) -> None:
+    """A limit on the size of files stands for the end of the disk: the kernel writes up to it, and then fails."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    log = AuditLog(path)
+    log.record(failed(0))
+    eventually_blocking(lambda: path.read_bytes().endswith(b"\n"))
+    whole = path.read_bytes()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 10, before[1]))
+    try:
+        log.record(failed(1))
+        assert log.close()  # the disk stays full to the end
+        assert path.read_bytes() == whole
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert log.dropped == 1
+
+
+def test_a_line_that_was_cut_stays_where_another_process_has_appended_to_it(path) -> None:
+    path.write_bytes(b"ours, cu")
+    with path.open("ab") as ours, path.open("ab") as other:
+        ours.write(b"t")
+        ours.flush()
+        other.write(b"theirs\n")
+        other.flush()
+        assert not audit._cut_off(ours.fileno(), 1)
+    assert path.read_bytes() == b"ours, cuttheirs\n"
+
+
 def test_a_disk_that_stays_full_does_not_block_the_shutdown(fast_retries, caplog) -> None:
     with caplog.at_level(logging.ERROR):
         log = AuditLog(Path("/dev/full"))
@@ -299,9 +329,7 @@ def test_a_line_that_was_cut_is_written_again_whole(path, monkeypatch, fast_retr
     log.record(failed("next"))
     assert again.wait(60)
     log.close()
-    cut, *rest = path.read_bytes().splitlines()
-    assert len(cut) == 30
-    assert ids([json.loads(line) for line in rest]) == ["cut", "next"]
+    assert ids(lines(path)) == ["cut", "next"]
 
 
 def test_events_beyond_the_bound_are_counted_and_reported_once(path, monkeypatch, caplog) -> None:

@@ -83,7 +83,8 @@ async def test_clients_that_take_nothing_delay_neither_others_nor_the_drain() ->
     async with AsyncExitStack() as stack, calling(running.address) as aligner, connect(running.address) as channel:
         for _ in range(5):
             silent = await stack.enter_async_context(http2(running.address, {SettingsFrame.INITIAL_WINDOW_SIZE: 0}))
-            await silent.send(silent.request(1, HEALTH + "Watch"), silent.data(1, silent.message(b""), end=True))
+            for stream, method in ((1, "Watch"), (3, "Check"), (5, "List")):
+                await silent.send(silent.request(stream, HEALTH + method), silent.data(stream, silent.message(b""), end=True))
         watch = aiter(health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest()))
         assert (await anext(watch)).status == SERVING
         assert (await aligner.Align(ALIGN)).words
@@ -91,4 +92,4 @@ async def test_clients_that_take_nothing_delay_neither_others_nor_the_drain() ->
         async with asyncio.timeout(WAIT_TIMEOUT / 2):
             assert (await anext(watch)).status == health_pb2.HealthCheckResponse.NOT_SERVING
             assert [one async for one in watch] == []
-    await draining
+            await draining  # they are still there, and the grace for calls in flight is twice as long

@@ -21,7 +21,7 @@ from aligner_svc.health.grpc_health import GrpcHealth
 from aligner_svc.health.serving import Serving
 from aligner_svc.pipeline import Pipeline
 from aligner_svc.rpc.servicer import AlignerServicer
-from aligner_svc.rpc.services import ALIGNER, HEALTH
+from aligner_svc.rpc.services import ALIGNER, EXEMPT, HEALTH
 from aligner_svc.telemetry.logs.pipeline import Logs, open_logs
 from aligner_svc.telemetry.logs.stacks import stacks
 from aligner_svc.transport.bind import check_exposure, parse
@@ -73,7 +73,7 @@ class Service:
         limits = ConnectionLimits(wanted.most, wanted.per_address)
         self.connections = Connections(limits, lambda: self._bound, self._guards.in_flight, self._guards.record)
         self._bound = 0
-        self._listener = Listener(self._build_server, self._guards.credentials, self._guards.record_restart)
+        self._listener = Listener(self._build_server, self._guards.credentials, self._guards.record_restart, exempt=EXEMPT)
 
     async def start(self) -> None:
         """Listen, load, warm up, report ready. Raises StartError."""

@@ -75,6 +75,7 @@ def mp3(samples: Samples, seconds: float) -> bytes:
 
 def jobs(target: str, speech: Speech, count: int, pipe: Connection) -> None:
     """The process of the long jobs: `count` at a time until a message arrives; answers what they got done."""
+    os.nice(10)  # what it costs to send them is not the server's
     pipe.send(asyncio.run(_jobs(target, speech, count, pipe)))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from typing import Any, Final, cast
 
 import grpc
@@ -27,6 +27,10 @@ log = logging.getLogger(__name__)
 UNKNOWN: Final = "/unknown/unknown"
 """The method of every call whose path names none that is served: the path itself is never decoded."""
 
+_CALL_TASK: Final = "HandleExceptions[{}]"
+"""Name that gRPC gives to the task of a call, by its method; it ends when the status is sent."""
+_LOOK_EVERY: Final = 0.1
+"""Seconds between two looks at the calls that a stopping server still has."""
 _RESTART_TIMEOUT: Final = 2.0
 """Seconds in which the port must be served again. The old server's socket is closed within some milliseconds."""
 _RESTART_PAUSE: Final = 0.02
@@ -113,17 +117,20 @@ class Listener:
         build: Callable[[], aio.Server],
         credentials: grpc.ServerCredentials | None,
         on_restart: Callable[[str, str], None] = lambda reason, peer: None,
+        *,
+        exempt: Collection[str] = (),
     ) -> None:
         """`build`: a server of `build_server` with its services, not started.
 
         `on_restart`: called when it had to serve again, with the reason and the client of the call accepted last, which may
-        have caused it.
+        have caused it. `exempt`: methods of strangers, whose calls `stop` does not wait for.
         """
         self.lost = asyncio.Event()
         """Set if the port could not be served again: end the process."""
         self._build = build
         self._credentials = credentials
         self._on_restart = on_restart
+        self._exempt = {_CALL_TASK.format(method) for method in exempt}
         self._address: Address | None = None
         self._servers: list[aio.Server] = []
         """The last one accepts calls; those before it failed, and still have calls in flight."""
@@ -142,11 +149,27 @@ class Listener:
         await self._accept(self._servers[-1])
 
     async def stop(self, grace: float) -> None:
-        """Accept no more calls; end those that still run after `grace` seconds. Idempotent."""
+        """Accept no more calls; end those that still run after `grace` seconds. Idempotent.
+
+        A client that takes no response (an HTTP/2 window of 0) keeps its call for the whole grace. Once no other call is left,
+        calls of exempt methods are ended: any stranger could make the server wait otherwise.
+        """
         self._stopping = True
-        await asyncio.gather(*(server.stop(grace) for server in self._servers))
+        servers = tuple(self._servers)
+        stopping = {asyncio.create_task(server.stop(grace)) for server in servers}
+        while stopping:
+            ended, stopping = await asyncio.wait(stopping, timeout=_LOOK_EVERY)
+            for task in ended:
+                task.result()
+            if stopping and not self._waited_for():
+                await asyncio.gather(*(server.stop(None) for server in servers))
         if self._background:
             await asyncio.wait(self._background)
+
+    def _waited_for(self) -> bool:
+        """Whether calls of other methods than the exempt ones run, or their responses are being sent."""
+        names = {task.get_name() for task in asyncio.all_tasks()}
+        return any(name.startswith(_CALL_TASK.partition("{")[0]) for name in names - self._exempt)
 
     async def _accept(self, server: aio.Server) -> None:
         _core(server).on_end = self._on_end

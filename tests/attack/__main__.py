@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from functools import partial
 
 from tests.attack.kinds import KINDS
-from tests.attack.running import MAX_HEALTH_MS, MAX_MEMORY_MB, arena, attack
+from tests.attack.running import HEADS, MAX_HEALTH_MS, MAX_MEMORY_MB, arena, attack
 
 
 async def _main() -> int:
@@ -17,8 +18,9 @@ async def _main() -> int:
     chosen = parser.parse_args()
     kinds = [kind for kind in KINDS if not chosen.only or kind.name in chosen.only]
     async with arena() as running:
-        report = await attack(running, kinds, short=chosen.short)
-    print(report.table())
+        print(HEADS)
+        report = await attack(running, kinds, short=chosen.short, shown=partial(print, flush=True))
+    print(report.total())
     for line in report.through:
         print(f"THROUGH {line}")
     for line in (*report.faults, *report.missed):

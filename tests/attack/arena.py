@@ -53,12 +53,16 @@ class Attack:
 
 @dataclass(frozen=True)
 class Kind:
-    """`at_once`: attacks that run side by side. `short`: how many of them the short form tries, spread evenly."""
+    """`at_once`: attacks that run side by side. `short`: how many of them the short form tries, spread evenly.
+
+    `seconds`: after so many no further attack begins, so that a run is bounded on a slow machine too; fewer are tried then.
+    """
 
     name: str
     attacks: Callable[[], Iterable[Attack]]
     at_once: int = 8
     short: int = 12
+    seconds: float = 20.0
     needs_clamd: bool = False
 
 
@@ -73,11 +77,11 @@ class Answer:
     retry: float | None = None
 
 
-async def answer(make: Callable[[], Any]) -> Answer:
-    """Make a call and see how it ends, again if the server is too busy to judge it."""
+async def answer(make: Callable[[], Any], *, patient: bool = True) -> Answer:
+    """Make a call and see how it ends; `patient`: again if the server is too busy to judge it."""
     for _ in range(_TRIES):
         found = await once(make())
-        if found.reason not in _BUSY or found.retry is None:
+        if not patient or found.reason not in _BUSY or found.retry is None:
             break
         await asyncio.sleep(min(found.retry, 2.0))
     return found

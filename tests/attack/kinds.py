@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.attack import access, credentials, malware, payload
+from tests.attack import access, credentials, exhaustion, frames, malware, payload
 from tests.attack.arena import Kind
 
 KINDS = (
@@ -16,7 +16,14 @@ KINDS = (
     Kind("broken rules", payload.rules),
     Kind("oversize and bombs", payload.oversize, at_once=2, short=6),
     Kind("transcripts", payload.transcripts, at_once=2, short=8),
-    Kind("hostile recordings", payload.recordings, at_once=2, short=8),
+    Kind("hostile recordings", payload.recordings, at_once=4, short=8, seconds=60),
     Kind("integrity", payload.integrity, short=5),
     Kind("malware", malware.malware, at_once=4, needs_clamd=True),
+    Kind("raw header values", frames.header_values, at_once=4),
+    Kind("broken frames", frames.broken_frames, at_once=4),
+    Kind("floods of frames", frames.floods, at_once=1, short=4),
+    Kind("exempt methods", exhaustion.exempt, at_once=2, short=8),
+    Kind("connections", exhaustion.connections, at_once=1, short=2, seconds=30),
+    Kind("half-open calls", exhaustion.half_open, at_once=1, short=2, seconds=30),
+    Kind("deadlines", exhaustion.deadlines, at_once=1, short=5),
 )

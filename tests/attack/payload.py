@@ -86,6 +86,7 @@ def oversize() -> Iterator[Attack]:
     async def large(arena: Arena, body: bytes, compression: grpc.Compression, path: str = ALIGN) -> str:
         allowed = (
             "AUDIO_TOO_LARGE",
+            "REQUEST_TOO_LARGE",
             "RESOURCE_EXHAUSTED",
             "TRANSCRIPT_TOO_LONG",
             "LANGUAGE_INVALID",

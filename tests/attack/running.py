@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,10 @@ _UPLOAD_BYTES = 12 << 20
 """The largest upload: clamd has to take it, and the servers check at their start that it does."""
 
 
+def _aligned(cells: Sequence[str]) -> str:
+    return f"{cells[0]:<24}" + "".join(f"{cell:>14}" for cell in cells[1:])
+
+
 @dataclass(frozen=True)
 class Row:
     """Of the table. `slowest_ms`: the longest health answer; `peak_mb`: memory over idle.
@@ -39,6 +45,9 @@ class Row:
     peak_mb: float = 0.0
     refused: int = 0
     p95_ms: float = 0.0
+
+    def __str__(self) -> str:
+        return _aligned(self.cells)
 
     @property
     def cells(self) -> Sequence[str]:
@@ -76,14 +85,15 @@ class Report:
                 missed.append(f"{row.kind}: {row.refused} calls of a well-behaved caller were refused")
         return missed
 
-    def table(self) -> str:
-        heads = ("kind", "tried", "through", "s", "health ms", "MB over idle", "refused", "p95 ms")
+    def total(self) -> Row:
+        """The sums, and the worst of what has no sum."""
         tried, seconds = sum(row.tried for row in self.rows), sum(row.seconds for row in self.rows)
         worst = (max((row.slowest_ms for row in self.rows), default=0), max((row.peak_mb for row in self.rows), default=0))
         refused, p95 = sum(row.refused for row in self.rows), max((row.p95_ms for row in self.rows), default=0)
-        total = Row("all", tried, self.through, seconds, *worst, refused, p95)
-        lines = (heads, *(row.cells for row in (*self.rows, total)))
-        return "\n".join(f"{cells[0]:<24}" + "".join(f"{cell:>14}" for cell in cells[1:]) for cells in lines)
+        return Row("all", tried, self.through, seconds, *worst, refused, p95)
+
+
+HEADS = _aligned(("kind", "tried", "through", "s", "health ms", "MB over idle", "refused", "p95 ms"))
 
 
 @asynccontextmanager
@@ -122,17 +132,36 @@ async def serves(running: Arena) -> str:
     return ""
 
 
-async def attack(running: Arena, kinds: Sequence[Kind], *, short: bool) -> Report:
-    """Try the kinds one after the other."""
+def unexpected(log: str) -> list[str]:
+    """What a log has of errors that nobody thought of: logger, event and the end of the traceback."""
+    found = []
+    for line in log.splitlines():
+        if "Traceback" in line:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                entry = {"event": line}
+            found.append(f"{entry.get('logger')}: {entry.get('event')} {entry.get('exception', '')[-150:]!r}")
+        elif "was never retrieved" in line or "Task was destroyed" in line:
+            found.append(line)
+    return found
+
+
+async def attack(
+    running: Arena, kinds: Sequence[Kind], *, short: bool, shown: Callable[[Row], object] = lambda row: None
+) -> Report:
+    """Try the kinds one after the other. `shown` gets each row of the table when it is known."""
     servers = (running.plain, running.mtls)
     key = running.plain.home.folder / "probe.key"
     key.write_text(running.key.reveal(), encoding="ascii")
+    rows: list[Row] = []
     async with watching(running.plain, key, servers) as watch:
-        rows = [await _tried(running, kind, watch, short=short) for kind in kinds]
+        for kind in kinds:
+            rows.append(await _tried(running, kind, watch, short=short))
+            shown(rows[-1])
     faults = [f"{server.home.folder} has ended" for server in servers if not server.alive]
-    faults += [
-        f"in the log: {line[:300]}" for server in servers for line in server.command.log.splitlines() if "Traceback" in line
-    ]
+    errors = Counter(line[:300] for server in servers for line in unexpected(server.command.log))
+    faults += [f"in the log, {count} times: {line}" for line, count in errors.items()]
     if watch.unhealthy():
         faults.append(f"health answered {sorted(set(watch.unhealthy()))} {len(watch.unhealthy())} times")
     return Report(rows, faults)
@@ -144,13 +173,17 @@ async def _tried(running: Arena, kind: Kind, watch: Watch, *, short: bool) -> Ro
     chosen = list(kind.attacks())
     if short:
         chosen = chosen[:: max(1, len(chosen) // kind.short)]
-    began, through, room = time.monotonic(), list[str](), asyncio.Semaphore(kind.at_once)
+    began, room = time.monotonic(), asyncio.Semaphore(kind.at_once)
+    tried, through = list[Attack](), list[str]()
 
     async def run(one: Attack) -> None:
         async with room:
+            if time.monotonic() - began > kind.seconds:
+                return
+            tried.append(one)
             try:
                 what = await one.run(running)
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
                 what = f"not carried out: {type(error).__name__}: {error}"
         if what:
             through.append(f"{one.name}: {what}")
@@ -160,4 +193,4 @@ async def _tried(running: Arena, kind: Kind, watch: Watch, *, short: bool) -> Ro
         through.append(f"a good call afterwards: {broken}")
     took = time.monotonic() - began
     figures = (watch.slowest(began), watch.peak(began), len(watch.refused(began)), watch.p95(began))
-    return Row(kind.name, len(chosen), through, took, *figures)
+    return Row(kind.name, len(tried), through, took, *figures)

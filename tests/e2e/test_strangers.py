@@ -8,12 +8,12 @@ from contextlib import AsyncExitStack
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from hyperframe.frame import SettingsFrame
+from hyperframe.frame import PingFrame, SettingsFrame
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.config.protection import ConnectionSettings
 from tests.kit.guarded import Home, bearer
-from tests.kit.http2 import http2
+from tests.kit.http2 import Connection, http2
 from tests.kit.recordings import SPEECH, TRANSCRIPT
 from tests.kit.refusals import refusal
 from tests.kit.scripted_engine import ScriptedEngine
@@ -77,13 +77,29 @@ async def test_watches_are_bounded_and_the_others_of_the_service_are_not_affecte
         assert (await stub.Check(health_pb2.HealthCheckRequest())).status == SERVING
 
 
+async def answer_pings(client: Connection) -> None:
+    """Or the server would take the client for gone."""
+    while not client.closed:
+        frame = await client.read(WAIT_TIMEOUT)
+        if isinstance(frame, PingFrame) and "ACK" not in frame.flags:
+            await client.send(PingFrame(0, frame.opaque_data, flags=["ACK"]).serialize())
+
+
 async def test_clients_that_take_nothing_delay_neither_others_nor_the_drain() -> None:
     running = service(engine=ScriptedEngine())
     await running.start()
-    async with AsyncExitStack() as stack, calling(running.address) as aligner, connect(running.address) as channel:
+    async with (
+        asyncio.TaskGroup() as group,
+        AsyncExitStack() as stack,
+        calling(running.address) as aligner,
+        connect(running.address) as channel,
+    ):
         for _ in range(5):
             silent = await stack.enter_async_context(http2(running.address, {SettingsFrame.INITIAL_WINDOW_SIZE: 0}))
-            await silent.send(silent.request(1, HEALTH + "Watch"), silent.data(1, silent.message(b""), end=True))
+            pings = group.create_task(answer_pings(silent))
+            stack.callback(pings.cancel)
+            for stream, method in ((1, "Watch"), (3, "Check"), (5, "List")):
+                await silent.send(silent.request(stream, HEALTH + method), silent.data(stream, silent.message(b""), end=True))
         watch = aiter(health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest()))
         assert (await anext(watch)).status == SERVING
         assert (await aligner.Align(ALIGN)).words
@@ -91,4 +107,4 @@ async def test_clients_that_take_nothing_delay_neither_others_nor_the_drain() ->
         async with asyncio.timeout(WAIT_TIMEOUT / 2):
             assert (await anext(watch)).status == health_pb2.HealthCheckResponse.NOT_SERVING
             assert [one async for one in watch] == []
-    await draining
+            await draining  # they are still there, and the grace for calls in flight is twice as long

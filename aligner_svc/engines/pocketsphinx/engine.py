@@ -18,7 +18,14 @@ from aligner_svc.domain import Caller, Clip, ProgressSink, Token, Warning, WordS
 from aligner_svc.engines import refusals
 from aligner_svc.engines.base import SHORT_SECONDS, Capacity, EngineReport, EngineResult, OnFailed, Span
 from aligner_svc.engines.batching import Batcher, BatchWatch, QueueState
-from aligner_svc.engines.pocketsphinx.wire import MalformedError, TokenSpan, decode_answer, encode_request
+from aligner_svc.engines.pocketsphinx.wire import (
+    MalformedError,
+    TokenSpan,
+    decode_answer,
+    decode_tokens,
+    encode_request,
+    text_request,
+)
 from aligner_svc.engines.windows import Placed, Prefix, align_in_windows
 from aligner_svc.errors import UnavailableError
 from aligner_svc.text import tokenise
@@ -41,6 +48,11 @@ _MATCHED = 0.75
 _MAX_SPOKEN = 100
 """Spoken words of one token that are aligned: as many as fit a window. A 4,000-digit number has more."""
 _CHARS_A_WORD = 6
+_LONG_TEXT = 5_000
+"""Characters above which a transcript is tokenised in a process. One full of figures takes 13 us a character, with the
+interpreter lock all the time: 12 of 200,000 at once held up all other calls for 10 s or more, and threads do not help."""
+_TEXT_TIMEOUT = 60.0
+"""Seconds for that, on a slow core and at a low priority; the longest takes 3."""
 _WINDOW_TIMEOUT = 60.0
 """Seconds that one window may take; the slowest path needs 5 on a slow core."""
 
@@ -143,8 +155,12 @@ class PocketSphinxEngine:
         )
 
     async def tokenise(self, transcript: str, language: str) -> Sequence[Token]:
-        """See Engine.tokenise."""
-        return await off_loop(tokenise, transcript, language, words=len(transcript) // _CHARS_A_WORD)
+        """See Engine.tokenise. Long transcripts wait for the processes of long recordings."""
+        if len(transcript) <= _LONG_TEXT:
+            return await off_loop(tokenise, transcript, language, words=len(transcript) // _CHARS_A_WORD)
+        with _worker_failures():
+            reply = await self.long.pool.call(text_request(language), transcript.encode(), timeout=_TEXT_TIMEOUT)
+            return await asyncio.to_thread(decode_tokens, reply.header, reply.payload, transcript)
 
     async def align(
         self, clip: Clip, tokens: Sequence[Token], language: str, caller: Caller, progress: ProgressSink | None = None
@@ -163,14 +179,20 @@ class PocketSphinxEngine:
             answer = decode_answer(done.result.header)
             return Prefix(answer.spans, answer.resume, answer.coherence)
 
-        try:
-            with queue.call():
-                placed = await align_in_windows(clip, tokens, align_window, progress)
-        except (WorkerDiedError, WorkerTimeoutError, MalformedError):
-            raise UnavailableError("ENGINE_UNAVAILABLE", "the aligner failed on this call, try again", retry_after=1.0) from None
+        with _worker_failures(), queue.call():
+            placed = await align_in_windows(clip, tokens, align_window, progress)
         score = float(np.sum([item.span.evidence for item in placed]) / len(tokens))
         spans = _spans(placed, len(tokens), clip.seconds, scale=min(1.0, score / _MATCHED))
         return EngineResult(spans, score, _warnings(spans, score), queued, busy)
+
+
+@contextmanager
+def _worker_failures() -> Iterator[None]:
+    """Raises UnavailableError for a process that failed."""
+    try:
+        yield
+    except (WorkerDiedError, WorkerTimeoutError, MalformedError):
+        raise UnavailableError("ENGINE_UNAVAILABLE", "the aligner failed on this call, try again", retry_after=1.0) from None
 
 
 def _spans(placed: Sequence[Placed[TokenSpan]], count: int, seconds: float, scale: float) -> list[Span]:

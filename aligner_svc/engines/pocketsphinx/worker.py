@@ -14,7 +14,8 @@ from aligner_svc.engines.pocketsphinx.lexicon import Speller
 from aligner_svc.engines.pocketsphinx.phonemes import PhonemeModel
 from aligner_svc.engines.pocketsphinx.recogniser import Recogniser
 from aligner_svc.engines.pocketsphinx.window import WindowAligner
-from aligner_svc.engines.pocketsphinx.wire import decode_request, encode_answer
+from aligner_svc.engines.pocketsphinx.wire import decode_request, encode_answer, encode_tokens, text_language
+from aligner_svc.text import tokenise
 from aligner_svc.workers import JsonValue, Priority, Sandbox, SandboxMode, serve
 
 _WARM_UP_SECONDS = 1
@@ -26,6 +27,9 @@ def main(mode: SandboxMode, priority: Priority) -> None:
     aligner.align(np.zeros(16_000 * _WARM_UP_SECONDS, dtype=np.int16), [["warm"], ["up"]], last=True, complete=True)
 
     def handle(header: dict[str, JsonValue], payload: memoryview) -> tuple[dict[str, JsonValue], bytes]:
+        language = text_language(header)
+        if language is not None:
+            return encode_tokens(tokenise(str(payload, "utf-8"), language))
         tokens, last, complete = decode_request(header)
         return encode_answer(aligner.align(np.frombuffer(payload, dtype=np.int16), tokens, last, complete)), b""
 

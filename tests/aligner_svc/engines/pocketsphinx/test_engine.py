@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from aligner_svc.config.engine import EngineSettings
 from aligner_svc.domain import SAMPLE_RATE, Caller, Clip, Token, WordStatus
 from aligner_svc.engines.pocketsphinx.engine import PocketSphinxEngine
-from aligner_svc.engines.pocketsphinx.wire import TokenSpan, decode_request, encode_answer
+from aligner_svc.engines.pocketsphinx.wire import TokenSpan, decode_request, encode_answer, encode_tokens, text_language
 from aligner_svc.engines.windows import Prefix
 from aligner_svc.errors import LimitExceededError, UnavailableError
+from aligner_svc.text import tokenise
 from aligner_svc.workers import Reply, WorkerDiedError, WorkerTimeoutError
 from tests.kit.waiting import loop_turns
 
@@ -213,3 +214,38 @@ async def test_a_worker_that_finds_nothing_is_not_called_forever() -> None:
     result = await engine(FakePool(nothing)).align(Clip(np.zeros(60 * SAMPLE_RATE, np.int16)), words(30), "en", Caller())
     assert calls <= 60
     assert [span.status for span in result.spans] == [WordStatus.NOT_FOUND] * 30
+
+
+class TextPool:
+    """Tokenises as a worker does."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.texts: list[str] = []
+
+    async def call(self, header: Mapping[str, Any], payload: bytes, *, timeout: float) -> Reply:  # noqa: ASYNC109 - as WorkerPool's
+        if self.error is not None:
+            raise self.error
+        language = text_language(dict(header))
+        assert language is not None
+        self.texts.append(payload.decode())
+        answer, tokens = encode_tokens(tokenise(self.texts[-1], language))
+        return Reply(answer, memoryview(tokens), queued=0.0, busy=0.0)
+
+
+async def test_a_long_transcript_is_tokenised_in_a_process() -> None:
+    """Its figures would hold the interpreter lock for seconds, and with it every other call."""
+    pool = TextPool()
+    made = engine(None, pool)
+    short, long = "It costs 5%. ", "It costs 5%, or $3.50 \u2013 the caf\u00e9's price. " * 200
+    assert await made.tokenise(short, "en") == tokenise(short, "en")
+    assert pool.texts == []
+    assert list(await made.tokenise(long, "en")) == list(tokenise(long, "en"))
+    assert pool.texts == [long]
+
+
+@pytest.mark.parametrize("error", [WorkerDiedError("gone"), WorkerTimeoutError("late")])
+async def test_a_process_that_fails_on_a_transcript_is_unavailable(error) -> None:
+    with pytest.raises(UnavailableError) as caught:
+        await engine(None, TextPool(error)).tokenise("5% " * 5000, "en")
+    assert caught.value.reason == "ENGINE_UNAVAILABLE"

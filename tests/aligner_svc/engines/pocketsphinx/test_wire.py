@@ -16,10 +16,13 @@ from aligner_svc.engines.pocketsphinx.wire import (
     TokenSpan,
     decode_answer,
     decode_request,
+    decode_tokens,
     encode_answer,
     encode_request,
+    encode_tokens,
 )
 from aligner_svc.engines.windows import Prefix
+from aligner_svc.text import tokenise
 
 _NUMBER = st.floats(0, 1e4)
 _SPANS = st.lists(st.builds(TokenSpan, _NUMBER, _NUMBER, _NUMBER, _NUMBER, st.sampled_from(WordStatus)), max_size=5)
@@ -92,3 +95,18 @@ def test_a_request_with_a_part_missing_is_refused(key: str) -> None:
 def test_a_request_without_a_boolean_is_refused(key: str, value: Any) -> None:
     with pytest.raises(MalformedError):
         decode_request({**encode_request([["a"]], last=True, complete=True), key: value})
+
+
+@given(st.text(alphabet="ab 5%$1,.-/'é\u0301ﷺ한¼", max_size=60))
+def test_tokens_survive_the_way_back_from_a_worker(text) -> None:
+    tokens = list(tokenise(text, "en"))
+    header, payload = encode_tokens(tokens)
+    assert decode_tokens(header, memoryview(payload), text) == tokens
+
+
+@pytest.mark.parametrize(
+    ("header", "payload"), [({}, b""), ({"tokens": -1}, b""), ({"tokens": 1}, b""), ({"tokens": 0}, b"\xff")]
+)
+def test_malformed_tokens_are_refused(header, payload) -> None:
+    with pytest.raises(MalformedError):
+        decode_tokens(header, memoryview(payload), "")

@@ -214,6 +214,8 @@ class Decoder:
             raise self._refusal("SAMPLE_RATE_OUT_OF_RANGE", rate, "config.sample_rate_hz")
         if not 1 <= channels <= MAX_CHANNELS:
             raise self._refusal("CHANNELS_OUT_OF_RANGE", channels, "config.channels")
+        if size < encoding.sample_bytes * channels:
+            raise self._refusal("AUDIO_EMPTY")
         if size / (encoding.sample_bytes * channels * rate) > self._seconds:
             raise self._refusal("AUDIO_TOO_LONG")
 

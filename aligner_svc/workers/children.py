@@ -19,8 +19,10 @@ _BACKOFF_FIRST, _BACKOFF_MAX, _BACKOFF_NONE = 0.1, 10.0, 1.0
 Doubled each time.
 """
 
-_OUTAGE: Final = 1.75
-"""Seconds without a child that works, after which there is trouble: the only child of a pool is replaced in less."""
+_OUTAGE: Final = 2.5
+"""Seconds without a child that works, after which there is trouble.
+
+The only child of a pool is replaced in 1 s, on a busy machine in 2: a file that ends its decoder must not end the service."""
 
 _PROVEN: Final = 0.25
 """Seconds from which on a child that has started works: children that die as soon as they are ready do not."""

@@ -20,7 +20,7 @@ from tests.kit.refusals import refusal
 
 ALIGNER = "/aligner.v1.Aligner"
 _TRIES, _BUSY = 10, ("SERVER_OVERLOADED", "ENGINE_QUEUE_FULL", "DECODER_UNAVAILABLE", "ENGINE_UNAVAILABLE")
-TIMEOUT = 30.0
+TIMEOUT = 60.0
 """Seconds for one call of an attack. A call that takes longer got through: it holds the server's resources."""
 
 

@@ -43,8 +43,9 @@ class Row:
     seconds: float
     slowest_ms: float = 0.0
     peak_mb: float = 0.0
-    refused: int = 0
+    refused: tuple[str, ...] = ()
     p95_ms: float = 0.0
+    unhealthy: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return _aligned(self.cells)
@@ -55,7 +56,7 @@ class Row:
             f"{self.seconds:.1f}",
             f"{self.slowest_ms:.0f}",
             f"{self.peak_mb:.0f}",
-            str(self.refused),
+            str(len(self.refused)),
             f"{self.p95_ms:.0f}",
         )
         return (self.kind, str(self.tried), str(len(self.through)), *figures)
@@ -82,14 +83,16 @@ class Report:
             if row.peak_mb > MAX_MEMORY_MB:
                 missed.append(f"{row.kind}: {row.peak_mb:.0f} MB over idle")
             if row.refused:
-                missed.append(f"{row.kind}: {row.refused} calls of a well-behaved caller were refused")
+                missed.append(f"{row.kind}: a well-behaved caller was refused: {dict(Counter(row.refused))}")
+            if row.unhealthy:
+                missed.append(f"{row.kind}: health answered {dict(Counter(row.unhealthy))}")
         return missed
 
     def total(self) -> Row:
         """The sums, and the worst of what has no sum."""
         tried, seconds = sum(row.tried for row in self.rows), sum(row.seconds for row in self.rows)
         worst = (max((row.slowest_ms for row in self.rows), default=0), max((row.peak_mb for row in self.rows), default=0))
-        refused, p95 = sum(row.refused for row in self.rows), max((row.p95_ms for row in self.rows), default=0)
+        refused, p95 = sum((row.refused for row in self.rows), ()), max((row.p95_ms for row in self.rows), default=0)
         return Row("all", tried, self.through, seconds, *worst, refused, p95)
 
 
@@ -162,8 +165,6 @@ async def attack(
     faults = [f"{server.home.folder} has ended" for server in servers if not server.alive]
     errors = Counter(line[:300] for server in servers for line in unexpected(server.command.log))
     faults += [f"in the log, {count} times: {line}" for line, count in errors.items()]
-    if watch.unhealthy():
-        faults.append(f"health answered {sorted(set(watch.unhealthy()))} {len(watch.unhealthy())} times")
     return Report(rows, faults)
 
 
@@ -192,5 +193,11 @@ async def _tried(running: Arena, kind: Kind, watch: Watch, *, short: bool) -> Ro
     if (broken := await serves(running)) != "":
         through.append(f"a good call afterwards: {broken}")
     took = time.monotonic() - began
-    figures = (watch.slowest(began), watch.peak(began), len(watch.refused(began)), watch.p95(began))
+    figures = (
+        watch.slowest(began),
+        watch.peak(began),
+        tuple(watch.refused(began)),
+        watch.p95(began),
+        tuple(watch.unhealthy(began)),
+    )
     return Row(kind.name, len(tried), through, took, *figures)

@@ -14,7 +14,7 @@ async def test_none_gets_through() -> None:
         report = await attack(running, KINDS, short=True)
     assert report.through == []
     assert report.faults == []
-    assert all(row.tried >= 5 for row in report.rows if "no clamd" not in row.kind)
+    assert all(row.tried for row in report.rows if "no clamd" not in row.kind)
 
 
 def test_there_are_a_thousand() -> None:

@@ -29,13 +29,14 @@ class Seen:
 
 @dataclass
 class Watch:
-    """`memory`: monotonic seconds, and MB of all servers, a page that n processes share counted 1/n in each."""
+    """`memory`: monotonic seconds, and MB over idle of the server that has the most, with its workers.
+
+    A page that n processes share is counted 1/n in each.
+    """
 
     health: list[Seen] = field(default_factory=list)
     aligned: list[Seen] = field(default_factory=list)
     memory: list[tuple[float, float]] = field(default_factory=list)
-    idle: float = 0.0
-    """MB before the attacks."""
 
     def slowest(self, since: float = 0.0) -> float:
         """Milliseconds of the longest health answer."""
@@ -43,7 +44,7 @@ class Watch:
 
     def peak(self, since: float = 0.0) -> float:
         """MB over idle."""
-        return max((megabytes for at, megabytes in self.memory if at >= since), default=self.idle) - self.idle
+        return max((megabytes for at, megabytes in self.memory if at >= since), default=0.0)
 
     def unhealthy(self, since: float = 0.0) -> list[str]:
         """Every other answer than SERVING."""
@@ -62,7 +63,7 @@ class Watch:
 @asynccontextmanager
 async def watching(probed: ProdProcess, key: Path, servers: Sequence[ProdProcess]) -> AsyncIterator[Watch]:
     """Of `probed`, which needs no client certificate, and the memory of all. `key`: file with an API key for it."""
-    watch = Watch(idle=_megabytes(servers))
+    watch, idle = Watch(), _megabytes(servers)
     command = (sys.executable, "-m", "tests.attack.probe", probed.target, str(probed.home.folder / "ca.pem"), str(key))
     probe = await asyncio.create_subprocess_exec(
         *command, cwd=PROJECT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
@@ -77,7 +78,8 @@ async def watching(probed: ProdProcess, key: Path, servers: Sequence[ProdProcess
 
     async def sizes() -> None:
         while True:
-            watch.memory.append((time.monotonic(), await asyncio.to_thread(_megabytes, servers)))
+            now = await asyncio.to_thread(_megabytes, servers)
+            watch.memory.append((time.monotonic(), max(one - before for one, before in zip(now, idle, strict=True))))
             await asyncio.sleep(_SAMPLE_EVERY)
 
     sampling, reading = asyncio.create_task(sizes()), asyncio.create_task(read(probe.stdout))
@@ -91,5 +93,5 @@ async def watching(probed: ProdProcess, key: Path, servers: Sequence[ProdProcess
         await reading
 
 
-def _megabytes(servers: Sequence[ProdProcess]) -> float:
-    return sum(memory(tree(server.pid)).pss for server in servers)
+def _megabytes(servers: Sequence[ProdProcess]) -> list[float]:
+    return [memory(tree(server.pid)).pss for server in servers]

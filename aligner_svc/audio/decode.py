@@ -166,7 +166,8 @@ class Decoder:
             channels = channels or 1
             self._check_shape(memoryview(audio).nbytes, encoding, sample_rate_hz, channels)
             check_headerless(audio, encoding)
-            if (seconds := memoryview(audio).nbytes / (encoding.sample_bytes * channels * sample_rate_hz)) < least_seconds:
+            frames = memoryview(audio).nbytes // (encoding.sample_bytes * channels)
+            if frames and (seconds := frames / sample_rate_hz) < least_seconds:
                 raise AudioShorterError(seconds)
             header |= {"rate": sample_rate_hz, "channels": channels}
         queued = busy = 0.0

@@ -52,7 +52,10 @@ attack: $(VENV)/.all test-services ## attacks on a real prod server, a table of 
 soak: $(VENV)/.all test-services ## 32 clients of every kind for 10 minutes: unexpected errors, and what grows; ARGS="--seconds 60"
 	$(PY) -m tests.soak $(ARGS)
 
-.PHONY: fuzz attack soak test-services
+chaos: $(VENV)/.all test-services ## parts of a running prod server killed, frozen and changed: calls lost, recovery; ARGS="--only clamd"
+	$(PY) -m tests.chaos $(ARGS)
+
+.PHONY: fuzz attack soak chaos test-services
 test-services:
 	@tools/test_services.sh
 

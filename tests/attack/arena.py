@@ -80,14 +80,14 @@ class Answer:
 async def answer(make: Callable[[], Any], *, patient: bool = True) -> Answer:
     """Make a call and see how it ends; `patient`: again if the server is too busy to judge it."""
     for _ in range(_TRIES):
-        found = await _once(make())
+        found = await once(make())
         if not patient or found.reason not in _BUSY or found.retry is None:
             break
         await asyncio.sleep(min(found.retry, 2.0))
     return found
 
 
-async def _once(call: Any) -> Answer:
+async def once(call: Any) -> Answer:
     """Await a unary call, or read a stream to its end. The call must just have been made: see aio_status."""
     received: list[Any] = []
     status = ServerStatus(call) if hasattr(call, "__aiter__") else None

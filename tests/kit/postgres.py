@@ -131,9 +131,9 @@ class Postgres(Daemon):
         return {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []} if self._user else {}
 
 
-@pytest.fixture(scope="module")
-def postgres_server() -> Iterator[Postgres]:
-    """Shared by the tests of a file, each with a database of its own."""
+@contextlib.contextmanager
+def running_postgres() -> Iterator[Postgres]:
+    """One more server."""
     programs = binaries()
     if programs is None or (os.geteuid() == 0 and not _user_exists()):
         pytest.skip("needs PostgreSQL")
@@ -148,6 +148,13 @@ def postgres_server() -> Iterator[Postgres]:
         server.resume()
         server.stop()
         shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def postgres_server() -> Iterator[Postgres]:
+    """Shared by the tests of a file, each with a database of its own."""
+    with running_postgres() as server:
+        yield server
 
 
 @pytest.fixture

@@ -80,12 +80,12 @@ def variables(home: Home) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def prod_process(home: Home, scratch: Path, **settings: object) -> AsyncIterator[ProdProcess]:
+async def prod_process(home: Home, scratch: Path, *, workers: int = 1, **settings: object) -> AsyncIterator[ProdProcess]:
     """Ready to serve. `scratch`: its working directory, TMPDIR and HOME; `settings` without the prefix, LOGS__LEVEL="debug"."""
     make_pepper(home.keys)
     metrics = f"127.0.0.1:{free_port()}"
     given = {f"ALIGNER_{name}": str(value) for name, value in settings.items()}
     where = {"TMPDIR": str(scratch), "HOME": str(scratch), "ALIGNER_METRICS__LISTEN": metrics}
-    arguments = ("--profile", "prod", "--listen", "127.0.0.1:0")
+    arguments = ("--profile", "prod", "--listen", "127.0.0.1:0", "--workers", str(workers))
     async with launched(scratch, *arguments, **variables(home) | where | given) as command:
         yield ProdProcess(home, command, await command.ready(), metrics)

@@ -7,6 +7,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -60,9 +61,9 @@ def _line(*words: str) -> bytes:
     return b"".join(parts)
 
 
-@pytest.fixture(scope="module")
-def redis_server() -> Iterator[RedisServer]:
-    """Shared by the tests of a file, each with a prefix of its own."""
+@contextmanager
+def running_redis() -> Iterator[RedisServer]:
+    """One more server."""
     program = shutil.which("redis-server")
     if program is None:
         pytest.skip("needs Redis")
@@ -75,6 +76,13 @@ def redis_server() -> Iterator[RedisServer]:
         server.resume()
         server.kill()
         shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def redis_server() -> Iterator[RedisServer]:
+    """Shared by the tests of a file, each with a prefix of its own."""
+    with running_redis() as server:
+        yield server
 
 
 @pytest.fixture

@@ -35,9 +35,10 @@ def test_other_moduli_do_not_have_the_fingerprint() -> None:
     assert not any(has_roca_fingerprint(draw.getrandbits(2048) | 1) for _ in range(2000))
 
 
-@pytest.mark.parametrize("exponent", [3, 17, 65535, 2**32 + 15, 2**64 + 13, MODULUS - 2], ids=str)
+@pytest.mark.parametrize("exponent", [3, 17, 65535, 2**32 + 15, 2**64 + 13, -2], ids=str)
 def test_an_exponent_out_of_policy_is_refused(exponent: int) -> None:
-    assert "exponent" in (fault(public_key(MODULUS, exponent)) or "")
+    """A negative one is that much less than the modulus, which differs in each process."""
+    assert "exponent" in (fault(public_key(MODULUS, exponent % MODULUS)) or "")
 
 
 @pytest.mark.parametrize("exponent", [65537, 65539, 2**32 - 1])

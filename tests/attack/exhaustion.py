@@ -236,19 +236,19 @@ def deadlines() -> Iterator[Attack]:
     async def info(arena: Arena, seconds: float) -> str:
         call = arena.channel.unary_unary(INFO)
         found = await answer(lambda: call(b"", metadata=[arena.token], timeout=seconds), patient=False)
-        return "" if found.code == "OK" else held(found, "DEADLINE_EXCEEDED")
+        return "" if found.code == "OK" else held(found, "DEADLINE_EXCEEDED", "DEADLINE_EXPIRED")
 
     async def aligned(arena: Arena, seconds: float) -> str:
         call = arena.channel.unary_unary(ALIGN)
         found = await answer(lambda: call(align(), metadata=[arena.token], timeout=seconds), patient=False)
-        allowed = ("DEADLINE_EXCEEDED", "DEADLINE_UNREACHABLE", "SERVER_OVERLOADED")
+        allowed = ("DEADLINE_EXCEEDED", "DEADLINE_EXPIRED", "DEADLINE_UNREACHABLE", "SERVER_OVERLOADED")
         return "" if found.code == "OK" else held(found, *allowed)
 
     async def streamed(arena: Arena, seconds: float) -> str:
         call = arena.channel.stream_stream(STREAM)
         parts = upload([SPEECH])
         found = await answer(lambda: call(iter(parts), metadata=[arena.token], timeout=seconds), patient=False)
-        allowed = ("DEADLINE_EXCEEDED", "DEADLINE_UNREACHABLE", "SERVER_OVERLOADED")
+        allowed = ("DEADLINE_EXCEEDED", "DEADLINE_EXPIRED", "DEADLINE_UNREACHABLE", "SERVER_OVERLOADED")
         return "" if found.code == "OK" else held(found, *allowed)
 
     for seconds in (1e-9, 1e-6, 1e-4, 1e-3, 5e-3, 0.02, 0.05):

@@ -24,6 +24,7 @@ from interceptors.antivirus.scanner import ScannerState
 from interceptors.calls.call import Call, StageTiming, enter_call
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.security_event import Event, SecurityEvent
+from interceptors.overload.admission import Counts
 from tests import PROJECT
 from tests.kit.prometheus_server import promtool, scraping
 from tools.dashboard import DASHBOARD, dashboard
@@ -61,12 +62,14 @@ async def full() -> Metrics:
         Sources(
             build={"version": "0.1.0", "engine": "pocketsphinx-5.1.1"},
             not_serving=lambda: None,
+            connections=SimpleNamespace(open=1, closed=Counter(flood=1)),
+            exempt=SimpleNamespace(reading=0, streaming=1, refused=Counter(STREAMS_EXCEEDED=1)),
             engine=lambda: QueueState(1, 2, 0.5, 1, 1, 1, 0.0, 1, None),
             engine_slots=2,
             engine_queue=64,
             pools=[SimpleNamespace(name="decode", pids=[1, 2], size=2, waiting=0, restarts=0)],
             overload=SimpleNamespace(
-                counts=SimpleNamespace(on_the_way=0, waiting=0, at_work=1),
+                counts=Counts(on_the_way=0, waiting=0, at_work=1, long=0),
                 memory=SimpleNamespace(used=0, waiting=0),
                 limit=8.0,
                 refused=Counter(SERVER_OVERLOADED=1),

@@ -1,4 +1,4 @@
-"""Ctrl-C during a gRPC call."""
+"""Signals of the command line: Ctrl-C during a gRPC call, and those that must not end a server."""
 
 from __future__ import annotations
 
@@ -33,3 +33,17 @@ def exit_on_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def ignored(*names: str) -> Iterator[None]:
+    """Ignore these signals, which end a process by default, until the server handles them: it takes a second to start."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {name: signal.signal(signal.Signals[name], signal.SIG_IGN) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(signal.Signals[name], handler)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from aligner_svc.cli.failures import reported
+from aligner_svc.cli.interrupt import ignored
 from aligner_svc.cli.options import ConfigFile
 from aligner_svc.cli.settings import load_settings
 
@@ -37,11 +38,7 @@ def serve(  # noqa: PLR0917 - typer makes an option of each
     Exit codes: 0 stopped by a signal; 1 failure; 2 wrong usage or settings.
     """
     import asyncio
-    import signal
 
-    # From the first moment: by default they end a process, and the server takes a second until it handles them.
-    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
     from aligner_svc.config.report import Override
 
     flags = [
@@ -53,7 +50,7 @@ def serve(  # noqa: PLR0917 - typer makes an option of each
         Override("--device", ("qwen", "device"), device),
         Override("--dtype", ("qwen", "dtype"), dtype),
     ]
-    with reported():
+    with reported(), ignored("SIGHUP", "SIGUSR1", "SIGUSR2"):
         settings = load_settings(config, [flag for flag in flags if flag.value is not None]).settings
         from aligner_svc.server import serve as run
 

@@ -97,8 +97,9 @@ async def chaos(faults: Sequence[Fault], drains: int) -> Report:
 
 
 async def _tried(at: Site, fault: Fault, found: Load) -> Row:
-    began = since = time.monotonic()
+    began = time.monotonic()
     await fault.strike(at)
+    since = time.monotonic()
     if fault.mend is not None:
         await asyncio.sleep(fault.seconds)
         since = time.monotonic()

@@ -116,9 +116,10 @@ class Service:
         await self.close(self._settings.server.drain_grace)
 
     async def _refuse_new_calls(self) -> None:
-        """Until clients have stopped making any: gRPC ends calls that arrive while it stops with CANCELLED (grpc issue 41785).
+        """Until clients have stopped making any: gRPC ends calls that arrive while it stops with CANCELLED.
 
-        Of 16 busy connections 12 to 15 lost a call that way. A refusal is UNAVAILABLE, with a time to retry after.
+        Of 16 busy connections 12 to 15 lost a call that way: https://github.com/grpc/grpc/issues/41785. A refusal is UNAVAILABLE,
+        with a time to retry after.
         """
         overload = self._guards.protection.overload
         overload.draining = True

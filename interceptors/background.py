@@ -10,6 +10,28 @@ from typing import Any
 log = logging.getLogger("interceptors.background")
 
 
+class Tasks:
+    """Tasks that run to their end beside what started them. The event loop alone would let them be garbage-collected."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        """How many have not ended."""
+        return len(self._running)
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run `work` in a task of its own."""
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    async def wait(self) -> None:
+        """Until all have ended, however they end."""
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+
 class BackgroundTask:
     """One task of the running event loop. `what` names it in the log when it fails: "the probe of redis://127.0.0.1"."""
 

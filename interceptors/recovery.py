@@ -80,10 +80,13 @@ class Recovery(Wrapping):
 
 
 def _worth_a_line(record: logging.LogRecord) -> bool:
-    """Not: gRPC's traceback for a response or a status that came too late, because the client had gone or its deadline passed.
+    """Not two of gRPC's errors, each with a traceback, that any client can cause.
 
-    gRPC tells this apart from a fault by a flag that it sets only afterwards; a deadline of a nanosecond is enough. How the call
-    ended is in the access log and the metrics.
+    A response or a status came too late, because the client had gone or its deadline passed: gRPC tells this apart from a fault
+    by a flag that it sets only afterwards; a deadline of a nanosecond is enough. How the call ended is in the access log and the
+    metrics. And a header that is no UTF-8, whose value gRPC quotes: it may be a secret.
     """
+    if str(record.msg).startswith("Invalid encoding on"):
+        return False
     error = record.exc_info[1] if record.exc_info else None
     return not (isinstance(error, aio.InternalError) and str(error).startswith('Failed "execute_batch"'))

@@ -100,7 +100,7 @@ class Decoder:
 
     Short recordings have processes of their own, so that none waits for a long one, which may take ten seconds. Those of long
     ones run at a low priority: they get all of an idle processor, and next to nothing of one that a short recording wants.
-    What is short is found out, not believed: a file of a few kB may decode to hours. In either pool clients take turns.
+    Only a decode shows whether a recording is short: a file of a few kB may last for hours. In either pool clients take turns.
     """
 
     def __init__(self, settings: DecodeSettings, limits: Limits, sandbox: SandboxMode = "best-effort") -> None:
@@ -164,10 +164,9 @@ class Decoder:
         else:
             container = encoding.value.lower()
             channels = channels or 1
-            self._check_shape(memoryview(audio).nbytes, encoding, sample_rate_hz, channels)
+            seconds = self._checked_seconds(memoryview(audio).nbytes, encoding, sample_rate_hz, channels)
             check_headerless(audio, encoding)
-            frames = memoryview(audio).nbytes // (encoding.sample_bytes * channels)
-            if frames and (seconds := frames / sample_rate_hz) < least_seconds:
+            if seconds < least_seconds:
                 raise AudioShorterError(seconds)
             header |= {"rate": sample_rate_hz, "channels": channels}
         queued = busy = 0.0
@@ -205,7 +204,8 @@ class Decoder:
         except (WorkerDiedError, WorkerFailedError):  # logged by the pool; the file is the cause, and might be again
             raise self._refusal("AUDIO_UNREADABLE") from None
 
-    def _check_shape(self, size: int, encoding: Encoding, rate: int, channels: int) -> None:
+    def _checked_seconds(self, size: int, encoding: Encoding, rate: int, channels: int) -> float:
+        """The length of headerless audio. Raises InvalidArgumentError for a shape or a length that is not accepted."""
         if not size:
             raise InvalidArgumentError("AUDIO_EMPTY", "no audio was sent", field="audio")
         if not rate:
@@ -217,8 +217,10 @@ class Decoder:
             raise self._refusal("CHANNELS_OUT_OF_RANGE", channels, "config.channels")
         if size < encoding.sample_bytes * channels:
             raise self._refusal("AUDIO_EMPTY")
-        if size / (encoding.sample_bytes * channels * rate) > self._seconds:
+        seconds = size / (encoding.sample_bytes * channels * rate)
+        if seconds > self._seconds:
             raise self._refusal("AUDIO_TOO_LONG")
+        return seconds
 
     def _refusal(self, code: JsonValue, value: JsonValue = 0, field: str = "audio") -> InvalidArgumentError:
         """The error for a child's code. Of what the child sent, only a number reaches the client."""

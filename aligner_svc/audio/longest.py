@@ -27,7 +27,7 @@ def longest_seconds(data: memoryview, demuxer: str, enough: float, watch: Watch 
     """An upper bound of the seconds that `decode_container` makes of `data`; infinite if it reaches `enough`, or is not known.
 
     A packet counts with the longest of: the duration that the demuxer gives it, the length of the codec's frames, and the time
-    until the next packet, as the decoder fills gaps with silence. What the header says of the whole is not believed.
+    until the next packet, as the decoder fills gaps with silence. The length in the header is not trusted.
     """
     source = AudioSource(data[skip_id3(data) :], watch or Watch())
     try:

@@ -153,7 +153,7 @@ def from_rpc(error: grpc.RpcError) -> AlignerClientError:
     # A full queue is RESOURCE_EXHAUSTED, and so is a file that is too long: only for the former
     # does the server say when to come back. A negative pushback means never.
     invited = code is grpc.StatusCode.RESOURCE_EXHAUSTED and retry_after is not None
-    # A server that stops ends calls that have just arrived with CANCELLED (grpc issue 41785).
+    # A server that stops ends calls that have just arrived with CANCELLED: https://github.com/grpc/grpc/issues/41785.
     stopped = code is grpc.StatusCode.CANCELLED and error.details() not in _CANCELLED_HERE
     retryable = (code is grpc.StatusCode.UNAVAILABLE or invited or stopped) and not (pushback is not None and pushback < 0)
     return _CLASSES.get(code, AlignerClientError)(

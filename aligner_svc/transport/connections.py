@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 
 from interceptors.background import BackgroundTask
 from interceptors.calls.in_flight import Activity, CallsInFlight
-from interceptors.calls.peer import MAPPED, address_of
+from interceptors.calls.peer import MAPPED, address_of, network_of
 from interceptors.calls.security_event import Event, Record, SecurityEvent
 
 _EVERY: Final = 0.5
@@ -42,6 +42,7 @@ _CALL_BYTES: Final = (1 << 20) + (64 << 10)
 """What a call may send before it learns that it is refused: its headers, and what flow control lets it send ahead."""
 
 _FORGET: Final = 0.97
+_NO_CALLS: Final = Activity()
 
 REASONS: Final = ("address_limit", "flood", "full")
 """Why a connection is closed."""
@@ -59,8 +60,8 @@ class Peer(NamedTuple):
 
     @property
     def network(self) -> bytes:
-        """What counts as one address: all of IPv4, the /64 of IPv6, which one subscriber has."""
-        return self.address[:8] if len(self.address) == 16 else self.address
+        """What counts as one address."""
+        return network_of(self.address)
 
     def __str__(self) -> str:
         """As gRPC writes it."""
@@ -199,7 +200,7 @@ class Connections:
         before, self._credit = self._credit, {}
         floods = []
         for each in found:
-            activity = active.get(each.peer, Activity())
+            activity = active.get(each.peer, _NO_CALLS)
             received, credit, since = before.get(each.peer, (0, _UNASKED_BYTES, 0))
             # What a refused call was allowed and did not send is forgotten by half every 11 s.
             credit = min(max(credit * _FORGET, _UNASKED_BYTES), credit + _EVERY * _UNASKED_RATE)

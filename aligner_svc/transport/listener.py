@@ -3,15 +3,15 @@ r"""The gRPC server on its port: refuses unknown methods before their path is de
 grpc.aio decodes `:path` strictly in the loop that accepts calls (1.85.1 and 1.85.3: `rpc_state.method().decode()`), so one
 request for `/\xff`, without any credential, ended the loop for good while the process lived on. Every method that is served
 is registered by name, and gRPC's core matches those by their bytes: only a path that names no served method is decoded. Such
-calls are answered here instead, as calls of the method UNKNOWN. The loop may still end, for a reason nobody has seen yet: then
-a new server takes the port, and calls in flight on the old one go on.
+calls are answered here instead, as calls of the method UNKNOWN. The loop may still end for another reason: then a new
+server takes the port, and calls in flight on the old one go on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Final, cast
 
 import grpc
@@ -21,6 +21,7 @@ from grpc.aio import _server as aio_server
 
 from aligner_svc.errors import StartError
 from aligner_svc.transport.bind import Address, take
+from interceptors.background import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class _Core(cygrpc.AioServer):  # type: ignore[misc]  # Cython's classes have no
         self._tasks = loop
         self._interceptors_of_unknown = tuple(interceptors)
         self._no_methods = cygrpc._MethodResolver([], {})  # noqa: SLF001
-        self._unknown: set[asyncio.Task[None]] = set()
+        self._unknown = Tasks()
         self._last: Any = None
 
     @property
@@ -79,10 +80,7 @@ class _Core(cygrpc.AioServer):  # type: ignore[misc]  # Cython's classes have no
             handling = cygrpc._handle_rpc(  # noqa: SLF001
                 UNKNOWN, self._no_methods, self._interceptors_of_unknown, call, self._tasks, False
             )
-            serving = cygrpc._schedule_rpc_coro(handling, call, self._tasks, UNKNOWN)  # noqa: SLF001
-            task = self._tasks.create_task(serving)
-            self._unknown.add(task)
-            task.add_done_callback(self._unknown.discard)
+            self._unknown.start(cygrpc._schedule_rpc_coro(handling, call, self._tasks, UNKNOWN))  # noqa: SLF001
 
 
 class _Server(aio_server.Server):
@@ -95,13 +93,7 @@ class _Server(aio_server.Server):
 
 def build_server(interceptors: Sequence[aio.ServerInterceptor], options: Iterable[tuple[str, int]]) -> aio.Server:
     """A server for a Listener. `options` as of grpc.aio.server."""
-    logging.getLogger("grpc._cython.cygrpc").addFilter(_holds_no_header)
     return cast("aio.Server", _Server(_Core(interceptors, [*options])))
-
-
-def _holds_no_header(record: logging.LogRecord) -> bool:
-    """False for gRPC's error, with a traceback, about a header that is no UTF-8: it quotes the value, which may be a secret."""
-    return not str(record.msg).startswith("Invalid encoding on")
 
 
 def _core(server: aio.Server) -> _Core:
@@ -134,7 +126,7 @@ class Listener:
         self._address: Address | None = None
         self._servers: list[aio.Server] = []
         """The last one accepts calls; those before it failed, and still have calls in flight."""
-        self._background: set[asyncio.Task[None]] = set()
+        self._background = Tasks()
         self._stopping = False
 
     def bind(self, address: Address) -> Address:
@@ -163,8 +155,7 @@ class Listener:
                 task.result()
             if stopping and not self._waited_for():
                 await asyncio.gather(*(server.stop(None) for server in servers))
-        if self._background:
-            await asyncio.wait(self._background)
+        await self._background.wait()
 
     def _waited_for(self) -> bool:
         """Whether calls of other methods than the exempt ones run, or their responses are being sent."""
@@ -181,8 +172,8 @@ class Listener:
         log.error("gRPC accepts no more calls, serving again", exc_info=error)
         failed = self._servers[-1]
         reason, peer = type(error).__name__, _core(failed).last_peer
-        self._run(self._let_finish(failed))
-        self._run(self._serve_again(reason, peer))
+        self._background.start(self._let_finish(failed))
+        self._background.start(self._serve_again(reason, peer))
 
     async def _let_finish(self, server: aio.Server) -> None:
         """Close the socket of a failed server at once, and its connections when their calls have ended."""
@@ -213,8 +204,3 @@ class Listener:
             return
         log.warning("serving again on %s after %.0f ms", self._address, 1000 * (loop.time() - began))
         self._on_restart(reason, peer)
-
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)

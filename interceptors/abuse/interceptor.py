@@ -85,10 +85,9 @@ class Abuse(CallInterceptor):
     """Refuses calls of blocked addresses with UNAVAILABLE, and counts the outcomes of all others.
 
     `exempt`: methods ("/package.Service/Method"), such as health checks, that are not refused and whose calls do not count unless
-    they fail. An error of the server counts if a stranger caused it, in such a method or in a guard: nobody does by accident,
-    again and again. `trusted`:
-    networks that are never counted. `shadow`: record what would be blocked, and block nothing. `entries`: peers that each
-    window and the blocks hold at most. `clock`: monotonic, in seconds.
+    they fail. An error of the server counts if it was caused without a credential, in such a method or in a guard: clients do
+    not do so repeatedly by accident. `trusted`: networks that are never counted. `shadow`: record what would be blocked, and
+    block nothing. `entries`: peers that each window and the blocks hold at most. `clock`: monotonic, in seconds.
     """
 
     def __init__(

@@ -7,6 +7,9 @@ import socket
 MAPPED = bytes(10) + b"\xff\xff"
 """::ffff:0:0/96, how a socket for both protocols shows IPv4 (RFC 4291, 2.5.5.2)."""
 
+_IPV6_NETWORK = 8
+"""Bytes of a /64."""
+
 
 def address_of(peer: str) -> bytes | None:
     """4 or 16 bytes, of "ipv4:192.0.2.1:4711" or "ipv6:%5Bfe80::1%25eth0%5D:4711"; None for a unix socket and what is malformed.
@@ -22,6 +25,11 @@ def address_of(peer: str) -> bytes | None:
     host = rest.removeprefix(opening).partition(closing)[0]
     packed = _packed(socket.AF_INET6, host.partition("%")[0])
     return packed[len(MAPPED) :] if packed is not None and packed.startswith(MAPPED) else packed
+
+
+def network_of(address: bytes) -> bytes:
+    """What counts as one address: all of IPv4, the /64 of IPv6, which one subscriber has at least."""
+    return address[:_IPV6_NETWORK] if len(address) > _IPV6_NETWORK else address
 
 
 def _packed(family: socket.AddressFamily, host: str) -> bytes | None:

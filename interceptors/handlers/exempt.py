@@ -1,4 +1,4 @@
-"""Limits for the methods that are exempt from authentication: anyone may call them, so nobody's quota bounds what they hold.
+"""Limits for the methods that are exempt from authentication: anyone may call them, and no quota bounds what they hold.
 
 gRPC takes a message whole before it hands it over, however small the largest valid one is, and has one limit for all methods. So
 the time is limited that a request may take to arrive, and with it what a client can make gRPC buffer: a valid request of these
@@ -17,7 +17,7 @@ from typing import Any, Final
 import grpc
 
 from interceptors.calls.call import Context, current_call
-from interceptors.calls.peer import address_of
+from interceptors.calls.peer import address_of, network_of
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.security_event import Event, Record, SecurityEvent, of_call
 
@@ -33,8 +33,6 @@ _MAX_TOLD: Final = 1024
 """Addresses and limits remembered for that."""
 _STREAMS_RETRY: Final = 10.0
 _EXHAUSTED: Final = grpc.StatusCode.RESOURCE_EXHAUSTED
-_IPV6_NETWORK: Final = 8
-"""Bytes of an IPv6 address that count as one, a /64, as a subscriber has at least that."""
 
 
 class ExemptLimits:
@@ -89,7 +87,7 @@ class ExemptLimits:
     def _read(self, reading: asyncio.Future[Any]) -> None:
         self._reads.discard(reading)
         if not reading.cancelled():
-            reading.exception()  # of a call that ended meanwhile; nobody else looks at it
+            reading.exception()  # retrieved, or asyncio would log it: its call ended meanwhile
 
     @contextmanager
     def stream(self) -> Iterator[None]:
@@ -129,4 +127,4 @@ def _network() -> bytes | None:
     """The address of the call, as a unit of the limits; None for a unix socket, all of whose clients look alike."""
     call = current_call()
     address = address_of(call.peer) if call is not None else None
-    return address[:_IPV6_NETWORK] if address is not None and len(address) > _IPV6_NETWORK else address
+    return None if address is None else network_of(address)

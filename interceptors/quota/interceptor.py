@@ -10,6 +10,7 @@ from typing import Final
 
 import grpc
 
+from interceptors.background import Tasks
 from interceptors.calls.call import Call, Context, current_call
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.stages import stage
@@ -45,7 +46,7 @@ class Quota(CallInterceptor):
         self._estimate = estimate
         self._streams = frozenset(streams)
         self._exempt = frozenset(exempt)
-        self._ending: set[asyncio.Task[None]] = set()
+        self._ending = Tasks()
         """Settle the accounts of calls that are over."""
 
     async def start(self) -> None:
@@ -54,7 +55,7 @@ class Quota(CallInterceptor):
 
     async def close(self) -> None:
         """Settle the accounts of all calls, and close the store. Idempotent."""
-        await asyncio.gather(*self._ending, return_exceptions=True)
+        await self._ending.wait()
         await self._store.close()
 
     @asynccontextmanager
@@ -78,10 +79,7 @@ class Quota(CallInterceptor):
             if not stated and meter.left:
                 context.set_trailing_metadata((*(context.trailing_metadata() or ()), (RATELIMIT, ratelimit(meter.left))))
             # In a task of its own: a client that cancels, cancels this one, perhaps while Redis is asked.
-            ending = asyncio.create_task(meter.close(refund=refund))
-            self._ending.add(ending)
-            ending.add_done_callback(self._ending.discard)
-            await asyncio.shield(ending)
+            await asyncio.shield(self._ending.start(meter.close(refund=refund)))
 
     async def _begin(self, method: str, call: Call) -> CallMeter:
         quota = self.class_of(call)

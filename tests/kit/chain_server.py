@@ -15,7 +15,7 @@ from grpc import aio
 
 from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
 from aligner_svc.transport.devcerts import Pair
-from interceptors import Authenticate, Chain, Record, Wrapping
+from interceptors import Authenticate, CallInterceptor, Chain, Record, Wrapping, current_call
 from interceptors.auth.method import AuthContext, AuthMethod
 from interceptors.auth.mtls import CertificateAuthenticator
 from interceptors.calls.principal import Principal
@@ -33,6 +33,17 @@ _CHANNEL = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
 )
+
+
+class PeerFromHeader(CallInterceptor):
+    """Takes the peer of a call from the header x-peer, where there is one."""
+
+    @asynccontextmanager
+    async def around(self, method, context) -> AsyncIterator[None]:
+        said = dict(context.invocation_metadata()).get("x-peer")
+        if said:
+            current_call().peer = said
+        yield
 
 
 @dataclass(frozen=True)

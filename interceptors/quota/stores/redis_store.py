@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote
 
-from interceptors.background import BackgroundTask
+from interceptors.background import BackgroundTask, Tasks
 from interceptors.quota.stores.base import Bucket, Charge, Left, Slots, Spent, StoreUnavailableError, check_costs
 from interceptors.quota.stores.redis_client import Command, ScriptClient
 from interceptors.quota.stores.redis_script import SCRIPT
@@ -60,7 +60,7 @@ class RedisStore:
         self._clock = clock
         self._held: dict[str, _Keys] = {}  # by lease, the keys of its slots
         self._unreleased: dict[str, _Keys] = {}
-        self._releasing: set[asyncio.Task[None]] = set()
+        self._releasing = Tasks()
         self._renewal = BackgroundTask(f"quotas: renewing leases in {self.place}", self._renew, every=renew_every)
 
     async def start(self) -> None:
@@ -70,7 +70,7 @@ class RedisStore:
     async def close(self) -> None:
         """Idempotent."""
         await self._renewal.close()
-        await asyncio.gather(*self._releasing)
+        await self._releasing.wait()
         await self.client.close()
 
     async def take(self, subject: str, charges: Sequence[Charge], slots: Sequence[Slots], lease: str) -> Left | Spent:
@@ -81,9 +81,7 @@ class RedisStore:
         except asyncio.CancelledError:
             # The slots may have been taken, and are free at once; by the refresh too, should Redis take them only now.
             self._release_at_refresh(lease, keys)
-            releasing = asyncio.create_task(self._try_release(lease, keys))
-            self._releasing.add(releasing)
-            releasing.add_done_callback(self._releasing.discard)
+            self._releasing.start(self._try_release(lease, keys))
             raise
         except BaseException:  # the answer is lost
             self._release_at_refresh(lease, keys)

@@ -21,11 +21,10 @@ from interceptors import (
     RequestId,
     Requests,
     SecurityEvent,
-    current_call,
 )
 from interceptors.abuse.interceptor import LOOPBACK, Abuse, AbuseRules
 from tests.kit import chain_server as chain_server_kit
-from tests.kit.chain_server import KINDS, SERVICE, KindsHandler, answer, chain_server
+from tests.kit.chain_server import KINDS, SERVICE, KindsHandler, PeerFromHeader, answer, chain_server
 
 HEALTH = f"/{SERVICE}/Health"
 RULES = AbuseRules(failures_per_minute=3, invalid_per_minute=5)
@@ -36,17 +35,6 @@ class BadPayloadError(CallRefusedError):
 
     def __init__(self, reason: str, code: grpc.StatusCode = grpc.StatusCode.INVALID_ARGUMENT) -> None:
         super().__init__(code, reason, "bad")
-
-
-class From(CallInterceptor):
-    """Takes the peer from a header."""
-
-    @asynccontextmanager
-    async def around(self, method, context) -> AsyncIterator[None]:
-        said = dict(context.invocation_metadata()).get("x-peer")
-        if said:
-            current_call().peer = said
-        yield
 
 
 class Guard(CallInterceptor):
@@ -136,7 +124,7 @@ class Bench:
     @asynccontextmanager
     async def serving(self, address: str = "127.0.0.1:0") -> AsyncIterator[aio.Channel]:
         audit = Audit(self.events.append)
-        chain = (Recovery("test"), RequestId(), From(), audit, self.abuse, self.guard, Requests())
+        chain = (Recovery("test"), RequestId(), PeerFromHeader(), audit, self.abuse, self.guard, Requests())
         async with chain_server(chain, self.service, address=address, tls=not address.startswith("unix:")) as server:
             try:
                 yield server.channel

@@ -14,9 +14,9 @@ import grpc
 import pytest
 from grpc import aio
 
-from interceptors import CallInterceptor, Event, ExemptLimits, Recovery, RequestId, Requests, SecurityEvent, current_call
+from interceptors import Event, ExemptLimits, Recovery, RequestId, Requests, SecurityEvent
 from interceptors.handlers import exempt as exempt_module
-from tests.kit.chain_server import SERVICE, ChainServer, KindsHandler, chain_server, start
+from tests.kit.chain_server import SERVICE, ChainServer, KindsHandler, PeerFromHeader, chain_server, start
 from tests.kit.http2 import Connection, http2
 from tests.kit.refusals import refusal
 from tests.kit.waiting import eventually, forever
@@ -35,17 +35,6 @@ class Service(KindsHandler):
         await forever()
 
 
-class From(CallInterceptor):
-    """Takes the peer from a header."""
-
-    @asynccontextmanager
-    async def around(self, method, context) -> AsyncIterator[None]:
-        said = dict(context.invocation_metadata()).get("x-peer")
-        if said:
-            current_call().peer = said
-        yield
-
-
 @dataclass
 class Bench:
     """A server with two exempt methods, OPEN and WATCH."""
@@ -62,7 +51,7 @@ class Bench:
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[ChainServer]:
         requests = Requests(largest={OPEN: LARGEST, WATCH: LARGEST}, most=MOST, exempt=self.limits)
-        chain = (Recovery("test"), RequestId(), From(), requests)
+        chain = (Recovery("test"), RequestId(), PeerFromHeader(), requests)
         async with chain_server(chain, self.service, tls=False, options=OPTIONS) as server:
             yield server
 

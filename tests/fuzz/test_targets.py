@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,8 @@ def test_a_short_run_finds_nothing(target: str, runs: int, tmp_path: Path) -> No
     command.append("-rss_limit_mb=0")
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
-    assert f"Done {runs} runs" in done.stderr
+    tried = re.search(r"Done (\d+) runs", done.stderr)  # some more than asked: libFuzzer ends the round that it is in
+    assert tried is not None and int(tried[1]) >= runs, done.stderr[-4000:]
     assert not list(tmp_path.iterdir())
 
 

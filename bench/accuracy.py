@@ -1,7 +1,8 @@
 """`make bench-accuracy`: hand-marked recordings through a running service, scored.
 
 Prints score.py's table for every set; then what happens in white noise, with transcripts
-that belong to other recordings, with awkward files; and how reliable the confidences are.
+that belong to other recordings, with awkward files, and where recording and transcript differ by passages (bench/joins.py); and
+how reliable the confidences are.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 
 from aligner_svc.client import AlignerClientError, AsyncAligner
 from aligner_svc.domain import Alignment, WordStatus
-from bench import gold
+from bench import gold, joins
 from bench.service import Running, service
 
 SETS = ("timit", "timit_long", "mahrt", "alice")
@@ -186,11 +187,22 @@ def reliability(title: str, answers: Sequence[tuple[gold.Recording, Alignment]])
         print(f"area under the curve, right against wrong: {area:.3f}")
 
 
-async def measure(running: Running) -> None:
+async def joined(target: str) -> None:
+    made = joins.joins()
+    header(f"recording and transcript differ by passages: {len(made)} random joins of timit (seed {joins.SEED})")
+    answers = await align_all(target, [Case(join.key, gold.wav(join.samples), join.text) for join in made])
+    print(joins.report((join, answers[join.key]) for join in made))
+
+
+async def measure(running: Running, only: str | None) -> None:
+    if only == "joins":
+        await joined(running.target)
+        return
     answers = await marked(running.target)
     noisy = await noise(running.target)
     await swapped(running.target, answers["timit"])
     await awkward(running.target)
+    await joined(running.target)
     clean = {item.name: item for item in gold.recordings("timit")}
     reliability("timit", [(clean[name], answer) for name, answer in answers["timit"].items()])
     reliability("timit and timit in noise", [(clean[n], a) for found in (answers["timit"], noisy) for n, a in found.items()])
@@ -199,9 +211,11 @@ async def measure(running: Running) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", help="HOST:PORT of a running service; without it one is started")
-    target = parser.parse_args().target
+    parser.add_argument("--only", choices=["joins"], help="one part of it")
+    arguments = parser.parse_args()
+    target = arguments.target
     with nullcontext(Running(target, 0, 0.0)) if target else service() as running:
-        asyncio.run(measure(running))
+        asyncio.run(measure(running, arguments.only))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """`make bench-accuracy`: hand-marked recordings through a running service, scored.
 
 Prints score.py's table for every set; then what happens in white noise, in rooms and in other noise, in an hour
-of joined recordings, with transcripts that belong to other recordings, with awkward files; and how reliable the
-confidences are. `--only` takes parts, e.g. `make bench-accuracy ARGS="--only backgrounds"`.
+of joined recordings, with transcripts that belong to other recordings, with awkward files, and where recording and transcript
+differ by passages (bench/joins.py); and how reliable the confidences are. `--only` takes parts, e.g.
+`make bench-accuracy ARGS="--only backgrounds joins"`.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ import numpy as np
 
 from aligner_svc.client import AlignerClientError, AsyncAligner
 from aligner_svc.domain import Alignment, WordStatus
-from bench import gold, robustness
+from bench import gold, joins, robustness
 from bench.answers import Case, align_all
 from bench.service import Running, service
 
 SETS = ("timit", "timit_long", "mahrt", "alice")
-PARTS = ("marked", "backgrounds", "hour", "awkward")
+PARTS = ("marked", "backgrounds", "hour", "awkward", "joins")
 SNR_DB = 10.0
 SEED = 20_000
 TOLERANCE = 0.05
@@ -163,6 +164,13 @@ def reliability(title: str, answers: Sequence[tuple[gold.Recording, Alignment]])
         print(f"area under the curve, right against wrong: {area:.3f}")
 
 
+async def joined(target: str) -> None:
+    made = joins.joins()
+    header(f"recording and transcript differ by passages: {len(made)} random joins of timit (seed {joins.SEED})")
+    answers = await align_all(target, [Case(join.key, gold.wav(join.samples), join.text) for join in made])
+    print(joins.report((join, answers[join.key]) for join in made))
+
+
 async def measure(running: Running, parts: Sequence[str]) -> None:
     if "marked" in parts:
         answers = await marked(running.target)
@@ -178,6 +186,8 @@ async def measure(running: Running, parts: Sequence[str]) -> None:
         await robustness.hour(running.target, SEED)
     if "awkward" in parts:
         await awkward(running.target)
+    if "joins" in parts:
+        await joined(running.target)
 
 
 def main() -> None:

@@ -23,7 +23,8 @@ def test_a_short_run_finds_nothing(target: str, runs: int, tmp_path: Path) -> No
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     tried = re.search(r"Done (\d+) runs", done.stderr)  # some more than asked: libFuzzer ends the round that it is in
-    assert tried is not None and int(tried[1]) >= runs, done.stderr[-4000:]
+    assert tried is not None, done.stderr[-4000:]
+    assert int(tried[1]) >= runs, done.stderr[-4000:]
     assert not list(tmp_path.iterdir())
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from aligner_svc.config import Settings
 from aligner_svc.engines.base import EngineStartError
+from aligner_svc.engines.self_test import check_split
 from aligner_svc.health.findings import Finding, fail, ok, warn
+from aligner_svc.text import tokenise
 
 
 def engine(settings: Settings) -> Sequence[Finding]:
@@ -35,6 +37,10 @@ def _pocketsphinx() -> Sequence[Finding]:
     except (RuntimeError, OSError, ValueError):
         hint = "pip install --force-reinstall pocketsphinx"
         return [fail("engine", f"pocketsphinx: its models in {models} cannot be loaded", hint)]
+    try:
+        check_split(tokenise)
+    except EngineStartError as error:
+        return [fail("engine", str(error), "see Python in README.md")]
     return [ok("engine", f"pocketsphinx: its models in {models} load")]
 
 

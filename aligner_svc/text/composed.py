@@ -20,7 +20,7 @@ from aligner_svc.text.folding import LazyTable
 
 _COMBINES, _CHANGES, _STAYS = "m", "c", "a"
 # Clusters can be normalised one by one: they start at every character that cannot combine with the one before.
-_CLUSTER = re.compile(f"[{_STAYS}{_CHANGES}]{_COMBINES}++|{_COMBINES}++|{_CHANGES}")
+_CLUSTER = re.compile(f"[{_STAYS}{_CHANGES}]{_COMBINES}+|{_COMBINES}+|{_CHANGES}")
 
 
 @dataclass(frozen=True, slots=True)

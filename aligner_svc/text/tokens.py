@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from aligner_svc.text.folding import EDGE, EN_DASH, INVISIBLE, MARK, shadow
+from aligner_svc.text.folding import BREAK, EDGE, EN_DASH, INVISIBLE, shadow
 
 
 class Piece(NamedTuple):
@@ -20,16 +20,20 @@ class Piece(NamedTuple):
 OwnsDot = Callable[[str, str], bool]
 """(word, the two characters after its dot) -> whether the dot belongs to the word."""
 
-# Matches the shadow. Every join is one character between two letters or digits, the
-# classes are disjoint and the runs possessive, so that no input makes it backtrack.
+_RUN = rf"[^ {BREAK}{EDGE}{EN_DASH}$'\-.,:/%&@#+=*_°()]*"
+"""The rest of a run of letters and digits, with marks and invisible characters: all that a shadow has but these."""
+
+# Matches the shadow. Every join is one character between two letters or digits, and nothing after a word's first letter can
+# fail, so that no input makes it backtrack far. No possessive quantifiers: Python before 3.11.5 matches them wrongly
+# (https://github.com/python/cpython/issues/106052).
 _TOKEN = re.compile(
     rf"""
-    (?P<url> \b (?:https?|ftp|file):// [^ {EDGE}]++ )
+    (?P<url> \b (?:https?|ftp|file):// [^ {EDGE}]+ )
     | (?P<alone> (?<![^ ]) [&+=@%$] (?![^ ]) | °[CF]\b )            # Tom & Jerry, 2 + 2 = 4, 5 €, 20 °C
     | (?: (?<![^ |({EDGE}]) [-+] (?= \$?\.?\d ) )?                        # a sign only where a number starts
       (?: \$ (?= \.?\d ) | (?<![^ |({EDGE}]) \$ [-+] (?= \.?\d ) )?         # $5, $-5
       (?: (?<![.\w]) \. (?= \d ) | (?<![\w&]) [#@] (?= \w ) | (?P<elision> (?<!\w)' (?= \w ) ) )?
-      [^\W_] (?: [^\W_] | [{MARK}{INVISIBLE}] )*+
+      [^\W_] {_RUN}
       (?:
         (?:
           ' (?= [^\W_] )
@@ -42,8 +46,8 @@ _TOKEN = re.compile(
           | [/&_+=*@] (?= [^\W_] )
           | (?<= [A-Z] ) \$ (?= \.?\d )                             # US$5
         )
-        [^\W_] (?: [^\W_] | [{MARK}{INVISIBLE}] )*+
-      )*+
+        [^\W_] {_RUN}
+      )*
       (?:
         % | ° (?: [CFK]\b )? | \+\+ | \+ (?! [\w+] ) | (?<= \b[A-Za-z] ) \# (?! \w ) | (?<= \d ) \$ (?! \w )
         | (?<= \bw ) / (?= [ ] ) | \( (?: s | es ) \)               # C++, A+, C#, 5€, w/, word(s)

@@ -26,6 +26,7 @@ from aligner_svc.engines.pocketsphinx.wire import (
     encode_request,
     text_request,
 )
+from aligner_svc.engines.self_test import check_split
 from aligner_svc.engines.windows import Placed, Prefix, align_in_windows
 from aligner_svc.errors import UnavailableError
 from aligner_svc.text import tokenise
@@ -132,6 +133,7 @@ class PocketSphinxEngine:
         self.report = EngineReport(self._state, settings.workers, (self.short.pool, self.long.pool))
 
     async def start(self) -> None:
+        check_split(tokenise)
         try:
             await asyncio.gather(self.short.pool.start(), self.long.pool.start())
         except BaseException:

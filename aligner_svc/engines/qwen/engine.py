@@ -24,6 +24,7 @@ from aligner_svc.engines.qwen.forward import PackedAligner, TimestampSlots
 from aligner_svc.engines.qwen.memory import keep_few_kernels, keep_memory, return_memory
 from aligner_svc.engines.qwen.outcome import MAX_SECONDS, assemble
 from aligner_svc.engines.qwen.preparation import Preparation, Prepared
+from aligner_svc.engines.self_test import check_split
 from aligner_svc.errors import InvalidArgumentError
 from aligner_svc.text.speaking_rate import check_rate
 
@@ -96,6 +97,7 @@ class QwenEngine:
         self.report = EngineReport(self.batcher.state)
 
     async def start(self) -> None:
+        check_split(words.split)
         began = time.perf_counter()
         await self._model.load(self._build)
         loaded = time.perf_counter()

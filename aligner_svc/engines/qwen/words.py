@@ -34,13 +34,14 @@ _SPACE = " "
 _OTHER = "."
 _SHOWN = frozenset({_LETTER, _IDEOGRAPH, _APOSTROPHE})
 
-# Runs are possessive and their classes disjoint, so that no input makes them backtrack.
-_SPACED_WORD = re.compile(r"c | [a'] (?: [^ac'\ ]*+ [a'] )*+", re.VERBOSE)
-_LETTERS = re.compile(r"[ac] (?: [^ac]*+ [ac] )*+", re.VERBOSE)
-_APOSTROPHES = re.compile(r"' (?: [^']*+ ' )*+", re.VERBOSE)
-_MARKS = re.compile(r"(?: f*+ m )*+", re.VERBOSE)
+# Linear: what is given back after a run is looked at once more. No possessive quantifiers: Python before 3.11.5 matches them
+# wrongly (https://github.com/python/cpython/issues/106052).
+_SPACED_WORD = re.compile(r"c | [a'] (?: [^ac'\ ]* [a'] )*", re.VERBOSE)
+_LETTERS = re.compile(r"[ac] (?: .* [ac] )?", re.VERBOSE | re.DOTALL)
+_APOSTROPHES = re.compile(r"' (?: .* ' )?", re.VERBOSE | re.DOTALL)
+_MARKS = re.compile(r"(?: [fm]* m )?", re.VERBOSE)
 _SEGMENT = re.compile(r"\S+")
-_CLUSTER = re.compile(r".\+*+")
+_CLUSTER = re.compile(r".\+*")
 _CJK = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002ceaf]")
 
 _Span = tuple[int, int]

@@ -79,7 +79,7 @@ def _speak_word(word: str, context: Context) -> Words:
         if (found := rule(word, context)) is not None:
             return found
     lower = word.lower()
-    if word != lower and (found := capitals(word, context.shouted)) is not None:
+    if word != lower and (found := capitals(word, context)) is not None:
         return found
     return (lower if lower[0] != "'" or lower in _SAID_WITH_APOSTROPHE else lower[1:],)
 

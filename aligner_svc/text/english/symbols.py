@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 from aligner_svc.text.english.acronyms import capitals, spelled
-from aligner_svc.text.english.context import Context
+from aligner_svc.text.english.context import ALONE, Context
 from aligner_svc.text.english.numbers import Words, digits, figure, fraction, integer, ordinal, plural
 from aligner_svc.text.english.wordlists import GREEK
 from aligner_svc.text.folding import EN_DASH, MINUS
@@ -146,7 +146,7 @@ def _letters(part: str, code: bool) -> Words:
     if part.isupper() and len(part) == 2 and code:
         return tuple(lower)
     if part.isupper() and len(part) > 1:
-        return capitals(part, shouted=False) or (lower,)
+        return capitals(part, ALONE) or (lower,)
     is_short_code = len(part) <= 3 and part.islower() and (code or len(part) == 2) and spelled(lower)
     is_vowelless = len(part) <= 4 and not any(vowel in lower for vowel in "aeiouy")
     return tuple(lower) if part.isalpha() and (is_short_code or is_vowelless) else (lower,)

@@ -178,6 +178,42 @@ def test_capitals(text: str, words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "which CHURCH do the SMITHS worship in",
+        "alimony HARMS a divorced man's WEALTH",
+        "IT'S impossible, HE'S late, WHO'S there, LET'S go",
+        "the FIRST NEWS of the WORLD, TOM",
+        "NO, I SAID SO, GIVE IT TO US",
+        "tell US now, all of US, between US and them, let US go",
+        "WHO did IT",
+        "HMM, I DON'T know",
+    ],
+)
+def test_words_in_capitals_for_stress_are_words(text: str) -> None:
+    assert spoken(text) == spoken(text.lower())
+
+
+@pytest.mark.parametrize(
+    ("text", "letters"),
+    [
+        ("the US economy", "u s"),
+        ("pay in US dollars", "u s"),
+        ("US Navy", "u s"),
+        ("THE US GOVERNMENT HAS NOT SAID SO", "u s"),
+        ("US-based", "u s based"),
+        ("the IT team", "i t"),
+        ("call IT support", "i t"),
+        ("the WHO said", "w h o"),
+        ("the SEC", "s e c"),
+        ("at UCLA", "u c l a"),
+    ],
+)
+def test_initialisms_are_spelled_whatever_the_dictionary_has(text: str, letters: str) -> None:
+    assert letters in spoken(text)
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("state-of-the-art", ["state of the art"]),

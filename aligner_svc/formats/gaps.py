@@ -20,6 +20,7 @@ _DASH = re.compile("[-–—]+")
 _TURN = re.compile(">{2,3}")
 _VOICE = re.compile(r"<v[^\s>]*\s+([^>]+)>")
 _NOTES = "♪♫♬"
+_SPEAKER, _OTHER = "speaker", "other"
 _OPENING = "([{¿¡“‘«"
 _GLUED, _BLANK, _NEW_LINE, _NEW_CUE = -1, 0, 1, 2
 
@@ -69,8 +70,8 @@ class _Between:
         self.chunks.append(_Chunk(" ".join(shown.split()), self.after, kind))
         self.after = _BLANK if kind is Kind.LABEL else _GLUED
 
-    def divided(self, notes: int) -> Gap:
-        """`notes`: how many musical notes are before it; after an even number the next one opens."""
+    def divided(self, notes: int, *, dialogue: bool) -> Gap:
+        """`notes`: how many musical notes are before it; after an even number the next one opens. `dialogue`: see _opens."""
         if not self.chunks or (len(self.chunks) == 1 and self.chunks[0].before == self.after == _GLUED):
             between = self.chunks[0].text if self.chunks else ""
             cut = next((place for place, char in enumerate(between) if char in _OPENING), len(between))
@@ -79,9 +80,11 @@ class _Between:
             return Gap(between[:cut], between[cut:], glued, ends, max(self.after, 0))
         first, tail, opens = len(self.chunks), "", 0
         for place, chunk in enumerate(self.chunks):
-            turn = self._opens(place, notes, ended=_SENTENCE_END.search(tail) is not None)
+            ended = _SENTENCE_END.search(tail) is not None
+            turn = self._opens(place, notes, ended=ended or dialogue)
             if chunk.before >= _NEW_LINE or turn:
-                first, opens = place, _NEW_LINE if turn and turn != _NOTES else 0
+                sung = chunk.text[0] in _NOTES and any(note in tail for note in _NOTES)
+                first, opens = place, _NEW_LINE if turn == _SPEAKER or sung else 0
                 break
             tail += chunk.text if chunk.before == _GLUED else f" {chunk.text}"
             notes += sum(map(chunk.text.count, _NOTES))
@@ -94,19 +97,22 @@ class _Between:
         )
 
     def _opens(self, place: int, notes: int, *, ended: bool) -> str:
-        """Why a chunk belongs to the word after it; "" if it does not."""
+        """Why a chunk belongs to the word after it; "" if it does not.
+
+        `ended`: a sentence has, or the lines of a dialogue begin with dashes, and the next word with a capital.
+        """
         chunk = self.chunks[place]
         if chunk.before == _GLUED and chunk.kind is not Kind.LABEL:
             return ""
         if chunk.kind is Kind.LABEL or _TURN.fullmatch(chunk.text):
-            return "speaker"
+            return _SPEAKER
         if chunk.kind is Kind.SOUND:
-            return _NOTES if ended else ""
+            return _OTHER if ended else ""
         if _DASH.fullmatch(chunk.text) and ended:
-            return "speaker"
+            return _SPEAKER
         if chunk.text[0] in _NOTES and notes % 2 == 0:
-            return _NOTES
-        return _NOTES if place == len(self.chunks) - 1 and self.after == _GLUED else ""
+            return _OTHER
+        return _OTHER if place == len(self.chunks) - 1 and self.after == _GLUED else ""
 
 
 def divided(transcript: str, words: Sequence[tuple[int, int]]) -> list[Gap]:
@@ -118,7 +124,7 @@ def divided(transcript: str, words: Sequence[tuple[int, int]]) -> list[Gap]:
     ends = [0, *(end for _, end in words)]
     starts = [*(start for start, _ in words), len(transcript)]
     gaps: list[Gap] = []
-    notes = 0
+    notes, dialogue = 0, False
     for place, (start, end) in enumerate(zip(ends, starts, strict=True)):
         between = _between(markup, start, end)
         text = " ".join(chunk.text for chunk in between.chunks)
@@ -126,8 +132,9 @@ def divided(transcript: str, words: Sequence[tuple[int, int]]) -> list[Gap]:
             gaps.append(Gap(tail=_plain(between), ends_sentence=True))
         elif place == 0:
             gaps.append(Gap(lead=_plain(between) + ("" if between.after == _GLUED else " ")))
+            dialogue = _DASH.match(text) is not None
         else:
-            gaps.append(between.divided(notes))
+            gaps.append(between.divided(notes, dialogue=dialogue and transcript[end : end + 1].isupper()))
         notes += sum(map(text.count, _NOTES))
     return gaps
 

@@ -27,7 +27,7 @@ class Markup:
     original: str
     _rewrite: Rewrite
     marks: tuple[Mark, ...]
-    """Those with a letter or digit, which come back as words. Offsets into `original`; `instead` is what the mark says."""
+    """Those with a letter or digit, which come back as words, in places of `original`. `instead` is what they say."""
 
     @classmethod
     def of(cls, original: str) -> Self:
@@ -65,7 +65,8 @@ class Markup:
         if not self._rewrite.changed:
             return tokens
         moved = [self._moved(token) for token in tokens]
-        marks = [Token(mark.instead, mark.start, mark.end, (), skipped=True) for mark in self.marks]
+        sent = self.original
+        marks = [Token(sent[mark.start : mark.end], mark.start, mark.end, (), skipped=True) for mark in self.marks]
         return sorted([*marks, *moved], key=lambda token: token.char_start)
 
     def _moved(self, token: Token) -> Token:

@@ -9,14 +9,17 @@ from html.entities import html5
 
 from aligner_svc.markup.rewrite import Edit
 
-_REFERENCE = re.compile(r"&(?:amp;)*(?:#([0-9]{1,7})|#[xX]([0-9a-fA-F]{1,6})|([A-Za-z][A-Za-z0-9]{1,31}));")
+_REFERENCE = re.compile(
+    r"&(?:amp;)*(?:#([0-9]{1,7})(?:;|(?![0-9]))|#[xX]([0-9a-fA-F]{1,6});|([A-Za-z][A-Za-z0-9]{1,31});|(nbsp|quot|apos)(?![\w;]))"
+)
 _INVISIBLE = "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
 
 
 def references(text: str) -> Iterator[Edit]:
     """Linear in the length. A name that HTML does not have is no reference."""
     for match in _REFERENCE.finditer(text) if "&" in text else ():
-        decimal, hexadecimal, name = match.groups()
+        decimal, hexadecimal, name, unfinished = match.groups()
+        name = name or unfinished  # &nbsp without the semicolon
         if name:
             found = html5.get(name + ";")
         else:

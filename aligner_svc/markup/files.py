@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from aligner_svc.markup.kinds import Kind, Mark
 
-_T = r"(?:\d{1,3}:)?\d{1,2}:\d\d[.,]\d{1,3}"
+_T = r"(?:(?:\d{1,3}:)?\d{1,2}:\d\d[.,]\d{1,3}|\d\d:\d\d:\d\d(?:[:;]\d\d)?)"
 _CUE = re.compile(
     rf"""
     (?: (?<!\S) (?P<number>\d{{1,7}}) (?P<gap>[ \t]*\r?\n[ \t]*|[ \t]{{1,3}}) )?
@@ -28,6 +28,7 @@ _DIALOGUE = re.compile(r"(?:Dialogue|Comment):[ \t]*\d{1,6},[^,\n]*,[^,\n]*(?:,[
 _ASS = re.compile(r"^\[(?:Script Info|Events|V4\+? Styles)\]", re.MULTILINE)
 _CLOCK = r"\(?(?:\d{1,2}:)?\d{1,2}:\d\d(?:[.,]\d{1,3})?\)?"
 _OWN_LINE = re.compile(rf"{_CLOCK}\r?")
+_LONG_CLOCK = re.compile(r"[\[(]?\d\d:\d\d:\d\d(?:[.,:]\d{1,3})?[\])]?(?=[ \t])")
 _LEADING = re.compile(rf"(?P<time>{_CLOCK})[ \t]+(?=\S)")
 
 
@@ -90,8 +91,8 @@ def _lines(text: str) -> Iterator[Mark]:
             length = len(content) if content.startswith("Comment") else field.end()
         elif ass:
             length = len(content)
-        elif clocks == "leading" and (field := _LEADING.match(content)):
-            length = field.end("time")
+        elif field := (_LEADING.match(content) if clocks == "leading" else _LONG_CLOCK.match(content)):
+            length = len(field[0].rstrip())
         fresh = False
         if length:
             yield Mark(start, start + length, Kind.FILE, "")

@@ -19,14 +19,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from aligner_svc.markup.kinds import Kind, Mark
-from aligner_svc.markup.vocabulary import FIRST_NAMES, NOT_LABELS, PARTICLES, ROLES, TITLES
+from aligner_svc.markup.vocabulary import COUNTS, FIRST_NAMES, NOT_LABELS, PARTICLES, ROLES, TITLES
 
 _OPENING = r"(?:(?P<line>^|\n) | (?P<turn>(?<!>)>{2,3}(?!>)) | (?P<sentence>(?<=[.?!…。？！\"”’)\]]) (?=[ \t])))"
 _PART = r"[^\W_][\w.'’&/#-]{0,30}"
 _LABEL = re.compile(
     rf"""
     {_OPENING} [ \t\u00a0\u3000]{{0,40}} (?P<dash>[-–—*•‣]{{1,3}}[ \t]{{0,9}})? (?P<again>>{{2,3}}[ \t]{{0,9}})?
-    (?P<label> (?P<name>{_PART} (?:[ \t]{{1,9}} {_PART}){{0,3}}) (?:[ \t]{{0,9}} [(\[] [^()\[\]\n]{{1,30}} [)\]])?
+    (?P<label> (?P<name>{_PART} (?:[ \t]{{1,9}} \#?{_PART}){{0,3}}) (?:[ \t]{{0,9}} [(\[] [^()\[\]\n]{{1,30}} [)\]])?
       [ \t\u00a0\u202f]{{0,40}}
       (?: :(?=[\s"“‘'¿¡♪]|$) | ：
         | (?P<clock> [ \t]{{1,9}} [\[(]? (?:\d{{1,2}}:)?\d{{1,2}}:\d\d [\])]? (?=[ \t\r]{{0,9}}(?:\n|$)) ) ) )
@@ -70,6 +70,8 @@ def _anywhere(text: str, found: Mapping[int, Mark]) -> Iterator[re.Match[str]]:
 
 
 def _may_be_a_name(words: list[str]) -> bool:
+    if words[0] == "the" and len(words) > 1:  # THE PRESIDENT:
+        words = words[1:]
     return len(words[0]) == 1 or NOT_LABELS.isdisjoint(words) or not ROLES.isdisjoint(words)
 
 
@@ -96,5 +98,8 @@ def _is_label(match: re.Match[str], *, repeated: bool) -> bool:
 
 def _is_role(name: str, *, line: bool) -> bool:
     """Interviewer, Speaker 1, SPEAKER_00, Guest B; in small letters at the beginning of a line only."""
+    words = _words(name)
+    if len(words) == 2 and words[1] in COUNTS:  # Speaker One
+        name = name.split(maxsplit=1)[0]
     role = _ROLE.fullmatch(name)
     return role is not None and role["role"].lower() in ROLES and (line or name[0].isupper() or not name.isascii())

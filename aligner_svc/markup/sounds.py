@@ -12,13 +12,22 @@ import re
 from collections.abc import Iterator
 
 from aligner_svc.markup.kinds import Kind, Mark
-from aligner_svc.markup.vocabulary import EXPONENT_BASES, LANGUAGES, SAID, SOUND_NOUNS, SOUND_OPENERS, SOUND_VERBS
+from aligner_svc.markup.vocabulary import (
+    EXPONENT_BASES,
+    LANGUAGES,
+    NUMBERED,
+    SAID,
+    SOUND_NOUNS,
+    SOUND_OPENERS,
+    SOUND_ROOTS,
+    SOUND_VERBS,
+)
 
 _BRACKETS = re.compile(
     r"""
       \[ (?P<square>[^\[\]]{1,120}) \] | 【 (?P<lenticular>[^【】]{1,120}) 】 | ［ (?P<wide>[^［］]{1,120}) ］
     | \( (?P<round>[^()]{1,80}) \) | （ (?P<wide_round>[^（）]{1,80}) ）
-    | (?<![\w*]) \* (?P<star>[^*\n]{1,40}) \* (?![\w*])
+    | (?<![\w*]) \*{1,2} (?P<star>[^*\n]{1,40}) \*{1,2} (?![\w*])
     | \{ (?P<brace>[^{}]{1,80}) \}
     | [♪♫♬] (?P<music>[^♪♫♬\n]{1,60}) (?=[♪♫♬])
     """,
@@ -29,7 +38,10 @@ _FOOTNOTE = re.compile(r"\^?(?:\d{1,3}(?:\s*[,;–-]\s*\d{1,3})*|[a-z]|[*†‡�
 _TIME = re.compile(r"\W*(?:\d{1,3}:)?\d{1,2}:\d\d(?:[.,:]\d{1,3})?\W*")
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _MOST_WORDS, _MOST_IN_SQUARES = 5, 8
+_GLUED_NUMBER = re.compile(r"(?<=[a-z][.?!,;][\"”’)])\d{1,2}(?=\s|\Z)|(?<=[a-z][.?!\"”)])\d{1,2}(?=\s+[\"“‘(]?[^\W\d_a-z]|\s*\Z)")
 _SUPERSCRIPT = re.compile("[⁰¹²³⁴-⁹]+(?:[,⁻–-]?[⁰¹²³⁴-⁹]+)*|(?<=[^\\W\\d_])[ᵃᵇᶜᵈᵉ](?!\\w)")
+_WORD_ENDS = re.compile(r"[\].,;:!?)\"'”’»…]{0,3}(?:\s|\Z)")
+_LAST_WORD = re.compile(r"([a-z]{1,14})[.?!,;\"”’)]{1,2}\Z")
 _BASE = re.compile(r"[^\W_]{1,16}\Z")
 
 
@@ -44,7 +56,7 @@ def _forms(stems: frozenset[str]) -> frozenset[str]:
 
 
 _VERBS = _forms(SOUND_VERBS)
-_LAST = _VERBS | SOUND_NOUNS
+_LAST = _VERBS | SOUND_NOUNS | SOUND_ROOTS
 _FIRST = _LAST | SOUND_OPENERS
 
 
@@ -71,11 +83,18 @@ def sounds(text: str) -> Iterator[Mark]:
             yield Mark(start, end, Kind.FILE, " ")
         elif kind in _SQUARE:
             if _FOOTNOTE.fullmatch(content.strip()):
-                yield Mark(start, end, Kind.NOTE, " " if before.isalnum() and after.isalnum() else "")
+                yield note(text, start, end)
             elif content != "I" and not _cased(before) and not _cased(after) and len(content.split()) <= _MOST_IN_SQUARES:
-                yield Mark(start, end + (after == ":"), Kind.LABEL if after == ":" else Kind.SOUND, " ")
+                label = after == ":" and _opens(text, start)
+                yield Mark(start, end + label, Kind.LABEL if label else Kind.SOUND, " ")
         elif is_sound(content) or (kind == "round" and not shouted and _capitals(content)):
             yield Mark(start, end, Kind.SOUND, " ")
+
+
+def _opens(text: str, at: int) -> bool:
+    """Whether a turn may begin at a place: no name is before it, as in MARY [whispering]:"""
+    before = text[max(0, at - 40) : at].rstrip(" \t")
+    return not before or before[-1] in '\n.?!>-–—…"”’)'
 
 
 def _cased(char: str) -> bool:
@@ -88,10 +107,19 @@ def _capitals(content: str) -> bool:
 
 
 def footnotes(text: str) -> Iterator[Mark]:
-    """Superscripts that are no exponents. Linear in the length."""
+    """Superscripts that are no exponents, and numbers glued to the end of a sentence ("old.3 Then"). Linear in the length."""
     for match in _SUPERSCRIPT.finditer(text):
         if follows_text(text, match.start()):
-            yield Mark(*match.span(), Kind.NOTE, "")
+            yield note(text, *match.span())
+    for match in _GLUED_NUMBER.finditer(text):
+        word = _LAST_WORD.search(text, max(0, match.start() - 16), match.start())
+        if word and len(word[1]) > 2 and word[1] not in NUMBERED:
+            yield note(text, *match.span())
+
+
+def note(text: str, start: int, end: int) -> Mark:
+    """A footnote's mark. Nothing is read for it where its word ends, and a blank elsewhere: no word goes on after it."""
+    return Mark(start, end, Kind.NOTE, "" if _WORD_ENDS.match(text, end) else " ")
 
 
 def follows_text(text: str, at: int) -> bool:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 from aligner_svc.markup.kinds import Kind, Mark
-from aligner_svc.markup.sounds import follows_text, is_sound
+from aligner_svc.markup.sounds import follows_text, is_sound, note
 from aligner_svc.markup.vocabulary import BREAKING_TAGS, INLINE_TAGS, OTHER_TAGS
 
 _TIME = r"(?:\d{1,3}:)?\d{1,2}:\d\d(?:[.,:]\d{1,3})?"
@@ -39,8 +39,8 @@ def tags(text: str) -> Iterator[Mark]:
         start, end = match.span()
         name, rest = (match["name"] or "").lower(), match["rest"] or ""
         if match["raised"]:
-            note = follows_text(text, start)
-            yield Mark(start, end, Kind.NOTE if note else Kind.TAG, "" if note else match["raised"].translate(_RAISED))
+            exponent = Mark(start, end, Kind.TAG, match["raised"].translate(_RAISED))
+            yield note(text, start, end) if follows_text(text, start) else exponent
         elif match["line"]:
             if ass:
                 yield Mark(start, end, Kind.TAG, " " if match["line"] == r"\h" else "\n")

@@ -82,6 +82,9 @@ SOUND_NOUNS = _set("""
 """)
 """Sounds, and how they are, in the languages that an engine knows: the last word of "(dramatic music)", "(muffled)"."""
 
+SOUND_ROOTS = _set("laugh chuckle giggle sigh cough gasp sob scream cheer applaud clap groan")
+"""Verbs of several: "(both laugh)"."""
+
 SOUND_OPENERS = _set("speaking speaks clears clearing continues plays")
 """Their first words, besides the sounds themselves: "(speaking Spanish)"."""
 
@@ -92,6 +95,11 @@ SAID = _set("""
     did if when because that which who whose than not can could will would should
 """)
 """Words of sentences: brackets that have one are said."""
+
+NUMBERED = _set("vol fig figs sec art chap ver para nos app act apt tel ext")
+"""Abbreviations before a number: "vol.12" has no footnote."""
+
+COUNTS = _set("one two three four five six")
 
 EXPONENT_BASES = _set("mm cm dm km hm in ft yd mi nm um ha rad sin cos tan log chi mol sec min")
 """Units and functions: a superscript after them is an exponent."""

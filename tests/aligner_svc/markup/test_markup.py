@@ -33,6 +33,7 @@ def read(text: str, language: str = "en") -> str:
         ("Don&amp;#39;t &#x27;em AT&amp;T caf&eacute; a&nbsp;b", "Don't 'em AT&T café a b"),
         ("&lt;i&gt;so&lt;/i&gt; &gt;&gt; JOHN: hi", "so {JOHN:} hi"),
         ("R&D; &unknown; x", "R&D unknown x"),
+        ("don&#39t a&nbsp b", "don't a b"),
         ("<i>Don't</i> wo<b>rd</b><br/>next<br>line", "Don't word next line"),
         ('<p class="x">a</p><p begin="1s">b</p><font color="red">c</font>', "a b c"),
         (
@@ -101,6 +102,12 @@ def test_pasted_subtitle_files(text: str, words: str) -> None:
         ("Oleg: hi\nKuno: you\nOleg: no", "{Oleg:} hi {Kuno:} you {Oleg:} no"),
         ("Speaker 1  0:05\nhi\n\nJohn Smith  01:07\nyou", "{Speaker 1  0:05} hi {John Smith  01:07} you"),
         ("<i>MARY: hi</i>", "{MARY:} hi"),
+        ("THE PRESIDENT: hi. MR. POE: you", "{THE PRESIDENT:} hi {MR. POE:} you"),
+        (
+            "Speaker One: hi\nMan #1: you\nGuest B: no\nMary (to John): so",
+            "{Speaker One:} hi {Man #1:} you {Guest B:} no {Mary (to John):} so",
+        ),
+        ("MARY [whispering]: hi", "{MARY [whispering]:} hi"),
     ],
 )
 def test_speakers(text: str, words: str) -> None:
@@ -124,6 +131,8 @@ def test_speakers(text: str, words: str) -> None:
             "{[door\nslams]} {(dramatic music)} {♪ music } Happy birthday",
         ),
         ("Junior[1] as[12] ten² years.³ word<sup>4</sup> a¹", "Junior {[1]} as {[12]} ten {²} years {³} word {<sup>4</sup>} a¹"),
+        ("years old.3 Then tea.”12", "years old {3} Then tea {12}"),
+        ("(both laugh) (Laughter.) ((sighs)) **coughs**", "{(both laugh)} {(Laughter.)} {(sighs)} {**coughs**}"),
         ("years[citation needed], old†, call* [sic]", "years {[citation needed]} old call {[sic]}"),
     ],
 )
@@ -147,6 +156,7 @@ def test_sounds_and_footnotes(text: str, words: str) -> None:
         "10:30",
         "Dear John: hello. Today: rain",
         "one\ntwo\n3\nfour",
+        "vol.12 No.5 It was good.3 people",
     ],
 )
 def test_speech_that_looks_like_markup_is_speech(text: str) -> None:
@@ -158,7 +168,7 @@ def test_speech_that_looks_like_markup_is_speech(text: str) -> None:
     ("language", "text", "words"),
     [
         ("zh", "主持人：你好（笑）[掌声]<b>世</b>界", "{主持人：} 你 好 {（笑）} {[掌声]} 世 界"),
-        ("fr", "MARIE&nbsp;: l&#39;&eacute;t&eacute; (rires) <i>dernier</i>", "{MARIE\u00a0:} l'été {(rires)} dernier"),
+        ("fr", "MARIE&nbsp;: l&#39;&eacute;t&eacute; (rires) <i>dernier</i>", "{MARIE&nbsp;:} l'été {(rires)} dernier"),
         ("de", "Sprecher 1: Gr&uuml;&szlig; Gott [lacht]", "{Sprecher 1:} Grüß Gott {[lacht]}"),
     ],
 )

@@ -1,8 +1,9 @@
 """`make bench-accuracy`: hand-marked recordings through a running service, scored.
 
-Prints score.py's table for every set; then what happens in white noise, with transcripts
-that belong to other recordings, with awkward files, and where recording and transcript differ by passages (bench/joins.py); and
-how reliable the confidences are.
+Prints score.py's table for every set; then what happens in white noise, in rooms and in other noise, in an hour
+of joined recordings, with transcripts that belong to other recordings, with awkward files, and where recording and transcript
+differ by passages (bench/joins.py); and how reliable the confidences are. `--only` takes parts, e.g.
+`make bench-accuracy ARGS="--only backgrounds joins"`.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ import argparse
 import asyncio
 import json
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -21,39 +21,16 @@ import numpy as np
 
 from aligner_svc.client import AlignerClientError, AsyncAligner
 from aligner_svc.domain import Alignment, WordStatus
-from bench import gold, joins
+from bench import gold, joins, robustness
+from bench.answers import Case, align_all
 from bench.service import Running, service
 
 SETS = ("timit", "timit_long", "mahrt", "alice")
+PARTS = ("marked", "backgrounds", "hour", "awkward", "joins")
 SNR_DB = 10.0
 SEED = 20_000
-UNARY_BYTES = 8 << 20
-AT_ONCE = 4
 TOLERANCE = 0.05
 """Seconds. The confidence is the probability that both ends of a word are this close."""
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    key: str
-    audio: bytes
-    text: str
-
-
-async def align_all(target: str, cases: Iterable[Case]) -> dict[str, Alignment]:
-    answers: dict[str, Alignment] = {}
-    slots = asyncio.Semaphore(AT_ONCE)
-    async with AsyncAligner(target) as client:
-
-        async def one(case: Case) -> None:
-            async with slots:
-                if len(case.audio) <= UNARY_BYTES:
-                    answers[case.key] = await client.align(case.audio, case.text, timeout=300)
-                else:
-                    answers[case.key] = await client.stream_align(case.audio, case.text, timeout=300)
-
-        await asyncio.gather(*(one(case) for case in cases))
-    return answers
 
 
 def rows(alignment: Alignment, *, found_only: bool = False) -> list[dict[str, Any]]:
@@ -194,28 +171,32 @@ async def joined(target: str) -> None:
     print(joins.report((join, answers[join.key]) for join in made))
 
 
-async def measure(running: Running, only: str | None) -> None:
-    if only == "joins":
+async def measure(running: Running, parts: Sequence[str]) -> None:
+    if "marked" in parts:
+        answers = await marked(running.target)
+        noisy = await noise(running.target)
+        await swapped(running.target, answers["timit"])
+        clean = {item.name: item for item in gold.recordings("timit")}
+        reliability("timit", [(clean[name], answer) for name, answer in answers["timit"].items()])
+        both = [(clean[n], a) for found in (answers["timit"], noisy) for n, a in found.items()]
+        reliability("timit and timit in noise", both)
+    if "backgrounds" in parts:
+        await robustness.backgrounds(running.target, SEED)
+    if "hour" in parts:
+        await robustness.hour(running.target, SEED)
+    if "awkward" in parts:
+        await awkward(running.target)
+    if "joins" in parts:
         await joined(running.target)
-        return
-    answers = await marked(running.target)
-    noisy = await noise(running.target)
-    await swapped(running.target, answers["timit"])
-    await awkward(running.target)
-    await joined(running.target)
-    clean = {item.name: item for item in gold.recordings("timit")}
-    reliability("timit", [(clean[name], answer) for name, answer in answers["timit"].items()])
-    reliability("timit and timit in noise", [(clean[n], a) for found in (answers["timit"], noisy) for n, a in found.items()])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", help="HOST:PORT of a running service; without it one is started")
-    parser.add_argument("--only", choices=["joins"], help="one part of it")
-    arguments = parser.parse_args()
-    target = arguments.target
-    with nullcontext(Running(target, 0, 0.0)) if target else service() as running:
-        asyncio.run(measure(running, arguments.only))
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
+    args = parser.parse_args()
+    with nullcontext(Running(args.target, 0, 0.0)) if args.target else service() as running:
+        asyncio.run(measure(running, args.only))
 
 
 if __name__ == "__main__":

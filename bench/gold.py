@@ -33,6 +33,10 @@ class Recording:
     text: str
     words: Rows
 
+    @property
+    def speaker(self) -> str:
+        return self.name.partition("_")[0]
+
 
 def recordings(name: str) -> list[Recording]:
     """The set `name`, sorted. Ends the program with a message where the gold folder is missing."""

@@ -10,7 +10,7 @@
 #
 # torch is not in the locks: its build depends on the machine. It is pinned in pyproject.toml and
 # taken as the CPU build, or as the CUDA build where a GPU answers. TORCH=cpu or TORCH=cuda decides
-# otherwise.
+# otherwise, TORCH_INDEX=https://download.pytorch.org/whl/cu126 names any other build.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -68,7 +68,14 @@ install_torch() {
     kind=cpu
     if nvidia-smi -L >/dev/null 2>&1; then kind=cuda; fi
   fi
+  if [ -n "${TORCH_INDEX:-}" ]; then kind=${TORCH_INDEX##*/}; fi
   have=$("$py" -c 'from importlib.metadata import version; print(version("torch"))' 2>/dev/null || true)
+  if [ -n "${TORCH_INDEX:-}" ]; then
+    if [ "$have" = "${pin#torch==}+$kind" ]; then return; fi
+    say "installing $pin ($kind)"
+    pip install -qq --upgrade --extra-index-url "$TORCH_INDEX" "$pin+$kind" || fail "no $pin+$kind at $TORCH_INDEX"
+    return
+  fi
   if [ "${have%%+*}" = "${pin#torch==}" ] && ! { [ "$kind" = cuda ] && [ "${have#*+}" = cpu ]; }; then return; fi
   say "installing $pin ($kind)"
   if [ "$kind" = cuda ] || [ "$(uname -s)" != Linux ]; then

@@ -15,6 +15,10 @@ ENGINES = {
 }
 """By name, the function that builds the engine; see aligner_svc.engines.base.Build. Imported only for the engine in use."""
 
+PUBLISHED = "Qwen/Qwen3-ForcedAligner-0.6B"
+PUBLISHED_REVISION = "c7cbfc2048c462b0d63a45797104fc9db3ad62b7"
+"""What this engine was written for; a later commit may have other files."""
+
 
 class EngineSettings(Section):
     """The alignment engine."""
@@ -35,9 +39,14 @@ class QwenSettings(Section):
     """The Qwen3-ForcedAligner engine."""
 
     model: str = Field(
-        "Qwen/Qwen3-ForcedAligner-0.6B",
+        PUBLISHED,
         min_length=1,
         description="checkpoint: a directory or a Hugging Face repository",
+    )
+    revision: str = Field(
+        "",
+        max_length=100,
+        description=f"commit, tag or branch of the repository; default: {PUBLISHED_REVISION[:7]} of {PUBLISHED}, main of another",
     )
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$", description="cpu, cuda or cuda:N; auto: cuda if available"

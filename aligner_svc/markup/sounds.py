@@ -92,9 +92,9 @@ def sounds(text: str) -> Iterator[Mark]:
 
 
 def _opens(text: str, at: int) -> bool:
-    """Whether a turn may begin at a place: no name is before it, as in MARY [whispering]:"""
-    before = text[max(0, at - 40) : at].rstrip(" \t")
-    return not before or before[-1] in '\n.?!>-–—…"”’)'
+    """Whether a turn may begin at a place: not after a name, as in "MARY [whispering]:"."""
+    before = text[max(0, at - 40) : at].rpartition("\n")[2].split()
+    return not before or not before[-1][0].isupper() or before[-1][-1] in ".?!"
 
 
 def _cased(char: str) -> bool:

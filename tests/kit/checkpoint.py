@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import Qwen2TokenizerFast, WhisperFeatureExtractor
 
 from aligner_svc.engines.qwen.modules import Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
+from tests import PROJECT
 
 _AUDIO = ("<|audio_start|>", "<|audio_end|>", "<|audio_pad|>")
 _TIMESTAMP = "<timestamp>"
@@ -54,6 +58,34 @@ def build(
     return folder
 
 
+PUBLISHED = PROJECT.parent / "shared" / "qwen"
+"""The published checkpoint's files without its weights, where they lie beside the project."""
+
+
+def published(folder: Path, size: dict[str, Any] | None = TINY, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> Path:
+    """Write a checkpoint of the published files and random weights into `folder`; `size` None: the published sizes.
+
+    Skips the test where the published files are absent.
+    """
+    if not PUBLISHED.is_dir():
+        pytest.skip(f"needs the published checkpoint's files in {PUBLISHED}")
+    shutil.copytree(PUBLISHED, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    path = folder / "config.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for part, values in (size or {}).items():
+        own = dict(values)
+        if sections := own.pop("mrope_section", None):
+            content["thinker_config"][part]["rope_scaling"]["mrope_section"] = sections
+        content["thinker_config"][part] |= own
+    path.chmod(0o644)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        weights = _model(Qwen3ASRForConditionalGeneration.config_class.from_pretrained(folder), dtype).state_dict()
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
 def _model(config: Any, dtype: torch.dtype) -> Any:
     with torch.device("meta"):
         model = Qwen3ASRForConditionalGeneration(config).to(dtype)
@@ -61,7 +93,7 @@ def _model(config: Any, dtype: torch.dtype) -> Any:
     for name, parameter in model.named_parameters():
         _draw(name, parameter.data)
     embedding = model.thinker.model.embed_tokens.weight.data
-    embedding[config.thinker_config.timestamp_token_id] *= 0.02
+    embedding[config.timestamp_token_id] *= 0.02
     return model
 
 

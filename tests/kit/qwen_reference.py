@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from aligner_svc.engines.qwen.checkpoint import pre_tokenizer
 from aligner_svc.engines.qwen.words import load_nagisa
 
 load_nagisa()  # before qwen_asr does, in whose thread it would make every subnormal number zero
@@ -38,6 +39,8 @@ class Reference:
 
     def __init__(self, folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> None:
         self.aligner = Qwen3ForcedAligner.from_pretrained(str(folder), dtype=dtype, device_map=device)
+        # qwen-asr asks transformers for Mistral's rule where the vocabulary is the published one.
+        self.aligner.processor.tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizer(folder)
         self._tower = self.aligner.model.thinker.audio_tower
         self._plain = {layer: layer.forward for layer in self._tower.layers}
 

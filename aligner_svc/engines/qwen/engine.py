@@ -19,7 +19,7 @@ from aligner_svc.engines import refusals
 from aligner_svc.engines.base import Capacity, EngineReport, EngineResult, EngineStartError, OnFailed
 from aligner_svc.engines.batching import Batcher, BatchWatch, DeviceMemoryError
 from aligner_svc.engines.qwen import checkpoint, words
-from aligner_svc.engines.qwen.device import ModelThread, resolve_device, resolve_dtype, thread_pool
+from aligner_svc.engines.qwen.device import ModelThread, compute_exactly, resolve_device, resolve_dtype, thread_pool
 from aligner_svc.engines.qwen.forward import PackedAligner, TimestampSlots
 from aligner_svc.engines.qwen.memory import keep_few_kernels, keep_memory, return_memory
 from aligner_svc.engines.qwen.outcome import MAX_SECONDS, assemble
@@ -72,6 +72,8 @@ class QwenEngine:
         if self._device.type == "cpu":
             keep_memory()
             keep_few_kernels()
+        else:
+            compute_exactly()
         self._model = ModelThread(self._device)
         self._preparers = thread_pool(PREPARERS[self._device.type], "qwen-prepare", cores=1)
         self._preparation: Preparation | None = None
@@ -151,7 +153,7 @@ class QwenEngine:
         return await asyncio.get_running_loop().run_in_executor(self._preparers, lambda: work(*arguments, **named))
 
     def _build(self) -> PackedAligner:
-        loaded = checkpoint.load(self._settings.model, self._device, self._dtype)
+        loaded = checkpoint.load(self._settings.model, self._device, self._dtype, self._settings.revision)
         self._preparation = Preparation(loaded, self._dtype)
         self._segment_ms = loaded.segment_ms
         return PackedAligner(loaded)

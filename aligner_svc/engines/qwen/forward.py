@@ -51,16 +51,16 @@ class PackedAligner:
         self._timestamp_id = checkpoint.timestamp_id
         self._audio_id = checkpoint.audio_id
         self._attention = attention or for_device(self.device, self.dtype)
+        thinker.lm_head.float()  # 0.2 % of the work; in bf16 6 % of the slots tie at the top, and 2.9 % get another class
         layers.fit(thinker, fused=layers.fused_work(self.device, self.dtype) if fused is None else fused)
         self._head: Any = thinker.lm_head
 
     @torch.inference_mode()
     def __call__(self, batch: Sequence[Prepared]) -> list[TimestampSlots]:
         """Raises torch.OutOfMemoryError, or on a CPU RuntimeError, if memory does not suffice."""
-        logits = self.logits(batch)
         classes, probabilities = [], []
-        for part in logits.split(_HEAD_ROWS[self.device.type]):
-            rows = part.float()
+        for part in self._states(batch).split(_HEAD_ROWS[self.device.type]):
+            rows = self._head(part)
             best, index = rows.max(-1)
             classes.append(index)
             probabilities.append((best - rows.logsumexp(-1)).exp())
@@ -71,13 +71,17 @@ class PackedAligner:
 
     @torch.inference_mode()
     def logits(self, batch: Sequence[Prepared]) -> torch.Tensor:
-        """[slots of all clips, classes], in the model's precision."""
+        """[slots of all clips, classes], float32."""
+        return self._head(self._states(batch))
+
+    def _states(self, batch: Sequence[Prepared]) -> torch.Tensor:
+        """[slots of all clips, width], float32: what the head is given."""
         ids = np.concatenate([item.ids for item in batch])
         # Indices are found on the CPU: on the device this would wait for its queue.
         audio, slots = (self._upload(np.flatnonzero(ids == token)) for token in (self._audio_id, self._timestamp_id))
         hidden = self._decoder.embed_tokens(self._upload(ids))
         hidden.index_copy_(0, audio, self._encode([item.mel for item in batch]))
-        return self._head(self._decode(hidden, [item.rows for item in batch], slots))
+        return self._decode(hidden, [item.rows for item in batch], slots).float()
 
     def _upload(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
         return torch.from_numpy(indices).to(self.device, non_blocking=True)

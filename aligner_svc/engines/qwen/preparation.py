@@ -11,6 +11,7 @@ import torch
 
 from aligner_svc.engines.qwen.checkpoint import TIMESTAMP, Checkpoint
 from aligner_svc.engines.qwen.mel import HOP, LogMel
+from aligner_svc.errors import InvalidArgumentError
 
 CHUNK = 100  # mel frames the encoder's convolutions take at a time (1 s)
 CHUNK_TOKENS = 13  # audio tokens of a whole chunk
@@ -52,7 +53,10 @@ class Preparation:
         self._mel = LogMel(checkpoint.mel_filters, torch.device("cpu"))
 
     def __call__(self, samples: npt.NDArray[np.int16], words: Sequence[str]) -> Prepared:
-        """`samples`: [n] at 16 kHz. `words`: at least one, as split by words.split()."""
+        """`samples`: [n] at 16 kHz. `words`: at least one, as split by words.split().
+
+        Raises InvalidArgumentError if the model has too few positions for them.
+        """
         tokenizer = self._checkpoint.tokenizer
         opening, audio, closing = self._checkpoint.audio_tokens
         text = opening + audio + closing + "".join(f"{word}{TIMESTAMP}{TIMESTAMP}" for word in words)
@@ -60,6 +64,10 @@ class Preparation:
         (at,) = np.flatnonzero(ids == self._checkpoint.audio_id)
         frames = len(samples) // HOP
         spread = np.full(tokens_after(frames), self._checkpoint.audio_id)
+        rows, most = len(ids) - 1 + len(spread), self._checkpoint.max_rows
+        if rows > most:
+            message = f"{len(words)} words and this audio take {rows} positions of the model, which was trained for {most}"
+            raise InvalidArgumentError("TRANSCRIPT_TOO_LONG", message, field="config.transcript")
         ids = np.concatenate((ids[:at], spread, ids[at + 1 :]))
         mel = self._mel(torch.tensor(samples)).to(self._dtype)
         return Prepared(mel, ids, slots=2 * len(words))

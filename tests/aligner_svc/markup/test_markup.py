@@ -104,7 +104,8 @@ def test_pasted_subtitle_files(text: str, words: str) -> None:
         ("<i>MARY: hi</i>", "{MARY:} hi"),
         ("THE PRESIDENT: hi. MR. POE: you", "{THE PRESIDENT:} hi {MR. POE:} you"),
         (
-            "Speaker One: hi\nMan #1: you\nGuest B: no\nMary (to John): so",
+            ("Speaker One: hi\nMan #1: you", "{Speaker One:} hi {Man #1:} you"),
+            ("Guest B: no\nMary (to John): so", "{Guest B:} no {Mary (to John):} so"),
             "{Speaker One:} hi {Man #1:} you {Guest B:} no {Mary (to John):} so",
         ),
         ("MARY [whispering]: hi", "{MARY [whispering]:} hi"),

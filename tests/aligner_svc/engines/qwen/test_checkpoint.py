@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import socket
@@ -15,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from aligner_svc.config.engine import PUBLISHED, PUBLISHED_REVISION
 from aligner_svc.engines.qwen import checkpoint
 from aligner_svc.engines.qwen.checkpoint import Checkpoint, CheckpointError
 from tests.kit import checkpoint as checkpoints
@@ -154,6 +156,12 @@ def test_a_config_that_is_a_folder(folder: Path) -> None:
     (folder / "config.json").unlink()
     (folder / "config.json").mkdir()
     assert "config.json" in refusal(folder)
+
+
+@pytest.mark.parametrize("kind", ["qwen3_asr", "qwen3_forced_aligner"])
+def test_the_layout_of_transformers_5_names_the_right_repository(kind: str, folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps({"model_type": kind, "audio_config": {}, "text_config": {}}))
+    assert refusal(folder).endswith(f"layout of transformers 5 (-hf), which has other names; use {PUBLISHED}")
 
 
 def test_a_checkpoint_of_the_recogniser_is_refused(folder: Path) -> None:
@@ -405,8 +413,8 @@ def test_only_needed_files_are_fetched(sound: Path, monkeypatch: pytest.MonkeyPa
     """Never a pickle: opening one executes it."""
     wanted: list[list[str]] = []
 
-    def snapshot_download(name: str, *, allow_patterns: list[str]) -> str:
-        assert name == "someone/aligner"
+    def snapshot_download(name: str, *, revision: str, allow_patterns: list[str]) -> str:
+        assert (name, revision) == ("someone/aligner", "main")
         wanted.append(allow_patterns)
         return str(sound)
 
@@ -418,16 +426,68 @@ def test_only_needed_files_are_fetched(sound: Path, monkeypatch: pytest.MonkeyPa
     assert list(huggingface_hub.utils.filter_repo_objects([*files, *never], allow_patterns=patterns)) == files
 
 
+@pytest.mark.parametrize(
+    ("model", "revision", "wanted"),
+    [
+        (PUBLISHED, "", PUBLISHED_REVISION),
+        (PUBLISHED, "main", "main"),
+        ("someone/aligner", "", "main"),
+        ("someone/aligner", "v1", "v1"),
+    ],
+)
+def test_the_revision(model: str, revision: str, wanted: str, sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def snapshot_download(_: str, *, revision: str, **__: object) -> str:
+        asked.append(revision)
+        return str(sound)
+
+    monkeypatch.setattr(checkpoint, "snapshot_download", snapshot_download)
+    checkpoint.load(model, torch.device("cpu"), torch.float32, revision)
+    assert asked == [wanted]
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(errno.ENOSPC, "is full"), (errno.EROFS, "cannot be written to; set HF_HOME"), (errno.EACCES, "cannot be written to")],
+)
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_what_is_wrong_with_the_cache_is_said(
+    number: int, said: str, wrapped: bool, hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub's client raises the system's error, or one of its own because of it."""
+
+    def snapshot_download(*_: object, **__: object) -> str:
+        try:
+            raise OSError(number, "the system's words")
+        except OSError as error:
+            if wrapped:
+                raise RuntimeError("Data processing error") from error
+            raise
+
+    monkeypatch.setattr(checkpoint, "snapshot_download", snapshot_download)
+    message = refusal("someone/aligner")
+    assert str(hub) in message
+    assert said in message
+
+
 @pytest.mark.parametrize("name", ["a/b/c", "no spaces", "-model"])
 def test_a_malformed_name_of_a_repository(name: str, hub: Path) -> None:
     said = refusal(name)
     assert "neither a folder nor the name of a repository" in said or "not a folder" in said
 
 
-def test_a_repository_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("RepositoryNotFoundError", "there is no such folder, and no such repository on the Hugging Face hub"),
+        ("RevisionNotFoundError", "the repository on the Hugging Face hub has no revision main"),
+    ],
+)
+def test_a_repository_or_revision_that_does_not_exist(error: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def snapshot_download(*_: object, **__: object) -> str:
         answer = SimpleNamespace(headers={}, request=None)
-        raise huggingface_hub.errors.RepositoryNotFoundError("404\nClient Error", response=answer)
+        raise getattr(huggingface_hub.errors, error)("404\nClient Error", response=answer)
 
     monkeypatch.setattr(checkpoint, "snapshot_download", snapshot_download)
-    assert refusal("someone/nothing") == "there is no such folder, and no such repository on the Hugging Face hub"
+    assert refusal("someone/nothing") == said

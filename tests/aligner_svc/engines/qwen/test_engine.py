@@ -564,14 +564,41 @@ def test_a_gpu_is_used_if_there_is_one(gpus: Callable[[int], None]) -> None:
 
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:1"])
-@pytest.mark.parametrize(("cuda", "said"), [(None, "this PyTorch has no CUDA"), ("12.8", "no GPU was found")])
+@pytest.mark.parametrize(
+    ("cuda", "driver", "said"),
+    [
+        (None, None, "this PyTorch has no CUDA"),
+        ("12.8", None, r"no NVIDIA driver was found; .* built for CUDA 12\.8 and needs an NVIDIA driver 525 or newer"),
+        (
+            "13.0",
+            (12, 2),
+            r"the NVIDIA driver is too old, it has CUDA 12\.2; .* CUDA 13\.0 and needs an NVIDIA driver 580 or newer",
+        ),
+        ("13.0", (13, 0), "no GPU was found, though its driver was"),
+    ],
+)
 def test_a_missing_gpu_is_reported(
-    name: str, cuda: str | None, said: str, gpus: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+    name: str,
+    cuda: str | None,
+    driver: tuple[int, int] | None,
+    said: str,
+    gpus: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     gpus(0)
     monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(device, "_driver_cuda", lambda: driver)
     with pytest.raises(EngineStartError, match=f"^device {name}: {said}.*or use --device cpu$"):
         resolve_device(settings(name))
+
+
+def test_a_cpu_that_was_not_asked_for_is_warned_of(gpus: Callable[[int], None], caplog: pytest.LogCaptureFixture) -> None:
+    gpus(0)
+    resolve_device(settings("cpu"))
+    assert not caplog.records
+    resolve_device(settings())
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "a CPU is used" in caplog.text
 
 
 def test_a_gpu_number_out_of_range_is_reported(gpus: Callable[[int], None]) -> None:
@@ -586,15 +613,24 @@ def test_an_engine_without_its_device_is_not_built(tiny_checkpoint: Path, gpus: 
         QwenEngine(EngineSettings(), QwenSettings(model=str(tiny_checkpoint), device="cuda"))
 
 
-@pytest.mark.parametrize("native", [True, False])
-def test_precision(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "_cpu_multiplies_bf16", lambda: native)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: native)
-    wanted = torch.bfloat16 if native else torch.float32
-    for name in ("cpu", "cuda"):
-        assert resolve_dtype(settings(), torch.device(name)) == wanted
-        assert resolve_dtype(settings(dtype="bf16"), torch.device(name)) == torch.bfloat16
-        assert resolve_dtype(settings(dtype="fp32"), torch.device(name)) == torch.float32
+@pytest.mark.parametrize(("name", "native"), [("cpu", True), ("cpu", False), ("cuda", True), ("cuda", False), ("cuda:1", False)])
+def test_precision(name: str, native: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """A T4 (7.5) emulates bf16. Asked of the GPU in use: the first may be of another generation."""
+    monkeypatch.setattr(device.torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: native)
+    monkeypatch.setattr(torch.version, "hip", None)
+    capability = {torch.device(name): (9, 0) if native else (7, 5)}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda which: capability.get(which, (9, 0)))
+    assert resolve_dtype(settings(), torch.device(name)) == (torch.bfloat16 if native else torch.float32)
+    assert resolve_dtype(settings(dtype="fp32"), torch.device(name)) == torch.float32
+    assert not caplog.records
+    assert resolve_dtype(settings(dtype="bf16"), torch.device(name)) == torch.bfloat16
+    assert ("emulates" in caplog.text) is not native
+
+
+def test_a_build_without_onednn_runs_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch for macOS."""
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert resolve_dtype(settings(), torch.device("cpu")) == torch.float32
 
 
 def test_the_precision_of_this_cpu_is_found() -> None:

@@ -20,8 +20,8 @@ class Clip:
     """Decoded audio: int16 samples of shape [n], 16 kHz, mono.
 
     int16 and not float32: it is what the acoustic models were trained on, and four
-    hours of it are 461 MB instead of 922 MB. Louder-than-full-scale float input is
-    scaled to its peak before it is quantised.
+    hours of it are 461 MB instead of 922 MB. Quiet recordings, and float input above full
+    scale, are scaled before they are quantised.
     """
 
     samples: npt.NDArray[np.int16]
@@ -37,14 +37,16 @@ class Token:
     """One word of the transcript and how it is spoken.
 
     `text` is `transcript[char_start:char_end]` (code points), without surrounding
-    punctuation. `spoken` holds lower-case words ("five", "dollars"); it is empty for a word that the
-    language cannot pronounce, one in another script.
+    punctuation; markup in it is resolved ("Don&#39;t" is "Don't"). `spoken` holds lower-case words ("five", "dollars"); it is
+    empty for a word that the language cannot pronounce, one in another script, and for one that is `skipped`.
     """
 
     text: str
     char_start: int
     char_end: int
     spoken: tuple[str, ...]
+    skipped: bool = False
+    """A speaker label, a sound tag or other markup, which is not expected to be heard."""
 
 
 class WordStatus(Enum):
@@ -56,6 +58,12 @@ class WordStatus(Enum):
     """Time inferred from the neighbours."""
     NOT_FOUND = "NOT_FOUND"
     """Not in the audio, as far as the model can tell."""
+    SKIPPED = "SKIPPED"
+    """Markup, which is not expected in the audio: a speaker label, a sound tag, a cue's number. It was not looked for."""
+
+
+PLACED = frozenset({WordStatus.ALIGNED, WordStatus.REPAIRED})
+"""The statuses of words that have a time of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,3 +126,6 @@ class Alignment:
     match_score: float
     warnings: Sequence[Warning] = ()
     timing: Timing = field(default_factory=Timing)
+    audio_start: float = 0.0
+    """When the first sample is played on the file's own clock (s): above 0 if the sound of a film begins later than its picture.
+    Times of words count from the first sample."""

@@ -21,9 +21,9 @@ KINDS = (
     Kind("malware", malware.malware, at_once=4, needs_clamd=True),
     Kind("raw header values", frames.header_values, at_once=4),
     Kind("broken frames", frames.broken_frames, at_once=4),
-    Kind("floods of frames", frames.floods, at_once=1, short=4, seconds=40),
+    Kind("floods of frames", frames.floods, at_once=1, short=2, seconds=40),
     Kind("exempt methods", exhaustion.exempt, at_once=2, short=8),
-    Kind("connections", exhaustion.connections, at_once=1, short=2, seconds=30),
-    Kind("half-open calls", exhaustion.half_open, at_once=1, short=2, seconds=45),
+    Kind("connections", exhaustion.connections, at_once=1, short=1, seconds=30),
+    Kind("half-open calls", exhaustion.half_open, at_once=1, short=1, seconds=45),
     Kind("deadlines", exhaustion.deadlines, at_once=1, short=5),
 )

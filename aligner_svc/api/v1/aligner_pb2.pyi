@@ -100,6 +100,11 @@ class _WordStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WordStatus
     """Not found in the audio. start_ms and end_ms are both the end of the word found
     before it, and confidence is 0.
     """
+    WORD_STATUS_SKIPPED: _WordStatus.ValueType  # 4
+    """Markup that is not expected to be heard, and was not looked for: a speaker label, a
+    sound tag, a footnote's mark, a number or time of a subtitle file. Placed like a word
+    that was not found; match_score and the counts of words not found leave it out.
+    """
 
 class WordStatus(_WordStatus, metaclass=_WordStatusEnumTypeWrapper): ...
 
@@ -111,6 +116,11 @@ WORD_STATUS_REPAIRED: WordStatus.ValueType  # 2
 WORD_STATUS_NOT_FOUND: WordStatus.ValueType  # 3
 """Not found in the audio. start_ms and end_ms are both the end of the word found
 before it, and confidence is 0.
+"""
+WORD_STATUS_SKIPPED: WordStatus.ValueType  # 4
+"""Markup that is not expected to be heard, and was not looked for: a speaker label, a
+sound tag, a footnote's mark, a number or time of a subtitle file. Placed like a word
+that was not found; match_score and the counts of words not found leave it out.
 """
 Global___WordStatus: _TypeAlias = WordStatus  # noqa: Y015
 
@@ -125,8 +135,10 @@ class AlignConfig(_message.Message):
     CHANNELS_FIELD_NUMBER: _builtins.int
     AUDIO_BYTES_FIELD_NUMBER: _builtins.int
     AUDIO_SHA256_FIELD_NUMBER: _builtins.int
+    AUDIO_TRACK_FIELD_NUMBER: _builtins.int
     transcript: _builtins.str
-    """What was said, as written: punctuation, case, digits, currency, dates, emoji.
+    """What was said, as written: punctuation, case, digits, currency, dates, emoji; tags,
+    speaker labels, sound tags and pasted subtitle files too (docs/transcripts.md).
     Every word is returned in this spelling. In StreamAlign it may be empty here and
     follow in StreamAlignRequest.transcript.
     """
@@ -148,6 +160,11 @@ class AlignConfig(_message.Message):
     """Optional: SHA-256 of those bytes, 32 bytes. If it differs, the call ends with
     DATA_LOSS.
     """
+    audio_track: _builtins.int
+    """Of a file with several audio tracks: the number of the one to align, from 1. 0: a
+    default track that has sound, else the first that has, with a warning
+    AUDIO_SEVERAL_TRACKS. A number beyond them is refused.
+    """
     def __init__(
         self,
         *,
@@ -158,10 +175,11 @@ class AlignConfig(_message.Message):
         channels: _builtins.int = ...,
         audio_bytes: _builtins.int = ...,
         audio_sha256: _builtins.bytes = ...,
+        audio_track: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_bytes", b"audio_bytes", "audio_sha256", b"audio_sha256", "channels", b"channels", "encoding", b"encoding", "language", b"language", "sample_rate_hz", b"sample_rate_hz", "transcript", b"transcript"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_bytes", b"audio_bytes", "audio_sha256", b"audio_sha256", "audio_track", b"audio_track", "channels", b"channels", "encoding", b"encoding", "language", b"language", "sample_rate_hz", b"sample_rate_hz", "transcript", b"transcript"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -231,7 +249,9 @@ class Word(_message.Message):
     CHAR_START_FIELD_NUMBER: _builtins.int
     CHAR_END_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """In the spelling of the transcript, without surrounding punctuation."""
+    """In the spelling of the transcript, without surrounding punctuation. Tags and character
+    references within it are resolved: "Don&#39;t" is "Don't".
+    """
     start_ms: _builtins.int
     end_ms: _builtins.int
     confidence: _builtins.float
@@ -240,7 +260,7 @@ class Word(_message.Message):
     """
     status: Global___WordStatus.ValueType
     char_start: _builtins.int
-    """[char_start, char_end): code points of `text` in the transcript."""
+    """[char_start, char_end): the code points of the transcript that `text` stands for."""
     char_end: _builtins.int
     def __init__(
         self,
@@ -337,6 +357,7 @@ class Summary(_message.Message):
     MATCH_SCORE_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
+    AUDIO_START_MS_FIELD_NUMBER: _builtins.int
     audio_ms: _builtins.int
     """Length of the decoded audio."""
     engine: _builtins.str
@@ -346,6 +367,11 @@ class Summary(_message.Message):
     match_score: _builtins.float
     """How well transcript and audio match; below the server's threshold there is a
     TRANSCRIPT_MISMATCH warning.
+    """
+    audio_start_ms: _builtins.int
+    """When the first sample of the audio is played, on the file's own clock: above 0 if the
+    sound of a film begins later than its picture. Add it to the times of the words to
+    get times in the film.
     """
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Warning]: ...
@@ -360,10 +386,11 @@ class Summary(_message.Message):
         match_score: _builtins.float = ...,
         warnings: _abc.Iterable[Global___Warning] | None = ...,
         timing: Global___Timing | None = ...,
+        audio_start_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_ms", b"audio_ms", "engine", b"engine", "language", b"language", "match_score", b"match_score", "timing", b"timing", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_ms", b"audio_ms", "audio_start_ms", b"audio_start_ms", "engine", b"engine", "language", b"language", "match_score", b"match_score", "timing", b"timing", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,8 +8,8 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 import grpc
@@ -122,8 +122,8 @@ class Overload(CallInterceptor):
         """Calls that may be worked on at a time now, long ones apart; infinite without a limit. For metrics."""
         return math.inf if self._limit is None else self._limit.calls
 
-    @asynccontextmanager
-    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
+    @contextmanager
+    def around(self, method: str, context: Context) -> Iterator[None]:
         if method in self._exempt:
             yield
             return

@@ -1,8 +1,8 @@
 """The classes of qwen-asr this engine uses, imported without the rest of the package.
 
 `import qwen_asr` also imports its file loading, its demo and nagisa: five seconds, 200 MB, and a dynet compiled with -ffast-math,
-which makes the importing thread round subnormal numbers to zero. And transformers imports scikit-learn and scipy, if installed, for
-text generation and object detection: another 70 MB, and a tenth of the import's time.
+which makes the importing thread round subnormal numbers to zero. And transformers imports scikit-learn and scipy, if installed:
+another 70 MB and a tenth of the time, for text generation and object detection.
 """
 
 from __future__ import annotations

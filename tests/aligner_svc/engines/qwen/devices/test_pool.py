@@ -50,16 +50,20 @@ async def test_calls_survive_the_death_of_their_device(device: str) -> None:
         answers = [(await ask(engine, place)).spans for place in range(len(CLIPS))]
         assert len({span.start for spans in answers for span in spans[:1]}) == len(CLIPS)
         stop = asyncio.Event()
+        answered = [0] * 6
 
         async def caller(place: int) -> None:
             while not stop.is_set():
                 assert (await ask(engine, place)).spans == answers[place % len(CLIPS)]
+                answered[place] += 1
 
-        callers = [asyncio.create_task(caller(place)) for place in range(6)]
+        callers = [asyncio.create_task(caller(place)) for place in range(len(answered))]
         deaths = (signal.SIGKILL, signal.SIGUSR1, signal.SIGABRT, signal.SIGSTOP, signal.SIGUSR1)
         for count, number in enumerate(deaths, 1):
             os.kill(children.pids[0], number)
             await eventually(lambda count=count: children.restarts == count and len(children.pids) == children.size)
+            before = answered.copy()
+            await eventually(lambda before=before: all(now > then for now, then in zip(answered, before, strict=True)))
         stop.set()
         await asyncio.gather(*callers)
         state = children.places()["cpu"]

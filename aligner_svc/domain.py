@@ -37,14 +37,16 @@ class Token:
     """One word of the transcript and how it is spoken.
 
     `text` is `transcript[char_start:char_end]` (code points), without surrounding
-    punctuation. `spoken` holds lower-case words ("five", "dollars"); it is empty for a word that the
-    language cannot pronounce, one in another script.
+    punctuation; markup in it is resolved ("Don&#39;t" is "Don't"). `spoken` holds lower-case words ("five", "dollars"); it is
+    empty for a word that the language cannot pronounce, one in another script, and for one that is `skipped`.
     """
 
     text: str
     char_start: int
     char_end: int
     spoken: tuple[str, ...]
+    skipped: bool = False
+    """A speaker label, a sound tag or other markup, which is not expected to be heard."""
 
 
 class WordStatus(Enum):
@@ -56,6 +58,12 @@ class WordStatus(Enum):
     """Time inferred from the neighbours."""
     NOT_FOUND = "NOT_FOUND"
     """Not in the audio, as far as the model can tell."""
+    SKIPPED = "SKIPPED"
+    """Markup, which is not expected in the audio: a speaker label, a sound tag, a cue's number. It was not looked for."""
+
+
+PLACED = frozenset({WordStatus.ALIGNED, WordStatus.REPAIRED})
+"""The statuses of words that have a time of their own."""
 
 
 @dataclass(frozen=True, slots=True)

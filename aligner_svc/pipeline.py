@@ -14,8 +14,9 @@ from aligner_svc.config.limits import Limits
 from aligner_svc.domain import Alignment, Caller, Timing, Token, Warning, Word, WordStatus
 from aligner_svc.engines.base import SHORT_SECONDS, Engine, EngineResult, Span
 from aligner_svc.errors import InvalidArgumentError, UnsupportedError
+from aligner_svc.markup import Markup
 from aligner_svc.text import normalise_language
-from aligner_svc.text.characters import check_characters
+from aligner_svc.text.characters import check_characters, check_marks
 from aligner_svc.text.composed import Composed
 from aligner_svc.text.speaking_rate import check_words, fit, least_seconds
 from aligner_svc.workers import Buffer
@@ -149,7 +150,7 @@ class Pipeline:
             engine=self._engine.name,
             language=language,
             match_score=result.match_score,
-            warnings=(*decoded.warnings, *dense, *_other(result.warnings, dense), *_unpronounced(len(tokens) - len(spoken))),
+            warnings=(*decoded.warnings, *dense, *_other(result.warnings, dense), *_unpronounced(tokens)),
             timing=timing,
         )
 
@@ -159,13 +160,15 @@ class Pipeline:
             raise InvalidArgumentError("TRANSCRIPT_EMPTY", "the transcript is empty", field="config.transcript")
         words = len(transcript) // _LETTERS_A_WORD
         await off_loop(check_characters, transcript, words=words)
-        composed = await off_loop(Composed.of, transcript, words=words)
+        await off_loop(check_marks, transcript, words=words)  # of the labels, too, which come back
+        markup = await off_loop(Markup.of, transcript, words=words)
+        composed = await off_loop(Composed.of, markup.text, words=words)
         tokens = await self._engine.tokenise(composed.text, language)
-        check_words(len(tokens), self._limits.transcript_words)
+        check_words(len(tokens) + len(markup.marks), self._limits.transcript_words)
         if not any(token.spoken for token in tokens):
-            message = f"the transcript holds no words that can be read in '{language}'"
-            raise InvalidArgumentError("TRANSCRIPT_NO_WORDS", message, field="config.transcript")
-        return await off_loop(composed.tokens, tokens, words=len(tokens))
+            only = "nothing but markup" if markup.marks and not tokens else f"no words that can be read in '{language}'"
+            raise InvalidArgumentError("TRANSCRIPT_NO_WORDS", f"the transcript holds {only}", field="config.transcript")
+        return await off_loop(lambda: markup.tokens(composed.tokens(tokens)), words=len(tokens))
 
     def _least_seconds(self, spoken: Sequence[Token], language: str) -> float:
         """Seconds that the audio must last not to be refused by `_fit`."""
@@ -193,18 +196,20 @@ def _other(warnings: Sequence[Warning], said: Sequence[Warning]) -> Sequence[War
 
 
 def _words(tokens: Sequence[Token], result: EngineResult) -> list[Word]:
-    """One word for every token. Tokens that cannot be pronounced were not aligned: they get the end of the word before."""
+    """One word for every token. Those that were not aligned, unreadable or markup, get the end of the word before."""
     spans = iter(result.spans)
     words: list[Word] = []
     at = 0.0
     for token in tokens:
-        span = next(spans) if token.spoken else Span(at, at, 0.0, WordStatus.NOT_FOUND)
+        absent = WordStatus.SKIPPED if token.skipped else WordStatus.NOT_FOUND
+        span = next(spans) if token.spoken else Span(at, at, 0.0, absent)
         words.append(Word(token.text, span.start, span.end, span.confidence, span.status, token.char_start, token.char_end))
         at = span.end
     return words
 
 
-def _unpronounced(count: int) -> tuple[Warning, ...]:
+def _unpronounced(tokens: Sequence[Token]) -> tuple[Warning, ...]:
+    count = sum(not token.spoken and not token.skipped for token in tokens)
     if not count:
         return ()
     return (

@@ -77,7 +77,11 @@ _ENCODINGS = {
 }
 
 # A status from a later version of the API is read as REPAIRED: there is a time, but perhaps not one that the model found.
-_STATUSES = {pb.WORD_STATUS_ALIGNED: WordStatus.ALIGNED, pb.WORD_STATUS_NOT_FOUND: WordStatus.NOT_FOUND}
+_STATUSES = {
+    pb.WORD_STATUS_ALIGNED: WordStatus.ALIGNED,
+    pb.WORD_STATUS_NOT_FOUND: WordStatus.NOT_FOUND,
+    pb.WORD_STATUS_SKIPPED: WordStatus.SKIPPED,
+}
 
 _STAGES = {
     pb.Progress.STAGE_RECEIVING: Stage.RECEIVING,

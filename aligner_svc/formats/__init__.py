@@ -7,23 +7,28 @@ from enum import Enum
 from aligner_svc.domain import Alignment
 from aligner_svc.formats.ctm import render_ctm
 from aligner_svc.formats.json import render_json
-from aligner_svc.formats.subtitles import render_srt, render_vtt
+from aligner_svc.formats.subtitles import render_ass, render_srt, render_vtt
+from aligner_svc.formats.tables import render_audacity, render_csv
 from aligner_svc.formats.textgrid import render_textgrid
 
 __all__ = ["Format", "render"]
 
 
 class Format(Enum):
-    """The value is the name on the command line and the usual file suffix, except for the capitals of TextGrid."""
+    """The value is the name on the command line, and mostly the usual file suffix."""
 
     JSON = "json"
     SRT = "srt"
     VTT = "vtt"
+    WORD_VTT = "word-vtt"
+    ASS = "ass"
     TEXTGRID = "textgrid"
     CTM = "ctm"
+    CSV = "csv"
+    AUDACITY = "audacity"
 
 
-def render(
+def render(  # noqa: PLR0911 - one for each format
     alignment: Alignment,
     format: Format,  # noqa: A002
     *,
@@ -42,7 +47,15 @@ def render(
             return render_srt(alignment, transcript)
         case Format.VTT:
             return render_vtt(alignment, transcript)
+        case Format.WORD_VTT:
+            return render_vtt(alignment, transcript, word_times=True)
+        case Format.ASS:
+            return render_ass(alignment, transcript)
         case Format.TEXTGRID:
             return render_textgrid(alignment)
         case Format.CTM:
             return render_ctm(alignment, recording)
+        case Format.CSV:
+            return render_csv(alignment)
+        case Format.AUDACITY:
+            return render_audacity(alignment)

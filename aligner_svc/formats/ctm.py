@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aligner_svc.domain import Alignment, WordStatus
+from aligner_svc.domain import PLACED, Alignment
 
 
 def render_ctm(alignment: Alignment, recording: str = "audio") -> str:
@@ -11,7 +11,7 @@ def render_ctm(alignment: Alignment, recording: str = "audio") -> str:
     Ordered by start, as sclite requires. Empty if no word was found.
     """
     name = _field(recording)
-    found = sorted((word for word in alignment.words if word.status is not WordStatus.NOT_FOUND), key=lambda word: word.start)
+    found = sorted((word for word in alignment.words if word.status in PLACED), key=lambda word: word.start)
     return "".join(
         f"{name} 1 {word.start:.3f} {max(0.0, word.end - word.start):.3f} {_field(word.text)} {word.confidence:.3f}\n"
         for word in found

@@ -5,13 +5,13 @@ The limits are those of broadcasters' timed-text guides.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from textwrap import wrap
 
-from aligner_svc.domain import Alignment, Word, WordStatus
+from aligner_svc.domain import PLACED, Alignment, Word, WordStatus
+from aligner_svc.formats.gaps import Gap, divided
 
 LINE = 42
 """Characters a line."""
@@ -22,10 +22,24 @@ _PAUSE = 600
 """Milliseconds; a longer silence ends a cue."""
 _MIN_SENTENCE = 1_000
 """Milliseconds after which the end of a sentence ends a cue; "No. Yes. Why?" stays together."""
+_NEW_LINE, _NEW_CUE = 1, 2
+"""What is before a word: a line of its own, a cue of its own."""
 
-_SENTENCE_END = re.compile("[.!?…。！？]")  # noqa: RUF001  full-width ends are meant
-_BLANKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
-_OPENING = "([{¿¡\u201c\u2018«"
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A word with the punctuation that touches it, at most LINE characters. `times`, in ms, is None if it was not found."""
+
+    text: str
+    times: tuple[int, int] | None
+    glued: bool
+    """No blank before it: "word—word"."""
+    ends_sentence: bool
+    opens: int = 0
+    """_NEW_LINE or _NEW_CUE where the transcript has a line or paragraph break before it, or another speaker begins."""
+
+
+Row = tuple[Shown, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,28 +48,23 @@ class Cue:
 
     start: int
     end: int
-    lines: tuple[str, ...]
+    rows: tuple[Row, ...]
 
-
-@dataclass(frozen=True, slots=True)
-class _Shown:
-    """A word with the punctuation that touches it, at most LINE characters. `times` is None if it was not found."""
-
-    text: str
-    times: tuple[int, int] | None
-    glued: bool
-    """No blank before it: "word—word"."""
-    ends_sentence: bool
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The text of each line."""
+        return tuple(map(_joined, self.rows))
 
 
 def cues(alignment: Alignment, transcript: str | None = None) -> list[Cue]:
     """Cues in order, never overlapping; none if no word was found.
 
-    With the `transcript` that the words' offsets refer to, punctuation is shown and cues end with sentences where possible.
-    Words that were not found are shown in their place and take no time: where they would fill a cue of their own, their text
-    is added to a neighbouring cue, beyond LINES if necessary.
+    With the `transcript` that the words' offsets refer to, punctuation, labels and sounds are shown, its line breaks are kept as
+    breaks of lines or cues, its blank lines as breaks of cues, and cues end with sentences where possible. Markup and the numbers
+    and times of a pasted file are not shown. Words that were not found are shown in their place and take no time: where they
+    would fill a cue of their own, their text is added to a neighbouring cue, beyond LINES if necessary.
     """
-    groups: list[list[_Shown]] = []
+    groups: list[list[Shown]] = []
     for word in _shown(alignment.words, transcript):
         if groups and _fits(groups[-1], word):
             groups[-1].append(word)
@@ -64,38 +73,23 @@ def cues(alignment: Alignment, transcript: str | None = None) -> list[Cue]:
     return _in_order(_with_time(groups))
 
 
-def _shown(words: Sequence[Word], transcript: str | None) -> Iterator[_Shown]:
+def _shown(words: Sequence[Word], transcript: str | None) -> Iterator[Shown]:
     """Each word as it is shown; one too long for a line is divided into pieces, and its time with it."""
-    lead, glued = "", False
-    for place, word in enumerate(words):
-        tail, next_lead, next_glued = "", "", False
-        if transcript is not None:
-            end = words[place + 1].char_start if place + 1 < len(words) else len(transcript)
-            lead = lead if place else transcript[: word.char_start]
-            tail, next_lead, next_glued = _divide(transcript[word.char_end : end], last=place + 1 == len(words))
-        text = _BLANKS.sub(" ", lead + word.text + tail).strip()
-        ends = _SENTENCE_END.search(tail) is not None
+    spoken = [word for word in words if word.status is not WordStatus.SKIPPED]
+    spots = [(word.char_start, word.char_end) for word in spoken]
+    gaps = divided(transcript, spots) if transcript is not None else [Gap()] * (len(spoken) + 1)
+    for word, before, after in zip(spoken, gaps, gaps[1:], strict=False):
+        text = " ".join(f"{before.lead}{word.text}{after.tail}".split())
         pieces = wrap(text, LINE, break_on_hyphens=False)
         times = _milliseconds(word)
         for number, piece in enumerate(pieces):
+            first, last = number == 0, number == len(pieces) - 1
             part = times and _part(times, number, len(pieces))
-            yield _Shown(piece, part, glued and not number, ends and number == len(pieces) - 1)
-        lead, glued = next_lead, next_glued
-
-
-def _divide(between: str, *, last: bool) -> tuple[str, str, bool]:
-    """Split the text between two words: (the end of the first, the start of the second, whether no blank is between them)."""
-    if last:
-        return between, "", False
-    blanks = list(_BLANKS.finditer(between))
-    if blanks:
-        return between[: blanks[-1].start()], between[blanks[-1].end() :], False
-    cut = next((place for place, char in enumerate(between) if char in _OPENING), len(between))
-    return between[:cut], between[cut:], True
+            yield Shown(piece, part, before.glued and first, after.ends_sentence and last, before.opens if first else 0)
 
 
 def _milliseconds(word: Word) -> tuple[int, int] | None:
-    if word.status is WordStatus.NOT_FOUND:
+    if word.status not in PLACED:
         return None
     start = max(0, round(word.start * 1000))
     return start, max(start, round(word.end * 1000))
@@ -106,14 +100,14 @@ def _part(times: tuple[int, int], number: int, count: int) -> tuple[int, int]:
     return start + (end - start) * number // count, start + (end - start) * (number + 1) // count
 
 
-def _span(group: Sequence[_Shown]) -> tuple[int, int] | None:
+def _span(group: Sequence[Shown]) -> tuple[int, int] | None:
     times = [word.times for word in group if word.times]
     return (times[0][0], max(end for _, end in times)) if times else None
 
 
-def _fits(group: Sequence[_Shown], word: _Shown) -> bool:
+def _fits(group: Sequence[Shown], word: Shown) -> bool:
     """Whether `word` belongs to the same cue as `group`."""
-    if not _lines([*group, word]):
+    if word.opens == _NEW_CUE or not _rows([*group, word]):
         return False
     span = _span(group)
     if span is None:
@@ -124,48 +118,57 @@ def _fits(group: Sequence[_Shown], word: _Shown) -> bool:
     return word.times is None or (word.times[0] - end <= _PAUSE and word.times[1] - start <= _MAX_CUE)
 
 
-def _joined(group: Sequence[_Shown]) -> str:
+def _joined(group: Sequence[Shown]) -> str:
     return "".join(word.text if word.glued else " " + word.text for word in group).lstrip()
 
 
-def _lines(group: Sequence[_Shown]) -> tuple[str, ...]:
-    """The text on one line, or on two of lengths as similar as possible; empty if it does not fit."""
+def _rows(group: Sequence[Shown]) -> tuple[Row, ...]:
+    """The words on one line, or on two of lengths as similar as possible, or on the lines of the transcript; empty: no room."""
+    rows = _broken(group)
+    if len(rows) > 1:
+        return rows if len(rows) <= LINES and all(len(_joined(row)) <= LINE for row in rows) else ()
     text = _joined(group)
     if len(text) <= LINE:
-        return (text,)
+        return (tuple(group),)
     if len(text) > LINES * LINE + 1:
         return ()
-    best: tuple[str, ...] = ()
+    best: tuple[Row, ...] = ()
     uneven = LINE + 1
     at = len(group[0].text)
-    for word in group[1:]:
+    for place, word in enumerate(group[1:], 1):
         second = at if word.glued else at + 1
         rest = len(text) - second
         if at <= LINE and rest <= LINE and abs(at - rest) < uneven:
-            best, uneven = (text[:at], text[second:]), abs(at - rest)
+            best, uneven = (tuple(group[:place]), tuple(group[place:])), abs(at - rest)
         at = second + len(word.text)
     return best
 
 
-def _stacked(group: Sequence[_Shown]) -> tuple[str, ...]:
-    """The text on as many lines as necessary."""
-    lines = [group[0].text]
-    for word in group[1:]:
-        longer = lines[-1] + ("" if word.glued else " ") + word.text
-        if len(longer) <= LINE:
-            lines[-1] = longer
-        else:
-            lines.append(word.text)
-    return tuple(lines)
+def _broken(group: Sequence[Shown]) -> tuple[Row, ...]:
+    """The words between line breaks."""
+    starts = [0, *(place for place, word in enumerate(group) if place and word.opens)]
+    return tuple(tuple(group[start:end]) for start, end in zip(starts, [*starts[1:], len(group)], strict=True))
 
 
-def _with_time(groups: Sequence[list[_Shown]]) -> Iterator[Cue]:
+def _stacked(group: Sequence[Shown]) -> tuple[Row, ...]:
+    """The words on as many lines as necessary."""
+    rows: list[list[Shown]] = []
+    for part in _broken(group):
+        rows.append([])
+        for word in part:
+            if rows[-1] and len(_joined([*rows[-1], word])) > LINE:
+                rows.append([])
+            rows[-1].append(word)
+    return tuple(map(tuple, rows))
+
+
+def _with_time(groups: Sequence[list[Shown]]) -> Iterator[Cue]:
     """A cue for each group with a found word; other groups are added to the cue before them, at the start to the first cue."""
     timed = [(place, span) for place, span in enumerate(map(_span, groups)) if span]
     firsts = [0, *(place for place, _ in timed[1:]), len(groups)]
     for (_, (start, end)), (first, last) in zip(timed, pairwise(firsts), strict=False):
         group = [word for part in groups[first:last] for word in part]
-        yield Cue(start, end, _lines(group) or _stacked(group))
+        yield Cue(start, end, _rows(group) or _stacked(group))
 
 
 def _in_order(timed: Iterator[Cue]) -> list[Cue]:

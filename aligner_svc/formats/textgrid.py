@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aligner_svc.domain import Alignment, Word, WordStatus
+from aligner_svc.domain import PLACED, Alignment, Word
 
 _TICKS = 1_000_000
 """Times are whole microseconds, so that two that print alike are equal."""
@@ -16,7 +16,7 @@ Interval = tuple[int, int, str]
 
 
 def render_textgrid(alignment: Alignment) -> str:
-    """One interval tier "words" that covers the audio; silence is an empty interval, NOT_FOUND words are left out.
+    """One interval tier "words" that covers the audio; silence is an empty interval, words without a time are left out.
 
     A word that overlaps the one before it starts where that one ends.
     """
@@ -50,7 +50,7 @@ def render_textgrid(alignment: Alignment) -> str:
 
 
 def _tile(words: Sequence[Word], total: int) -> list[Interval]:
-    found = sorted((word for word in words if word.status is not WordStatus.NOT_FOUND), key=lambda word: (word.start, word.end))
+    found = sorted((word for word in words if word.status in PLACED), key=lambda word: (word.start, word.end))
     intervals: list[Interval] = []
     reached = 0
     for place, word in enumerate(found):

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Self
 
 from aligner_svc.domain import Token
+from aligner_svc.markup.rewrite import Edit, Rewrite
 from aligner_svc.text.characters import check_marks
 from aligner_svc.text.folding import LazyTable
 
@@ -27,12 +27,7 @@ _CLUSTER = re.compile(f"[{_STAYS}{_CHANGES}]{_COMBINES}+|{_COMBINES}+|{_CHANGES}
 class Composed:
     """`text` is the NFC of `original`."""
 
-    original: str
-    text: str
-    _edges: tuple[int, ...] = ()
-    """In `text`, start and end in turn of each cluster that differs from `original`; all characters between are the same."""
-    _original_edges: tuple[int, ...] = ()
-    """The same in `original`."""
+    _rewrite: Rewrite
 
     @classmethod
     def of(cls, original: str) -> Self:
@@ -42,36 +37,22 @@ class Composed:
         """
         check_marks(original)
         if unicodedata.is_normalized("NFC", original):
-            return cls(original, original)
-        parts: list[str] = []
-        edges: list[int] = []
-        original_edges: list[int] = []
-        here = at = 0  # how far, in the composed text and in the original
-        for match in _CLUSTER.finditer(original.translate(LazyTable(_kind))):
-            start, end = match.span()
-            composed = _compose(original[start:end])
-            parts += original[at:start], composed
-            here += start - at
-            edges += here, here + len(composed)
-            original_edges += start, end
-            here, at = here + len(composed), end
-        return cls(original, "".join((*parts, original[at:])), tuple(edges), tuple(original_edges))
+            return cls(Rewrite.of(original, ()))
+        clusters = (match.span() for match in _CLUSTER.finditer(original.translate(LazyTable(_kind))))
+        return cls(Rewrite.of(original, (Edit(start, end, _compose(original[start:end])) for start, end in clusters)))
+
+    @property
+    def text(self) -> str:
+        """What is read."""
+        return self._rewrite.text
 
     def tokens(self, tokens: Sequence[Token]) -> Sequence[Token]:
         """The words of `text` as words of `original`, in whole clusters: a mark stays with its letter."""
-        return [self._token(token) for token in tokens] if self._edges else tokens
+        return [self._token(token) for token in tokens] if self._rewrite.changed else tokens
 
     def _token(self, token: Token) -> Token:
-        start = self._place(token.char_start, is_end=0)
-        end = self._place(token.char_end - 1, is_end=1) if token.char_end > token.char_start else start
-        return replace(token, text=self.original[start:end], char_start=start, char_end=end)
-
-    def _place(self, at: int, is_end: int) -> int:
-        """Where in `original` the character of `text` starts (`is_end` 0) or ends (1), or the cluster that it is in."""
-        before = bisect_right(self._edges, at)  # edges up to here; an odd number: within a cluster
-        if before % 2:
-            return self._original_edges[before - 1 + is_end]
-        return at + is_end + (self._original_edges[before - 1] - self._edges[before - 1] if before else 0)
+        start, end = self._rewrite.span(token.char_start, token.char_end)
+        return replace(token, text=self._rewrite.original[start:end], char_start=start, char_end=end)
 
 
 def _kind(char: str) -> str:

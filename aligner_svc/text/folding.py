@@ -27,10 +27,12 @@ FOREIGN = "\ufffd"
 EN_DASH = "–"
 MINUS = "−"
 """U+2212: a hyphen in a shadow, kept in a folded word."""
+PLUS_MINUS = "±"
+"""A plus in a shadow, kept in a folded word."""
 
 _SIGNS = frozenset("'-.,:/%&@#+=*_°()")
 _ALIKE = {
-    **dict.fromkeys("’‘ʼʹ′＇´ˈ‛", "'"),
+    **dict.fromkeys("’‘ʼʹ′＇´ˈ‛`", "'"),
     **dict.fromkeys("‐‑﹣－⁃", "-"),
     **dict.fromkeys("–‒", EN_DASH),
     "×": "*",
@@ -38,7 +40,7 @@ _ALIKE = {
     "℉": "°",
     "\u200b": " ",  # the zero-width space is there to separate words
 }
-_SHADOW_ALIKE = {**_ALIKE, MINUS: "-", **dict.fromkeys('<>"“”«»', EDGE)}
+_SHADOW_ALIKE = {**_ALIKE, MINUS: "-", PLUS_MINUS: "+", "÷": "=", **dict.fromkeys('<>"“”«»', EDGE)}
 _SHADOW_OF_CATEGORY = {
     **dict.fromkeys(("Mn", "Mc", "Me"), MARK),
     **dict.fromkeys(("Zs", "Zl", "Zp", "Cc", "Cs", "Co", "Cn"), " "),
@@ -90,7 +92,7 @@ def fold(text: str) -> str:
 
     Letters of other scripts become one FOREIGN each, a silent boundary.
     """
-    return text if text.isascii() else "".join(map(_fold_char, text)).strip()
+    return text.replace("`", "'") if text.isascii() else "".join(map(_fold_char, text)).strip()
 
 
 @lru_cache(maxsize=4096)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from aligner_svc.text.folding import BREAK, EDGE, EN_DASH, INVISIBLE, shadow
@@ -29,7 +29,7 @@ _RUN = rf"[^ {BREAK}{EDGE}{EN_DASH}$'\-.,:/%&@#+=*_°()]*"
 _TOKEN = re.compile(
     rf"""
     (?P<url> \b (?:https?|ftp|file):// [^ {EDGE}]+ )
-    | (?P<alone> (?<![^ ]) [&+=@%$] (?![^ ]) | °[CF]\b )            # Tom & Jerry, 2 + 2 = 4, 5 €, 20 °C
+    | (?P<alone> (?<![^ ]) [&+=@%$] (?![^ ]) | °[CF]\b | (?<=\d[ ]) \* (?=[ ]\d) )   # Tom & Jerry, 2 + 2 = 4, 5 €, 20 °C, 5 x 3
     | (?: (?<![^ |({EDGE}]) [-+] (?= \$?\.?\d ) )?                        # a sign only where a number starts
       (?: \$ (?= \.?\d ) | (?<![^ |({EDGE}]) \$ [-+] (?= \.?\d ) )?         # $5, $-5
       (?: (?<![.\w]) \. (?= \d ) | (?<![\w&]) [#@] (?= \w ) | (?P<elision> (?<!\w)' (?= \w ) ) )?
@@ -55,6 +55,7 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
+_GROUPS = re.compile(r"\d \d{3}(?!\d)")
 _URL_EDGE = ".,;:!?'\u2019)]}*_~|/"
 _DECADE = re.compile(r"'\d\d(?:s|\b)")
 
@@ -78,7 +79,34 @@ def split(transcript: str, owns_dot: OwnsDot, elisions: frozenset[str]) -> list[
         if shade[end : end + 1] == "." != shade[end + 1 : end + 2]:
             end += owns_dot(transcript[start:end], transcript[end + 1 : end + 3])
         pieces.append(Piece(transcript[start:end], start, end))
-    return pieces
+    return list(_joined(pieces, transcript)) if _GROUPS.search(shade) else pieces
+
+
+def _joined(pieces: Sequence[Piece], transcript: str) -> Iterator[Piece]:
+    """1 000 000 is one number: groups of three digits with one blank between, and no phone number."""
+    place = 0
+    while place < len(pieces):
+        end = place + 1
+        if 1 <= len(pieces[place].text) <= 3 and pieces[place].text.isdecimal():
+            while end < len(pieces) and _is_group(pieces[end]) and _one_blank(pieces[end - 1], pieces[end], transcript):
+                end += 1
+            groups = pieces[place + 1 : end]
+            followed = end < len(pieces) and pieces[end].text.isdecimal() and _one_blank(pieces[end - 1], pieces[end], transcript)
+            few = len(groups) > 1 and len(pieces[place].text) < 3  # 100 200 300 is a list
+            certain = few or any(group.text[0] == "0" or transcript[group.start - 1] != " " for group in groups)
+            if followed or not certain:
+                end = place + 1
+        start, last = pieces[place], pieces[end - 1]
+        yield start if last is start else Piece(transcript[start.start : last.end], start.start, last.end)
+        place = end
+
+
+def _is_group(piece: Piece) -> bool:
+    return len(piece.text) == 3 and piece.text.isdecimal()
+
+
+def _one_blank(left: Piece, right: Piece, transcript: str) -> bool:
+    return right.start - left.end == 1 and transcript[left.end].isspace() and transcript[left.end] not in "\t\n\r"
 
 
 def _elided(word: str, elisions: frozenset[str]) -> bool:

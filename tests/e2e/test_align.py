@@ -96,6 +96,25 @@ async def test_offsets_count_code_points_of_the_text_as_it_was_sent(stub):
     assert [text[word.char_start : word.char_end] for word in response.words] == list(WORDS)
 
 
+async def test_markup_is_skipped_and_costs_its_neighbours_nothing(stub, answers):
+    first, second, *rest = TRANSCRIPT.split()
+    text = f"[laughter] JOHN: <i>{first}</i> (sighs) &#{ord(second[0])};{second[1:]}[1] {' '.join(rest)} [MUSIC PLAYING]"
+    response = await stub.Align(pb.AlignRequest(config=config(text), audio=SPEECH))
+    skipped = [word for word in response.words if word.status == pb.WORD_STATUS_SKIPPED]
+    assert [word.text for word in skipped] == ["[laughter]", "JOHN:", "(sighs)", "[1]", "[MUSIC PLAYING]"]
+    assert [text[word.char_start : word.char_end] for word in skipped] == [word.text for word in skipped]
+    assert [(word.start_ms, word.end_ms, word.confidence) for word in skipped[:2]] == [(0, 0, 0)] * 2
+    before = [response.words[list(response.words).index(word) - 1].end_ms for word in skipped[2:]]
+    assert [(word.start_ms, word.end_ms) for word in skipped[2:]] == [(end, end) for end in before]
+    plain = await the_answer(stub, answers)
+    said = [word for word in response.words if word.status != pb.WORD_STATUS_SKIPPED]
+    assert [(word.text, word.start_ms, word.end_ms, word.status) for word in said] == [
+        (word.text, word.start_ms, word.end_ms, word.status) for word in plain.words
+    ]
+    assert response.summary.match_score == plain.summary.match_score
+    assert not response.summary.warnings
+
+
 async def test_a_region_is_accepted(stub, answers):
     tagged = pb.AlignConfig(transcript=TRANSCRIPT, language="en-GB")
     response = await stub.Align(pb.AlignRequest(config=tagged, audio=SPEECH))

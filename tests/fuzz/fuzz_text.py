@@ -7,8 +7,9 @@ from typing import Final
 
 import atheris
 
-with atheris.instrument_imports(include=["aligner_svc.text", "aligner_svc.engines.qwen.words"]):
+with atheris.instrument_imports(include=["aligner_svc.text", "aligner_svc.markup", "aligner_svc.engines.qwen.words"]):
     from aligner_svc.engines.qwen.words import split
+    from aligner_svc.markup import Markup
     from aligner_svc.text import normalise_language, tokenise
 
 from aligner_svc.domain import Token
@@ -26,6 +27,7 @@ def one(data: bytes) -> None:
     language, text = LANGUAGES[(data[0] if data else 0) % len(LANGUAGES)], data[1:].decode("utf-8", "replace")[:LONGEST]
     check(tokenise(text, "en"), text)
     check(split(text, language), text)
+    check_marked_up(text)
     check_tag(text)
 
 
@@ -35,6 +37,15 @@ def check(tokens: Sequence[Token], text: str) -> None:
         assert token.text == text[token.char_start : token.char_end]
         assert token.char_start < token.char_end
         assert token.char_start >= end
+        end = token.char_end
+
+
+def check_marked_up(text: str) -> None:
+    markup = Markup.of(text)
+    end = 0
+    for token in markup.tokens(tokenise(markup.text, "en")):
+        assert end <= token.char_start < token.char_end <= len(text)
+        assert token.text
         end = token.char_end
 
 
@@ -55,6 +66,8 @@ def seeds() -> Iterable[bytes]:
     texts = (
         TRANSCRIPT,
         "Dr. Smith paid $1,234.56 on 3/4/2024 at 5:30 p.m. \u2013 20 \u00b0C, U.S.-based, C++ & A+, '90s, 2\u00bd",
+        "<v Mary>Don&#39;t</v> MARY: [laughter] (sighs) ten\u00b2 {\\k20} - >> \u266a Q. A. 1 000 000",
+        "1\n00:00:00,500 --> 00:00:02,000\na",
         "https://example.com/a?b=c#d, me@example.com, @handle #tag 1st 22nd XIV IV. 1990s 007 1e9 0x1F 3.14159 -5 +7 1,00,000",
         "\u200b\u00ad\ufeff\u202e\u2066a\u0300\u0301b\u200dc \N{GRINNING FACE}\u200d\N{THUMBS UP SIGN}\U0001f3fd",
         "\u4f60\u597d\uff0c\u4e16\u754c\u3002 \uc548\ub155\ud558",

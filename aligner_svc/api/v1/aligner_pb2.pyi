@@ -100,6 +100,11 @@ class _WordStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WordStatus
     """Not found in the audio. start_ms and end_ms are both the end of the word found
     before it, and confidence is 0.
     """
+    WORD_STATUS_SKIPPED: _WordStatus.ValueType  # 4
+    """Markup that is not expected to be heard, and was not looked for: a speaker label, a
+    sound tag, a footnote's mark, a number or time of a subtitle file. Placed like a word
+    that was not found; match_score and the counts of words not found leave it out.
+    """
 
 class WordStatus(_WordStatus, metaclass=_WordStatusEnumTypeWrapper): ...
 
@@ -111,6 +116,11 @@ WORD_STATUS_REPAIRED: WordStatus.ValueType  # 2
 WORD_STATUS_NOT_FOUND: WordStatus.ValueType  # 3
 """Not found in the audio. start_ms and end_ms are both the end of the word found
 before it, and confidence is 0.
+"""
+WORD_STATUS_SKIPPED: WordStatus.ValueType  # 4
+"""Markup that is not expected to be heard, and was not looked for: a speaker label, a
+sound tag, a footnote's mark, a number or time of a subtitle file. Placed like a word
+that was not found; match_score and the counts of words not found leave it out.
 """
 Global___WordStatus: _TypeAlias = WordStatus  # noqa: Y015
 
@@ -126,7 +136,8 @@ class AlignConfig(_message.Message):
     AUDIO_BYTES_FIELD_NUMBER: _builtins.int
     AUDIO_SHA256_FIELD_NUMBER: _builtins.int
     transcript: _builtins.str
-    """What was said, as written: punctuation, case, digits, currency, dates, emoji.
+    """What was said, as written: punctuation, case, digits, currency, dates, emoji; tags,
+    speaker labels, sound tags and pasted subtitle files too (docs/transcripts.md).
     Every word is returned in this spelling. In StreamAlign it may be empty here and
     follow in StreamAlignRequest.transcript.
     """
@@ -231,7 +242,9 @@ class Word(_message.Message):
     CHAR_START_FIELD_NUMBER: _builtins.int
     CHAR_END_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """In the spelling of the transcript, without surrounding punctuation."""
+    """In the spelling of the transcript, without surrounding punctuation. Tags and character
+    references within it are resolved: "Don&#39;t" is "Don't".
+    """
     start_ms: _builtins.int
     end_ms: _builtins.int
     confidence: _builtins.float
@@ -240,7 +253,7 @@ class Word(_message.Message):
     """
     status: Global___WordStatus.ValueType
     char_start: _builtins.int
-    """[char_start, char_end): code points of `text` in the transcript."""
+    """[char_start, char_end): the code points of the transcript that `text` stands for."""
     char_end: _builtins.int
     def __init__(
         self,

@@ -20,8 +20,12 @@ SUFFIXES = {
     OutputFormat.VTT: ".vtt",
     OutputFormat.TEXTGRID: ".TextGrid",
     OutputFormat.CTM: ".ctm",
+    OutputFormat.ASS: ".ass",
+    OutputFormat.CSV: ".csv",
+    OutputFormat.WORD_VTT: ".words.vtt",
+    OutputFormat.AUDACITY: ".labels.txt",
 }
-"""Suffixes of output files. Praat spells its own in camel case."""
+"""Suffixes of output files. Praat spells its own in camel case. Of a name with two, the last alone says which format is meant."""
 
 WITH_WARNINGS = frozenset({OutputFormat.JSON, OutputFormat.TABLE})
 """The formats that include the warnings of an alignment."""

@@ -24,8 +24,12 @@ class OutputFormat(StrEnum):
     TABLE = "table"
     SRT = "srt"
     VTT = "vtt"
+    WORD_VTT = "word-vtt"
+    ASS = "ass"
     TEXTGRID = "textgrid"
     CTM = "ctm"
+    CSV = "csv"
+    AUDACITY = "audacity"
 
 
 @dataclass(frozen=True, slots=True)

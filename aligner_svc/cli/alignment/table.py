@@ -12,7 +12,12 @@ from aligner_svc.cli.tables import plain_table, printable
 from aligner_svc.domain import Alignment, Word, WordStatus
 
 _BAR = 8
-_STATUS_COLOUR = {WordStatus.ALIGNED: "green", WordStatus.REPAIRED: "yellow", WordStatus.NOT_FOUND: "red"}
+_STATUS_COLOUR = {
+    WordStatus.ALIGNED: "green",
+    WordStatus.REPAIRED: "yellow",
+    WordStatus.NOT_FOUND: "red",
+    WordStatus.SKIPPED: "dim",
+}
 
 
 def print_table(alignment: Alignment, out: Path | None) -> None:

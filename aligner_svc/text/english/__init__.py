@@ -11,7 +11,7 @@ from aligner_svc.text.english.acronyms import capitals
 from aligner_svc.text.english.context import ALONE, Context
 from aligner_svc.text.english.dates import calendar, day_or_year, decade, half_of_day, time_of_day
 from aligner_svc.text.english.numbers import Words, possessive
-from aligner_svc.text.english.quantities import measure, money, scale_of_money, split_sign, unit
+from aligner_svc.text.english.quantities import dimensions, measure, money, multiplied, scale_of_money, split_sign, unit
 from aligner_svc.text.english.roman import numeral
 from aligner_svc.text.english.symbols import address, compound, counted, last_of_phone, mixture, phone
 from aligner_svc.text.folding import fold
@@ -23,10 +23,11 @@ _PLAIN = re.compile(r"'?[A-Za-z]+(?:'[A-Za-z]+)*")
 _SAID_WITH_APOSTROPHE = frozenset({"'em", "'n", "'cause"})
 """Elisions that sound different from the word without the apostrophe; dictionaries list them with it."""
 _PLURAL_IN_BRACKETS = re.compile(r"\((e?s)\)$")
+_GROUPED = re.compile(r"\d{1,3}([\s'_.])\d{3}(?:\1\d{3}){0,4}")
 # In this order: earlier rules consider more of the word, or more of its context.
-_OF_WORDS = (expand, scale_of_money, unit, half_of_day, numeral)
+_OF_WORDS = (multiplied, expand, scale_of_money, unit, half_of_day, numeral)
 _OF_DIGITS = (phone, last_of_phone, day_or_year, counted)
-_OF_FIGURES = (expand, calendar, phone, time_of_day, money, decade, measure, unit, counted)
+_OF_FIGURES = (expand, dimensions, calendar, phone, time_of_day, money, decade, measure, unit, counted)
 
 
 def read(pieces: Sequence[Piece], transcript: str) -> list[Words]:
@@ -61,7 +62,7 @@ def _speak(word: str, context: Context) -> Words:
         return _speak_word(word, context)
     if any(char.isdigit() for char in word):
         return _speak_figure(word, context)
-    if (found := expand(word, context) or unit(word, context)) is not None:
+    if (found := multiplied(word, context) or expand(word, context) or unit(word, context)) is not None:
         return found
     word = _PLURAL_IN_BRACKETS.sub(r"\1", word)
     found = address(word, context) or compound(word, _speak_part)
@@ -85,9 +86,18 @@ def _speak_word(word: str, context: Context) -> Words:
 
 
 def _speak_figure(word: str, context: Context) -> Words:
+    word = _ungrouped(word)
     if word.endswith("'s") and not word[-3].isdecimal():
         return possessive(_read_figure(word[:-2], context))
     return _read_figure(word, context)
+
+
+def _ungrouped(word: str) -> str:
+    """1 000 000, 1'000'000, 1_000_000 and 1.000.000 with commas between thousands."""
+    match = _GROUPED.fullmatch(word.lstrip("+-"))
+    if match is None or (match[1] == "." and word.count(".") < 2):
+        return word
+    return word.replace(match[1], ",")
 
 
 def _read_figure(word: str, context: Context) -> Words:

@@ -7,7 +7,7 @@ import re
 from aligner_svc.text.english.context import Context
 from aligner_svc.text.english.numbers import FIGURE, Words, cardinal, figure
 from aligner_svc.text.english.units import UNITS
-from aligner_svc.text.folding import MINUS
+from aligner_svc.text.folding import MINUS, PLUS_MINUS
 
 SCALES = frozenset({"hundred", "thousand", "million", "billion", "trillion"})
 
@@ -23,7 +23,7 @@ _CURRENCIES = {
     "¢": ("cent", "cents", "", ""),
 }
 _SIGNS = "".join(_CURRENCIES)
-_PLUS_OR_MINUS = frozenset({"-", "+", MINUS})
+_PLUS_OR_MINUS = {"+": ("plus",), "-": ("minus",), MINUS: ("minus",), PLUS_MINUS: ("plus", "or", "minus")}
 _SUFFIXES = {
     "k": "thousand", "m": "million", "mn": "million", "mm": "million", "b": "billion",
     "bn": "billion", "t": "trillion", "tn": "trillion"
@@ -34,6 +34,8 @@ _MONEY = re.compile(
 )
 _MEASURE = re.compile(rf"(?P<sum>{FIGURE})(?P<unit>[°A-Za-zμ%][A-Za-zμ/^23]{{0,4}})")
 _ENDS_IN_FIGURE = re.compile(r"[-+]?(?:\d+ )?[\d,./½-]*\d")
+_DIMENSIONS = re.compile(r"\d+(?:\.\d+)?(?:[xX]\d+(?:\.\d+)?)+")
+_LENGTHS = frozenset({"foot", "feet", "inch", "inches", "in", "yards", "meters", "metres", "centimeters", "pixels", "square"})
 _MAX_CONTEXT = 24  # characters of a word that may be a figure
 _HEIGHT = re.compile(r"(\d{1,2})'(\d{1,2})")
 
@@ -46,7 +48,7 @@ def split_sign(word: str) -> tuple[Words, str]:
         sign, rest = word[1], word[0] + word[2:]
     else:
         return (), word
-    return ("plus" if sign == "+" else "minus",), rest
+    return _PLUS_OR_MINUS[sign], rest
 
 
 def money(word: str, context: Context) -> Words | None:
@@ -80,6 +82,28 @@ def _sum_of_money(text: str, sign: str) -> Words | None:
     if not int(whole or "0") and small:
         return small
     return (*(figure(whole or "0") or ()), one if whole == "1" else many, *small)
+
+
+def multiplied(word: str, context: Context) -> Words | None:
+    """The x of "5 x 3" and "5 x 3 m", or a multiplication sign; None if it is not between two figures."""
+    before, after = context.before, context.after
+    if word not in {"x", "X", "*"} or not (_is_figure(before) and _is_figure(after)):
+        return None
+    measured = context.at(2).lower()
+    return ("by",) if measured in _LENGTHS or (measured in UNITS and measured not in {"h", "s", "l", "g"}) else ("times",)
+
+
+def _is_figure(word: str) -> bool:
+    return word != "" and len(word) <= _MAX_CONTEXT and _ENDS_IN_FIGURE.fullmatch(word) is not None
+
+
+def dimensions(word: str, context: Context) -> Words | None:
+    """5x3, 4x4x2: "five by three"."""
+    match = _DIMENSIONS.fullmatch(word) if len(word) <= _MAX_CONTEXT else None
+    if match is None:
+        return None
+    sizes = [figure(size) or () for size in re.split("[xX]", word)]
+    return tuple(said for place, size in enumerate(sizes) for said in (("by",) if place else ()) + size)
 
 
 def scale_of_money(word: str, context: Context) -> Words | None:

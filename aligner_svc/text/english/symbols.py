@@ -9,10 +9,11 @@ from aligner_svc.text.english.acronyms import capitals, spelled
 from aligner_svc.text.english.context import ALONE, Context
 from aligner_svc.text.english.numbers import Words, digits, figure, fraction, integer, ordinal, plural
 from aligner_svc.text.english.wordlists import GREEK
-from aligner_svc.text.folding import EN_DASH, MINUS
+from aligner_svc.text.folding import EN_DASH, MINUS, PLUS_MINUS
 
 _SAID = {
     "&": "and", "+": "plus", "=": "equals", "@": "at", "%": "percent", "°": "degrees", MINUS: "minus", "*": "times",
+    PLUS_MINUS: "plus or minus", "÷": "divided by",
     "^2": "squared", "^3": "cubed",
 }  # fmt: skip
 _SAID_IN_ADDRESSES = {

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aligner_svc.domain import Alignment, Word, WordStatus
+from aligner_svc.domain import PLACED, Alignment, Token, Word, WordStatus
 from aligner_svc.formats import Format, render
+from aligner_svc.markup import Markup
 from aligner_svc.text import tokenise
 
 Cue = tuple[float, float, list[str]]
@@ -60,20 +62,24 @@ def _checked(cues: list[Cue]) -> list[Cue]:
 
 
 def aligned(transcript: str, *, step: float = 0.4, length: float = 0.3, at: float = 0.0, lost: range = range(0)) -> Alignment:
-    """Every `step` seconds a word of `length` seconds; those in `lost` were not found."""
-    words = [
-        Word(
-            token.text,
-            0.0 if place in lost else at + place * step,
-            0.0 if place in lost else at + place * step + length,
-            0.9,
-            WordStatus.NOT_FOUND if place in lost else WordStatus.ALIGNED,
-            token.char_start,
-            token.char_end,
-        )
-        for place, token in enumerate(tokenise(transcript, "en"))
-    ]
+    """Every `step` seconds a word of `length` seconds; those in `lost` were not found, marks are skipped."""
+    words: list[Word] = []
+    place = 0
+    for token in tokens(transcript):
+        if token.skipped:
+            words.append(Word(token.text, at, at, 0.0, WordStatus.SKIPPED, token.char_start, token.char_end))
+            continue
+        status = WordStatus.NOT_FOUND if place in lost else WordStatus.ALIGNED
+        start = 0.0 if place in lost else at + place * step
+        end = 0.0 if place in lost else start + length
+        words.append(Word(token.text, start, end, 0.9, status, token.char_start, token.char_end))
+        place += 1
     return Alignment(words, at + len(words) * step + 1, "e", "en", 0.9)
+
+
+def tokens(transcript: str) -> Sequence[Token]:
+    markup = Markup.of(transcript)
+    return markup.tokens(tokenise(markup.text, "en"))
 
 
 def cues_of(transcript: str, alignment: Alignment) -> list[Cue]:
@@ -110,8 +116,8 @@ def test_without_a_transcript_the_words_stand_alone() -> None:
 
 
 def test_vtt_escapes() -> None:
-    text = "a <b> & c --> d."
-    assert "a &lt;b&gt; &amp; c --&gt; d." in render(aligned(text), Format.VTT, transcript=text)
+    text = "a < b & c --> d."
+    assert "a &lt; b &amp; c --&gt; d." in render(aligned(text), Format.VTT, transcript=text)
 
 
 def test_a_sentence_ends_a_cue_of_at_least_one_second() -> None:
@@ -217,16 +223,65 @@ def test_any_transcript_and_any_times(text: str, data: st.DataObject) -> None:
             data.draw(time),
             data.draw(time),
             0.5,
-            data.draw(st.sampled_from(WordStatus)),
+            WordStatus.SKIPPED if token.skipped else data.draw(st.sampled_from([*PLACED, WordStatus.NOT_FOUND])),
             token.char_start,
             token.char_end,
         )
-        for token in tokenise(text, "en")
+        for token in tokens(text)
     ]
     alignment = Alignment(words, 30.0, "e", "en", 0.5)
     cues = cues_of(text, alignment)
-    if any(word.status is not WordStatus.NOT_FOUND for word in words):
+    if any(word.status in PLACED for word in words):
         shown = re.sub(r"\s", "", "".join("".join(lines) for _, _, lines in cues))
-        assert shown == re.sub(r"[\s\x00-\x1f\x7f-\x9f]", "", text)
+        if not Markup.of(text).marks:
+            text = Markup.of(text).text
+            assert shown == re.sub(r"[\s\x00-\x1f\x7f-\x9f]", "", text)
     else:
         assert cues == []
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            "- Don't they still call you? - As though you are old?",
+            [["- Don't they still call you?"], ["- As though you are old?"]],
+        ),
+        ("- Yes? - No.", [["- Yes?", "- No."]]),
+        ("- Yes - No so - so", [["- Yes", "- No so - so"]]),
+        ("word - word, then -- that", [["word - word, then -- that"]]),
+        (">> So it is. >> MARY: No it is not.", [[">> So it is."], [">> MARY: No it is not."]]),
+        ("MARY: So it is. JOHN: No it is not.", [["MARY: So it is."], ["JOHN: No it is not."]]),
+        ("<v Mary>So it is.</v> <v Bob><i>No</i> it is &amp; not.", [["Mary: So it is."], ["Bob: No it is & not."]]),
+        ("♪ Happy day ♪ ♪ Merry day ♪ said he", [["♪ Happy day ♪", "♪ Merry day ♪ said he"]]),
+        ("One day\n♪ Happy day ♪\n♪ Merry day ♪", [["One day", "♪ Happy day ♪"], ["♪ Merry day ♪"]]),
+        ("[laughter] so (laughs) it is. (sighs) No [MUSIC]", [["[laughter] so (laughs) it is."], ["(sighs) No [MUSIC]"]]),
+        ("years[1] ago² it was", [["years ago it was"]]),
+    ],
+)
+def test_what_opens_a_cue_is_in_it_and_markup_is_not(text: str, shown: list[list[str]]) -> None:
+    assert [lines for _, _, lines in cues_of(text, aligned(text))] == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("one two\nthree four", [["one two", "three four"]]),
+        ("one\ntwo\nthree", [["one", "two"], ["three"]]),
+        ("one two\n\nthree four", [["one two"], ["three four"]]),
+        ("one two\r\n\r\nthree\r\nfour", [["one two"], ["three", "four"]]),
+        ("1\n00:00:00,500 --> 00:00:02,000\none\n\n2\n00:00:02,000 --> 00:00:03,500\ntwo\nthree", [["one"], ["two", "three"]]),
+        ("1 00:00:00,500 --> 00:00:02,000 one 2 00:00:02,000 --> 00:00:03,500 two", [["one"], ["two"]]),
+        ("one<br>two", [["one", "two"]]),
+    ],
+)
+def test_line_and_paragraph_breaks_are_kept(text: str, shown: list[list[str]]) -> None:
+    assert [lines for _, _, lines in cues_of(text, aligned(text))] == shown
+
+
+def test_a_line_of_the_transcript_that_is_too_long_is_broken_and_its_end_kept() -> None:
+    text = "the quick brown fox jumps over the lazy dog and runs\non"
+    assert [lines for _, _, lines in cues_of(text, aligned(text, step=0.2))] == [
+        ["the quick brown fox jumps", "over the lazy dog and runs"],
+        ["on"],
+    ]

@@ -3,7 +3,7 @@
 PocketSphinx marks word edges from 25 ms windows and states tied over many contexts, which leaves edges about 20 ms off. A small
 network takes the spectrum in the 400 ms around an edge, the two phones that meet there and the classes of those beside them,
 and gives a distribution of the distance to the true edge. Its median, plus an offset for the class of each of the two phones,
-is the correction.
+is the correction. The offset at a pause, where people mark sounds as they fade in and out, shrinks to 0 as noise hides them.
 
 The network was trained on synthetic speech only, clean, in rooms and in noise (tools/train_boundaries.py); the offsets adapt it
 to the marking conventions of hand-labelled speech. data/README.md has the origin of every number.
@@ -40,6 +40,9 @@ FLOOR_DB: Final = -50.0  # relative to the loud frames: hides differences betwee
 SPEECH_DB: Final = -30.0  # relative to the loud frames: frames above it give the mean spectrum
 MEAN_REACH: Final = 400  # hops: the mean spectrum is taken over 2 s on each side
 _CHUNK: Final = 4096  # frames transformed at a time, to limit the memory of long audio
+
+NOISY_DB: Final = 20.0  # between the 5th and the 95th percentile of the level: what is next to a pause is not audible
+QUIET_DB: Final = 40.0  # it is as audible as in the recordings that the offsets were made on
 
 MAX_SHIFT: Final = 0.1  # s: PocketSphinx is rarely further off if it found the word
 MIN_WORD: Final = 0.01  # s: no word is made shorter, unless it was
@@ -162,6 +165,14 @@ def spectrum(samples: npt.NDArray[np.int16]) -> Floats:
     return ((level - _local_mean(level, speech)) / 20).astype(np.float32)
 
 
+def quietness(samples: npt.NDArray[np.int16]) -> float:
+    """0 where noise fills the pauses, 1 where they are quiet."""
+    frames = samples[: len(samples) // HOP * HOP].reshape(-1, HOP).astype(np.float32)
+    levels = 10 * np.log10((frames**2).mean(axis=1) + 1)
+    span = np.subtract(*np.percentile(levels, [95, 5])) if len(levels) else 0.0
+    return float(np.clip((span - NOISY_DB) / (QUIET_DB - NOISY_DB), 0, 1))
+
+
 def _local_mean(level: Floats, speech: Floats) -> Floats:
     """Mean spectrum of the speech frames nearby, blended with that of the whole where they are few."""
     total = np.zeros((len(level) + 1, BANDS))
@@ -282,5 +293,7 @@ class BoundaryRefiner:
             total += median_of(weight)
             spread += spread_of(weight)
         mean = (total / len(self._w0)).reshape(len(PROBES), -1) + PROBES[:, None]
-        shifts: Times = mean.mean(0) + self._offsets[0, about[:, 0]] + self._offsets[1, about[:, 1]]
+        offsets = self._offsets.copy()
+        offsets[:, CLASS_OF[SILENCE]] *= quietness(samples)
+        shifts: Times = mean.mean(0) + offsets[0, about[:, 0]] + offsets[1, about[:, 1]]
         return shifts, (spread / len(self._w0)).reshape(len(PROBES), -1).mean(0)

@@ -133,6 +133,18 @@ def test_an_audible_edge_has_less_spread_than_an_inaudible_one(refiner: Boundary
     assert 0 < audible.spread < inaudible.spread
 
 
+def test_the_offset_at_a_pause_vanishes_in_noise() -> None:
+    file, offsets = io.BytesIO(), np.zeros((2, bd.N_CLASSES))
+    offsets[:, 0] = 0.02
+    shapes = {"w0": (1, bd.INPUTS, 1), "b0": (1, 1), "w1": (1, 1, len(bd.BINS)), "b1": (1, len(bd.BINS))}
+    np.savez(file, **{name: np.zeros(shape) for name, shape in shapes.items()}, offsets=offsets)
+    file.seek(0)
+    refiner, words = BoundaryRefiner(file), [WordSpan(0.5, 0.9, ("S",)), WordSpan(0.9, 1.4, ("AA",))]
+    assert times(refiner.refine(HISS_THEN_HUM, words)) == [pytest.approx((0.52, 0.9)), pytest.approx((0.9, 1.42))]
+    noise = np.random.default_rng(4).integers(-3000, 3000, len(HISS_THEN_HUM)).astype(np.int16)
+    assert times(refiner.refine(HISS_THEN_HUM + noise, words)) == [pytest.approx((0.5, 0.9)), pytest.approx((0.9, 1.4))]
+
+
 def test_the_same_input_gives_the_same_edges(refiner: BoundaryRefiner) -> None:
     words = [WordSpan(0.5, 0.9, ("S",)), WordSpan(0.9, 1.4, ("AA",))]
     assert refiner.refine(HISS_THEN_HUM, words) == BoundaryRefiner().refine(HISS_THEN_HUM, words)

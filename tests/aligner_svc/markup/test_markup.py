@@ -11,14 +11,11 @@ from aligner_svc.domain import Token
 from aligner_svc.engines.qwen.words import split
 from aligner_svc.markup import Markup
 from aligner_svc.text import tokenise
-from aligner_svc.text.composed import Composed
+from aligner_svc.text.transcript import words
 
 
 def tokens(text: str, language: str = "en") -> list[Token]:
-    markup = Markup.of(text)
-    composed = Composed.of(markup.text)
-    read = tokenise(composed.text, "en") if language == "en" else split(composed.text, language)
-    return list(markup.tokens(composed.tokens(read)))
+    return list(words(text, tokenise if language == "en" else split, language))
 
 
 def read(text: str, language: str = "en") -> str:

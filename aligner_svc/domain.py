@@ -20,8 +20,8 @@ class Clip:
     """Decoded audio: int16 samples of shape [n], 16 kHz, mono.
 
     int16 and not float32: it is what the acoustic models were trained on, and four
-    hours of it are 461 MB instead of 922 MB. Louder-than-full-scale float input is
-    scaled to its peak before it is quantised.
+    hours of it are 461 MB instead of 922 MB. Quiet recordings, and float input above full
+    scale, are scaled before they are quantised.
     """
 
     samples: npt.NDArray[np.int16]
@@ -127,3 +127,6 @@ class Alignment:
     match_score: float
     warnings: Sequence[Warning] = ()
     timing: Timing = field(default_factory=Timing)
+    audio_start: float = 0.0
+    """When the first sample is played on the file's own clock (s): above 0 if the sound of a film begins later than its picture.
+    Times of words count from the first sample."""

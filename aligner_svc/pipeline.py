@@ -36,6 +36,8 @@ class Job:
     encoding: Encoding = Encoding.CONTAINER
     sample_rate_hz: int = 0
     channels: int = 0
+    track: int = 0
+    """Of several audio tracks the one to align, from 1; 0: the decoder chooses."""
 
 
 class Stage(Enum):
@@ -117,6 +119,7 @@ class Pipeline:
                 job.encoding,
                 job.sample_rate_hz,
                 job.channels,
+                track=job.track,
                 client=caller.client,
                 on_long=hooks.prolong,
                 least_seconds=self._least_seconds(spoken, language),
@@ -129,7 +132,11 @@ class Pipeline:
         seconds = decoded.clip.seconds
         _check_seconds(seconds)
         await hooks.decoded(decoded)  # before the audio is found not to fit: its decoding is used
-        dense = self._fit(spoken, seconds, language)
+        try:
+            dense = self._fit(spoken, seconds, language)
+        except InvalidArgumentError:
+            _check_whole(decoded)
+            raise
         if seconds > SHORT_SECONDS:
             await hooks.prolong()
         observe(Stage.ALIGNING, 0.0, seconds)
@@ -148,8 +155,14 @@ class Pipeline:
             engine=self._engine.name,
             language=language,
             match_score=result.match_score,
-            warnings=(*decoded.warnings, *dense, *_other(result.warnings, dense), *_unpronounced(tokens)),
+            warnings=(
+                *decoded.warnings,
+                *dense,
+                *_other(result.warnings, (*decoded.warnings, *dense)),
+                *_unpronounced(tokens),
+            ),
             timing=timing,
+            audio_start=decoded.start,
         )
 
     async def _tokens(self, transcript: str, language: str) -> Sequence[Token]:
@@ -187,8 +200,21 @@ def _check_seconds(seconds: float) -> None:
         raise InvalidArgumentError("AUDIO_TOO_SHORT", message, field="audio")
 
 
+def _check_whole(decoded: Decoded) -> None:
+    """Raise InvalidArgumentError (AUDIO_CUT_SHORT) for a part of a recording, which may well be too short for its transcript."""
+    lost = [warning for warning in decoded.warnings if warning.code in {"AUDIO_TRUNCATED", "AUDIO_DAMAGED"}]
+    if lost:
+        message = (
+            f"only {decoded.clip.seconds:.1f} s of the audio could be decoded, too little for the transcript: {lost[0].message}"
+        )
+        raise InvalidArgumentError("AUDIO_CUT_SHORT", message, field="audio")
+
+
 def _other(warnings: Sequence[Warning], said: Sequence[Warning]) -> Sequence[Warning]:
+    """Those that were not `said`, and do not blame the transcript for silence."""
     codes = {warning.code for warning in said}
+    if "AUDIO_SILENT" in codes:
+        codes.add("TRANSCRIPT_MISMATCH")
     return [warning for warning in warnings if warning.code not in codes]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,11 +54,21 @@ _MESSAGES: Final[dict[str, str]] = {
     "AUDIO_TOO_LONG": "the audio is longer than the {limit:g} seconds that are accepted",
     "AUDIO_TOO_MANY_PACKETS": "the audio has far more packets than its duration needs",
     "AUDIO_TOO_MANY_STREAMS": "the file has {value} streams: send the audio alone",
+    "AUDIO_TRACK_UNKNOWN": "the recording has {value} audio track(s): config.audio_track is beyond them",
     "AUDIO_UNREADABLE": "the audio could not be decoded: it is damaged, or not in the format that its first bytes indicate",
     "CHANNELS_OUT_OF_RANGE": f"the audio has {{value}} channels; 1 to {MAX_CHANNELS} are accepted",
     "CODEC_UNSUPPORTED": f"the audio is in a codec that is not supported: send {ACCEPTED}",
     "SAMPLE_RATE_OUT_OF_RANGE": f"the audio has a sample rate of {{value}} Hz; {MIN_RATE} to {MAX_RATE} are accepted",
 }
+
+_MAX_TRACKS: Final = 1000
+"""Audio tracks that a child's answer is believed to have found."""
+
+_MAX_START: Final = 0xFFFFFFFF / 1000
+"""Seconds that fit into the API's field."""
+
+_FIELDS: Final = {"AUDIO_TRACK_UNKNOWN": "config.audio_track"}
+"""The field of the request at fault, where it is not the audio."""
 
 _WARNINGS: Final = {
     "damaged": AudioWarning(
@@ -67,18 +77,26 @@ _WARNINGS: Final = {
     "truncated": AudioWarning(
         "AUDIO_TRUNCATED", "the audio ends before its header says, or in the middle of a frame; the rest is missing"
     ),
+    "extended": AudioWarning(
+        "AUDIO_BEYOND_END", "the file goes on behind the end that its header declares; what is there was aligned as well"
+    ),
+    "silent": AudioWarning("AUDIO_SILENT", "the audio is digital silence from beginning to end: no word can be found in it"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """`container` is the demuxer or the encoding, in lower case; `queued` and `busy` in seconds, as in `Reply`."""
+    """`container` is the demuxer or the encoding, in lower case; `queued` and `busy` in seconds, as in `Reply`.
+
+    `start`: seconds from the beginning of the file's own clock to the first sample; above 0 in a film whose sound begins later.
+    """
 
     clip: Clip
     warnings: tuple[AudioWarning, ...]
     container: str
     queued: float
     busy: float
+    start: float = 0.0
 
 
 class AudioShorterError(Exception):
@@ -141,6 +159,7 @@ class Decoder:
         sample_rate_hz: int = 0,
         channels: int = 0,
         *,
+        track: int = 0,
         client: str = "",
         on_long: OnLong = _nothing,
         least_seconds: float = 0.0,
@@ -148,8 +167,8 @@ class Decoder:
         """Decode `audio` to 16 kHz mono int16. `client`: whose turn it takes. `on_long`: awaited before a long decode begins.
 
         `sample_rate_hz` (4000..192000) and `channels` (1..8; 0 means 1) are for headerless encodings only; a container
-        has its own. Times in the clip start at the first sample of the first audio stream, without the encoder delay
-        where the container declares it.
+        has its own. `track`: the number of the audio track, from 1; 0: a default one with sound, else the first with sound.
+        Times in the clip start at the first sample of the track, without the encoder delay where the container declares it.
 
         Raises AudioShorterError, before it decodes, for audio that is certainly shorter than `least_seconds`;
         InvalidArgumentError: AUDIO_UNSUPPORTED, AUDIO_POLYGLOT, ENCODING_MISMATCH, SAMPLE_RATE_REQUIRED and those
@@ -158,10 +177,12 @@ class Decoder:
         """
         header: dict[str, JsonValue] = {"encoding": encoding.value, "max_seconds": self._seconds}
         if encoding is Encoding.CONTAINER:
-            header["demuxer"] = container = sniff(audio)
+            header |= {"demuxer": (container := sniff(audio)), "track": track}
             if least_seconds >= _WORTH_READING:
                 header["least_seconds"] = least_seconds
         else:
+            if track > 1:
+                raise self._refusal("AUDIO_TRACK_UNKNOWN", 1)
             container = encoding.value.lower()
             channels = channels or 1
             seconds = self._checked_seconds(memoryview(audio).nbytes, encoding, sample_rate_hz, channels)
@@ -187,8 +208,13 @@ class Decoder:
             raise self._refusal(refused, reply.header.get("value"))
         if reply.payload.nbytes == 0 or reply.payload.nbytes % 2:
             raise self._refusal("AUDIO_UNREADABLE")
-        warnings = tuple(warning for key, warning in _WARNINGS.items() if reply.header.get(key) is True)
-        return Decoded(Clip(np.frombuffer(reply.payload, np.int16)), warnings, container, queued, busy)
+        warnings = (
+            *(warning for key, warning in _WARNINGS.items() if reply.header.get(key) is True),
+            *_tracks(reply.header, track),
+        )
+        start = reply.header.get("start")
+        start = min(max(0.0, start), _MAX_START) if isinstance(start, float) and math.isfinite(start) else 0.0
+        return Decoded(Clip(np.frombuffer(reply.payload, np.int16)), warnings, container, queued, busy, start)
 
     async def _ask(self, pool: WorkerPool, header: dict[str, JsonValue], audio: Buffer, client: str) -> Reply:
         try:
@@ -222,12 +248,28 @@ class Decoder:
             raise self._refusal("AUDIO_TOO_LONG")
         return seconds
 
-    def _refusal(self, code: JsonValue, value: JsonValue = 0, field: str = "audio") -> InvalidArgumentError:
+    def _refusal(self, code: JsonValue, value: JsonValue = 0, field: str | None = None) -> InvalidArgumentError:
         """The error for a child's code. Of what the child sent, only a number reaches the client."""
         if not isinstance(code, str) or code not in _MESSAGES:
             code = "AUDIO_UNREADABLE"
         number = value if isinstance(value, int) and 0 <= value < 1 << 32 else 0
-        return InvalidArgumentError(code, _MESSAGES[code].format(limit=self._seconds, value=number), field=field)
+        message = _MESSAGES[code].format(limit=self._seconds, value=number)
+        return InvalidArgumentError(code, message, field=field or _FIELDS.get(code, "audio"))
+
+
+def _tracks(header: Mapping[str, JsonValue], wanted: int) -> tuple[AudioWarning, ...]:
+    """A warning if the file has several audio tracks and none was asked for."""
+    used, tracks = header.get("track"), header.get("tracks")
+    if (
+        wanted
+        or not isinstance(used, int)
+        or not isinstance(tracks, int)
+        or not 1 <= used <= tracks <= _MAX_TRACKS
+        or tracks == 1
+    ):
+        return ()
+    message = f"the file has {tracks} audio tracks, and track {used} was aligned: audio_track chooses another"
+    return (AudioWarning("AUDIO_SEVERAL_TRACKS", message),)
 
 
 def _unavailable(message: str) -> UnavailableError:

@@ -13,7 +13,7 @@ import struct
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final, cast
 
 # av imports these for the first file with subtitles, when the sandbox no longer lets it open files.
@@ -129,7 +129,7 @@ def warm_up() -> None:
 def decode(
     header: dict[str, JsonValue], payload: memoryview, watch: Watch | None = None
 ) -> tuple[Mapping[str, JsonValue], Buffer]:
-    """Answer a call: `encoding`, `max_seconds`, and `demuxer` or `rate` and `channels`, with int16 samples or a refusal.
+    """Answer a call: `encoding`, `max_seconds`, and `demuxer` and `track`, or `rate` and `channels`, with samples or a refusal.
 
     `cpu_seconds`, where given, is enforced by `watch`. `least_seconds`: a container that is certainly shorter is not decoded.
     """
@@ -141,17 +141,18 @@ def decode(
             least = cast("float", header.get("least_seconds", 0.0))
             if least and (longest := longest_seconds(payload, str(header["demuxer"]), least, watch)) < least:
                 return {"refused": SHORTER, "value": math.floor(longest * 1000)}, b""
-            samples, found = decode_container(payload, str(header["demuxer"]), seconds, watch)
+            track = cast("int", header.get("track", 0))
+            samples, found = decode_container(payload, str(header["demuxer"]), seconds, watch, track)
         else:
             rate, channels = header["rate"], header["channels"]
             assert isinstance(rate, int)
             assert isinstance(channels, int)
-            samples = decode_headerless(payload, encoding, rate, channels, seconds, watch=watch)
+            samples, found.silent = decode_headerless(payload, encoding, rate, channels, seconds, watch=watch)
     except UndecodableError as refused:
         return {"refused": refused.code, "value": refused.value}, b""
     except MemoryError:  # a header that claims more than the limit
         return {"refused": "AUDIO_UNREADABLE", "value": 0}, b""
-    return {"damaged": found.damaged, "truncated": found.truncated}, samples.data.cast("B")
+    return asdict(found), samples.data.cast("B")
 
 
 if __name__ == "__main__":

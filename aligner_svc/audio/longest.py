@@ -8,10 +8,10 @@ from typing import Final
 import av
 import av.error
 
-from aligner_svc.audio.container import open_container
-from aligner_svc.audio.mpeg import skip_id3
+from aligner_svc.audio.opening import open_container
+from aligner_svc.audio.recordings import split
 from aligner_svc.audio.source import AudioSource, Watch
-from aligner_svc.audio.undecodable import UndecodableError
+from aligner_svc.audio.undecodable import UNFINISHED, UndecodableError
 
 _PROGRESS_INTERVAL: Final = 32
 _SLACK_SECONDS, _SLACK_SHARE = 1.0, 0.01
@@ -27,20 +27,26 @@ def longest_seconds(data: memoryview, demuxer: str, enough: float, watch: Watch 
     """An upper bound of the seconds that `decode_container` makes of `data`; infinite if it reaches `enough`, or is not known.
 
     A packet counts with the longest of: the duration that the demuxer gives it, the length of the codec's frames, and the time
-    until the next packet, as the decoder fills gaps with silence. The length in the header is not trusted.
+    until the next packet, as the decoder fills gaps with silence. The length in the header is not trusted. Not known for several
+    tracks, of which decoding chooses one.
     """
-    source = AudioSource(data[skip_id3(data) :], watch or Watch())
+    total = 0.0
     try:
-        with open_container(source, demuxer) as container:
-            return _longest(container, enough, source)
+        for recording in split(data, demuxer, enough):
+            source = AudioSource(recording.data, watch or Watch())
+            with open_container(source, recording) as container:
+                total += _longest(container, enough - total, source)
+            if total >= enough:
+                return math.inf
     except UndecodableError as error:
-        if error.code != "AUDIO_UNREADABLE":
-            raise  # the time is used up
+        if error.code == UNFINISHED:
+            raise
         return math.inf  # decoding will tell what is wrong with it
+    return total
 
 
 def _longest(container: av.container.InputContainer, enough: float, source: AudioSource) -> float:
-    if not container.streams.audio:
+    if len(container.streams.audio) != 1:
         return math.inf
     stream = container.streams.audio[0]
     context = getattr(stream, "codec_context", None)

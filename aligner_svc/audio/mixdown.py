@@ -9,11 +9,22 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from aligner_svc.audio.level import Quantiser
 from aligner_svc.audio.undecodable import UndecodableError, check_shape
 from aligner_svc.domain import SAMPLE_RATE
 
 _BATCH: Final = 1 << 15
 """Samples mixed and resampled at a time: frames of 1024 one by one take twice the time."""
+
+_BLOCK: Final = 1 << 12
+"""Samples of each channel that are judged together: a tenth to a quarter of a second."""
+
+_CANCELLED: Final = 0.3
+"""Power of the mean of the channels, relative to that of unrelated channels of the same power, below which they cancel each other
+out: two channels whose correlation is below -0.7. Unrelated ones have 1, one channel of eight has 1, opposite phase 0."""
+
+_OTHER_CHANNEL: Final = 4.0
+"""How much more power (ratio) another channel must have to replace the one in use: each change may turn the phase."""
 
 
 class Mixdown:
@@ -24,25 +35,26 @@ class Mixdown:
 
     def __init__(self, max_seconds: float) -> None:
         self.max_peak = math.inf
-        """Loudest peak (1.0 is full scale) for which all of the audio is scaled down; anything louder is clipped."""
+        """Loudest peak (1.0 is full scale) that is believed; anything louder is clipped."""
         # Address space for the longest clip. The kernel provides memory only for what is written, and silence is not:
         # a file of a few kB that decodes to hours of it takes none.
         self._samples = np.zeros(int(max_seconds * SAMPLE_RATE), np.int16)
         self._length = 0
-        self._scale = 1.0
-        self._scaled: list[tuple[int, int, float]] = []  # (start and end of a run of samples, its divisor)
-        self._rate = 0
+        self._level = Quantiser()
+        self._shape = (0, 0)  # rate and channels of what is pending
         self._pending: list[npt.NDArray[np.float32]] = []
         self._pending_length = 0
         self._resampler: av.AudioResampler | None = None
+        self._channel = 0
 
     def add(self, samples: npt.NDArray[np.float32], rate: int) -> None:
-        """Append the mean of the channels of `samples`, of shape [n, channels] at `rate` Hz."""
-        check_shape(samples.shape[1], rate)
-        if rate != self._rate:  # chained Ogg streams, and AAC that turns out to be HE-AAC, change it midway
+        """Append the mean of the channels of `samples`, of shape [n, channels] at `rate` Hz; one where they cancel out."""
+        shape = (rate, samples.shape[1])
+        if shape != self._shape:  # chained Ogg streams, and AAC that turns out to be HE-AAC, change it midway
+            check_shape(samples.shape[1], rate)
             self._drain()
-            self._rate = rate
-        self._pending.append(samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32))
+            self._shape, self._channel = shape, 0
+        self._pending.append(samples)
         self._pending_length += len(samples)
         if self._pending_length >= _BATCH:
             self._mix()
@@ -55,13 +67,15 @@ class Mixdown:
         self._length += count
 
     def finish(self) -> npt.NDArray[np.int16]:
-        """All of the audio: int16 of shape [n], 16 kHz, scaled to its peak if that is above full scale."""
+        """All of the audio: int16 of shape [n], 16 kHz, at a level as `Quantiser.apply` says."""
         self._drain()
-        for start, end, scale in self._scaled:
-            if scale < self._scale:
-                part = self._samples[start:end]
-                np.rint(part * (scale / self._scale), out=part, casting="unsafe")
+        self._level.apply(self._samples)
         return self._samples[: self._length]
+
+    @property
+    def silent(self) -> bool:
+        """Whether there was nothing but silence so far."""
+        return self._level.silent
 
     def _drain(self) -> None:
         """Mix what is pending and flush the resampler."""
@@ -73,17 +87,40 @@ class Mixdown:
     def _mix(self) -> None:
         if not self._pending:
             return
-        mono = np.concatenate(self._pending)
+        mono = self._mono(np.concatenate(self._pending))
         self._pending, self._pending_length = [], 0
         if not np.isfinite(mono).all():
             raise UndecodableError("AUDIO_NOT_FINITE")
-        if self._rate == SAMPLE_RATE:
+        rate, _ = self._shape
+        if rate == SAMPLE_RATE:
             self._store(mono)
             return
         frame = av.AudioFrame.from_ndarray(mono[np.newaxis], format="flt", layout="mono")
-        frame.sample_rate = self._rate
+        frame.sample_rate = rate
         self._resampler = self._resampler or av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
         self._resample(frame)
+
+    def _mono(self, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """The mean of the channels, or one of them where they cancel each other out: a wire of a microphone that is reversed.
+
+        Decided anew for each block. Not by the difference of the channels, which would remove a voice that
+        is the same on both and lose it to a louder noise of opposite phase.
+        """
+        _, channels = self._shape
+        if channels == 1:
+            return samples[:, 0]
+        mean = samples[:, 0] + samples[:, 1]
+        for channel in range(2, channels):
+            mean += samples[:, channel]
+        mean *= np.float32(1 / channels)
+        for start in range(0, len(mean), _BLOCK):
+            block, part = samples[start : start + _BLOCK], mean[start : start + _BLOCK]
+            powers = np.einsum("nc,nc->c", block, block)
+            if np.dot(part, part) < _CANCELLED * powers.sum() / channels**2:
+                if powers[self._channel] * _OTHER_CHANNEL < powers.max():
+                    self._channel = int(powers.argmax())
+                part[:] = block[:, self._channel]
+        return mean
 
     def _resample(self, frame: av.AudioFrame | None) -> None:
         assert self._resampler
@@ -91,21 +128,10 @@ class Mixdown:
             self._store(np.frombuffer(bytes(out.planes[0]), np.float32, out.samples))
 
     def _store(self, mono: npt.NDArray[np.float32]) -> None:
-        """Quantise with the peak so far; `finish` rescales the runs before a louder one.
-
-        Decoding twice, to know the peak in advance, would double the work for one int16 step of accuracy.
-        """
         if not len(mono):
             return
         self._make_room(len(mono))
-        peak = float(np.abs(mono).max())
-        if not math.isfinite(peak):  # the resampler's input was finite, its sums were not
-            raise UndecodableError("AUDIO_NOT_FINITE")
-        if peak:
-            self._scale = max(self._scale, min(peak, self.max_peak))
-            quantised = np.clip(np.rint(mono * np.float32(32768 / self._scale)), -32768, 32767)
-            self._samples[self._length : self._length + len(mono)] = quantised
-            self._scaled.append((self._length, self._length + len(mono), self._scale))
+        self._level.store(mono, self._samples, self._length, self.max_peak)
         self._length += len(mono)
 
     def _make_room(self, count: int) -> None:

@@ -90,14 +90,17 @@ _STAGES = {
 }
 
 
-def build_config(transcript: str, language: str, encoding: AudioEncoding, sample_rate_hz: int, channels: int) -> pb.AlignConfig:
-    """The config of either call. Raises ValueError for a rate or channel count outside of 32 bits."""
+def build_config(  # noqa: PLR0917 - as many as a call has
+    transcript: str, language: str, encoding: AudioEncoding, sample_rate_hz: int, channels: int, audio_track: int
+) -> pb.AlignConfig:
+    """The config of either call. Raises ValueError for a number outside of 32 bits."""
     return pb.AlignConfig(
         transcript=transcript,
         language=language,
         encoding=_ENCODINGS[encoding],
         sample_rate_hz=sample_rate_hz,
         channels=channels,
+        audio_track=audio_track,
     )
 
 
@@ -189,6 +192,7 @@ def _alignment(words: Sequence[Word], summary: pb.Summary) -> Alignment:
     return Alignment(
         words=tuple(words),
         audio_seconds=summary.audio_ms / 1000,
+        audio_start=summary.audio_start_ms / 1000,
         engine=summary.engine,
         language=summary.language,
         match_score=summary.match_score,

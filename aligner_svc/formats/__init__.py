@@ -6,6 +6,7 @@ from enum import Enum
 
 from aligner_svc.domain import Alignment
 from aligner_svc.formats.ctm import render_ctm
+from aligner_svc.formats.film_clock import on_film_clock
 from aligner_svc.formats.json import render_json
 from aligner_svc.formats.subtitles import render_ass, render_srt, render_vtt
 from aligner_svc.formats.tables import render_audacity, render_csv
@@ -28,6 +29,10 @@ class Format(Enum):
     AUDACITY = "audacity"
 
 
+_BESIDE_A_FILM = frozenset({Format.SRT, Format.VTT, Format.WORD_VTT, Format.ASS})
+"""Subtitles, which a player shows by the clock of the film and not of its sound."""
+
+
 def render(  # noqa: PLR0911 - one for each format
     alignment: Alignment,
     format: Format,  # noqa: A002
@@ -35,11 +40,13 @@ def render(  # noqa: PLR0911 - one for each format
     transcript: str | None = None,
     recording: str = "audio",
 ) -> str:
-    """The whole file, ending in a newline.
+    """The whole file, ending in a newline. Times count from the first sample; in subtitles, from the beginning of the film.
 
     With `transcript`, the text that the words' offsets refer to, subtitles keep its punctuation
     and end at its sentences. `recording` is the name at the start of each CTM line.
     """
+    if format in _BESIDE_A_FILM:
+        alignment = on_film_clock(alignment)
     match format:
         case Format.JSON:
             return render_json(alignment)

@@ -27,6 +27,7 @@ def render_json(alignment: Alignment) -> str:
     timing = alignment.timing
     summary = {
         "audio_seconds": round(alignment.audio_seconds, _PLACES),
+        "audio_start": round(alignment.audio_start, _PLACES),
         "engine": alignment.engine,
         "language": alignment.language,
         "match_score": round(alignment.match_score, _PLACES),

@@ -36,7 +36,7 @@ def job(config: pb.AlignConfig | None) -> Job:
     if encoding is None:
         message = f"audio encoding {config.encoding} is not known here"
         raise InvalidArgumentError("ENCODING_UNKNOWN", message, field="config.encoding")
-    return Job(config.transcript, config.language, encoding, config.sample_rate_hz, config.channels)
+    return Job(config.transcript, config.language, encoding, config.sample_rate_hz, config.channels, config.audio_track)
 
 
 def declared(config: pb.AlignConfig) -> Declared:
@@ -64,6 +64,7 @@ def summary(alignment: Alignment) -> pb.Summary:
     timing = alignment.timing
     return pb.Summary(
         audio_ms=milliseconds(alignment.audio_seconds),
+        audio_start_ms=milliseconds(alignment.audio_start),
         engine=alignment.engine,
         language=alignment.language,
         match_score=alignment.match_score,

@@ -187,7 +187,7 @@ async def test_a_cut_m4a_says_that_it_cannot_be_read(stub):
     check(refusal(error), INVALID, "AUDIO_UNREADABLE", "audio")
 
 
-async def test_words_that_are_not_in_the_audio(stub):
+async def test_words_that_are_not_in_silence(stub):
     config = pb.AlignConfig(transcript="Hello, world", language="en")
     response = await stub.Align(pb.AlignRequest(config=config, audio=wav(np.zeros(48_000, np.int16))))
     assert [word.text for word in response.words] == ["Hello", "world"]
@@ -195,7 +195,7 @@ async def test_words_that_are_not_in_the_audio(stub):
     assert {word.confidence for word in response.words} == {0.0}
     assert all(word.start_ms == word.end_ms for word in response.words)
     warnings = {warning.code: warning.message for warning in response.summary.warnings}
-    assert set(warnings) == {"TRANSCRIPT_MISMATCH", "WORDS_NOT_FOUND"}
+    assert set(warnings) == {"AUDIO_SILENT", "WORDS_NOT_FOUND"}
     assert all(warnings.values())
     assert response.summary.audio_ms == 3_000
 

@@ -58,6 +58,7 @@ class ScriptedAligner(AlignerServicer):
 
     def __init__(self) -> None:
         self.faults: deque[Fault] = deque()
+        self.audio_start_ms = 0
         self.faulty_audio: dict[bytes, Fault] = {}
         """Fault by the first bytes of the audio, every time."""
         self.calls: list[Received] = []
@@ -167,6 +168,7 @@ class ScriptedAligner(AlignerServicer):
 
     def _summary(self, call: Received) -> pb.Summary:
         return pb.Summary(
+            audio_start_ms=self.audio_start_ms,
             audio_ms=len(call.transcript.split()) * 500,
             engine="scripted-1",
             language=call.language,

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from aligner_svc.api.rule_options import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61ligner/v1/aligner.proto\x12\naligner.v1\x1a\x1b\x62uf/validate/validate.proto\"\xa9\x02\n\x0b\x41lignConfig\x12\x12\n\ntranscript\x18\x01 \x01(\t\x12Q\n\x08language\x18\x02 \x01(\tB?\xbaH<r:\x18#26^([A-Za-z]{2,3}|[A-Za-z]{5,8})([-_][A-Za-z0-9]{1,8})*$\x12\x35\n\x08\x65ncoding\x18\x03 \x01(\x0e\x32\x19.aligner.v1.AudioEncodingB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\'\n\x0esample_rate_hz\x18\x04 \x01(\rB\x0f\xbaH\x0c*\x07\x18\x80\xdc\x0b(\xa0\x1f\xd8\x01\x01\x12\x1c\n\x08\x63hannels\x18\x05 \x01(\rB\n\xbaH\x07*\x02\x18\x08\xd8\x01\x01\x12\x13\n\x0b\x61udio_bytes\x18\x06 \x01(\x04\x12 \n\x0c\x61udio_sha256\x18\x07 \x01(\x0c\x42\n\xbaH\x07z\x02h \xd8\x01\x01\"N\n\x0c\x41lignRequest\x12/\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x17.aligner.v1.AlignConfigB\x06\xbaH\x03\xc8\x01\x01\x12\r\n\x05\x61udio\x18\x02 \x01(\x0c\"V\n\rAlignResponse\x12\x1f\n\x05words\x18\x01 \x03(\x0b\x32\x10.aligner.v1.Word\x12$\n\x07summary\x18\x02 \x01(\x0b\x32\x13.aligner.v1.Summary\"\xad\x02\n\x04Word\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08start_ms\x18\x02 \x01(\r\x12\x0e\n\x06\x65nd_ms\x18\x03 \x01(\r\x12#\n\nconfidence\x18\x04 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00\x12&\n\x06status\x18\x05 \x01(\x0e\x32\x16.aligner.v1.WordStatus\x12\x12\n\nchar_start\x18\x06 \x01(\r\x12\x10\n\x08\x63har_end\x18\x07 \x01(\r:\x81\x01\xbaH~\x1a|\n\x12word.runs_forwards\x12$a word must not end before it starts\x1a@this.start_ms <= this.end_ms && this.char_start <= this.char_end\"B\n\x07Warning\x12&\n\x04\x63ode\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[A-Z][A-Z0-9_]*$\x12\x0f\n\x07message\x18\x02 \x01(\t\"b\n\x06Timing\x12\x10\n\x08queue_ms\x18\x01 \x01(\r\x12\x11\n\tdecode_ms\x18\x02 \x01(\r\x12\x10\n\x08\x61lign_ms\x18\x03 \x01(\r\x12\x10\n\x08total_ms\x18\x04 \x01(\r\x12\x0f\n\x07scan_ms\x18\x05 \x01(\r\"\xae\x01\n\x07Summary\x12\x10\n\x08\x61udio_ms\x18\x01 \x01(\r\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\x12$\n\x0bmatch_score\x18\x04 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00\x12%\n\x08warnings\x18\x05 \x03(\x0b\x32\x13.aligner.v1.Warning\x12\"\n\x06timing\x18\x06 \x01(\x0b\x32\x12.aligner.v1.Timing\"x\n\x12StreamAlignRequest\x12)\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x17.aligner.v1.AlignConfigH\x00\x12\x0f\n\x05\x61udio\x18\x02 \x01(\x0cH\x00\x12\x14\n\ntranscript\x18\x03 \x01(\tH\x00\x42\x10\n\x07payload\x12\x05\xbaH\x02\x08\x01\"\xd0\x01\n\x08Progress\x12)\n\x05stage\x18\x01 \x01(\x0e\x32\x1a.aligner.v1.Progress.Stage\x12\x16\n\x0ereceived_bytes\x18\x02 \x01(\x04\x12\x12\n\naligned_ms\x18\x03 \x01(\r\x12\x10\n\x08\x61udio_ms\x18\x04 \x01(\r\"[\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTAGE_RECEIVING\x10\x01\x12\x12\n\x0eSTAGE_DECODING\x10\x02\x12\x12\n\x0eSTAGE_ALIGNING\x10\x03\",\n\tWordBatch\x12\x1f\n\x05words\x18\x01 \x03(\x0b\x32\x10.aligner.v1.Word\"\xa1\x01\n\x13StreamAlignResponse\x12(\n\x08progress\x18\x01 \x01(\x0b\x32\x14.aligner.v1.ProgressH\x00\x12&\n\x05words\x18\x02 \x01(\x0b\x32\x15.aligner.v1.WordBatchH\x00\x12&\n\x07summary\x18\x03 \x01(\x0b\x32\x13.aligner.v1.SummaryH\x00\x42\x10\n\x07payload\x12\x05\xbaH\x02\x08\x01\"\x16\n\x14GetServerInfoRequest\"\x8c\x01\n\x06Limits\x12\x19\n\x11unary_audio_bytes\x18\x01 \x01(\x04\x12\x1a\n\x12stream_audio_bytes\x18\x02 \x01(\x04\x12\x1a\n\x12stream_chunk_bytes\x18\x03 \x01(\x04\x12\x15\n\raudio_seconds\x18\x04 \x01(\r\x12\x18\n\x10transcript_chars\x18\x05 \x01(\r\"o\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x11\n\tlanguages\x18\x03 \x03(\t\x12\"\n\x06limits\x18\x04 \x01(\x0b\x32\x12.aligner.v1.Limits*\x82\x01\n\rAudioEncoding\x12\x1e\n\x1a\x41UDIO_ENCODING_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41UDIO_ENCODING_LINEAR16\x10\x01\x12\x1a\n\x16\x41UDIO_ENCODING_FLOAT32\x10\x02\x12\x18\n\x14\x41UDIO_ENCODING_MULAW\x10\x03*\x90\x01\n\nWordStatus\x12\x1b\n\x17WORD_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13WORD_STATUS_ALIGNED\x10\x01\x12\x18\n\x14WORD_STATUS_REPAIRED\x10\x02\x12\x19\n\x15WORD_STATUS_NOT_FOUND\x10\x03\x12\x17\n\x13WORD_STATUS_SKIPPED\x10\x04\x32\xf1\x01\n\x07\x41ligner\x12<\n\x05\x41lign\x12\x18.aligner.v1.AlignRequest\x1a\x19.aligner.v1.AlignResponse\x12R\n\x0bStreamAlign\x12\x1e.aligner.v1.StreamAlignRequest\x1a\x1f.aligner.v1.StreamAlignResponse(\x01\x30\x01\x12T\n\rGetServerInfo\x12 .aligner.v1.GetServerInfoRequest\x1a!.aligner.v1.GetServerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61ligner/v1/aligner.proto\x12\naligner.v1\x1a\x1b\x62uf/validate/validate.proto\"\xbe\x02\n\x0b\x41lignConfig\x12\x12\n\ntranscript\x18\x01 \x01(\t\x12Q\n\x08language\x18\x02 \x01(\tB?\xbaH<r:\x18#26^([A-Za-z]{2,3}|[A-Za-z]{5,8})([-_][A-Za-z0-9]{1,8})*$\x12\x35\n\x08\x65ncoding\x18\x03 \x01(\x0e\x32\x19.aligner.v1.AudioEncodingB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\'\n\x0esample_rate_hz\x18\x04 \x01(\rB\x0f\xbaH\x0c*\x07\x18\x80\xdc\x0b(\xa0\x1f\xd8\x01\x01\x12\x1c\n\x08\x63hannels\x18\x05 \x01(\rB\n\xbaH\x07*\x02\x18\x08\xd8\x01\x01\x12\x13\n\x0b\x61udio_bytes\x18\x06 \x01(\x04\x12 \n\x0c\x61udio_sha256\x18\x07 \x01(\x0c\x42\n\xbaH\x07z\x02h \xd8\x01\x01\x12\x13\n\x0b\x61udio_track\x18\t \x01(\r\"N\n\x0c\x41lignRequest\x12/\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x17.aligner.v1.AlignConfigB\x06\xbaH\x03\xc8\x01\x01\x12\r\n\x05\x61udio\x18\x02 \x01(\x0c\"V\n\rAlignResponse\x12\x1f\n\x05words\x18\x01 \x03(\x0b\x32\x10.aligner.v1.Word\x12$\n\x07summary\x18\x02 \x01(\x0b\x32\x13.aligner.v1.Summary\"\xad\x02\n\x04Word\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08start_ms\x18\x02 \x01(\r\x12\x0e\n\x06\x65nd_ms\x18\x03 \x01(\r\x12#\n\nconfidence\x18\x04 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00\x12&\n\x06status\x18\x05 \x01(\x0e\x32\x16.aligner.v1.WordStatus\x12\x12\n\nchar_start\x18\x06 \x01(\r\x12\x10\n\x08\x63har_end\x18\x07 \x01(\r:\x81\x01\xbaH~\x1a|\n\x12word.runs_forwards\x12$a word must not end before it starts\x1a@this.start_ms <= this.end_ms && this.char_start <= this.char_end\"B\n\x07Warning\x12&\n\x04\x63ode\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[A-Z][A-Z0-9_]*$\x12\x0f\n\x07message\x18\x02 \x01(\t\"b\n\x06Timing\x12\x10\n\x08queue_ms\x18\x01 \x01(\r\x12\x11\n\tdecode_ms\x18\x02 \x01(\r\x12\x10\n\x08\x61lign_ms\x18\x03 \x01(\r\x12\x10\n\x08total_ms\x18\x04 \x01(\r\x12\x0f\n\x07scan_ms\x18\x05 \x01(\r\"\xc6\x01\n\x07Summary\x12\x10\n\x08\x61udio_ms\x18\x01 \x01(\r\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\x12$\n\x0bmatch_score\x18\x04 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00\x12%\n\x08warnings\x18\x05 \x03(\x0b\x32\x13.aligner.v1.Warning\x12\"\n\x06timing\x18\x06 \x01(\x0b\x32\x12.aligner.v1.Timing\x12\x16\n\x0e\x61udio_start_ms\x18\x08 \x01(\r\"x\n\x12StreamAlignRequest\x12)\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x17.aligner.v1.AlignConfigH\x00\x12\x0f\n\x05\x61udio\x18\x02 \x01(\x0cH\x00\x12\x14\n\ntranscript\x18\x03 \x01(\tH\x00\x42\x10\n\x07payload\x12\x05\xbaH\x02\x08\x01\"\xd0\x01\n\x08Progress\x12)\n\x05stage\x18\x01 \x01(\x0e\x32\x1a.aligner.v1.Progress.Stage\x12\x16\n\x0ereceived_bytes\x18\x02 \x01(\x04\x12\x12\n\naligned_ms\x18\x03 \x01(\r\x12\x10\n\x08\x61udio_ms\x18\x04 \x01(\r\"[\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTAGE_RECEIVING\x10\x01\x12\x12\n\x0eSTAGE_DECODING\x10\x02\x12\x12\n\x0eSTAGE_ALIGNING\x10\x03\",\n\tWordBatch\x12\x1f\n\x05words\x18\x01 \x03(\x0b\x32\x10.aligner.v1.Word\"\xa1\x01\n\x13StreamAlignResponse\x12(\n\x08progress\x18\x01 \x01(\x0b\x32\x14.aligner.v1.ProgressH\x00\x12&\n\x05words\x18\x02 \x01(\x0b\x32\x15.aligner.v1.WordBatchH\x00\x12&\n\x07summary\x18\x03 \x01(\x0b\x32\x13.aligner.v1.SummaryH\x00\x42\x10\n\x07payload\x12\x05\xbaH\x02\x08\x01\"\x16\n\x14GetServerInfoRequest\"\x8c\x01\n\x06Limits\x12\x19\n\x11unary_audio_bytes\x18\x01 \x01(\x04\x12\x1a\n\x12stream_audio_bytes\x18\x02 \x01(\x04\x12\x1a\n\x12stream_chunk_bytes\x18\x03 \x01(\x04\x12\x15\n\raudio_seconds\x18\x04 \x01(\r\x12\x18\n\x10transcript_chars\x18\x05 \x01(\r\"o\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x11\n\tlanguages\x18\x03 \x03(\t\x12\"\n\x06limits\x18\x04 \x01(\x0b\x32\x12.aligner.v1.Limits*\x82\x01\n\rAudioEncoding\x12\x1e\n\x1a\x41UDIO_ENCODING_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41UDIO_ENCODING_LINEAR16\x10\x01\x12\x1a\n\x16\x41UDIO_ENCODING_FLOAT32\x10\x02\x12\x18\n\x14\x41UDIO_ENCODING_MULAW\x10\x03*\x90\x01\n\nWordStatus\x12\x1b\n\x17WORD_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13WORD_STATUS_ALIGNED\x10\x01\x12\x18\n\x14WORD_STATUS_REPAIRED\x10\x02\x12\x19\n\x15WORD_STATUS_NOT_FOUND\x10\x03\x12\x17\n\x13WORD_STATUS_SKIPPED\x10\x04\x32\xf1\x01\n\x07\x41ligner\x12<\n\x05\x41lign\x12\x18.aligner.v1.AlignRequest\x1a\x19.aligner.v1.AlignResponse\x12R\n\x0bStreamAlign\x12\x1e.aligner.v1.StreamAlignRequest\x1a\x1f.aligner.v1.StreamAlignResponse(\x01\x30\x01\x12T\n\rGetServerInfo\x12 .aligner.v1.GetServerInfoRequest\x1a!.aligner.v1.GetServerInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,40 +56,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMALIGNREQUEST'].oneofs_by_name['payload']._serialized_options = b'\272H\002\010\001'
   _globals['_STREAMALIGNRESPONSE'].oneofs_by_name['payload']._loaded_options = None
   _globals['_STREAMALIGNRESPONSE'].oneofs_by_name['payload']._serialized_options = b'\272H\002\010\001'
-  _globals['_AUDIOENCODING']._serialized_start=2010
-  _globals['_AUDIOENCODING']._serialized_end=2140
-  _globals['_WORDSTATUS']._serialized_start=2143
-  _globals['_WORDSTATUS']._serialized_end=2287
+  _globals['_AUDIOENCODING']._serialized_start=2055
+  _globals['_AUDIOENCODING']._serialized_end=2185
+  _globals['_WORDSTATUS']._serialized_start=2188
+  _globals['_WORDSTATUS']._serialized_end=2332
   _globals['_ALIGNCONFIG']._serialized_start=70
-  _globals['_ALIGNCONFIG']._serialized_end=367
-  _globals['_ALIGNREQUEST']._serialized_start=369
-  _globals['_ALIGNREQUEST']._serialized_end=447
-  _globals['_ALIGNRESPONSE']._serialized_start=449
-  _globals['_ALIGNRESPONSE']._serialized_end=535
-  _globals['_WORD']._serialized_start=538
-  _globals['_WORD']._serialized_end=839
-  _globals['_WARNING']._serialized_start=841
-  _globals['_WARNING']._serialized_end=907
-  _globals['_TIMING']._serialized_start=909
-  _globals['_TIMING']._serialized_end=1007
-  _globals['_SUMMARY']._serialized_start=1010
-  _globals['_SUMMARY']._serialized_end=1184
-  _globals['_STREAMALIGNREQUEST']._serialized_start=1186
-  _globals['_STREAMALIGNREQUEST']._serialized_end=1306
-  _globals['_PROGRESS']._serialized_start=1309
-  _globals['_PROGRESS']._serialized_end=1517
-  _globals['_PROGRESS_STAGE']._serialized_start=1426
-  _globals['_PROGRESS_STAGE']._serialized_end=1517
-  _globals['_WORDBATCH']._serialized_start=1519
-  _globals['_WORDBATCH']._serialized_end=1563
-  _globals['_STREAMALIGNRESPONSE']._serialized_start=1566
-  _globals['_STREAMALIGNRESPONSE']._serialized_end=1727
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=1729
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=1751
-  _globals['_LIMITS']._serialized_start=1754
-  _globals['_LIMITS']._serialized_end=1894
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=1896
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=2007
-  _globals['_ALIGNER']._serialized_start=2290
-  _globals['_ALIGNER']._serialized_end=2531
+  _globals['_ALIGNCONFIG']._serialized_end=388
+  _globals['_ALIGNREQUEST']._serialized_start=390
+  _globals['_ALIGNREQUEST']._serialized_end=468
+  _globals['_ALIGNRESPONSE']._serialized_start=470
+  _globals['_ALIGNRESPONSE']._serialized_end=556
+  _globals['_WORD']._serialized_start=559
+  _globals['_WORD']._serialized_end=860
+  _globals['_WARNING']._serialized_start=862
+  _globals['_WARNING']._serialized_end=928
+  _globals['_TIMING']._serialized_start=930
+  _globals['_TIMING']._serialized_end=1028
+  _globals['_SUMMARY']._serialized_start=1031
+  _globals['_SUMMARY']._serialized_end=1229
+  _globals['_STREAMALIGNREQUEST']._serialized_start=1231
+  _globals['_STREAMALIGNREQUEST']._serialized_end=1351
+  _globals['_PROGRESS']._serialized_start=1354
+  _globals['_PROGRESS']._serialized_end=1562
+  _globals['_PROGRESS_STAGE']._serialized_start=1471
+  _globals['_PROGRESS_STAGE']._serialized_end=1562
+  _globals['_WORDBATCH']._serialized_start=1564
+  _globals['_WORDBATCH']._serialized_end=1608
+  _globals['_STREAMALIGNRESPONSE']._serialized_start=1611
+  _globals['_STREAMALIGNRESPONSE']._serialized_end=1772
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=1774
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=1796
+  _globals['_LIMITS']._serialized_start=1799
+  _globals['_LIMITS']._serialized_end=1939
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=1941
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=2052
+  _globals['_ALIGNER']._serialized_start=2335
+  _globals['_ALIGNER']._serialized_end=2576
 # @@protoc_insertion_point(module_scope)

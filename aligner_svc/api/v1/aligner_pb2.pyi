@@ -135,6 +135,7 @@ class AlignConfig(_message.Message):
     CHANNELS_FIELD_NUMBER: _builtins.int
     AUDIO_BYTES_FIELD_NUMBER: _builtins.int
     AUDIO_SHA256_FIELD_NUMBER: _builtins.int
+    AUDIO_TRACK_FIELD_NUMBER: _builtins.int
     transcript: _builtins.str
     """What was said, as written: punctuation, case, digits, currency, dates, emoji; tags,
     speaker labels, sound tags and pasted subtitle files too (docs/transcripts.md).
@@ -159,6 +160,11 @@ class AlignConfig(_message.Message):
     """Optional: SHA-256 of those bytes, 32 bytes. If it differs, the call ends with
     DATA_LOSS.
     """
+    audio_track: _builtins.int
+    """Of a file with several audio tracks: the number of the one to align, from 1. 0: a
+    default track that has sound, else the first that has, with a warning
+    AUDIO_SEVERAL_TRACKS. A number beyond them is refused.
+    """
     def __init__(
         self,
         *,
@@ -169,10 +175,11 @@ class AlignConfig(_message.Message):
         channels: _builtins.int = ...,
         audio_bytes: _builtins.int = ...,
         audio_sha256: _builtins.bytes = ...,
+        audio_track: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_bytes", b"audio_bytes", "audio_sha256", b"audio_sha256", "channels", b"channels", "encoding", b"encoding", "language", b"language", "sample_rate_hz", b"sample_rate_hz", "transcript", b"transcript"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_bytes", b"audio_bytes", "audio_sha256", b"audio_sha256", "audio_track", b"audio_track", "channels", b"channels", "encoding", b"encoding", "language", b"language", "sample_rate_hz", b"sample_rate_hz", "transcript", b"transcript"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -350,6 +357,7 @@ class Summary(_message.Message):
     MATCH_SCORE_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
+    AUDIO_START_MS_FIELD_NUMBER: _builtins.int
     audio_ms: _builtins.int
     """Length of the decoded audio."""
     engine: _builtins.str
@@ -359,6 +367,11 @@ class Summary(_message.Message):
     match_score: _builtins.float
     """How well transcript and audio match; below the server's threshold there is a
     TRANSCRIPT_MISMATCH warning.
+    """
+    audio_start_ms: _builtins.int
+    """When the first sample of the audio is played, on the file's own clock: above 0 if the
+    sound of a film begins later than its picture. Add it to the times of the words to
+    get times in the film.
     """
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Warning]: ...
@@ -373,10 +386,11 @@ class Summary(_message.Message):
         match_score: _builtins.float = ...,
         warnings: _abc.Iterable[Global___Warning] | None = ...,
         timing: Global___Timing | None = ...,
+        audio_start_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_ms", b"audio_ms", "engine", b"engine", "language", b"language", "match_score", b"match_score", "timing", b"timing", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_ms", b"audio_ms", "audio_start_ms", b"audio_start_ms", "engine", b"engine", "language", b"language", "match_score", b"match_score", "timing", b"timing", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

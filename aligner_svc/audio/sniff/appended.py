@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from aligner_svc.audio.headers.sphere import read_sphere_header
 from aligner_svc.audio.sniff import foreign
 
 _BEHIND: Final = 4096
@@ -132,6 +133,11 @@ def _element_end(view: memoryview, at: int) -> int | None:
     return None if value == (1 << 7 * length) - 1 else at + length + value
 
 
+def _sphere(view: memoryview) -> int | None:
+    header = read_sphere_header(view)
+    return header.start + header.samples * header.frame if header and header.samples else None
+
+
 def _ogg(view: memoryview) -> int | None:
     """Behind the last page, if that is near the end: its lacing values add up to its length (RFC 3533)."""
     start = max(0, view.nbytes - (1 << 16))
@@ -150,6 +156,7 @@ _ENDS: Final[dict[str, Callable[[memoryview], int | None]]] = {
     "caf": partial(_chunks, start=8, chunk_bytes=_caf_chunk),
     "matroska": _matroska,
     "mov": partial(_chunks, start=0, chunk_bytes=_mp4_box),
+    "nistsphere": _sphere,
     "ogg": _ogg,
     "w64": lambda view: int.from_bytes(view[16:24], "little") or None,
     "wav": _riff,

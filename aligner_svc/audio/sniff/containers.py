@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from aligner_svc.audio.mpeg import has_frames, skip_id3
+from aligner_svc.audio.headers.mpeg import has_frames, skip_id3
+from aligner_svc.audio.headers.sphere import MAGIC
 
-ACCEPTED: Final = "WAV, FLAC, MP3, Ogg (Opus, Vorbis), MP4/M4A, WebM, AAC, AIFF, CAF, AU, AMR, WMA, WavPack or AC-3"
+ACCEPTED: Final = "WAV, FLAC, MP3, Ogg (Opus, Vorbis), MP4/M4A, WebM, AAC, AIFF, CAF, AU, AMR, WMA, WavPack, AC-3 or NIST SPHERE"
 
 # magic at byte 0 -> libav demuxer
 _MAGICS: Final[tuple[tuple[bytes, str], ...]] = (
@@ -16,6 +17,7 @@ _MAGICS: Final[tuple[tuple[bytes, str], ...]] = (
     (b".snd", "au"),
     (b"#!AMR", "amr"),
     (b"wvpk", "wv"),
+    (MAGIC, "nistsphere"),
     (bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), "asf"),
     (bytes.fromhex("726966662e91cf11a5d628db04c10000"), "w64"),
 )
@@ -54,6 +56,7 @@ NAMES: Final[dict[str, str]] = {
     "matroska": "a WebM or Matroska file",
     "mov": "an MP4 file",
     "mp3": "an MP3 file",
+    "nistsphere": "a NIST SPHERE file",
     "ogg": "an Ogg file",
     "w64": "a W64 file",
     "wav": "a WAV file",

@@ -7,6 +7,7 @@ from typing import Final
 
 import filetype  # type: ignore[import-untyped]
 
+from aligner_svc.audio.headers.sphere import read_sphere_header
 from aligner_svc.audio.sniff.containers import ACCEPTED, brand
 
 _EXECUTABLE: Final = "an executable (Windows)"
@@ -19,7 +20,6 @@ _OTHER_AUDIO: Final[tuple[tuple[int, bytes | tuple[bytes, ...], str], ...]] = (
     (0, (b"MPCK", b"MP+\x07"), "Musepack audio"),
     (0, b".RMF", "a RealMedia file"),
     (0, b".ra\xfd", "RealAudio"),
-    (0, b"NIST_1A", "a NIST SPHERE file"),
     (0, b"ajkg", "Shorten audio"),
     (8, b"8SVX", "8SVX audio"),
 )
@@ -114,7 +114,12 @@ _ELEMENTS: Final[dict[bytes, str]] = {
     b"plist": "a property list",
 }
 
-_OTHER_AUDIO_NAMES: Final = frozenset({"a protected Audible book", *(name for _, _, name in _OTHER_AUDIO)})
+_SHORTENED: Final = "a NIST SPHERE file compressed with Shorten (sph2pipe and SoX expand it)"
+_OTHER_SPHERE: Final = "a NIST SPHERE file in a coding other than PCM, mu-law and A-law"
+
+_OTHER_AUDIO_NAMES: Final = frozenset({
+    "a protected Audible book", _SHORTENED, _OTHER_SPHERE, *(name for _, _, name in _OTHER_AUDIO)
+})  # fmt: skip
 
 # What filetype recognises by two or three bytes only: a stream cut in the middle may well start with them.
 _DOUBTFUL: Final = frozenset({"bmp", "exe", "Z", "ps", "br", "jxr", "ico", "swf", "aac", "mp3"})
@@ -128,6 +133,14 @@ def certain(data: bytes) -> str | None:
     if image := brand(data):
         return image
     return _EXECUTABLE if _is_pe(data) else _as_text(data)
+
+
+def sphere_coding(view: memoryview) -> str | None:
+    """What a NIST SPHERE file is whose samples are not read; None if they are, or if its header is broken."""
+    header = read_sphere_header(view)
+    if header is None or header.demuxer:
+        return None
+    return _SHORTENED if "shorten" in header.coding else _OTHER_SPHERE
 
 
 def inside(head: bytes) -> str | None:

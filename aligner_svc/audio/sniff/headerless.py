@@ -29,6 +29,7 @@ _MAGICS: Final[tuple[tuple[re.Pattern[bytes], str], ...]] = tuple(
         (rb"#!AMR(?:-WB)?\n", NAMES["amr"]),
         (re.escape(bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")), NAMES["asf"]),
         (re.escape(bytes.fromhex("726966662e91cf11a5d628db04c10000")), NAMES["w64"]),
+        (rb"NIST_1A\n", NAMES["nistsphere"]),
         (rb"\x89PNG\r\n\x1a\n", "a PNG image"),
         (rb"\xff\xd8\xff[\xe0\xe1]..(?:JFIF|Exif)\x00", "a JPEG image"),
         (rb"GIF8[79]a", "a GIF image"),

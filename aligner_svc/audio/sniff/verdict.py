@@ -32,6 +32,8 @@ def sniff(audio: bytes | bytearray | memoryview) -> str:
         container = None if foreign.certain(head) or foreign.second_opinion(head) else by_frames(head)
     if container is None:
         raise InvalidArgumentError("AUDIO_UNSUPPORTED", foreign.describe(head), field="audio")
+    if container == "nistsphere" and (coding := foreign.sphere_coding(view)):
+        raise InvalidArgumentError("AUDIO_UNSUPPORTED", foreign.refusal(coding), field="audio")
     other = foreign.inside(head) or foreign.second_opinion(head) or appended(view, container)
     if other:
         message = f"this is {NAMES[container]} and {other} at once: send the audio alone"

@@ -9,8 +9,8 @@ from pathlib import Path
 from aligner_svc.cli.failures import Failure
 
 AUDIO_SUFFIXES = frozenset({
-    ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".au", ".caf", ".flac", ".m4a", ".m4b", ".mka", ".mp3",
-    ".mp4", ".oga", ".ogg", ".opus", ".wav", ".wave", ".weba", ".webm", ".wma", ".wv",
+    ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".au", ".caf", ".flac", ".m4a", ".m4b", ".mka", ".mkv", ".mp3",
+    ".mp4", ".nist", ".oga", ".ogg", ".opus", ".sph", ".wav", ".wave", ".weba", ".webm", ".wma", ".wv",
 })  # fmt: skip
 """Suffixes of the files in a directory that are taken for audio. The server itself goes by the content only."""
 
@@ -37,8 +37,9 @@ class Plan:
 
 
 def text_beside(audio: Path) -> Path | None:
-    """The transcript with the name of the audio file, if it exists."""
-    return next((text for suffix in TEXT_SUFFIXES if (text := audio.with_suffix(suffix)).is_file()), None)
+    """The transcript with the name of the audio file, if it exists; its suffix may be in capitals, as in older corpora."""
+    names = (audio.with_suffix(suffix) for small in TEXT_SUFFIXES for suffix in (small, small.upper(), small.title()))
+    return next((text for text in names if text.is_file()), None)
 
 
 def read_text(path: Path) -> str:
@@ -67,5 +68,5 @@ def plan(root: Path, out: Path, suffix: str) -> Plan:
         jobs.append(CorpusJob(path, text, out / path.relative_to(root).with_name(name + suffix)))
     # `out` may be inside the tree: what an earlier run wrote there is not a transcript.
     results = out.resolve()
-    texts = [path for path in files if path.suffix in TEXT_SUFFIXES and path.with_suffix("") not in used]
+    texts = [path for path in files if path.suffix.lower() in TEXT_SUFFIXES and path.with_suffix("") not in used]
     return Plan(jobs, without_text, [path for path in texts if not path.resolve().is_relative_to(results)])

@@ -41,6 +41,7 @@ class Request:
     encoding: HeaderlessEncoding | None
     sample_rate_hz: int
     channels: int
+    audio_track: int
     timeout: float | None
 
     def keywords(self) -> dict[str, Any]:
@@ -52,5 +53,6 @@ class Request:
             "encoding": AudioEncoding(self.encoding.value) if self.encoding else AudioEncoding.CONTAINER,
             "sample_rate_hz": self.sample_rate_hz,
             "channels": self.channels,
+            "audio_track": self.audio_track,
         }
         return keywords if self.timeout is None else keywords | {"timeout": self.timeout}

@@ -46,6 +46,8 @@ def _print(console: Console, alignment: Alignment) -> None:
         f"{alignment.audio_seconds:.2f} s of audio, {len(alignment.words)} words, {alignment.engine} ({alignment.language}), "
         f"match {alignment.match_score:.2f}"
     )
+    if alignment.audio_start:
+        summary += f", begins {alignment.audio_start:.3f} s into the file"
     console.print()
     console.print(printable(summary), style="bold", soft_wrap=True)
     for warning in alignment.warnings:

@@ -22,6 +22,7 @@ from aligner_svc.audio.encoding import Encoding
 from aligner_svc.config.limits import DecodeSettings, Limits
 from aligner_svc.errors import AlignerError, InvalidArgumentError, UnavailableError
 from aligner_svc.workers import Reply, WorkerPool, pool
+from tests.kit.films import Track, film
 from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -267,9 +268,9 @@ class TestHeaderless:
 
     @pytest.mark.parametrize("left_over", [0, 1, 2, 3])
     async def test_bytes_after_the_last_whole_frame_are_dropped(self, decoder: Decoder, left_over: int) -> None:
-        audio = np.full(32000, 100, np.int16).tobytes() + bytes(left_over)
+        audio = np.full(32000, 1000, np.int16).tobytes() + bytes(left_over)
         decoded = await decoder.decode(audio, Encoding.LINEAR16, 16000, 2)
-        assert (decoded.clip.samples == 100).all()
+        assert (decoded.clip.samples == 1000).all()
         assert decoded.clip.seconds == 1
         assert decoded.container == "linear16"
 
@@ -409,6 +410,28 @@ class TestBroken:
 
     async def test_no_decoder_was_replaced(self, decoder: Decoder) -> None:
         assert decoder.pool.restarts == 0
+
+
+class TestTracks:
+    async def test_several_are_told_and_a_number_beyond_them_is_refused(self, decoder: Decoder) -> None:
+        audio = film("matroska", "flac", Track(np.zeros(32000, np.float32)), Track(bursts(16000)))
+        decoded = await decoder.decode(audio, Encoding.CONTAINER)
+        (warning,) = decoded.warnings
+        assert warning.code == "AUDIO_SEVERAL_TRACKS"
+        assert "2 audio tracks, and track 2" in warning.message
+        assert not codes(await decoder.decode(audio, Encoding.CONTAINER, track=2))
+        with pytest.raises(InvalidArgumentError, match="2 audio track") as caught:
+            await decoder.decode(audio, Encoding.CONTAINER, track=3)
+        assert (caught.value.reason, caught.value.violations[0].field) == ("AUDIO_TRACK_UNKNOWN", "config.audio_track")
+
+    async def test_bare_samples_are_one_track(self, decoder: Decoder) -> None:
+        assert not (await decoder.decode(bytes([1]) * 32000, Encoding.LINEAR16, 16000, track=1)).warnings
+        with pytest.raises(InvalidArgumentError, match="1 audio track"):
+            await decoder.decode(bytes(32000), Encoding.LINEAR16, 16000, track=2)
+
+    async def test_where_a_film_begins_to_sound(self, decoder: Decoder) -> None:
+        audio = film("matroska", "flac", Track(bursts(16000), start=2.5))
+        assert (await decoder.decode(audio, Encoding.CONTAINER)).start == 2.5
 
 
 class TestShorter:

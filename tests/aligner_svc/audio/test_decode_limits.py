@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from aligner_svc.audio import container as container_module
+from aligner_svc.audio import reader
 from aligner_svc.audio.container import decode_container
 from aligner_svc.audio.decode import Decoder
 from aligner_svc.audio.encoding import Encoding
-from aligner_svc.audio.mpeg import skip_id3
+from aligner_svc.audio.headers.mpeg import skip_id3
+from aligner_svc.audio.headers.wave import read_wave_header
 from aligner_svc.audio.undecodable import UndecodableError
-from aligner_svc.audio.wave import read_wave_header
 from aligner_svc.config.limits import DecodeSettings, Limits
 from aligner_svc.errors import InvalidArgumentError
 from aligner_svc.workers import WorkerDiedError, WorkerPool
@@ -98,16 +98,16 @@ class TestCounts:
         for at in range(len(audio) // 10, len(audio) - len(audio) // 10, 97):
             audio[at] ^= 0xFF
         decode_container(memoryview(audio), "matroska", LIMIT)
-        monkeypatch.setattr(container_module, "_MAX_IDLE", 5)
+        monkeypatch.setattr(reader, "_MAX_IDLE", 5)
         with pytest.raises(UndecodableError, match="AUDIO_UNREADABLE"):
             decode_container(memoryview(audio), "matroska", LIMIT)
 
     async def test_all_packets(self, monkeypatch: pytest.MonkeyPatch) -> None:
         audio = memoryview(encode(bursts(44100, 4.0), 44100, "mp3", "libmp3lame"))  # 155 packets and frames
-        monkeypatch.setattr(container_module, "_MAX_IDLE", 3)
-        monkeypatch.setattr(container_module, "_STEPS_PER_SECOND", 50)
+        monkeypatch.setattr(reader, "_MAX_IDLE", 3)
+        monkeypatch.setattr(reader, "_STEPS_PER_SECOND", 50)
         decode_container(audio, "mp3", 4.5)
-        monkeypatch.setattr(container_module, "_STEPS_PER_SECOND", 20)
+        monkeypatch.setattr(reader, "_STEPS_PER_SECOND", 20)
         with pytest.raises(UndecodableError, match="AUDIO_TOO_MANY_PACKETS"):
             decode_container(audio, "mp3", 4.5)
 

@@ -137,7 +137,7 @@ def test_what_is_not_audio_is_named(head: bytes, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("head", "name"),
-    [(b"MAC \x96\x0f", "Monkey's Audio"), (b"NIST_1A\n   1024\n", "a NIST SPHERE file"), (b"DSD \x1c\x00", "DSD audio")],
+    [(b"MAC \x96\x0f", "Monkey's Audio"), (b"ajkg\x02", "Shorten audio"), (b"DSD \x1c\x00", "DSD audio")],
 )
 def test_audio_that_is_not_supported_is_not_called_something_else(head: bytes, name: str) -> None:
     with pytest.raises(InvalidArgumentError, match="which is not supported") as caught:

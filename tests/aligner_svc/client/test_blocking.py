@@ -71,6 +71,13 @@ def test_a_path_is_read_and_headerless_audio_is_described(aligner, server, tmp_p
     assert (call.encoding, call.sample_rate_hz, call.channels) == (pb.AUDIO_ENCODING_MULAW, 8000, 2)
 
 
+def test_a_track_is_asked_for_and_where_it_begins_is_told(aligner, server):
+    server.script.audio_start_ms = 1936
+    assert aligner.align(b"film", "one", audio_track=2).audio_start == 1.936
+    assert aligner.stream_align(io.BytesIO(b"film"), "one", audio_track=3).audio_start == 1.936
+    assert [config.audio_track for config in server.script.configs] == [2, 3]
+
+
 def test_a_string_is_a_path(aligner, server, tmp_path):
     audio = tmp_path / "speech.wav"
     audio.write_bytes(b"RIFFaudio")

@@ -51,6 +51,7 @@ def test_json_has_every_field() -> None:
         ],
         "summary": {
             "audio_seconds": 1.235,
+            "audio_start": 0.0,
             "engine": "pocketsphinx-5.1.1",
             "language": "en",
             "match_score": 0.877,

@@ -55,6 +55,15 @@ def parse_vtt(text: str) -> list[Cue]:
     return _checked([(start, end, [html.unescape(line) for line in lines]) for start, end, lines in cues])
 
 
+@pytest.mark.parametrize(("format", "start"), [(Format.SRT, "00:01:02,500 -->"), (Format.VTT, "00:01:02.500 -->")])
+def test_subtitles_are_on_the_clock_of_the_film(format: Format, start: str) -> None:  # noqa: A002
+    word = Word("late", 0.5, 1.0, 0.9, WordStatus.ALIGNED, 0, 4)
+    alignment = Alignment((word,), 3.0, "e", "en", 1.0, audio_start=62.0)
+    assert start in render(alignment, format)
+    assert " 0.500 " in render(alignment, Format.CTM), "files beside the audio have its own times"
+    assert '"start": 0.5' in render(alignment, Format.JSON)
+
+
 def _checked(cues: list[Cue]) -> list[Cue]:
     assert all(left[1] <= right[0] for left, right in pairwise(cues))
     assert all(0 < len(line) <= 42 for _, _, lines in cues for line in lines)

@@ -81,6 +81,13 @@ def test_headerless_audio_and_language_reach_the_server(aligner, server, speech)
     assert (call.encoding, call.sample_rate_hz, call.channels, call.language) == (pb.AUDIO_ENCODING_MULAW, 8000, 2, "de")
 
 
+def test_a_film_is_aligned_by_the_track_asked_for_and_subtitled_on_its_own_clock(aligner, server, speech):
+    server.script.audio_start_ms = 2000
+    result = aligner(speech, "--track", 2, "--format", "srt")
+    assert result.stdout.startswith("1\n00:00:02,000 --> ")
+    assert server.script.configs[0].audio_track == 2
+
+
 def test_a_table_for_people(aligner, server, speech):
     server.script.warnings = [pb.Warning(code="TRANSCRIPT_MISMATCH", message="text and audio differ")]
     result = aligner(speech, "--format", "table", "--text", "hello [bold] missing \x1b[31m")
@@ -218,8 +225,9 @@ def corpus(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(f"audio of {name}".encode())
         if text:
-            path.with_suffix(".lab" if name == "a.wav" else ".txt").write_text(text)
+            path.with_suffix({"a.wav": ".lab", "deep/b.FLAC": ".TXT"}.get(name, ".txt")).write_text(text)
     (root / "lonely.txt").write_text("no audio")
+    (root / "LONELY.LAB").write_text("no audio")
     (root / "deep" / "latin.wav").write_bytes(b"x")
     (root / "deep" / "latin.txt").write_bytes(b"caf\xe9")
     return root
@@ -241,6 +249,7 @@ def test_a_failing_file_of_a_directory_does_not_stop_the_others(aligner, server,
     assert "deep/latin.wav" in shown
     assert "c.wav: no .txt or .lab file of the same name" in shown
     assert "lonely.txt: no audio file of the same name" in shown
+    assert "LONELY.LAB: no audio file of the same name" in shown
     assert "2 of 4 files aligned into" in shown
     assert "2 failed, 1 skipped" in shown
 

@@ -98,7 +98,7 @@ def _blanked(text: str, marks: Sequence[Mark]) -> str:
     parts: list[str] = []
     at = 0
     for mark in marks:
-        blank = "\n" if mark.kind is Kind.FILE else " "
+        blank = "\n" if mark.kind is Kind.FILE and mark.instead != " " else " "
         parts += text[at : mark.start], blank * (mark.end - mark.start)
         at = mark.end
     return "".join((*parts, text[at:]))

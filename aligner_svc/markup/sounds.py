@@ -83,15 +83,20 @@ def sounds(text: str) -> Iterator[Mark]:
             continue
         before, after = text[start - 1 : start], text[end : end + 1]
         if _TIME.fullmatch(content):
-            yield Mark(start, end, Kind.FILE, " ")
+            yield Mark(start, end, Kind.FILE, " " if after == ":" else "\n")  # Mary (0:05): is one label
         elif kind in _SQUARE:
             if _FOOTNOTE.fullmatch(content.strip()):
                 yield note(text, start, end)
-            elif content != "I" and not _cased(before) and not _cased(after) and len(content.split()) <= _MOST_IN_SQUARES:
+            elif _is_remark(content, editorial=_cased(before) or _cased(after)):
                 label = after == ":" and _opens(text, start)
                 yield Mark(start, end + label, Kind.LABEL if label else Kind.SOUND, " ")
         elif is_sound(content) or (kind == "round" and not shouted and _capitals(content)):
             yield Mark(start, end, Kind.SOUND, " ")
+
+
+def _is_remark(content: str, *, editorial: bool) -> bool:
+    """What is in square brackets; `editorial`: letters touch it, as in call[ed]."""
+    return is_sound(content) if editorial else content != "I" and len(content.split()) <= _MOST_IN_SQUARES
 
 
 def _opens(text: str, at: int) -> bool:

@@ -39,6 +39,7 @@ def read(text: str, language: str = "en") -> str:
         ),
         ("Don't<00:00:00.400><c> they</c><00:00:00.600><c> still</c>", "Don't they still"),
         (r"{\an8}{\k20}Don't {\k30}they\Nstill", "Don't they still"),
+        (r"{y:i}Don't\Nthey C:\New", "Don't they C New"),
         ("if x < y and z > w then <y and z>", "if x y and z w then y and z"),
         (
             "10<sup>th</sup> word<sup>2</sup> m<sup>2</sup>",
@@ -102,7 +103,8 @@ def test_pasted_subtitle_files(text: str, words: str) -> None:
         ("THE PRESIDENT: hi. MR. POE: you", "{THE PRESIDENT:} hi {MR. POE:} you"),
         ("Speaker One: hi\nMan #1: you", "{Speaker One:} hi {Man #1:} you"),
         ("Guest B: no\nMary (to John): so", "{Guest B:} no {Mary (to John):} so"),
-        ("MARY [whispering]: hi", "{MARY [whispering]:} hi"),
+        ("[00:05] Mary: hi [00:10] Bob: you", "{[00:05]} {Mary:} hi {[00:10]} {Bob:} you"),
+        ("MARY [whispering]: hi\nMary (00:05): you", "{MARY [whispering]:} hi {Mary (00:05):} you"),
     ],
 )
 def test_speakers(text: str, words: str) -> None:
@@ -120,6 +122,7 @@ def test_speakers(text: str, words: str) -> None:
             "(he laughs) (CLEARS THROAT) (MAN ON TV) (speaking Spanish) (in French)",
             "{(he laughs)} {(CLEARS THROAT)} {(MAN ON TV)} {(speaking Spanish)} {(in French)}",
         ),
+        ("[Music]hi you[Laughs]", "{[Music]} hi you {[Laughs]}"),
         ("<laughter> hi <unk> [inaudible 00:12:15] you", "{<laughter>} hi {<unk>} {[inaudible 00:12:15]} you"),
         (
             "[door\nslams] (dramatic music) ♪ music ♪ ♪ Happy birthday ♪",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -44,8 +44,8 @@ class AccessLog(CallInterceptor):
         self._quiet = frozenset(quiet)
         self._now = now
 
-    @asynccontextmanager
-    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
+    @contextmanager
+    def around(self, method: str, context: Context) -> Iterator[None]:
         # Read now: an abandoned stream is closed by the event loop, outside the context of the call.
         call, span = current_call() or Call(method, context.peer()), current_span()
         began, left = self._now(), context.time_remaining()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import grpc
 from grpc import aio
@@ -27,8 +27,8 @@ class Audit(CallInterceptor):
     def __init__(self, record: Record) -> None:
         self._record = record
 
-    @asynccontextmanager
-    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
+    @contextmanager
+    def around(self, method: str, context: Context) -> Iterator[None]:
         try:
             yield
         except (aio.AbortError, aio.BaseError):

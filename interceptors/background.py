@@ -27,6 +27,10 @@ class Tasks:
         task.add_done_callback(self._running.discard)
         return task
 
+    async def finish(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` to its end, even if the task that waits for it is cancelled meanwhile."""
+        await asyncio.shield(self.start(work))
+
     async def wait(self) -> None:
         """Until all have ended, however they end."""
         await asyncio.gather(*self._running, return_exceptions=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import grpc
 
@@ -19,8 +19,8 @@ class HeaderLimits(CallInterceptor):
         self._max_entries = max_entries
         self._max_bytes = max_bytes
 
-    @asynccontextmanager
-    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
+    @contextmanager
+    def around(self, method: str, context: Context) -> Iterator[None]:
         metadata = tuple(context.invocation_metadata() or ())
         size = sum(len(name) + len(value) for name, value in metadata)
         if len(metadata) > self._max_entries or size > self._max_bytes:

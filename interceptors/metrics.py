@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
@@ -80,7 +80,7 @@ class RpcMetrics(CallInterceptor):
         self.on_end = on_end
         self.clock = clock
 
-    def around(self, method: str, context: Context) -> AbstractAsyncContextManager[None]:
+    def around(self, method: str, context: Context) -> AbstractContextManager[None]:
         return _CallTimer(self, self._find(method), context)
 
     def _find(self, method: str) -> _Counted:
@@ -132,7 +132,7 @@ class _Counted:
     seconds: Histogram
 
 
-class _CallTimer(AbstractAsyncContextManager[None]):
+class _CallTimer(AbstractContextManager[None]):
     """One call. A class, since a generator costs three times as much."""
 
     __slots__ = ("_allowed", "_began", "_call", "_context", "_counted", "_metrics", "_trace_id")
@@ -142,7 +142,7 @@ class _CallTimer(AbstractAsyncContextManager[None]):
         self._counted = counted
         self._context = context
 
-    async def __aenter__(self) -> None:
+    def __enter__(self) -> None:
         # Read now: an abandoned stream is closed by the event loop, outside the context of the call.
         self._call = current_call()
         self._trace_id = self._metrics.trace_id()
@@ -150,7 +150,7 @@ class _CallTimer(AbstractAsyncContextManager[None]):
         self._counted.started.inc()
         self._began = self._metrics.clock()
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         metrics, counted, trace_id = self._metrics, self._counted, self._trace_id
         seconds = metrics.clock() - self._began
         code = final_code(self._context, error, self._allowed)

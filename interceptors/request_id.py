@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import re
-import uuid
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 from interceptors.calls.call import Call, Context, enter_call
 from interceptors.calls.in_flight import CallsInFlight
@@ -25,11 +25,11 @@ class RequestId(CallInterceptor):
         self._in_flight = in_flight
         self._exempt = frozenset(exempt)
 
-    @asynccontextmanager
-    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
+    @contextmanager
+    def around(self, method: str, context: Context) -> Iterator[None]:
         metadata = dict(context.invocation_metadata() or ())
         given = metadata.get(HEADER, "")
-        request_id = given if isinstance(given, str) and _WELL_FORMED.fullmatch(given) else uuid.uuid4().hex
+        request_id = given if isinstance(given, str) and _WELL_FORMED.fullmatch(given) else f"{random.getrandbits(128):032x}"
         call = Call(method, context.peer(), request_id, printable(metadata.get("user-agent", "")))
         enter_call(call)
         context.set_trailing_metadata((*(context.trailing_metadata() or ()), (HEADER, call.request_id)))

@@ -15,7 +15,7 @@ from aligner_svc.markup.kinds import Kind, Mark
 _T = r"(?:(?:\d{1,3}:)?\d{1,2}:\d\d[.,]\d{1,3}|\d\d:\d\d:\d\d(?:[:;]\d\d)?)"
 _CUE = re.compile(
     rf"""
-    (?: (?<!\S) (?P<number>\d{{1,7}}) (?P<gap>[ \t]*\r?\n[ \t]*|[ \t]{{1,3}}) )?
+    (?: (?<![^\s\ufeff]) (?P<number>\d{{1,7}}) (?P<gap>[ \t]*\r?\n[ \t]*|[ \t]{{1,3}}) )?
     (?P<times> (?<![\d:]) {_T} [ \t]* (?:--?>|[–—]>|→) [ \t]* {_T}
       (?: [ \t]+ (?:align|line|position|size|vertical|region|[XY][12]|[DLASTR]) : [^\s]{{1,40}} )* )
     | ^ (?P<sbv> {_T} , {_T} ) [ \t]* $

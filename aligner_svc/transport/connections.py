@@ -158,8 +158,6 @@ class Connections:
         """Connections when they were last looked at."""
         self.closed: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
         """Connections that were closed, by reason."""
-        self.looks = 0
-        """How often they were looked at."""
         self._limits = limits
         self._port = port
         self._in_flight = in_flight
@@ -188,7 +186,6 @@ class Connections:
         for each, reason in chosen:
             if close(port, each):
                 closed[each.peer.network, reason].append(each.peer)
-        self.looks += 1
         self.open = len(found) - sum(len(peers) for peers in closed.values())
         for (_, reason), peers in closed.items():
             self.closed[reason] += len(peers)

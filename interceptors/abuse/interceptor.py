@@ -16,8 +16,8 @@ The rules (docs/abuse.md has them for operators):
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from types import MappingProxyType
@@ -113,8 +113,8 @@ class Abuse(CallInterceptor):
         self._invalid = _Counter("too_many_invalid", rules.invalid_per_minute, CountWindow(_MINUTE, entries))
         self._blocks = Blocks(rules.block_seconds, rules.max_block_seconds, rules.memory_seconds, entries)
 
-    @asynccontextmanager
-    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
+    @contextmanager
+    def around(self, method: str, context: Context) -> Iterator[None]:
         now = self._now()
         peer = self._networks.key(_name(context))
         if peer is None:

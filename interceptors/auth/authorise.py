@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 
 import grpc
 
@@ -29,8 +29,8 @@ class Authorise(CallInterceptor):
         self._dry_run = dry_run
         self._record = record
 
-    @asynccontextmanager
-    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
+    @contextmanager
+    def around(self, method: str, context: Context) -> Iterator[None]:
         if method not in self._exempt and f"{method.rpartition('/')[0]}/*" not in self._exempt:
             self._check(method)
         yield

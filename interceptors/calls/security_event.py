@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Final
 
 from interceptors.calls.call import Call
+
+_REPEATED_EVERY: Final = 60.0
+_MAX_REPEATED: Final = 1024
 
 
 class Event(StrEnum):
@@ -75,3 +81,25 @@ def of_call(event: SecurityEvent, call: Call | None) -> SecurityEvent:
         method=call.method,
         user_agent=call.user_agent,
     )
+
+
+class Repeated:
+    """Events that callers can cause again and again: one a minute is recorded for each key.
+
+    Remembers the 1024 keys recorded last. `clock`: monotonic, in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._recorded: OrderedDict[Hashable, float] = OrderedDict()
+
+    def is_due(self, key: Hashable) -> bool:
+        """Whether to record an event of this key now; it is then taken as recorded."""
+        now = self._clock()
+        if now - self._recorded.get(key, -_REPEATED_EVERY) < _REPEATED_EVERY:
+            return False
+        self._recorded[key] = now
+        self._recorded.move_to_end(key)
+        if len(self._recorded) > _MAX_REPEATED:
+            self._recorded.popitem(last=False)
+        return True

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -19,7 +19,7 @@ import grpc
 from interceptors.calls.call import Context, current_call
 from interceptors.calls.peer import address_of, network_of
 from interceptors.calls.refusal import CallRefusedError
-from interceptors.calls.security_event import Event, Record, SecurityEvent, of_call
+from interceptors.calls.security_event import Event, Record, Repeated, SecurityEvent, of_call
 
 READ_TIMEOUT: Final = 2.0
 """Seconds in which a request has to arrive."""
@@ -27,10 +27,6 @@ READS: Final = 4
 """Requests that may be arriving for so long at a time ..."""
 CROWDED_READ_TIMEOUT: Final = 0.05
 """... and seconds for further ones. Together they buffer READS messages and what the network delivers in this time."""
-_TOLD_EVERY: Final = 60.0
-"""Seconds between two audit lines about the same limit and address."""
-_MAX_TOLD: Final = 1024
-"""Addresses and limits remembered for that."""
 _STREAMS_RETRY: Final = 10.0
 _EXHAUSTED: Final = grpc.StatusCode.RESOURCE_EXHAUSTED
 
@@ -54,10 +50,9 @@ class ExemptLimits:
         self._record = record
         self._max_streams = streams
         self._max_streams_per_address = streams_per_address
-        self._clock = clock
         self._reads: set[asyncio.Future[Any]] = set()
         self._streams: Counter[bytes | None] = Counter()
-        self._told: OrderedDict[tuple[str, bytes | None], float] = OrderedDict()
+        self._repeated = Repeated(clock)
 
     @property
     def reading(self) -> int:
@@ -112,12 +107,7 @@ class ExemptLimits:
     def counted(self, refused: CallRefusedError) -> CallRefusedError:
         """The same, counted, and audited once a minute for each reason and address."""
         self.refused[refused.reason] += 1
-        key, now = (refused.reason, _network()), self._clock()
-        if now - self._told.get(key, -_TOLD_EVERY) >= _TOLD_EVERY:
-            self._told[key] = now
-            self._told.move_to_end(key)
-            if len(self._told) > _MAX_TOLD:
-                self._told.popitem(last=False)
+        if self._repeated.is_due((refused.reason, _network())):
             event = SecurityEvent(Event.EXEMPT_LIMIT_EXCEEDED, refused.reason.lower(), detail=refused.message)
             self._record(of_call(event, current_call()))
         return refused

@@ -10,7 +10,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import grpc
 
@@ -45,40 +45,53 @@ class ReadTimes:
 
 
 class Pace:
-    """The time that one call's request may still take. `read` waits for each message.
+    """The time that one call's request may still take. `read` waits for each message, `close` ends it.
 
     A stream has a credit of `idle` seconds, which waiting uses up and every byte restores, up to as much: it is too slow when it
     has brought less than the least rate over about the last `idle` seconds, however fast it was before.
+
+    One timer a call: it is set for the first message, and set anew only when it comes before the next one is due. A time-out of
+    asyncio's for each message would take 10 us of it, this takes 3 us of the first one and 2 us of the others.
     """
 
-    __slots__ = ("_credit", "_ended", "_reading", "_times", "_waited", "_whole")
+    __slots__ = ("_credit", "_due", "_ended", "_loop", "_reading", "_stopped", "_timer", "_times", "_waited", "_whole")
 
     def __init__(self, times: ReadTimes, *, whole: bool) -> None:
         """`whole`: the request is one message."""
         self._times = times
         self._whole = whole
+        self._loop = asyncio.get_running_loop()
         self._credit = times.idle
         self._waited = 0.0
-        self._reading: asyncio.Timeout | None = None
+        self._due = 0.0
+        """The loop's time at which the client has been waited for long enough. Never less than for an earlier message."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._reading: asyncio.Task[Any] | None = None
+        self._stopped = False
         self._ended: CallRefusedError | None = None
 
     async def read(self, message: Callable[[], Awaitable[T]]) -> T:
         """What `message` waits for. Raises CallRefusedError when it takes too long or `end` is called."""
         if self._ended is not None:
             raise self._ended
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        self._reading = asyncio.timeout(self._left)
+        loop, task = self._loop, asyncio.current_task()
+        assert task is not None
+        cancelled, began = task.cancelling(), loop.time()
+        self._due = began + self._left
+        if self._timer is None:
+            self._timer = loop.call_at(self._due, self._check)
+        self._reading = task
         try:
-            async with self._reading:
-                return await message()
-        except TimeoutError:
-            raise self._ended or self._late(loop.time() - began) from None
+            return await message()
+        except asyncio.CancelledError:
+            if not self._stopped or task.uncancel() > cancelled:  # not ours, or not ours alone
+                raise
         finally:
             self._reading = None
             waited = loop.time() - began
             self._waited += waited
             self._credit -= waited
+        raise self._ended or self._late(waited)
 
     def received(self, size: int) -> None:
         """A message of `size` bytes has come."""
@@ -89,8 +102,26 @@ class Pace:
     def end(self, refusal: CallRefusedError) -> None:
         """Refuse the call when it next waits for its client, at once if it does now. The first refusal counts."""
         self._ended = self._ended or refusal
-        if self._reading is not None and not self._reading.expired():
-            self._reading.reschedule(asyncio.get_running_loop().time())
+        self._stop()
+
+    def close(self) -> None:
+        """Nothing is read any more. Idempotent."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _check(self) -> None:
+        self._timer = None
+        if self._reading is None:  # the next message sets it
+            return
+        if self._loop.time() < self._due:
+            self._timer = self._loop.call_at(self._due, self._check)
+        else:
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._reading is not None and not self._stopped:
+            self._stopped = True
+            self._reading.cancel()
 
     @property
     def _left(self) -> float:
@@ -106,7 +137,7 @@ class Pace:
         if self._whole:
             message = f"the request did not arrive within {times.unary:g} seconds; over a slow line send a recording in a stream"
             return self._refusal("UPLOAD_TOO_SLOW", message)
-        if self._waited + waited >= times.longest:
+        if self._waited >= times.longest:
             return self._refusal("UPLOAD_TOO_SLOW", f"the upload takes longer than {times.longest:g} seconds; send it in parts")
         if waited >= _SILENT * times.idle:
             return self._refusal("STREAM_IDLE", f"nothing was received for {times.idle:g} seconds; send without long pauses")

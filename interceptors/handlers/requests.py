@@ -7,16 +7,15 @@ it. On the wire a unary request is a stream of one message: served as one, it is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import aclosing, contextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing, nullcontext, suppress
 from types import MappingProxyType
 from typing import Any
 
 import grpc
 from grpc import aio
 
-from interceptors.calls.call import Context, current_call
-from interceptors.calls.hooks import Admission
+from interceptors.calls.call import Call, Context, current_call
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.handlers.base import Wrapping
 from interceptors.handlers.compression import expanded, is_compressed, too_large
@@ -64,15 +63,20 @@ class Requests(Wrapping):
 
         async def unary(behaviour: Any, requests: AsyncIterator[bytes], context: Context) -> Any:
             request = await request_of(context)
-            with _implemented(context):
+            try:
                 return await behaviour(request, context)
+            except NotImplementedError as error:
+                raise _unimplemented(error, context) from None
 
         async def stream(behaviour: Any, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
             request = await request_of(context)
-            with exempt.stream() if exempt is not None else nullcontext(), _implemented(context):
-                async with aclosing(behaviour(request, context)) as responses:
-                    async for response in responses:
-                        yield response
+            with exempt.stream() if exempt is not None else nullcontext():
+                try:
+                    async with aclosing(behaviour(request, context)) as responses:
+                        async for response in responses:
+                            yield response
+                except NotImplementedError as error:
+                    raise _unimplemented(error, context) from None
 
         return wrapped(handler, unary, stream, raw=True)
 
@@ -81,15 +85,9 @@ async def _unknown_method(requests: AsyncIterator[bytes], context: Context) -> A
     raise _method_unknown()
 
 
-@contextmanager
-def _implemented(context: Context) -> Iterator[None]:
-    """For a method of a generated servicer that nobody has overridden: it sets the status and raises NotImplementedError."""
-    try:
-        yield
-    except NotImplementedError:
-        if context.code() is grpc.StatusCode.UNIMPLEMENTED:
-            raise _method_unknown() from None
-        raise
+def _unimplemented(error: NotImplementedError, context: Context) -> Exception:
+    """What is raised for a method of a generated servicer that nobody has overridden: it sets the status and raises `error`."""
+    return _method_unknown() if context.code() is grpc.StatusCode.UNIMPLEMENTED else error
 
 
 def _method_unknown() -> CallRefusedError:
@@ -115,13 +113,20 @@ class _Taking:
 
     async def only(self, context: Context) -> Any:
         """The one request of a unary call. Like gRPC itself, it does not look for a second."""
-        pace = Pace(self._times, whole=True)
-        admission = _admission()
-        if admission is not None:
-            await admission.read(pace.end, whole=True)
-        raw: Any = await (pace.read(context.read) if self._exempt is None else self._exempt.read(context))
+        call = current_call()
+        admission = call.admission if call is not None else None
+        if self._exempt is not None:
+            raw: Any = await self._exempt.read(context)
+        else:
+            pace = Pace(self._times, whole=True)
+            try:
+                if admission is not None:
+                    await admission.read(pace.end, whole=True)
+                raw = await pace.read(context.read)
+            finally:
+                pace.close()
         if raw is not aio.EOF:
-            message = await self._take(raw)
+            message = await self._take(raw, call)
             if admission is not None:
                 admission.arrived()
             return message
@@ -135,25 +140,29 @@ class _Taking:
         return self._stream(context)
 
     async def _stream(self, context: Context) -> AsyncIterator[Any]:
+        call = current_call()
+        admission = call.admission if call is not None else None
         pace = Pace(self._times, whole=False)
-        admission = _admission()
-        if admission is not None:
-            await admission.read(pace.end, whole=False)
-        # Not from gRPC's own iterator: it refers to itself, and would keep an unfinished call until a garbage collection.
-        while (raw := await pace.read(context.read)) is not aio.EOF:
-            pace.received(len(raw))
+        try:
             if admission is not None:
-                await admission.received(len(raw))
-            yield await self._take(raw)
+                await admission.read(pace.end, whole=False)
+            # Not from gRPC's own iterator: it refers to itself, and would keep an unfinished call until a garbage collection.
+            while (raw := await pace.read(context.read)) is not aio.EOF:
+                pace.received(len(raw))
+                if admission is not None:
+                    await admission.received(len(raw))
+                yield await self._take(raw, call)
+        finally:
+            pace.close()
         if admission is not None and not context.done():
             admission.arrived()
 
-    async def _take(self, raw: bytes) -> Any:
-        call = current_call()
+    async def _take(self, raw: bytes, call: Call | None) -> Any:
         if call is not None:
             call.request_bytes += len(raw)
         try:
-            raw = await self._sized(raw)
+            if is_compressed(raw):
+                raw = await self._expanded(raw)
             message = self._parse(raw)
         except CallRefusedError:
             if call is not None and call.meter is not None:
@@ -167,7 +176,16 @@ class _Taking:
                 await call.scan.received(message)
         return message
 
+    async def _expanded(self, raw: bytes) -> bytes:
+        if self._exempt is None:
+            return await expanded(raw, self._most)
+        text = "this method takes no compressed requests"
+        raise self._exempt.counted(CallRefusedError(grpc.StatusCode.UNIMPLEMENTED, "COMPRESSION_REFUSED", text))
+
     def _parse(self, raw: bytes) -> Any:
+        if len(raw) > self._most:
+            refused = too_large(str(len(raw)), self._most)
+            raise refused if self._exempt is None else self._exempt.counted(refused)
         try:
             message = self._deserialise(raw)
         except Exception:  # whatever a deserialiser raises; protobuf's own errors quote the message
@@ -176,21 +194,3 @@ class _Taking:
         if self._check is not None:
             self._check(message)
         return message
-
-    async def _sized(self, raw: bytes) -> bytes:
-        """The message, not compressed and not too large. Raises CallRefusedError."""
-        exempt = self._exempt
-        if is_compressed(raw):
-            if exempt is None:
-                return await expanded(raw, self._most)
-            text = "this method takes no compressed requests"
-            raise exempt.counted(CallRefusedError(grpc.StatusCode.UNIMPLEMENTED, "COMPRESSION_REFUSED", text))
-        if len(raw) > self._most:
-            refused = too_large(str(len(raw)), self._most)
-            raise refused if exempt is None else exempt.counted(refused)
-        return raw
-
-
-def _admission() -> Admission | None:
-    call = current_call()
-    return None if call is None else call.admission

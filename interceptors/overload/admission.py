@@ -54,9 +54,10 @@ class AdmittedCall:
     began: float
     """The event loop's time, s; so is `deadline`."""
     deadline: float | None
-    held: Held
     kept: bool
     """Whether the servicer keeps what it receives, as an upload."""
+    held: Held | None = None
+    """Set once it counts in the memory."""
     size: int = 0
     """Bytes received."""
     whole: bool = False
@@ -83,6 +84,8 @@ class AdmittedCall:
         if self.kept and self.size > FREE_BYTES:
             self.arrival.held = True
             try:
+                if self.held is None:
+                    self.held = Held(self.arrival.owner)
                 await self.control.memory.take(self.held, size if self.held.size else self.size)
             finally:
                 self.arrival.held = False
@@ -159,7 +162,7 @@ class AdmissionControl:
         now = self.now()
         arrival = Arrival(owner, now)
         self.arrivals.enter(arrival)
-        return AdmittedCall(self, arrival, priority, share, bypass, now, deadline, Held(owner), kept)
+        return AdmittedCall(self, arrival, priority, share, bypass, now, deadline, kept)
 
     def arrived(self, call: AdmittedCall) -> None:
         """The request is complete. Raises CallRefusedError."""
@@ -172,7 +175,8 @@ class AdmissionControl:
         """The call is over. Idempotent."""
         self._end_arrival(call)
         self._arrived.discard(call)
-        self.memory.release(call.held)
+        if call.held is not None:
+            self.memory.release(call.held)
 
     def _end_arrival(self, call: AdmittedCall) -> None:
         self.arrivals.leave(call.arrival)

@@ -8,15 +8,15 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 import grpc
 
 from interceptors.calls.call import Call, Context, current_call
 from interceptors.calls.refusal import CallRefusedError
-from interceptors.calls.security_event import Event, Record, SecurityEvent
+from interceptors.calls.security_event import Event, Record, Repeated, SecurityEvent
 from interceptors.calls.subject import PEER, subject_of
 from interceptors.handlers.base import CallInterceptor
 from interceptors.overload.admission import AdmissionControl, Counts, Priority
@@ -104,7 +104,7 @@ class Overload(CallInterceptor):
             WholeReads(whole_reads),
             memory or UploadMemory(sys.maxsize, 0),
         )
-        self._reported: set[str] = set()
+        self._repeated = Repeated(now)
         self._recent = _RecentCalls(now, jitter)
 
     @property
@@ -122,8 +122,8 @@ class Overload(CallInterceptor):
         """Calls that may be worked on at a time now, long ones apart; infinite without a limit. For metrics."""
         return math.inf if self._limit is None else self._limit.calls
 
-    @asynccontextmanager
-    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
+    @contextmanager
+    def around(self, method: str, context: Context) -> Iterator[None]:
         if method in self._exempt:
             yield
             return
@@ -148,8 +148,6 @@ class Overload(CallInterceptor):
             yield
         finally:
             self._control.leave(admitted)
-            if owner in self._reported and not self._control.arrivals.of(owner):
-                self._reported.discard(owner)
 
     def _check(self, owner: str, level: Level, share: float, left: float | None) -> None:
         if level is Level.CRITICAL:
@@ -177,8 +175,7 @@ class Overload(CallInterceptor):
         """RESOURCE_EXHAUSTED, because other callers are served: it is this one that has too much open."""
         self.refused["REQUESTS_UNFINISHED"] += 1
         arrivals = self._control.arrivals
-        if owner not in self._reported:  # once, until none is open: a caller that floods the server must not flood the log
-            self._reported.add(owner)
+        if self._repeated.is_due(owner):
             detail = f"{arrivals.of(owner)} unfinished requests of {len(arrivals)} in all, which is as many as there may be"
             named = {"peer": owner.removeprefix(PEER)} if owner.startswith(PEER) else {"principal": owner}
             self._record(SecurityEvent(Event.REQUESTS_UNFINISHED, "requests_unfinished", detail=detail, **named))

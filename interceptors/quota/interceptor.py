@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import itertools
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
@@ -46,6 +46,7 @@ class Quota(CallInterceptor):
         self._estimate = estimate
         self._streams = frozenset(streams)
         self._exempt = frozenset(exempt)
+        self._leases = map(f"{uuid.uuid4().hex}-{{:x}}".format, itertools.count())
         self._ending = Tasks()
         """Settle the accounts of calls that are over."""
 
@@ -78,13 +79,14 @@ class Quota(CallInterceptor):
         finally:
             if not stated and meter.left:
                 context.set_trailing_metadata((*(context.trailing_metadata() or ()), (RATELIMIT, ratelimit(meter.left))))
-            # In a task of its own: a client that cancels, cancels this one, perhaps while Redis is asked.
-            await asyncio.shield(self._ending.start(meter.close(refund=refund)))
+            # A client that cancels, cancels this task, perhaps while Redis is asked.
+            closing = meter.close(refund=refund)
+            await (self._ending.finish(closing) if self._store.waits else closing)
 
     async def _begin(self, method: str, call: Call) -> CallMeter:
         quota = self.class_of(call)
         subject = subject_of(call.principal, call.peer)
-        lease = uuid.uuid4().hex
+        lease = next(self._leases)
         # A zero cost checks for debt before the upload: audio and bytes are charged later.
         charges = quota.charges(requests=1.0, audio_seconds=0.0, size=0.0)
         stream = method in self._streams

@@ -68,6 +68,9 @@ class CallMeter:
 
     async def _whole(self, charge: Coroutine[None, None, None]) -> None:
         """Run `charge` to its end even if the call is cancelled meanwhile: what the store has counted has to be known here."""
+        if not self.store.waits:
+            await charge
+            return
         self._charging = asyncio.create_task(charge)
         await asyncio.shield(self._charging)
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 from interceptors.calls.call import Call, Context, current_call
 from interceptors.calls.outcome import final_code, is_bug, reported_reason
@@ -46,8 +46,8 @@ class Tracing(CallInterceptor):
         self._headers = TraceHeaders(formats)
         self._principals = principals
 
-    @asynccontextmanager
-    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
+    @contextmanager
+    def around(self, method: str, context: Context) -> Iterator[None]:
         if method in self._exempt:
             yield
             return

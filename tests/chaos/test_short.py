@@ -7,7 +7,7 @@ import pytest
 from tests.chaos.faults import FAULTS
 from tests.chaos.running import chaos
 
-SHORT = ("all workers: kill -9", "one aligner: SIGSTOP", "Redis: kill -9", "certificates: new")
+SHORT = ("all workers: kill -9", "one aligner: SIGSTOP", "Redis: kill -9")
 
 
 @pytest.mark.timeout(300)

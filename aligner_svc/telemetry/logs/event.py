@@ -20,8 +20,8 @@ log = logging.getLogger("aligner_svc.telemetry.log_event")
 Event: TypeAlias = dict[str, Any]
 """Fields by name, before redaction."""
 
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_OWN = frozenset({"limit_by", "_line", "_logger", "_name", "_from_structlog", "_record"})
+_OWN = {"limit_by", "_line", "_logger", "_name", "_from_structlog", "_record"}
+_NO_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"} | _OWN
 _MAX_TRACE, _MAX_MESSAGE = 256 * 1024, 64 * 1024
 """Characters kept of a traceback and of a message: an exception may quote a whole upload."""
 
@@ -35,7 +35,7 @@ def event_of(record: logging.LogRecord) -> Event:
         "logger": record.name,
         "event": _message(record),
     }
-    event |= {name: value for name, value in given.items() if name not in _STANDARD and name not in _OWN}
+    event |= {name: value for name, value in given.items() if name not in _NO_FIELDS}
     event |= given.get("_line", {})
     call = current_call()
     if call is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Final
 
 import grpc
@@ -59,9 +60,10 @@ class CallMetrics:
         what = "Seconds of decoding and aligning, without waiting, for a second of audio; of calls that succeeded."
         self._factor = histogram("real_time_factor", what, FACTOR_BUCKETS)
         what = "Seconds a call spent in a stage, all its windows together."
-        self._stages = histogram("stage_seconds", what, STAGE_BUCKETS, "stage")
+        # Of what every call counts, the series are kept: a lookup by labels costs more than counting.
+        self._stages = lru_cache(64)(histogram("stage_seconds", what, STAGE_BUCKETS, "stage").labels)
         for stage in _STAGES:
-            self._stages.labels(stage)
+            self._stages(stage)
         what = "Calls that ended with an error of this service, by the reason sent to their caller."
         self._failures = counter("failures_total", what, "reason", "grpc_code")
         what = "Calls that ran out of time: at the door, in the engine's queue, or anywhere else in the call."
@@ -69,7 +71,7 @@ class CallMetrics:
         for where in (*_MISSED.values(), "call"):
             self._late.labels(where)
         what = "Decisions of the quotas, by class. dimension: the quota that was exceeded; any, where the call was granted."
-        self._quota = counter("quota_decisions_total", what, "quota_class", "dimension", "decision")
+        self._quota = lru_cache(256)(counter("quota_decisions_total", what, "quota_class", "dimension", "decision").labels)
         self._logins = counter("auth_failures_total", "Credentials that were not accepted, by the check they failed.", "check")
         what = "Addresses that were blocked, by the rule they broke."
         self._blocks = counter("blocks_total", what, "check")
@@ -118,7 +120,7 @@ class CallMetrics:
                 audio = max(audio, length)
         exemplar = {"trace_id": end.trace_id} if end.trace_id else None
         for name, spent in seconds.items():
-            self._stages.labels(name).observe(spent, exemplar)
+            self._stages(name).observe(spent, exemplar)
         if audio:
             self._audio.observe(audio)
             if end.code is grpc.StatusCode.OK:
@@ -126,9 +128,9 @@ class CallMetrics:
 
     def _count_quota(self, quota_class: Callable[[Call], str], call: Call, error: BaseException | None) -> None:
         if isinstance(error, CallRefusedError) and error.reason in _QUOTA:
-            self._quota.labels(self._class(quota_class(call)), _dimension(error), "refused").inc()
+            self._quota(self._class(quota_class(call)), _dimension(error), "refused").inc()
         elif call.meter is not None:
-            self._quota.labels(self._class(quota_class(call)), "any", "granted").inc()
+            self._quota(self._class(quota_class(call)), "any", "granted").inc()
 
     def _count_failure(self, error: BaseException, code: grpc.StatusCode) -> None:
         reason = getattr(error, "reason", None)

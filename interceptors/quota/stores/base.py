@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 
 class StoreUnavailableError(Exception):
@@ -30,8 +30,7 @@ class Bucket:
             raise ValueError(f"{self.name}: a rate and a burst above 0 are needed")
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """`cost` units of a bucket. A cost of 0 checks for debt."""
 
     bucket: Bucket
@@ -76,8 +75,12 @@ class Spent:
 class QuotaStore(Protocol):
     """Counts by subject, the name a caller is counted under. Belongs to one event loop.
 
-    Every method but `start` and `close` may raise StoreUnavailableError, unless a store says that it does not.
+    Every method but `start` and `close` may raise StoreUnavailableError, unless a store says that it does not. `waits`: whether
+    any of them waits for something, so that a call that is cancelled can interrupt it.
     """
+
+    @property
+    def waits(self) -> bool: ...
 
     async def start(self) -> None:
         """Start background work. Does not fail if the store is unavailable."""

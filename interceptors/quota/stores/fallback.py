@@ -60,6 +60,8 @@ class _Call:
 class FallbackStore:
     """Never unavailable but for `reset`. `replicas`: servers that share the limits. `clock`: Unix seconds, for `since`."""
 
+    waits = True
+
     def __init__(
         self,
         shared: SharedStore,

@@ -47,12 +47,14 @@ class _Account:
 
 
 class MemoryStore:
-    """Never unavailable. `clock` is monotonic, in seconds.
+    """Never unavailable, and never waits. `clock` is monotonic, in seconds.
 
     Above `max_subjects` accounts one of the least recently used is evicted, the one whose buckets are full or will be first.
     Accounts with calls in flight are never evicted, so there may be more by as many. A lease ends with `release`, or with the
     process.
     """
+
+    waits = False
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, max_subjects: int = MAX_SUBJECTS) -> None:
         self._clock = clock
@@ -85,9 +87,10 @@ class MemoryStore:
     async def release(self, subject: str, lease: str) -> None:
         account = self._accounts.get(subject)
         if account is not None:
-            account.leases = {
-                name: held for name, held in ((name, held - {lease}) for name, held in account.leases.items()) if held
-            }
+            for name, held in list(account.leases.items()):
+                held.discard(lease)
+                if not held:
+                    del account.leases[name]
 
     async def finish(self, subject: str, charges: Sequence[Charge], lease: str) -> None:
         await self.settle(subject, charges, lease)

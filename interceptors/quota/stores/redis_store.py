@@ -39,6 +39,8 @@ _Keys = tuple[str, ...]
 class RedisStore:
     """Each step of a call is one round trip. `place` is the URL without user and password. Belongs to one event loop."""
 
+    waits = True
+
     def __init__(
         self,
         url: str,

@@ -120,12 +120,14 @@ async def test_a_flood_ends_its_connection(kind):
         assert await info(server.address)
 
 
-async def test_large_calls_and_many_health_checks_are_no_flood():
+async def test_large_calls_and_many_health_checks_are_no_flood(monkeypatch):
+    looks = []
+    monkeypatch.setattr("aligner_svc.transport.connections.connections", lambda port: looks.append(port) or connections(port))
     async with serving(engine=ScriptedEngine(), connections=FEW) as server, connect(server.address) as channel:
         stub, health = AlignerStub(channel), health_pb2_grpc.HealthStub(channel)
         request = pb.AlignRequest(config=pb.AlignConfig(transcript="word", language="en"), audio=SPEECH[:44] + bytes(4 << 20))
-        looks = server.connections.looks
-        while server.connections.looks < looks + 3:
+        seen = len(looks)
+        while len(looks) < seen + 4:  # the first may have begun before
             with pytest.raises(grpc.RpcError):
                 await stub.Align(request)
             await asyncio.gather(*(health.Check(health_pb2.HealthCheckRequest()) for _ in range(50)))

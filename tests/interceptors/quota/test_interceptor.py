@@ -30,6 +30,8 @@ SUBJECT = "peer:127.0.0.1"
 class SlowStore(MemoryStore):
     """Answers as a store on a network does: later, while the caller may be cancelled."""
 
+    waits = True
+
     def __init__(self) -> None:
         super().__init__(clock=lambda: 1000.0)  # nothing is refilled
         self.gate = asyncio.Event()
@@ -105,7 +107,7 @@ class Bench:
         return tuple(round(most - left[name]) for name, most in of.items())
 
     async def settled(self, *expected: int) -> None:
-        await eventually(lambda: not self.quota._ending)
+        await self.quota.close()
         assert await self.used() == expected
 
 

@@ -8,7 +8,8 @@ def _set(text: str) -> frozenset[str]:
 
 
 ROLES = _set("""
-    speaker spk interviewer interviewee interrogator host cohost guest narrator moderator announcer reporter anchor presenter
+    speaker spk int intv resp interviewer interviewee interrogator host cohost guest narrator moderator
+    announcer reporter anchor presenter
     correspondent journalist caller operator agent customer client participant panelist respondent subject patient doctor nurse
     therapist counselor teacher student professor instructor pupil lawyer attorney judge witness defendant plaintiff prosecutor
     officer detective clerk bailiff chairman chairwoman chairperson facilitator translator interpreter researcher man woman boy

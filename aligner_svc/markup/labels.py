@@ -6,7 +6,7 @@ blank. By its shape and its words:
 
 - a word for a role with or without a number (Speaker 1, Interviewer), a title or a common given name first (Dr. Jones, Mary,
   John Smith), capitals throughout (JOHN SMITH), one capital (A, Q1);
-- another capitalised name only if it opens two lines or more, or after >>;
+- another capitalised name only if it opens two lines or more, or most lines have one, or after >>;
 - never with a word that speech has before a colon (Note, Step one, Breaking news, He said).
 
 Q. and A. with a dot are labels if a line opens with Q. or Q:.
@@ -61,9 +61,12 @@ def labels(text: str) -> Iterator[Mark]:
     if ":" in text or "：" in text:
         candidates = [found for found in _at_openings(_LABEL, text) if _may_be_a_name(_words(found.match["name"]))]
         counts = Counter(found.match["name"] for found in candidates if found.opening == "\n")
-        repeated = max(counts.values(), default=0) > 1
+        lines = sum(not line.isspace() for line in text.splitlines() if line)
+        script = counts.total() > 1 and 5 * counts.total() >= 3 * lines  # most lines have a label
         marks |= {
-            match.start("label"): _mark(match) for match, opening in candidates if _is_label(match, opening, repeated=repeated)
+            match.start("label"): _mark(match)
+            for match, opening in candidates
+            if _is_label(match, opening, repeated=script or counts[match["name"]] > 1)
         }
         for match in _anywhere(text, marks):
             marks.setdefault(match.start(), Mark(*match.span(), Kind.LABEL, " "))

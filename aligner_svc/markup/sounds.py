@@ -17,6 +17,7 @@ from aligner_svc.markup.vocabulary import (
     LANGUAGES,
     NUMBERED,
     SAID,
+    SOUND_ENDS,
     SOUND_NOUNS,
     SOUND_OPENERS,
     SOUND_ROOTS,
@@ -57,8 +58,8 @@ def _forms(stems: frozenset[str]) -> frozenset[str]:
 
 
 _VERBS = _forms(SOUND_VERBS)
-_LAST = _VERBS | SOUND_NOUNS | SOUND_ROOTS
-_FIRST = _LAST | SOUND_OPENERS
+_FIRST = _VERBS | SOUND_NOUNS | SOUND_ROOTS | SOUND_OPENERS
+_LAST = _VERBS | SOUND_NOUNS | SOUND_ROOTS | _forms(SOUND_ENDS)
 
 
 def is_sound(content: str) -> bool:

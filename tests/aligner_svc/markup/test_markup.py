@@ -98,6 +98,8 @@ def test_pasted_subtitle_files(text: str, words: str) -> None:
         ("A: Did you?\nB: No", "{A:} Did you {B:} No"),
         (">> JOHN: hi >> Mary Poe: you >> so", "{JOHN:} hi {Mary Poe:} you so"),
         ("- Mary: hi\n– JOHN (V.O.): you", "{Mary:} hi {JOHN (V.O.):} you"),
+        ("Oleg: hi\nso\nis it\nKuno: you\nOleg: no", "{Oleg:} hi so is it {Kuno:} you {Oleg:} no"),
+        ("Oleg: hi\nKuno: you", "{Oleg:} hi {Kuno:} you"),
         ("Oleg: hi\nKuno: you\nOleg: no", "{Oleg:} hi {Kuno:} you {Oleg:} no"),
         ("Speaker 1  0:05\nhi\n\nJohn Smith  01:07\nyou", "{Speaker 1  0:05} hi {John Smith  01:07} you"),
         ("<i>MARY: hi</i>", "{MARY:} hi"),
@@ -155,6 +157,7 @@ def test_sounds_and_footnotes(text: str, words: str) -> None:
         "10:30",
         "Dear John: hello. Today: rain",
         "one\ntwo\n3\nfour",
+        "Serial number: hi\none\ntwo\nthree\nSubject line: so (starts a comment) (open it)",
         "vol.12 No.5 It was good.3 people",
     ],
 )

@@ -1,30 +1,38 @@
-"""Makes aligner_svc/engines/pocketsphinx/data/boundaries.npz from scratch.
+"""Makes aligner_svc/engines/pocketsphinx/data/boundaries.npz from scratch. Needs torch, and some 15 minutes of a CPU.
 
-    python tools/train_boundaries.py --hand-labelled DIR... [--sentences 1500] [--work build/boundaries]
+    python tools/train_boundaries.py --hand-labelled DIR... [--sentences 1200] [--work build/boundaries]
 
 Speech is synthesised, so that every phone boundary is known exactly and no recording's licence is
 involved. Debian packages: flite (voices rms, slt, awb), festival, festvox-kallpc16k,
 festvox-kdlpc16k, festvox-us-slt-hts, festlex-cmu, festlex-poslex: all under the permissive CMU and
-Edinburgh licences. Sentences are drawn from the trigram model inside the pocketsphinx wheel.
+Edinburgh licences. Sentences are drawn from the trigram model inside the pocketsphinx wheel. A step whose
+result is in --work already is not done again.
 
 Each DIR holds hand-labelled speech: NAME.json ({"words": [{"text", "start", "end"}, ...]}, seconds) and NAME.wav (16 bit,
-mono). Only one number per pair of phone classes is taken from it: the median of what the network leaves, which brings the
-synthesisers' notion of an edge to that of human labellers. Without a DIR the table already in the package is kept.
+mono), where NAME is SPEAKER_ANYTHING. Only one number per phone class and side of an edge is taken from it: the median of what
+the network leaves, which brings the synthesisers' notion of an edge to that of human labellers. The errors printed are those
+with the numbers made without the speaker. Without a DIR the numbers already in the package are kept.
 """
 
 import argparse
 import io
 import json
 import math
+import pickle
 import re
 import subprocess
 import wave
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pocketsphinx
+import torch
+from torch.nn import functional
 
 from aligner_svc.engines.pocketsphinx import boundaries as bd
+from aligner_svc.engines.pocketsphinx.lexicon import Speller
+from aligner_svc.engines.pocketsphinx.recogniser import Recogniser
 
 FRAME_RATE = 200
 DECODER = dict(lm=None, loglevel="FATAL", samprate=16000, frate=FRAME_RATE, silprob=0.5, bestpath=False, ds=2)  # noqa: C408
@@ -32,6 +40,8 @@ FLITE = {"rms", "slt", "awb"}  # the others are festival's
 SHARE = {"kal_diphone": 0.24, "ked_diphone": 0.2, "rms": 0.2, "slt": 0.14, "cmu_us_slt_arctic_hts": 0.12, "awb": 0.1}
 # Symbols of the synthesisers that CMUdict lacks.
 SAME_AS = {"ax": "ah", "axr": "er", "dx": "t", "el": "l", "em": "m", "en": "n", "nx": "n", "hv": "hh", "ix": "ih", "ux": "uw"}
+NETS = 2  # whose answers are averaged
+VERSIONS = ("clean", "hard")  # of every recording
 PAUSES = {"pau", "h#", "brth", "ssil"}
 DUMP = """(define (dump utt name) (let ((fd (fopen name "w")))
  (mapcar (lambda (s) (format fd "%s %f\\n" (item.name s) (item.feat s "end"))) (utt.relation.items utt 'Segment))
@@ -101,30 +111,122 @@ def filtered(x, response):
     return np.fft.irfft(np.fft.rfft(x, size) * response(np.linspace(0, 1, size // 2 + 1)), size)[: len(x)]
 
 
-def distort(x, rate, rng):
-    """Another speaker, room, microphone and level. Returns samples, the time factor and the lead in s."""
-    factor = rng.uniform(0.86, 1.16)  # tempo, pitch and formants together
-    x = resample(x, bd.SAMPLE_RATE / rate * factor)
-    curve = rng.normal(0, 4, 7)
-    x = filtered(x, lambda f: 10 ** (np.interp(f, np.linspace(0, 1, 7), curve) / 20))
-    if rng.random() < 0.5:
-        n = bd.SAMPLE_RATE // 4
-        tail = rng.standard_normal(n) * 10 ** (-3 * np.arange(n) / bd.SAMPLE_RATE / rng.uniform(0.08, 0.35))
-        tail *= 10 ** (rng.uniform(-22, -8) / 20) / np.sqrt((tail**2).sum())
-        tail[0] = 1  # the direct sound
-        size = 4096 * ((len(x) + n) // 4096 + 1)
-        x = np.fft.irfft(np.fft.rfft(x, size) * np.fft.rfft(tail, size), size)[: len(x)]
-    before, after = rng.integers(0, int(0.4 * bd.SAMPLE_RATE), 2)
-    x = np.pad(x, (before, after))
-    tilt = rng.uniform(0, 0.8)
-    noise = filtered(rng.standard_normal(len(x)), lambda f: np.maximum(f, 0.01) ** -tilt)
-    x += noise / noise.std() * x[np.abs(x) > 0.05 * np.abs(x).max()].std() * 10 ** (-rng.uniform(18, 55) / 20)
-    x *= 32000 * 10 ** rng.uniform(-1.1, -0.1) / np.abs(x).max()
-    return np.rint(x).astype(np.int16), factor, before / bd.SAMPLE_RATE
+def recorded(index, rng):
+    """Every sentence by another speaker, at another microphone: [(samples, word spans, true times)], the spans as decoded."""
+    decoder, found = pocketsphinx.Decoder(**DECODER), []
+    for name, words in index:
+        x, rate = read_wav(f"{name}.wav")
+        factor = rng.uniform(0.84, 1.18)  # tempo, pitch and formants together
+        x = resample(x, bd.SAMPLE_RATE / rate * factor)
+        curve = rng.normal(0, 4, 7)
+        x = filtered(x, lambda f: 10 ** (np.interp(f, np.linspace(0, 1, 7), curve) / 20))  # noqa: B023
+        before, after = rng.integers(0, int(0.5 * bd.SAMPLE_RATE), 2)
+        x = np.pad(x, (before, after))
+        x *= 20000 / np.abs(x).max()
+        noise = rng.standard_normal(len(x))
+        level = speech_level(x) * 10 ** (-rng.uniform(28, 55) / 20)
+        spans = align(decoder, np.rint(x + noise * level).astype(np.int16), words)
+        if spans and (times := true_times(f"{name}.txt", [s.phones for s in spans], factor, before / bd.SAMPLE_RATE)):
+            found.append((np.rint(x).astype(np.int16), spans, times))
+    return found
+
+
+def speech_level(x):
+    return x[np.abs(x) > 0.05 * np.abs(x).max()].std()
+
+
+def room(rng, t60, ratio_db):
+    """An impulse response: the direct sound, and `ratio_db` below it a tail of decaying noise."""
+    size = int(bd.SAMPLE_RATE * min(1.2 * t60, 1.0))
+    at = np.arange(size) / bd.SAMPLE_RATE
+    tail = rng.standard_normal(size) * 10 ** (-3 * at / t60) * (at >= rng.uniform(0.001, 0.008))
+    if rng.random() < 0.5:  # walls absorb high frequencies
+        corner = rng.uniform(0.15, 0.8)
+        tail = filtered(tail, lambda f: 1 / (1 + (f / corner) ** 2))
+    response = tail * np.sqrt(10 ** (-ratio_db / 10) / (tail**2).sum())
+    response[0] = 1
+    return response
+
+
+def convolved(x, response):
+    size = 4096 * ((len(x) + len(response)) // 4096 + 1)
+    return np.fft.irfft(np.fft.rfft(x, size) * np.fft.rfft(response, size), size)[: len(x)]
+
+
+def breathe(x, spans, rng):
+    """Adds breaths and clicks where nobody speaks, in place."""
+    rate, loud = bd.SAMPLE_RATE, np.abs(x).max()
+    pauses = [(a.end, b.start) for a, b in pairwise(spans) if b.start - a.end > 0.08]
+    for begin, end in [(0, spans[0].start), *pauses, (spans[-1].end, len(x) / rate)]:
+        if rng.random() < 0.35 and end - begin > 0.1:
+            seconds = rng.uniform(0.06, min(0.4, end - begin))
+            at = int(rng.uniform(begin, end - seconds) * rate)
+            middle = rng.uniform(0.1, 0.5)
+            noise = filtered(rng.standard_normal(int(seconds * rate)), lambda f: np.exp(-(((f - middle) / 0.25) ** 2)) + 0.05)  # noqa: B023
+            mix(x, at, noise / noise.std() * np.hanning(len(noise)) ** 0.5 * loud * 10 ** (-rng.uniform(22, 48) / 20))
+        if rng.random() < 0.25 and end - begin > 0.05:
+            at, size = int(rng.uniform(begin, end - 0.02) * rate), int(rng.uniform(0.001, 0.01) * rate)
+            click = rng.standard_normal(size) * np.exp(-3 * np.arange(size) / size)
+            mix(x, at, click * loud * 10 ** (-rng.uniform(15, 40) / 20))
+
+
+def mix(x, at, sound):
+    x[at : at + len(sound)] += sound[: len(x) - at]
+
+
+def coloured(n, tilt, rng):
+    return filtered(rng.standard_normal(n), lambda f: np.maximum(f, 0.01) ** -tilt)
+
+
+def background(n, others, rng):
+    """Coloured noise, tones that decay, or several talkers."""
+    kind = rng.integers(4)
+    if kind == 0:
+        return coloured(n, rng.uniform(0, 0.9), rng)
+    out = 1e-3 * rng.standard_normal(n)
+    if kind == 1:
+        at = np.arange(n) / bd.SAMPLE_RATE
+        for _ in range(rng.integers(3, 8)):
+            pitch, begin, decay = rng.uniform(80, 600), rng.uniform(-0.3, n / bd.SAMPLE_RATE), rng.uniform(1, 6)
+            after = np.maximum(at - begin, 0)
+            envelope = np.exp(-decay * after) * np.minimum(after / 0.01, 1)
+            for partial in range(1, rng.integers(3, 10)):
+                out += envelope * np.sin(2 * np.pi * pitch * partial * at + rng.uniform(0, 6)) / partial
+        return out
+    for _ in range(rng.integers(3, 8)):
+        other = others[rng.integers(len(others))][0].astype(float)
+        out += np.roll(np.resize(other, n), rng.integers(n))
+    return out
+
+
+def added(x, noise, snr_db):
+    return x + noise / noise.std() * speech_level(x) * 10 ** (-snr_db / 20)
+
+
+def lessons(recordings, version, rng):
+    """Every recording in another room and noise, as `lesson`."""
+    found = []
+    for samples, spans, times in recordings:
+        x = samples.astype(float)
+        breathe(x, spans, rng)
+        if version == "clean":
+            if rng.random() < 0.5:
+                x = convolved(x, room(rng, rng.uniform(0.08, 0.4), rng.uniform(6, 20)))
+            x = added(x, coloured(len(x), rng.uniform(0, 0.8), rng), rng.uniform(18, 55))
+        else:
+            kind = rng.choice(["room", "noise", "both"], p=[0.4, 0.4, 0.2])
+            if kind != "noise":
+                x = convolved(x, room(rng, rng.uniform(0.15, 0.8), rng.uniform(-8, 10)))
+            if kind != "room":
+                x = added(x, background(len(x), recordings, rng), rng.uniform(0, 25))
+            x = added(x, rng.standard_normal(len(x)), rng.uniform(25, 55))
+        x *= 32000 * 10 ** rng.uniform(-1.1, -0.1) / np.abs(x).max()
+        found.append((*lesson(np.rint(x).astype(np.int16), spans, times), version == "clean"))
+    return found
 
 
 def align(decoder, samples, words):
-    """WordSpans and the phones of each word, or None."""
+    """WordSpans, or None."""
     if any(decoder.lookup_word(w) is None for w in words):
         return None
     decoder.reinit_feat()
@@ -139,7 +241,7 @@ def align(decoder, samples, words):
         return None
     phones = [decoder.lookup_word(s.word).split() for s in found]
     places = [(s.start_frame / FRAME_RATE, (s.end_frame + 1) / FRAME_RATE) for s in found]
-    return [bd.WordSpan(*at, p[0], p[-1]) for at, p in zip(places, phones, strict=True)], phones
+    return [bd.WordSpan(*at, tuple(p)) for at, p in zip(places, phones, strict=True)]
 
 
 def matched(ours, theirs):
@@ -187,7 +289,7 @@ def true_times(path, phones, factor, lead):
 
 
 def lesson(samples, spans, times):
-    """Spectrum, decoder times, phone classes and true times of the edges of one recording."""
+    """Spectrum, decoder times, contexts and true times of the edges of one recording."""
     edges, truth = bd.edges_of(spans), []
     for e in edges:
         end = times[e.ends][1] if e.ends is not None else math.nan
@@ -196,103 +298,140 @@ def lesson(samples, spans, times):
             truth.append(start if e.ends is None else end)
         else:  # one edge to us, a pause to them: no single right answer
             truth.append((start + end) / 2 if abs(start - end) <= 0.03 else math.nan)
-    return bd.spectrum(samples), np.array([e.time for e in edges]), bd.class_pairs(edges), np.array(truth)
+    return bd.spectrum(samples), np.array([e.time for e in edges]), bd.contexts(edges), np.array(truth)
 
 
-def train(lessons, seed, *, hidden=128, epochs=40, batch=256, drop=0.3, decay=0.01):
-    """A softmax over bd.BINS, trained by AdamW on blurred truths, from places up to 30 ms beside the decoder's."""
-    rng = np.random.default_rng(seed)
-    wide, n_out = len(bd.FRAME_OFFSETS) * bd.BANDS, len(bd.BINS)
-    n_in = wide + 2 * bd.N_CLASSES
-    w0, w1 = rng.normal(0, (2 / n_in) ** 0.5, (n_in, hidden)), rng.normal(0, 0.3 / hidden**0.5, (hidden, n_out))
-    p = [x.astype(np.float32) for x in (w0, np.zeros(hidden), w1, np.zeros(n_out))]
-    first, second, step = [np.zeros_like(x) for x in p], [np.zeros_like(x) for x in p], 0
+def train(taught, seed, *, hidden=192, epochs=16, batch=512, drop=0.3, decay=0.01, most=1.5e-3):
+    """A softmax over bd.BINS, trained by AdamW on blurred truths, from places around the decoder's and around the true ones."""
+    torch.manual_seed(seed)
+    pad, wide, width = bd.FRAME_OFFSETS.max() + 20, len(bd.FRAME_OFFSETS), int(1 / bd.BIN_WIDTH)
+    bands, at, truth, about, clean, base = [], [], [], [], [], []
+    total = 0
+    for spectrum, decoded, context, true, is_clean in taught:
+        known = np.abs(true - decoded) < bd.BINS[-1]  # further off, the decoder was lost
+        bands.append(np.pad(spectrum, ((pad, pad), (0, 0)), mode="edge").astype(np.float16))
+        at.append(decoded[known])
+        truth.append(true[known])
+        about.append(context[known])
+        clean.append(np.full(known.sum(), is_clean))
+        base.append(np.full(known.sum(), total + pad))
+        total += len(bands[-1])
+    bands, at, truth, about, clean, base = (torch.from_numpy(np.concatenate(x)) for x in (bands, at, truth, about, clean, base))
+    offsets, bins = torch.from_numpy(bd.FRAME_OFFSETS), torch.from_numpy(bd.BINS)
+    columns = torch.from_numpy(np.cumsum([0, *bd.SIZES[:-1]]))
+    net = torch.nn.Sequential(
+        torch.nn.Linear(bd.INPUTS, hidden), torch.nn.ReLU(), torch.nn.Dropout(drop), torch.nn.Linear(hidden, len(bins))
+    )
+    optimiser, steps, step = torch.optim.AdamW(net.parameters(), lr=most, weight_decay=decay), epochs * (len(at) // batch), 0
     for epoch in range(epochs):
-        if epoch % 3 == 0:
-            xs, ys = [], []
-            for bands, at, pairs, truth in lessons:
-                known = np.abs(truth - at) < 0.09  # further off, the decoder was lost
-                asked = (at + rng.uniform(-0.03, 0.03, len(at)))[known]
-                xs.append(bd.features(bands, asked, pairs[known]))
-                ys.append(truth[known] - asked)
-            x, y = np.concatenate(xs), np.concatenate(ys)
-            goal = np.exp(-0.5 * ((y[:, None] - bd.BINS) / 0.006) ** 2) + 1e-6
-            goal = (goal / goal.sum(1, keepdims=True)).astype(np.float32)
-        rate = 1e-3 * (1 - epoch / epochs) + 1e-5
-        order = rng.permutation(len(x))
-        for k in range(0, len(x) - batch + 1, batch):
+        order, losses = torch.randperm(len(at)), []
+        for k in range(0, len(at) - batch + 1, batch):
             rows = order[k : k + batch]
-            seen = x[rows]
-            seen[:, :wide] *= 1 + 0.2 * rng.standard_normal((batch, 1), dtype=np.float32)
-            seen[:, :wide] += 0.15 * rng.standard_normal((batch, wide), dtype=np.float32)
-            kept = (rng.random((batch, hidden), dtype=np.float32) > drop) / np.float32(1 - drop)
-            act = np.maximum(seen @ p[0] + p[1], 0) * kept
-            score = act @ p[2] + p[3]
-            weight = np.exp(score - score.max(1, keepdims=True))
-            delta = (weight / weight.sum(1, keepdims=True) - goal[rows]) / batch
-            back = (delta @ p[2].T) * (act > 0) * kept
+            near = at[rows] + (torch.rand(batch) * 2 - 1) * 0.03
+            lost = truth[rows] + torch.randn(batch) * 0.04
+            asked = torch.where(torch.rand(batch) < torch.where(clean[rows], 0.2, 0.6), lost, near)
+            frames = torch.round(asked * width).long()
+            seen = bands[(base[rows] + frames)[:, None].add(offsets).clamp(0, len(bands) - 1)].float()
+            seen = seen * (1 + 0.2 * torch.randn(batch, 1, 1)) + 0.1 * torch.randn(batch, 1, bd.BANDS)  # loudness, colour
+            seen = seen + 0.12 * torch.randn_like(seen)
+            hot = torch.zeros(batch, sum(bd.SIZES)).scatter_(1, about[rows] + columns, 1.0)
+            goal = torch.exp(-0.5 * (((truth[rows] - asked)[:, None].float() - bins) / 0.006) ** 2) + 1e-6
+            score = functional.log_softmax(net(torch.cat([seen.reshape(batch, wide * bd.BANDS), hot], 1)), 1)
+            loss = -(goal / goal.sum(1, keepdim=True) * score).sum(1).mean()
+            for group in optimiser.param_groups:
+                group["lr"] = most * (min(1, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * step / steps)) + 0.01)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
             step += 1
-            for i, g in enumerate((seen.T @ back, back.sum(0), act.T @ delta, delta.sum(0))):
-                first[i] += 0.1 * (g - first[i])
-                second[i] += 0.01 * (g * g - second[i])
-                p[i] -= rate * first[i] / (1 - 0.9**step) / (np.sqrt(second[i] / (1 - 0.99**step)) + 1e-7)
-                p[i] -= rate * decay * p[i] * (p[i].ndim == 2)
-    return p
+            losses.append(loss.item())
+        print(f"net {seed}, epoch {epoch}: {np.mean(losses):.3f}", flush=True)
+    first, _, _, second = net
+    return {
+        n: x.detach().numpy()
+        for n, x in {"w0": first.weight.T, "b0": first.bias, "w1": second.weight.T, "b1": second.bias}.items()
+    }
 
 
-def left_over(refiner, decoder, folders):
-    """[(class on the left, class on the right, s that the network leaves)] over hand-labelled recordings."""
-    rows = []
+def left_over(refiner, folders):
+    """[(speaker, class on the left, class on the right, s that the network leaves)] over hand-labelled recordings."""
+    rows, recogniser = [], Recogniser(Speller())
     for label in sorted(label for folder in folders for label in folder.glob("*.json")):
         marks = json.loads(label.read_text(encoding="utf-8"))["words"]
         x, rate = read_wav(label.with_suffix(".wav"))
         samples = np.rint(np.clip(resample(x, bd.SAMPLE_RATE / rate), -32768, 32767)).astype(np.int16)
-        found = align(decoder, samples, [re.sub("[^a-z']", "", m["text"].lower()) for m in marks])
+        found = recogniser.align(samples, [re.sub("[^a-z']", "", m["text"].lower()) for m in marks])
         if found:
-            _, at, pairs, truth = lesson(samples, found[0], [(m["start"], m["end"]) for m in marks])
-            rest = truth - at - refiner.estimate(samples, bd.edges_of(found[0]))[0]
-            rows += [(int(a), int(b), float(r)) for (a, b), r in zip(pairs, rest, strict=True) if abs(r) < 0.1]
+            spans = [bd.WordSpan(word.start, word.end, word.phones) for word in found]
+            _, at, about, truth = lesson(samples, spans, [(m["start"], m["end"]) for m in marks])
+            rest = truth - at - refiner.estimate(samples, bd.edges_of(spans))[0]
+            speaker = label.stem.split("_")[0]
+            rows += [(speaker, int(a[0]), int(a[1]), float(r)) for a, r in zip(about, rest, strict=True) if abs(r) < 0.15]
     return rows
 
 
 def offsets(left):
-    """Median of what the network leaves, per pair of classes; pairs seen rarely lean on what either side says."""
-    a, b, x = (np.array(column) for column in zip(*left, strict=True))
-    overall = np.median(x)
-    table = np.full((bd.N_CLASSES, bd.N_CLASSES), overall, np.float32)
-    for i, j in set(zip(a.tolist(), b.tolist(), strict=True)):
-        sides, both = (x[a == i], x[b == j]), x[(a == i) & (b == j)]
-        guess = overall + 0.5 * sum((np.median(s) - overall) * len(s) / (len(s) + 10) for s in sides)
-        table[i, j] = (len(both) * np.median(both) + 20 * guess) / (len(both) + 20)
-    return table
+    """[2, classes]: what to add for the class on either side of an edge; alternately medians, drawn to 0 where few were seen."""
+    sides, rest = [np.array([row[k] for row in left]) for k in (1, 2)], np.array([row[3] for row in left])
+    table = np.zeros((2, bd.N_CLASSES))
+    overall = np.median(rest)
+    for _ in range(10):
+        for side, other in ((0, 1), (1, 0)):
+            unexplained = rest - overall - table[other, sides[other]]
+            for c in range(bd.N_CLASSES):
+                own = unexplained[sides[side] == c]
+                table[side, c] = np.median(own) * len(own) / (len(own) + 20) if len(own) else 0.0
+    table[0] += overall
+    return table.astype(np.float32)
+
+
+def held_out(left):
+    """Errors (s) with the offsets made without the speaker."""
+    errors = []
+    for speaker in sorted({row[0] for row in left}):
+        table = offsets([row for row in left if row[0] != speaker])
+        errors += [row[3] - table[0, row[1]] - table[1, row[2]] for row in left if row[0] == speaker]
+    return np.abs(errors)
+
+
+def stored(path, make):
+    """What is in the file `path`; made and put there if it is not."""
+    if not path.exists():
+        made = make()
+        path.write_bytes(pickle.dumps(made))
+    return pickle.loads(path.read_bytes())
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--hand-labelled", type=Path, nargs="*")
-    parser.add_argument("--sentences", type=int, default=1500)
+    parser.add_argument("--sentences", type=int, default=1200)
     parser.add_argument("--work", type=Path, default=Path("build/boundaries"))
     parser.add_argument("--out", type=Path, default=Path(bd.__file__).parent / "data" / "boundaries.npz")
     args = parser.parse_args()
-    rng, decoder, lessons = np.random.default_rng(20), pocketsphinx.Decoder(**DECODER), []
-    for name, words in synthesise(args.work, args.sentences, rng):
-        for _ in range(2):
-            samples, factor, lead = distort(*read_wav(f"{name}.wav"), rng)
-            found = align(decoder, samples, words)
-            if found and (times := true_times(f"{name}.txt", found[1], factor, lead)):
-                lessons.append(lesson(samples, found[0], times))
-    print(f"{len(lessons)} lessons, {sum(len(x[1]) for x in lessons)} edges", flush=True)
-    nets = [train(lessons, seed) for seed in (0, 1)]  # their answers are averaged
-    stored = {n: np.stack([net[i] for net in nets]).astype(np.float16) for i, n in enumerate(("w0", "b0", "w1", "b1"))}
-    table = np.zeros((bd.N_CLASSES, bd.N_CLASSES), np.float32)
+    torch.set_num_threads(1)  # the same sums in the same order
+    args.work.mkdir(parents=True, exist_ok=True)
+    index = stored(args.work / "index", lambda: synthesise(args.work / "speech", args.sentences, np.random.default_rng(2)))
+    taught = []
+    for turn in range(2):
+        recordings = stored(args.work / f"recordings{turn}", lambda: recorded(index, np.random.default_rng(20 + turn)))  # noqa: B023
+        for number, version in enumerate(VERSIONS):
+            rng = np.random.default_rng([2, turn, number + 5])
+            taught += stored(args.work / f"lessons{turn}{version}", lambda: lessons(recordings, version, rng))  # noqa: B023
+    print(f"{len(taught)} lessons, {sum(len(x[1]) for x in taught)} edges", flush=True)
+    nets = [stored(args.work / f"net{seed}", lambda: train(taught, seed)) for seed in range(NETS)]  # noqa: B023
+    parameters = {name: np.stack([net[name] for net in nets]).astype(np.float16) for name in nets[0]}
     if args.hand_labelled:
-        np.savez(draft := io.BytesIO(), **stored, offsets=table)
+        np.savez(draft := io.BytesIO(), **parameters, offsets=np.zeros((2, bd.N_CLASSES), np.float32))
         refiner = bd.BoundaryRefiner(io.BytesIO(draft.getvalue()))
-        table = offsets(left_over(refiner, decoder, args.hand_labelled))
+        left = left_over(refiner, args.hand_labelled)
+        table, errors = offsets(left), held_out(left)
+        shares = ", ".join(f"{(errors <= limit).mean():.3f} within {1000 * limit:.0f} ms" for limit in (0.02, 0.05))
+        print(f"edges of hand-labelled speech, offsets of the other speakers: {1000 * errors.mean():.1f} ms, {shares}")
     else:
         with np.load(args.out, allow_pickle=False) as old:
             table = old["offsets"]
-    np.savez(args.out, **stored, offsets=table)
+    np.savez_compressed(args.out, **parameters, offsets=table)
 
 
 if __name__ == "__main__":

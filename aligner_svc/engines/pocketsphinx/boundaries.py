@@ -1,11 +1,12 @@
 """Moves word edges found by PocketSphinx to where the sound changes.
 
 PocketSphinx marks word edges from 25 ms windows and states tied over many contexts, which leaves edges about 20 ms off. A small
-network takes the spectrum in the 180 ms around an edge and the classes of the two phones that meet there, and gives a
-distribution of the distance to the true edge. Its median, plus an offset for the pair of phone classes, is the correction.
+network takes the spectrum in the 400 ms around an edge, the two phones that meet there and the classes of those beside them,
+and gives a distribution of the distance to the true edge. Its median, plus an offset for the class of each of the two phones,
+is the correction. The offset at a pause, where people mark sounds as they fade in and out, shrinks to 0 as noise hides them.
 
-The network was trained on synthetic speech only (tools/train_boundaries.py); the offsets adapt it to the marking conventions of
-hand-labelled speech. data/README.md has the origin of every number.
+The network was trained on synthetic speech only, clean, in rooms and in noise (tools/train_boundaries.py); the offsets adapt it
+to the marking conventions of hand-labelled speech. data/README.md has the origin of every number.
 
 Needs only numpy. Times are in seconds, levels in dB, signals 16 kHz mono int16.
 """
@@ -25,20 +26,25 @@ Floats = npt.NDArray[np.float32]
 Times = npt.NDArray[np.float64]  # seconds; float32 would be too coarse late in an hour
 
 SAMPLE_RATE: Final = 16_000  # Hz
-HOP: Final = 80  # samples: 5 ms, the decoder's frame at frate=200
+HOP: Final = 80  # samples: 5 ms
 WINDOW: Final = 256  # samples: 16 ms, short enough to show a stop burst
 BANDS: Final = 18  # triangular mel bands, 80 Hz to 7.6 kHz
-FRAME_OFFSETS: Final = np.arange(-18, 19, 2)  # hops around an edge: +-90 ms every 10 ms
+FRAME_OFFSETS: Final = np.concatenate(  # hops around an edge: every 10 ms up to 100 ms, every 20 ms up to 200 ms
+    [np.arange(-40, -20, 4), np.arange(-20, 21, 2), np.arange(24, 41, 4)]
+)
 BIN_WIDTH: Final = 0.005  # s
-BINS: Final[Floats] = (np.arange(-16, 17) * BIN_WIDTH).astype(np.float32)  # s, distances: +-80 ms
-PROBES: Final[Times] = np.array([-0.02, -0.01, 0.0, 0.01, 0.02])  # s: the network runs at each, and the answers are averaged
+BINS: Final[Floats] = (np.arange(-24, 25) * BIN_WIDTH).astype(np.float32)  # s, distances: +-120 ms
+PROBES: Final[Times] = np.array([-0.02, 0.0, 0.02])  # s: the network runs at each, and the answers are averaged
 
 FLOOR_DB: Final = -50.0  # relative to the loud frames: hides differences between noise floors
 SPEECH_DB: Final = -30.0  # relative to the loud frames: frames above it give the mean spectrum
 MEAN_REACH: Final = 400  # hops: the mean spectrum is taken over 2 s on each side
 _CHUNK: Final = 4096  # frames transformed at a time, to limit the memory of long audio
 
-MAX_SHIFT: Final = 0.06  # s: PocketSphinx is rarely further off if it found the word
+NOISY_DB: Final = 20.0  # between the 5th and the 95th percentile of the level: what is next to a pause is not audible
+QUIET_DB: Final = 40.0  # it is as audible as in the recordings that the offsets were made on
+
+MAX_SHIFT: Final = 0.1  # s: PocketSphinx is rarely further off if it found the word
 MIN_WORD: Final = 0.01  # s: no word is made shorter, unless it was
 
 SILENCE: Final = "SIL"
@@ -57,6 +63,10 @@ _CLASSES: Final = (
 )
 CLASS_OF: Final[dict[str, int]] = {p: i for i, line in enumerate(_CLASSES) for p in line.split()}
 N_CLASSES: Final = len(_CLASSES)
+PHONES: Final = tuple(CLASS_OF)
+_NUMBER_OF: Final = {phone: number for number, phone in enumerate(PHONES)}
+SIZES: Final = (N_CLASSES, N_CLASSES, len(PHONES), len(PHONES), N_CLASSES, N_CLASSES)  # of the columns of `contexts`
+INPUTS: Final = len(FRAME_OFFSETS) * BANDS + sum(SIZES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +75,7 @@ class WordSpan:
 
     start: float
     end: float
-    first: str  # ARPABET phone the word begins with, no stress digit
-    last: str  # ARPABET phone it ends with
+    phones: Sequence[str]  # ARPABET, no stress digits; not empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +94,8 @@ class Edge:
     time: float  # seconds
     left: str  # ARPABET phone or SILENCE
     right: str
+    before: str  # the phone before the left one, of the same word or the one before; SILENCE on the left side of a pause
+    after: str
     ends: int | None  # index of the word that ends here
     starts: int | None  # index of the word that starts here
 
@@ -92,16 +103,27 @@ class Edge:
 def edges_of(words: Sequence[WordSpan]) -> list[Edge]:
     """Edges in order. Words that touch share one, so they still touch after its correction."""
     edges: list[Edge] = []
+
+    def add(time: float, ends: int | None, starts: int | None) -> None:
+        left = right = before = after = SILENCE
+        if ends is not None:
+            *head, left = words[ends].phones
+            before = head[-1] if head else words[ends - 1].phones[-1] if ends else SILENCE
+        if starts is not None:
+            right, *tail = words[starts].phones
+            after = tail[0] if tail else words[starts + 1].phones[0] if starts + 1 < len(words) else SILENCE
+        edges.append(Edge(time, left, right, before, after, ends, starts))
+
     for i, word in enumerate(words):
         pause = word.start - words[i - 1].end if i else float("inf")
         if pause < 1e-6:
-            edges.append(Edge((words[i - 1].end + word.start) / 2, words[i - 1].last, word.first, i - 1, i))
+            add((words[i - 1].end + word.start) / 2, i - 1, i)
         else:
             if i:
-                edges.append(Edge(words[i - 1].end, words[i - 1].last, SILENCE, i - 1, None))
-            edges.append(Edge(word.start, SILENCE, word.first, None, i))
+                add(words[i - 1].end, i - 1, None)
+            add(word.start, None, i)
     if words:
-        edges.append(Edge(words[-1].end, words[-1].last, SILENCE, len(words) - 1, None))
+        add(words[-1].end, len(words) - 1, None)
     return edges
 
 
@@ -143,6 +165,14 @@ def spectrum(samples: npt.NDArray[np.int16]) -> Floats:
     return ((level - _local_mean(level, speech)) / 20).astype(np.float32)
 
 
+def quietness(samples: npt.NDArray[np.int16]) -> float:
+    """0 where noise fills the pauses, 1 where they are quiet."""
+    frames = samples[: len(samples) // HOP * HOP].reshape(-1, HOP).astype(np.float32)
+    levels = 10 * np.log10((frames**2).mean(axis=1) + 1)
+    span = np.subtract(*np.percentile(levels, [95, 5])) if len(levels) else 0.0
+    return float(np.clip((span - NOISY_DB) / (QUIET_DB - NOISY_DB), 0, 1))
+
+
 def _local_mean(level: Floats, speech: Floats) -> Floats:
     """Mean spectrum of the speech frames nearby, blended with that of the whole where they are few."""
     total = np.zeros((len(level) + 1, BANDS))
@@ -157,15 +187,25 @@ def _local_mean(level: Floats, speech: Floats) -> Floats:
     return (sums / counts[:, None]).astype(np.float32)
 
 
-def features(bands: Floats, times: Times, classes: npt.NDArray[np.intp]) -> Floats:
-    """Network input for edges at `times` (s) between `classes` [edges, 2]."""
+def contexts(edges: Sequence[Edge]) -> npt.NDArray[np.intp]:
+    """[edges, 6] numbers: the classes of the phones left and right, these phones, the classes of those beside them.
+
+    Unknown symbols count as silence.
+    """
+    classes = np.array([[CLASS_OF.get(p, 0) for p in (e.left, e.right, e.before, e.after)] for e in edges], np.intp).reshape(
+        -1, 4
+    )
+    phones = np.array([[_NUMBER_OF.get(p, 0) for p in (e.left, e.right)] for e in edges], np.intp).reshape(-1, 2)
+    return np.concatenate([classes[:, :2], phones, classes[:, 2:]], axis=1)
+
+
+def features(bands: Floats, times: Times, about: npt.NDArray[np.intp]) -> Floats:
+    """Network input, [edges, INPUTS], for edges at `times` (s) with the `contexts` `about`."""
     frame = np.rint(times * (SAMPLE_RATE / HOP)).astype(np.intp)[:, None] + FRAME_OFFSETS
     # beyond the ends of the file the outermost frame is repeated
     around = bands[np.clip(frame, 0, len(bands) - 1)].reshape(len(times), len(FRAME_OFFSETS) * BANDS)
-    hot = np.zeros((len(times), 2 * N_CLASSES), np.float32)
-    rows = np.arange(len(times))
-    hot[rows, classes[:, 0]] = 1
-    hot[rows, N_CLASSES + classes[:, 1]] = 1
+    hot = np.zeros((len(times), sum(SIZES)), np.float32)
+    hot[np.arange(len(times))[:, None], about + np.cumsum([0, *SIZES[:-1]])] = 1
     return np.concatenate([around, hot], axis=1)
 
 
@@ -182,12 +222,6 @@ def spread_of(weights: Floats) -> Floats:
     """Standard deviation (s) of distributions over BINS, [n, bins]."""
     mean = weights @ BINS
     return np.sqrt(np.maximum(weights @ BINS**2 - mean**2, 0))
-
-
-def class_pairs(edges: Sequence[Edge]) -> npt.NDArray[np.intp]:
-    """[edges, 2] classes of the phones left and right; unknown symbols count as silence."""
-    pairs = [(CLASS_OF.get(e.left, 0), CLASS_OF.get(e.right, 0)) for e in edges]
-    return np.array(pairs, np.intp).reshape(-1, 2)
 
 
 def in_order(times: Times, min_gaps: Times, length: float) -> Times:
@@ -211,11 +245,11 @@ class BoundaryRefiner:
             )
         members, inputs, hidden = self._w0.shape
         if (
-            inputs != len(FRAME_OFFSETS) * BANDS + 2 * N_CLASSES
+            inputs != INPUTS
             or self._b0.shape != (members, hidden)
             or self._w1.shape != (members, hidden, len(BINS))
             or self._b1.shape != (members, len(BINS))
-            or self._offsets.shape != (N_CLASSES, N_CLASSES)
+            or self._offsets.shape != (2, N_CLASSES)
         ):
             raise ValueError("the shapes in boundaries.npz do not match this version of the code")
 
@@ -247,10 +281,10 @@ class BoundaryRefiner:
 
     def estimate(self, samples: npt.NDArray[np.int16], edges: Sequence[Edge]) -> tuple[Times, Times]:
         """Proposed move of every edge before limits and order are imposed, and its spread: both in seconds."""
-        bands, pairs = spectrum(samples), class_pairs(edges)
+        bands, about = spectrum(samples), contexts(edges)
         raw = np.array([e.time for e in edges], np.float64)
         times = (raw[None] + PROBES[:, None]).ravel()
-        inputs = features(bands, times, np.tile(pairs, (len(PROBES), 1)))
+        inputs = features(bands, times, np.tile(about, (len(PROBES), 1)))
         total, spread = np.zeros(len(times)), np.zeros(len(times))
         for w0, b0, w1, b1 in zip(self._w0, self._b0, self._w1, self._b1, strict=True):
             score = np.maximum(inputs @ w0 + b0, 0) @ w1 + b1
@@ -259,5 +293,7 @@ class BoundaryRefiner:
             total += median_of(weight)
             spread += spread_of(weight)
         mean = (total / len(self._w0)).reshape(len(PROBES), -1) + PROBES[:, None]
-        shifts: Times = mean.mean(0) + self._offsets[pairs[:, 0], pairs[:, 1]]
+        offsets = self._offsets.copy()
+        offsets[:, CLASS_OF[SILENCE]] *= quietness(samples)
+        shifts: Times = mean.mean(0) + offsets[0, about[:, 0]] + offsets[1, about[:, 1]]
         return shifts, (spread / len(self._w0)).reshape(len(PROBES), -1).mean(0)

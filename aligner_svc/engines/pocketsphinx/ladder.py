@@ -31,7 +31,7 @@ CLEAN_RANGE_DB = 22.0
 """Between the 5th and the 95th percentile of frame energy. Speech at 10 dB over white noise has 10-15 dB, clean speech 40-60."""
 _MAX_DOUBTFUL = 0.25  # share of doubtful words above which all are
 _AGREEMENT = 0.15  # seconds by which the two recognisers may differ about one boundary
-_START_BIAS, _END_BIAS = 0.0116, 0.0075
+_START_BIAS, _END_BIAS = 0.0112, 0.0017
 """Seconds by which people mark word starts and ends later than PocketSphinx does (means over TIMIT)."""
 _TAIL = 0.3  # seconds of audio kept after the last word that was detected
 

@@ -39,7 +39,7 @@ class WindowAligner:
         words = [word for token in tokens for word in token]
         ends = np.cumsum([len(token) for token in tokens]).tolist()
         window = self._ladder.align(samples, words, () if last and complete else (0, *ends))
-        placements = self._refine(samples, window.placements)
+        placements = self._refine(samples, words, window.placements)
         repaired = self._repair(samples, words, placements[: window.reached], window.noisy)
         spans = []
         for begin, end in zip([0, *ends], ends, strict=False):
@@ -52,12 +52,12 @@ class WindowAligner:
             count = sum(end <= window.reached for end in ends)
         return Prefix(_place_absent(spans[:count]), resume, _coherence(spans[:count]))
 
-    def _refine(self, samples: Samples, placements: Sequence[Placement | None]) -> list[Placement | None]:
-        """Correct the edges of the words PocketSphinx placed; those without phones keep theirs."""
+    def _refine(self, samples: Samples, words: Sequence[str], placements: Sequence[Placement | None]) -> list[Placement | None]:
+        """Correct the edges of all words that were placed, by either recogniser."""
         refined = list(placements)
-        chosen = [(index, placement) for index, placement in enumerate(placements) if placement is not None and placement.phones]
-        words = [WordSpan(placement.start, placement.end, placement.phones[0], placement.phones[-1]) for _, placement in chosen]
-        for (index, placement), word in zip(chosen, self._refiner.refine(samples, words), strict=True):
+        chosen = [(index, placement) for index, placement in enumerate(placements) if placement is not None]
+        spans = [WordSpan(found.start, found.end, found.phones or self._speller.phones(words[index])) for index, found in chosen]
+        for (index, placement), word in zip(chosen, self._refiner.refine(samples, spans), strict=True):
             refined[index] = replace(placement, start=word.start, end=word.end, spread=word.spread)
         return refined
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_svc.domain import SAMPLE_RATE, WordStatus
-from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner
+from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner, Refined, WordSpan
 from aligner_svc.engines.pocketsphinx.ladder import LadderWindow, Placement
 from aligner_svc.engines.pocketsphinx.second_opinion import Samples
 from aligner_svc.engines.pocketsphinx.window import WindowAligner
@@ -40,9 +40,20 @@ class FakeSpeller:
         return ("AH",) * max(1, len(word))
 
 
-@pytest.fixture(scope="module")
-def refiner() -> BoundaryRefiner:
-    return BoundaryRefiner()
+class UnmovedEdges(BoundaryRefiner):
+    """Leaves all edges where they are."""
+
+    def __init__(self) -> None:
+        self.asked: Sequence[WordSpan] = ()
+
+    def refine(self, samples: Samples, words: Sequence[WordSpan]) -> list[Refined]:
+        self.asked = words
+        return [Refined(word.start, word.end, 0.01) for word in words]
+
+
+@pytest.fixture
+def refiner() -> UnmovedEdges:
+    return UnmovedEdges()
 
 
 def answer(
@@ -72,6 +83,11 @@ def running(first: int, last: int) -> list[Times]:
 
 
 # ---- tokens
+
+
+def test_the_edges_of_words_that_only_the_phoneme_recogniser_placed_are_refined_too(refiner: UnmovedEdges) -> None:
+    answer(refiner, [(0.1, 0.4), None, (1.0, 1.2)], last=True, complete=True, tokens=[["cats"], ["and"], ["me"]])
+    assert [(span.start, span.phones) for span in refiner.asked] == [(0.1, ("AH",) * 4), (1.0, ("AH",) * 2)]
 
 
 def test_the_words_of_a_token_are_one_span(refiner: BoundaryRefiner) -> None:

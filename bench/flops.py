@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
-from aligner_svc.engines.qwen.preparation import CHUNK, CHUNK_TOKENS, Prepared, chunks_of, tokens_after
+from aligner_svc.engines.qwen.preparation import Prepared
+from aligner_svc.engines.qwen.prompt import CHUNK, CHUNK_TOKENS, chunks_of, tokens_after
 
 _KERNEL = 3 * 3
 _CONVOLUTIONS = 3

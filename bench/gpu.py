@@ -23,11 +23,12 @@ import torch
 
 from aligner_svc.engines.qwen import checkpoint as checkpoints
 from aligner_svc.engines.qwen.attention import Attention, for_device, one_by_one
-from aligner_svc.engines.qwen.device import thread_pool
-from aligner_svc.engines.qwen.engine import PREPARERS, QwenEngine
-from aligner_svc.engines.qwen.forward import PackedAligner, TimestampSlots
+from aligner_svc.engines.qwen.device import PREPARERS, thread_pool
+from aligner_svc.engines.qwen.engine import QwenEngine
+from aligner_svc.engines.qwen.forward import PackedAligner
 from aligner_svc.engines.qwen.outcome import assemble
 from aligner_svc.engines.qwen.preparation import Preparation, Prepared
+from aligner_svc.engines.qwen.timestamps import TimestampSlots
 from aligner_svc.engines.qwen.words import split
 from bench.flops import count
 from bench.gpu_subject import QUICK, Plan, Subject
@@ -393,7 +394,7 @@ def main() -> int:
         attention, note = attention_here(device, dtype)
         subject = Subject(
             folder, device, loaded, Preparation(loaded, dtype), attention, PackedAligner(loaded, attention),
-            options.preparers or PREPARERS[device.type], plan, began + plan.total,
+            options.preparers or PREPARERS, plan, began + plan.total,
         )  # fmt: skip
         clip = speech(60.0, 0)
         item = subject.prepare(clip)

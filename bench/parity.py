@@ -22,9 +22,9 @@ import torch
 
 from aligner_svc.domain import SAMPLE_RATE
 from aligner_svc.engines.qwen import checkpoint, words
-from aligner_svc.engines.qwen.forward import PackedAligner, TimestampSlots
+from aligner_svc.engines.qwen.forward import PackedAligner
 from aligner_svc.engines.qwen.preparation import Preparation, Prepared
-from aligner_svc.engines.qwen.timestamps import repair
+from aligner_svc.engines.qwen.timestamps import TimestampSlots, repair
 from tests.kit import checkpoint as checkpoints
 from tests.kit import qwen_material
 from tests.kit.qwen_material import Pair

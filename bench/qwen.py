@@ -31,7 +31,8 @@ from aligner_svc.engines.qwen.engine import QwenEngine
 from aligner_svc.engines.qwen.forward import PackedAligner
 from aligner_svc.engines.qwen.layers import FusedLinear, Linear, fused_work
 from aligner_svc.engines.qwen.memory import keep_few_kernels, keep_memory
-from aligner_svc.engines.qwen.preparation import CHUNK, Preparation, Prepared, chunks_of
+from aligner_svc.engines.qwen.preparation import Preparation, Prepared
+from aligner_svc.engines.qwen.prompt import CHUNK, chunks_of
 from aligner_svc.engines.qwen.words import load_nagisa
 from bench import flops
 from bench.processes import others_cpu_seconds
@@ -200,7 +201,7 @@ def request(clip: Speech) -> pb.AlignRequest:
 
 
 async def clips_of_many_lengths(folder: Path, weights: int) -> None:
-    """A long clip in a fresh process, and again after clips of all lengths. `weights`: bytes."""
+    """A long clip in the fresh process of a device, and again after clips of all lengths. `weights`: bytes."""
     long = speech(300.0)  # drawn first: that takes more memory than aligning it
     engine = QwenEngine(EngineSettings(), QwenSettings(model=str(folder), device="cpu", dtype="bf16"))
     await engine.start()
@@ -210,10 +211,13 @@ async def clips_of_many_lengths(folder: Path, weights: int) -> None:
         for clip in clips:
             await engine.align(Clip(clip.samples), clip.tokens, LANGUAGE, Caller())
             served += 1
-        peak = peak_memory(os.getpid())
+        (children,) = engine.report.pools
+        peak = sum(map(peak_memory, children.pids))
         share = f"{peak / weights:.2f} of the weights' {weights / 1e6:.0f} MB (goal 1.30)"
         last = len(clip.samples) / SAMPLE_RATE
+        own = peak_memory(os.getpid()) / 1e6
         print(f"Memory after {served} clips, the last of {last:.0f} s: {peak / 1e6:.0f} MB peak, {share}.", flush=True)
+        print(f"Beside it, the server's own process: {own:.0f} MB.", flush=True)
     await engine.close()
 
 

@@ -49,7 +49,9 @@ class QwenSettings(Section):
         description=f"commit, tag or branch of the repository; default: {PUBLISHED_REVISION[:7]} of {PUBLISHED}, main of another",
     )
     device: str = Field(
-        "auto", pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$", description="cpu, cuda or cuda:N; auto: cuda if available"
+        "auto",
+        pattern=r"^(auto|cuda:all|cpu(,cpu)*|cuda(:\d{1,3})?(,cuda:\d{1,3})*)$",
+        description="cpu, cuda, cuda:N, several as cuda:0,cuda:1, or cuda:all: a process for each; auto: cuda if available",
     )
     dtype: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="precision of weights and arithmetic; auto: bf16 if the device multiplies it natively, else fp32"

@@ -49,10 +49,12 @@ def _qwen(settings: Settings) -> Sequence[Finding]:
     if missing:
         return [fail("engine", f"qwen: {', '.join(missing)} not installed", "pip install 'aligner-svc[qwen]'")]
     from aligner_svc.engines.qwen.device import describe_gpu, resolve_device, resolve_dtype  # noqa: PLC0415
+    from aligner_svc.engines.qwen.devices.pool import device_names  # noqa: PLC0415
 
     files = checkpoint(settings.qwen.model)
     try:
-        device = resolve_device(settings.qwen)
+        for name in device_names(settings.qwen.device):
+            device = resolve_device(settings.qwen.model_copy(update={"device": name}))
         dtype = str(resolve_dtype(settings.qwen, device)).removeprefix("torch.")
     except EngineStartError as error:
         return [files, fail("engine", f"qwen: {error}", "setting qwen.device")]

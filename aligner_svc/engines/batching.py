@@ -97,7 +97,7 @@ class Batcher(Generic[T, R]):
             raise ValueError("budget, max_items and slots must be at least 1, queue at least 0")
         self._run = run
         self._size = size
-        self._budget = TokenBudget(budget)
+        self.budget = TokenBudget(budget)
         self._max_items = max_items
         self._capacity = queue
         self._slots = slots
@@ -149,7 +149,7 @@ class Batcher(Generic[T, R]):
             clients=self._waiting.clients,
             last_items=last.items if last else 0,
             last_padding=1 - last.tokens / last.computed if last else 0.0,
-            budget=self._budget.current,
+            budget=self.budget.current,
             failed=self.device.failed,
         )
 
@@ -190,7 +190,7 @@ class Batcher(Generic[T, R]):
         self._fill_scheduled = False
         while self._free and len(self._waiting):
             self._drop_unwanted()
-            tickets = self._waiting.take(Room(self._budget.current, self._max_items, self._max_padding))
+            tickets = self._waiting.take(Room(self.budget.current, self._max_items, self._max_padding))
             if tickets:
                 # In an empty context: otherwise the batch would appear to belong to the call whose task runs this.
                 slot = asyncio.get_running_loop().create_task(self._work(tickets), context=Context())
@@ -268,10 +268,10 @@ class Batcher(Generic[T, R]):
             error = None
         elif error is None:
             self.device.record_success()
-            self._budget.record_success()
+            self.budget.record_success()
         elif isinstance(error, DeviceMemoryError):
             log.warning("%d tokens in %d items do not fit into the device's memory", room.computed, room.count)
-            self._budget.record_out_of_memory(room.computed)
+            self.budget.record_out_of_memory(room.computed)
         else:
             self.device.record_failure()
         longest_wait = began - min(ticket.since for ticket in tickets)

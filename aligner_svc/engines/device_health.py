@@ -13,7 +13,7 @@ V = TypeVar("V")
 
 _MAX_CONSECUTIVE_FAILURES: Final = 3  # failed batches in a row, after which the device itself is checked
 
-RECHECK_SECONDS: Final = (5.0, 60.0)
+RECHECK_SECONDS: Final = (1.0, 60.0)
 """Pause before the first check of a failed device, doubled each time, and its upper bound."""
 
 

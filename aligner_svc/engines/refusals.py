@@ -13,6 +13,10 @@ def closed() -> UnavailableError:
     return UnavailableError("ENGINE_UNAVAILABLE", "the aligner is shutting down, try again", retry_after=1.0)
 
 
+def lost() -> UnavailableError:
+    return UnavailableError("ENGINE_UNAVAILABLE", "the aligner failed on this call, try again", retry_after=1.0)
+
+
 def expired() -> DeadlineExpiredError:
     return DeadlineExpiredError("DEADLINE_EXPIRED", "the call's deadline has passed")
 

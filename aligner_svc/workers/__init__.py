@@ -4,12 +4,14 @@
 through a socketpair, never pickle: all that a child taken over by a hostile file can do is lie to the parent.
 """
 
-from aligner_svc.workers.child import Priority, serve
+from aligner_svc.workers.child import Priority, attach, receive_place, refuse_start, serve
+from aligner_svc.workers.children import PlaceState
 from aligner_svc.workers.errors import (
     WorkerCrashedError,
     WorkerDiedError,
     WorkerFailedError,
     WorkerKilledError,
+    WorkerRefusedError,
     WorkerTimeoutError,
     WorkerUnavailableError,
 )
@@ -20,6 +22,7 @@ from aligner_svc.workers.sandbox import Sandbox, SandboxMode, forbid_core_dumps
 __all__ = [
     "Buffer",
     "JsonValue",
+    "PlaceState",
     "Priority",
     "Reply",
     "Sandbox",
@@ -29,9 +32,13 @@ __all__ = [
     "WorkerFailedError",
     "WorkerKilledError",
     "WorkerPool",
+    "WorkerRefusedError",
     "WorkerTimeoutError",
     "WorkerUnavailableError",
+    "attach",
     "forbid_core_dumps",
     "log_sandbox",
+    "receive_place",
+    "refuse_start",
     "serve",
 ]

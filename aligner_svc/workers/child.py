@@ -32,17 +32,67 @@ class _ParentGoneError(Exception):
     """The parent closed its end."""
 
 
-def serve(handler: Handler, sandbox: Sandbox | None = None, priority: Priority = "normal") -> None:
+def attach() -> socket.socket:
+    """The socket to the parent, with which this process ends from now on. For a child that takes long to load: call it first.
+
+    Raises RuntimeError in a process that no `WorkerPool` started.
+    """
+    sock = _connect()
+    _end_with_parent(sock)
+    return sock
+
+
+def receive_place(parent: socket.socket) -> str:
+    """Wait until the parent says in which place this child works. A spare waits here; exits if the parent hangs up."""
+    try:
+        _, header_bytes, _ = frames.parse_prefix(_receive(parent, frames.PREFIX.size))
+        return str(frames.parse_header(_receive(parent, header_bytes))["place"])
+    except (_ParentGoneError, ConnectionError):
+        sys.exit(0)
+
+
+def refuse_start(parent: socket.socket, message: str) -> None:
+    """Tell the parent in one line why this child cannot start. Then exit."""
+    parent.sendall(frames.pack(FrameKind.FAILED, {"error": message}, b""))
+
+
+def serve(
+    handler: Handler,
+    sandbox: Sandbox | None = None,
+    priority: Priority = "normal",
+    *,
+    parent: socket.socket | None = None,
+    greeting: Mapping[str, JsonValue] | None = None,
+) -> None:
     """Answer the parent's calls until it hangs up. Call it when everything is loaded and warm.
 
-    `sandbox` is closed first; the parent learns which layers are in force. `priority` "low" leaves the processor to the
-    other processes of the service, whenever they want it. `handler(header, payload)` returns a header
-    (JSON) and a payload; its own payload is valid during the call only. If it raises, the traceback goes to stderr
-    (the parent's log) and only the class name to the caller.
+    `parent`: from `attach`, if that was called. `greeting` goes to the parent. `sandbox` is closed first; the parent learns
+    which layers are in force. `priority` "low" leaves the processor to the other processes of the service, whenever they want
+    it. `handler(header, payload)` returns a header (JSON) and a payload; its own payload is valid during the call only. If it
+    raises, the traceback goes to stderr (the parent's log) and only the class name to the caller.
 
     Raises RuntimeError in a process that no `WorkerPool` started, SandboxError (which ends the process) if the
     sandbox is required and incomplete.
     """
+    if priority == "low":
+        os.nice(_LOW)
+    with parent or _connect() as sock:
+        if sandbox:
+            sandbox.fence()
+        if parent is None:
+            _end_with_parent(sock)
+        if sandbox:
+            sandbox.seal()
+        layers: dict[str, JsonValue] = {"sandbox": sandbox.in_force, "missing": sandbox.missing} if sandbox else {}
+        try:
+            sock.sendall(frames.pack(FrameKind.READY, {**(greeting or {}), **layers}, b""))
+            while True:
+                _answer(sock, handler)
+        except (_ParentGoneError, ConnectionError):
+            return
+
+
+def _connect() -> socket.socket:
     number = os.environ.pop(FD_VARIABLE, "")
     if not number:
         raise RuntimeError("this module is started by aligner_svc.workers.WorkerPool, not by hand")
@@ -51,23 +101,14 @@ def serve(handler: Handler, sandbox: Sandbox | None = None, priority: Priority =
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     forbid_core_dumps()  # with any sandbox, and with none
-    if priority == "low":
-        os.nice(_LOW)
-    with socket.socket(fileno=int(number)) as sock:
-        sock.set_inheritable(False)
-        enlarge_buffers(sock)
-        if sandbox:
-            sandbox.fence()
-        threading.Thread(target=_exit_with_parent, args=(sock.fileno(),), name="parent-watch", daemon=True).start()
-        if sandbox:
-            sandbox.seal()
-        greeting: dict[str, JsonValue] = {"sandbox": sandbox.in_force, "missing": sandbox.missing} if sandbox else {}
-        try:
-            sock.sendall(frames.pack(FrameKind.READY, greeting, b""))
-            while True:
-                _answer(sock, handler)
-        except (_ParentGoneError, ConnectionError):
-            return
+    sock = socket.socket(fileno=int(number))
+    sock.set_inheritable(False)
+    enlarge_buffers(sock)
+    return sock
+
+
+def _end_with_parent(sock: socket.socket) -> None:
+    threading.Thread(target=_exit_with_parent, args=(sock.fileno(),), name="parent-watch", daemon=True).start()
 
 
 def _answer(sock: socket.socket, handler: Handler) -> None:

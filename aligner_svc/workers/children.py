@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
-from aligner_svc.workers.errors import WorkerDiedError, WorkerUnavailableError
+from aligner_svc.workers.errors import WorkerDiedError, WorkerRefusedError, WorkerUnavailableError
 from aligner_svc.workers.frames import JsonValue
 from aligner_svc.workers.heartbeat import keep_watch
-from aligner_svc.workers.process import GoneError, WorkerProcess
+from aligner_svc.workers.process import GoneError, StartRefusedError, WorkerProcess
 
 log = logging.getLogger(__name__)
 
@@ -28,39 +31,59 @@ _PROVEN: Final = 0.25
 """Seconds from which on a child that has started works: children that die as soon as they are ready do not."""
 
 
+@dataclass(frozen=True, slots=True)
+class PlaceState:
+    """The children of one place: running, wanted, replaced so far; `busy`: seconds at calls."""
+
+    up: int
+    wanted: int
+    restarts: int
+    busy: float
+
+
 class Children:
-    """`size` processes of `python -m module *args`. Use it on the event loop that ran `start`."""
+    """A process of `python -m module *args` for each place. Use it on the event loop that ran `start`."""
 
     def __init__(
         self,
         module: str,
-        size: int,
+        places: Sequence[str],
         *,
         args: Sequence[str],
         name: str,
-        start_timeout: float,
+        start_timeout: float | None,
         hung_after: float | None,
+        outage: float | None,
+        spare: bool,
+        environment: Mapping[str, str] | None,
         on_ready: Callable[[WorkerProcess], None],
         on_lost: Callable[[WorkerProcess], None],
         on_none: Callable[[], None],
     ) -> None:
-        """`hung_after` as in WorkerPool.
+        """`hung_after`, `outage`, `spare` and `environment` as in WorkerPool.
 
         `on_ready` is called with a child that has started, `on_lost` with one that is being replaced, `on_none` when none is
         left and none starts.
         """
         self.module = module
-        self.restarts = 0
+        self.restarts: Counter[str] = Counter()
+        """By place."""
+        self.busy: defaultdict[str, float] = defaultdict(float)
+        """Seconds at calls, by place."""
         self.greeting: dict[str, JsonValue] = {}
         """Of the latest child."""
         self.alive: set[WorkerProcess] = set()
         """Started and not replaced."""
         self.closing = False
-        self._size = size
+        self._places = tuple(places)
         self._args = tuple(args)
         self._name = name
         self._start_timeout = start_timeout
         self._hung_after = hung_after
+        self._outage = _OUTAGE if outage is None else outage
+        self._keeps_spare = spare
+        self._spare: WorkerProcess | None = None
+        self._environment = environment
         self._on_ready = on_ready
         self._on_lost = on_lost
         self._on_none = on_none
@@ -83,13 +106,28 @@ class Children:
             self._worked_at = now
         elif self.none_starts:
             return f"{self._name}: no worker process starts"
-        elif now - self._worked_at >= _OUTAGE:
+        elif now - self._worked_at >= self._outage:
             return f"{self._name}: no worker process works"
         return None
 
+    def by_place(self) -> dict[str, PlaceState]:
+        """By the names of the places that have one."""
+        up, wanted = Counter(child.place for child in self.alive), Counter(filter(None, self._places))
+        return {place: PlaceState(up[place], count, self.restarts[place], self.busy[place]) for place, count in wanted.items()}
+
+    @asynccontextmanager
+    async def counted(self, place: str) -> AsyncIterator[None]:
+        """Around a call to a child of that place."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            yield
+        finally:
+            self.busy[place] += clock() - began
+
     async def start(self) -> None:
         """Start all in parallel and wait until each is ready. Raises WorkerDiedError; `close` then ends those that started."""
-        started = await asyncio.gather(*(self._spawn() for _ in range(self._size)), return_exceptions=True)
+        started = await asyncio.gather(*(self._spawn(place) for place in self._places), return_exceptions=True)
         for outcome in started:
             if isinstance(outcome, BaseException):
                 raise outcome
@@ -103,9 +141,9 @@ class Children:
         self.alive.discard(child)
         self._on_lost(child)
         child.kill()  # does not change the exit status of one that died by itself
-        self.restarts += 1
+        self.restarts[child.place] += 1
         self._unreaped.add(child)
-        self._start_task(self._respawn())
+        self._start_task(self._respawn(child.place))
         return self._start_task(self._reap_replaced(child, why))
 
     async def hang_up(self) -> None:
@@ -114,6 +152,9 @@ class Children:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._spare is not None:
+            self._spare.kill()
+            self._unreaped.add(self._spare)
         for child in self.alive:
             child.hang_up()
 
@@ -131,11 +172,11 @@ class Children:
         if not child.call:  # else its call ends now, and replaces it
             self.replace(child, why)
 
-    async def _respawn(self) -> None:
+    async def _respawn(self, place: str) -> None:
         pause = _BACKOFF_FIRST
         while True:
             try:
-                await self._spawn()
+                await self._spawn(place)
             except (WorkerDiedError, OSError) as error:
                 self._start_failed = True
                 log.error("%s; next try in %.1f s", error, pause)
@@ -146,12 +187,25 @@ class Children:
             else:
                 return
 
-    async def _spawn(self) -> None:
+    def _process(self) -> WorkerProcess:
+        """The spare, or a new process."""
+        child, self._spare = self._spare, None
+        if child is None or child.exited:
+            if child is not None:
+                self._unreaped.add(child)
+                self._start_task(self._reap(child))
+            child = WorkerProcess(self.module, self._args, self._name, self._environment)
+        return child
+
+    async def _spawn(self, place: str) -> None:
         """Start one child and hand it over when it is ready. Raises WorkerDiedError, OSError."""
-        child = WorkerProcess(self.module, self._args, self._name)
+        child = self._process()
+        child.place = place
         self._starting.add(child)
         try:
             async with asyncio.timeout(self._start_timeout):
+                if self._keeps_spare:
+                    await child.assign(place)
                 greeting = await child.ready()
         except BaseException as error:
             child.kill()
@@ -159,6 +213,8 @@ class Children:
             if not isinstance(error, GoneError | TimeoutError):
                 raise
             await self._reap(child)
+            if isinstance(error, StartRefusedError):
+                raise WorkerRefusedError(str(error)) from None
             reason = "not ready in time" if isinstance(error, TimeoutError) else "hung" if child.hung else "exited"
             raise WorkerDiedError(f"{self._name}: a child did not start ({reason}): {child.take_tail()}") from None
         finally:
@@ -171,6 +227,8 @@ class Children:
         self._start_failed = False
         self.alive.add(child)
         self._on_ready(child)
+        if self._keeps_spare and self._spare is None and not self._starting:
+            self._spare = self._process()
 
     async def _reap_replaced(self, child: WorkerProcess, why: str) -> None:
         await self._reap(child)

@@ -19,6 +19,10 @@ class WorkerUnavailableError(WorkerDiedError):
     """No child is available: the pool is closed, or its children do not start."""
 
 
+class WorkerRefusedError(WorkerDiedError):
+    """The child cannot start, and says why: the message is its own, in one line."""
+
+
 class WorkerTimeoutError(Exception):
     """The call took longer than its timeout; its child was killed. Not retried: it would only take as long again."""
 

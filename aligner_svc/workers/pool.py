@@ -9,7 +9,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from aligner_svc.workers.children import Children
+from aligner_svc.workers.children import Children, PlaceState
 from aligner_svc.workers.errors import (
     WorkerCrashedError,
     WorkerDiedError,
@@ -66,28 +66,42 @@ class WorkerPool:
         *,
         args: Sequence[str] = (),
         name: str,
-        start_timeout: float = 30.0,
+        start_timeout: float | None = 30.0,
         max_reply: int = MAX_PAYLOAD,
         hung_after: float | None = _HUNG_AFTER,
+        places: Sequence[str] = (),
+        spare: bool = False,
+        outage: float | None = None,
+        blames_calls: bool = True,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """`name` is for logs and errors; `start_timeout` in seconds; `max_reply` bytes of one reply's payload.
 
         `hung_after`: seconds without processor time after which a child at a call hangs; None: calls may sleep.
+        `places`: where each child works, e.g. its device; one that is replaced is replaced there. Names may repeat.
+        `spare`: keep one more process that has imported its libraries; each child learns its place from `receive_place`.
+        `outage`: seconds without a child that works, after which there is `trouble`; default: a replacement is none.
+        `blames_calls`: a fault in a child (SIGSEGV) is its call's, which is not retried. `environment`: variables for the
+        children, besides a few that all get; default: those that keep libraries to one thread.
         """
         self.size = size
         self.name = name
         self._max_reply = max_reply
         self._children = Children(
             module,
-            size,
+            places or ("",) * size,
             args=args,
             name=name,
             start_timeout=start_timeout,
             hung_after=hung_after,
+            outage=outage,
+            spare=spare,
+            environment=environment,
             on_ready=self._release,
             on_lost=self._forget,
             on_none=lambda: self._fail_waiters(f"{name}: no child starts"),
         )
+        self._blames_calls = blames_calls
         self._idle: deque[WorkerProcess] = deque()
         self._waiters: Waiters[WorkerProcess] = Waiters()
         self._calls: set[asyncio.Task[Any]] = set()
@@ -96,7 +110,11 @@ class WorkerPool:
     @property
     def restarts(self) -> int:
         """Children that were replaced so far."""
-        return self._children.restarts
+        return self._children.restarts.total()
+
+    def places(self) -> dict[str, PlaceState]:
+        """By name, if there are any."""
+        return self._children.by_place()
 
     @property
     def greeting(self) -> dict[str, JsonValue]:
@@ -223,7 +241,7 @@ class WorkerPool:
         """One try, in a task of its own, which releases or replaces the child whatever happens."""
         began = cpu_seconds(worker.pid)
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds), self._children.counted(worker.place):
                 answer = await worker.exchange(header, payload, self._max_reply)
         except WorkerFailedError as error:
             log.error("%s\n%s", error, worker.take_tail())
@@ -241,7 +259,7 @@ class WorkerPool:
             reaping = self._children.replace(worker, str(error))
             if reaping:
                 await asyncio.wait({reaping})  # for its fatal signal; `close` may cancel it
-            if worker.crashed:
+            if worker.crashed and self._blames_calls:
                 raise WorkerCrashedError(f"{self.name}: the call ended its child ({worker.fatal_signal})") from None
             raise
         except asyncio.CancelledError:
@@ -253,7 +271,7 @@ class WorkerPool:
     async def _close(self) -> None:
         self._fail_waiters(f"{self.name}: closed")
         for worker in self._idle:
-            worker.unwatch()  # its hang-up is no death
+            worker.unwatch()
         await self._children.hang_up()
         await asyncio.gather(*self._calls, return_exceptions=True)
         await self._children.close()

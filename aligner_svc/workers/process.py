@@ -37,6 +37,9 @@ _ONE_THREAD: Final = dict.fromkeys(
 )
 
 
+_MAX_REASON: Final = 1000
+"""Characters kept of a child's reason not to start."""
+
 _EXIT_TIMEOUT: Final = 1.0
 """Seconds a child has to exit by itself before it is killed."""
 
@@ -57,11 +60,15 @@ class ProtocolError(GoneError):
     """It sent something that is not an answer."""
 
 
+class StartRefusedError(GoneError):
+    """It said why it cannot start."""
+
+
 class WorkerProcess:
     """A running child. Use it on the event loop that it was created on."""
 
-    def __init__(self, module: str, args: Sequence[str], name: str) -> None:
-        """Start `python -m module *args`; returns at once, `ready` waits for it.
+    def __init__(self, module: str, args: Sequence[str], name: str, environment: Mapping[str, str] | None = None) -> None:
+        """Start `python -m module *args`; returns at once, `ready` waits for it. `environment` as in WorkerPool.
 
         `subprocess` uses vfork + exec here (no preexec_fn), so none of gRPC's threads or locks
         are copied. The child gets a process group of its own, so that signals to the foreground group
@@ -81,6 +88,8 @@ class WorkerProcess:
         """Why it was found to hang; "" if it was not."""
         self.ready_at = 0.0
         """By the event loop's clock."""
+        self.place = ""
+        """Where it works, as in WorkerPool."""
         try:
             enlarge_buffers(self._sock)
             self._sock.setblocking(False)
@@ -91,7 +100,7 @@ class WorkerProcess:
                 stdout=writer,  # what a library prints is diagnostics too
                 stderr=writer,
                 pass_fds=(theirs.fileno(),),
-                env=_environment(theirs.fileno()),
+                env=_environment(theirs.fileno(), _ONE_THREAD if environment is None else environment),
                 process_group=0,
             )
         except BaseException:
@@ -105,9 +114,19 @@ class WorkerProcess:
         self.pulse = Pulse(self.pid)
         self._loop.add_reader(self._stderr, self._drain_stderr)
 
+    async def assign(self, place: str) -> None:
+        """Send it to its place: what `receive_place` waits for. Raises GoneError."""
+        self.place = place
+        try:
+            await self._loop.sock_sendall(self._sock, frames.pack(FrameKind.CALL, {"place": place}, b""))
+        except OSError:
+            raise GoneError("the child closed its end") from None
+
     async def ready(self) -> dict[str, JsonValue]:
         """Wait until the child is loaded; return its greeting. Raises GoneError."""
         kind, greeting, _ = await self._receive(0)
+        if kind is FrameKind.FAILED:
+            raise StartRefusedError("".join(c if c.isprintable() else "?" for c in str(greeting.get("error"))[:_MAX_REASON]))
         if kind is not FrameKind.READY:
             raise ProtocolError("the first frame is not READY")
         self.ready_at = self._loop.time()
@@ -252,8 +271,8 @@ class WorkerProcess:
             self._tail = (self._tail + piece)[-_MAX_STDERR:]
 
 
-def _environment(fd: int) -> dict[str, str]:
+def _environment(fd: int, more: Mapping[str, str]) -> dict[str, str]:
     kept = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     # The child imports from the same places as the parent: from the working directory only if the parent does.
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109 - a str is what PYTHONPATH needs
-    return kept | _ONE_THREAD | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", FD_VARIABLE: str(fd)}
+    return kept | dict(more) | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", FD_VARIABLE: str(fd)}

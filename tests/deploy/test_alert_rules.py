@@ -67,7 +67,7 @@ async def full() -> Metrics:
             engine=lambda: QueueState(1, 2, 0.5, 1, 1, 1, 0.0, 1, None),
             engine_slots=2,
             engine_queue=64,
-            pools=[SimpleNamespace(name="decode", pids=[1, 2], size=2, waiting=0, restarts=0)],
+            pools=[SimpleNamespace(name="decode", pids=[1, 2], size=2, waiting=0, restarts=0, places=dict)],
             overload=SimpleNamespace(
                 counts=Counts(on_the_way=0, waiting=0, at_work=1, long=0),
                 memory=SimpleNamespace(used=0, waiting=0),

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import threading
+import os
+import signal
 import unicodedata
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -15,18 +15,13 @@ import grpc
 import numpy as np
 import pytest
 import pytest_asyncio
-import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from safetensors.torch import load_file, save_file
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
 from aligner_svc.config.engine import QwenSettings
 from aligner_svc.domain import SAMPLE_RATE
-from aligner_svc.engines.qwen import checkpoint
-from aligner_svc.engines.qwen.forward import PackedAligner, TimestampSlots
-from aligner_svc.engines.qwen.preparation import Prepared
-from aligner_svc.server import Service, StartError
+from aligner_svc.server import Service
 from tests.kit import qwen_material, recordings, refusals, uploads
 from tests.kit.qwen_material import LANGUAGES
 from tests.kit.qwen_reference import Reference
@@ -168,74 +163,43 @@ async def test_more_text_than_any_audio_holds(stub: AlignerStub) -> None:
 
 @pytest.mark.parametrize("text", ["… — !", "👍", "\u0301"])
 @pytest.mark.parametrize("language", ["en", "ja", "ko"])
-async def test_nothing_to_align_never_reaches_the_device(
-    text: str, language: str, stub: AlignerStub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reached: list[int] = []
-    monkeypatch.setattr(PackedAligner, "__call__", lambda _model, batch: reached.append(len(batch)))
+async def test_nothing_to_align_never_reaches_the_device(text: str, language: str, server: Service, stub: AlignerStub) -> None:
+    (children,) = server.engine.report.pools
+    before = children.places()
     found = await refused(stub.Align(request(text, language)))
     refusals.check(found, grpc.StatusCode.INVALID_ARGUMENT, "TRANSCRIPT_NO_WORDS", "config.transcript")
-    assert reached == []
+    assert children.places() == before
 
 
 # Health
 
 
-async def test_not_serving_until_it_is_loaded(qwen: QwenSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    loading, ready = threading.Event(), threading.Event()
-    plain = checkpoint.load
-
-    def load(*arguments: Any) -> checkpoint.Checkpoint:
-        loading.set()
-        assert ready.wait(60)
-        return plain(*arguments)
-
-    monkeypatch.setattr(checkpoint, "load", load)
+async def test_not_serving_until_it_is_loaded(qwen: QwenSettings) -> None:
     running = service(qwen=qwen)
     starting = asyncio.create_task(running.start())
-    await eventually(loading.is_set, "the model to be loaded")
+    await eventually(lambda: running.address)
     async with connect(running.address) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
-        assert (await stub.Check(health())).status == NOT_SERVING
-        watch = aiter(stub.Watch(health()))
+        watch = aiter(health_pb2_grpc.HealthStub(channel).Watch(health()))
         assert (await anext(watch)).status == NOT_SERVING
-        ready.set()
+        assert not starting.done()
         assert (await anext(watch)).status == SERVING
         await starting
-        assert (await stub.Check(health())).status == SERVING
     await running.drain()
 
 
-async def test_not_serving_while_the_device_fails(
-    qwen: QwenSettings, reference: Reference, monkeypatch: pytest.MonkeyPatch
+async def test_not_serving_while_the_device_s_process_is_replaced(
+    server: Service, stub: AlignerStub, reference: Reference
 ) -> None:
-    broken = threading.Event()
-    plain = PackedAligner.__call__
-
-    def forward(model: PackedAligner, batch: Sequence[Prepared]) -> list[TimestampSlots]:
-        if broken.is_set():
-            raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        return plain(model, batch)
-
-    monkeypatch.setattr(PackedAligner, "__call__", forward)
-    async with serving(qwen=qwen) as running, connect(running.address) as channel:
-        running.engine.batcher.device.recheck_seconds = (0.05, 0.1)  # 5 to 60 would be too long here
+    """And a call that arrives meanwhile is answered."""
+    (children,) = server.engine.report.pools
+    async with connect(server.address) as channel:
         watch = aiter(health_pb2_grpc.HealthStub(channel).Watch(health()))
         assert (await anext(watch)).status == SERVING
-        stub = AlignerStub(channel)
-        broken.set()
-        for _ in range(3):  # a clip or two may be to blame themselves
-            found = await refused(stub.Align(request(TEXTS["en"][0], "en")))
-            if found.code is not grpc.StatusCode.INTERNAL:
-                break
-        refusals.check(found, grpc.StatusCode.UNAVAILABLE, "ENGINE_FAILED", None)
-        assert found.retry_seconds
+        os.kill(children.pids[0], signal.SIGKILL)
+        call = asyncio.ensure_future(stub.Align(request(TEXTS["en"][0], "en")))
         assert (await anext(watch)).status == NOT_SERVING
-        found = await refused(stub.Align(request(TEXTS["en"][0], "en")))
-        assert (found.code, found.reason) == (grpc.StatusCode.UNAVAILABLE, "ENGINE_FAILED")
-        broken.clear()
+        check((await call).words, "en", reference)
         assert (await anext(watch)).status == SERVING
-        check((await stub.Align(request(TEXTS["en"][0], "en"))).words, "en", reference)
 
 
 # The command
@@ -257,29 +221,3 @@ async def test_the_command(tmp_path: Path, tiny_checkpoint: Path, reference: Ref
         assert await command.exit_code() == 0, command.log
     assert "Traceback" not in command.log
     assert f"{tiny_checkpoint} on cpu in torch.float32" in command.log
-
-
-async def test_missing_weights_are_named_and_the_library_adds_nothing(
-    tmp_path: Path, tiny_checkpoint: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """The library that loads them would advise to train the model."""
-    damaged = shutil.copytree(tiny_checkpoint, tmp_path / "model")
-    tensors = load_file(damaged / "model.safetensors")
-    del tensors["thinker.lm_head.weight"]
-    save_file(tensors, damaged / "model.safetensors", {"format": "pt"})
-    with pytest.raises(StartError, match=f"{damaged}: the weights lack thinker.lm_head.weight"):
-        await service(qwen=QwenSettings(model=str(damaged), device="cpu")).start()
-    assert capfd.readouterr() == ("", "")
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-async def test_a_gpu_that_is_missing_stops_the_start(tiny_checkpoint: Path) -> None:
-    with pytest.raises(StartError, match="device cuda"):
-        service(qwen=QwenSettings(model=str(tiny_checkpoint), device="cuda"))
-
-
-async def test_a_checkpoint_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(StartError, match=r"config\.json is missing"):
-        await service(qwen=QwenSettings(model=str(tmp_path), device="cpu")).start()
-    with pytest.raises(StartError, match="nothing: not a folder"):
-        await service(qwen=QwenSettings(model=str(tmp_path / "nothing"), device="cpu")).start()

@@ -28,7 +28,6 @@ from aligner_svc.engines.pocketsphinx.wire import (
 )
 from aligner_svc.engines.self_test import check_split
 from aligner_svc.engines.windows import Placed, Prefix, align_in_windows
-from aligner_svc.errors import UnavailableError
 from aligner_svc.text import tokenise
 from aligner_svc.workers import (
     JsonValue,
@@ -194,7 +193,7 @@ def _worker_failures() -> Iterator[None]:
     try:
         yield
     except (WorkerDiedError, WorkerTimeoutError, MalformedError):
-        raise UnavailableError("ENGINE_UNAVAILABLE", "the aligner failed on this call, try again", retry_after=1.0) from None
+        raise refusals.lost() from None
 
 
 def _spans(placed: Sequence[Placed[TokenSpan]], count: int, seconds: float, scale: float) -> list[Span]:

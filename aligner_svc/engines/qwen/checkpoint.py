@@ -17,8 +17,8 @@ from tokenizers import Regex, Tokenizer, pre_tokenizers
 from aligner_svc.config.engine import PUBLISHED, PUBLISHED_REVISION
 from aligner_svc.engines.base import EngineStartError
 from aligner_svc.engines.qwen.modules import Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor, transformers_logging
+from aligner_svc.engines.qwen.prompt import TIMESTAMP
 
-TIMESTAMP = "<timestamp>"
 _FETCHED = ("*.json", "*.txt", "*.safetensors")  # from the hub: never a pickle
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json")  # one suffices: the first is made from the second and merges.txt
 _QWEN_PIECES = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"

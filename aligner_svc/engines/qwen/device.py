@@ -1,27 +1,23 @@
-"""Device, precision and thread of the model."""
+"""The model's device, its precision, and what its errors mean."""
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import logging
-from collections.abc import Callable, Sequence
+import os
+import re
 from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
-import numpy as np
 import torch
 
 from aligner_svc.config.engine import QwenSettings
 from aligner_svc.engines.base import EngineStartError
-from aligner_svc.engines.batching import DeviceMemoryError
-from aligner_svc.engines.qwen.forward import TimestampSlots
-from aligner_svc.engines.qwen.memory import return_memory
-from aligner_svc.engines.qwen.preparation import Prepared
 
 log = logging.getLogger(__name__)
 
-_LONG_ROWS = 2048
-"""Rows of a batch, a minute and a half of audio, above which its memory is returned to the system. That of others is kept."""
+PREPARERS = max(2, min(8, (os.cpu_count() or 2) - 2))
+"""Threads that prepare clips for a GPU. One runs at some 5,000 times real time; nearly all of it is spectrograms."""
 _MIN_DRIVER = {11: "450", 12: "525", 13: "580"}
 """By major version of CUDA: NVIDIA's table of minor version compatibility."""
 _NATIVE_BF16 = (8, 0)
@@ -92,6 +88,24 @@ def _multiplies_bf16(device: torch.device) -> bool:
     return torch.cuda.get_device_capability(device) >= _NATIVE_BF16  # is_bf16_supported() says yes where it is emulated
 
 
+_ALLOCATION: Final = re.compile(
+    r"out[ _]of[ _]memory|alloc(ation)?_failed|allocate memory|CPUAllocator|bad_alloc|MemoryAllocation|not enough memory"
+    # cuBLAS and cuDNN make their handles when first used, and say only this if there is no memory for one.
+    r"|CU(BLAS|DNN)_STATUS_NOT_INITIALIZED",
+    re.IGNORECASE,
+)
+
+
+def is_allocation_failure(error: BaseException) -> bool:
+    """Whether memory did not suffice, of a GPU or of the machine: PyTorch has a class for its own allocators alone.
+
+    cuBLAS, cuDNN, cuFFT, CUDA itself and the CPU's allocator raise RuntimeError, with a text of their own.
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and _ALLOCATION.search(str(error)) is not None
+
+
 def compute_exactly() -> None:
     """Let float32 on a GPU be float32: cuDNN's convolutions take TF32, of 10 bits, unless told not to."""
     torch.backends.cudnn.allow_tf32 = False
@@ -119,53 +133,3 @@ def _use(cores: int) -> None:
     # Read first: otherwise the thread takes the number another thread set last, with its first operation.
     torch.get_num_threads()
     torch.set_num_threads(cores)
-
-
-class ModelThread:
-    """The only thread that uses the model: qwen-asr's modules are not thread-safe."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._executor = thread_pool(1, "qwen-model", cores=torch.get_num_threads())
-        self._forward: Callable[[Sequence[Prepared]], list[TimestampSlots]] | None = None
-
-    async def load(self, build: Callable[[], Callable[[Sequence[Prepared]], list[TimestampSlots]]]) -> None:
-        """Build the model in the thread that will run it."""
-        self._forward = await asyncio.get_running_loop().run_in_executor(self._executor, build)
-
-    async def run(self, batch: Sequence[Prepared]) -> Sequence[TimestampSlots]:
-        """`run` of a Batcher. Raises DeviceMemoryError. Ends only when the device is free again, even if cancelled."""
-        work = asyncio.get_running_loop().run_in_executor(self._executor, self._run, batch)
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            await asyncio.wait({work})
-            work.exception()
-            raise
-
-    def close(self) -> None:
-        """Idempotent; a running batch ends in the background."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
-
-    def _run(self, batch: Sequence[Prepared]) -> list[TimestampSlots]:
-        assert self._forward is not None
-        long = self._device.type == "cpu" and sum(item.rows for item in batch) > _LONG_ROWS
-        if long:
-            return_memory()  # shorter batches left free memory in pieces, too small to be used again
-        try:
-            answers = self._forward(batch)
-            if not all(np.isfinite(slots.probabilities).all() for slots in answers):
-                raise RuntimeError("the device computed NaN")  # the batcher finds out for which items
-            return answers
-        except (torch.OutOfMemoryError, MemoryError):
-            pass
-        except RuntimeError as error:
-            if "DefaultCPUAllocator" not in str(error):
-                raise
-        finally:
-            if long:
-                return_memory()
-        # Outside the handlers: the exception's frames hold tensors that must be freed before the halves are tried.
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-        raise DeviceMemoryError

@@ -1,32 +1,32 @@
-"""Qwen3-ForcedAligner as an engine: splits words, prepares clips on CPU threads, runs batches on the device."""
+"""Qwen3-ForcedAligner as an engine: splits words, makes prompts, has batches computed by the processes of the devices."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import ParamSpec, TypeVar
 
-import numpy as np
-
 from aligner_svc.config import Settings
 from aligner_svc.config.engine import EngineSettings, QwenSettings
-from aligner_svc.domain import SAMPLE_RATE, Caller, Clip, ProgressSink, Token
+from aligner_svc.domain import Caller, Clip, ProgressSink, Token
 from aligner_svc.engines import refusals
-from aligner_svc.engines.base import Capacity, EngineReport, EngineResult, EngineStartError, OnFailed
-from aligner_svc.engines.batching import Batcher, BatchWatch, DeviceMemoryError
-from aligner_svc.engines.qwen import checkpoint, words
-from aligner_svc.engines.qwen.device import ModelThread, compute_exactly, resolve_device, resolve_dtype, thread_pool
-from aligner_svc.engines.qwen.forward import PackedAligner, TimestampSlots
-from aligner_svc.engines.qwen.memory import keep_few_kernels, keep_memory, return_memory
+from aligner_svc.engines.base import Capacity, EngineReport, EngineResult, OnFailed
+from aligner_svc.engines.batching import Batcher, BatchWatch
+from aligner_svc.engines.qwen import words
+from aligner_svc.engines.qwen.devices.pool import Backend, Devices
+from aligner_svc.engines.qwen.devices.wire import Item
 from aligner_svc.engines.qwen.outcome import MAX_SECONDS, assemble
-from aligner_svc.engines.qwen.preparation import Preparation, Prepared
+from aligner_svc.engines.qwen.prompt import Prompt
+from aligner_svc.engines.qwen.timestamps import TimestampSlots
 from aligner_svc.engines.self_test import check_split
 from aligner_svc.errors import InvalidArgumentError
 from aligner_svc.text.speaking_rate import check_rate
+from aligner_svc.workers import WorkerDiedError, WorkerTimeoutError
+from aligner_svc.workers.fair_queue import TokenBudget
 
 log = logging.getLogger(__name__)
 
@@ -35,15 +35,11 @@ T = TypeVar("T")
 
 _BUDGET = {"cuda": 32_768, "cpu": 1_024}
 """Decoder rows of a batch. Some 16,000 keep a GPU busy, 200 two cores; more only add waiting time."""
-_WARM_SECONDS = {"cuda": (1.0, 10.0, 30.0, 120.0, MAX_SECONDS), "cpu": (1.0, 10.0)}
-_WARM_WORDS_A_SECOND = 2
 _CHARACTERS_A_SECOND = {"ja": 20}
 _MAX_CHARACTERS_A_SECOND = 50
 """Largest transcript, per second of the longest clip. Japanese has its own limit: its tagger keeps 26 kB per character."""
-_LONG_SECONDS = 60
-"""Length of a clip from which memory is returned before its spectrogram is made."""
-PREPARERS = {"cuda": max(2, min(8, (os.cpu_count() or 2) - 2)), "cpu": 2}
-"""Threads that prepare clips. One runs at some 5,000 times real time; nearly all of it is spectrograms."""
+_THREADS = 2
+"""Split transcripts, make prompts and answers: milliseconds for a long one."""
 
 
 def build(settings: Settings, on_failed: OnFailed, watch: BatchWatch | None) -> QwenEngine:
@@ -64,61 +60,50 @@ class QwenEngine:
         qwen: QwenSettings,
         on_failed: OnFailed | None = None,
         watch: BatchWatch | None = None,
+        devices: Backend | None = None,
     ) -> None:
-        """Raises EngineStartError."""
+        """`devices`: instead of those that the settings name."""
         self._settings = qwen
-        self._device = resolve_device(qwen)
-        self._dtype = resolve_dtype(qwen, self._device)
-        if self._device.type == "cpu":
-            keep_memory()
-            keep_few_kernels()
-        else:
-            compute_exactly()
-        self._model = ModelThread(self._device)
-        self._preparers = thread_pool(PREPARERS[self._device.type], "qwen-prepare", cores=1)
-        self._preparation: Preparation | None = None
-        self._probe: Prepared | None = None
+        self._devices = devices or Devices(qwen)
+        self._threads = ThreadPoolExecutor(_THREADS, "qwen-words")
+        self._prompt: Prompt | None = None
         self._segment_ms = 0.0
         self._max_calls = engine.queue + qwen.batch_items
         self._calls = 0
         self._closed = False
-        self.batcher: Batcher[Prepared, TimestampSlots] = Batcher(
-            self._model.run,
+        self.batcher: Batcher[Item, TimestampSlots] = Batcher(
+            self._devices.run,
             size=lambda item: item.rows,
-            budget=qwen.batch_tokens or _BUDGET[self._device.type],
+            budget=qwen.batch_tokens or _BUDGET["cpu"],  # until `start` knows the device
             max_items=qwen.batch_items,
             queue=engine.queue,
-            check=self._check,
+            slots=self._devices.count,
+            check=self._devices.check,
             on_failed=on_failed,
             watch=watch,
         )
-        # One batch on the device and one that is being filled; at least some calls to fill the next from.
-        self.capacity = Capacity(lowest=max(4, qwen.batch_items // 8), at_once=2 * qwen.batch_items)
-        self.report = EngineReport(self.batcher.state)
+        # One batch on each device and one that is being filled; at least some calls to fill the next from.
+        self.capacity = Capacity(lowest=max(4, qwen.batch_items // 8), at_once=2 * qwen.batch_items * self._devices.count)
+        self.report = EngineReport(self.batcher.state, self._devices.count, self._devices.pools)
 
     async def start(self) -> None:
         check_split(words.split)
         began = time.perf_counter()
-        await self._model.load(self._build)
-        loaded = time.perf_counter()
-        try:
-            for seconds in _WARM_SECONDS[self._device.type]:
-                noise = await self._noise(seconds)
-                self._probe = self._probe or noise
-                await self._model.run([noise])
-        except DeviceMemoryError:
-            raise EngineStartError(f"the memory of {self._device} does not hold {self._settings.model} and a clip") from None
+        loaded, tokenizer = await self._devices.start()
+        self._segment_ms = loaded.segment_ms
+        self._prompt = Prompt(tokenizer, loaded.vocabulary)
+        self.batcher.budget = TokenBudget(self._settings.batch_tokens or _BUDGET[loaded.device_type])
         log.info(
-            "%s on %s in %s: loaded in %.1f s, warmed up in %.1f s",
-            self._settings.model, self._device, self._dtype, loaded - began, time.perf_counter() - loaded,
+            "%s on %s in %s: loaded in %.1f s, warmed up in %.1f s; imports included %.1f s, processes: %d",
+            self._settings.model, loaded.device, loaded.dtype, loaded.load_seconds, loaded.warm_seconds,
+            time.perf_counter() - began, self._devices.count,
         )  # fmt: skip
 
     async def close(self) -> None:
         self._closed = True
-        await self.batcher.close()
-        self._model.close()
-        # Preparations finish and are then refused by the batcher: cancelling one would look like the client's cancellation.
-        self._preparers.shutdown(wait=False)
+        await asyncio.gather(self.batcher.close(), self._devices.close())  # together: a batch on a CPU may take minutes
+        # Prompts are finished and then refused by the batcher: cancelling one would look like the client's cancellation.
+        self._threads.shutdown(wait=False)
 
     async def tokenise(self, transcript: str, language: str) -> Sequence[Token]:
         """See Engine.tokenise. Raises InvalidArgumentError for a text too long for any clip that this engine takes."""
@@ -140,36 +125,17 @@ class QwenEngine:
             raise refusals.queue_full()
         self._calls += 1
         try:
-            item = await self._in_thread(self._prepare, clip, [token.spoken[0] for token in tokens])
-            done = await self.batcher.submit(item, caller)
+            assert self._prompt is not None
+            ids = await self._in_thread(self._prompt, len(clip.samples), [token.spoken[0] for token in tokens])
+            done = await self.batcher.submit(Item(clip.samples, ids), caller)
+        except (WorkerDiedError, WorkerTimeoutError):
+            raise refusals.lost() from None
         finally:
             self._calls -= 1
         return await self._in_thread(assemble, done.result, clip.seconds, self._segment_ms, done.queued, done.busy)
 
     async def _in_thread(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        """Run on a thread that prepares clips. Raises UnavailableError once the engine is closed."""
+        """Run on a thread for words. Raises UnavailableError once the engine is closed."""
         if self._closed:
             raise refusals.closed()
-        return await asyncio.get_running_loop().run_in_executor(self._preparers, lambda: work(*arguments, **named))
-
-    def _build(self) -> PackedAligner:
-        loaded = checkpoint.load(self._settings.model, self._device, self._dtype, self._settings.revision)
-        self._preparation = Preparation(loaded, self._dtype)
-        self._segment_ms = loaded.segment_ms
-        return PackedAligner(loaded)
-
-    def _prepare(self, clip: Clip, spoken: Sequence[str]) -> Prepared:
-        assert self._preparation is not None
-        if self._device.type == "cpu" and clip.seconds > _LONG_SECONDS:
-            return_memory()  # else a long clip's spectrogram would come on top of the memory that batches have left
-        return self._preparation(clip.samples, spoken)
-
-    async def _noise(self, seconds: float) -> Prepared:
-        assert self._preparation is not None
-        samples = np.random.default_rng(0).normal(0, 1000, int(seconds * SAMPLE_RATE)).astype(np.int16)
-        return await self._in_thread(self._preparation, samples, ["word"] * max(1, int(seconds * _WARM_WORDS_A_SECOND)))
-
-    async def _check(self) -> None:
-        """Run a batch that is known to work, without waiting for preparations. Raises if the device fails."""
-        assert self._probe is not None
-        await self._model.run([self._probe])
+        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*arguments, **named))

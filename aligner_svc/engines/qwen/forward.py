@@ -19,7 +19,9 @@ from torch.nn import functional
 from aligner_svc.engines.qwen import layers
 from aligner_svc.engines.qwen.attention import Attention, for_device
 from aligner_svc.engines.qwen.checkpoint import Checkpoint
-from aligner_svc.engines.qwen.preparation import CHUNK, CHUNK_TOKENS, Prepared, chunks_of, tokens_after
+from aligner_svc.engines.qwen.preparation import Prepared
+from aligner_svc.engines.qwen.prompt import CHUNK, CHUNK_TOKENS, chunks_of, tokens_after
+from aligner_svc.engines.qwen.timestamps import TimestampSlots
 
 _WINDOW = 8 * CHUNK_TOKENS  # audio tokens that attend to each other: 8 s
 _CONVOLVED = {"cpu": 2, "cuda": 512}
@@ -28,13 +30,6 @@ _ROWS = 1024
 """Rows that go through a layer's products at a time on a CPU, to limit the memory of a long clip. A GPU takes all at once."""
 _HEAD_ROWS = {"cpu": 256, "cuda": 4096}
 """Timestamps whose logits are held in float32 at a time. On a CPU few enough for their memory to be reused."""
-
-
-class TimestampSlots(NamedTuple):
-    """The most likely class of each timestamp of one clip, and its probability."""
-
-    classes: npt.NDArray[np.int64]
-    probabilities: npt.NDArray[np.float32]
 
 
 class PackedAligner:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-HOP = 160  # samples between two frames: 100 frames a second
+from aligner_svc.engines.qwen.prompt import HOP
+
 WINDOW = 400  # samples
 MIN_SAMPLES = WINDOW // 2 + 1  # fewer cannot be mirrored at the edges
 _FLOOR, _RANGE = 1e-10, 8.0

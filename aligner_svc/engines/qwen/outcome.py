@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from aligner_svc.domain import Warning, WordStatus
 from aligner_svc.engines.base import EngineResult, Span
-from aligner_svc.engines.qwen.forward import TimestampSlots
-from aligner_svc.engines.qwen.timestamps import repair
+from aligner_svc.engines.qwen.timestamps import TimestampSlots, repair
 from aligner_svc.text.speaking_rate import dense_warning
 
 MAX_SECONDS = 300.0

@@ -1,10 +1,21 @@
-"""Makes the model's times non-decreasing."""
+"""The model's times, and what makes them non-decreasing."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+
+class TimestampSlots(NamedTuple):
+    """The most likely class of each timestamp of one clip, and its probability."""
+
+    classes: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

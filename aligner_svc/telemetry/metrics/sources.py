@@ -156,6 +156,13 @@ def _workers(sources: Sources) -> Iterator[Metric]:
         yield _gauge("worker_calls_waiting", "Jobs that wait for a worker process.", waiting, "pool")
         restarts = {pool.name: pool.restarts for pool in pools}
         yield _counter("worker_restarts", "Worker processes that were replaced.", restarts, "pool")
+    if devices := {name: state for pool in pools for name, state in pool.places().items()}:
+        up = {name: state.up for name, state in devices.items()}
+        yield _gauge("device_processes", "Processes that drive the device and are up.", up, "device")
+        what = "Processes of the device that were replaced."
+        yield _counter("device_restarts", what, {name: state.restarts for name, state in devices.items()}, "device")
+        what = "Seconds that the device worked; its rate is the busy share."
+        yield _counter("device_busy_seconds", what, {name: state.busy for name, state in devices.items()}, "device")
 
 
 def _exempt(sources: Sources) -> Iterator[Metric]:

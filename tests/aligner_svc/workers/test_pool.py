@@ -20,6 +20,7 @@ from aligner_svc.workers import (
     WorkerFailedError,
     WorkerKilledError,
     WorkerPool,
+    WorkerRefusedError,
     WorkerTimeoutError,
     WorkerUnavailableError,
     heartbeat,
@@ -544,6 +545,81 @@ class TestTrouble:
             await eventually(lambda: "did not start" in caplog.text)
             assert len(workers.pids) == 1
             assert workers.trouble is None
+
+
+LOADS = """
+import os, sys, time
+from pathlib import Path
+from aligner_svc.workers import attach, receive_place, refuse_start, serve
+
+parent = attach()
+Path(sys.argv[1], "imported").open("a").write("x")
+place = receive_place(parent)
+if Path(sys.argv[1], "refuses").exists():
+    refuse_start(parent, "there is no\\nweight in sight")
+    sys.exit(1)
+
+def handle(header, payload):
+    if header.get("op") == "abort_once" and not Path(sys.argv[1], "aborted").exists():
+        Path(sys.argv[1], "aborted").touch()
+        os.abort()
+    return {"place": place, "names": sorted(os.environ)}, b""
+
+serve(handle, parent=parent, greeting={"place": place})
+"""
+
+
+class TestPlaces:
+    """Children that take long to load, each in a place of its own."""
+
+    @asynccontextmanager
+    async def running(self, modules: Path) -> AsyncIterator[WorkerPool]:
+        (modules / "loads.py").write_text(LOADS)
+        workers = WorkerPool(
+            "loads", 2, args=(str(modules),), name="loads", places=("a", "b"), spare=True, outage=0.0, blames_calls=False,
+            environment={"EXTRA": "1"},
+        )  # fmt: skip
+        await workers.start()
+        try:
+            yield workers
+        finally:
+            await workers.close()
+
+    async def test_one_that_dies_is_replaced_by_the_spare_in_its_place(self, modules: Path) -> None:
+        async with self.running(modules) as workers:
+            await eventually(lambda: (modules / "imported").read_text() == "xxx")
+            (victim,) = (child for child in workers._children.alive if child.place == "b")
+            os.kill(victim.pid, signal.SIGKILL)
+            await eventually(lambda: workers.restarts == 1 and len(workers.pids) == 2)
+            assert workers.greeting == {"place": "b"}
+            assert {place: (state.up, state.wanted, state.restarts) for place, state in workers.places().items()} == {
+                "a": (1, 1, 0),
+                "b": (1, 1, 1),
+            }
+            await eventually(lambda: (modules / "imported").read_text() == "xxxx")  # the next spare
+
+    async def test_a_fault_is_the_device_s_and_its_call_is_tried_again(self, modules: Path) -> None:
+        async with self.running(modules) as workers:
+            reply = await workers.call({"op": "abort_once"})
+            assert reply.header["place"] in {"a", "b"}
+            names = reply.header["names"]
+            assert isinstance(names, list)
+            assert "EXTRA" in names
+            assert "OMP_NUM_THREADS" not in names
+            assert sum(state.restarts for state in workers.places().values()) == 1
+            assert sum(state.busy for state in workers.places().values()) > 0
+
+    async def test_no_child_is_trouble_at_once(self, modules: Path) -> None:
+        async with self.running(modules) as workers:
+            for pid in workers.pids:
+                os.kill(pid, signal.SIGSTOP)
+            await eventually(lambda: workers.trouble == "loads: no worker process works")
+
+    async def test_a_child_says_why_it_does_not_start(self, modules: Path) -> None:
+        (modules / "refuses").touch()
+        with pytest.raises(WorkerRefusedError, match=r"^there is no\?weight in sight$"):
+            async with self.running(modules):
+                pass
 
 
 class TestStartAndClose:

@@ -17,13 +17,15 @@ from aligner_svc.config.engine import EngineSettings, QwenSettings
 from aligner_svc.domain import SAMPLE_RATE, Caller, Clip
 from aligner_svc.engines.base import EngineResult, EngineStartError
 from aligner_svc.engines.qwen import checkpoint, device
-from aligner_svc.engines.qwen.device import resolve_device, resolve_dtype
-from aligner_svc.engines.qwen.engine import PREPARERS, QwenEngine
-from aligner_svc.engines.qwen.forward import PackedAligner, TimestampSlots
+from aligner_svc.engines.qwen.device import PREPARERS, is_allocation_failure, resolve_device, resolve_dtype
+from aligner_svc.engines.qwen.engine import QwenEngine
+from aligner_svc.engines.qwen.forward import PackedAligner
 from aligner_svc.engines.qwen.preparation import Preparation, Prepared
+from aligner_svc.engines.qwen.timestamps import TimestampSlots
 from aligner_svc.engines.qwen.words import LANGUAGES
 from aligner_svc.errors import AlignerError, InvalidArgumentError, LimitExceededError, UnavailableError
 from tests.kit import qwen_material
+from tests.kit.qwen_local import LocalDevices
 from tests.kit.qwen_material import Pair
 from tests.kit.qwen_reference import Reference, Timed
 from tests.kit.waiting import WAIT_TIMEOUT, eventually, loop_turns
@@ -57,7 +59,7 @@ def build(
     tiny_checkpoint: Path, *, queue: int = 64, on_failed: Callable[[str | None], None] | None = None, **settings: Any
 ) -> QwenEngine:
     qwen = QwenSettings(model=str(tiny_checkpoint), device="cpu", dtype="fp32", **settings)
-    engine = QwenEngine(EngineSettings(workers=1, queue=queue), qwen, on_failed)
+    engine = QwenEngine(EngineSettings(workers=1, queue=queue), qwen, on_failed, devices=LocalDevices(qwen))
     engine.batcher.device.recheck_seconds = (0.02, 0.05)
     return engine
 
@@ -187,7 +189,7 @@ def test_concurrent_preparations_do_not_affect_each_other(prepare: Preparation, 
     """Two threads share one tokenizer, which changes its state when it is used."""
     clips = [pair.samples[:SAMPLE_RATE] for pair in pairs] * 5
     words = [["мягких", "敏捷", f"word{place}"] * 40 for place in range(len(pairs))] * 5
-    with device.thread_pool(PREPARERS["cpu"], "test", cores=1) as threads:
+    with device.thread_pool(PREPARERS, "test", cores=1) as threads:
         for one, other in zip(map(prepare, clips, words), threads.map(prepare, clips, words), strict=True):
             assert one.ids.tolist() == other.ids.tolist()
             assert torch.equal(one.mel, other.mel)
@@ -379,7 +381,8 @@ async def test_a_failing_device_goes_out_of_service_and_back(
         ends = await asyncio.gather(*others, return_exceptions=True)
         assert all(isinstance(end, UnavailableError) and end.reason == "ENGINE_FAILED" for end in ends), ends
         (end,) = await asyncio.gather(first, return_exceptions=True)
-        assert isinstance(end, RuntimeError)  # it ran alone, so the item itself may be bad
+        assert isinstance(end, UnavailableError)
+        assert end.reason == "ENGINE_UNAVAILABLE"  # it ran alone, and ended the process
         assert reasons == [engine.batcher.state().failed]
         assert ("CUDA error" if kind == "raises" else "NaN") in str(reasons[0])
         with pytest.raises(UnavailableError) as caught:
@@ -481,64 +484,6 @@ def test_a_thread_keeps_its_number_of_cores_when_another_sets_its_own() -> None:
         pool.shutdown()
 
 
-async def check_device(engine: QwenEngine) -> None:
-    for _ in range(3):
-        engine.batcher.device.record_failure()
-    assert await engine.batcher.device.trusted()
-
-
-async def test_the_device_check_does_not_wait_for_preparations(
-    tiny_checkpoint: Path, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with running(tiny_checkpoint) as engine:
-        held, entered = threading.Event(), threading.Event()
-        plain = Preparation.__call__
-
-        def wait(*arguments: Any) -> Prepared:
-            entered.set()
-            assert held.wait(WAIT_TIMEOUT)
-            return plain(*arguments)
-
-        monkeypatch.setattr(Preparation, "__call__", wait)
-        tokens = await engine.tokenise(pairs[0].text, pairs[0].language)
-        clip, language = Clip(pairs[0].samples), pairs[0].language
-        waiting = [asyncio.create_task(engine.align(clip, tokens, language, Caller())) for _ in range(10)]
-        try:
-            assert await asyncio.to_thread(entered.wait, WAIT_TIMEOUT)
-            await check_device(engine)
-            assert not any(task.done() for task in waiting)
-        finally:
-            held.set()
-            await asyncio.gather(*waiting)
-
-
-async def test_only_the_model_uses_several_cores(
-    tiny_checkpoint: Path, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two threads with operations on several cores slow each other down. The event loop's thread runs none."""
-    used: dict[str, set[int]] = {}
-
-    def watched(plain: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            used.setdefault(threading.current_thread().name.rpartition("_")[0], set()).add(torch.get_num_threads())
-            return plain(*arguments)
-
-        return call
-
-    cores = 3
-    with pytest.MonkeyPatch.context() as machine:
-        machine.setattr(torch, "get_num_threads", lambda: cores)
-        engine = build(tiny_checkpoint)
-    monkeypatch.setattr(Preparation, "__call__", watched(Preparation.__call__))
-    monkeypatch.setattr(PackedAligner, "__call__", watched(PackedAligner.__call__))
-    async with asyncio.timeout(WAIT_TIMEOUT):
-        await engine.start()
-        await asyncio.gather(*(ask(engine, pair) for pair in pairs[:4]))
-        await check_device(engine)
-        await engine.close()
-    assert used == {"qwen-prepare": {1}, "qwen-model": {cores}}
-
-
 def settings(name: str = "auto", dtype: str = "auto") -> QwenSettings:
     return QwenSettings.model_validate({"device": name, "dtype": dtype})
 
@@ -607,10 +552,38 @@ def test_a_gpu_number_out_of_range_is_reported(gpus: Callable[[int], None]) -> N
         resolve_device(settings("cuda:2"))
 
 
-def test_an_engine_without_its_device_is_not_built(tiny_checkpoint: Path, gpus: Callable[[int], None]) -> None:
-    gpus(0)
-    with pytest.raises(EngineStartError, match="device cuda"):
-        QwenEngine(EngineSettings(), QwenSettings(model=str(tiny_checkpoint), device="cuda"))
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        MemoryError(),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:119] err == 0. DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("std::bad_alloc"),
+    ],
+    ids=str,
+)
+def test_memory_that_does_not_suffice_is_known_by_any_of_its_errors(error: Exception) -> None:
+    assert is_allocation_failure(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("CUDA error: device-side assert triggered"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+        ValueError("out of memory"),
+    ],
+    ids=str,
+)
+def test_other_errors_are_no_lack_of_memory(error: Exception) -> None:
+    assert not is_allocation_failure(error)
 
 
 @pytest.mark.parametrize(("name", "native"), [("cpu", True), ("cpu", False), ("cuda", True), ("cuda", False), ("cuda:1", False)])

@@ -13,11 +13,12 @@ import torch
 from transformers import WhisperFeatureExtractor
 
 from aligner_svc.domain import SAMPLE_RATE
-from aligner_svc.engines.qwen import checkpoint, forward, preparation, words
-from aligner_svc.engines.qwen.forward import PackedAligner, TimestampSlots
-from aligner_svc.engines.qwen.mel import HOP, MIN_SAMPLES, LogMel
-from aligner_svc.engines.qwen.preparation import Preparation, Prepared, tokens_after
-from aligner_svc.engines.qwen.timestamps import repair
+from aligner_svc.engines.qwen import checkpoint, forward, words
+from aligner_svc.engines.qwen.forward import PackedAligner
+from aligner_svc.engines.qwen.mel import MIN_SAMPLES, LogMel
+from aligner_svc.engines.qwen.preparation import Preparation, Prepared
+from aligner_svc.engines.qwen.prompt import HOP, tokens_after
+from aligner_svc.engines.qwen.timestamps import TimestampSlots, repair
 from tests.kit import qwen_material
 from tests.kit.qwen_material import LANGUAGES, Pair
 from tests.kit.qwen_reference import NAMES, Reference, Timed
@@ -334,4 +335,4 @@ def test_read_only_samples_are_accepted(ours: Ours, audio_id: int) -> None:
     """Those of a decoder are views of what a worker process sent."""
     samples = np.frombuffer(np.zeros(SAMPLE_RATE, np.int16).tobytes(), np.int16)
     assert not samples.flags.writeable
-    assert preparation.tokens_after(100) == (ours.prepare(samples, ["a"]).ids == audio_id).sum()
+    assert tokens_after(100) == (ours.prepare(samples, ["a"]).ids == audio_id).sum()

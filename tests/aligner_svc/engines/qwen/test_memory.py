@@ -8,19 +8,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from aligner_svc.config.engine import EngineSettings, QwenSettings
-from aligner_svc.domain import SAMPLE_RATE, Caller, Clip
-from aligner_svc.engines.qwen import checkpoint, device, engine, memory
-from aligner_svc.engines.qwen.device import ModelThread
-from aligner_svc.engines.qwen.engine import QwenEngine
-from aligner_svc.engines.qwen.forward import TimestampSlots
+from aligner_svc.config.engine import QwenSettings
+from aligner_svc.engines.qwen import memory
+from aligner_svc.engines.qwen.devices import model
+from aligner_svc.engines.qwen.devices.model import DeviceBrokenError, Model
+from aligner_svc.engines.qwen.devices.wire import Item
 from aligner_svc.engines.qwen.memory import drop_pages
-from aligner_svc.engines.qwen.preparation import Preparation, Prepared
+from aligner_svc.engines.qwen.preparation import Prepared
+from aligner_svc.engines.qwen.timestamps import TimestampSlots
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -59,44 +60,28 @@ def test_a_strided_tensor_keeps_its_values() -> None:
     assert whole.sum() == whole.numel()
 
 
-@pytest.mark.parametrize(("rows", "returned"), [(device._LONG_ROWS + 1, 2), (device._LONG_ROWS, 0)])
+@pytest.mark.parametrize(("rows", "returned"), [(model.LONG_ROWS + 1, 2), (model.LONG_ROWS, 0)])
 @pytest.mark.parametrize("fails", [False, True])
-async def test_the_memory_of_a_long_clip_is_returned(
+def test_the_memory_of_a_long_clip_is_returned(
     fails: bool, rows: int, returned: int, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After it, and what earlier clips left before it."""
+    """After it, and what earlier clips left before its spectrogram."""
+    running = Model(QwenSettings(model=str(tiny_checkpoint), device="cpu", dtype="fp32"))
     calls: list[None] = []
-    monkeypatch.setattr(device, "return_memory", lambda: calls.append(None))
-    prepare = Preparation(checkpoint.load(str(tiny_checkpoint), torch.device("cpu"), torch.float32), torch.float32)
-    item = prepare(torch.zeros(4000, dtype=torch.int16).numpy(), ["a"])
-    long = Prepared(item.mel, item.ids.repeat(-(-rows // item.rows))[:rows], slots=0)
-    thread = ModelThread(torch.device("cpu"))
+    monkeypatch.setattr(model, "return_memory", lambda: calls.append(None))
 
-    def forward(batch: Sequence[Prepared]) -> list[TimestampSlots]:
+    def compute(_batch: Sequence[Prepared]) -> list[TimestampSlots]:
         if fails:
             raise RuntimeError("out of order")
         return []
 
-    await thread.load(lambda: forward)
-    try:
-        await thread.run([long])
-    except RuntimeError:
-        assert fails
-    thread.close()
-    assert len(calls) == returned
-
-
-@pytest.mark.parametrize(("seconds", "returned"), [(engine._LONG_SECONDS, 0), (engine._LONG_SECONDS + 1, 1)])
-async def test_kept_memory_is_returned_before_the_spectrogram_of_a_long_clip(
-    seconds: int, returned: int, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[None] = []
-    running = QwenEngine(EngineSettings(), QwenSettings(model=str(tiny_checkpoint), device="cpu", dtype="fp32"))
-    await running.start()
-    monkeypatch.setattr(engine, "return_memory", lambda: calls.append(None))
-    tokens = await running.tokenise("a word", "en")
-    await running.align(Clip(torch.zeros(seconds * SAMPLE_RATE, dtype=torch.int16).numpy()), tokens, "en", Caller())
-    await running.close()
+    monkeypatch.setattr(running, "_compute", compute)
+    item = Item(np.zeros(4000, np.int16), np.zeros(rows, np.int32))
+    if fails:
+        with pytest.raises(DeviceBrokenError):
+            running.run([item])
+    else:
+        assert running.run([item]) == []
     assert len(calls) == returned
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from aligner_svc.domain import WordStatus
 from aligner_svc.engines.base import EngineResult
-from aligner_svc.engines.qwen.forward import TimestampSlots
 from aligner_svc.engines.qwen.outcome import MATCH_THRESHOLD, assemble
+from aligner_svc.engines.qwen.timestamps import TimestampSlots
 from aligner_svc.errors import InvalidArgumentError
 from aligner_svc.text.speaking_rate import check_rate
 

@@ -1,0 +1,148 @@
+"""The model on its device: loads, warms up, computes batches, and finds out whether the device is dead."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from aligner_svc.config.engine import QwenSettings
+from aligner_svc.domain import SAMPLE_RATE
+from aligner_svc.engines.base import EngineStartError
+from aligner_svc.engines.batching import DeviceMemoryError
+from aligner_svc.engines.qwen import checkpoint
+from aligner_svc.engines.qwen.device import (
+    PREPARERS,
+    compute_exactly,
+    is_allocation_failure,
+    resolve_device,
+    resolve_dtype,
+    thread_pool,
+)
+from aligner_svc.engines.qwen.devices.wire import DeviceLoaded, Item
+from aligner_svc.engines.qwen.forward import PackedAligner
+from aligner_svc.engines.qwen.memory import keep_few_kernels, keep_memory, return_memory
+from aligner_svc.engines.qwen.outcome import MAX_SECONDS
+from aligner_svc.engines.qwen.preparation import Preparation, Prepared
+from aligner_svc.engines.qwen.timestamps import TimestampSlots
+
+LONG_ROWS = 2048
+"""Rows of a batch, a minute and a half of audio, above which its memory is returned to the system. That of others is kept."""
+_WARM_SECONDS = {"cuda": (1.0, 10.0, 30.0, 120.0, MAX_SECONDS), "cpu": (1.0, 10.0)}
+_WARM_WORDS_A_SECOND = 2
+
+
+class DeviceBrokenError(Exception):
+    """The device fails at what is known to work. A CUDA context stays dead after such an error: the process has to end."""
+
+
+class Model:
+    """Use it on the thread that made it: qwen-asr's modules are not thread-safe."""
+
+    def __init__(self, settings: QwenSettings, share: int = 1) -> None:
+        """Load and warm up. `share`: processes that share the CPU's cores, if it is the device. Raises EngineStartError."""
+        self.device = resolve_device(settings)
+        self.dtype = resolve_dtype(settings, self.device)
+        on_cpu = self.device.type == "cpu"
+        if on_cpu:
+            keep_memory()
+            keep_few_kernels()
+            torch.set_num_threads(max(1, torch.get_num_threads() // share))
+        else:
+            compute_exactly()
+        # On a CPU in this thread: a pool would take from the model the cores that it computes on.
+        self._preparers = None if on_cpu else thread_pool(PREPARERS, "qwen-prepare", cores=1)
+        began = time.perf_counter()
+        loaded = checkpoint.load(settings.model, self.device, self.dtype, settings.revision)
+        self._tokenizer = loaded.tokenizer.backend_tokenizer
+        self._preparation = Preparation(loaded, self.dtype)
+        self._forward: Callable[[Sequence[Prepared]], list[TimestampSlots]] = PackedAligner(loaded)
+        self._pulse = torch.zeros(1, device=self.device)
+        warming = time.perf_counter()
+        try:
+            self._probe = self._noise(_WARM_SECONDS[self.device.type][0])
+            for seconds in _WARM_SECONDS[self.device.type]:
+                self._compute([self._noise(seconds)])
+        except Exception as error:
+            if not is_allocation_failure(error):
+                raise
+            raise EngineStartError(f"the memory of {self.device} does not hold {settings.model} and a clip") from None
+        self.loaded = DeviceLoaded(
+            str(self.device),
+            str(self.dtype),
+            loaded.segment_ms,
+            self._preparation.vocabulary,
+            load_seconds=warming - began,
+            warm_seconds=time.perf_counter() - warming,
+        )
+
+    def tokenizer(self) -> bytes:
+        """As tokenizer.json has it."""
+        return str(self._tokenizer.to_str()).encode()
+
+    def run(self, batch: Sequence[Item]) -> list[TimestampSlots]:
+        """Raises DeviceMemoryError, DeviceBrokenError, and anything else for a batch that fails on a device that works."""
+        long = self.device.type == "cpu" and sum(item.rows for item in batch) > LONG_ROWS
+        if long:
+            return_memory()  # shorter batches left free memory in pieces, too small to be used again
+        try:
+            return self._compute(self._prepare(batch))
+        except Exception as error:
+            lacks_memory = is_allocation_failure(error)
+            failure = error if lacks_memory else _shown(error)
+        finally:
+            if long:
+                return_memory()
+        # Outside the handler, and without the traceback: its frames hold tensors, which must be freed before more is tried.
+        failure = failure.with_traceback(None)
+        self._check_context()
+        if lacks_memory:
+            raise DeviceMemoryError
+        self.check()
+        raise failure
+
+    def check(self) -> None:
+        """Compute a clip that is known to work. Raises DeviceBrokenError."""
+        try:
+            self._compute([self._probe])
+        except Exception as error:
+            raise DeviceBrokenError(_line(error)) from None
+
+    def _check_context(self) -> None:
+        """Try the simplest operations: once an error has destroyed the CUDA context each fails, with the same error."""
+        if self.device.type != "cuda":
+            return
+        try:
+            torch.cuda.empty_cache()
+            self._pulse.add_(1)
+            torch.cuda.synchronize(self.device)
+        except Exception as error:
+            raise DeviceBrokenError(_line(error)) from None
+
+    def _prepare(self, batch: Sequence[Item]) -> list[Prepared]:
+        run = map if self._preparers is None else self._preparers.map
+        return list(run(lambda item: self._preparation.with_ids(item.samples, item.ids), batch))
+
+    def _compute(self, batch: Sequence[Prepared]) -> list[TimestampSlots]:
+        answers = self._forward(batch)
+        if not all(np.isfinite(slots.probabilities).all() for slots in answers):
+            raise RuntimeError("the device computed NaN")  # the batcher finds out for which items
+        return answers
+
+    def _noise(self, seconds: float) -> Prepared:
+        samples = np.random.default_rng(0).normal(0, 1000, int(seconds * SAMPLE_RATE)).astype(np.int16)
+        return self._preparation(samples, ["word"] * max(1, int(seconds * _WARM_WORDS_A_SECOND)))
+
+
+def _shown(error: Exception) -> Exception:
+    """Print the traceback of a failure that has no name here, for the parent's log."""
+    traceback.print_exception(error)
+    return error
+
+
+def _line(error: Exception) -> str:
+    text = next(iter(str(error).strip().splitlines()), "")
+    return f"{type(error).__name__}: {text}"[:300]

@@ -1,0 +1,66 @@
+"""The process of one device, `python -m ...qwen.devices.worker MODEL REVISION DTYPE SHARE`, started by Devices."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from dataclasses import replace
+
+from aligner_svc.config.engine import QwenSettings
+from aligner_svc.engines.base import EngineStartError
+from aligner_svc.engines.batching import DeviceMemoryError
+from aligner_svc.engines.qwen.devices.wire import decode_batch, encode_answer
+from aligner_svc.workers import Buffer, JsonValue, attach, receive_place, refuse_start, serve
+
+
+class _Warnings(logging.Handler):
+    """Keeps the lines that the parent is to log."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+def main(model: str, revision: str, dtype: str, share: str) -> None:
+    parent = attach()  # before the seconds that the imports take, in which the parent may end
+    try:
+        from aligner_svc.engines.qwen.devices.model import DeviceBrokenError, Model  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        refuse_start(parent, f"the engine qwen needs {error.name}, which is not installed: pip install 'aligner-svc[qwen]'")
+        sys.exit(1)
+    warned = _Warnings()
+    logging.getLogger("aligner_svc").addHandler(warned)
+    place = receive_place(parent)
+    settings = QwenSettings.model_validate({"model": model, "revision": revision, "dtype": dtype, "device": place})
+    try:
+        running = Model(settings, int(share))
+    except EngineStartError as error:
+        refuse_start(parent, str(error))
+        sys.exit(1)
+
+    def handle(header: dict[str, JsonValue], payload: memoryview) -> tuple[Mapping[str, JsonValue], Buffer]:
+        try:
+            if "tokenizer" in header:
+                return {}, running.tokenizer()
+            if "check" in header:
+                running.check()
+                return {}, b""
+            return encode_answer(running.run(decode_batch(header, payload)))
+        except DeviceMemoryError:
+            return {"memory": True}, b""
+        except DeviceBrokenError:
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)  # destructors would use the device once more
+
+    serve(handle, parent=parent, greeting=replace(running.loaded, warnings=warned.lines).greeting())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -16,10 +16,8 @@ from aligner_svc.config.limits import Limits
 from aligner_svc.domain import Alignment, Caller, Timing, Token, Warning, Word, WordStatus
 from aligner_svc.engines.base import SHORT_SECONDS, Engine, EngineResult, Span
 from aligner_svc.errors import InvalidArgumentError, UnsupportedError
-from aligner_svc.markup import Markup
 from aligner_svc.text import normalise_language
 from aligner_svc.text.characters import check_characters, check_marks
-from aligner_svc.text.composed import Composed
 from aligner_svc.text.speaking_rate import check_words, fit, least_seconds
 from aligner_svc.workers import Buffer
 from aligner_svc.workers.threads import off_loop
@@ -178,15 +176,14 @@ class Pipeline:
             raise InvalidArgumentError("TRANSCRIPT_EMPTY", "the transcript is empty", field="config.transcript")
         words = len(transcript) // _LETTERS_A_WORD
         await off_loop(check_characters, transcript, words=words)
-        await off_loop(check_marks, transcript, words=words)  # of the labels, too, which come back
-        markup = await off_loop(Markup.of, transcript, words=words)
-        composed = await off_loop(Composed.of, markup.text, words=words)
-        tokens = await self._engine.tokenise(composed.text, language)
-        check_words(len(tokens) + len(markup.marks), self._limits.transcript_words)
+        await off_loop(check_marks, transcript, words=words)
+        tokens = await self._engine.tokenise(transcript, language)
+        check_words(len(tokens), self._limits.transcript_words)
         if not any(token.spoken for token in tokens):
-            only = "nothing but markup" if markup.marks and not tokens else f"no words that can be read in '{language}'"
+            marked_up = tokens and all(token.skipped for token in tokens)
+            only = "nothing but markup" if marked_up else f"no words that can be read in '{language}'"
             raise InvalidArgumentError("TRANSCRIPT_NO_WORDS", f"the transcript holds {only}", field="config.transcript")
-        return await off_loop(lambda: markup.tokens(composed.tokens(tokens)), words=len(tokens))
+        return tokens
 
     def _least_seconds(self, spoken: Sequence[Token], language: str) -> float:
         """Seconds that the audio must last not to be refused by `_fit`."""

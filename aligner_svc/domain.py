@@ -38,7 +38,8 @@ class Token:
 
     `text` is `transcript[char_start:char_end]` (code points), without surrounding
     punctuation; markup in it is resolved ("Don&#39;t" is "Don't"). `spoken` holds lower-case words ("five", "dollars"); it is
-    empty for a word that the language cannot pronounce, one in another script, and for one that is `skipped`.
+    empty for a word that the language cannot pronounce, one in another script, and for one that is `skipped`. A spoken word may
+    be several ways to say it (text/readings.py).
     """
 
     text: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,20 +11,22 @@ from typing import Final
 
 from aligner_svc.audio.decode import AudioShorterError, Decoded, Decoder
 from aligner_svc.audio.encoding import Encoding
+from aligner_svc.audio.level import SILENT
 from aligner_svc.config.limits import Limits
 from aligner_svc.domain import Alignment, Caller, Timing, Token, Warning, Word, WordStatus
 from aligner_svc.engines.base import SHORT_SECONDS, Engine, EngineResult, Span
 from aligner_svc.errors import InvalidArgumentError, UnsupportedError
-from aligner_svc.markup import Markup
 from aligner_svc.text import normalise_language
 from aligner_svc.text.characters import check_characters, check_marks
-from aligner_svc.text.composed import Composed
 from aligner_svc.text.speaking_rate import check_words, fit, least_seconds
 from aligner_svc.workers import Buffer
 from aligner_svc.workers.threads import off_loop
 
 _LETTERS_A_WORD = 5
 """Average word length, used to estimate word counts."""
+
+_FAINT: Final = 1e-4
+"""Peak (1.0 is full scale, so -80 dBFS) below which audio in which no word was found is silence: the last bits of 16."""
 
 _MIN_SECONDS = 0.06
 """The shortest words ("a", "I") last this long in fluent speech; less audio holds none."""
@@ -160,7 +163,7 @@ class Pipeline:
             warnings=(
                 *decoded.warnings,
                 *dense,
-                *_other(result.warnings, (*decoded.warnings, *dense)),
+                *_other(result.warnings, dense, decoded.peak),
                 *_unpronounced(tokens),
             ),
             timing=timing,
@@ -173,15 +176,14 @@ class Pipeline:
             raise InvalidArgumentError("TRANSCRIPT_EMPTY", "the transcript is empty", field="config.transcript")
         words = len(transcript) // _LETTERS_A_WORD
         await off_loop(check_characters, transcript, words=words)
-        await off_loop(check_marks, transcript, words=words)  # of the labels, too, which come back
-        markup = await off_loop(Markup.of, transcript, words=words)
-        composed = await off_loop(Composed.of, markup.text, words=words)
-        tokens = await self._engine.tokenise(composed.text, language)
-        check_words(len(tokens) + len(markup.marks), self._limits.transcript_words)
+        await off_loop(check_marks, transcript, words=words)
+        tokens = await self._engine.tokenise(transcript, language)
+        check_words(len(tokens), self._limits.transcript_words)
         if not any(token.spoken for token in tokens):
-            only = "nothing but markup" if markup.marks and not tokens else f"no words that can be read in '{language}'"
+            marked_up = tokens and all(token.skipped for token in tokens)
+            only = "nothing but markup" if marked_up else f"no words that can be read in '{language}'"
             raise InvalidArgumentError("TRANSCRIPT_NO_WORDS", f"the transcript holds {only}", field="config.transcript")
-        return await off_loop(lambda: markup.tokens(composed.tokens(tokens)), words=len(tokens))
+        return tokens
 
     def _least_seconds(self, spoken: Sequence[Token], language: str) -> float:
         """Seconds that the audio must last not to be refused by `_fit`."""
@@ -213,12 +215,18 @@ def _check_whole(decoded: Decoded) -> None:
         raise InvalidArgumentError("AUDIO_CUT_SHORT", message, field="audio")
 
 
-def _other(warnings: Sequence[Warning], said: Sequence[Warning]) -> Sequence[Warning]:
-    """Those that were not `said`, and do not blame the transcript for silence."""
+def _other(warnings: Sequence[Warning], said: Sequence[Warning], peak: float) -> Sequence[Warning]:
+    """Those of the engine that were not `said`. Where there is nothing to hear, it is not the transcript that is wrong."""
     codes = {warning.code for warning in said}
-    if "AUDIO_SILENT" in codes:
+    mismatch = any(warning.code == "TRANSCRIPT_MISMATCH" for warning in warnings)
+    silent: list[Warning] = []
+    if peak < SILENT or (mismatch and peak < _FAINT):
         codes.add("TRANSCRIPT_MISMATCH")
-    return [warning for warning in warnings if warning.code not in codes]
+        level = 20 * math.log10(max(peak, SILENT))
+        silent.append(
+            Warning("AUDIO_SILENT", f"nothing in the audio is louder than {math.ceil(level)} dBFS: there is no speech in it")
+        )
+    return [*silent, *(warning for warning in warnings if warning.code not in codes)]
 
 
 def _words(tokens: Sequence[Token], result: EngineResult) -> list[Word]:

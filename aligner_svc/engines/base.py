@@ -91,7 +91,9 @@ class Engine(Protocol):
         """Load and warm up; the server reports ready only after it returns. Raises EngineStartError."""
 
     async def tokenise(self, transcript: str, language: str) -> Sequence[Token]:
-        """Cut a transcript into the words this engine aligns; `language` is one of `languages`.
+        """Cut a transcript, as it was sent, into the words this engine aligns; `language` is one of `languages`.
+
+        Markup comes out as skipped words: text/transcript.py does it around the engine's own split.
 
         Raises InvalidArgumentError for a text longer than any clip it takes could hold.
         """

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from aligner_svc.markup import SHOWN, Kind, Mark, Markup
+from aligner_svc.markup import SHOWN, Kind, Markup
 
 _SENTENCE_END = re.compile("[.?!…。？！]")
 _PIECE = re.compile(r"(?P<blank>[\s\x00-\x1f\x7f-\x9f]+)|[^\s\x00-\x1f\x7f-\x9f]+")
@@ -145,19 +145,14 @@ def _plain(between: _Between) -> str:
 
 def _between(markup: Markup, start: int, end: int) -> _Between:
     between = _Between()
-    for mark in _marks(markup, start, end):
-        between.add(markup.between(start, mark.start))
-        between.add_mark(mark.instead, mark.kind)
-        start = mark.end
+    marks = markup.marks
+    place = bisect_left(marks, start, key=lambda mark: mark.start)
+    while place < len(marks) and marks[place].end <= end:
+        mark = marks[place]
+        place += 1
+        if mark.kind in SHOWN:
+            between.add(markup.between(start, mark.start))
+            between.add_mark(mark.instead, mark.kind)
+            start = mark.end
     between.add(markup.between(start, end))
     return between
-
-
-def _marks(markup: Markup, start: int, end: int) -> Iterator[Mark]:
-    marks = markup.marks
-    first = bisect_left(marks, start, key=lambda mark: mark.start)
-    for mark in marks[first:]:
-        if mark.end > end:
-            return
-        if mark.kind in SHOWN:
-            yield mark

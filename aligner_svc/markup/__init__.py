@@ -78,9 +78,9 @@ def _marks(text: str) -> list[Mark]:
     """In order and apart: each kind is looked for in what those before left over."""
     found: list[Mark] = []
     for find in (files.fields, tags.tags, sounds.sounds, sounds.footnotes, labels.labels):
-        new = _apart(find(text))
-        found += new
-        text = _blanked(text, new)
+        if new := _apart(find(text)):
+            found += new
+            text = _blanked(text, new)
     return _apart(found)  # JOHN (sighing): is one label
 
 
@@ -98,7 +98,7 @@ def _blanked(text: str, marks: Sequence[Mark]) -> str:
     parts: list[str] = []
     at = 0
     for mark in marks:
-        blank = "\n" if mark.kind is Kind.FILE else " "
+        blank = "\n" if mark.kind is Kind.FILE and mark.instead != " " else " "
         parts += text[at : mark.start], blank * (mark.end - mark.start)
         at = mark.end
     return "".join((*parts, text[at:]))

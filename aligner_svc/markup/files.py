@@ -15,9 +15,9 @@ from aligner_svc.markup.kinds import Kind, Mark
 _T = r"(?:(?:\d{1,3}:)?\d{1,2}:\d\d[.,]\d{1,3}|\d\d:\d\d:\d\d(?:[:;]\d\d)?)"
 _CUE = re.compile(
     rf"""
-    (?: (?<!\S) (?P<number>\d{{1,7}}) (?P<gap>[ \t]*\r?\n[ \t]*|[ \t]{{1,3}}) )?
+    (?: (?<![^\s\ufeff]) (?P<number>\d{{1,7}}) (?P<gap>[ \t]*\r?\n[ \t]*|[ \t]{{1,3}}) )?
     (?P<times> (?<![\d:]) {_T} [ \t]* (?:--?>|[–—]>|→) [ \t]* {_T}
-      (?: [ \t]+ (?:align|line|position|size|vertical|region|[XY][12]) : [^\s]{{1,40}} )* )
+      (?: [ \t]+ (?:align|line|position|size|vertical|region|[XY][12]|[DLASTR]) : [^\s]{{1,40}} )* )
     | ^ (?P<sbv> {_T} , {_T} ) [ \t]* $
     """,  # noqa: RUF001  dashes that a word processor made of --
     re.VERBOSE | re.MULTILINE,
@@ -28,7 +28,7 @@ _DIALOGUE = re.compile(r"(?:Dialogue|Comment):[ \t]*\d{1,6},[^,\n]*,[^,\n]*(?:,[
 _ASS = re.compile(r"^\[(?:Script Info|Events|V4\+? Styles)\]", re.MULTILINE)
 _CLOCK = r"\(?(?:\d{1,2}:)?\d{1,2}:\d\d(?:[.,]\d{1,3})?\)?"
 _OWN_LINE = re.compile(rf"{_CLOCK}\r?")
-_LONG_CLOCK = re.compile(r"[\[(]?\d\d:\d\d:\d\d(?:[.,:]\d{1,3})?[\])]?(?=[ \t])")
+_LONG_CLOCK = re.compile(r"[\[(]?\d{1,2}:\d\d:\d\d(?:[.,:]\d{1,3})?[\])]?(?=[ \t])")
 _LEADING = re.compile(rf"(?P<time>{_CLOCK})[ \t]+(?=\S)")
 
 

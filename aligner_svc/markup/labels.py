@@ -6,7 +6,7 @@ blank. By its shape and its words:
 
 - a word for a role with or without a number (Speaker 1, Interviewer), a title or a common given name first (Dr. Jones, Mary,
   John Smith), capitals throughout (JOHN SMITH), one capital (A, Q1);
-- another capitalised name only if it opens two lines or more, or after >>;
+- another capitalised name only if it opens two lines or more, or most lines have one, or after >>;
 - never with a word that speech has before a colon (Note, Step one, Breaking news, He said).
 
 Q. and A. with a dot are labels if a line opens with Q. or Q:.
@@ -17,15 +17,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from aligner_svc.markup.kinds import Kind, Mark
 from aligner_svc.markup.vocabulary import COUNTS, FIRST_NAMES, NOT_LABELS, PARTICLES, ROLES, TITLES
 
-_OPENING = r"(?:(?P<line>^|\n) | (?P<turn>(?<!>)>{2,3}(?!>)) | (?P<sentence>(?<=[.?!…。？！\"”’)\]]) (?=[ \t])))"
+_OPENING = re.compile(r"\n|>{2,3}(?!>)|[.?!…。？！\"”’)\]](?=[ \t])")
 _PART = r"[^\W_][\w.'’&/#-]{0,30}"
 _LABEL = re.compile(
     rf"""
-    {_OPENING} [ \t\u00a0\u3000]{{0,40}} (?P<dash>[-–—*•‣]{{1,3}}[ \t]{{0,9}})? (?P<again>>{{2,3}}[ \t]{{0,9}})?
+    [ \t\u00a0\u3000]{{0,40}} (?P<dash>[-–—*•‣]{{1,3}}[ \t]{{0,9}})? (?P<again>>{{2,3}}[ \t]{{0,9}})?
     (?P<label> (?P<name>{_PART} (?:[ \t]{{1,9}} \#?{_PART}){{0,3}}) (?:[ \t]{{0,9}} [(\[] [^()\[\]\n]{{1,30}} [)\]])?
       [ \t\u00a0\u202f]{{0,40}}
       (?: :(?=[\s"“‘'¿¡♪]|$) | ：
@@ -34,7 +35,7 @@ _LABEL = re.compile(
     re.VERBOSE,
 )
 _EXAMINATION = re.compile(
-    rf"{_OPENING} [ \t]{{0,40}} (?P<label>(?P<letter>[QA])\d{{0,3}}[.:)]) (?=[ \t]{{1,9}}[\"“‘'(]?[^\W\d_a-z])",
+    r"[ \t]{0,40} (?P<label>(?P<letter>[QA])\d{0,3}[.:)]) (?=[ \t]{1,9}[\"“‘'(]?[^\W\d_a-z])",
     re.VERBOSE,
 )
 _ROLE = re.compile(r"(?P<role>[^\W\d_]+?)(?:[ _#-]*(?:\d{1,4}|(?<=[ _#-])[A-Z]))?")
@@ -43,23 +44,45 @@ _CAPITALS_ANYWHERE = re.compile(r"(?<!\S)[A-Z][A-Z.'-]{1,20}(?: [A-Z][A-Z.'-]{1,
 _LETTER = re.compile(r"[A-Z]\d{0,3}|[A-Z]{1,3}\d{1,3}")
 
 
+class _Found(NamedTuple):
+    """A match at a place where a label may be. `opening`: the character before it, a line break for a line, > for a turn."""
+
+    match: re.Match[str]
+    opening: str
+
+
 def labels(text: str) -> Iterator[Mark]:
     """`text`: other marks are blanked out in it. Linear in the length."""
     marks: dict[int, Mark] = {}
-    examination = list(_EXAMINATION.finditer(text))
-    if any(match["letter"] == "Q" and match["line"] is not None for match in examination):
-        for match in examination:
-            marks[match.start("label")] = Mark(*match.span("label"), Kind.LABEL, " ")
+    if "Q" in text:
+        examination = list(_at_openings(_EXAMINATION, text))
+        if any(match["letter"] == "Q" and opening == "\n" for match, opening in examination):
+            marks |= {match.start("label"): _mark(match) for match, _ in examination}
     if ":" in text or "：" in text:
-        candidates = [match for match in _LABEL.finditer(text) if _may_be_a_name(_words(match["name"]))]
-        counts = Counter(match["name"] for match in candidates if match["line"] is not None)
-        repeated = sum(count for name, count in counts.items()) > 1 and max(counts.values(), default=0) > 1
-        for match in candidates:
-            if _is_label(match, repeated=repeated):
-                marks[match.start("label")] = Mark(*match.span("label"), Kind.LABEL, " ")
-    for match in _anywhere(text, marks):
-        marks.setdefault(match.start(), Mark(*match.span(), Kind.LABEL, " "))
+        candidates = [found for found in _at_openings(_LABEL, text) if _may_be_a_name(_words(found.match["name"]))]
+        counts = Counter(found.match["name"] for found in candidates if found.opening == "\n")
+        lines = sum(not line.isspace() for line in text.splitlines() if line)
+        script = counts.total() > 1 and 5 * counts.total() >= 3 * lines  # most lines have a label
+        marks |= {
+            match.start("label"): _mark(match)
+            for match, opening in candidates
+            if _is_label(match, opening, repeated=script or counts[match["name"]] > 1)
+        }
+        for match in _anywhere(text, marks):
+            marks.setdefault(match.start(), Mark(*match.span(), Kind.LABEL, " "))
     return iter([marks[start] for start in sorted(marks)])
+
+
+def _at_openings(pattern: re.Pattern[str], text: str) -> Iterator[_Found]:
+    if match := pattern.match(text):
+        yield _Found(match, "\n")
+    for opening in _OPENING.finditer(text):
+        if match := pattern.match(text, opening.end()):
+            yield _Found(match, opening[0][0])
+
+
+def _mark(match: re.Match[str]) -> Mark:
+    return Mark(*match.span("label"), Kind.LABEL, " ")
 
 
 def _anywhere(text: str, found: Mapping[int, Mark]) -> Iterator[re.Match[str]]:
@@ -79,10 +102,10 @@ def _words(name: str) -> list[str]:
     return [word.rstrip(".").lower() for word in name.split()]
 
 
-def _is_label(match: re.Match[str], *, repeated: bool) -> bool:
+def _is_label(match: re.Match[str], opening: str, *, repeated: bool) -> bool:
     name: str = match["name"]
-    line = match["line"] is not None
-    turn = match["turn"] is not None or match["again"] is not None
+    line = opening == "\n"
+    turn = opening == ">" or match["again"] is not None
     if _is_role(name, line=line):
         return True
     if _LETTER.fullmatch(name):

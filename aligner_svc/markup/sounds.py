@@ -17,6 +17,7 @@ from aligner_svc.markup.vocabulary import (
     LANGUAGES,
     NUMBERED,
     SAID,
+    SOUND_ENDS,
     SOUND_NOUNS,
     SOUND_OPENERS,
     SOUND_ROOTS,
@@ -33,15 +34,16 @@ _BRACKETS = re.compile(
     """,
     re.VERBOSE,
 )
+_ANY_BRACKET = re.compile("[\\[【［(（*{♪♫♬]")
 _SQUARE = frozenset({"square", "lenticular", "wide"})
 _FOOTNOTE = re.compile(r"\^?(?:\d{1,3}(?:\s*[,;–-]\s*\d{1,3})*|[a-z]|[*†‡§]+|[Nn]ote \d+|citation needed|sic)\^?")
 _TIME = re.compile(r"\W*(?:\d{1,3}:)?\d{1,2}:\d\d(?:[.,:]\d{1,3})?\W*")
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _MOST_WORDS, _MOST_IN_SQUARES = 5, 8
-_GLUED_NUMBER = re.compile(r"(?<=[a-z][.?!,;][\"”’)])\d{1,2}(?=\s|\Z)|(?<=[a-z][.?!\"”)])\d{1,2}(?=\s+[\"“‘(]?[^\W\d_a-z]|\s*\Z)")
+_GLUED_NUMBER = re.compile(r"[.?!\"”)](?P<number>\d{1,2})(?=\s+[\"“‘(]?[^\W\d_a-z]|\s*\Z)")
 _SUPERSCRIPT = re.compile("[⁰¹²³⁴-⁹]+(?:[,⁻–-]?[⁰¹²³⁴-⁹]+)*|(?<=[^\\W\\d_])[ᵃᵇᶜᵈᵉ](?!\\w)")
 _WORD_ENDS = re.compile(r"[\].,;:!?)\"'”’»…]{0,3}(?:\s|\Z)")
-_LAST_WORD = re.compile(r"([a-z]{1,14})[.?!,;\"”’)]{1,2}\Z")
+_LAST_WORD = re.compile(r"([a-z]{1,14})[.?!\"”’)]{1,2}\Z")
 _BASE = re.compile(r"[^\W_]{1,16}\Z")
 
 
@@ -56,8 +58,8 @@ def _forms(stems: frozenset[str]) -> frozenset[str]:
 
 
 _VERBS = _forms(SOUND_VERBS)
-_LAST = _VERBS | SOUND_NOUNS | SOUND_ROOTS
-_FIRST = _LAST | SOUND_OPENERS
+_FIRST = _VERBS | SOUND_NOUNS | SOUND_ROOTS | SOUND_OPENERS
+_LAST = _VERBS | SOUND_NOUNS | SOUND_ROOTS | _forms(SOUND_ENDS)
 
 
 def is_sound(content: str) -> bool:
@@ -72,6 +74,8 @@ def is_sound(content: str) -> bool:
 
 def sounds(text: str) -> Iterator[Mark]:
     """Linear in the length."""
+    if not _ANY_BRACKET.search(text):
+        return
     shouted = sum(map(str.isupper, text)) > sum(map(str.islower, text))
     for match in _BRACKETS.finditer(text):
         start, end = match.span()
@@ -80,15 +84,20 @@ def sounds(text: str) -> Iterator[Mark]:
             continue
         before, after = text[start - 1 : start], text[end : end + 1]
         if _TIME.fullmatch(content):
-            yield Mark(start, end, Kind.FILE, " ")
+            yield Mark(start, end, Kind.FILE, " " if after == ":" else "\n")  # Mary (0:05): is one label
         elif kind in _SQUARE:
             if _FOOTNOTE.fullmatch(content.strip()):
                 yield note(text, start, end)
-            elif content != "I" and not _cased(before) and not _cased(after) and len(content.split()) <= _MOST_IN_SQUARES:
+            elif _is_remark(content, editorial=_cased(before) or _cased(after)):
                 label = after == ":" and _opens(text, start)
                 yield Mark(start, end + label, Kind.LABEL if label else Kind.SOUND, " ")
         elif is_sound(content) or (kind == "round" and not shouted and _capitals(content)):
             yield Mark(start, end, Kind.SOUND, " ")
+
+
+def _is_remark(content: str, *, editorial: bool) -> bool:
+    """What is in square brackets; `editorial`: letters touch it, as in call[ed]."""
+    return is_sound(content) if editorial else content != "I" and len(content.split()) <= _MOST_IN_SQUARES
 
 
 def _opens(text: str, at: int) -> bool:
@@ -108,13 +117,14 @@ def _capitals(content: str) -> bool:
 
 def footnotes(text: str) -> Iterator[Mark]:
     """Superscripts that are no exponents, and numbers glued to the end of a sentence ("old.3 Then"). Linear in the length."""
-    for match in _SUPERSCRIPT.finditer(text):
+    for match in () if text.isascii() else _SUPERSCRIPT.finditer(text):
         if follows_text(text, match.start()):
             yield note(text, *match.span())
     for match in _GLUED_NUMBER.finditer(text):
-        word = _LAST_WORD.search(text, max(0, match.start() - 16), match.start())
+        at = match.start("number")
+        word = _LAST_WORD.search(text, max(0, at - 16), at)
         if word and len(word[1]) > 2 and word[1] not in NUMBERED:
-            yield note(text, *match.span())
+            yield note(text, *match.span("number"))
 
 
 def note(text: str, start: int, end: int) -> Mark:

@@ -1,4 +1,4 @@
-r"""Tags of HTML and WebVTT (<i>, <v Mary>, <00:00:02.000>) and overrides of ASS ({\k20}).
+r"""Tags of HTML and WebVTT (<i>, <v Mary>, <00:00:02.000>) and overrides of ASS and MicroDVD ({\k20}, {y:i}).
 
 A tag needs a name that HTML, WebVTT, TTML or SSML has, or attributes; one name alone in angle brackets that none of them has and
 that is not closed anywhere (<laughter>, <unk>) stands for a sound. So "x < y and z > w" has no tag.
@@ -19,7 +19,7 @@ _TAG = re.compile(
     <sup> \s* (?P<raised> [\d,;*†‡]{{1,8}} | [a-e] ) \s* </sup>
     | < (?: (?P<time>{_TIME}) | !--[^<>]*-- | ![A-Za-z][^<>]* | \?[a-z][^<>]*\?
       | (?P<close>/?) (?P<name>[A-Za-z][\w-]*) (?P<rest>[^<>]*) ) >
-    | (?P<override> \{{ \\ [^{{}}]* \}} )
+    | (?P<override> \{{ (?: \\ | [A-Za-z]: ) [^{{}}]* \}} )
     | (?P<line> \\[Nn] | \\h )
     """,
     re.VERBOSE,
@@ -31,7 +31,7 @@ _ASS = re.compile(r"\{\\|^Dialogue:", re.MULTILINE)
 
 def tags(text: str) -> Iterator[Mark]:
     """Linear in the length."""
-    if "<" not in text and "\\" not in text:
+    if not any(sign in text for sign in "<\\{"):
         return
     ass = _ASS.search(text) is not None
     closed = frozenset(name.lower() for name in re.findall(r"</([A-Za-z][\w-]*)", text))
@@ -42,7 +42,7 @@ def tags(text: str) -> Iterator[Mark]:
             exponent = Mark(start, end, Kind.TAG, match["raised"].translate(_RAISED))
             yield note(text, start, end) if follows_text(text, start) else exponent
         elif match["line"]:
-            if ass:
+            if ass or (match["line"] == r"\N" and text[start - 1 : start].isalnum()):
                 yield Mark(start, end, Kind.TAG, " " if match["line"] == r"\h" else "\n")
         elif not name:
             yield Mark(start, end, Kind.TAG, "")

@@ -8,7 +8,8 @@ def _set(text: str) -> frozenset[str]:
 
 
 ROLES = _set("""
-    speaker spk interviewer interviewee interrogator host cohost guest narrator moderator announcer reporter anchor presenter
+    speaker spk int intv resp interviewer interviewee interrogator host cohost guest narrator moderator
+    announcer reporter anchor presenter
     correspondent journalist caller operator agent customer client participant panelist respondent subject patient doctor nurse
     therapist counselor teacher student professor instructor pupil lawyer attorney judge witness defendant plaintiff prosecutor
     officer detective clerk bailiff chairman chairwoman chairperson facilitator translator interpreter researcher man woman boy
@@ -66,7 +67,7 @@ SOUND_VERBS = _set("""
     yawn hiccup burp belch clap applaud cheer boo hum sing chant whistle knock ring beep buzz click tap slam creak
     crash bang thud rumble rustle crackle honk tick chime toll explode exhale inhale breathe pant swallow gulp chew
     slurp kiss whoop gag retch stammer stutter vocalize scoff tsk snort squawk quack moo bleat neigh hiss chatter
-    splash gurgle patter blare open close start approach
+    splash gurgle patter blare
 """)
 """What people and things do that is heard: "(sighs)", "(door slamming)"."""
 
@@ -81,6 +82,9 @@ SOUND_NOUNS = _set("""
     笑 笑声 音乐 掌声 咳嗽 叹气 笑聲 音樂 嘆氣 拍手 音楽 咳 ため息 拍手喝采 웃음 음악 박수 한숨
 """)
 """Sounds, and how they are, in the languages that an engine knows: the last word of "(dramatic music)", "(muffled)"."""
+
+SOUND_ENDS = _set("open close start stop approach")
+"""Verbs of what is heard, but of other things too, so that they come last: "(door opens)", "(engine starting)"."""
 
 SOUND_ROOTS = _set("laugh chuckle giggle sigh cough gasp sob scream cheer applaud clap groan")
 """Verbs of several: "(both laugh)"."""

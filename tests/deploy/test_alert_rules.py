@@ -20,6 +20,7 @@ import yaml
 from aligner_svc.engines.batching import BatchReport, QueueState
 from aligner_svc.telemetry.metrics import CacheCounts, Metrics, Sources
 from aligner_svc.telemetry.metrics.server import MetricsServer
+from aligner_svc.workers import PlaceState
 from interceptors.antivirus.scanner import ScannerState
 from interceptors.calls.call import Call, StageTiming, enter_call
 from interceptors.calls.refusal import CallRefusedError
@@ -67,7 +68,11 @@ async def full() -> Metrics:
             engine=lambda: QueueState(1, 2, 0.5, 1, 1, 1, 0.0, 1, None),
             engine_slots=2,
             engine_queue=64,
-            pools=[SimpleNamespace(name="decode", pids=[1, 2], size=2, waiting=0, restarts=0, places=dict)],
+            pools=[
+                SimpleNamespace(
+                    name="decode", pids=[1, 2], size=2, waiting=0, restarts=0, places=lambda: {"cuda:0": PlaceState(1, 1, 0, 0.5)}
+                )
+            ],
             overload=SimpleNamespace(
                 counts=Counts(on_the_way=0, waiting=0, at_work=1, long=0),
                 memory=SimpleNamespace(used=0, waiting=0),
@@ -96,11 +101,10 @@ async def work(metrics: Metrics) -> None:
     call.meter = SimpleNamespace()
     spent = CallRefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED", "spent")
     enter_call(call)
-    async with metrics.rpc.around(ALIGN, CONTEXT):
+    with metrics.rpc.around(ALIGN, CONTEXT):
         pass
-    with contextlib.suppress(CallRefusedError):
-        async with metrics.rpc.around(ALIGN, CONTEXT):
-            raise spent
+    with contextlib.suppress(CallRefusedError), metrics.rpc.around(ALIGN, CONTEXT):
+        raise spent
     metrics.calls.event(SecurityEvent(Event.AUTHENTICATION_FAILED, check="signature"))
     metrics.calls.event(SecurityEvent(Event.PEER_BLOCKED, check="too_many_calls"))
     metrics.engine.batch(BatchReport(1, 1, 1, 0.05, 0.0, failed=False))

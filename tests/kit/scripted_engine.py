@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from aligner_svc.domain import Caller, Clip, Token, WordStatus
 from aligner_svc.engines.base import Capacity, EngineReport, EngineResult, ProgressSink, Span
 from aligner_svc.text import tokenise
+from aligner_svc.text.transcript import words
 
 
 class ScriptedEngine:
@@ -39,7 +40,7 @@ class ScriptedEngine:
         await self.warm.wait()
 
     async def tokenise(self, transcript: str, language: str) -> Sequence[Token]:
-        return tokenise(transcript, language)
+        return words(transcript, tokenise, language)
 
     async def align(
         self, clip: Clip, tokens: Sequence[Token], language: str, caller: Caller, progress: ProgressSink | None = None

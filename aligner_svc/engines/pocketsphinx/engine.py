@@ -29,6 +29,7 @@ from aligner_svc.engines.pocketsphinx.wire import (
 from aligner_svc.engines.self_test import check_split
 from aligner_svc.engines.windows import Placed, Prefix, align_in_windows
 from aligner_svc.text import tokenise
+from aligner_svc.text.transcript import words
 from aligner_svc.workers import (
     JsonValue,
     Priority,
@@ -158,7 +159,7 @@ class PocketSphinxEngine:
     async def tokenise(self, transcript: str, language: str) -> Sequence[Token]:
         """See Engine.tokenise. Long transcripts wait for the processes of long recordings."""
         if len(transcript) <= _LONG_TEXT:
-            return await off_loop(tokenise, transcript, language, words=len(transcript) // _CHARS_A_WORD)
+            return await off_loop(words, transcript, tokenise, language, words=len(transcript) // _CHARS_A_WORD)
         with _worker_failures():
             reply = await self.long.pool.call(text_request(language), transcript.encode(), timeout=_TEXT_TIMEOUT)
             return await asyncio.to_thread(decode_tokens, reply.header, reply.payload, transcript)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from hama.vocab import Vocabulary
 
 from aligner_svc.domain import SAMPLE_RATE
+from aligner_svc.text.readings import ways
 
 FRAME_SECONDS = 0.02
 _HOP = 320
@@ -53,7 +54,10 @@ class PhonemeModel:
 
     def _spell(self, word: str) -> tuple[int, ...]:
         """Label ids of a word; empty if none of it can be spelled."""
-        ipa: str = self._g2p.predict(word).ipa
+        first = ways(word)[0]  # it only has to be detected
+        if len(first) > 1:
+            return tuple(label for part in first for label in self.spell(part))
+        ipa: str = self._g2p.predict(first[0]).ipa
         labels: list[int] = []
         position = 0
         while position < len(ipa):

@@ -19,6 +19,7 @@ from pocketsphinx import Decoder
 
 from aligner_svc.domain import SAMPLE_RATE
 from aligner_svc.engines.pocketsphinx.lexicon import Speller
+from aligner_svc.text.readings import ways
 
 FRAME_RATE = 110
 _FRAME_SECONDS = round(SAMPLE_RATE / FRAME_RATE) / SAMPLE_RATE  # PocketSphinx's frames begin at whole samples: 110.34 a second
@@ -99,5 +100,7 @@ class Recogniser:
             self._decoder, self._added = self._build(), 0
             new = [word for word in dict.fromkeys(words) if self._decoder.lookup_word(word) is None]
         for word in new:
-            self._decoder.add_word(word, " ".join(self._speller.phones(word)), update=False)
+            for number, way in enumerate(ways(word), 1):
+                phones = " ".join(self._decoder.lookup_word(part) or " ".join(self._speller.phones(part)) for part in way)
+                self._decoder.add_word(word if number == 1 else f"{word}({number})", phones, update=False)
         self._added += len(new)

@@ -15,9 +15,13 @@ import numpy as np
 
 from aligner_svc.domain import Token, WordStatus
 from aligner_svc.engines.windows import Prefix
+from aligner_svc.errors import InvalidArgumentError
 from aligner_svc.workers.frames import JsonValue
 
 T = TypeVar("T")
+
+_AS_SENT, _OWN_TEXT, _SKIPPED = range(3)
+"""How a token is read: its text is a range of the transcript, or it is sent, or it is a mark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,24 +70,54 @@ def text_language(header: Mapping[str, JsonValue]) -> str | None:
     return _checked(header["language"], str) if "language" in header else None
 
 
-def encode_tokens(tokens: Sequence[Token]) -> tuple[dict[str, JsonValue], bytes]:
-    """Three int32 a token (start, end, number of spoken words), then all spoken words, of which none has a blank."""
-    rows = np.array([(token.char_start, token.char_end, len(token.spoken)) for token in tokens], dtype=np.int32)
-    words = " ".join(word for token in tokens for word in token.spoken)
-    return {"tokens": len(tokens)}, rows.tobytes() + words.encode()
+def encode_refusal(error: InvalidArgumentError) -> dict[str, JsonValue]:
+    """The answer to a `text_request` for a transcript that is refused."""
+    return {"refused": [error.reason, error.message]}
+
+
+def encode_tokens(tokens: Sequence[Token], transcript: str) -> tuple[dict[str, JsonValue], bytes]:
+    """Four int32 a token (start, end, number of spoken words, how it is read), all spoken words, and the texts that need it.
+
+    No spoken word has a blank and no text but those of marks a line break. Of most tokens the text is a range of the transcript.
+    """
+    rows = np.array(
+        [(token.char_start, token.char_end, len(token.spoken), _way(token, transcript)) for token in tokens], np.int32
+    )
+    spoken = " ".join(word for token in tokens for word in token.spoken)
+    texts = "\n".join(token.text for token in tokens if _way(token, transcript) == _OWN_TEXT)
+    return {"tokens": len(tokens)}, rows.tobytes() + f"{spoken}\n{texts}".encode()
 
 
 def decode_tokens(header: Mapping[str, JsonValue], payload: memoryview, transcript: str) -> list[Token]:
-    """The tokens of `transcript`; 100,000 take 0.4 s. Raises MalformedError."""
-    size = 12 * _checked(header.get("tokens"), int)
+    """The tokens of `transcript`; 100,000 take 0.4 s. Raises MalformedError, and InvalidArgumentError for `encode_refusal`."""
+    if "refused" in header:
+        reason, message = (_checked(value, str) for value in _checked(header["refused"], list))
+        raise InvalidArgumentError(reason, message, field="config.transcript")
+    size = 16 * _checked(header.get("tokens"), int)
     if not 0 <= size <= payload.nbytes:
         raise MalformedError(f"{payload.nbytes} bytes of tokens")
     try:
-        words = iter(str(payload[size:], "utf-8").split())
+        all_spoken, _, all_texts = str(payload[size:], "utf-8").partition("\n")
     except UnicodeDecodeError:
         raise MalformedError("words that are not UTF-8") from None
-    rows = np.frombuffer(payload[:size], dtype=np.int32).reshape(-1, 3).tolist()
-    return [Token(transcript[start:end], start, end, tuple(islice(words, count))) for start, end, count in rows]
+    spoken, texts = iter(all_spoken.split()), iter(all_texts.split("\n"))
+    rows = np.frombuffer(payload[:size], dtype=np.int32).reshape(-1, 4).tolist()
+    return [
+        Token(
+            next(texts, "") if way == _OWN_TEXT else transcript[start:end],
+            start,
+            end,
+            tuple(islice(spoken, count)),
+            skipped=way == _SKIPPED,
+        )
+        for start, end, count, way in rows
+    ]
+
+
+def _way(token: Token, transcript: str) -> int:
+    if token.skipped:
+        return _SKIPPED
+    return _AS_SENT if token.text == transcript[token.char_start : token.char_end] else _OWN_TEXT
 
 
 def _span(row: Sequence[JsonValue]) -> TokenSpan:

@@ -14,8 +14,10 @@ from aligner_svc.engines.pocketsphinx.lexicon import Speller
 from aligner_svc.engines.pocketsphinx.phonemes import PhonemeModel
 from aligner_svc.engines.pocketsphinx.recogniser import Recogniser
 from aligner_svc.engines.pocketsphinx.window import WindowAligner
-from aligner_svc.engines.pocketsphinx.wire import decode_request, encode_answer, encode_tokens, text_language
+from aligner_svc.engines.pocketsphinx.wire import decode_request, encode_answer, encode_refusal, encode_tokens, text_language
+from aligner_svc.errors import InvalidArgumentError
 from aligner_svc.text import tokenise
+from aligner_svc.text.transcript import words
 from aligner_svc.workers import JsonValue, Priority, Sandbox, SandboxMode, serve
 
 _WARM_UP_SECONDS = 1
@@ -29,7 +31,11 @@ def main(mode: SandboxMode, priority: Priority) -> None:
     def handle(header: dict[str, JsonValue], payload: memoryview) -> tuple[dict[str, JsonValue], bytes]:
         language = text_language(header)
         if language is not None:
-            return encode_tokens(tokenise(str(payload, "utf-8"), language))
+            transcript = str(payload, "utf-8")
+            try:
+                return encode_tokens(words(transcript, tokenise, language), transcript)
+            except InvalidArgumentError as error:
+                return encode_refusal(error), b""
         tokens, last, complete = decode_request(header)
         return encode_answer(aligner.align(np.frombuffer(payload, dtype=np.int16), tokens, last, complete)), b""
 

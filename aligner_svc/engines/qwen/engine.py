@@ -25,6 +25,7 @@ from aligner_svc.engines.qwen.timestamps import TimestampSlots
 from aligner_svc.engines.self_test import check_split
 from aligner_svc.errors import InvalidArgumentError
 from aligner_svc.text.speaking_rate import check_rate
+from aligner_svc.text.transcript import words as transcript_words
 from aligner_svc.workers import WorkerDiedError, WorkerTimeoutError
 from aligner_svc.workers.fair_queue import TokenBudget
 
@@ -111,7 +112,7 @@ class QwenEngine:
         if len(transcript) > most:
             message = f"the transcript has {len(transcript)} characters; {MAX_SECONDS:g} s of audio hold at most {most}"
             raise InvalidArgumentError("TRANSCRIPT_TOO_LONG", message, field="config.transcript")
-        return await self._in_thread(words.split, transcript, language)
+        return await self._in_thread(transcript_words, transcript, words.split, language)
 
     async def align(
         self, clip: Clip, tokens: Sequence[Token], language: str, caller: Caller, progress: ProgressSink | None = None

@@ -8,6 +8,7 @@ from aligner_svc.text.english.context import Context
 from aligner_svc.text.english.numbers import Words, cardinal, digits, ordinal, plural, two_digits, year
 from aligner_svc.text.english.units import UNITS
 from aligner_svc.text.english.wordlists import MONTHS
+from aligner_svc.text.readings import either
 
 _MONTH_WORDS = {*MONTHS, "jan", "feb", "mar", "apr", "jun", "jul", "aug", "sep", "sept", "oct", "nov", "dec"}
 _YEAR_CUES = frozenset({"in", "since", "of", "by", "until", "till", "from", "year", "ad", "circa", "before", "after", "around"})
@@ -62,10 +63,25 @@ def time_of_day(word: str, context: Context) -> Words | None:
     elif hour > 12:
         words += ("hundred",)
     elif not half and not is_half_of_day(context.after):
-        words += ("o'clock",)
+        return either((*words, "o'clock"), words)
     if match[3]:
-        words += two_digits(int(match[3]))
-    return words + half
+        return words + two_digits(int(match[3])) + half
+    return either(words, *_past_the_hour(hour, minute)) + half
+
+
+def _past_the_hour(hour: int, minute: int) -> list[Words]:
+    """Half past ten, quarter to eleven, twenty past three; for a ratio too, as 3:15 may be either."""
+    if not minute or not 1 <= hour <= 12:
+        return []
+    before = minute > 30
+    words = cardinal(hour % 12 + 1 if before else hour)
+    minutes = 60 - minute if before else minute
+    joint = "to" if before else "past"
+    if minutes == 30:
+        return [("half", "past", *words)]
+    if minutes == 15:
+        return [("quarter", joint, *words), ("a", "quarter", joint, *words)]
+    return [(*cardinal(minutes), joint, *words)]
 
 
 def _letters(text: str) -> Words:
@@ -105,11 +121,13 @@ def day_or_year(word: str, context: Context) -> Words | None:
         return None
     number = int(word)
     if size <= 2:
-        return ordinal(number) if 1 <= number <= 31 and _next_to_month(context) else None
+        return either(ordinal(number), cardinal(number)) if 1 <= number <= 31 and _next_to_month(context) else None
     if size == 5:
         return digits(word) if len(context.at(-1)) == 2 and context.at(-1).isupper() else None
     if size == 4 and (number in _YEARS or (number > 1000 and context.before.lower() in _YEAR_CUES)):
-        return cardinal(number) if number >= 2000 and context.after in UNITS else year(number)
+        if number >= 2000 and context.after in UNITS:
+            return cardinal(number)
+        return year(number) if number < 2010 else either(year(number), cardinal(number))
     return None
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 from aligner_svc.text.english.context import Context
-from aligner_svc.text.english.numbers import FIGURE, Words, cardinal, figure
+from aligner_svc.text.english.numbers import FIGURE, Words, cardinal, figure, two_digits
 from aligner_svc.text.english.units import UNITS
 from aligner_svc.text.folding import MINUS, PLUS_MINUS
+from aligner_svc.text.readings import either
 
 SCALES = frozenset({"hundred", "thousand", "million", "billion", "trillion"})
 
@@ -81,7 +82,9 @@ def _sum_of_money(text: str, sign: str) -> Words | None:
     small = (*cardinal(cents), small_one if cents == 1 else small_many) if cents else ()
     if not int(whole or "0") and small:
         return small
-    return (*(figure(whole or "0") or ()), one if whole == "1" else many, *small)
+    sums = figure(whole or "0") or ()
+    said = (*sums, one if whole == "1" else many, *small)
+    return either(said, (*sums, *two_digits(cents))) if cents else said
 
 
 def multiplied(word: str, context: Context) -> Words | None:
@@ -90,7 +93,7 @@ def multiplied(word: str, context: Context) -> Words | None:
     if word not in {"x", "X", "*"} or not (_is_figure(before) and _is_figure(after)):
         return None
     measured = context.at(2).lower()
-    return ("by",) if measured in _LENGTHS or (measured in UNITS and measured not in {"h", "s", "l", "g"}) else ("times",)
+    return either(("by",), ("times",)) if measured in _LENGTHS or measured in UNITS else either(("times",), ("by",))
 
 
 def _is_figure(word: str) -> bool:
@@ -103,7 +106,7 @@ def dimensions(word: str, context: Context) -> Words | None:
     if match is None:
         return None
     sizes = [figure(size) or () for size in re.split("[xX]", word)]
-    return tuple(said for place, size in enumerate(sizes) for said in (("by",) if place else ()) + size)
+    return tuple(said for place, size in enumerate(sizes) for said in (either(("by",), ("times",)) if place else ()) + size)
 
 
 def scale_of_money(word: str, context: Context) -> Words | None:

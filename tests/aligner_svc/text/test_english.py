@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from aligner_svc.text import tokenise
+from aligner_svc.text.readings import ways
 
 
 def spoken(text: str) -> list[str]:
-    return [" ".join(token.spoken) for token in tokenise(text, "en")]
+    """Of what may be said in several ways, the first."""
+    return [" ".join(part for word in token.spoken for part in ways(word)[0]) for token in tokenise(text, "en")]
 
 
 def written(text: str) -> list[str]:
@@ -116,6 +118,25 @@ def test_quantities(text: str, words: list[str]) -> None:
 )
 def test_dates_and_times(text: str, words: list[str]) -> None:
     assert spoken(text) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("10:30", ["ten thirty", "half past ten"]),
+        ("3:15", ["three fifteen", "quarter past three", "a quarter past three"]),
+        ("12:45", ["twelve forty five", "quarter to one", "a quarter to one"]),
+        ("3:20", ["three twenty", "twenty past three"]),
+        ("5:50", ["five fifty", "ten to six"]),
+        ("7:00", ["seven o'clock", "seven"]),
+        ("2010", ["twenty ten", "two thousand ten"]),
+        ("$5.20", ["five dollars twenty cents", "five twenty"]),
+    ],
+)
+def test_what_is_said_in_several_ways_offers_them_all(text: str, said: list[str]) -> None:
+    (token,) = tokenise(text, "en")
+    (word,) = token.spoken
+    assert [" ".join(way) for way in ways(word)] == said
 
 
 @pytest.mark.parametrize(

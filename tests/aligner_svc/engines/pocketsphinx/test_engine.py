@@ -229,7 +229,7 @@ class TextPool:
         language = text_language(dict(header))
         assert language is not None
         self.texts.append(payload.decode())
-        answer, tokens = encode_tokens(tokenise(self.texts[-1], language))
+        answer, tokens = encode_tokens(tokenise(self.texts[-1], language), self.texts[-1])
         return Reply(answer, memoryview(tokens), queued=0.0, busy=0.0)
 
 

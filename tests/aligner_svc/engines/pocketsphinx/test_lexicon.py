@@ -58,3 +58,7 @@ def test_any_word(word: str) -> None:
 
 
 _SPELLER = Speller()
+
+
+def test_several_ways_to_say_a_word_have_the_phones_of_the_first(speller: Speller) -> None:
+    assert speller.phones("ten_thirty|half_past_ten") == speller.phones("ten") + speller.phones("thirty")

@@ -98,6 +98,16 @@ def test_words_that_were_said_are_found_in_order(aligner: WindowAligner, speech:
     assert list(align(aligner, speech, SAID).spans) == list(answer.spans), "an earlier call affects the answer"
 
 
+def test_of_several_ways_to_say_a_word_the_one_in_the_audio_is_taken(aligner: WindowAligner, speech: Samples) -> None:
+    several = {"confused": "ten_thirty|confused", "wizard": "wizard|half_past_ten", "on": "nineteen|on|off_and_on"}
+    answer = align(aligner, speech, [several.get(word, word) for word in SAID])
+    plain = align(aligner, speech, SAID)
+    assert [span.status for span in answer.spans] == [WordStatus.ALIGNED] * len(SAID)
+    assert [(span.start, span.end) for span in answer.spans] == [(span.start, span.end) for span in plain.spans]
+    joined = align(aligner, speech, ["half_past_ten|he_began", *SAID[2:]])
+    assert (joined.spans[0].start, joined.spans[0].end) == pytest.approx((plain.spans[0].start, plain.spans[1].end), abs=0.03)
+
+
 def test_another_transcript_does_not_match(aligner: WindowAligner, speech: Samples) -> None:
     assert score(align(aligner, speech, NOT_SAID)) < 0.3
 

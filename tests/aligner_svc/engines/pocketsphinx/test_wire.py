@@ -18,11 +18,14 @@ from aligner_svc.engines.pocketsphinx.wire import (
     decode_request,
     decode_tokens,
     encode_answer,
+    encode_refusal,
     encode_request,
     encode_tokens,
 )
 from aligner_svc.engines.windows import Prefix
+from aligner_svc.errors import InvalidArgumentError
 from aligner_svc.text import tokenise
+from aligner_svc.text.transcript import words
 
 _NUMBER = st.floats(0, 1e4)
 _SPANS = st.lists(st.builds(TokenSpan, _NUMBER, _NUMBER, _NUMBER, _NUMBER, st.sampled_from(WordStatus)), max_size=5)
@@ -97,11 +100,21 @@ def test_a_request_without_a_boolean_is_refused(key: str, value: Any) -> None:
         decode_request({**encode_request([["a"]], last=True, complete=True), key: value})
 
 
-@given(st.text(alphabet="ab 5%$1,.-/'é\u0301ﷺ한¼", max_size=60))
+@given(st.text(alphabet="ab 5%$1,.-/'é\u0301ﷺ한¼[]<>&#39;:\n", max_size=60))
 def test_tokens_survive_the_way_back_from_a_worker(text) -> None:
-    tokens = list(tokenise(text, "en"))
-    header, payload = encode_tokens(tokens)
+    tokens = list(words(text, tokenise, "en"))
+    header, payload = encode_tokens(tokens, text)
     assert decode_tokens(header, memoryview(payload), text) == tokens
+
+
+def test_a_refused_transcript_survives_the_way_back_from_a_worker() -> None:
+    text = "<b>\u0301</b>" * 40
+    with pytest.raises(InvalidArgumentError) as there:
+        words(text, tokenise, "en")
+    with pytest.raises(InvalidArgumentError) as here:
+        decode_tokens(encode_refusal(there.value), memoryview(b""), text)
+    assert (here.value.reason, here.value.message) == ("TRANSCRIPT_MARKS_EXCESSIVE", there.value.message)
+    assert here.value.violations == there.value.violations
 
 
 @pytest.mark.parametrize(

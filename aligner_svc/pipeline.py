@@ -68,6 +68,8 @@ class JobHooks:
 
     prolong: Callable[[], Awaitable[None]] = _nothing
     """The job turns out to be long: before the long part of it begins, perhaps twice."""
+    text: Callable[[int], Awaitable[None]] = _nothing
+    """The transcript is about to be worked on: it has so many characters, not more than are accepted."""
     decoded: Callable[[Decoded], Awaitable[None]] = _nothing
     """The audio is decoded: before the engine works on it."""
 
@@ -115,7 +117,7 @@ class Pipeline:
         """Word times of one recording. Raises AlignerError, nothing else that is not a bug or comes from `hooks`."""
         began = time.perf_counter()
         language = self.language(job.language)
-        tokens = await self._tokens(job.transcript, language)
+        tokens = await self._tokens(job.transcript, language, hooks)
         spoken = [token for token in tokens if token.spoken]
         observe(Stage.DECODING, 0.0, 0.0)
         try:
@@ -170,10 +172,11 @@ class Pipeline:
             audio_start=decoded.start,
         )
 
-    async def _tokens(self, transcript: str, language: str) -> Sequence[Token]:
+    async def _tokens(self, transcript: str, language: str, hooks: JobHooks) -> Sequence[Token]:
         self.check_transcript(len(transcript))
         if not transcript.strip():
             raise InvalidArgumentError("TRANSCRIPT_EMPTY", "the transcript is empty", field="config.transcript")
+        await hooks.text(len(transcript))
         words = len(transcript) // _LETTERS_A_WORD
         await off_loop(check_characters, transcript, words=words)
         await off_loop(check_marks, transcript, words=words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Final
 
 from aligner_svc.audio.decode import AudioShorterError, Decoded, Decoder
 from aligner_svc.audio.encoding import Encoding
+from aligner_svc.audio.level import SILENT
 from aligner_svc.config.limits import Limits
 from aligner_svc.domain import Alignment, Caller, Timing, Token, Warning, Word, WordStatus
 from aligner_svc.engines.base import SHORT_SECONDS, Engine, EngineResult, Span
@@ -22,6 +24,9 @@ from aligner_svc.workers.threads import off_loop
 
 _LETTERS_A_WORD = 5
 """Average word length, used to estimate word counts."""
+
+_FAINT: Final = 1e-4
+"""Peak (1.0 is full scale, so -80 dBFS) below which audio in which no word was found is silence: the last bits of 16."""
 
 _MIN_SECONDS = 0.06
 """The shortest words ("a", "I") last this long in fluent speech; less audio holds none."""
@@ -63,6 +68,8 @@ class JobHooks:
 
     prolong: Callable[[], Awaitable[None]] = _nothing
     """The job turns out to be long: before the long part of it begins, perhaps twice."""
+    text: Callable[[int], Awaitable[None]] = _nothing
+    """The transcript is about to be worked on: it has so many characters, not more than are accepted."""
     decoded: Callable[[Decoded], Awaitable[None]] = _nothing
     """The audio is decoded: before the engine works on it."""
 
@@ -110,7 +117,7 @@ class Pipeline:
         """Word times of one recording. Raises AlignerError, nothing else that is not a bug or comes from `hooks`."""
         began = time.perf_counter()
         language = self.language(job.language)
-        tokens = await self._tokens(job.transcript, language)
+        tokens = await self._tokens(job.transcript, language, hooks)
         spoken = [token for token in tokens if token.spoken]
         observe(Stage.DECODING, 0.0, 0.0)
         try:
@@ -158,17 +165,18 @@ class Pipeline:
             warnings=(
                 *decoded.warnings,
                 *dense,
-                *_other(result.warnings, (*decoded.warnings, *dense)),
+                *_other(result.warnings, dense, decoded.peak),
                 *_unpronounced(tokens),
             ),
             timing=timing,
             audio_start=decoded.start,
         )
 
-    async def _tokens(self, transcript: str, language: str) -> Sequence[Token]:
+    async def _tokens(self, transcript: str, language: str, hooks: JobHooks) -> Sequence[Token]:
         self.check_transcript(len(transcript))
         if not transcript.strip():
             raise InvalidArgumentError("TRANSCRIPT_EMPTY", "the transcript is empty", field="config.transcript")
+        await hooks.text(len(transcript))
         words = len(transcript) // _LETTERS_A_WORD
         await off_loop(check_characters, transcript, words=words)
         await off_loop(check_marks, transcript, words=words)
@@ -210,12 +218,18 @@ def _check_whole(decoded: Decoded) -> None:
         raise InvalidArgumentError("AUDIO_CUT_SHORT", message, field="audio")
 
 
-def _other(warnings: Sequence[Warning], said: Sequence[Warning]) -> Sequence[Warning]:
-    """Those that were not `said`, and do not blame the transcript for silence."""
+def _other(warnings: Sequence[Warning], said: Sequence[Warning], peak: float) -> Sequence[Warning]:
+    """Those of the engine that were not `said`. Where there is nothing to hear, it is not the transcript that is wrong."""
     codes = {warning.code for warning in said}
-    if "AUDIO_SILENT" in codes:
+    mismatch = any(warning.code == "TRANSCRIPT_MISMATCH" for warning in warnings)
+    silent: list[Warning] = []
+    if peak < SILENT or (mismatch and peak < _FAINT):
         codes.add("TRANSCRIPT_MISMATCH")
-    return [warning for warning in warnings if warning.code not in codes]
+        level = 20 * math.log10(max(peak, SILENT))
+        silent.append(
+            Warning("AUDIO_SILENT", f"nothing in the audio is louder than {math.ceil(level)} dBFS: there is no speech in it")
+        )
+    return [*silent, *(warning for warning in warnings if warning.code not in codes)]
 
 
 def _words(tokens: Sequence[Token], result: EngineResult) -> list[Word]:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from grpc import aio
@@ -19,6 +20,7 @@ from aligner_svc.engines.base import Engine
 from aligner_svc.errors import StartError
 from aligner_svc.health.grpc_health import GrpcHealth
 from aligner_svc.health.serving import Serving
+from aligner_svc.heap import RETURN_EVERY, return_unused, share_heaps
 from aligner_svc.pipeline import Pipeline
 from aligner_svc.rpc.servicer import AlignerServicer
 from aligner_svc.rpc.services import ALIGNER, EXEMPT, HEALTH
@@ -31,6 +33,7 @@ from aligner_svc.transport.listener import Listener, build_server
 from aligner_svc.wiring.chain import Guards
 from aligner_svc.wiring.engines import OTHER_LANGUAGES, accepted, build_engine
 from aligner_svc.workers import WorkerDiedError, forbid_core_dumps
+from interceptors.background import BackgroundTask
 
 if TYPE_CHECKING:
     from aligner_svc.wiring.metrics import Measuring
@@ -189,10 +192,14 @@ async def serve(settings: Settings) -> int:
     SIGHUP reads files again, SIGUSR1 and SIGUSR2 log what every thread and task is doing: none of them ends the server.
     """
     forbid_core_dumps()
+    share_heaps()
+    returning = BackgroundTask("returning freed memory", partial(asyncio.to_thread, return_unused), every=RETURN_EVERY)
+    returning.start()
     logs = open_logs(settings.logs.format, settings.logs.level, key_prefixes=(settings.keys.prefix,))
     try:
         return await _serve(settings, logs)
     finally:
+        await returning.close()
         logs.close()
 
 

@@ -30,10 +30,11 @@ from aligner_svc.engines.qwen import checkpoint
 from aligner_svc.engines.qwen.engine import QwenEngine
 from aligner_svc.engines.qwen.forward import PackedAligner
 from aligner_svc.engines.qwen.layers import FusedLinear, Linear, fused_work
-from aligner_svc.engines.qwen.memory import keep_few_kernels, keep_memory
+from aligner_svc.engines.qwen.memory import keep_few_kernels
 from aligner_svc.engines.qwen.preparation import Preparation, Prepared
 from aligner_svc.engines.qwen.prompt import CHUNK, chunks_of
 from aligner_svc.engines.qwen.words import load_nagisa
+from aligner_svc.heap import keep_memory
 from bench import flops
 from bench.processes import others_cpu_seconds
 from bench.service import service

@@ -51,6 +51,7 @@ class Recovery(Wrapping):
                 raise
             except Exception as error:
                 ending = self._ending(method, error, context)
+                _release(error)
             return await abort(context, *ending)
 
         async def stream(behaviour: Any, request: Any, context: Context) -> AsyncIterator[Any]:
@@ -63,6 +64,7 @@ class Recovery(Wrapping):
                 raise
             except Exception as error:
                 ending = self._ending(method, error, context)
+                _release(error)
             await abort(context, *ending)
 
         return wrapped(handler, unary, stream)
@@ -77,6 +79,19 @@ class Recovery(Wrapping):
             # Whatever it was refused for: the client has stopped waiting, and some see our status and not their own.
             error = _EXPIRED
         return error.status(self._domain), error.metadata
+
+
+def _release(error: BaseException | None) -> None:
+    """Of an error whose call has ended, and of those that led to it, the tracebacks.
+
+    A frame that still names the error it raised is a cycle, which would keep that frame's recording or request until a garbage
+    collection: a flood of health checks of 11 MB kept 90 MB so.
+    """
+    seen = set[int]()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _worth_a_line(record: logging.LogRecord) -> bool:

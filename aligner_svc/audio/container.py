@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from aligner_svc.audio.level import SILENT
 from aligner_svc.audio.mixdown import Mixdown
 from aligner_svc.audio.opening import decodable, open_container
 from aligner_svc.audio.reader import Reader
@@ -34,7 +35,7 @@ _OF_ONE: Final = frozenset({"AUDIO_UNREADABLE", "AUDIO_NO_STREAM", "AUDIO_EMPTY"
 
 @dataclass
 class Found:
-    """What was noticed. `extended`: samples behind the declared end were used. `silent`: there is nothing but silence.
+    """What was noticed. `extended`: samples behind the declared end were used. `peak`: as in `Quantiser`, before scaling.
 
     `start`: seconds on the file's own clock before the first sample. `track` of `tracks`, counted from 1, was decoded.
     """
@@ -42,7 +43,7 @@ class Found:
     damaged: bool = False
     truncated: bool = False
     extended: bool = False
-    silent: bool = False
+    peak: float = 0.0
     start: float = 0.0
     track: int = 0
     tracks: int = 0
@@ -101,8 +102,8 @@ def decode_container(
             raise unreadable
         raise UndecodableError("AUDIO_UNREADABLE" if found.damaged or found.truncated else "AUDIO_EMPTY")
     found.damaged |= unreadable is not None
-    found.silent = mixdown.silent
-    if found.silent and found.damaged:
+    found.peak = mixdown.peak
+    if found.damaged and found.peak < SILENT:
         raise UndecodableError("AUDIO_UNREADABLE")
     return samples, found
 

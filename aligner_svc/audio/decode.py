@@ -80,7 +80,6 @@ _WARNINGS: Final = {
     "extended": AudioWarning(
         "AUDIO_BEYOND_END", "the file goes on behind the end that its header declares; what is there was aligned as well"
     ),
-    "silent": AudioWarning("AUDIO_SILENT", "the audio is digital silence from beginning to end: no word can be found in it"),
 }
 
 
@@ -89,6 +88,7 @@ class Decoded:
     """`container` is the demuxer or the encoding, in lower case; `queued` and `busy` in seconds, as in `Reply`.
 
     `start`: seconds from the beginning of the file's own clock to the first sample; above 0 in a film whose sound begins later.
+    `peak`: the loudest of it before it was scaled, 1.0 is full scale.
     """
 
     clip: Clip
@@ -97,6 +97,7 @@ class Decoded:
     queued: float
     busy: float
     start: float = 0.0
+    peak: float = 1.0
 
 
 class AudioShorterError(Exception):
@@ -212,9 +213,9 @@ class Decoder:
             *(warning for key, warning in _WARNINGS.items() if reply.header.get(key) is True),
             *_tracks(reply.header, track),
         )
-        start = reply.header.get("start")
-        start = min(max(0.0, start), _MAX_START) if isinstance(start, float) and math.isfinite(start) else 0.0
-        return Decoded(Clip(np.frombuffer(reply.payload, np.int16)), warnings, container, queued, busy, start)
+        start = min(_number(reply.header.get("start"), 0.0), _MAX_START)
+        peak = _number(reply.header.get("peak"), 1.0)
+        return Decoded(Clip(np.frombuffer(reply.payload, np.int16)), warnings, container, queued, busy, start, peak)
 
     async def _ask(self, pool: WorkerPool, header: dict[str, JsonValue], audio: Buffer, client: str) -> Reply:
         try:
@@ -255,6 +256,11 @@ class Decoder:
         number = value if isinstance(value, int) and 0 <= value < 1 << 32 else 0
         message = _MESSAGES[code].format(limit=self._seconds, value=number)
         return InvalidArgumentError(code, message, field=field or _FIELDS.get(code, "audio"))
+
+
+def _number(value: JsonValue, default: float) -> float:
+    """A child's number, if it is one and not below 0."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) and value >= 0 else default
 
 
 def _tracks(header: Mapping[str, JsonValue], wanted: int) -> tuple[AudioWarning, ...]:

@@ -147,7 +147,7 @@ def decode(
             rate, channels = header["rate"], header["channels"]
             assert isinstance(rate, int)
             assert isinstance(channels, int)
-            samples, found.silent = decode_headerless(payload, encoding, rate, channels, seconds, watch=watch)
+            samples, found.peak = decode_headerless(payload, encoding, rate, channels, seconds, watch=watch)
     except UndecodableError as refused:
         return {"refused": refused.code, "value": refused.value}, b""
     except MemoryError:  # a header that claims more than the limit

@@ -18,8 +18,8 @@ _BLOCK: Final = 1 << 16
 
 def decode_headerless(
     data: memoryview, encoding: Encoding, rate: int, channels: int, max_seconds: float, *, watch: Watch | None = None
-) -> tuple[npt.NDArray[np.int16], bool]:
-    """`data` at `rate` Hz with interleaved `channels`, as int16 of shape [n], 16 kHz mono, and whether it is silent.
+) -> tuple[npt.NDArray[np.int16], float]:
+    """`data` at `rate` Hz with interleaved `channels`, as int16 of shape [n], 16 kHz mono, and its peak.
 
     Bytes after the last whole sample frame are dropped: a sender that cuts its stream anywhere
     loses less than a sample. Raises UndecodableError: AUDIO_EMPTY, and those of `Mixdown`.
@@ -37,7 +37,7 @@ def decode_headerless(
     samples = mixdown.finish()
     if not len(samples):
         raise UndecodableError("AUDIO_EMPTY")
-    return samples, mixdown.silent
+    return samples, mixdown.peak
 
 
 def _to_float(data: memoryview, encoding: Encoding) -> npt.NDArray[np.float32]:

@@ -31,7 +31,7 @@ quantising to them loses words."""
 _TARGET: Final = 0.25
 """Peak to which a quiet recording is scaled."""
 
-_SILENT: Final = 3e-6
+SILENT: Final = 3e-6
 """Peak (-110 dBFS) below which there is no recording: what lossy codecs make of silence, a quarter of a 20-bit step."""
 
 
@@ -62,14 +62,17 @@ class Quantiser:
         samples[at : at + len(mono)] = np.clip(np.rint(mono * factors), -32768, 32767)
 
     @property
-    def silent(self) -> bool:
-        """Whether nothing above -110 dBFS was stored."""
-        return max((float(peaks.max()) for peaks in self._peaks), default=0.0) < _SILENT
+    def peak(self) -> float:
+        """The peak of what was stored (1.0 is full scale), but for what lasts less than 60 ms and is 12 dB above the rest."""
+        if not self._peaks:
+            return 0.0
+        peaks = np.concatenate(self._peaks)
+        return min(float(peaks.max()), _SPIKE * _sustained(peaks))
 
     def apply(self, samples: npt.NDArray[np.int16]) -> None:
-        """Bring all that was stored to one level: scaled down to its peak if that is above full scale, up if it is quiet.
+        """Bring all that was stored to one level: scaled down to its `peak` if that is above full scale, up if it is quiet.
 
-        The peak is that of sustained sound: one spike of a broken sample neither silences the rest nor hides that it is quiet.
+        So one spike of a broken sample neither silences the rest nor hides that it is quiet.
         """
         gain = np.float32(self._gain())
         for start, end, scales in self._places:
@@ -87,13 +90,10 @@ class Quantiser:
         return scales
 
     def _gain(self) -> float:
-        if not self._peaks:
-            return 1.0
-        peaks = np.concatenate(self._peaks)
-        peak = min(float(peaks.max()), _SPIKE * _sustained(peaks))
+        peak = self.peak
         if peak > 1:
             return 1 / peak
-        return _TARGET / peak if _SILENT <= peak < _QUIET else 1.0
+        return _TARGET / peak if SILENT <= peak < _QUIET else 1.0
 
 
 def _sustained(peaks: npt.NDArray[np.float32]) -> float:

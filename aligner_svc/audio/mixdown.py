@@ -73,9 +73,9 @@ class Mixdown:
         return self._samples[: self._length]
 
     @property
-    def silent(self) -> bool:
-        """Whether there was nothing but silence so far."""
-        return self._level.silent
+    def peak(self) -> float:
+        """`Quantiser.peak` of all so far."""
+        return self._level.peak
 
     def _drain(self) -> None:
         """Mix what is pending and flush the resampler."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 from aligner_svc.audio.headers.mpeg import skip_id3
@@ -51,7 +52,7 @@ def split(data: memoryview, demuxer: str, max_seconds: float) -> list[Recording]
             return _parts(data, demuxer, links(data))
         case "flac":
             data = data[skip_id3(data) :]
-            return _parts(data, demuxer, [match.start() for match in _FLAC.finditer(data)])
+            return _parts(data, demuxer, [match.start() for match in islice(_FLAC.finditer(data), MAX_RECORDINGS + 1)])
         case _:
             return [Recording(data[skip_id3(data) :], demuxer)]
 

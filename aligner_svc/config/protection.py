@@ -86,8 +86,8 @@ class ConnectionSettings(Section):
         description="maximum connections of an IPv4 address or an IPv6 /64; the idlest above it are closed",
     )
     streams: int = Field(128, ge=1, le=100_000, description="maximum calls in flight per connection")
-    watches: int = Field(1000, ge=1, le=1_000_000, description="maximum open health Watches")
-    watches_per_address: int = Field(100, ge=1, le=1_000_000, description="maximum open health Watches of one address")
+    watches: int = Field(1000, ge=1, le=1_000_000, description="maximum open health Watches, and unfinished health requests")
+    watches_per_address: int = Field(100, ge=1, le=1_000_000, description="the same of one address")
     age: float | None = Field(
         None, gt=0, le=365 * 86_400, description="seconds after which a client is asked to reconnect; unset: never"
     )

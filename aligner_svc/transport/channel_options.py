@@ -69,8 +69,9 @@ class ChannelOptions:
     """Without an answer it is closed after this, and its calls end. Sets two options: the one that gRPC documents had no
     effect, and the one that has is a minute by default."""
 
-    lookahead_bytes: int = 1 << 20
-    """What a sender may write ahead of us on a stream."""
+    lookahead_bytes: int = 1 << 18
+    """What a sender may write ahead of us on a stream. Of a message whose beginning has been read, all of it may come. With a
+    round trip of 100 ms a stream of 64 KB messages still brings 3 MB/s; with 1 MiB a flood took 70 MB more of the memory."""
     probe_bandwidth: bool = False
     """HTTP/2's own estimate would allow 4-6 MiB per stream."""
     share_port: bool = False

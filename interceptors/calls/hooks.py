@@ -13,10 +13,13 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
 class Meter(Protocol):
-    """Charges the call to its client's quota. Either method raises CallRefusedError where the quota is spent."""
+    """Charges the call to its client's quota. Each method raises CallRefusedError where the quota is spent."""
 
     async def received(self, size: int, message: Any) -> None:
         """A request message of `size` bytes has come in. The servicer has not seen it yet. None: it is refused."""
+
+    async def text(self, audio_seconds: float) -> None:
+        """A transcript is about to be worked on, which costs as much as so much audio."""
 
     async def decoded(self, audio_seconds: float) -> None:
         """The length of the audio is known; nothing but its decoding has been spent on it."""

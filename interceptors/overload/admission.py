@@ -20,7 +20,7 @@ from typing import Final
 
 from interceptors.calls.hooks import EndReading, WorkTimer
 from interceptors.calls.refusal import CallRefusedError
-from interceptors.overload.arrivals import Arrival, Arrivals, WholeReads
+from interceptors.handlers.arrivals import Arrival, Arrivals, WholeReads
 from interceptors.overload.places import Places
 from interceptors.overload.upload_memory import Held, UploadMemory
 

@@ -18,9 +18,9 @@ from interceptors.calls.call import Call, Context, current_call
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.security_event import Event, Record, Repeated, SecurityEvent
 from interceptors.calls.subject import PEER, subject_of
+from interceptors.handlers.arrivals import Arrival, Arrivals, WholeReads
 from interceptors.handlers.base import CallInterceptor
 from interceptors.overload.admission import AdmissionControl, Counts, Priority
-from interceptors.overload.arrivals import Arrival, Arrivals, WholeReads
 from interceptors.overload.limit import AdaptiveLimit
 from interceptors.overload.places import Places
 from interceptors.overload.pressure import Level, Pressure

@@ -1,15 +1,15 @@
-"""Charges a call in progress: a stream's bytes and audio as they arrive, and the audio's true length once it is known."""
+"""Charges a call in progress: a stream's bytes and audio as they come, long text, and the audio's length once it is known."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from interceptors.quota.classes import QuotaClass
 from interceptors.quota.refusal import refusal
-from interceptors.quota.stores.base import Left, QuotaStore
+from interceptors.quota.stores.base import Charge, Left, QuotaStore
 
 Estimate = Callable[[Any], float]
 """Of one call: seconds of audio that a message probably holds; it may use what earlier messages said."""
@@ -33,6 +33,8 @@ class CallMeter:
     _pending_seconds: float = 0.0
     _reserved: float = 0.0
     """Seconds of audio charged so far."""
+    _text: float = 0.0
+    """The same for the transcript, given back only together with the request."""
     _known: bool = False
     """Whether the length of the audio is known."""
     _charging: asyncio.Task[None] | None = None
@@ -47,6 +49,10 @@ class CallMeter:
         if self._pending_bytes >= STEP_BYTES:
             await self._whole(self._charge(self._pending_seconds, self._pending_bytes))
 
+    async def text(self, audio_seconds: float) -> None:
+        """Charges what a transcript costs, before it is worked on."""
+        await self._whole(self._charge_text(audio_seconds))
+
     async def decoded(self, audio_seconds: float) -> None:
         """Charges the rest if the estimate was too low, or gives back the excess."""
         await self._whole(self._correct(audio_seconds))
@@ -60,6 +66,8 @@ class CallMeter:
         if self._charging is not None:
             await asyncio.gather(self._charging, return_exceptions=True)
         back = 0.0 if self._known and not refund else -self._reserved
+        if refund:
+            back -= self._text
         if refund or back or self._pending_bytes:
             charges = self.quota.charges(requests=-1.0 if refund else None, audio_seconds=back, size=self._pending_bytes)
             await self.store.finish(self.subject, charges, self.lease)
@@ -88,14 +96,21 @@ class CallMeter:
             self._clear()
         self._reserved = audio_seconds
 
+    async def _charge_text(self, seconds: float) -> None:
+        await self._take(self.quota.charges(audio_seconds=seconds))
+        self._text += seconds
+
     async def _charge(self, seconds: float, size: int) -> None:
-        answer = await self.store.charge(self.subject, self.quota.charges(audio_seconds=seconds, size=size), self.lease)
-        if not isinstance(answer, Left):
-            raise refusal(answer, self.subject)
-        self.left.update(answer.remaining)
+        await self._take(self.quota.charges(audio_seconds=seconds, size=size))
         if not self._known:
             self._reserved += seconds
         self._clear()
+
+    async def _take(self, charges: Sequence[Charge]) -> None:
+        answer = await self.store.charge(self.subject, charges, self.lease)
+        if not isinstance(answer, Left):
+            raise refusal(answer, self.subject)
+        self.left.update(answer.remaining)
 
     def _clear(self) -> None:
         self._pending_bytes = 0

@@ -21,9 +21,9 @@ LONG = " ".join(["word"] * 200)
 class FixedDecoder:
     """Gives the same for every upload."""
 
-    def __init__(self, seconds: float, *codes: str, start: float = 0.0) -> None:
+    def __init__(self, seconds: float, *codes: str, start: float = 0.0, peak: float = 1.0) -> None:
         clip = Clip(np.zeros(int(seconds * SAMPLE_RATE), np.int16))
-        self._decoded = Decoded(clip, tuple(Warning(code, f"({code})") for code in codes), "wav", 0.0, 0.0, start)
+        self._decoded = Decoded(clip, tuple(Warning(code, f"({code})") for code in codes), "wav", 0.0, 0.0, start, peak)
         self.track: int | None = None
 
     async def decode(self, *_: object, track: int, **__: object) -> Decoded:
@@ -48,16 +48,26 @@ async def test_the_track_reaches_the_decoder_and_its_start_the_caller() -> None:
     assert [warning.code for warning in alignment.warnings] == ["AUDIO_SEVERAL_TRACKS"]
 
 
-async def test_silence_is_not_called_a_wrong_transcript() -> None:
-    alignment = await pipeline(FixedDecoder(3.0, "AUDIO_SILENT"), MismatchedEngine()).align(Job("one two", "en"), b"", Caller())
-    assert [warning.code for warning in alignment.warnings] == ["AUDIO_SILENT", "WORDS_NOT_FOUND"]
+@pytest.mark.parametrize(
+    ("peak", "engine", "warned"),
+    [
+        (0.0, MismatchedEngine(), ["AUDIO_SILENT", "WORDS_NOT_FOUND"]),
+        (3e-5, MismatchedEngine(), ["AUDIO_SILENT", "WORDS_NOT_FOUND"]),
+        (0.01, MismatchedEngine(), ["TRANSCRIPT_MISMATCH", "WORDS_NOT_FOUND"]),
+        (3e-5, ScriptedEngine(), []),
+    ],
+    ids=["silence", "the last bit", "quiet", "words in the last bit"],
+)
+async def test_silence_is_not_called_a_wrong_transcript(peak: float, engine: ScriptedEngine, warned: list[str]) -> None:
+    alignment = await pipeline(FixedDecoder(3.0, peak=peak), engine).align(Job("one two", "en"), b"", Caller())
+    assert [warning.code for warning in alignment.warnings] == warned
 
 
 @pytest.mark.parametrize(
     ("codes", "reason", "field"),
     [
         ((), "TRANSCRIPT_TOO_DENSE", "config.transcript"),
-        (("AUDIO_SILENT",), "TRANSCRIPT_TOO_DENSE", "config.transcript"),
+        (("AUDIO_SEVERAL_TRACKS",), "TRANSCRIPT_TOO_DENSE", "config.transcript"),
         (("AUDIO_TRUNCATED",), "AUDIO_CUT_SHORT", "audio"),
         (("AUDIO_SEVERAL_TRACKS", "AUDIO_DAMAGED"), "AUDIO_CUT_SHORT", "audio"),
     ],

@@ -49,6 +49,16 @@ async def refused(call) -> tuple[grpc.aio.AioRpcError, error_details_pb2.QuotaFa
     return error.value, failure
 
 
+async def test_a_long_transcript_is_charged_even_if_it_is_refused(tmp_path) -> None:
+    """Of 200,000 characters all but 5,000 cost as much as 78 s of audio: 3 s are left, too few for the recording."""
+    limits = quotas(tmp_path, "[classes.default]\naudio_seconds_per_day = 81\n")
+    config = aligner_pb2.AlignConfig(transcript="a " * 100_000, language="en")
+    async with serving(engine=ScriptedEngine(), quota=limits) as running, calling(running.address) as stub:
+        error, _ = await refused(stub.Align(aligner_pb2.AlignRequest(config=config, audio=SPEECH)))
+        assert refusal(error).code.name == "INVALID_ARGUMENT"
+        assert refusal((await refused(stub.Align(ALIGN)))[0]).reason == "QUOTA_EXCEEDED"
+
+
 async def test_requests_and_what_is_left_of_them(tmp_path) -> None:
     limits = quotas(tmp_path, "[classes.default]\nrequests_per_second = 0.5\nburst = 3\n")
     async with serving(engine=ScriptedEngine(), quota=limits) as running, calling(running.address) as stub:

@@ -14,11 +14,11 @@ import numpy as np
 
 from aligner_svc.audio.undecodable import MAX_CHANNELS
 
-_LEAST_PLACEHOLDER: Final = 0x7FFF0000
-"""Programs that cannot seek back write the most that 31 or 32 bits hold, less some headers: the length is not known."""
-
-_ROUND, _LEAST_ROUND = 1_000_000, 100_000_000
-"""Others write a round number of bytes or samples: a size that is a multiple of this, from here on, is not known either."""
+_LEAST_PLACEHOLDER: Final = 100_000_000
+_ROUND: Final = (1_000_000, 1 << 20)
+_HEADERS: Final = 128
+"""Programs that cannot seek back write the most that 31 or 32 bits hold, or a round number, in either case perhaps less some
+headers: a size from here on that is a multiple of these, or up to so many bytes less, is no length. By chance one in 4,000 is."""
 
 _MAX_CHUNKS: Final = 1000
 """Chunks looked through: 512 MiB hold enough of eight bytes each to take a minute."""
@@ -130,7 +130,7 @@ def _samples_end(data: memoryview, endian: str) -> int:
 
 
 def _is_placeholder(size: int) -> bool:
-    return size >= _LEAST_PLACEHOLDER or (size >= _LEAST_ROUND and size % _ROUND == 0)
+    return size >= 0x7FFF0000 or (size >= _LEAST_PLACEHOLDER and any(-size % unit <= _HEADERS for unit in _ROUND))
 
 
 def _are_chunks(data: memoryview, at: int, endian: str) -> bool:

@@ -15,6 +15,7 @@ from aligner_svc.engines.pocketsphinx.phonemes import PhonemeModel
 from aligner_svc.engines.pocketsphinx.recogniser import Recogniser
 from aligner_svc.engines.pocketsphinx.window import WindowAligner
 from aligner_svc.engines.pocketsphinx.wire import decode_request, encode_answer, encode_refusal, encode_tokens, text_language
+from aligner_svc.engines.self_test import check_split
 from aligner_svc.errors import InvalidArgumentError
 from aligner_svc.text import tokenise
 from aligner_svc.text.transcript import words
@@ -26,6 +27,7 @@ _WARM_UP_SECONDS = 1
 def main(mode: SandboxMode, priority: Priority) -> None:
     speller = Speller()
     aligner = WindowAligner(Ladder(Recogniser(speller), PhonemeModel()), speller, BoundaryRefiner())
+    check_split(tokenise)  # reads the dictionary of words in capitals while files can still be opened
     aligner.align(np.zeros(16_000 * _WARM_UP_SECONDS, dtype=np.int16), [["warm"], ["up"]], last=True, complete=True)
 
     def handle(header: dict[str, JsonValue], payload: memoryview) -> tuple[dict[str, JsonValue], bytes]:

@@ -63,6 +63,10 @@ def handle(header, payload):
     if op == "hold":  # reports that it began, and waits until the other end of the FIFO is opened
         Path(header["gate"]).with_suffix(".began").write_text(str(os.getpid()))
         os.open(header["gate"], os.O_RDONLY)
+    if op == "take":  # blocks of the heap, of which the last is kept
+        blocks = [b"x" * 16_000 for _ in range(header["blocks"])]
+        KEPT.append(blocks[-1])
+        return {"resident": int(Path("/proc/self/statm").read_text().split()[1])}, b""
     if op == "babble":
         os.write(SOCKET, bytes(header["bytes"]))
         signal.pause()
@@ -77,6 +81,7 @@ def stop(header, how):  # in the first child only, if there is a flag
         how()
 
 
+KEPT = []
 SOCKET = int(os.environ["WORKER_SOCKET_FD"])
 serve(handle)
 """
@@ -96,10 +101,10 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 DIES_READY = """
 from aligner_svc.workers import child
 
-def die(sock, handler):
+def die(sock):
     os._exit(0)
 
-child._answer = die
+child._wait = die
 serve(None)
 """
 
@@ -155,6 +160,10 @@ def kill_unseen(pid: int) -> None:
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
+def resident_pages(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+
+
 def state(pid: int) -> str:
     """The letter of the process's state, "" when there is no such process."""
     try:
@@ -165,6 +174,14 @@ def state(pid: int) -> str:
 
 @pytest.mark.usefixtures("modules")
 class TestCalls:
+    async def test_what_a_large_call_took_of_the_memory_is_returned(self) -> None:
+        async with running(1) as workers:
+            (pid,) = workers.pids
+            before = resident_pages(pid)
+            reply = await workers.call({"op": "take", "blocks": 4000})
+            assert reply.header["resident"] - before > 15_000
+            await eventually(lambda: resident_pages(pid) - before < 1_500)
+
     async def test_header_and_payload_come_back_whole(self) -> None:
         payload = os.urandom(1 << 20) * 8
         async with running(1) as workers:

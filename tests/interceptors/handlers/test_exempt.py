@@ -7,7 +7,7 @@ import gzip
 import os
 import zlib
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import grpc
@@ -41,11 +41,17 @@ class Bench:
 
     events: list[SecurityEvent] = field(default_factory=list)
     now: float = 1000.0
+    most: int = 3
+    per_address: int = 2
     service: Service = field(default_factory=Service)
 
     def __post_init__(self) -> None:
         self.limits = ExemptLimits(
-            {OPEN, WATCH}, record=self.events.append, streams=3, streams_per_address=2, clock=lambda: self.now
+            {OPEN, WATCH},
+            record=self.events.append,
+            streams=self.most,
+            streams_per_address=self.per_address,
+            clock=lambda: self.now,
         )
 
     @asynccontextmanager
@@ -120,9 +126,9 @@ async def test_what_a_bomb_expands_to_is_never_there(bench, monkeypatch) -> None
     assert made == MOST + 1
 
 
-async def half_open(server: ChainServer, connection: Connection, path: str, body: bytes = b"") -> None:
+async def half_open(server: ChainServer, connection: Connection, path: str, body: bytes = b"", stream: int = 1) -> None:
     """A call whose request does not come, or comes in part."""
-    await connection.send(connection.request(1, path), connection.data(1, body) if body else b"")
+    await connection.send(connection.request(stream, path), connection.data(stream, body) if body else b"")
 
 
 async def test_a_request_that_does_not_arrive_ends_its_call(bench, monkeypatch) -> None:
@@ -138,16 +144,47 @@ async def test_a_request_that_does_not_arrive_ends_its_call(bench, monkeypatch) 
     assert bench.service.read == 0
 
 
-async def test_half_open_requests_leave_no_less_room_for_whole_ones(bench) -> None:
-    async with bench.serving() as server, AsyncExitStack() as stack:
-        for _ in range(2 * exempt_module.READS):
-            await half_open(server, await stack.enter_async_context(http2(server.target)), OPEN)
-        await eventually(lambda: bench.limits.reading >= exempt_module.READS)
-        assert await asyncio.gather(*(start(server.channel, OPEN, b"%d" % n) for n in range(100))) == [
-            b"%d" % n for n in range(100)
-        ]
-        # Those that came when there were many already have little time, the others more.
-        await eventually(lambda: bench.limits.refused["REQUEST_INCOMPLETE"] == exempt_module.READS)
+async def test_half_open_requests_leave_no_less_room_for_whole_ones() -> None:
+    """Of the same address, whose half-open ones are read first."""
+    bench = Bench(most=1000, per_address=200)
+    async with bench.serving() as server, http2(server.target) as silent:
+        for number in range(3 * exempt_module.READS):
+            await half_open(server, silent, OPEN, stream=2 * number + 1)
+        await eventually(lambda: bench.limits.reading == 3 * exempt_module.READS)
+        bodies = [b"%d" % number for number in range(100)]
+        assert await asyncio.gather(*(start(server.channel, OPEN, body) for body in bodies)) == bodies
+        await eventually(lambda: bench.limits.reading == 0)
+    assert bench.limits.refused == {"REQUEST_INCOMPLETE": 3 * exempt_module.READS}
+
+
+async def test_half_open_requests_are_bounded_for_an_address(bench, monkeypatch) -> None:
+    """That of another address is answered all the while, and one line of the audit log tells of it."""
+    monkeypatch.setattr(exempt_module, "READ_TIMEOUT", 60.0)
+    monkeypatch.setattr(exempt_module, "CROWDED_READ_TIMEOUT", 60.0)
+    async with bench.serving() as server, http2(server.target) as silent:
+        for number in range(50):
+            await half_open(server, silent, OPEN, stream=2 * number + 1)
+        await eventually(lambda: bench.limits.refused["REQUESTS_UNFINISHED"] == 50 - bench.per_address)
+        assert await start(server.channel, OPEN, b"whole", metadata=(("x-peer", "ipv4:192.0.2.1:1"),)) == b"whole"
+        assert bench.limits.reading == bench.per_address
+    assert [(event.event, event.check) for event in bench.events] == [(Event.EXEMPT_LIMIT_EXCEEDED, "requests_unfinished")]
+
+
+async def test_half_open_requests_of_the_address_that_has_most_make_room(monkeypatch) -> None:
+    """For one of an address that has fewer, when there are as many as there may be in all."""
+    monkeypatch.setattr(exempt_module, "READ_TIMEOUT", 60.0)
+    monkeypatch.setattr(exempt_module, "CROWDED_READ_TIMEOUT", 60.0)
+    bench = Bench(most=4, per_address=3)
+    async with bench.serving() as server, http2(server.target) as one, http2(server.target) as other:
+        for number in range(3):
+            await half_open(server, one, OPEN, stream=2 * number + 1)
+        await eventually(lambda: bench.limits.reading == 3)
+        await other.send(other.request(1, OPEN, ("x-peer", "ipv4:192.0.2.1:1")))
+        await eventually(lambda: bench.limits.reading == 4)
+        assert await start(server.channel, OPEN, b"whole", metadata=(("x-peer", "ipv4:192.0.2.2:1"),)) == b"whole"
+        assert (await one.fields(1))["grpc-status"] == str(grpc.StatusCode.RESOURCE_EXHAUSTED.value[0])
+        assert bench.limits.reading == 3
+    assert bench.limits.refused == {"REQUESTS_UNFINISHED": 1}
 
 
 async def watching(server: ChainServer, peer: str) -> aio.UnaryStreamCall:

@@ -50,7 +50,8 @@ class Script(KindsHandler):
             case "abort":
                 await context.abort(grpc.StatusCode.NOT_FOUND, "not here")
             case "refuse":
-                raise CallRefusedError(grpc.StatusCode.PERMISSION_DENIED, "NOT_ALLOWED", "not you")
+                refusal = CallRefusedError(grpc.StatusCode.PERMISSION_DENIED, "NOT_ALLOWED", "not you")
+                raise refusal  # which refers to this frame, as the frame does to it
             case "fail":
                 raise ValueError("the password is hunter2")
             case "hang":

@@ -16,8 +16,8 @@ from grpc import aio
 from interceptors import Recovery, RequestId, Requests, current_call
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.calls.security_event import SecurityEvent
+from interceptors.handlers.arrivals import Arrivals, WholeReads
 from interceptors.overload.admission import GRACE, AdmissionControl, Priority
-from interceptors.overload.arrivals import Arrivals, WholeReads
 from interceptors.overload.interceptor import Overload
 from interceptors.overload.limit import AdaptiveLimit, LimitRules
 from interceptors.overload.places import Places

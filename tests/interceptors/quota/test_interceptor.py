@@ -70,12 +70,15 @@ class Decoding(KindsHandler):
     """Takes every request for so many seconds of audio, and ends as told."""
 
     seconds = 0.0
+    text = 0.0
     error: Exception | None = None
 
     async def act(self, request, context) -> bytes:
         call = current_call()
         assert call is not None
         assert call.meter is not None
+        if self.text:
+            await call.meter.text(self.text)
         if self.seconds:
             await call.meter.decoded(self.seconds)
         if self.error is not None:
@@ -133,6 +136,24 @@ async def test_a_call_is_charged_what_it_used(kind, error, requests, audio) -> N
         ended = await asyncio.gather(answer(start(channel, kind, bytes(STEP_BYTES))), return_exceptions=True)
         assert isinstance(ended[0], aio.AioRpcError) == (error is not None)
         await bench.settled(requests, audio, STEP_BYTES, 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "audio", "charged"),
+    [
+        (None, 7, 3 + 7),
+        (CallRefusedError(grpc.StatusCode.INVALID_ARGUMENT, "TRANSCRIPT_TOO_LONG", "too many words"), 0, 3),
+        (unavailable("ENGINE_UNAVAILABLE"), 7, 0),
+    ],
+    ids=["served", "refused before it is decoded", "unavailable"],
+)
+@pytest.mark.parametrize("kind", ["UnaryUnary", "StreamUnary"])
+async def test_a_transcript_is_charged_beside_the_audio(kind, error, audio, charged) -> None:
+    bench = Bench()
+    bench.kinds.text, bench.kinds.seconds, bench.kinds.error = 3.0, float(audio), error
+    async with bench.serving() as channel:
+        await asyncio.gather(answer(start(channel, kind, bytes(STEP_BYTES))), return_exceptions=True)
+        await bench.settled(int(charged > 0), charged, STEP_BYTES, 0)
 
 
 @pytest.mark.parametrize("stream", [True, False])

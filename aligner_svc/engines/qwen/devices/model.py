@@ -24,10 +24,11 @@ from aligner_svc.engines.qwen.device import (
 )
 from aligner_svc.engines.qwen.devices.wire import DeviceLoaded, Item
 from aligner_svc.engines.qwen.forward import PackedAligner
-from aligner_svc.engines.qwen.memory import keep_few_kernels, keep_memory, return_memory
+from aligner_svc.engines.qwen.memory import keep_few_kernels
 from aligner_svc.engines.qwen.outcome import MAX_SECONDS
 from aligner_svc.engines.qwen.preparation import Preparation, Prepared
 from aligner_svc.engines.qwen.timestamps import TimestampSlots
+from aligner_svc.heap import keep_memory, return_memory
 
 LONG_ROWS = 2048
 """Rows of a batch, a minute and a half of audio, above which its memory is returned to the system. That of others is kept."""

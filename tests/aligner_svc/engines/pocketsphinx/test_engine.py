@@ -18,6 +18,7 @@ from aligner_svc.engines.pocketsphinx.wire import TokenSpan, decode_request, enc
 from aligner_svc.engines.windows import Prefix
 from aligner_svc.errors import LimitExceededError, UnavailableError
 from aligner_svc.text import tokenise
+from aligner_svc.text.transcript import words as read
 from aligner_svc.workers import Reply, WorkerDiedError, WorkerTimeoutError
 from tests.kit.waiting import loop_turns
 
@@ -242,6 +243,17 @@ async def test_a_long_transcript_is_tokenised_in_a_process() -> None:
     assert pool.texts == []
     assert list(await made.tokenise(long, "en")) == list(tokenise(long, "en"))
     assert pool.texts == [long]
+
+
+async def test_a_process_has_read_what_it_needs_before_its_sandbox_closes() -> None:
+    """The first transcript of a process finds files closed to it. Words in capitals and names of figures are looked up."""
+    made = PocketSphinxEngine(EngineSettings(workers=1), "required")
+    await made.long.pool.start()
+    try:
+        for text in ("1e999 " * 1000, "THEIR XKCD-ABLE iPhone. " * 300, "$3.50 &amp; <b>€5</b> [laughs] on 3/4/2020 " * 300):
+            assert list(await made.tokenise(text, "en")) == list(read(text, tokenise, "en"))
+    finally:
+        await made.close()
 
 
 @pytest.mark.parametrize("error", [WorkerDiedError("gone"), WorkerTimeoutError("late")])

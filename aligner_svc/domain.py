@@ -50,6 +50,14 @@ class Token:
     """A speaker label, a sound tag or other markup, which is not expected to be heard."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A stretch of audio. Seconds from the first sample."""
+
+    start: float
+    end: float
+
+
 class WordStatus(Enum):
     """How the time of a word was found."""
 
@@ -127,6 +135,8 @@ class Alignment:
     match_score: float
     warnings: Sequence[Warning] = ()
     timing: Timing = field(default_factory=Timing)
+    unaligned: Sequence[Stretch] = ()
+    """Loud stretches that no word covers, speech that is not in the transcript for example: the counterpart of NOT_FOUND."""
     audio_start: float = 0.0
     """When the first sample is played on the file's own clock (s): above 0 if the sound of a film begins later than its picture.
     Times of words count from the first sample."""

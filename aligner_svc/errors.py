@@ -66,6 +66,12 @@ class UnsupportedError(AlignerError):
     status = Status.FAILED_PRECONDITION
 
 
+class MismatchError(AlignerError):
+    """Transcript and audio match less than the caller asked for."""
+
+    status = Status.FAILED_PRECONDITION
+
+
 class DataLossError(AlignerError):
     """The upload differs from what was declared: it was cut short or altered in transit. Sending it again may help."""
 

@@ -13,9 +13,10 @@ from aligner_svc.audio.decode import AudioShorterError, Decoded, Decoder
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.audio.level import SILENT
 from aligner_svc.config.limits import Limits
-from aligner_svc.domain import Alignment, Caller, Timing, Token, Warning, Word, WordStatus
+from aligner_svc.domain import Alignment, Caller, Clip, Stretch, Timing, Token, Warning, Word, WordStatus
 from aligner_svc.engines.base import SHORT_SECONDS, Engine, EngineResult, Span
-from aligner_svc.errors import InvalidArgumentError, UnsupportedError
+from aligner_svc.engines.loudness import unaligned
+from aligner_svc.errors import InvalidArgumentError, MismatchError, UnsupportedError
 from aligner_svc.text import normalise_language
 from aligner_svc.text.characters import check_characters, check_marks
 from aligner_svc.text.speaking_rate import check_words, fit, least_seconds
@@ -43,6 +44,8 @@ class Job:
     channels: int = 0
     track: int = 0
     """Of several audio tracks the one to align, from 1; 0: the decoder chooses."""
+    min_match_score: float = 0.0
+    """0..1; a lower match score is a MismatchError."""
 
 
 class Stage(Enum):
@@ -150,6 +153,8 @@ class Pipeline:
         result = await self._engine.align(
             decoded.clip, spoken, language, caller, lambda done: observe(Stage.ALIGNING, done, seconds)
         )
+        _check_score(result.match_score, job.min_match_score)
+        words = await off_loop(_words, tokens, result, words=len(tokens))
         timing = Timing(
             queue=decoded.queued + result.queued,
             decode=decoded.busy,
@@ -157,7 +162,7 @@ class Pipeline:
             total=time.perf_counter() - began,
         )
         return Alignment(
-            words=await off_loop(_words, tokens, result, words=len(tokens)),
+            words=words,
             audio_seconds=seconds,
             engine=self._engine.name,
             language=language,
@@ -169,6 +174,7 @@ class Pipeline:
                 *_unpronounced(tokens),
             ),
             timing=timing,
+            unaligned=await off_loop(_unaligned, decoded.clip, words, size=decoded.clip.samples.nbytes),
             audio_start=decoded.start,
         )
 
@@ -206,6 +212,17 @@ def _check_seconds(seconds: float) -> None:
     if seconds < _MIN_SECONDS:
         message = f"the audio lasts {seconds * 1000:.0f} ms; a word needs {_MIN_SECONDS * 1000:.0f} ms at least"
         raise InvalidArgumentError("AUDIO_TOO_SHORT", message, field="audio")
+
+
+def _check_score(score: float, least: float) -> None:
+    if score < least:
+        message = f"transcript and audio match with a score of {score:.2f}; config.min_match_score asks for {least:.2f}"
+        raise MismatchError("MATCH_SCORE_TOO_LOW", message, field="config.min_match_score")
+
+
+def _unaligned(clip: Clip, words: Sequence[Word]) -> list[Stretch]:
+    found = [Stretch(word.start, word.end) for word in words if word.end > word.start]
+    return unaligned(clip.samples, found)
 
 
 def _check_whole(decoded: Decoded) -> None:

@@ -323,11 +323,8 @@ def report(answers: Iterable[tuple[Join, Alignment]]) -> str:
         keys = [(join.kind.replace("_", " "), join.half)] + [("all", join.half)] * (join.kind not in {"plain", "sparse"})
         for key in keys:
             kinds.setdefault(key, _Tally()).add(join, alignment)
-    everything = [kinds.pop(key) for key in list(kinds) if key[0] == "all"]
+    everything = {key[1]: kinds.pop(key) for key in list(kinds) if key[0] == "all"}
     titles = _line("joins", "off > 0.5 s", "sure", "lost", "absent, flagged", "warned", "false alarm")
     lines = [f"{'':<31}{titles}"] + [f"{kind:<21}{half:<10}{tally.row()}" for (kind, half), tally in kinds.items()]
-    lines += [
-        f"{'all but plain, sparse':<21}{half:<10}{tally.row()}"
-        for half, tally in zip(("dev", "held out"), everything, strict=False)
-    ]
+    lines += [f"{'all but plain, sparse':<21}{half:<10}{tally.row()}" for half, tally in everything.items()]
     return "\n".join(lines)

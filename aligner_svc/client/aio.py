@@ -59,10 +59,11 @@ class AsyncAligner(ClientBase):
         sample_rate_hz: int = 0,
         channels: int = 0,
         audio_track: int = 0,
+        min_match_score: float | None = None,
         timeout: float | None = UNARY_TIMEOUT,
     ) -> Alignment:
         """`Aligner.align`."""
-        config = build_config(transcript, language, encoding, sample_rate_hz, channels, audio_track)
+        config = build_config(transcript, language, encoding, sample_rate_hz, channels, audio_track, min_match_score)
         data, digest = await asyncio.to_thread(read_whole, audio)
         declare(config, digest)
         return read_response(await self._call(self._stub.Align, pb.AlignRequest(config=config, audio=data), timeout))
@@ -77,11 +78,12 @@ class AsyncAligner(ClientBase):
         sample_rate_hz: int = 0,
         channels: int = 0,
         audio_track: int = 0,
+        min_match_score: float | None = None,
         timeout: float | None = STREAM_TIMEOUT,
         on_progress: ProgressCallback | None = None,
     ) -> Alignment:
         """`Aligner.stream_align`; chunks may come from an async iterable too. `on_progress` must not block."""
-        config = build_config(transcript, language, encoding, sample_rate_hz, channels, audio_track)
+        config = build_config(transcript, language, encoding, sample_rate_hz, channels, audio_track, min_match_score)
         async with self._stream(audio, config, timeout, on_progress) as words:
             return await words.alignment()
 
@@ -95,11 +97,12 @@ class AsyncAligner(ClientBase):
         sample_rate_hz: int = 0,
         channels: int = 0,
         audio_track: int = 0,
+        min_match_score: float | None = None,
         timeout: float | None = STREAM_TIMEOUT,
         on_progress: ProgressCallback | None = None,
     ) -> AsyncWordStream:
         """`Aligner.stream_words`: `async with`, `async for`, `await words.alignment()`."""
-        config = build_config(transcript, language, encoding, sample_rate_hz, channels, audio_track)
+        config = build_config(transcript, language, encoding, sample_rate_hz, channels, audio_track, min_match_score)
         return self._stream(audio, config, timeout, on_progress)
 
     async def server_info(self, *, timeout: float | None = INFO_TIMEOUT) -> ServerInfo:

@@ -60,14 +60,16 @@ class Aligner(ClientBase):
         sample_rate_hz: int = 0,
         channels: int = 0,
         audio_track: int = 0,
+        min_match_score: float | None = None,
         timeout: float | None = UNARY_TIMEOUT,
     ) -> Alignment:
         """Align one recording sent whole: a path, or the bytes. `stream_align` those over `server_info().limits`.
 
         `sample_rate_hz` and `channels` (0: one) are for headerless encodings, `audio_track` (from 1; 0: the server chooses) for
-        files with several tracks.
+        files with several tracks. With
+        `min_match_score` (0..1), a transcript that matches less raises AlignerClientError, reason MATCH_SCORE_TOO_LOW.
         """
-        config = build_config(transcript, language, encoding, sample_rate_hz, channels, audio_track)
+        config = build_config(transcript, language, encoding, sample_rate_hz, channels, audio_track, min_match_score)
         data, digest = read_whole(audio)
         declare(config, digest)
         return read_response(self._call(self._stub.Align, pb.AlignRequest(config=config, audio=data), timeout))
@@ -82,6 +84,7 @@ class Aligner(ClientBase):
         sample_rate_hz: int = 0,
         channels: int = 0,
         audio_track: int = 0,
+        min_match_score: float | None = None,
         timeout: float | None = STREAM_TIMEOUT,
         on_progress: ProgressCallback | None = None,
     ) -> Alignment:
@@ -91,7 +94,7 @@ class Aligner(ClientBase):
         upload that was cut short. Retried only if the audio can be rewound. `on_progress` is called on this thread; after
         a retry it starts over.
         """
-        config = build_config(transcript, language, encoding, sample_rate_hz, channels, audio_track)
+        config = build_config(transcript, language, encoding, sample_rate_hz, channels, audio_track, min_match_score)
         with self._stream(audio, config, timeout, on_progress) as words:
             return words.alignment()
 
@@ -105,6 +108,7 @@ class Aligner(ClientBase):
         sample_rate_hz: int = 0,
         channels: int = 0,
         audio_track: int = 0,
+        min_match_score: float | None = None,
         timeout: float | None = STREAM_TIMEOUT,
         on_progress: ProgressCallback | None = None,
     ) -> WordStream:
@@ -116,7 +120,7 @@ class Aligner(ClientBase):
 
         Not retried once a word was returned. Leaving the `with` block ends the call.
         """
-        config = build_config(transcript, language, encoding, sample_rate_hz, channels, audio_track)
+        config = build_config(transcript, language, encoding, sample_rate_hz, channels, audio_track, min_match_score)
         return self._stream(audio, config, timeout, on_progress)
 
     def server_info(self, *, timeout: float | None = INFO_TIMEOUT) -> ServerInfo:

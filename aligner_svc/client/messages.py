@@ -91,7 +91,13 @@ _STAGES = {
 
 
 def build_config(  # noqa: PLR0917 - as many as a call has
-    transcript: str, language: str, encoding: AudioEncoding, sample_rate_hz: int, channels: int, audio_track: int
+    transcript: str,
+    language: str,
+    encoding: AudioEncoding,
+    sample_rate_hz: int,
+    channels: int,
+    audio_track: int,
+    min_match_score: float | None,
 ) -> pb.AlignConfig:
     """The config of either call. Raises ValueError for a number outside of 32 bits."""
     return pb.AlignConfig(
@@ -100,6 +106,7 @@ def build_config(  # noqa: PLR0917 - as many as a call has
         encoding=_ENCODINGS[encoding],
         sample_rate_hz=sample_rate_hz,
         channels=channels,
+        min_match_score=min_match_score,
         audio_track=audio_track,
     )
 
@@ -204,4 +211,5 @@ def _alignment(words: Sequence[Word], summary: pb.Summary) -> Alignment:
             total=timing.total_ms / 1000,
             scan=timing.scan_ms / 1000,
         ),
+        unaligned=tuple(domain.Stretch(span.start_ms / 1000, span.end_ms / 1000) for span in summary.unaligned),
     )

@@ -2,15 +2,20 @@
 
 The aligner gets one window and the coming words, and returns as many as the window contains. All but the uncertain words at the
 window's end are final; the next window begins after them. Memory, and cost a second of audio, do not depend on the length.
+
+Where the words found in a window explain little of its loud audio, the place in the text was lost, or the recording has something
+else there. What was found is then kept aside, and the next windows search the same words, until one of them is explained: of what
+was kept, those words are final that come before it in the text and in the recording. So a sentence that recurs does not carry the
+place in the text along.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from aligner_svc.domain import SAMPLE_RATE, Clip, ProgressSink, Token
+from aligner_svc.domain import SAMPLE_RATE, Clip, ProgressSink, Token, WordStatus
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,24 +27,31 @@ _LAST_SECONDS = 25.0  # the last window may have up to this much audio, so that 
 _WORDS_A_SECOND = 6.0  # spoken words offered for a second of audio; more are not read in twenty seconds
 _WORDS_TO_SEARCH = 600
 """Spoken words offered where the place in the text was lost: a passage was left out, or the audio has something else."""
-_MIN_COHERENCE = 0.4  # right windows have more than 0.9, in noise 0.8; words of another text fit by chance with 0.1 to 0.2
+_MIN_COVERAGE = 0.4  # right windows have more than 0.8, in noise 0.6; words of another text, found by chance, have less than 0.1
 _MIN_ADVANCE = 1.0  # seconds from a window without a word to the next one, so that an aligner that finds nothing still ends
 
 
-S = TypeVar("S")
+class WindowSpan(Protocol):
+    """What a window has of a token."""
+
+    @property
+    def status(self) -> WordStatus:
+        """NOT_FOUND: the times mean nothing."""
+
+
+S = TypeVar("S", bound=WindowSpan)
 
 
 @dataclass(frozen=True, slots=True)
 class Prefix(Generic[S]):
     """Final spans of the first tokens; the next window begins at `resume` (seconds in this one).
 
-    `coherence`: share of those tokens that were found, the longest omission not counted. Words that fit by chance are scattered
-    over the text; words that were said are not.
+    `coverage`: share of the window's loud audio that the words found in it explain, those that are not final included.
     """
 
     spans: Sequence[S]
     resume: float
-    coherence: float = 1.0
+    coverage: float = 1.0
 
 
 AlignWindow = Callable[["npt.NDArray[np.int16]", Sequence[Token], bool, bool], Awaitable[Prefix[S]]]
@@ -48,10 +60,26 @@ AlignWindow = Callable[["npt.NDArray[np.int16]", Sequence[Token], bool, bool], A
 
 @dataclass(frozen=True, slots=True)
 class Placed(Generic[S]):
-    """A span of a window that begins at `offset` seconds of the clip."""
+    """A token's span in a window that begins at `offset` seconds of the clip; None: it was not found."""
 
     offset: float
-    span: S
+    span: S | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept(Generic[S]):
+    """What a window found: spans by the index of the token, counted from the first that is not final."""
+
+    offset: float
+    spans: dict[int, S]
+
+    @property
+    def first(self) -> int:
+        return min(self.spans)
+
+    @property
+    def last(self) -> int:
+        return max(self.spans)
 
 
 async def align_in_windows(
@@ -59,6 +87,7 @@ async def align_in_windows(
 ) -> list[Placed[S]]:
     """Spans of the leading tokens; those after the end of the audio are missing."""
     placed: list[Placed[S]] = []
+    kept: list[_Kept[S]] = []
     begin = 0
     lost = False
     samples = clip.samples
@@ -70,18 +99,43 @@ async def align_in_windows(
         complete = len(placed) + len(offered) == len(tokens)
         window = samples[begin:] if last else samples[begin : begin + int(seconds * SAMPLE_RATE)]
         prefix = await align(window, offered, last, complete)
-        coherent = prefix.coherence >= _MIN_COHERENCE
-        if not coherent and not lost and not complete:
-            lost = True  # align the same audio again with more of the text
-            continue
-        lost = not coherent
-        if coherent or last:
-            placed += [Placed(begin / SAMPLE_RATE, span) for span in prefix.spans]
+        explained = prefix.coverage >= _MIN_COVERAGE
+        if not explained and not lost:
+            lost = True
+            if not complete:
+                continue  # align the same audio again with more of the text
+        found = {index: span for index, span in enumerate(prefix.spans) if span.status is not WordStatus.NOT_FOUND}
+        if found:
+            kept.append(_Kept(begin / SAMPLE_RATE, found))
+        if (explained and found) or last or (kept and kept[-1].last > _WORDS_TO_SEARCH // 2):
+            placed += _final(kept, len(prefix.spans) if explained else 0, ends=explained and bool(found))
+            kept, lost = [], not explained
         advance = prefix.resume if prefix.spans else max(prefix.resume, _MIN_ADVANCE)
         begin = len(samples) if last else begin + max(1, round(advance * SAMPLE_RATE))
         if progress is not None:
             progress(min(begin, len(samples)) / SAMPLE_RATE)
-    return placed
+    return placed + _final(kept, 0, ends=False)
+
+
+def _final(kept: Sequence[_Kept[S]], count: int, *, ends: bool) -> list[Placed[S]]:
+    """The first `count` tokens, or as many as were found: those of the windows that together have most words in order.
+
+    `ends`: the last window is one of them.
+    """
+    best: list[tuple[int, int | None]] = []  # words found up to each window, and the window before it
+    for index, window in enumerate(kept):
+        before = [(best[other][0], other) for other in range(index) if kept[other].last < window.first]
+        words, link = max(before, default=(0, None))
+        best.append((words + len(window.spans), link))
+    chosen: dict[int, Placed[S]] = {}
+    at: int | None = None
+    if kept:
+        at = len(kept) - 1 if ends else max(range(len(kept)), key=lambda index: best[index][0])
+    while at is not None:
+        chosen |= {index: Placed(kept[at].offset, span) for index, span in kept[at].spans.items()}
+        at = best[at][1]
+    absent: Placed[S] = Placed(0.0, None)
+    return [chosen.get(index, absent) for index in range(max(count, max(chosen, default=-1) + 1))]
 
 
 def _offer(tokens: Sequence[Token], first: int, room: int) -> Sequence[Token]:

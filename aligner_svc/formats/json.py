@@ -31,6 +31,7 @@ def render_json(alignment: Alignment) -> str:
         "engine": alignment.engine,
         "language": alignment.language,
         "match_score": round(alignment.match_score, _PLACES),
+        "unaligned": [{"start": round(at.start, _PLACES), "end": round(at.end, _PLACES)} for at in alignment.unaligned],
         "warnings": [{"code": warning.code, "message": warning.message} for warning in alignment.warnings],
         "timing": {name: round(getattr(timing, name), _PLACES) for name in ("queue", "decode", "scan", "align", "total")},
     }

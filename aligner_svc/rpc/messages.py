@@ -36,7 +36,15 @@ def job(config: pb.AlignConfig | None) -> Job:
     if encoding is None:
         message = f"audio encoding {config.encoding} is not known here"
         raise InvalidArgumentError("ENCODING_UNKNOWN", message, field="config.encoding")
-    return Job(config.transcript, config.language, encoding, config.sample_rate_hz, config.channels, config.audio_track)
+    return Job(
+        config.transcript,
+        config.language,
+        encoding,
+        config.sample_rate_hz,
+        config.channels,
+        config.audio_track,
+        min_match_score=config.min_match_score,
+    )
 
 
 def declared(config: pb.AlignConfig) -> Declared:
@@ -76,6 +84,7 @@ def summary(alignment: Alignment) -> pb.Summary:
             total_ms=milliseconds(timing.total),
             scan_ms=milliseconds(timing.scan),
         ),
+        unaligned=[pb.Span(start_ms=milliseconds(at.start), end_ms=milliseconds(at.end)) for at in alignment.unaligned],
     )
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import grpc
 import numpy as np
 import pytest
 
 from aligner_svc.api.v1 import aligner_pb2 as pb
 from tests.kit import recordings
 from tests.kit.recordings import SPEECH, TRANSCRIPT, WORDS, encode, mulaw, samples
+from tests.kit.refusals import refusal
 
 AUDIO_MS = round(len(samples()) / 16)
 TOLERANCE_MS = 40
@@ -85,6 +87,21 @@ async def test_the_summary_says_what_was_done(stub, answers):
     timing = summary.timing
     assert timing.align_ms > 0
     assert timing.total_ms >= max(timing.queue_ms, timing.decode_ms, timing.align_ms)
+
+
+async def test_a_match_worse_than_the_caller_asked_for_is_a_refusal(stub):
+    wrong = "quarterly earnings exceeded every forecast while shipping costs remained fairly stable"
+    answer = await stub.Align(pb.AlignRequest(config=config(wrong), audio=SPEECH))
+    assert sum(span.end_ms - span.start_ms for span in answer.summary.unaligned) > AUDIO_MS / 2
+    strict = config(wrong)
+    strict.min_match_score = 0.5
+    with pytest.raises(grpc.RpcError) as error:
+        await stub.Align(pb.AlignRequest(config=strict, audio=SPEECH))
+    reported = refusal(error.value)
+    assert (reported.code, reported.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "MATCH_SCORE_TOO_LOW")
+    right = config(TRANSCRIPT)
+    right.min_match_score = 0.5
+    assert not (await stub.Align(pb.AlignRequest(config=right, audio=SPEECH))).summary.unaligned
 
 
 async def test_offsets_count_code_points_of_the_text_as_it_was_sent(stub):

@@ -174,6 +174,7 @@ class ScriptedAligner(AlignerServicer):
             language=call.language,
             match_score=0.75,
             warnings=self.warnings,
+            unaligned=[pb.Span(start_ms=900, end_ms=1000)],
             timing=pb.Timing(queue_ms=1, decode_ms=2, align_ms=3, total_ms=6),
         )
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from aligner_svc.api.rule_options import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61ligner/v1/aligner.proto\x12\naligner.v1\x1a\x1b\x62uf/validate/validate.proto\"\xbe\x02\n\x0b\x41lignConfig\x12\x12\n\ntranscript\x18\x01 \x01(\t\x12Q\n\x08language\x18\x02 \x01(\tB?\xbaH<r:\x18#26^([A-Za-z]{2,3}|[A-Za-z]{5,8})([-_][A-Za-z0-9]{1,8})*$\x12\x35\n\x08\x65ncoding\x18\x03 \x01(\x0e\x32\x19.aligner.v1.AudioEncodingB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\'\n\x0esample_rate_hz\x18\x04 \x01(\rB\x0f\xbaH\x0c*\x07\x18\x80\xdc\x0b(\xa0\x1f\xd8\x01\x01\x12\x1c\n\x08\x63hannels\x18\x05 \x01(\rB\n\xbaH\x07*\x02\x18\x08\xd8\x01\x01\x12\x13\n\x0b\x61udio_bytes\x18\x06 \x01(\x04\x12 \n\x0c\x61udio_sha256\x18\x07 \x01(\x0c\x42\n\xbaH\x07z\x02h \xd8\x01\x01\x12\x13\n\x0b\x61udio_track\x18\t \x01(\r\"N\n\x0c\x41lignRequest\x12/\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x17.aligner.v1.AlignConfigB\x06\xbaH\x03\xc8\x01\x01\x12\r\n\x05\x61udio\x18\x02 \x01(\x0c\"V\n\rAlignResponse\x12\x1f\n\x05words\x18\x01 \x03(\x0b\x32\x10.aligner.v1.Word\x12$\n\x07summary\x18\x02 \x01(\x0b\x32\x13.aligner.v1.Summary\"\xad\x02\n\x04Word\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08start_ms\x18\x02 \x01(\r\x12\x0e\n\x06\x65nd_ms\x18\x03 \x01(\r\x12#\n\nconfidence\x18\x04 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00\x12&\n\x06status\x18\x05 \x01(\x0e\x32\x16.aligner.v1.WordStatus\x12\x12\n\nchar_start\x18\x06 \x01(\r\x12\x10\n\x08\x63har_end\x18\x07 \x01(\r:\x81\x01\xbaH~\x1a|\n\x12word.runs_forwards\x12$a word must not end before it starts\x1a@this.start_ms <= this.end_ms && this.char_start <= this.char_end\"B\n\x07Warning\x12&\n\x04\x63ode\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[A-Z][A-Z0-9_]*$\x12\x0f\n\x07message\x18\x02 \x01(\t\"b\n\x06Timing\x12\x10\n\x08queue_ms\x18\x01 \x01(\r\x12\x11\n\tdecode_ms\x18\x02 \x01(\r\x12\x10\n\x08\x61lign_ms\x18\x03 \x01(\r\x12\x10\n\x08total_ms\x18\x04 \x01(\r\x12\x0f\n\x07scan_ms\x18\x05 \x01(\r\"\xc6\x01\n\x07Summary\x12\x10\n\x08\x61udio_ms\x18\x01 \x01(\r\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\x12$\n\x0bmatch_score\x18\x04 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00\x12%\n\x08warnings\x18\x05 \x03(\x0b\x32\x13.aligner.v1.Warning\x12\"\n\x06timing\x18\x06 \x01(\x0b\x32\x12.aligner.v1.Timing\x12\x16\n\x0e\x61udio_start_ms\x18\x08 \x01(\r\"x\n\x12StreamAlignRequest\x12)\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x17.aligner.v1.AlignConfigH\x00\x12\x0f\n\x05\x61udio\x18\x02 \x01(\x0cH\x00\x12\x14\n\ntranscript\x18\x03 \x01(\tH\x00\x42\x10\n\x07payload\x12\x05\xbaH\x02\x08\x01\"\xd0\x01\n\x08Progress\x12)\n\x05stage\x18\x01 \x01(\x0e\x32\x1a.aligner.v1.Progress.Stage\x12\x16\n\x0ereceived_bytes\x18\x02 \x01(\x04\x12\x12\n\naligned_ms\x18\x03 \x01(\r\x12\x10\n\x08\x61udio_ms\x18\x04 \x01(\r\"[\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTAGE_RECEIVING\x10\x01\x12\x12\n\x0eSTAGE_DECODING\x10\x02\x12\x12\n\x0eSTAGE_ALIGNING\x10\x03\",\n\tWordBatch\x12\x1f\n\x05words\x18\x01 \x03(\x0b\x32\x10.aligner.v1.Word\"\xa1\x01\n\x13StreamAlignResponse\x12(\n\x08progress\x18\x01 \x01(\x0b\x32\x14.aligner.v1.ProgressH\x00\x12&\n\x05words\x18\x02 \x01(\x0b\x32\x15.aligner.v1.WordBatchH\x00\x12&\n\x07summary\x18\x03 \x01(\x0b\x32\x13.aligner.v1.SummaryH\x00\x42\x10\n\x07payload\x12\x05\xbaH\x02\x08\x01\"\x16\n\x14GetServerInfoRequest\"\x8c\x01\n\x06Limits\x12\x19\n\x11unary_audio_bytes\x18\x01 \x01(\x04\x12\x1a\n\x12stream_audio_bytes\x18\x02 \x01(\x04\x12\x1a\n\x12stream_chunk_bytes\x18\x03 \x01(\x04\x12\x15\n\raudio_seconds\x18\x04 \x01(\r\x12\x18\n\x10transcript_chars\x18\x05 \x01(\r\"o\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x11\n\tlanguages\x18\x03 \x03(\t\x12\"\n\x06limits\x18\x04 \x01(\x0b\x32\x12.aligner.v1.Limits*\x82\x01\n\rAudioEncoding\x12\x1e\n\x1a\x41UDIO_ENCODING_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41UDIO_ENCODING_LINEAR16\x10\x01\x12\x1a\n\x16\x41UDIO_ENCODING_FLOAT32\x10\x02\x12\x18\n\x14\x41UDIO_ENCODING_MULAW\x10\x03*\x90\x01\n\nWordStatus\x12\x1b\n\x17WORD_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13WORD_STATUS_ALIGNED\x10\x01\x12\x18\n\x14WORD_STATUS_REPAIRED\x10\x02\x12\x19\n\x15WORD_STATUS_NOT_FOUND\x10\x03\x12\x17\n\x13WORD_STATUS_SKIPPED\x10\x04\x32\xf1\x01\n\x07\x41ligner\x12<\n\x05\x41lign\x12\x18.aligner.v1.AlignRequest\x1a\x19.aligner.v1.AlignResponse\x12R\n\x0bStreamAlign\x12\x1e.aligner.v1.StreamAlignRequest\x1a\x1f.aligner.v1.StreamAlignResponse(\x01\x30\x01\x12T\n\rGetServerInfo\x12 .aligner.v1.GetServerInfoRequest\x1a!.aligner.v1.GetServerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61ligner/v1/aligner.proto\x12\naligner.v1\x1a\x1b\x62uf/validate/validate.proto\"\x81\x03\n\x0b\x41lignConfig\x12\x12\n\ntranscript\x18\x01 \x01(\t\x12Q\n\x08language\x18\x02 \x01(\tB?\xbaH<r:\x18#26^([A-Za-z]{2,3}|[A-Za-z]{5,8})([-_][A-Za-z0-9]{1,8})*$\x12\x35\n\x08\x65ncoding\x18\x03 \x01(\x0e\x32\x19.aligner.v1.AudioEncodingB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\'\n\x0esample_rate_hz\x18\x04 \x01(\rB\x0f\xbaH\x0c*\x07\x18\x80\xdc\x0b(\xa0\x1f\xd8\x01\x01\x12\x1c\n\x08\x63hannels\x18\x05 \x01(\rB\n\xbaH\x07*\x02\x18\x08\xd8\x01\x01\x12\x13\n\x0b\x61udio_bytes\x18\x06 \x01(\x04\x12 \n\x0c\x61udio_sha256\x18\x07 \x01(\x0c\x42\n\xbaH\x07z\x02h \xd8\x01\x01\x12-\n\x0fmin_match_score\x18\x08 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00H\x00\x88\x01\x01\x12\x13\n\x0b\x61udio_track\x18\t \x01(\rB\x12\n\x10_min_match_score\"N\n\x0c\x41lignRequest\x12/\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x17.aligner.v1.AlignConfigB\x06\xbaH\x03\xc8\x01\x01\x12\r\n\x05\x61udio\x18\x02 \x01(\x0c\"V\n\rAlignResponse\x12\x1f\n\x05words\x18\x01 \x03(\x0b\x32\x10.aligner.v1.Word\x12$\n\x07summary\x18\x02 \x01(\x0b\x32\x13.aligner.v1.Summary\"\xad\x02\n\x04Word\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08start_ms\x18\x02 \x01(\r\x12\x0e\n\x06\x65nd_ms\x18\x03 \x01(\r\x12#\n\nconfidence\x18\x04 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00\x12&\n\x06status\x18\x05 \x01(\x0e\x32\x16.aligner.v1.WordStatus\x12\x12\n\nchar_start\x18\x06 \x01(\r\x12\x10\n\x08\x63har_end\x18\x07 \x01(\r:\x81\x01\xbaH~\x1a|\n\x12word.runs_forwards\x12$a word must not end before it starts\x1a@this.start_ms <= this.end_ms && this.char_start <= this.char_end\"B\n\x07Warning\x12&\n\x04\x63ode\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[A-Z][A-Z0-9_]*$\x12\x0f\n\x07message\x18\x02 \x01(\t\"b\n\x06Timing\x12\x10\n\x08queue_ms\x18\x01 \x01(\r\x12\x11\n\tdecode_ms\x18\x02 \x01(\r\x12\x10\n\x08\x61lign_ms\x18\x03 \x01(\r\x12\x10\n\x08total_ms\x18\x04 \x01(\r\x12\x0f\n\x07scan_ms\x18\x05 \x01(\r\"(\n\x04Span\x12\x10\n\x08start_ms\x18\x01 \x01(\r\x12\x0e\n\x06\x65nd_ms\x18\x02 \x01(\r\"\xeb\x01\n\x07Summary\x12\x10\n\x08\x61udio_ms\x18\x01 \x01(\r\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\x12$\n\x0bmatch_score\x18\x04 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00\x12%\n\x08warnings\x18\x05 \x03(\x0b\x32\x13.aligner.v1.Warning\x12\"\n\x06timing\x18\x06 \x01(\x0b\x32\x12.aligner.v1.Timing\x12#\n\tunaligned\x18\x07 \x03(\x0b\x32\x10.aligner.v1.Span\x12\x16\n\x0e\x61udio_start_ms\x18\x08 \x01(\r\"x\n\x12StreamAlignRequest\x12)\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x17.aligner.v1.AlignConfigH\x00\x12\x0f\n\x05\x61udio\x18\x02 \x01(\x0cH\x00\x12\x14\n\ntranscript\x18\x03 \x01(\tH\x00\x42\x10\n\x07payload\x12\x05\xbaH\x02\x08\x01\"\xd0\x01\n\x08Progress\x12)\n\x05stage\x18\x01 \x01(\x0e\x32\x1a.aligner.v1.Progress.Stage\x12\x16\n\x0ereceived_bytes\x18\x02 \x01(\x04\x12\x12\n\naligned_ms\x18\x03 \x01(\r\x12\x10\n\x08\x61udio_ms\x18\x04 \x01(\r\"[\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTAGE_RECEIVING\x10\x01\x12\x12\n\x0eSTAGE_DECODING\x10\x02\x12\x12\n\x0eSTAGE_ALIGNING\x10\x03\",\n\tWordBatch\x12\x1f\n\x05words\x18\x01 \x03(\x0b\x32\x10.aligner.v1.Word\"\xa1\x01\n\x13StreamAlignResponse\x12(\n\x08progress\x18\x01 \x01(\x0b\x32\x14.aligner.v1.ProgressH\x00\x12&\n\x05words\x18\x02 \x01(\x0b\x32\x15.aligner.v1.WordBatchH\x00\x12&\n\x07summary\x18\x03 \x01(\x0b\x32\x13.aligner.v1.SummaryH\x00\x42\x10\n\x07payload\x12\x05\xbaH\x02\x08\x01\"\x16\n\x14GetServerInfoRequest\"\x8c\x01\n\x06Limits\x12\x19\n\x11unary_audio_bytes\x18\x01 \x01(\x04\x12\x1a\n\x12stream_audio_bytes\x18\x02 \x01(\x04\x12\x1a\n\x12stream_chunk_bytes\x18\x03 \x01(\x04\x12\x15\n\raudio_seconds\x18\x04 \x01(\r\x12\x18\n\x10transcript_chars\x18\x05 \x01(\r\"o\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x11\n\tlanguages\x18\x03 \x03(\t\x12\"\n\x06limits\x18\x04 \x01(\x0b\x32\x12.aligner.v1.Limits*\x82\x01\n\rAudioEncoding\x12\x1e\n\x1a\x41UDIO_ENCODING_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41UDIO_ENCODING_LINEAR16\x10\x01\x12\x1a\n\x16\x41UDIO_ENCODING_FLOAT32\x10\x02\x12\x18\n\x14\x41UDIO_ENCODING_MULAW\x10\x03*\x90\x01\n\nWordStatus\x12\x1b\n\x17WORD_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13WORD_STATUS_ALIGNED\x10\x01\x12\x18\n\x14WORD_STATUS_REPAIRED\x10\x02\x12\x19\n\x15WORD_STATUS_NOT_FOUND\x10\x03\x12\x17\n\x13WORD_STATUS_SKIPPED\x10\x04\x32\xf1\x01\n\x07\x41ligner\x12<\n\x05\x41lign\x12\x18.aligner.v1.AlignRequest\x1a\x19.aligner.v1.AlignResponse\x12R\n\x0bStreamAlign\x12\x1e.aligner.v1.StreamAlignRequest\x1a\x1f.aligner.v1.StreamAlignResponse(\x01\x30\x01\x12T\n\rGetServerInfo\x12 .aligner.v1.GetServerInfoRequest\x1a!.aligner.v1.GetServerInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,6 +42,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ALIGNCONFIG'].fields_by_name['channels']._serialized_options = b'\272H\007*\002\030\010\330\001\001'
   _globals['_ALIGNCONFIG'].fields_by_name['audio_sha256']._loaded_options = None
   _globals['_ALIGNCONFIG'].fields_by_name['audio_sha256']._serialized_options = b'\272H\007z\002h \330\001\001'
+  _globals['_ALIGNCONFIG'].fields_by_name['min_match_score']._loaded_options = None
+  _globals['_ALIGNCONFIG'].fields_by_name['min_match_score']._serialized_options = b'\272H\014\n\n\035\000\000\200?-\000\000\000\000'
   _globals['_ALIGNREQUEST'].fields_by_name['config']._loaded_options = None
   _globals['_ALIGNREQUEST'].fields_by_name['config']._serialized_options = b'\272H\003\310\001\001'
   _globals['_WORD'].fields_by_name['confidence']._loaded_options = None
@@ -56,40 +58,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMALIGNREQUEST'].oneofs_by_name['payload']._serialized_options = b'\272H\002\010\001'
   _globals['_STREAMALIGNRESPONSE'].oneofs_by_name['payload']._loaded_options = None
   _globals['_STREAMALIGNRESPONSE'].oneofs_by_name['payload']._serialized_options = b'\272H\002\010\001'
-  _globals['_AUDIOENCODING']._serialized_start=2055
-  _globals['_AUDIOENCODING']._serialized_end=2185
-  _globals['_WORDSTATUS']._serialized_start=2188
-  _globals['_WORDSTATUS']._serialized_end=2332
+  _globals['_AUDIOENCODING']._serialized_start=2201
+  _globals['_AUDIOENCODING']._serialized_end=2331
+  _globals['_WORDSTATUS']._serialized_start=2334
+  _globals['_WORDSTATUS']._serialized_end=2478
   _globals['_ALIGNCONFIG']._serialized_start=70
-  _globals['_ALIGNCONFIG']._serialized_end=388
-  _globals['_ALIGNREQUEST']._serialized_start=390
-  _globals['_ALIGNREQUEST']._serialized_end=468
-  _globals['_ALIGNRESPONSE']._serialized_start=470
-  _globals['_ALIGNRESPONSE']._serialized_end=556
-  _globals['_WORD']._serialized_start=559
-  _globals['_WORD']._serialized_end=860
-  _globals['_WARNING']._serialized_start=862
-  _globals['_WARNING']._serialized_end=928
-  _globals['_TIMING']._serialized_start=930
-  _globals['_TIMING']._serialized_end=1028
-  _globals['_SUMMARY']._serialized_start=1031
-  _globals['_SUMMARY']._serialized_end=1229
-  _globals['_STREAMALIGNREQUEST']._serialized_start=1231
-  _globals['_STREAMALIGNREQUEST']._serialized_end=1351
-  _globals['_PROGRESS']._serialized_start=1354
-  _globals['_PROGRESS']._serialized_end=1562
-  _globals['_PROGRESS_STAGE']._serialized_start=1471
-  _globals['_PROGRESS_STAGE']._serialized_end=1562
-  _globals['_WORDBATCH']._serialized_start=1564
-  _globals['_WORDBATCH']._serialized_end=1608
-  _globals['_STREAMALIGNRESPONSE']._serialized_start=1611
-  _globals['_STREAMALIGNRESPONSE']._serialized_end=1772
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=1774
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=1796
-  _globals['_LIMITS']._serialized_start=1799
-  _globals['_LIMITS']._serialized_end=1939
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=1941
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=2052
-  _globals['_ALIGNER']._serialized_start=2335
-  _globals['_ALIGNER']._serialized_end=2576
+  _globals['_ALIGNCONFIG']._serialized_end=455
+  _globals['_ALIGNREQUEST']._serialized_start=457
+  _globals['_ALIGNREQUEST']._serialized_end=535
+  _globals['_ALIGNRESPONSE']._serialized_start=537
+  _globals['_ALIGNRESPONSE']._serialized_end=623
+  _globals['_WORD']._serialized_start=626
+  _globals['_WORD']._serialized_end=927
+  _globals['_WARNING']._serialized_start=929
+  _globals['_WARNING']._serialized_end=995
+  _globals['_TIMING']._serialized_start=997
+  _globals['_TIMING']._serialized_end=1095
+  _globals['_SPAN']._serialized_start=1097
+  _globals['_SPAN']._serialized_end=1137
+  _globals['_SUMMARY']._serialized_start=1140
+  _globals['_SUMMARY']._serialized_end=1375
+  _globals['_STREAMALIGNREQUEST']._serialized_start=1377
+  _globals['_STREAMALIGNREQUEST']._serialized_end=1497
+  _globals['_PROGRESS']._serialized_start=1500
+  _globals['_PROGRESS']._serialized_end=1708
+  _globals['_PROGRESS_STAGE']._serialized_start=1617
+  _globals['_PROGRESS_STAGE']._serialized_end=1708
+  _globals['_WORDBATCH']._serialized_start=1710
+  _globals['_WORDBATCH']._serialized_end=1754
+  _globals['_STREAMALIGNRESPONSE']._serialized_start=1757
+  _globals['_STREAMALIGNRESPONSE']._serialized_end=1918
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=1920
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=1942
+  _globals['_LIMITS']._serialized_start=1945
+  _globals['_LIMITS']._serialized_end=2085
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=2087
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=2198
+  _globals['_ALIGNER']._serialized_start=2481
+  _globals['_ALIGNER']._serialized_end=2722
 # @@protoc_insertion_point(module_scope)

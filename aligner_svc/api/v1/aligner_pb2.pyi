@@ -23,7 +23,8 @@ people.
 
   INVALID_ARGUMENT     the request cannot be served: do not retry
   DATA_LOSS            the upload is not what the config declares: send it again
-  FAILED_PRECONDITION  this server cannot serve it (e.g. the language); another may
+  FAILED_PRECONDITION  this server cannot serve it (e.g. the language); another may.
+                       Or the match is worse than config.min_match_score
   RESOURCE_EXHAUSTED   over a size limit, a quota or the server's queue limit. May
                        lack details: a message far over the Align limit is refused
                        by the transport itself
@@ -135,6 +136,7 @@ class AlignConfig(_message.Message):
     CHANNELS_FIELD_NUMBER: _builtins.int
     AUDIO_BYTES_FIELD_NUMBER: _builtins.int
     AUDIO_SHA256_FIELD_NUMBER: _builtins.int
+    MIN_MATCH_SCORE_FIELD_NUMBER: _builtins.int
     AUDIO_TRACK_FIELD_NUMBER: _builtins.int
     transcript: _builtins.str
     """What was said, as written: punctuation, case, digits, currency, dates, emoji; tags,
@@ -160,6 +162,12 @@ class AlignConfig(_message.Message):
     """Optional: SHA-256 of those bytes, 32 bytes. If it differs, the call ends with
     DATA_LOSS.
     """
+    min_match_score: _builtins.float
+    """Optional: the least Summary.match_score with which the words are wanted. Below it the
+    call ends with FAILED_PRECONDITION, reason MATCH_SCORE_TOO_LOW. The score is known
+    only when all of the audio has been aligned: a client of StreamAlign may have words
+    of such a call by then, which it must not use.
+    """
     audio_track: _builtins.int
     """Of a file with several audio tracks: the number of the one to align, from 1. 0: a
     default track that has sound, else the first that has, with a warning
@@ -175,13 +183,16 @@ class AlignConfig(_message.Message):
         channels: _builtins.int = ...,
         audio_bytes: _builtins.int = ...,
         audio_sha256: _builtins.bytes = ...,
+        min_match_score: _builtins.float | None = ...,
         audio_track: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_match_score", b"_min_match_score", "min_match_score", b"min_match_score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_bytes", b"audio_bytes", "audio_sha256", b"audio_sha256", "audio_track", b"audio_track", "channels", b"channels", "encoding", b"encoding", "language", b"language", "sample_rate_hz", b"sample_rate_hz", "transcript", b"transcript"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_match_score", b"_min_match_score", "audio_bytes", b"audio_bytes", "audio_sha256", b"audio_sha256", "audio_track", b"audio_track", "channels", b"channels", "encoding", b"encoding", "language", b"language", "min_match_score", b"min_match_score", "sample_rate_hz", b"sample_rate_hz", "transcript", b"transcript"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__min_match_score: _TypeAlias = _typing.Literal["min_match_score"]  # noqa: Y015
+    _WhichOneofArgType__min_match_score: _TypeAlias = _typing.Literal["_min_match_score", b"_min_match_score"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_match_score) -> _WhichOneofReturnType__min_match_score | None: ...
 
 Global___AlignConfig: _TypeAlias = AlignConfig  # noqa: Y015
 
@@ -348,6 +359,30 @@ class Timing(_message.Message):
 Global___Timing: _TypeAlias = Timing  # noqa: Y015
 
 @_typing.final
+class Span(_message.Message):
+    """A stretch of the audio."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_MS_FIELD_NUMBER: _builtins.int
+    END_MS_FIELD_NUMBER: _builtins.int
+    start_ms: _builtins.int
+    end_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        start_ms: _builtins.int = ...,
+        end_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_ms", b"end_ms", "start_ms", b"start_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Span: _TypeAlias = Span  # noqa: Y015
+
+@_typing.final
 class Summary(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -357,6 +392,7 @@ class Summary(_message.Message):
     MATCH_SCORE_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
+    UNALIGNED_FIELD_NUMBER: _builtins.int
     AUDIO_START_MS_FIELD_NUMBER: _builtins.int
     audio_ms: _builtins.int
     """Length of the decoded audio."""
@@ -377,6 +413,12 @@ class Summary(_message.Message):
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Warning]: ...
     @_builtins.property
     def timing(self) -> Global___Timing: ...
+    @_builtins.property
+    def unaligned(self) -> _containers.RepeatedCompositeFieldContainer[Global___Span]:
+        """Loud stretches of the audio, in order, that no word covers: speech that is not in the
+        transcript, music, noise. What NOT_FOUND is for words.
+        """
+
     def __init__(
         self,
         *,
@@ -386,11 +428,12 @@ class Summary(_message.Message):
         match_score: _builtins.float = ...,
         warnings: _abc.Iterable[Global___Warning] | None = ...,
         timing: Global___Timing | None = ...,
+        unaligned: _abc.Iterable[Global___Span] | None = ...,
         audio_start_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_ms", b"audio_ms", "audio_start_ms", b"audio_start_ms", "engine", b"engine", "language", b"language", "match_score", b"match_score", "timing", b"timing", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_ms", b"audio_ms", "audio_start_ms", b"audio_start_ms", "engine", b"engine", "language", b"language", "match_score", b"match_score", "timing", b"timing", "unaligned", b"unaligned", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

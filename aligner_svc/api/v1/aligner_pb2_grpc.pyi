@@ -23,7 +23,8 @@ people.
 
   INVALID_ARGUMENT     the request cannot be served: do not retry
   DATA_LOSS            the upload is not what the config declares: send it again
-  FAILED_PRECONDITION  this server cannot serve it (e.g. the language); another may
+  FAILED_PRECONDITION  this server cannot serve it (e.g. the language); another may.
+                       Or the match is worse than config.min_match_score
   RESOURCE_EXHAUSTED   over a size limit, a quota or the server's queue limit. May
                        lack details: a message far over the Align limit is refused
                        by the transport itself

@@ -48,6 +48,9 @@ def align(  # noqa: PLR0917 - typer makes an option of each
     ] = None,
     sample_rate: Annotated[int, typer.Option(min=0, metavar="HZ", help="Sample rate of audio without a header.")] = 0,
     channels: Annotated[int, typer.Option(min=0, metavar="N", help="Channels of audio without a header; 0 means one.")] = 0,
+    min_match_score: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, metavar="SCORE", help="Fail if transcript and audio match less, 0 to 1.")
+    ] = None,
     track: Annotated[
         int, typer.Option(min=0, metavar="N", help="Audio track of a file with several, from 1; 0: one with sound.")
     ] = 0,
@@ -74,7 +77,7 @@ def align(  # noqa: PLR0917 - typer makes an option of each
     if file != STDIN and not file.exists():
         raise typer.BadParameter(f"{file} does not exist", param_hint="FILE")
     connection = server.connection(stdin_taken=file == STDIN)
-    request = Request(connection, language, encoding, sample_rate, channels, track, timeout)
+    request = Request(connection, language, encoding, sample_rate, channels, track, timeout, min_match_score)
     with reported():
         if file.is_dir():
             if text is not None or text_file is not None:

@@ -43,6 +43,7 @@ class Request:
     channels: int
     audio_track: int
     timeout: float | None
+    min_match_score: float | None = None
 
     def keywords(self) -> dict[str, Any]:
         """The keyword arguments of the client's calls."""
@@ -53,6 +54,7 @@ class Request:
             "encoding": AudioEncoding(self.encoding.value) if self.encoding else AudioEncoding.CONTAINER,
             "sample_rate_hz": self.sample_rate_hz,
             "channels": self.channels,
+            "min_match_score": self.min_match_score,
             "audio_track": self.audio_track,
         }
         return keywords if self.timeout is None else keywords | {"timeout": self.timeout}

@@ -12,6 +12,7 @@ from aligner_svc.cli.tables import plain_table, printable
 from aligner_svc.domain import Alignment, Word, WordStatus
 
 _BAR = 8
+_STRETCHES = 10
 _STATUS_COLOUR = {
     WordStatus.ALIGNED: "green",
     WordStatus.REPAIRED: "yellow",
@@ -50,6 +51,10 @@ def _print(console: Console, alignment: Alignment) -> None:
         summary += f", begins {alignment.audio_start:.3f} s into the file"
     console.print()
     console.print(printable(summary), style="bold", soft_wrap=True)
+    if alignment.unaligned:
+        stretches = ", ".join(f"{at.start:.2f} to {at.end:.2f}" for at in alignment.unaligned[:_STRETCHES])
+        more = ", ..." if len(alignment.unaligned) > _STRETCHES else ""
+        console.print(f"loud, but without words (s): {stretches}{more}", soft_wrap=True)
     for warning in alignment.warnings:
         console.print(printable(f"warning: {warning.message} ({warning.code})"), style="yellow", soft_wrap=True)
 

@@ -178,12 +178,11 @@ class PocketSphinxEngine:
             request = encode_request([token.spoken[:_MAX_SPOKEN] for token in coming], last, complete)
             done = await queue.batcher.submit(_Window(request, samples), caller)
             queued, busy = queued + done.queued + done.result.queued, busy + done.result.busy
-            answer = decode_answer(done.result.header)
-            return Prefix(answer.spans, answer.resume, answer.coherence)
+            return decode_answer(done.result.header)
 
         with _worker_failures(), queue.call():
             placed = await align_in_windows(clip, tokens, align_window, progress)
-        score = float(np.sum([item.span.evidence for item in placed]) / len(tokens))
+        score = sum(item.span.evidence for item in placed if item.span is not None) / len(tokens)
         spans = _spans(placed, len(tokens), clip.seconds, scale=min(1.0, score / _MATCHED))
         return EngineResult(spans, score, _warnings(spans, score), queued, busy)
 
@@ -207,7 +206,7 @@ def _spans(placed: Sequence[Placed[TokenSpan]], count: int, seconds: float, scal
     at = 0.0
     for item in placed:
         span = item.span
-        if span.status is WordStatus.NOT_FOUND:
+        if span is None or span.status is WordStatus.NOT_FOUND:
             spans.append(Span(at, at, 0.0, WordStatus.NOT_FOUND))
             continue
         start = min(max(item.offset + span.start, at), seconds)

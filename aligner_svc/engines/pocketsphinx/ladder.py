@@ -10,13 +10,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from aligner_svc.domain import SAMPLE_RATE
+from aligner_svc.engines.loudness import levels as energies
+from aligner_svc.engines.loudness import limits, loud
 from aligner_svc.engines.pocketsphinx.denoise import denoise
 from aligner_svc.engines.pocketsphinx.recogniser import Recogniser, Segment
 from aligner_svc.engines.pocketsphinx.second_opinion import PhonemeRecogniser, Samples, SecondOpinion, search_all, search_near
@@ -27,6 +29,13 @@ TRUSTED_MEAN = -2.1
 TRUSTED_WORD = -4.2
 """Fit (see _fit) below which a word is doubtful: 15 % of right clips have such a word, and 90 % of absent words are."""
 TRUSTED_UNCOVERED = 0.12  # share of the loud frames that no word covers
+TRUSTED_FEW = -2.8
+"""Mean score a frame of _FEW_WORDS in a row."""
+_FEW_WORDS = 4
+LONGEST_WORD, LONGEST_PHONE = 0.35, 0.15  # seconds; a word of n phones is at most the first and n times the second long
+_STRETCH_FRAMES, _STRETCH_UNCOVERED = 100, 0.6
+"""Loud frames without words in any half second: more is a word or two that are not in the text."""
+_PASSAGE_WORDS, _PASSAGE_DOUBTFUL = 6, 3  # words in a row, and how many of them may not be doubtful
 CLEAN_RANGE_DB = 22.0
 """Between the 5th and the 95th percentile of frame energy. Speech at 10 dB over white noise has 10-15 dB, clean speech 40-60."""
 _MAX_DOUBTFUL = 0.25  # share of doubtful words above which all are
@@ -34,6 +43,8 @@ _AGREEMENT = 0.15  # seconds by which the two recognisers may differ about one b
 _START_BIAS, _END_BIAS = 0.0112, 0.0017
 """Seconds by which people mark word starts and ends later than PocketSphinx does (means over TIMIT)."""
 _TAIL = 0.3  # seconds of audio kept after the last word that was detected
+_MARGIN = 0.2  # seconds of audio around a passage in which it is placed again
+_MAX_WORDS_A_SECOND = 8.0  # more than anyone speaks: most of such a text was not said here
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,34 +81,39 @@ class Ladder:
 
     def align(self, samples: Samples, words: Sequence[str], exits: Sequence[int] = ()) -> LadderWindow:
         """Place `words` in `samples`. `exits`: counts of words after which the audio may end; none: it contains all."""
-        levels = _levels(samples)
-        noisy = bool(np.subtract(*np.percentile(levels, [95, 5])) < CLEAN_RANGE_DB) if len(levels) else True
-        first, fits = (None, False) if noisy else self._place(samples, words, exits, _loud(levels))
+        levels = energies(samples)
+        background, speech = limits(levels)
+        noisy = speech - background < CLEAN_RANGE_DB
+        too_many = len(words) > _MAX_WORDS_A_SECOND * len(samples) / SAMPLE_RATE + _MAX_WORDS_A_SECOND
+        first, fits = (None, False) if noisy or too_many else self._place(samples, words, exits, loud(levels))
         opinion = self._second_opinion(samples, words, exits, first if fits else None)
-        present = [index for index in range(opinion.reached) if _present(index, opinion, first)]
+        present = [index for index in range(opinion.reached) if _present(index, opinion, first or ())]
         if first is not None and len(first) == opinion.reached == len(present):
             segments: dict[int, Segment] = dict(enumerate(first))
         else:
-            segments = self._place_again(samples, words, present, opinion, noisy)
-            if not segments and first is not None and not opinion.whole:  # keep the words that were never doubtful
-                segments = {index: first[index] for index in present}
+            segments = self._place_again(
+                samples, words, _pieces(len(samples) / SAMPLE_RATE, len(words), present, opinion, first), noisy
+            )
+            if first is not None and (opinion.whole or not segments):  # keep the words that were never doubtful, or no longer are
+                undetected = [index for index in present if not opinion.whole or opinion.detections[index] is None]
+                segments |= {index: first[index] for index in undetected}
         found = opinion.detections
         placements = [_fuse(segments.get(index), found.get(index), noisy, opinion.whole) for index in range(len(words))]
         return LadderWindow(uncross(placements), opinion.reached, noisy)
 
     def _place(
-        self, samples: Samples, words: Sequence[str], exits: Sequence[int], loud: npt.NDArray[np.bool_]
+        self, samples: Samples, words: Sequence[str], exits: Sequence[int], loud_frames: npt.NDArray[np.bool_]
     ) -> tuple[list[Segment] | None, bool]:
         """PocketSphinx over all words; if they do not fit, over as many as do: a recording may be cut short.
 
         Returns also whether the segments fit as a whole.
         """
         segments = self._recogniser.align(samples, words, exits)
-        fits = _trusted(segments, loud)
+        fits = _trusted(segments, loud_frames)
         if fits or exits or len(words) < 2:
             return segments, fits
         prefix = self._recogniser.align(samples, words, range(1, len(words)))
-        return (prefix, True) if _trusted(prefix, loud) else (segments, False)
+        return (prefix, True) if _trusted(prefix, loud_frames) else (segments, False)
 
     def _second_opinion(
         self, samples: Samples, words: Sequence[str], exits: Sequence[int], fitting: Sequence[Segment] | None
@@ -105,46 +121,68 @@ class Ladder:
         """On the doubtful words among the segments that fit as a whole; on everything if many are doubtful or nothing fits."""
         if fitting is not None:
             doubtful = [index for index, segment in enumerate(fitting) if _fit(segment) < TRUSTED_WORD]
-            if len(doubtful) <= _MAX_DOUBTFUL * len(fitting):
+            if len(doubtful) <= _MAX_DOUBTFUL * len(fitting) and not _crowded(doubtful):
                 return search_near(self._phonemes, samples, words, fitting, doubtful)
         return search_all(self._phonemes, samples, words, exits)
 
-    def _place_again(
-        self, samples: Samples, words: Sequence[str], present: Sequence[int], opinion: SecondOpinion, noisy: bool
-    ) -> dict[int, Segment]:
-        if not present:
-            return {}
-        audio = samples
-        if opinion.reached < len(words):
-            audio = samples[: int((opinion.end + _TAIL) * SAMPLE_RATE)]
-        chosen = [words[index] for index in present]
-        for denoised in (True,) if noisy else (False, True):
-            segments = self._recogniser.align(denoise(audio) if denoised else audio, chosen)
-            if segments is not None:
-                return dict(zip(present, segments, strict=True))
+    def _place_again(self, samples: Samples, words: Sequence[str], pieces: Sequence[_Piece], noisy: bool) -> dict[int, Segment]:
+        """PocketSphinx over each piece; the words of one through which it finds no path are missing."""
+        for audio in _readings(samples, noisy):
+            placed: dict[int, Segment] = {}
+            for piece in pieces:
+                cut = audio[int(piece.begin * SAMPLE_RATE) : int(piece.end * SAMPLE_RATE)]
+                segments = self._recogniser.align(cut, [words[index] for index in piece.words])
+                for index, segment in zip(piece.words, segments or (), strict=False):
+                    placed[index] = replace(segment, start=segment.start + piece.begin, end=segment.end + piece.begin)
+            if placed:
+                return placed
         return {}
 
 
-def _present(index: int, opinion: SecondOpinion, first: Sequence[Segment] | None) -> bool:
-    if index not in opinion.detections:  # not doubtful
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Words, by index, that are in the audio between two seconds, and nothing else is."""
+
+    words: Sequence[int]
+    begin: float
+    end: float
+
+
+def _pieces(
+    seconds: float, count: int, present: Sequence[int], opinion: SecondOpinion, first: Sequence[Segment] | None
+) -> list[_Piece]:
+    """Everything in one if all but a few words fit (`first`), else every passage alone."""
+    if not opinion.whole and first is not None:
+        return [_Piece(present, 0.0, seconds if opinion.reached == count else first[-1].end + _TAIL)] if present else []
+    pieces = []
+    for passage in opinion.passages():
+        found = [word for index in passage if (word := opinion.detections[index]) is not None]
+        pieces.append(_Piece(passage, max(0.0, found[0].start - _MARGIN), found[-1].end + _MARGIN))
+    return pieces
+
+
+def _readings(samples: Samples, noisy: bool) -> Iterator[Samples]:
+    if not noisy:
+        yield samples
+    yield denoise(samples)
+
+
+def _present(index: int, opinion: SecondOpinion, first: Sequence[Segment]) -> bool:
+    """Whether a word was said: detected, or in the `first` pass a good fit beside one that is where that pass has it."""
+    if opinion.detections.get(index, True) is not None:  # those that are not doubtful are not searched for
         return True
-    fits = first is not None and index < len(first) and first[index].score > TRUSTED_MEAN
-    return fits or opinion.detections[index] is not None
+    if index >= len(first) or first[index].score <= TRUSTED_MEAN:
+        return False
+    if not opinion.whole:
+        return True
+    neighbours = [other for other in (index - 1, index + 1) if 0 <= other < len(first)]
+    return any(_agree(first[other], opinion.detections.get(other)) for other in neighbours)
 
 
-def loudness(samples: Samples) -> npt.NDArray[np.bool_]:
-    """Which 5 ms frames are closer to the clip's 95th percentile of energy than to its 5th."""
-    return _loud(_levels(samples))
-
-
-def _loud(levels: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    return levels > (np.percentile(levels, 95) + np.percentile(levels, 5)) / 2 if len(levels) else np.zeros(0, dtype=bool)
-
-
-def _levels(samples: Samples) -> npt.NDArray[np.float64]:
-    """Frame energies in dB, 5 ms a frame (PocketSphinx's frames)."""
-    frames = samples[: len(samples) // 80 * 80].reshape(-1, 80).astype(np.float64)
-    return 10 * np.log10((frames**2).mean(axis=1) + 1)
+def _agree(segment: Segment, detection: Detection | None) -> bool:
+    if detection is None:
+        return False
+    return max(abs(segment.start - detection.start), abs(segment.end - detection.end)) <= _AGREEMENT
 
 
 def _fit(segment: Segment) -> float:
@@ -157,18 +195,34 @@ def _fit(segment: Segment) -> float:
     return segment.score + math.log(min(frames_a_phone, 12.0) / 12.0)
 
 
-def _trusted(segments: Sequence[Segment] | None, loud: npt.NDArray[np.bool_]) -> bool:
-    """Whether the words as a whole fit the audio and cover its `loud` frames. False without words."""
+def _crowded(doubtful: Sequence[int]) -> bool:
+    """Whether several doubtful words are so close that a passage may be wrong: the words around it are then wrong too."""
+    return any(later - first < _PASSAGE_WORDS for first, later in zip(doubtful, doubtful[_PASSAGE_DOUBTFUL - 1 :], strict=False))
+
+
+def _trusted(segments: Sequence[Segment] | None, loud_frames: npt.NDArray[np.bool_]) -> bool:
+    """Whether the words as a whole fit the audio and cover its loud frames. False without words.
+
+    So must every few words in a row, no word may be longer than its sounds can be, and no loud stretch be left without words:
+    the mean of a long clip hides a sentence that is wrong.
+    """
     if not segments:
         return False
     lengths = np.array([segment.end - segment.start for segment in segments])
     scores = np.array([segment.score for segment in segments])
-    if np.average(scores, weights=lengths) < TRUSTED_MEAN:
+    phones = np.array([len(segment.phones) for segment in segments])
+    if np.average(scores, weights=lengths) < TRUSTED_MEAN or (lengths > LONGEST_WORD + LONGEST_PHONE * phones).any():
         return False
-    covered = np.zeros(len(loud), dtype=bool)
+    few = np.ones(min(_FEW_WORDS, len(segments)))
+    if (np.convolve(scores * lengths, few, "valid") / np.convolve(lengths, few, "valid")).min() < TRUSTED_FEW:
+        return False
+    covered = np.zeros(len(loud_frames), dtype=bool)
     for segment in segments:
         covered[int(segment.start * 200) : int(segment.end * 200)] = True
-    return bool((loud & ~covered).sum() <= TRUSTED_UNCOVERED * loud.sum())
+    uncovered = loud_frames & ~covered
+    if (np.convolve(uncovered, np.ones(_STRETCH_FRAMES)) > _STRETCH_UNCOVERED * _STRETCH_FRAMES).any():
+        return False
+    return bool(uncovered.sum() <= TRUSTED_UNCOVERED * loud_frames.sum())
 
 
 def uncross(placements: Sequence[Placement | None]) -> list[Placement | None]:
@@ -195,7 +249,7 @@ def _fuse(segment: Segment | None, detection: Detection | None, noisy: bool, los
     if segment is None:
         return alone
     start, end = segment.start, segment.end
-    if lost and max(abs(start - detection.start), abs(end - detection.end)) > _AGREEMENT:
+    if lost and not _agree(segment, detection):
         return alone
     if noisy:  # two estimates with independent errors: their mean is better than either
         start, end = (start + _START_BIAS + detection.start) / 2, (end + _END_BIAS + detection.end) / 2

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import groupby, pairwise
+from itertools import pairwise
 
 import numpy as np
 
 from aligner_svc.domain import SAMPLE_RATE, WordStatus
+from aligner_svc.engines.loudness import FRAME_RATE, levels, loud
 from aligner_svc.engines.pocketsphinx import calibration
 from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner, WordSpan
-from aligner_svc.engines.pocketsphinx.ladder import Ladder, Placement, loudness
+from aligner_svc.engines.pocketsphinx.ladder import Ladder, Placement
 from aligner_svc.engines.pocketsphinx.lexicon import Speller
-from aligner_svc.engines.pocketsphinx.repair import Times, repair
+from aligner_svc.engines.pocketsphinx.repair import Times, repair, without_short
 from aligner_svc.engines.pocketsphinx.second_opinion import Samples
 from aligner_svc.engines.pocketsphinx.wire import TokenSpan
 from aligner_svc.engines.windows import Prefix
@@ -39,8 +40,8 @@ class WindowAligner:
         words = [word for token in tokens for word in token]
         ends = np.cumsum([len(token) for token in tokens]).tolist()
         window = self._ladder.align(samples, words, () if last and complete else (0, *ends))
-        placements = self._refine(samples, words, window.placements)
-        repaired = self._repair(samples, words, placements[: window.reached], window.noisy)
+        placements, widened = without_short(self._refine(samples, words, window.placements))
+        repaired = self._repair(samples, words, placements[: window.reached], window.noisy) | widened
         spans = []
         for begin, end in zip([0, *ends], ends, strict=False):
             indices = range(begin, end)
@@ -50,7 +51,7 @@ class WindowAligner:
             count, resume = _cut(spans, resume)
         elif not complete:
             count = sum(end <= window.reached for end in ends)
-        return Prefix(_place_absent(spans[:count]), resume, _coherence(spans[:count]))
+        return Prefix(_place_absent(spans[:count]), resume, _coverage(samples, spans))
 
     def _refine(self, samples: Samples, words: Sequence[str], placements: Sequence[Placement | None]) -> list[Placement | None]:
         """Correct the edges of all words that were placed, by either recogniser."""
@@ -84,11 +85,14 @@ def _fold(placements: Sequence[Placement | None], repaired: Sequence[Times]) -> 
     return TokenSpan(0.0, 0.0, 0.0, 0.0, WordStatus.NOT_FOUND)
 
 
-def _coherence(spans: Sequence[TokenSpan]) -> float:
-    """See Prefix; 0 without any span."""
-    absent = [len(list(run)) for status, run in groupby(span.status for span in spans) if status is WordStatus.NOT_FOUND]
-    considered = len(spans) - max(absent, default=0)
-    return (len(spans) - sum(absent)) / considered if considered else 0.0
+def _coverage(samples: Samples, spans: Sequence[TokenSpan]) -> float:
+    """See Prefix; 1 if nothing is loud."""
+    frames = loud(levels(samples))
+    covered = np.zeros(len(frames), dtype=bool)
+    for span in spans:
+        if span.status is not WordStatus.NOT_FOUND:
+            covered[int(span.start * FRAME_RATE) : int(span.end * FRAME_RATE)] = True
+    return float((frames & covered).sum() / frames.sum()) if frames.any() else 1.0
 
 
 def _place_absent(spans: Sequence[TokenSpan]) -> list[TokenSpan]:
@@ -125,5 +129,5 @@ def _cut(spans: Sequence[TokenSpan], seconds: float) -> tuple[int, float]:
 def _loud_part(samples: Samples, start: float, end: float) -> Times:
     """The part of a gap between its first and its last loud frame."""
     first = int(start * 200)
-    loud = np.flatnonzero(loudness(samples)[first : int(end * 200)])
-    return ((first + int(loud[0])) / 200, (first + int(loud[-1]) + 1) / 200) if len(loud) else (start, start)
+    frames = np.flatnonzero(loud(levels(samples))[first : int(end * 200)])
+    return ((first + int(frames[0])) / 200, (first + int(frames[-1]) + 1) / 200) if len(frames) else (start, start)

@@ -51,13 +51,13 @@ def decode_request(header: Mapping[str, JsonValue]) -> tuple[list[list[str]], bo
 
 def encode_answer(answer: Prefix[TokenSpan]) -> dict[str, JsonValue]:
     rows: list[JsonValue] = [[span.start, span.end, span.confidence, span.evidence, span.status.value] for span in answer.spans]
-    return {"spans": rows, "resume": answer.resume, "coherence": answer.coherence}
+    return {"spans": rows, "resume": answer.resume, "coverage": answer.coverage}
 
 
 def decode_answer(header: Mapping[str, JsonValue]) -> Prefix[TokenSpan]:
     """Raises MalformedError."""
     spans = [_span(_checked(row, list)) for row in _checked(header.get("spans"), list)]
-    return Prefix(spans, _number(header.get("resume")), _number(header.get("coherence")))
+    return Prefix(spans, _number(header.get("resume")), _number(header.get("coverage")))
 
 
 def text_request(language: str) -> dict[str, JsonValue]:

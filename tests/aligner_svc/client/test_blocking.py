@@ -29,7 +29,7 @@ from aligner_svc.client import (
     UnavailableError,
 )
 from aligner_svc.client.channel import CHANNEL_OPTIONS
-from aligner_svc.domain import WordStatus
+from aligner_svc.domain import Stretch, WordStatus
 from tests.kit.scripted_aligner import MIB, Fault, scripted_server
 
 UNAVAILABLE = Fault(grpc.StatusCode.UNAVAILABLE, "draining", "DRAINING")
@@ -60,6 +60,7 @@ def test_words_come_back_in_seconds(aligner, server):
     assert alignment.match_score == 0.75
     assert [w.code for w in alignment.warnings] == ["TRANSCRIPT_MISMATCH"]
     assert alignment.timing.total == 0.006
+    assert alignment.unaligned == (Stretch(0.9, 1.0),)
 
 
 def test_a_path_is_read_and_headerless_audio_is_described(aligner, server, tmp_path):

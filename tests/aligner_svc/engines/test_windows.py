@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aligner_svc.domain import SAMPLE_RATE, Clip, Token
+from aligner_svc.domain import SAMPLE_RATE, Clip, Token, WordStatus
 from aligner_svc.engines.windows import Placed, Prefix, align_in_windows
 
 UNSURE = 1.5
@@ -22,6 +22,7 @@ UNSURE = 1.5
 class Span:
     start: float
     end: float
+    status: WordStatus = WordStatus.ALIGNED
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def every(step: float, count: int, first: float = 0.0) -> list[tuple[float, floa
 
 
 def times(placed: Sequence[Placed[Span]]) -> list[float]:
-    return [item.offset + item.span.start for item in placed]
+    return [item.offset + item.span.start for item in placed if item.span is not None]
 
 
 @pytest.mark.parametrize("seconds", [0.06, 3.0, 19.9, 20.0, 24.99, 25.0, 25.01, 26.0, 45.0, 61.3, 600.0])
@@ -286,33 +287,66 @@ async def test_whatever_is_committed_windows_advance(
         assert progress[-1] == pytest.approx(clip.seconds, abs=1e-9)
 
 
-async def test_the_text_is_searched_beyond_a_passage_that_was_not_read() -> None:
-    """Tokens 50 to 349 were never said: more than a window is offered, so the place in the text is lost and found again.
+ABSENT = Span(0.0, 0.0, WordStatus.NOT_FOUND)
+Said = Mapping[int, Sequence[float]]
+"""By token, when it is said: more than once where a sentence recurs. Each word takes 0.3 s of 0.4."""
 
-    Chance hits on the way are not final.
-    """
-    said = {index: (0.4 * order, 0.4 * order + 0.3) for order, index in enumerate([*range(50), *range(350, 500)])}
-    chance = Span(0.0, 0.001)
+
+def hearing(said: Said, loud: float) -> Aligner:
+    """Finds the most words in order that a window and its tokens have; `loud`: seconds of speech in each window."""
 
     def answer(window: Window) -> Prefix[Span]:
-        offered = [token.char_start for token in window.tokens]
         until = window.begin + window.seconds - (0.0 if window.last else UNSURE)
-        here = [index for index in offered if index in said and window.begin - 1e-3 <= said[index][0] and said[index][1] <= until]
-        if not here:
-            return Prefix([chance] * 3, window.seconds / 2, 0.1)
-        spans = [
-            Span(said[index][0] - window.begin, said[index][1] - window.begin) if index in said else Span(0.0, 0.0)
-            for index in range(offered[0], here[-1] + 1)
-        ]
-        return Prefix(spans, spans[-1].end, 1.0)
+        offered = [token.char_start for token in window.tokens]
+        here = sorted((at, index) for index in offered for at in said.get(index, ()) if window.begin - 1e-3 <= at <= until - 0.3)
+        best: list[list[tuple[float, int]]] = []
+        for at, index in here:
+            before = [chain for chain in best if chain[-1][1] < index]
+            best.append([*max(before, key=len, default=[]), (at, index)])
+        chain = max(best, key=len, default=[])
+        found = {index: Span(at - window.begin, at - window.begin + 0.3) for at, index in chain}
+        spans = [found.get(index, ABSENT) for index in range(offered[0], max(found, default=offered[0] - 1) + 1)]
+        resume = max((span.end for span in found.values()), default=window.seconds - UNSURE)
+        return Prefix(spans, resume, min(1.0, 0.4 * len(found) / min(loud, window.seconds)))
 
-    aligner = Aligner(answer)
+    return Aligner(answer)
+
+
+def starts(placed: Sequence[Placed[Span]]) -> dict[int, float]:
+    return {index: item.offset + item.span.start for index, item in enumerate(placed) if item.span and item.span != ABSENT}
+
+
+async def test_the_text_is_searched_beyond_a_passage_that_was_not_read() -> None:
+    """More than a window is offered, so the place in the text is lost and found again."""
+    read = [*range(50), *range(350, 500)]
+    said = {index: [0.4 * order] for order, index in enumerate(read)}
+    aligner = hearing(said, 20.0)
     placed = await align_in_windows(numbered(80.5), words(500), aligner)
-    assert len(placed) == 500
-    assert all(item.span is not chance for item in placed)
-    found = {index: item.offset + item.span.start for index, item in enumerate(placed) if index in said}
-    assert found == pytest.approx({index: start for index, (start, _) in said.items()}, abs=1e-3)
+    assert starts(placed) == pytest.approx({index: at[0] for index, at in said.items()}, abs=1e-3)
     assert max(len(window.tokens) for window in aligner.windows) <= 601
+
+
+async def test_a_sentence_that_recurs_does_not_carry_the_place_in_the_text_along() -> None:
+    """The text is that of the second minute; of the first, its words 20 to 29 and 100 to 109 are said too."""
+    said = {index: [60 + 0.4 * index] for index in range(150)}
+    for first, at in ((20, 10.0), (100, 30.0)):
+        for index in range(first, first + 10):
+            said[index].append(at + 0.4 * (index - first))
+    placed = await align_in_windows(numbered(121), words(150), hearing(said, 20.0))
+    assert starts(placed) == pytest.approx({index: at[0] for index, at in said.items()}, abs=1e-3)
+
+
+async def test_a_sentence_alone_in_a_long_recording_is_found_where_it_was_said() -> None:
+    said = {index: [70 + 0.4 * index] for index in range(8)}
+    placed = await align_in_windows(numbered(200), words(8), hearing(said, 20.0))
+    assert starts(placed) == pytest.approx({index: at[0] for index, at in said.items()}, abs=1e-3)
+
+
+async def test_a_text_that_is_always_half_explained_is_followed_to_its_end() -> None:
+    """Loud music throughout: no window is explained."""
+    said = {index: [2.0 * index] for index in range(1000)}
+    placed = await align_in_windows(numbered(2001), words(1000), hearing(said, 20.0))
+    assert len(starts(placed)) > 990
 
 
 async def test_text_that_fits_only_by_chance_ends_with_at_most_one_more_call_a_window() -> None:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from aligner_svc.domain import Alignment, Timing, Warning, Word, WordStatus
+from aligner_svc.domain import Alignment, Stretch, Timing, Warning, Word, WordStatus
 from aligner_svc.formats import Format, render
 
 _WORDS = (
@@ -22,6 +22,7 @@ _ALIGNMENT = Alignment(
     match_score=0.87654,
     warnings=(Warning("LOW_MATCH", "Check the transcript."),),
     timing=Timing(queue=0.0011, decode=0.0022, align=0.0333, total=0.04),
+    unaligned=(Stretch(0.9, 1.23456),),
 )
 _EMPTY = Alignment((), 0.0, "e", "en", 0.0)
 
@@ -55,6 +56,7 @@ def test_json_has_every_field() -> None:
             "engine": "pocketsphinx-5.1.1",
             "language": "en",
             "match_score": 0.877,
+            "unaligned": [{"start": 0.9, "end": 1.235}],
             "warnings": [{"code": "LOW_MATCH", "message": "Check the transcript."}],
             "timing": {"queue": 0.001, "decode": 0.002, "scan": 0.0, "align": 0.033, "total": 0.04},
         },

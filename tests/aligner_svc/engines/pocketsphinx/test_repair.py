@@ -30,6 +30,11 @@ def test_a_gap_too_short_for_the_word_is_not_used() -> None:
     assert 1 in repair([at(0, 1), None, at(1.1, 2)], [3, 2, 3], whole)
 
 
+def test_a_gap_too_long_for_the_words_is_not_used() -> None:
+    assert repair([at(0, 1), None, at(3, 4)], [3, 3, 3], whole) == {}
+    assert 1 in repair([at(0, 1), None, at(1.7, 4)], [3, 3, 3], whole)
+
+
 def test_a_pause_is_not_used() -> None:
     assert repair([at(0, 1), None, at(2, 3)], [3, 2, 3], lambda start, _: (start, start)) == {}
 
@@ -49,6 +54,11 @@ def test_words_before_the_first_and_after_the_last_heard_are_not_repaired() -> N
 
 def test_chance_hits_of_a_wrong_transcript_lead_to_no_repair() -> None:
     assert repair([at(0, 1), None, at(2, 3), *[None] * 10], [2] * 13, whole) == {}
+
+
+def test_a_clip_from_the_middle_of_a_text_is_repaired_like_any_other() -> None:
+    said = [at(0, 1), None, at(1.3, 2), at(2, 3), at(3, 4)]
+    assert set(repair([*[None] * 30, *said, *[None] * 30], [2] * 65, whole)) == {31}
 
 
 def test_no_word_heard_and_no_words() -> None:

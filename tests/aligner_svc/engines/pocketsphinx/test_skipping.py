@@ -81,6 +81,20 @@ def test_speech_missing_from_the_text_does_not_move_the_words() -> None:
     assert two.start >= (len(said(ONE, FOREIGN, FOREIGN))) * FRAME_SECONDS - LAG
 
 
+@pytest.mark.parametrize("early", [True, False])
+def test_a_short_word_stays_beside_the_next_one_although_it_is_heard_in_other_speech_too(early: bool) -> None:
+    """At a cost by the frame alone both places are as good, and the first one wins."""
+    beside, apart = [[1], TWO], [[1], FOREIGN, FOREIGN]
+    heard_words = [*apart, *beside] if early else [TWO, [1], *reversed(apart)]
+    words = [[1], TWO] if early else [TWO, [1]]
+    found = align_skipping(heard(said(*heard_words)), words, BLANK)
+    first, second = found.words
+    assert first is not None
+    assert second is not None
+    assert second.start - first.end < 0.3
+    assert found.unexplained.sum() == pytest.approx(HELD * len([*FOREIGN, *FOREIGN, 1]), abs=HELD)
+
+
 def test_no_word_was_said() -> None:
     found = align_skipping(heard(said(FOREIGN, FOREIGN)), [ONE, TWO, THREE], BLANK)
     assert list(found.words) == [None, None, None]

@@ -124,11 +124,34 @@ def test_a_word_that_was_not_found_is_repaired_if_there_is_speech_in_its_place(r
     samples = np.zeros(4 * SAMPLE_RATE, np.int16)
     samples[:SAMPLE_RATE] = samples[2 * SAMPLE_RATE : 3 * SAMPLE_RATE] = 5000
     samples[int(1.2 * SAMPLE_RATE) : int(1.8 * SAMPLE_RATE)] = 5000
-    found = answer(refiner, [(0.0, 1.0), None, (2.0, 3.0)], last=True, complete=True, samples=samples)
+    tokens = [["w"], ["wwww"], ["w"]]
+    found = answer(refiner, [(0.0, 1.0), None, (2.0, 3.0)], last=True, complete=True, samples=samples, tokens=tokens)
     start, end, status = spans(found)[1]
     assert status is REPAIRED
     assert (start, end) == pytest.approx((1.2, 1.8), abs=0.01)
     assert 0 < found.spans[1].confidence < found.spans[0].confidence
+
+
+@pytest.mark.parametrize(("middle", "status"), [([(0.9, 0.91)], REPAIRED), ([(0.9, 0.92), (0.92, 0.93)], NOT_FOUND)])
+def test_no_word_is_aligned_that_is_shorter_than_its_sounds(
+    refiner: BoundaryRefiner, middle: list[Times], status: WordStatus
+) -> None:
+    """One alone gets what it needs from its neighbours; for several in a row there is no room."""
+    found = spans(answer(refiner, [(0.5, 0.9), *middle, (0.93, 1.4)], seconds=2.0, last=True, complete=True))
+    assert [span[2] for span in found] == [ALIGNED, *[status] * len(middle), ALIGNED]
+    assert found[1][1] - found[1][0] == pytest.approx(0.03 if status is REPAIRED else 0)
+    edges = [edge for span in found for edge in span[:2]]
+    assert edges == sorted(edges)
+
+
+@pytest.mark.parametrize(("covered", "share"), [(range(4), 1.0), (range(2), 0.5), ([], 0.0)])
+def test_coverage_is_the_share_of_the_loud_audio_with_words(
+    refiner: BoundaryRefiner, covered: Sequence[int], share: float
+) -> None:
+    samples = np.zeros(8 * SAMPLE_RATE, np.int16)
+    samples[: 4 * SAMPLE_RATE] = 5000
+    times = [(float(second), float(second + 1)) if second in covered else None for second in range(4)]
+    assert answer(refiner, times, seconds=8.0, samples=samples).coverage == pytest.approx(share, abs=0.01)
 
 
 # ---- how much of a window is final
@@ -209,7 +232,7 @@ def test_a_first_word_that_may_be_cut_off_is_aligned_again(refiner: BoundaryRefi
     assert start < 1 or found.resume <= start
 
 
-_WORD = st.tuples(st.floats(0.0, 1.0), st.floats(0.02, 2.0), st.booleans())
+_WORD = st.tuples(st.floats(0.0, 1.0), st.floats(0.03, 2.0), st.booleans())
 
 
 def inside(words: list[tuple[float, float, bool]], seconds: float) -> list[Times]:
@@ -276,7 +299,8 @@ def test_words_that_may_come_later_do_not_prevent_a_repair(refiner: BoundaryRefi
     samples = np.zeros(20 * SAMPLE_RATE, np.int16)
     samples[: 4 * SAMPLE_RATE] = 5000
     times: list[Times] = [(0.0, 1.0), None, (2.0, 3.0), (3.0, 4.0), *[None] * 60]
-    found = answer(refiner, times, last=last, complete=complete, reached=4, samples=samples)
+    tokens = [["w"], ["wwwwww"], *[["w"]] * 62]
+    found = answer(refiner, times, last=last, complete=complete, reached=4, samples=samples, tokens=tokens)
     assert spans(found)[:4] == [(0.0, 1.0, ALIGNED), (1.0, 2.0, REPAIRED), (2.0, 3.0, ALIGNED), (3.0, 4.0, ALIGNED)]
     assert all(span.status is NOT_FOUND for span in found.spans[4:])
 

@@ -32,9 +32,10 @@ _SPANS = st.lists(st.builds(TokenSpan, _NUMBER, _NUMBER, _NUMBER, _NUMBER, st.sa
 
 
 @settings(max_examples=50)
-@given(_SPANS, _NUMBER)
-def test_an_answer_survives_json(spans: list[TokenSpan], resume: float) -> None:
-    assert decode_answer(json.loads(json.dumps(encode_answer(Prefix(spans, resume))))) == Prefix(spans, resume)
+@given(_SPANS, _NUMBER, _NUMBER)
+def test_an_answer_survives_json(spans: list[TokenSpan], resume: float, coverage: float) -> None:
+    given = Prefix(spans, resume, coverage)
+    assert decode_answer(json.loads(json.dumps(encode_answer(given)))) == given
 
 
 @settings(max_examples=50)
@@ -52,23 +53,24 @@ ROW = [0.1, 0.2, 0.9, 0.9, "ALIGNED"]
     [
         {},
         {"spans": []},
-        {"resume": 1.0},
-        {"spans": None, "resume": 1.0},
-        {"spans": [ROW], "resume": None},
-        {"spans": [ROW], "resume": [1.0]},
-        {"spans": [ROW[:4]], "resume": 1.0},
-        {"spans": [[*ROW, 1]], "resume": 1.0},
-        {"spans": [[*ROW[:4], "GUESSED"]], "resume": 1.0},
-        {"spans": [["soon", *ROW[1:]]], "resume": 1.0},
-        {"spans": [{"start": 0.1}], "resume": 1.0},
-        {"spans": "ALIGNED", "resume": 1.0},
-        {"spans": [[*ROW[:4], ["ALIGNED"]]], "resume": 1.0},
-        {"spans": [[True, *ROW[1:]]], "resume": 1.0},
-        {"spans": [ROW], "resume": math.nan},
-        {"spans": [ROW], "resume": math.inf},
-        {"spans": [ROW], "resume": 10**400},
+        {"resume": 1.0, "coverage": 1.0},
+        {"spans": [ROW], "resume": 1.0},
+        {"spans": None, "resume": 1.0, "coverage": 1.0},
+        {"spans": [ROW], "resume": None, "coverage": 1.0},
+        {"spans": [ROW], "resume": [1.0], "coverage": 1.0},
+        {"spans": [ROW[:4]], "resume": 1.0, "coverage": 1.0},
+        {"spans": [[*ROW, 1]], "resume": 1.0, "coverage": 1.0},
+        {"spans": [[*ROW[:4], "GUESSED"]], "resume": 1.0, "coverage": 1.0},
+        {"spans": [["soon", *ROW[1:]]], "resume": 1.0, "coverage": 1.0},
+        {"spans": [{"start": 0.1}], "resume": 1.0, "coverage": 1.0},
+        {"spans": "ALIGNED", "resume": 1.0, "coverage": 1.0},
+        {"spans": [[*ROW[:4], ["ALIGNED"]]], "resume": 1.0, "coverage": 1.0},
+        {"spans": [[True, *ROW[1:]]], "resume": 1.0, "coverage": 1.0},
+        {"spans": [ROW], "resume": math.nan, "coverage": 1.0},
+        {"spans": [ROW], "resume": math.inf, "coverage": 1.0},
+        {"spans": [ROW], "resume": 10**400, "coverage": 1.0},
         *[
-            {"spans": [[*ROW[:place], bad, *ROW[place + 1 :]]], "resume": 1.0}
+            {"spans": [[*ROW[:place], bad, *ROW[place + 1 :]]], "resume": 1.0, "coverage": 1.0}
             for place in range(4)
             for bad in (math.nan, -math.inf)
         ],

@@ -100,7 +100,8 @@ async def align_in_windows(
         window = samples[begin:] if last else samples[begin : begin + int(seconds * SAMPLE_RATE)]
         prefix = await align(window, offered, last, complete)
         explained = prefix.coverage >= _MIN_COVERAGE
-        if not explained and not lost:
+        ran_out = last and not complete and len(prefix.spans) == len(offered)  # the words end, and the audio may go on
+        if not lost and (ran_out or not explained):
             lost = True
             if not complete:
                 continue  # align the same audio again with more of the text

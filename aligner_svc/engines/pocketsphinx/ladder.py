@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +45,7 @@ _START_BIAS, _END_BIAS = 0.0112, 0.0017
 """Seconds by which people mark word starts and ends later than PocketSphinx does (means over TIMIT)."""
 _TAIL = 0.3  # seconds of audio kept after the last word that was detected
 _MARGIN = 0.2  # seconds of audio around a passage in which it is placed again
+_MAX_UNDETECTED = 3  # words in a row between two that were detected, which PocketSphinx may still find
 _MAX_WORDS_A_SECOND = 8.0  # more than anyone speaks: most of such a text was not said here
 
 
@@ -131,8 +133,15 @@ class Ladder:
             placed: dict[int, Segment] = {}
             for piece in pieces:
                 cut = audio[int(piece.begin * SAMPLE_RATE) : int(piece.end * SAMPLE_RATE)]
-                segments = self._recogniser.align(cut, [words[index] for index in piece.words])
-                for index, segment in zip(piece.words, segments or (), strict=False):
+                chosen = list(piece.words)
+                segments = self._recogniser.align(cut, [words[index] for index in chosen]) or []
+                poor = {
+                    index for index, found in zip(chosen, segments, strict=False) if index in piece.undetected and _poor(found)
+                }
+                if poor or (piece.undetected and not segments):
+                    chosen = [index for index in chosen if index not in (poor or piece.undetected)]
+                    segments = self._recogniser.align(cut, [words[index] for index in chosen]) or []
+                for index, segment in zip(chosen, segments, strict=False):
                     placed[index] = replace(segment, start=segment.start + piece.begin, end=segment.end + piece.begin)
             if placed:
                 return placed
@@ -141,11 +150,12 @@ class Ladder:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Words, by index, that are in the audio between two seconds, and nothing else is."""
+    """Words, by index, that are in the audio between two seconds, and nothing else is; the `undetected` ones only if they fit."""
 
     words: Sequence[int]
     begin: float
     end: float
+    undetected: frozenset[int] = frozenset()
 
 
 def _pieces(
@@ -157,8 +167,15 @@ def _pieces(
     pieces = []
     for passage in opinion.passages():
         found = [word for index in passage if (word := opinion.detections[index]) is not None]
-        pieces.append(_Piece(passage, max(0.0, found[0].start - _MARGIN), found[-1].end + _MARGIN))
+        between = [range(left + 1, right) for left, right in pairwise(passage) if right - left <= _MAX_UNDETECTED + 1]
+        undetected = frozenset(index for run in between for index in run)
+        all_words = sorted(undetected.union(passage))
+        pieces.append(_Piece(all_words, max(0.0, found[0].start - _MARGIN), found[-1].end + _MARGIN, undetected))
     return pieces
+
+
+def _poor(segment: Segment) -> bool:
+    return segment.score <= TRUSTED_MEAN or _fit(segment) < TRUSTED_WORD
 
 
 def _readings(samples: Samples, noisy: bool) -> Iterator[Samples]:

@@ -83,10 +83,10 @@ class Server:
             enter_call(call)
             for _ in range(times):
                 counted = self.metrics.rpc.around(ALIGN, CONTEXT)
-                await counted.__aenter__()
+                counted.__enter__()
                 if seconds is not None:
                     self.now += seconds
-                    await counted.__aexit__(type(error) if error else None, error, None)
+                    counted.__exit__(type(error) if error else None, error, None)
 
         asyncio.run(serve())
 

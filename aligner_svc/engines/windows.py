@@ -11,8 +11,9 @@ place in the text along.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from aligner_svc.domain import SAMPLE_RATE, Clip, ProgressSink, Token, WordStatus
@@ -28,6 +29,9 @@ _WORDS_A_SECOND = 6.0  # spoken words offered for a second of audio; more are no
 _WORDS_TO_SEARCH = 600
 """Spoken words offered where the place in the text was lost: a passage was left out, or the audio has something else."""
 _MIN_COVERAGE = 0.4  # right windows have more than 0.8, in noise 0.6; words of another text, found by chance, have less than 0.1
+_LEAP, _MIN_LEAP_COVERAGE = 60, 0.7
+"""Words between two that were found, or before the first, and the share that the words of such a window have to explain: two
+sentences that recur may explain 0.4 of a window, and would carry the place in the text along."""
 _MIN_ADVANCE = 1.0  # seconds from a window without a word to the next one, so that an aligner that finds nothing still ends
 
 
@@ -99,13 +103,13 @@ async def align_in_windows(
         complete = len(placed) + len(offered) == len(tokens)
         window = samples[begin:] if last else samples[begin : begin + int(seconds * SAMPLE_RATE)]
         prefix = await align(window, offered, last, complete)
-        explained = prefix.coverage >= _MIN_COVERAGE
+        found = {index: span for index, span in enumerate(prefix.spans) if span.status is not WordStatus.NOT_FOUND}
+        explained = prefix.coverage >= (_MIN_LEAP_COVERAGE if _leap(found, kept) > _LEAP else _MIN_COVERAGE)
         ran_out = last and not complete and len(prefix.spans) == len(offered)  # the words end, and the audio may go on
         if not lost and (ran_out or not explained):
             lost = True
             if not complete:
                 continue  # align the same audio again with more of the text
-        found = {index: span for index, span in enumerate(prefix.spans) if span.status is not WordStatus.NOT_FOUND}
         if found:
             kept.append(_Kept(begin / SAMPLE_RATE, found))
         if (explained and found) or last or (kept and kept[-1].last > _WORDS_TO_SEARCH // 2):
@@ -116,6 +120,13 @@ async def align_in_windows(
         if progress is not None:
             progress(min(begin, len(samples)) / SAMPLE_RATE)
     return placed + _final(kept, 0, ends=False)
+
+
+def _leap(found: Iterable[int], kept: Sequence[_Kept[S]]) -> int:
+    """The most words left out between two of those `found`, or before the first."""
+    first = min(found, default=0)
+    before = max((window.last for window in kept if window.last < first), default=-1)
+    return max((after - word for word, after in pairwise([before, *found])), default=0)
 
 
 def _final(kept: Sequence[_Kept[S]], count: int, *, ends: bool) -> list[Placed[S]]:

@@ -328,11 +328,12 @@ async def test_the_text_is_searched_beyond_a_passage_that_was_not_read() -> None
     assert max(len(window.tokens) for window in aligner.windows) <= 601
 
 
-async def test_a_sentence_that_recurs_does_not_carry_the_place_in_the_text_along() -> None:
-    """The text is that of the second minute; of the first, its words 20 to 29 and 100 to 109 are said too."""
+@pytest.mark.parametrize("times", [(10.0, 30.0), (2.0, 10.0)], ids=["two windows", "one window, half explained"])
+async def test_a_sentence_that_recurs_does_not_carry_the_place_in_the_text_along(times: tuple[float, float]) -> None:
+    """The text is that of the second minute; of the first, its words 20 to 31 and 100 to 111 are said too."""
     said = {index: [60 + 0.4 * index] for index in range(150)}
-    for first, at in ((20, 10.0), (100, 30.0)):
-        for index in range(first, first + 10):
+    for first, at in zip((20, 100), times, strict=True):
+        for index in range(first, first + 12):
             said[index].append(at + 0.4 * (index - first))
     placed = await align_in_windows(numbered(121), words(150), hearing(said, 20.0))
     assert starts(placed) == pytest.approx({index: at[0] for index, at in said.items()}, abs=1e-3)

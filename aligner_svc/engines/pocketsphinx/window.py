@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
 from aligner_svc.domain import SAMPLE_RATE, WordStatus
 from aligner_svc.engines.loudness import FRAME_RATE, levels, loud
@@ -18,6 +19,9 @@ from aligner_svc.engines.pocketsphinx.repair import Times, repair, without_short
 from aligner_svc.engines.pocketsphinx.second_opinion import Samples
 from aligner_svc.engines.pocketsphinx.wire import TokenSpan
 from aligner_svc.engines.windows import Prefix
+
+LoudFrames = npt.NDArray[np.bool_]
+"""Which frames of a window are loud (loudness.py)."""
 
 _UNSURE_SECONDS = 1.5  # at the end of an open window: the word that is cut off there spoils the times of the words before it
 _PAUSE_SECONDS = 0.1  # a pause this long is a good place to cut, ...
@@ -41,7 +45,8 @@ class WindowAligner:
         ends = np.cumsum([len(token) for token in tokens]).tolist()
         window = self._ladder.align(samples, words, () if last and complete else (0, *ends))
         placements, widened = without_short(self._refine(samples, words, window.placements))
-        repaired = self._repair(samples, words, placements[: window.reached], window.noisy) | widened
+        speech = loud(levels(samples))
+        repaired = self._repair(words, placements[: window.reached], None if window.noisy else speech) | widened
         spans = []
         for begin, end in zip([0, *ends], ends, strict=False):
             indices = range(begin, end)
@@ -51,7 +56,7 @@ class WindowAligner:
             count, resume = _cut(spans, resume)
         elif not complete:
             count = sum(end <= window.reached for end in ends)
-        return Prefix(_place_absent(spans[:count]), resume, _coverage(samples, spans))
+        return Prefix(_place_absent(spans[:count]), resume, _coverage(speech, spans))
 
     def _refine(self, samples: Samples, words: Sequence[str], placements: Sequence[Placement | None]) -> list[Placement | None]:
         """Correct the edges of all words that were placed, by either recogniser."""
@@ -63,12 +68,13 @@ class WindowAligner:
         return refined
 
     def _repair(
-        self, samples: Samples, words: Sequence[str], placements: Sequence[Placement | None], noisy: bool
+        self, words: Sequence[str], placements: Sequence[Placement | None], speech: LoudFrames | None
     ) -> dict[int, Times]:
+        """`speech` None: noise, in which no part of a gap is told from another."""
         if None not in placements:
             return {}
         phones = [len(self._speller.phones(word)) for word in words[: len(placements)]]
-        return repair(placements, phones, lambda start, end: (start, end) if noisy else _loud_part(samples, start, end))
+        return repair(placements, phones, lambda start, end: (start, end) if speech is None else _loud_part(speech, start, end))
 
 
 def _fold(placements: Sequence[Placement | None], repaired: Sequence[Times]) -> TokenSpan:
@@ -85,14 +91,13 @@ def _fold(placements: Sequence[Placement | None], repaired: Sequence[Times]) -> 
     return TokenSpan(0.0, 0.0, 0.0, 0.0, WordStatus.NOT_FOUND)
 
 
-def _coverage(samples: Samples, spans: Sequence[TokenSpan]) -> float:
+def _coverage(speech: LoudFrames, spans: Sequence[TokenSpan]) -> float:
     """See Prefix; 1 if nothing is loud."""
-    frames = loud(levels(samples))
-    covered = np.zeros(len(frames), dtype=bool)
+    covered = np.zeros(len(speech), dtype=bool)
     for span in spans:
         if span.status is not WordStatus.NOT_FOUND:
             covered[int(span.start * FRAME_RATE) : int(span.end * FRAME_RATE)] = True
-    return float((frames & covered).sum() / frames.sum()) if frames.any() else 1.0
+    return float((speech & covered).sum() / speech.sum()) if speech.any() else 1.0
 
 
 def _place_absent(spans: Sequence[TokenSpan]) -> list[TokenSpan]:
@@ -126,8 +131,10 @@ def _cut(spans: Sequence[TokenSpan], seconds: float) -> tuple[int, float]:
     return cut + 1, end + max(0.0, min(next_start - end, 0.6)) / 2
 
 
-def _loud_part(samples: Samples, start: float, end: float) -> Times:
+def _loud_part(speech: LoudFrames, start: float, end: float) -> Times:
     """The part of a gap between its first and its last loud frame."""
-    first = int(start * 200)
-    frames = np.flatnonzero(loud(levels(samples))[first : int(end * 200)])
-    return ((first + int(frames[0])) / 200, (first + int(frames[-1]) + 1) / 200) if len(frames) else (start, start)
+    first = int(start * FRAME_RATE)
+    frames = np.flatnonzero(speech[first : int(end * FRAME_RATE)])
+    if not len(frames):
+        return start, start
+    return (first + int(frames[0])) / FRAME_RATE, (first + int(frames[-1]) + 1) / FRAME_RATE

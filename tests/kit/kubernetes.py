@@ -87,10 +87,8 @@ def _scaling(manifests: Sequence[Manifest]) -> Iterator[str]:
         if len(scalers) != 1:
             yield f"{_name(deployment)} has {len(scalers)} autoscalers, not one"
         for scaler, spec in scalers:
-            least, most = (
-                spec.get("minReplicas", spec.get("minReplicaCount")),
-                spec.get("maxReplicas", spec.get("maxReplicaCount")),
-            )
+            least = spec.get("minReplicas", spec.get("minReplicaCount"))
+            most = spec.get("maxReplicas", spec.get("maxReplicaCount"))
             if (least, most) != (2, 20):
                 yield f"{_name(scaler)} scales from {least} to {most}"
         if "replicas" in deployment["spec"]:

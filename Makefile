@@ -14,7 +14,7 @@ export PYTHON ?=
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# ---- installing: tools/install.sh; the two files below mark when it last finished
+# ---- installing: tools/install.sh; the files below mark when it last finished
 
 $(VENV)/.core: requirements/build.lock requirements/core.lock pyproject.toml tools/install.sh
 	@tools/install.sh core
@@ -22,17 +22,20 @@ $(VENV)/.core: requirements/build.lock requirements/core.lock pyproject.toml too
 $(VENV)/.all: requirements/build.lock requirements/core.lock requirements/all.lock pyproject.toml tools/install.sh
 	@tools/install.sh all
 
+$(VENV)/.grpcurl: $(VENV)/.core
+	@tools/install.sh grpcurl
+
 setup: $(VENV)/.all ## .venv with everything: extras, torch, the tests' tools
 
 core: $(VENV)/.core ## .venv with what the service needs, without torch (demo and run install it themselves)
 
 # ---- using it
 
-demo: $(VENV)/.core ## start a server, align the sample recording through it, print the words
+demo: $(VENV)/.grpcurl ## start a server, align the sample recording through it, print the words
 	@$(PY) samples/demo.py
 
-run: $(VENV)/.core ## serve on 127.0.0.1:50051 until Ctrl-C; other flags: make run ARGS="--listen 127.0.0.1:6000"
-	@$(PY) samples/demo.py --next
+run: $(VENV)/.grpcurl ## serve on 127.0.0.1:50051 until Ctrl-C; other flags: make run ARGS="--listen 127.0.0.1:6000"
+	@$(PY) samples/demo.py --next $(ARGS)
 	@exec $(VENV)/bin/aligner serve --profile dev $(ARGS)
 
 # ---- checking it

@@ -132,13 +132,26 @@ def test_warnings_that_the_format_lacks_are_on_stderr(aligner, server, speech, n
     assert ("WORDS_NOT_FOUND" in result.stdout) is (not expected)
 
 
-@pytest.mark.parametrize("name", ["out.srt", "out.vtt", "out.TextGrid", "out.ctm", "out.json", "out.words.vtt", "out.labels.txt", "out"])
-def test_the_name_of_the_output_file_chooses_its_format(aligner, speech, tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [
+        ("out.srt", "1\n"),
+        ("out.vtt", "WEBVTT"),
+        ("out.words.vtt", "WEBVTT"),
+        ("out.TextGrid", "File type"),
+        ("out.ctm", "speech 1 "),
+        ("out.labels.txt", "0.000000\t"),
+        ("out.json", "{"),
+        ("out", "{"),
+    ],
+)
+def test_the_name_of_the_output_file_chooses_its_format(aligner, speech, tmp_path, name, start):
     out = tmp_path / "new" / name
     result = aligner(speech, "-o", out)
     assert (result.exit_code, result.output) == (0, "")
-    start = {".srt": "1\n", ".vtt": "WEBVTT", ".TextGrid": "File type", ".ctm": "speech 1 ", ".txt": "0.000000\t"}.get(out.suffix, "{")
-    assert out.read_text(encoding="utf-8").startswith(start)
+    text = out.read_text(encoding="utf-8")
+    assert text.startswith(start)
+    assert ("<00:" in text) is (name == "out.words.vtt")
 
 
 def test_stdin_is_streamed_and_so_is_a_file_too_large_for_one_message(aligner, server, speech):

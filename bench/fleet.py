@@ -44,7 +44,8 @@ _ARRIVED, _ROUTED, _COMPUTED = range(3)
 @dataclass(slots=True)
 class Gpu:
     queue: FairQueue[int] = field(default_factory=lambda: FairQueue(QUEUE))
-    busy: bool = False
+    computing: list[str] = field(default_factory=list)
+    """Principals of the batch in it."""
 
 
 @dataclass(slots=True)
@@ -59,83 +60,84 @@ class Result:
     busy_seconds: float = 0.0
 
 
-def simulate(
-    rate: float,
-    gateways: int,
-    gpus: int,
-    seconds: float,
-    principal: Callable[[], str],
-    in_flight: int | None = None,
-    seed: int = 0,
-) -> Result:
-    """Calls arrive at random, `rate` a second, for `seconds`; the second half is counted.
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """`rate`: calls a second. `in_flight`: calls that each principal may have at the GPUs; None: any number."""
 
-    `in_flight`: calls that each principal may have at the GPUs; more are refused.
-    """
-    rng = random.Random(seed)
-    fleet = [Gpu() for _ in range(gpus)]
-    loop_free = [0.0] * gateways
-    result = Result()
-    calls = itertools.count()
-    open_calls: Counter[str] = Counter()
-    running: dict[int, list[str]] = {}  # principals of the batch that a GPU computes
-    owners: dict[int, tuple[str, float]] = {}  # principal and time of arrival at the GPU, by call
-    events: list[tuple[float, int, int, int]] = []  # time, kind, call, GPU
+    rate: float
+    gateways: int
+    gpus: int
+    seconds: float
+    in_flight: int | None = None
 
-    def admit(now: float) -> None:
-        """A call arrives at a gateway. Loops serve in order, so when it comes to a GPU is known."""
-        gateway = rng.randrange(gateways)
-        begin = max(now, loop_free[gateway])
-        loop_free[gateway] = begin + GATEWAY_SECONDS
-        if now > seconds / 2:
-            result.gateway_wait.append(begin - now)
-        heapq.heappush(events, (loop_free[gateway] + HOP_SECONDS / 2, _ROUTED, next(calls), -1))
-        heapq.heappush(events, (now + rng.expovariate(rate), _ARRIVED, 0, -1))
 
-    def start(index: int, now: float) -> None:
-        gpu = fleet[index]
-        taken = gpu.queue.take(Room(10**9, MAX_BATCH))
-        gpu.busy = bool(taken)
-        if not taken:
+class Simulation:
+    """Calls arrive at random for `seconds`; what happens in the second half is counted."""
+
+    def __init__(self, scenario: Scenario, principal: Callable[[], str] = lambda: "one") -> None:
+        self._scenario = scenario
+        self._principal = principal
+        self._rng = random.Random(0)
+        self._gpus = [Gpu() for _ in range(scenario.gpus)]
+        self._loop_free = [0.0] * scenario.gateways
+        self._calls = itertools.count()
+        self._arrived: dict[int, tuple[str, float]] = {}  # principal and time of arrival at the GPU, by call
+        self._in_flight: Counter[str] = Counter()
+        self._events: list[tuple[float, int, int]] = [(0.0, _ARRIVED, 0)]  # time, kind, call or GPU
+        self._result = Result()
+
+    def run(self) -> Result:
+        steps = {_ARRIVED: self._pass_gateway, _ROUTED: self._route, _COMPUTED: self._finish}
+        while self._events[0][0] <= self._scenario.seconds:
+            now, kind, subject = heapq.heappop(self._events)
+            steps[kind](now, subject)
+        return self._result
+
+    def _counts(self, now: float) -> bool:
+        return now > self._scenario.seconds / 2
+
+    def _pass_gateway(self, now: float, _: int) -> None:
+        """Event loops serve in order, so when a call comes to its GPU is known as it arrives."""
+        gateway = self._rng.randrange(self._scenario.gateways)
+        begin = max(now, self._loop_free[gateway])
+        self._loop_free[gateway] = begin + GATEWAY_SECONDS
+        if self._counts(now):
+            self._result.gateway_wait.append(begin - now)
+        heapq.heappush(self._events, (self._loop_free[gateway] + HOP_SECONDS / 2, _ROUTED, next(self._calls)))
+        heapq.heappush(self._events, (now + self._rng.expovariate(self._scenario.rate), _ARRIVED, 0))
+
+    def _route(self, now: float, call: int) -> None:
+        pair = self._rng.randrange(self._scenario.gpus), self._rng.randrange(self._scenario.gpus)
+        index = min(pair, key=lambda one: (len(self._gpus[one].queue), bool(self._gpus[one].computing)))
+        gpu, who, most = self._gpus[index], self._principal(), self._scenario.in_flight
+        if len(gpu.queue) >= QUEUE or (most is not None and self._in_flight[who] >= most):
+            self._result.refused += 1
             return
-        running[index] = []
-        for item in taken:
-            who, since = owners.pop(item)
-            running[index].append(who)
-            if now > seconds / 2:
-                result.queue_wait.append(now - since)
-                result.served[who] += 1
-        took = BATCH_SECONDS + ITEM_SECONDS * len(taken)
-        if now > seconds / 2:
-            result.batches += 1
-            result.busy_seconds += min(took, max(0.0, seconds - now))
-        heapq.heappush(events, (now + took, _COMPUTED, 0, index))
+        self._in_flight[who] += 1
+        self._arrived[call] = who, now
+        gpu.queue.add(call, who, 1)
+        if not gpu.computing:
+            self._start(now, index)
 
-    heapq.heappush(events, (0.0, _ARRIVED, 0, -1))
-    while events:
-        now, kind, item, index = heapq.heappop(events)
-        if now > seconds:
-            break
-        if kind == _ARRIVED:
-            admit(now)
-            continue
-        if kind == _COMPUTED:
-            open_calls.subtract(running.pop(index))
-            start(index, now)
-            continue
-        first, second = rng.randrange(gpus), rng.randrange(gpus)
-        chosen = min((first, second), key=lambda one: (len(fleet[one].queue), fleet[one].busy))
-        gpu = fleet[chosen]
-        who = principal()
-        if len(gpu.queue) >= QUEUE or (in_flight is not None and open_calls[who] >= in_flight):
-            result.refused += 1
-            continue
-        open_calls[who] += 1
-        owners[item] = (who, now)
-        gpu.queue.add(item, who, 1)
-        if not gpu.busy:
-            start(chosen, now)
-    return result
+    def _start(self, now: float, index: int) -> None:
+        gpu = self._gpus[index]
+        for call in gpu.queue.take(Room(10**9, MAX_BATCH)):
+            who, since = self._arrived.pop(call)
+            gpu.computing.append(who)
+            if self._counts(now):
+                self._result.queue_wait.append(now - since)
+                self._result.served[who] += 1
+        if gpu.computing:
+            took = BATCH_SECONDS + ITEM_SECONDS * len(gpu.computing)
+            if self._counts(now):
+                self._result.batches += 1
+                self._result.busy_seconds += min(took, self._scenario.seconds - now)
+            heapq.heappush(self._events, (now + took, _COMPUTED, index))
+
+    def _finish(self, now: float, index: int) -> None:
+        self._in_flight.subtract(self._gpus[index].computing)
+        self._gpus[index].computing.clear()
+        self._start(now, index)
 
 
 def jain(shares: Sequence[float]) -> float:
@@ -165,14 +167,13 @@ def _wait(values: Sequence[float]) -> str:
 def load_table(gateways: int, gpus: int, seconds: float, loads: Sequence[float]) -> None:
     capacity = gateways / GATEWAY_SECONDS
     gpu_rate = gpus * MAX_BATCH / (BATCH_SECONDS + ITEM_SECONDS * MAX_BATCH)
-    print(
-        f"{gateways} gateways pass {capacity:,.0f} calls a second, {gpus} GPUs align {gpu_rate:,.0f} clips of {CLIP_SECONDS:.0f} s"
-    )
+    print(f"{gateways} gateways pass {capacity:,.0f} calls a second")
+    print(f"{gpus} GPUs align {gpu_rate:,.0f} clips of {CLIP_SECONDS:.0f} s a second")
     print(f"one Redis has room for {STORE_RATE / STORE_COMMANDS:,.0f} calls a second\n")
     print("  load    calls/s  loop p50 p99 ms  queue p50 p99 ms  batch  GPUs busy  refused  Redis servers")
     for load in loads:
         rate = load * capacity
-        one = simulate(rate, gateways, gpus, seconds, lambda: "one")
+        one = Simulation(Scenario(rate, gateways, gpus, seconds)).run()
         batch = len(one.queue_wait) / max(1, one.batches)
         busy = one.busy_seconds / (gpus * seconds / 2)
         servers = rate * STORE_COMMANDS / STORE_RATE
@@ -193,7 +194,8 @@ def fairness_table(seconds: float) -> None:
     print(f"\n{principals} principals ask for 1.5 times what {gpus} GPUs can do, one of them for half of it, for {seconds:.0f} s")
     print("  calls in flight  Jain's index  the greedy one got  fair share  refused")
     for in_flight in (None, 64, 32):
-        one = simulate(rate, 50, gpus, seconds, lambda: rng.choices(names, weights)[0], in_flight)
+        scenario = Scenario(rate, 50, gpus, seconds, in_flight)
+        one = Simulation(scenario, lambda: rng.choices(names, weights)[0]).run()
         got = [one.served[name] / (seconds / 2) for name in names]
         fair = fair_shares([weight * rate for weight in weights], sum(got))
         index = jain([mine / due for mine, due in zip(got, fair, strict=True)])

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.fleet import GATEWAY_SECONDS, fair_shares, jain, simulate
+from bench.fleet import GATEWAY_SECONDS, Scenario, Simulation, fair_shares, jain
 
 
 def test_gateways_wait_as_long_as_a_queue_with_random_arrivals_and_equal_service_does() -> None:
     """Pollaczek-Khinchine: rho / (2 (1 - rho)) services."""
     load = 0.5
-    result = simulate(load / GATEWAY_SECONDS * 5, 5, 500, 15.0, lambda: "one")
+    result = Simulation(Scenario(load / GATEWAY_SECONDS * 5, 5, 500, 15.0)).run()
     assert np.mean(result.gateway_wait) == pytest.approx(load / (2 * (1 - load)) * GATEWAY_SECONDS, rel=0.05)
 
 

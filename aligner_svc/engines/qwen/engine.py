@@ -24,7 +24,7 @@ from aligner_svc.engines.qwen.devices.pool import Backend, Devices
 from aligner_svc.engines.qwen.devices.wire import Item
 from aligner_svc.engines.qwen.outcome import MAX_SECONDS, assemble
 from aligner_svc.engines.qwen.prompt import Prompt, TooManyRowsError
-from aligner_svc.engines.qwen.recording import CUT, Recording
+from aligner_svc.engines.qwen.recording import CUT, LongRecording
 from aligner_svc.engines.qwen.timestamps import TimestampSlots
 from aligner_svc.engines.self_test import check_split
 from aligner_svc.errors import InvalidArgumentError
@@ -135,7 +135,7 @@ class QwenEngine:
                 except TooManyRowsError:
                     if clip.seconds <= CUT.last_seconds:  # one window
                         raise
-            return await Recording(clip, tokens, window).align(progress, self._segment_ms)
+            return await LongRecording(clip, tokens, window).align(progress, self._segment_ms)
         except (WorkerDiedError, WorkerTimeoutError):
             raise refusals.lost() from None
         finally:

@@ -67,7 +67,7 @@ class _Spent:
         self.busy += busy
 
 
-class Recording:
+class LongRecording:
     """One recording and its words; `align` once."""
 
     def __init__(self, clip: Clip, tokens: Sequence[Token], ask: Ask, cut: Cut = CUT) -> None:

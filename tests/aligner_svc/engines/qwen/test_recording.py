@@ -17,7 +17,7 @@ from aligner_svc.engines.qwen.devices.wire import DeviceLoaded, Item
 from aligner_svc.engines.qwen.engine import QwenEngine
 from aligner_svc.engines.qwen.outcome import assemble
 from aligner_svc.engines.qwen.prompt import TooManyRowsError
-from aligner_svc.engines.qwen.recording import CUT, Recording
+from aligner_svc.engines.qwen.recording import CUT, LongRecording
 from aligner_svc.engines.qwen.timestamps import TimestampSlots
 from aligner_svc.engines.windows import Cut
 from aligner_svc.workers import WorkerPool
@@ -92,7 +92,7 @@ async def aligned(model: Model, seconds: float, cut: Cut = CUT) -> EngineResult:
     """Samples are their own indices, which tell the model where it is."""
     samples = np.arange(int(seconds * SAMPLE_RATE))
     tokens = [Token("w", index, index + 1, ("w",)) for index in range(len(model.said))]
-    result = await Recording(Clip(samples), tokens, model, cut).align(None, 1000 * CLASS)  # type: ignore[arg-type]
+    result = await LongRecording(Clip(samples), tokens, model, cut).align(None, 1000 * CLASS)  # type: ignore[arg-type]
     assert len(result.spans) == len(tokens)
     assert all(
         0 <= before.start <= before.end <= after.start for before, after in zip(result.spans, result.spans[1:], strict=False)

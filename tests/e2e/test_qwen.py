@@ -134,11 +134,6 @@ async def test_server_info(stub: AlignerStub) -> None:
     assert info.limits.audio_seconds == 4 * 3600
 
 
-async def test_audio_longer_than_the_model_takes(stub: AlignerStub) -> None:
-    answer = await stub.Align(request("a word", "en", np.zeros(301 * SAMPLE_RATE, np.int16)))
-    assert [word.text for word in answer.words] == ["a", "word"]
-
-
 # Refusals
 
 

@@ -7,10 +7,10 @@ from typing import Final
 
 import atheris
 
-with atheris.instrument_imports(include=["aligner_svc.text", "aligner_svc.markup", "aligner_svc.engines.qwen.words"]):
-    from aligner_svc.engines.qwen.words import split
+with atheris.instrument_imports(include=["aligner_svc.text", "aligner_svc.markup", "aligner_svc.text.model_words"]):
     from aligner_svc.markup import Markup
     from aligner_svc.text import normalise_language, tokenise
+    from aligner_svc.text.model_words import split
 
 from aligner_svc.domain import Token
 from aligner_svc.errors import InvalidArgumentError

@@ -13,11 +13,12 @@ WORKDIR /app
 COPY Makefile pyproject.toml README.md LICENSE ./
 COPY requirements/ requirements/
 COPY tools/install.sh tools/install.sh
+COPY client/pyproject.toml client/README.md LICENSE client/
 # The packages' places without their code: this layer stays cached while the code changes.
 # .venv points at /app, so the next stage keeps the path.
-RUN mkdir aligner_svc interceptors && touch aligner_svc/__init__.py interceptors/__init__.py \
+RUN mkdir aligner_svc interceptors client/aligner_client && touch aligner_svc/__init__.py interceptors/__init__.py client/aligner_client/__init__.py \
     && make core PYTHON=/usr/local/bin/python3.11 \
-    && .venv/bin/python -m pip uninstall --quiet --yes setuptools wheel pip
+    && .venv/bin/python -m pip uninstall --quiet --yes hatchling packaging pathspec pluggy tomlkit trove-classifiers setuptools wheel pip
 
 FROM python:3.11-slim
 RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin aligner
@@ -25,8 +26,9 @@ WORKDIR /app
 COPY --from=build /app/.venv/ .venv/
 COPY aligner_svc/ aligner_svc/
 COPY interceptors/ interceptors/
+COPY client/aligner_client/ client/aligner_client/
 COPY LICENSE NOTICE deploy/healthcheck.py ./
-RUN python -m compileall -q aligner_svc interceptors
+RUN python -m compileall -q aligner_svc interceptors client
 ENV PATH=/app/.venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 # A number, so that Kubernetes' runAsNonRoot can tell.
 USER 10001:10001

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# install.sh core|all: install the locked packages and this one (editable) into .venv.
+# install.sh core|all: install the locked packages and this checkout's two (editable) into .venv.
 #
 #   core  what the service needs on a laptop, without torch
 #   all   core, the tests' tools and the extras, torch included
@@ -17,6 +17,7 @@ cd "$(dirname "$0")/.."
 what=${1:-}
 case $what in core | all) ;; *) echo "usage: tools/install.sh core|all" >&2 && exit 2 ;; esac
 
+unset PYTHONPATH # make's: pip must look at .venv alone
 venv=.venv
 py=$venv/bin/python
 torch_cpu_index=https://download.pytorch.org/whl/cpu
@@ -58,7 +59,7 @@ install_core() {
   say "installing the core ($(grep -c '==' requirements/core.lock) packages)"
   locked build
   locked core
-  PYTHONWARNINGS=ignore pip install -qq --no-deps --no-build-isolation --editable .
+  PYTHONWARNINGS=ignore pip install -qq --no-deps --no-build-isolation --editable ./client --editable .
 }
 
 install_torch() {

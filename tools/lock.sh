@@ -22,9 +22,11 @@ compile() {
   echo "requirements/$name.lock: $(grep -c '==' "requirements/$name.lock") packages"
 }
 
-compile core --universal "$@" pyproject.toml
+# The client is not in the locks: install.sh takes it from this checkout.
+compile core --universal "$@" --no-emit-package aligner-client pyproject.toml
 # For one platform: what Qwen needs has wheels for few, and a resolution for all of them does not come about. The hashes are
 # those of every platform's files all the same.
 compile all --python-platform x86_64-manylinux_2_28 "$@" --extra test --extra qwen --constraint requirements/core.lock \
-  --excludes requirements/no-cuda.txt --no-emit-package torch pyproject.toml
+  --excludes requirements/no-cuda.txt --no-emit-package torch --no-emit-package aligner-client \
+  pyproject.toml
 compile build --universal "$@" --constraint requirements/all.lock requirements/build.in

@@ -8,7 +8,7 @@ from typing import Final
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from aligner_svc.api.v1 import aligner_pb2
+from aligner_client.api.v1 import aligner_pb2
 from interceptors.handlers.kinds import method_types
 
 _ALIGNER = aligner_pb2.DESCRIPTOR.services_by_name["Aligner"]

@@ -43,7 +43,7 @@ def choose(wanted: OutputFormat | None, out: Path | None) -> OutputFormat:
 
 def render(alignment: Alignment, chosen: OutputFormat, transcript: str, recording: str) -> str:
     """The alignment as text in any format but the table. `recording` is its name, for formats that include one."""
-    from aligner_svc import formats
+    from aligner_client import formats
 
     return formats.render(alignment, formats.Format(chosen.value), transcript=transcript, recording=recording)
 

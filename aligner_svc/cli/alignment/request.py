@@ -47,7 +47,7 @@ class Request:
 
     def keywords(self) -> dict[str, Any]:
         """The keyword arguments of the client's calls."""
-        from aligner_svc.client import AudioEncoding
+        from aligner_client import AudioEncoding
 
         keywords: dict[str, Any] = {
             "language": self.language,

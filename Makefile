@@ -11,12 +11,12 @@ export PYTHON ?=
 # A git worktree may share another checkout's .venv, where the client's package is that checkout's.
 export PYTHONPATH := $(CURDIR):$(CURDIR)/client
 
-.PHONY: help setup core demo run test lint lint-python lint-types lint-imports lint-shape lint-protos docs docs-tables docs-rooms docs-check docs-tables-check docs-rooms-check protos protos-check protos-baseline client bench bench-accuracy bench-chain bench-overload bench-fairness bench-long-jobs bench-scan bench-qwen bench-gpu bench-gpu-bundle lock clean
+.PHONY: help setup core demo run test lint lint-python lint-types lint-imports lint-shape lint-protos docs docs-tables docs-rooms docs-check docs-tables-check docs-rooms-check protos protos-check protos-baseline client bench bench-accuracy bench-chain bench-overload bench-fairness bench-fleet bench-long-jobs bench-scan bench-qwen bench-gpu bench-gpu-bundle lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# ---- installing: tools/install.sh; the two files below mark when it last finished
+# ---- installing: tools/install.sh; the files below mark when it last finished
 
 $(VENV)/.core: requirements/build.lock requirements/core.lock pyproject.toml client/pyproject.toml tools/install.sh
 	@tools/install.sh core
@@ -24,17 +24,20 @@ $(VENV)/.core: requirements/build.lock requirements/core.lock pyproject.toml cli
 $(VENV)/.all: requirements/build.lock requirements/core.lock requirements/all.lock pyproject.toml client/pyproject.toml tools/install.sh
 	@tools/install.sh all
 
+$(VENV)/.grpcurl: $(VENV)/.core
+	@tools/install.sh grpcurl
+
 setup: $(VENV)/.all ## .venv with everything: extras, torch, the tests' tools
 
 core: $(VENV)/.core ## .venv with what the service needs, without torch (demo and run install it themselves)
 
 # ---- using it
 
-demo: $(VENV)/.core ## start a server, align the sample recording through it, print the words
+demo: $(VENV)/.grpcurl ## start a server, align the sample recording through it, print the words
 	@$(PY) samples/demo.py
 
-run: $(VENV)/.core ## serve on 127.0.0.1:50051 until Ctrl-C; other flags: make run ARGS="--listen 127.0.0.1:6000"
-	@$(PY) samples/demo.py --next
+run: $(VENV)/.grpcurl ## serve on 127.0.0.1:50051 until Ctrl-C; other flags: make run ARGS="--listen 127.0.0.1:6000"
+	@$(PY) samples/demo.py --next $(ARGS)
 	@exec $(VENV)/bin/aligner serve --profile dev $(ARGS)
 
 # ---- checking it
@@ -151,6 +154,9 @@ bench-overload: $(VENV)/.core ## a server under 1 to 10 times its capacity, with
 
 bench-fairness: $(VENV)/.core ## nine callers within their share beside one at fifty times its own
 	$(PY) -m bench.fairness $(ARGS)
+
+bench-fleet: $(VENV)/.core ## a simulation of 1,000 gateways and 10,000 GPUs: what waits, who is served, what is full first
+	$(PY) -m bench.fleet $(ARGS)
 
 bench-long-jobs: $(VENV)/.core ## what a short call takes beside 0, 1 and 3 long jobs
 	$(PY) -m bench.long_jobs $(ARGS)

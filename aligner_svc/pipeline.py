@@ -102,10 +102,8 @@ class Pipeline:
         if other is not None:
             message = f"this server runs {self._engine.name}, which aligns {served}; '{language}' needs the engine {other}"
             raise UnsupportedError("LANGUAGE_UNSUPPORTED", message, field="config.language")
-        known = ", ".join(sorted(self._engine.languages.union(*self._other_languages.values())))
-        raise InvalidArgumentError(
-            "LANGUAGE_UNKNOWN", f"'{language}' is not a language aligned here: {known}", field="config.language"
-        )
+        message = f"'{language}' is a language of no engine; this server runs {self._engine.name}, which aligns {served}"
+        raise InvalidArgumentError("LANGUAGE_UNKNOWN", message, field="config.language")
 
     def check_transcript(self, characters: int) -> None:
         """Raises InvalidArgumentError for more code points than the limit."""

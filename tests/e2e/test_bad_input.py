@@ -110,7 +110,7 @@ CASES: dict[str, Case] = {
     "a name for a tag": Case("LANGUAGE_INVALID", "config.language", language="the English language"),
     "a malformed tag": Case("LANGUAGE_INVALID", "config.language", language="en--GB"),
     "a tag of a megabyte": Case("LANGUAGE_INVALID", "config.language", language="en-" * 350_000),
-    "a language that is none": Case("LANGUAGE_UNKNOWN", "config.language", language="xx", says="'xx'"),
+    "a language that is none": Case("LANGUAGE_UNKNOWN", "config.language", language="xx", says="aligns en"),
     "Swedish": Case("LANGUAGE_UNKNOWN", "config.language", language="sv", says="'sv'"),
     "French": Case(
         "LANGUAGE_UNSUPPORTED", "config.language", language="fr-FR",

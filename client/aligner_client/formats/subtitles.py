@@ -6,7 +6,7 @@ SRT and WebVTT have times in milliseconds, ASS in hundredths of a second.
 from __future__ import annotations
 
 from aligner_client.alignment import Alignment
-from aligner_client.formats.cues import Cue, Shown, cues
+from aligner_client.formats.cues import Cue, CueLayout, Shown, cues
 
 # Escaping ">" also keeps "-->" in a cue from starting another one.
 _VTT_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
@@ -28,21 +28,23 @@ Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
 """
 
 
-def render_srt(alignment: Alignment, transcript: str | None = None) -> str:
+def render_srt(alignment: Alignment, transcript: str | None = None, layout: CueLayout | None = None) -> str:
     """Numbered cues; empty if no word was found.
 
     SubRip has no escapes: most players show text that looks like a tag as it is.
     """
     return "\n".join(
         f"{number}\n{_time(cue.start, ',')} --> {_time(cue.end, ',')}\n" + "\n".join(cue.lines) + "\n"
-        for number, cue in enumerate(cues(alignment, transcript), 1)
+        for number, cue in enumerate(cues(alignment, transcript, layout), 1)
     )
 
 
-def render_vtt(alignment: Alignment, transcript: str | None = None, *, word_times: bool = False) -> str:
+def render_vtt(
+    alignment: Alignment, transcript: str | None = None, layout: CueLayout | None = None, *, word_times: bool = False
+) -> str:
     """A header and the cues; the header alone if no word was found. `word_times`: a tag with its start before each word."""
     blocks = []
-    for cue in cues(alignment, transcript):
+    for cue in cues(alignment, transcript, layout):
         payload = _with_word_times(cue) if word_times else "\n".join(cue.lines).translate(_VTT_ESCAPES)
         blocks.append(f"{_time(cue.start, '.')} --> {_time(cue.end, '.')}\n{payload}\n")
     return "\n".join(["WEBVTT\n", *blocks])
@@ -64,11 +66,11 @@ def _with_word_times(cue: Cue) -> str:
     return "\n".join(lines)
 
 
-def render_ass(alignment: Alignment, transcript: str | None = None) -> str:
+def render_ass(alignment: Alignment, transcript: str | None = None, layout: CueLayout | None = None) -> str:
     r"""A header and an event for each cue, with the time of each word as karaoke (\k): players colour words as they are said."""
     events = [
         f"Dialogue: 0,{_ass_time(cue.start)},{_ass_time(cue.end)},Default,,0,0,0,,{_karaoke(cue)}\n"
-        for cue in cues(alignment, transcript)
+        for cue in cues(alignment, transcript, layout)
     ]
     return _ASS_HEADER + "".join(events)
 

@@ -24,10 +24,10 @@ import torch
 from aligner_svc.engines.qwen import checkpoint as checkpoints
 from aligner_svc.engines.qwen.attention import Attention, for_device, one_by_one
 from aligner_svc.engines.qwen.device import PREPARERS, thread_pool
+from aligner_svc.engines.qwen.devices.preparation import Preparation, Prepared
 from aligner_svc.engines.qwen.engine import QwenEngine
 from aligner_svc.engines.qwen.forward import PackedAligner
 from aligner_svc.engines.qwen.outcome import assemble
-from aligner_svc.engines.qwen.preparation import Preparation, Prepared
 from aligner_svc.engines.qwen.timestamps import TimestampSlots
 from aligner_svc.engines.qwen.words import split
 from bench.flops import count

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from aligner_svc.engines.qwen.checkpoint import Checkpoint
-from aligner_svc.engines.qwen.mel import LogMel
+from aligner_svc.engines.qwen.devices.mel import LogMel
 from aligner_svc.engines.qwen.prompt import Prompt, Vocabulary
 
 

@@ -58,7 +58,10 @@ soak: $(VENV)/.all test-services ## 32 clients of every kind for 10 minutes: une
 chaos: $(VENV)/.all test-services ## parts of a running prod server killed, frozen and changed: calls lost, recovery; ARGS="--only clamd"
 	$(PY) -m tests.chaos $(ARGS)
 
-.PHONY: fuzz attack soak chaos test-services
+check-image: $(VENV)/.grpcurl ## build the container from nothing, and use it as a prod server with TLS (as root, on Debian; 8 minutes)
+	@tools/check_image.sh
+
+.PHONY: fuzz attack soak chaos check-image test-services
 test-services:
 	@tools/test_services.sh
 

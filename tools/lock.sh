@@ -27,4 +27,7 @@ compile core --universal "$@" pyproject.toml
 # those of every platform's files all the same.
 compile all --python-platform x86_64-manylinux_2_28 "$@" --extra test --extra qwen --constraint requirements/core.lock \
   --excludes requirements/no-cuda.txt --no-emit-package torch pyproject.toml
+# What an image with the engine needs: all.lock has the tests' tools too.
+compile qwen --python-platform x86_64-manylinux_2_28 "$@" --extra qwen --constraint requirements/core.lock \
+  --constraint requirements/all.lock --excludes requirements/no-cuda.txt --no-emit-package torch pyproject.toml
 compile build --universal "$@" --constraint requirements/all.lock requirements/build.in

@@ -100,9 +100,11 @@ $(BUF): tools/buf/package-lock.json
 
 protos: $(VENV)/.all ## generate the stubs in aligner_svc/api from protos/
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) tools/gen_protos.py
+	$(PY) tools/protoset.py
 
 protos-check: $(VENV)/.all ## do the stubs match protos/?
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) tools/gen_protos.py --check
+	$(PY) tools/protoset.py --check
 
 # The baseline of compatibility: `make lint` refuses a proto that breaks it, and so does this.
 protos-baseline: $(VENV)/.all $(BUF) ## after adding to the API: take protos/ as the new baseline of `buf breaking`

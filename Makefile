@@ -60,7 +60,10 @@ soak: $(VENV)/.all test-services ## 32 clients of every kind for 10 minutes: une
 chaos: $(VENV)/.all test-services ## parts of a running prod server killed, frozen and changed: calls lost, recovery; ARGS="--only clamd"
 	$(PY) -m tests.chaos $(ARGS)
 
-.PHONY: fuzz attack soak chaos test-services
+check-image: $(VENV)/.grpcurl ## build the container from nothing, and use it as a prod server with TLS (as root, on Debian; 8 minutes)
+	@tools/check_image.sh
+
+.PHONY: fuzz attack soak chaos check-image test-services
 test-services:
 	@tools/test_services.sh
 
@@ -100,9 +103,11 @@ $(BUF): tools/buf/package-lock.json
 
 protos: $(VENV)/.all ## generate the stubs in client/aligner_client/api from protos/
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) tools/gen_protos.py
+	$(PY) tools/protoset.py
 
 protos-check: $(VENV)/.all ## do the stubs match protos/?
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) tools/gen_protos.py --check
+	$(PY) tools/protoset.py --check
 
 # The baseline of compatibility: `make lint` refuses a proto that breaks it, and so does this.
 protos-baseline: $(VENV)/.all $(BUF) ## after adding to the API: take protos/ as the new baseline of `buf breaking`

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
+from aligner_client.api.v1 import aligner_pb2 as pb
 from tests.kit.recordings import SPEECH, TRANSCRIPT
 
 AS_GERMANS_WRITE = "hie bigänn e konnfjuhst kommplehnt egennst se wissert hu hätt wännischt bihaint se körtn onn se left"

@@ -9,7 +9,7 @@ BUF := tools/buf/node_modules/.bin/buf
 # A Python 3.11; default: the first of python3.11 and python3 that is one.
 export PYTHON ?=
 
-.PHONY: help setup core demo run test lint lint-python lint-types lint-imports lint-shape lint-protos docs docs-tables docs-rooms docs-check docs-tables-check docs-rooms-check protos protos-check protos-baseline bench bench-accuracy bench-chain bench-overload bench-fairness bench-fleet bench-long-jobs bench-scan bench-qwen bench-gpu bench-gpu-bundle lock clean
+.PHONY: help setup core grpcurl demo run test lint lint-python lint-types lint-imports lint-shape lint-protos docs docs-tables docs-rooms docs-check docs-tables-check docs-rooms-check protos protos-check protos-baseline bench bench-accuracy bench-chain bench-overload bench-fairness bench-fleet bench-long-jobs bench-scan bench-qwen bench-gpu bench-gpu-bundle lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,9 +25,11 @@ $(VENV)/.all: requirements/build.lock requirements/core.lock requirements/all.lo
 $(VENV)/.grpcurl: $(VENV)/.core
 	@tools/install.sh grpcurl
 
+grpcurl: $(VENV)/.grpcurl ## the core, and grpcurl to call it by hand (demo and run install both themselves)
+
 setup: $(VENV)/.all ## .venv with everything: extras, torch, the tests' tools
 
-core: $(VENV)/.core ## .venv with what the service needs, without torch (demo and run install it themselves)
+core: $(VENV)/.core ## .venv with what the service needs, without torch
 
 # ---- using it
 

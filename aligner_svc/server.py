@@ -14,7 +14,7 @@ from grpc import aio
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from aligner_svc.api.v1 import aligner_pb2_grpc
+from aligner_client.api.v1 import aligner_pb2_grpc
 from aligner_svc.audio.decode import Decoder
 from aligner_svc.config import Settings
 from aligner_svc.engines.base import Engine

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
+from aligner_client.api.v1 import aligner_pb2 as pb
 from aligner_svc.config.engine import EngineSettings, QwenSettings
 from aligner_svc.domain import SAMPLE_RATE, Caller, Clip
 from aligner_svc.engines.qwen import checkpoint

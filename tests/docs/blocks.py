@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests import PROJECT
 from tests.kit.daemon import free_port
@@ -25,6 +26,8 @@ from tests.kit.servers import environment
 _BLOCK = re.compile(
     r"(?:^<!-- (?P<mark>[^\n]*?) -->\n+)?^```(?P<language>sh|console|python)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
+_FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+_HEADING = re.compile(r"^#+ .*$", re.MULTILINE)
 _NOT_RUN = "not run: "
 _SERVER = re.compile(r"(?:\w+=\S+ )*(?:\.venv/bin/)?(?:aligner serve|make run)\b")
 _PORTS = ("50051", "9464")
@@ -33,17 +36,21 @@ _PATHS = {
     "/etc/aligner/tls.crt": "devcerts/server.pem",
     "/etc/aligner/tls.key": "devcerts/server.key",
     "talk.mp3": "talk.flac",
-    "talk.txt": "talk.txt",
 }
 _TIMEOUT = 100.0
 """Seconds for a page."""
 _PREPARED = {
-    "README.md": "cp samples/*.flac talk.flac\n",
-    "docs/abuse.md": "export ALIGNER_AUDIT__FILE=audit.log; grep -h '^{\"time\"' docs/abuse.md | sed 's/\"time\": \"...\"/"
-    "\"time\": \"2026-03-01T12:00:00.062Z\"/' >audit.log\n",
-    "docs/audit.md": "export ALIGNER_AUDIT__FILE=audit.log; grep -h '^{\"time\"' docs/audit.md | tee audit.log >audit.log.1\n",
-    "docs/command-line.md": "mkdir talks; for name in talk talks/one; do cp samples/*.flac $name.flac; cp samples/*.txt $name.txt; done\n",
-    "docs/logs.md": "grep -h '^{\"time\"' docs/logs.md >server.log\n",
+    "README.md": "cp samples/*.flac talk.flac",
+    "docs/abuse.md": """
+        export ALIGNER_AUDIT__FILE=audit.log
+        grep -h '^{"time"' docs/abuse.md | sed 's/"time": "..."/"time": "2026-03-01T12:00:00Z"/' >audit.log""",
+    "docs/audit.md": """
+        export ALIGNER_AUDIT__FILE=audit.log
+        grep -h '^{"time"' docs/audit.md | tee audit.log >audit.log.1""",
+    "docs/command-line.md": """
+        mkdir talks
+        for name in talk talks/one; do cp samples/*.flac $name.flac; cp samples/*.txt $name.txt; done""",
+    "docs/logs.md": """grep -h '^{"time"' docs/logs.md >server.log""",
 }
 """What a page assumes to be there, in shell: a recording of the reader's, a log."""
 
@@ -87,7 +94,9 @@ def blocks(page: str) -> list[Block]:
             commands = "".join(line[2:] + "\n" for line in commands.splitlines() if line.startswith("$ "))
         line = text.count("\n", 0, match.start("language")) + 1
         why_not = mark.removeprefix(_NOT_RUN) if mark.startswith(_NOT_RUN) else ""
-        above = re.findall(r"^#+ .*$", re.sub(r"^```.*?^```$", "", text[: match.start()], flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+        above = re.findall(
+            r"^#+ .*$", re.sub(r"^```.*?^```$", "", text[: match.start()], flags=re.MULTILINE | re.DOTALL), re.MULTILINE
+        )
         found.append(Block(page, line, match["language"], above[-1] if above else "", commands, why_not))
     return found
 
@@ -119,7 +128,13 @@ def run_page(page: str, folder: Path) -> Ran:
     (folder / "page.sh").write_text(script, encoding="utf-8")
     with (folder / "page.log").open("wb") as log:
         session = subprocess.Popen(
-            ["bash", "page.sh"], cwd=folder, env=variables, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            ["bash", "page.sh"],
+            cwd=folder,
+            env=variables,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )
         try:
             status = session.wait(_TIMEOUT)
@@ -156,7 +171,7 @@ def _check_out(folder: Path) -> None:
 
 
 def _script(wanted: list[Block], prepared: str, folder: Path, ports: dict[str, str]) -> str:
-    parts = ["set -euo pipefail\nterminal=\n", prepared]
+    parts = [f"set -euo pipefail\nterminal=\n{prepared}\n"]
     for number, block in enumerate(wanted):
         commands = block.commands
         for name, ours in (_PATHS | ports).items():

@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 import pytest
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
+from aligner_client.api.v1 import aligner_pb2 as pb
 from aligner_svc.config.limits import MIB, Limits
 from tests.kit.recordings import SPEECH, TRANSCRIPT, WORDS, encode, raw_wav, samples, wav
 from tests.kit.refusals import check, refusal

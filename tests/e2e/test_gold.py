@@ -10,7 +10,7 @@ import grpc
 import numpy as np
 import pytest
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
+from aligner_client.api.v1 import aligner_pb2 as pb
 from tests import PROJECT
 from tests.kit.refusals import refusal
 

@@ -12,10 +12,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from aligner_client.api.v1 import aligner_pb2 as pb
+from aligner_client.api.v1.aligner_pb2_grpc import AlignerStub
+from aligner_client.errors import from_rpc
 from aligner_svc import __version__
-from aligner_svc.api.v1 import aligner_pb2 as pb
-from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
-from aligner_svc.client.errors import from_rpc
 from aligner_svc.config.limits import Limits
 from aligner_svc.server import StartError
 from tests.kit.recordings import SPEECH, TRANSCRIPT, WORDS

@@ -7,8 +7,8 @@ from itertools import zip_longest
 
 import pytest
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
-from aligner_svc.client import Aligner, AsyncAligner, Progress, Stage
+from aligner_client import Aligner, AsyncAligner, Progress, Stage
+from aligner_client.api.v1 import aligner_pb2 as pb
 from tests.kit import recordings, uploads
 from tests.kit.recordings import SAMPLE, SPEECH, TRANSCRIPT, WORDS, samples
 from tests.kit.uploads import audio, chunks, config, linear16, stream, text

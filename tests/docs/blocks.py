@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tests import PROJECT
 from tests.kit.daemon import free_port
@@ -37,7 +36,7 @@ _PATHS = {
     "/etc/aligner/tls.key": "devcerts/server.key",
     "talk.mp3": "talk.flac",
 }
-_TIMEOUT = 100.0
+_TIMEOUT = 240.0
 """Seconds for a page."""
 _PREPARED = {
     "README.md": "cp samples/*.flac talk.flac",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from tests import PROJECT
 from tests.docs.blocks import blocks, pages, run_page
 
 PAGES = pages()
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", [page for page in PAGES if not all(block.why_not for block in blocks(page))])
 def test_the_blocks_of_a_page_run(page: str, tmp_path: Path) -> None:
     ran = run_page(page, tmp_path)
@@ -32,4 +35,11 @@ def test_the_first_call_takes_few_commands(page: str, section: str, most: int) -
     """From a clone, all of them in one section of one page."""
     found = [block for block in blocks(page) if block.section == section]
     assert any("git clone" in block.commands for block in found)
-    assert sum(len(line.split(" && ")) for block in found for line in block.logical_lines) <= most
+    assert sum(len(block.logical_lines) for block in found) <= most
+
+
+def test_a_prompt_is_in_a_block_of_its_kind() -> None:
+    """`$ command` in a fence without a language would never run."""
+    for page in PAGES:
+        fences = re.findall(r"^```(\w*)\n(.*?)^```$", (PROJECT / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        assert not [text for language, text in fences if language != "console" and re.search(r"^\$ ", text, re.MULTILINE)], page

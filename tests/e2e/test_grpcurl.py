@@ -55,7 +55,7 @@ async def test_describe(server):
 
 async def test_server_info_and_health(server):
     info = json.loads(await grpcurl(server.address, "aligner.v1.Aligner/GetServerInfo"))
-    assert info["languages"] == ["en"]
+    assert "en" in info["languages"]
     assert info["limits"]["unaryAudioBytes"] == str(10 << 20)
     assert json.loads(await grpcurl(server.address, "grpc.health.v1.Health/Check")) == {"status": "SERVING"}
 
@@ -97,7 +97,7 @@ async def test_a_refusal_with_its_details(server):
         GRPCURL,
         "-plaintext",
         "-d",
-        '{"config": {"transcript": "a", "language": "fr"}}',
+        '{"config": {"transcript": "a", "language": "it"}}',
         server.address,
         "aligner.v1.Aligner/Align",
     )

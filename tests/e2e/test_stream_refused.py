@@ -37,7 +37,7 @@ CASES: dict[str, tuple[Requests, grpc.StatusCode, str, str]] = {
     ),
     "an unknown language": (lambda: [config(language="xx")], INVALID, "LANGUAGE_UNKNOWN", "config.language"),
     "a language of another engine": (
-        lambda: [config(language="fr")], grpc.StatusCode.FAILED_PRECONDITION, "LANGUAGE_UNSUPPORTED", "config.language",
+        lambda: [config(language="it")], grpc.StatusCode.FAILED_PRECONDITION, "LANGUAGE_UNSUPPORTED", "config.language",
     ),
     "an encoding from the future": (lambda: [config(encoding=99)], INVALID, "ENCODING_UNKNOWN", "config.encoding"),
 }  # fmt: skip

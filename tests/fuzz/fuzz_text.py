@@ -7,10 +7,10 @@ from typing import Final
 
 import atheris
 
-with atheris.instrument_imports(include=["aligner_svc.text", "aligner_client.markup", "aligner_svc.engines.qwen.words"]):
+with atheris.instrument_imports(include=["aligner_svc.text", "aligner_client.markup", "aligner_svc.text.model_words"]):
     from aligner_client.markup import Markup
-    from aligner_svc.engines.qwen.words import split
     from aligner_svc.text import normalise_language, tokenise
+    from aligner_svc.text.model_words import split
     from aligner_svc.text.transcript import with_marks
 
 from aligner_svc.domain import Token

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from aligner_client.markup import Markup
 from aligner_svc.domain import Token
-from aligner_svc.engines.qwen.words import split
 from aligner_svc.text import tokenise
+from aligner_svc.text.model_words import split
 from aligner_svc.text.transcript import words
 
 

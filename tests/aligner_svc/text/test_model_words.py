@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_svc.domain import Token
-from aligner_svc.engines.qwen import words
-from aligner_svc.engines.qwen.words import LANGUAGES, split
+from aligner_svc.text import model_words as words
+from aligner_svc.text.model_words import LANGUAGES, split
 
 Reference = Callable[[str, str], list[str]]
 
@@ -242,7 +242,7 @@ def test_split_is_thread_safe() -> None:
 def test_only_japanese_loads_nagisa_and_float_arithmetic_is_unchanged() -> None:
     code = """
 import sys
-from aligner_svc.engines.qwen.words import split
+from aligner_svc.text.model_words import split
 split("안녕하세요", "ko"), split("a", "en")
 assert not {"qwen_asr", "torch", "soynlp", "nagisa"} & set(sys.modules)
 split("今日は", "ja")

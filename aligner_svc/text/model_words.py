@@ -67,8 +67,15 @@ def split(transcript: str, language: str) -> tuple[Token, ...]:
     kinds = transcript.translate(_Table(_kind))
     if language == "ja":
         return tuple(_japanese(transcript, kinds))
-    parts = _korean(transcript) if language == "ko" else (match.span() for match in _SPACED_WORD.finditer(kinds))
-    return tuple(_written(transcript, kinds, parts))
+    if language == "ko":
+        return tuple(_written(transcript, kinds, _korean(transcript)))
+    return split_at_spaces(transcript)
+
+
+def split_at_spaces(transcript: str) -> tuple[Token, ...]:
+    """As `split` for a language that separates its words by spaces; ideographs are words of their own."""
+    kinds = transcript.translate(_Table(_kind))
+    return tuple(_written(transcript, kinds, (match.span() for match in _SPACED_WORD.finditer(kinds))))
 
 
 class _Table(dict[int, str]):

@@ -11,7 +11,7 @@ export PYTHON ?=
 # A git worktree may share another checkout's .venv, where the client's package is that checkout's.
 export PYTHONPATH := $(CURDIR):$(CURDIR)/client
 
-.PHONY: help setup core demo run test lint lint-python lint-types lint-imports lint-shape lint-protos docs docs-tables docs-rooms docs-check docs-tables-check docs-rooms-check protos protos-check protos-baseline client bench bench-accuracy bench-chain bench-overload bench-fairness bench-fleet bench-long-jobs bench-scan bench-qwen bench-gpu bench-gpu-bundle lock clean
+.PHONY: help setup core grpcurl demo run test lint lint-python lint-types lint-imports lint-shape lint-protos docs docs-tables docs-rooms docs-check docs-tables-check docs-rooms-check protos protos-check protos-baseline client bench bench-accuracy bench-chain bench-overload bench-fairness bench-fleet bench-long-jobs bench-scan bench-qwen bench-gpu bench-gpu-bundle lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,9 +27,11 @@ $(VENV)/.all: requirements/build.lock requirements/core.lock requirements/all.lo
 $(VENV)/.grpcurl: $(VENV)/.core
 	@tools/install.sh grpcurl
 
+grpcurl: $(VENV)/.grpcurl ## the core, and grpcurl to call it by hand (demo and run install both themselves)
+
 setup: $(VENV)/.all ## .venv with everything: extras, torch, the tests' tools
 
-core: $(VENV)/.core ## .venv with what the service needs, without torch (demo and run install it themselves)
+core: $(VENV)/.core ## .venv with what the service needs, without torch
 
 # ---- using it
 

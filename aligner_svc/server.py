@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +14,7 @@ from grpc import aio
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from aligner_svc.api.v1 import aligner_pb2_grpc
+from aligner_client.api.v1 import aligner_pb2_grpc
 from aligner_svc.audio.decode import Decoder
 from aligner_svc.config import Settings
 from aligner_svc.engines.base import Engine
@@ -22,11 +23,12 @@ from aligner_svc.health.grpc_health import GrpcHealth
 from aligner_svc.health.serving import Serving
 from aligner_svc.heap import RETURN_EVERY, return_unused, share_heaps
 from aligner_svc.pipeline import Pipeline
+from aligner_svc.rpc.described import pool_of
 from aligner_svc.rpc.servicer import AlignerServicer
-from aligner_svc.rpc.services import ALIGNER, EXEMPT, HEALTH
+from aligner_svc.rpc.services import ALIGNER, API, EXEMPT, HEALTH
 from aligner_svc.telemetry.logs.pipeline import Logs, open_logs
 from aligner_svc.telemetry.logs.stacks import stacks
-from aligner_svc.transport.bind import check_exposure, parse
+from aligner_svc.transport.bind import check_exposure, describe, parse
 from aligner_svc.transport.channel_options import ChannelOptions
 from aligner_svc.transport.connections import ConnectionLimits, Connections
 from aligner_svc.transport.listener import Listener, build_server
@@ -150,6 +152,11 @@ class Service:
         self._guards.reload()
 
     @property
+    def reached(self) -> str:
+        """The address in use, and who can call it."""
+        return describe(replace(self._listen, port=self._bound), self._settings)
+
+    @property
     def lost(self) -> asyncio.Event:
         """Set if the port can no longer be served."""
         return self._listener.lost
@@ -182,7 +189,7 @@ class Service:
         aligner_pb2_grpc.add_AlignerServicer_to_server(self._servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         # Open in the dev profile; otherwise the policy requires the admin scope.
-        reflection.enable_server_reflection((ALIGNER, HEALTH), server)
+        reflection.enable_server_reflection((ALIGNER, HEALTH), server, pool_of(API))
         return server
 
 
@@ -235,7 +242,7 @@ async def _serve(settings: Settings, logs: Logs) -> int:
         log.error("%s", error)
         return 1
     logs.adopt()  # the engine's libraries install handlers of their own
-    print(f"aligner-svc ready on {service.address}", flush=True)
+    print(f"aligner-svc ready on {service.reached}", flush=True)
     lost = asyncio.create_task(service.lost.wait())
     await asyncio.wait((stopping, lost), return_when=asyncio.FIRST_COMPLETED)
     lost.cancel()

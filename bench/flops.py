@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
-from aligner_svc.engines.qwen.preparation import Prepared
+from aligner_svc.engines.qwen.devices.preparation import Prepared
 from aligner_svc.engines.qwen.prompt import CHUNK, CHUNK_TOKENS, chunks_of, tokens_after
 
 _KERNEL = 3 * 3

@@ -24,12 +24,12 @@ import torch
 from aligner_svc.engines.qwen import checkpoint as checkpoints
 from aligner_svc.engines.qwen.attention import Attention, for_device, one_by_one
 from aligner_svc.engines.qwen.device import PREPARERS, thread_pool
+from aligner_svc.engines.qwen.devices.preparation import Preparation, Prepared
 from aligner_svc.engines.qwen.engine import QwenEngine
 from aligner_svc.engines.qwen.forward import PackedAligner
 from aligner_svc.engines.qwen.outcome import assemble
-from aligner_svc.engines.qwen.preparation import Preparation, Prepared
 from aligner_svc.engines.qwen.timestamps import TimestampSlots
-from aligner_svc.engines.qwen.words import split
+from aligner_svc.text.model_words import split
 from bench.flops import count
 from bench.gpu_subject import QUICK, Plan, Subject
 from bench.synthetic import LANGUAGE, WORDS_A_SECOND, Speech, speech

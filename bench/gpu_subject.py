@@ -12,8 +12,8 @@ import torch
 
 from aligner_svc.engines.qwen.attention import Attention
 from aligner_svc.engines.qwen.checkpoint import Checkpoint
+from aligner_svc.engines.qwen.devices.preparation import Preparation, Prepared
 from aligner_svc.engines.qwen.forward import PackedAligner
-from aligner_svc.engines.qwen.preparation import Preparation, Prepared
 from bench.synthetic import Speech
 
 

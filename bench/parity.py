@@ -2,6 +2,7 @@
 
     .venv/bin/python -m bench.parity                 true size, random weights, 200 pairs; a quarter of an hour on 2 cores
     .venv/bin/python -m bench.parity --tiny          the tests' checkpoint; a minute
+    .venv/bin/python -m bench.parity --published     the published configuration and tokenizer, with either size
     .venv/bin/python -m bench.parity --model FOLDER
 
 The reference runs one clip at a time, with attention within 8 s. The engine runs each clip alone, and all of them in batches
@@ -22,8 +23,8 @@ import torch
 
 from aligner_svc.domain import SAMPLE_RATE
 from aligner_svc.engines.qwen import checkpoint, words
+from aligner_svc.engines.qwen.devices.preparation import Preparation, Prepared
 from aligner_svc.engines.qwen.forward import PackedAligner
-from aligner_svc.engines.qwen.preparation import Preparation, Prepared
 from aligner_svc.engines.qwen.timestamps import TimestampSlots, repair
 from tests.kit import checkpoint as checkpoints
 from tests.kit import qwen_material
@@ -144,17 +145,23 @@ def _pairs(how_many: int) -> list[Pair]:
     return qwen_material.pairs(11, counts)
 
 
+def _random_weights(folder: Path, *, tiny: bool, published: bool) -> Path:
+    if published:
+        return checkpoints.published(folder, checkpoints.TINY if tiny else None)
+    return checkpoints.build(folder, checkpoints.TINY if tiny else checkpoints.TRUE_SIZE, segment_ms=1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument(
         "--model", type=Path, help="a checkpoint; default: random weights of the true size, in a temporary folder"
     )
     parser.add_argument("--tiny", action="store_true", help="random weights of the tests' size")
+    parser.add_argument("--published", action="store_true", help="with the published files; they lie in ../shared/qwen")
     parser.add_argument("--pairs", type=int, default=200, metavar="N")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        size = checkpoints.TINY if chosen.tiny else checkpoints.TRUE_SIZE
-        folder = chosen.model or checkpoints.build(Path(scratch), size, segment_ms=1)
+        folder = chosen.model or _random_weights(Path(scratch), tiny=chosen.tiny, published=chosen.published)
         pairs = _pairs(chosen.pairs)
         audio = sum(len(pair.samples) for pair in pairs) / SAMPLE_RATE
         print(f"{len(pairs)} pairs in {len({pair.language for pair in pairs})} languages, {audio:.0f} s of audio", flush=True)

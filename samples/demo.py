@@ -21,7 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.console import Console
 from rich.table import Table
 
-from aligner_svc.api.v1 import aligner_pb2, aligner_pb2_grpc
+from aligner_client.api.v1 import aligner_pb2, aligner_pb2_grpc
 
 SAMPLES = Path(__file__).resolve().parent
 RECORDING = SAMPLES / "librispeech_61-70968-0000.flac"
@@ -29,7 +29,7 @@ TRANSCRIPT = RECORDING.with_suffix(".txt")
 SERVICE = "aligner.v1.Aligner"
 READY = re.compile(r"aligner-svc ready on (\S+:\d+)")
 WAIT_TIMEOUT = 60.0  # seconds for the server to load its model, and for each answer
-NEXT = ".venv/bin/python samples/request.py | grpcurl -plaintext -d @ 127.0.0.1:50051 aligner.v1.Aligner/Align"
+ADDRESS = "127.0.0.1:50051"  # of `make run`
 
 
 class DemoFailedError(Exception):
@@ -132,21 +132,23 @@ def run(console: Console, log: IO[bytes]) -> None:
     stop(server)
 
 
-def grpcurl_line() -> str:
-    """The same call as a shell command, with the grpcurl that is installed or a hint where to get it."""
-    local = Path(sys.executable).with_name("grpcurl")
-    if local.exists():
-        return NEXT.replace("| grpcurl", "| .venv/bin/grpcurl")
-    if shutil.which("grpcurl"):
-        return NEXT
-    return NEXT.replace("| grpcurl", "| .venv/bin/grpcurl") + "  # make setup brings .venv/bin/grpcurl"
+def next_line(address: str = ADDRESS) -> str:
+    """The same call as a shell command: with grpcurl, or with the client where grpcurl could not be installed."""
+    beside = Path(sys.executable).with_name("grpcurl").exists()
+    if not beside and not shutil.which("grpcurl"):
+        target = "" if address == ADDRESS else f" --target {address}"
+        return f".venv/bin/aligner align {RECORDING.relative_to(SAMPLES.parent)}{target}"
+    grpcurl = ".venv/bin/grpcurl" if beside else "grpcurl"
+    return f".venv/bin/python samples/request.py | {grpcurl} -plaintext -d @ {address} aligner.v1.Aligner/Align"
 
 
 def main() -> int:
     options = argparse.ArgumentParser(description="Start a server, align the sample recording through it, print the words.")
-    options.add_argument("--next", action="store_true", help="only print the grpcurl line to try with `make run`")
-    if options.parse_args().next:
-        print(f"The grpcurl line to try, in another terminal: {grpcurl_line()}")
+    options.add_argument("--next", action="store_true", help="only print the command to try with `make run`")
+    options.add_argument("--listen", default=ADDRESS, help="the address of `make run`")
+    given, _ = options.parse_known_args()  # the others are those of `aligner serve`
+    if given.next:
+        print(f"To try when it is ready, in another terminal: {next_line(given.listen)}")
         return 0
     console = Console(soft_wrap=True)
     with tempfile.NamedTemporaryFile(prefix="aligner-demo-", suffix=".log") as log:
@@ -161,7 +163,7 @@ def main() -> int:
             print(Path(log.name).read_text(encoding="utf-8", errors="replace") or "(empty)", file=sys.stderr)
             return 1
     console.print("\nNext: `make run`, and in another terminal:\n")
-    console.print(f"  {grpcurl_line()}", highlight=False, markup=False)
+    console.print(f"  {next_line()}", highlight=False, markup=False)
     return 0
 
 

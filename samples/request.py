@@ -16,14 +16,21 @@ from pathlib import Path
 SAMPLE = Path(__file__).resolve().parent / "librispeech_61-70968-0000.flac"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Print an AlignRequest as JSON.")
+def arguments(description: str) -> argparse.Namespace:
+    """`file`, `transcript` and `language`."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("file", nargs="?", type=Path, default=SAMPLE, help="audio file; default: the sample recording")
     parser.add_argument("transcript", nargs="?", help="its transcript; default: the .txt file beside it")
     parser.add_argument("--language", default="en", help="BCP-47 tag; default: en")
     options = parser.parse_args()
-    transcript = options.transcript or options.file.with_suffix(".txt").read_text(encoding="utf-8").strip()
-    config = {"transcript": transcript, "language": options.language}
+    if options.transcript is None:
+        options.transcript = options.file.with_suffix(".txt").read_text(encoding="utf-8").strip()
+    return options
+
+
+def main() -> None:
+    options = arguments("Print an AlignRequest as JSON.")
+    config = {"transcript": options.transcript, "language": options.language}
     print(json.dumps({"config": config, "audio": base64.b64encode(options.file.read_bytes()).decode("ascii")}))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from aligner_svc.config import Settings
@@ -19,7 +19,7 @@ END = "<!-- /settings -->\n"
 def default_of(field: FieldInfo) -> str:
     if field.default_factory is not None:
         return "by the cores"
-    value = field.default
+    value = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
     if isinstance(value, int) and not isinstance(value, bool) and value % MIB == 0 and value:
         return f"{value} ({value // MIB} MiB)"
     return f"`{value}`" if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else str(value)

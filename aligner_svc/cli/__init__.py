@@ -16,7 +16,6 @@ app = typer.Typer(
     name="aligner",
     help="Find out when each word of a transcript was spoken in a recording.",
     epilog="Exit codes: 0 success; 1 failure; 2 wrong usage or settings; 69 server unavailable; 130 interrupted.",
-    no_args_is_help=True,
     # Expected failures are reported by failures.py. Anything else is a bug and shows its traceback,
     # but without local variables: they hold audio and text.
     pretty_exceptions_enable=False,
@@ -31,13 +30,28 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+_NEXT = """\
+Find out when each word of a transcript was spoken in a recording.
+
+Start a server on this machine, and leave it running:
+  aligner serve
+
+Then, in another terminal:
+  aligner align talk.mp3 --text "Good evening, everyone."
+  aligner align talk.mp3 --out talk.srt        the text is read from talk.txt
+
+All commands: aligner --help"""
+
+
+@app.callback(invoke_without_command=True)
 def _root(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    if ctx.invoked_subcommand is None:
+        typer.echo(_NEXT)
 
 
 app.command("align")(align.align)

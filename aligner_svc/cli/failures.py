@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from aligner_svc.client import AlignerClientError
+    from aligner_client import AlignerClientError
 
 FAILED = 1
 USAGE = 2
@@ -72,7 +72,7 @@ def reported() -> Iterator[None]:
 
 def from_client(error: AlignerClientError, what: str, target: str) -> Failure:
     """The failure to report for an error of the client."""
-    from aligner_svc.client import TokenError, UnavailableError, failed_handshake
+    from aligner_client import TokenError, UnavailableError, failed_handshake
 
     why, hint, exit_code = str(error), _hint(error), FAILED
     if isinstance(error, UnavailableError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_serializer, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from aligner_svc.config.section import Names, Section, check_url, one_of, split_names
@@ -101,12 +101,15 @@ class JwtSettings(Section):
     cache: int = Field(10_000, ge=0, le=1_000_000, description="maximum verified tokens remembered")
 
 
+_KEYS_FILE = "aligner-keys.db"
+
+
 class KeySettings(Section):
     """API keys."""
 
     database: SecretStr = Field(
-        SecretStr("sqlite+aiosqlite:///aligner-keys.db"),
-        description="database of the keys: a file, or postgresql+asyncpg://USER:PASSWORD@HOST/NAME for several servers",
+        SecretStr(_KEYS_FILE),
+        description="database of the keys: the path of a file, or postgresql://USER:PASSWORD@HOST/NAME for several servers",
     )
     pepper: SecretStr | None = Field(None, description="secret that stored keys are hashed with, at least 32 characters")
     pepper_file: Path = Field(
@@ -117,6 +120,11 @@ class KeySettings(Section):
     outage: float = Field(
         3600.0, ge=0, le=86_400, description="seconds that a known valid key is accepted while the database is unavailable"
     )
+
+    @field_serializer("database", when_used="json")
+    def _show(self, value: SecretStr) -> str:
+        """The default; another one may be a URL with a password."""
+        return _KEYS_FILE if value.get_secret_value() == _KEYS_FILE else str(value)
 
     @field_validator("pepper")
     @classmethod

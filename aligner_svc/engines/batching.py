@@ -110,8 +110,8 @@ class Batcher(Generic[T, R]):
         self._last: BatchReport | None = None
         self._closing: asyncio.Task[None] | None = None
 
-    async def submit(self, item: T, caller: Caller) -> Done[R]:
-        """Have one item computed. Cancelling the task removes it, wherever it is.
+    async def submit(self, item: T, caller: Caller, *, admitted: bool = False) -> Done[R]:
+        """Have one item computed. Cancelling the task removes it, wherever it is. `admitted`: also if the queue is full.
 
         Raises LimitExceededError when the queue is full or the item does not fit into the device's memory; UnavailableError
         when the device fails, the deadline passes or the batcher closes; and what `run` raised for this item alone.
@@ -125,7 +125,7 @@ class Batcher(Generic[T, R]):
             raise refusals.expired()
         size = max(1, self._size(item))
         ticket: Ticket[T, R] = Ticket(item, size, caller.deadline, loop.time(), loop.create_future(), self._watch.origin())
-        self._enqueue(ticket, caller.client)
+        self._enqueue(ticket, caller.client, admitted)
         timer = None if caller.deadline is None else loop.call_at(caller.deadline, ticket.refuse, refusals.expired())
         try:
             return await ticket.answer
@@ -164,8 +164,8 @@ class Batcher(Generic[T, R]):
         """Whether a batch may start."""
         return self._closing is None and self.device.in_service and len(self._running) < self._slots
 
-    def _enqueue(self, ticket: Ticket[T, R], client: str) -> None:
-        if len(self._waiting) >= self._capacity:
+    def _enqueue(self, ticket: Ticket[T, R], client: str, admitted: bool) -> None:
+        if len(self._waiting) >= self._capacity and not admitted:
             self._drop_unwanted()
             self._fill()  # a free slot may be about to take them
             if len(self._waiting) >= self._capacity and not self._free:

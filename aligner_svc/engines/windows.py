@@ -22,17 +22,27 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-WINDOW_SECONDS = 20.0
-"""Audio of one window: long enough for several pauses, short enough for the aligner's cost to stay linear."""
-_LAST_SECONDS = 25.0  # the last window may have up to this much audio, so that no very short one is left at the end
-_WORDS_A_SECOND = 6.0  # spoken words offered for a second of audio; more are not read in twenty seconds
-_WORDS_TO_SEARCH = 600
-"""Spoken words offered where the place in the text was lost: a passage was left out, or the audio has something else."""
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How long the windows are, and how many words each is offered. The defaults suit an aligner that takes every word it can."""
+
+    seconds: float = 20.0
+    """Audio of one window: long enough for several pauses, short enough for the aligner's cost to stay linear."""
+    last_seconds: float = 25.0
+    """The last window may have up to this much audio, so that no very short one is left at the end."""
+    words_a_second: float = 6.0
+    """Spoken words offered for a second of audio; more are not read in twenty seconds."""
+    words_to_search: int = 600
+    """Spoken words offered where the place in the text was lost: a passage was left out, or the audio has something else."""
+
+
 _MIN_COVERAGE = 0.4  # right windows have more than 0.8, in noise 0.6; words of another text, found by chance, have less than 0.1
 _LEAP, _MIN_LEAP_COVERAGE = 60, 0.7
 """Words between two that were found, or before the first, and the share that the words of such a window have to explain: two
 sentences that recur may explain 0.4 of a window, and would carry the place in the text along."""
 _MIN_ADVANCE = 1.0  # seconds from a window without a word to the next one, so that an aligner that finds nothing still ends
+_DEFAULT = Cut()
 
 
 class WindowSpan(Protocol):
@@ -87,7 +97,7 @@ class _Kept(Generic[S]):
 
 
 async def align_in_windows(
-    clip: Clip, tokens: Sequence[Token], align: AlignWindow[S], progress: ProgressSink | None = None
+    clip: Clip, tokens: Sequence[Token], align: AlignWindow[S], progress: ProgressSink | None = None, cut: Cut = _DEFAULT
 ) -> list[Placed[S]]:
     """Spans of the leading tokens; those after the end of the audio are missing."""
     placed: list[Placed[S]] = []
@@ -97,9 +107,9 @@ async def align_in_windows(
     samples = clip.samples
     while begin < len(samples) and len(placed) < len(tokens):
         left = (len(samples) - begin) / SAMPLE_RATE
-        last = left <= _LAST_SECONDS
-        seconds = left if last else WINDOW_SECONDS
-        offered = _offer(tokens, len(placed), _WORDS_TO_SEARCH if lost else int(seconds * _WORDS_A_SECOND) + 4)
+        last = left <= cut.last_seconds
+        seconds = left if last else cut.seconds
+        offered = _offer(tokens, len(placed), cut.words_to_search if lost else int(seconds * cut.words_a_second) + 4)
         complete = len(placed) + len(offered) == len(tokens)
         window = samples[begin:] if last else samples[begin : begin + int(seconds * SAMPLE_RATE)]
         prefix = await align(window, offered, last, complete)
@@ -112,7 +122,7 @@ async def align_in_windows(
                 continue  # align the same audio again with more of the text
         if found:
             kept.append(_Kept(begin / SAMPLE_RATE, found))
-        if (explained and found) or last or (kept and kept[-1].last > _WORDS_TO_SEARCH // 2):
+        if (explained and found) or last or (kept and kept[-1].last > cut.words_to_search // 2):
             placed += _final(kept, len(prefix.spans) if explained else 0, ends=explained and bool(found))
             kept, lost = [], not explained
         advance = prefix.resume if prefix.spans else max(prefix.resume, _MIN_ADVANCE)

@@ -58,6 +58,17 @@ def check_exposure(address: Address, settings: Settings) -> None:
     )
 
 
+def describe(address: Address, settings: Settings) -> str:
+    """Who can call the server there, for the line that says it is ready: profile, transport and authentication."""
+    transport = "plaintext" if settings.tls.certificate is None else "TLS"
+    if settings.tls.client_ca is not None:
+        transport += " with client certificates"
+    methods = settings.auth.methods
+    access = f"authentication by {', '.join(methods)}" if methods else "no authentication"
+    reach = "this machine only" if address.loopback else "reachable from other machines"
+    return f"{address} (profile {settings.server.profile}, {transport}, {access}, {reach})"
+
+
 def take(server: aio.Server, address: Address, credentials: grpc.ServerCredentials | None) -> Address:
     """Bind, and return the address with its port. `credentials` None: plaintext. Raises StartError."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET

@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from aligner_svc.engines.qwen import checkpoint
 from aligner_svc.engines.qwen.checkpoint import Checkpoint
+from aligner_svc.engines.qwen.devices.preparation import Preparation, Prepared
 from aligner_svc.engines.qwen.forward import PackedAligner
-from aligner_svc.engines.qwen.preparation import Preparation, Prepared
 from bench.flops import count
 from tests.kit.checkpoint import build
 

@@ -24,6 +24,14 @@ from aligner_svc.engines.qwen.timestamps import TimestampSlots
 
 _TOKENS = ("<audio>", "<pad>", "</audio>", TIMESTAMP)
 _UNKNOWN = "[UNK]"
+VOCABULARY = Vocabulary((_TOKENS[0], _TOKENS[1], _TOKENS[2]), 1, 100_000)
+
+
+def tokenizer() -> bytes:
+    made = Tokenizer(models.WordLevel({name: n for n, name in enumerate((*_TOKENS, _UNKNOWN))}, unk_token=_UNKNOWN))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.add_special_tokens(list(_TOKENS))
+    return made.to_str().encode()
 
 
 class DeviceBrokenError(Exception):
@@ -39,14 +47,10 @@ class Model:
         if settings.dtype == "bf16":
             raise EngineStartError(f"{settings.device} of {share}: no such precision")
         signal.signal(signal.SIGUSR1, self._destroy)
-        vocabulary = Vocabulary((_TOKENS[0], _TOKENS[1], _TOKENS[2]), 1, 100_000)
-        self.loaded = DeviceLoaded("cpu", "none", 1.0, vocabulary, load_seconds=0.0, warm_seconds=0.0)
+        self.loaded = DeviceLoaded("cpu", "none", 1.0, VOCABULARY, load_seconds=0.0, warm_seconds=0.0)
 
     def tokenizer(self) -> bytes:
-        made = Tokenizer(models.WordLevel({name: n for n, name in enumerate((*_TOKENS, _UNKNOWN))}, unk_token=_UNKNOWN))
-        made.pre_tokenizer = pre_tokenizers.Whitespace()
-        made.add_special_tokens(list(_TOKENS))
-        return made.to_str().encode()
+        return tokenizer()
 
     def run(self, batch: Sequence[Item]) -> list[TimestampSlots]:
         time.sleep(0.01)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from aligner_svc.cli.alignment import corpus
-from aligner_svc.cli.alignment.output import SUFFIXES, choose
+from aligner_svc.cli.alignment.output import SUBTITLES, SUFFIXES, choose
 from aligner_svc.cli.alignment.request import HeaderlessEncoding, OutputFormat, Request
 from aligner_svc.cli.failures import reported
 from aligner_svc.cli.server_options import ServerOptions, with_server
 
 STDIN = Path("-")
+_SUBTITLES = "Subtitles (srt, vtt, word-vtt, ass): at most"
 
 
 @with_server
@@ -39,6 +40,9 @@ def align(  # noqa: PLR0917 - typer makes an option of each
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="OUT", help="Output file. For DIR: directory for the results.")
     ] = None,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Leave files alone whose result is there already: to continue a run.")
+    ] = False,
     stream: Annotated[
         bool, typer.Option("--stream", help="Upload in chunks, as is always done for stdin and for large files.")
     ] = False,
@@ -54,6 +58,16 @@ def align(  # noqa: PLR0917 - typer makes an option of each
     track: Annotated[
         int, typer.Option(min=0, metavar="N", help="Audio track of a file with several, from 1; 0: one with sound.")
     ] = 0,
+    line_length: Annotated[
+        int | None, typer.Option(min=8, max=200, metavar="N", help="Characters a line. Default: 42.", rich_help_panel=_SUBTITLES)
+    ] = None,
+    lines: Annotated[
+        int | None, typer.Option(min=1, max=10, metavar="N", help="Lines at a time. Default: 2.", rich_help_panel=_SUBTITLES)
+    ] = None,
+    cue_seconds: Annotated[
+        float | None,
+        typer.Option(min=0.5, max=60, metavar="S", help="Seconds that a subtitle stays. Default: 7.", rich_help_panel=_SUBTITLES),
+    ] = None,
     timeout: Annotated[
         float | None,
         typer.Option(min=0.001, metavar="SECONDS", help="Time limit per file, retries included. Default: 10 min, streamed 5 h."),
@@ -77,32 +91,47 @@ def align(  # noqa: PLR0917 - typer makes an option of each
     if file != STDIN and not file.exists():
         raise typer.BadParameter(f"{file} does not exist", param_hint="FILE")
     connection = server.connection(stdin_taken=file == STDIN)
-    request = Request(connection, language, encoding, sample_rate, channels, track, timeout, min_match_score)
+    given = {"line": line_length, "lines": lines, "seconds": cue_seconds}
+    layout: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     with reported():
+        chosen = (output_format or OutputFormat.JSON) if file.is_dir() else choose(output_format, out)
+        if layout and chosen not in SUBTITLES:
+            raise typer.BadParameter(f"{chosen} has no subtitles", param_hint="--line-length, --lines, --cue-seconds")
+        from aligner_client.formats import CueLayout
+
+        request = Request(
+            connection, language, encoding, sample_rate, channels, track, timeout, min_match_score, CueLayout(**layout)
+        )
         if file.is_dir():
             if text is not None or text_file is not None:
                 raise typer.BadParameter("not for a directory", param_hint="--text, --text-file")
-            _align_directory(file, out, output_format, request, jobs)
+            _align_directory(file, out, chosen, request, jobs, skip_existing=skip_existing)
             return
         if out is not None and out.is_dir():
             raise typer.BadParameter(f"{out} is a directory", param_hint="--out")
+        if skip_existing and out is None:
+            raise typer.BadParameter("needs --out", param_hint="--skip-existing")
+        if skip_existing and out is not None and corpus.is_done(out):
+            typer.echo(f"{out} is there already", err=True)
+            return
         transcript = _transcript(file, text, text_file)
         from aligner_svc.cli.alignment.one_file import run
 
-        run(None if file == STDIN else file, out, choose(output_format, out), request, transcript, stream=stream)
+        run(None if file == STDIN else file, out, chosen, request, transcript, stream=stream)
 
 
-def _align_directory(root: Path, out: Path | None, wanted: OutputFormat | None, request: Request, jobs: int) -> None:
+def _align_directory(
+    root: Path, out: Path | None, chosen: OutputFormat, request: Request, jobs: int, *, skip_existing: bool
+) -> None:
     if out is None:
         raise typer.BadParameter("needed for a directory", param_hint="--out")
     if out.exists() and not out.is_dir():
         raise typer.BadParameter(f"{out} is not a directory", param_hint="--out")
-    if wanted is OutputFormat.TABLE:
+    if chosen is OutputFormat.TABLE:
         raise typer.BadParameter("table is not available for a directory", param_hint="--format")
-    chosen = wanted or OutputFormat.JSON
     from aligner_svc.cli.alignment.directory import run
 
-    run(corpus.plan(root, out, SUFFIXES[chosen]), root, out, chosen, request, jobs=jobs)
+    run(corpus.plan(root, out, SUFFIXES[chosen]), root, out, chosen, request, jobs=jobs, skip_existing=skip_existing)
 
 
 def _transcript(file: Path, text: str | None, text_file: Path | None) -> str:
@@ -112,7 +141,7 @@ def _transcript(file: Path, text: str | None, text_file: Path | None) -> str:
         return corpus.read_text(text_file)
     if file == STDIN:
         if sys.stdin.isatty():
-            raise typer.BadParameter("pipe the audio in: aligner align - < FILE", param_hint="FILE")
+            raise typer.BadParameter("pipe the audio in: aligner align - --text-file TEXT < FILE", param_hint="FILE")
         raise typer.BadParameter("needed when the audio comes from stdin", param_hint="--text, --text-file")
     beside = corpus.text_beside(file)
     if beside is None:

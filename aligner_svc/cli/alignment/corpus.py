@@ -42,6 +42,11 @@ def text_beside(audio: Path) -> Path | None:
     return next((text for text in names if text.is_file()), None)
 
 
+def is_done(out: Path) -> bool:
+    """Whether the result is there. Files are written whole or not at all; one without a byte was made by something else."""
+    return out.is_file() and out.stat().st_size > 0
+
+
 def read_text(path: Path) -> str:
     """Read a transcript, UTF-8. Keeps line ends, because character offsets count them. Raises Failure, OSError."""
     try:

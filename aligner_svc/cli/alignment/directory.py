@@ -10,14 +10,14 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
+from aligner_client import AlignerClientError, AsyncAligner
 from aligner_svc import domain
 from aligner_svc.cli.alignment import output, progress
-from aligner_svc.cli.alignment.corpus import CorpusJob, Plan, read_text
+from aligner_svc.cli.alignment.corpus import CorpusJob, Plan, is_done, read_text
 from aligner_svc.cli.alignment.request import OutputFormat, Request
 from aligner_svc.cli.failures import FAILED, Failure, from_client, warn
 from aligner_svc.cli.interrupt import exit_on_interrupt
-from aligner_svc.cli.tables import plain_table, printable
-from aligner_svc.client import AlignerClientError, AsyncAligner
+from aligner_svc.cli.tables import plain_table, print_fitted, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,10 @@ class Outcome:
     warned: list[tuple[Path, Sequence[domain.Warning]]] = field(default_factory=list)
 
 
-def run(plan: Plan, root: Path, out: Path, chosen: OutputFormat, request: Request, *, jobs: int) -> None:
-    """Run the jobs of the plan, `jobs` at a time, and print a report.
+def run(
+    plan: Plan, root: Path, out: Path, chosen: OutputFormat, request: Request, *, jobs: int, skip_existing: bool = False
+) -> None:
+    """Run the jobs of the plan, `jobs` at a time, and print a report. `skip_existing`: not those whose result is there.
 
     Raises Failure if there is nothing to do or no server, typer.Exit(1) if a file failed.
     """
@@ -48,12 +50,17 @@ def run(plan: Plan, root: Path, out: Path, chosen: OutputFormat, request: Reques
         warn(f"skipped {path}: no audio file of the same name")
     if not plan.jobs:
         raise Failure(f"nothing to align in {root}", why="no audio file has a .txt or .lab file of the same name")
+    wanted = [job for job in plan.jobs if not (skip_existing and is_done(job.out))]
+    done = len(plan.jobs) - len(wanted)
+    if not wanted:
+        typer.echo(f"all {done} files are aligned in {out} already", err=True)
+        return
     try:
         with exit_on_interrupt():
-            outcome = asyncio.run(_align_all(plan.jobs, chosen, request, jobs))
+            outcome = asyncio.run(_align_all(wanted, chosen, request, jobs))
     except AlignerClientError as error:
         raise from_client(error, f"{root} could not be aligned", request.connection.target) from error
-    _report(outcome, len(plan.jobs), len(plan.audio_without_text), root, out)
+    _report(outcome, len(wanted), root, out, done=done, skipped=len(plan.audio_without_text))
     if outcome.failed:
         raise typer.Exit(FAILED)
 
@@ -89,7 +96,7 @@ async def _align(
         transcript = read_text(job.text)
         align = aligner.stream_align if job.audio.stat().st_size > limit else aligner.align
         alignment = await align(job.audio, transcript, **request.keywords())
-        output.write_file(job.out, output.render(alignment, chosen, transcript, job.audio.stem))
+        output.write_file(job.out, output.render(alignment, chosen, transcript, job.audio.stem, request.layout))
     except AlignerClientError as error:
         return Failed(job.audio, error.reason, error.message)
     except Failure as error:
@@ -101,7 +108,7 @@ async def _align(
     return alignment.warnings
 
 
-def _report(outcome: Outcome, total: int, skipped: int, root: Path, out: Path) -> None:
+def _report(outcome: Outcome, total: int, root: Path, out: Path, *, done: int, skipped: int) -> None:
     console = Console(stderr=True, highlight=False)
     warned = [(path, one.code, one.message) for path, warnings in outcome.warned for one in warnings]
     failed = [(one.path, one.reason, one.message) for one in outcome.failed]
@@ -113,12 +120,14 @@ def _report(outcome: Outcome, total: int, skipped: int, root: Path, out: Path) -
             table = plain_table(*columns, fold=columns, title=title)
             for path, code, message in sorted(rows, key=lambda row: row[0]):
                 table.add_row(printable(str(path.relative_to(root))), printable(code), printable(message), style=colour)
-            console.print(table)
+            print_fitted(console, table)
     line = f"{total - len(failed)} of {total} files aligned into {out}"
     if outcome.warned:
         line += f", {len(outcome.warned)} of them with warnings"
     if failed:
         line += f", {len(failed)} failed"
+    if done:
+        line += f", {done} were there already"
     if skipped:
         line += f", {skipped} skipped without a transcript"
     console.print(printable(line), soft_wrap=True)

@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
+from aligner_client import Aligner, AlignerClientError
 from aligner_svc.cli.alignment import output, progress
 from aligner_svc.cli.alignment.request import OutputFormat, Request
+from aligner_svc.cli.alignment.table import print_alignment
 from aligner_svc.cli.failures import from_client, warn
 from aligner_svc.cli.interrupt import exit_on_interrupt
 from aligner_svc.cli.tables import printable
-from aligner_svc.client import Aligner, AlignerClientError
 from aligner_svc.domain import Alignment
 
 
@@ -23,7 +24,11 @@ def run(audio: Path | None, out: Path | None, chosen: OutputFormat, request: Req
             alignment = _align(aligner, audio, request, transcript, stream=stream)
     except AlignerClientError as error:
         raise from_client(error, f"{name} could not be aligned", request.connection.target) from error
-    output.write(alignment, chosen, transcript, "stdin" if audio is None else audio.stem, out)
+    if chosen is OutputFormat.TABLE:
+        print_alignment(alignment, out)
+    else:
+        recording = "stdin" if audio is None else audio.stem
+        output.write(output.render(alignment, chosen, transcript, recording, request.layout), out)
     if chosen not in output.WITH_WARNINGS:
         for warning in alignment.warnings:
             warn(printable(f"{warning.message} ({warning.code})").plain)

@@ -12,6 +12,7 @@ import typer
 from aligner_svc.cli.alignment.request import OutputFormat
 
 if TYPE_CHECKING:
+    from aligner_client.formats import CueLayout
     from aligner_svc.domain import Alignment
 
 SUFFIXES = {
@@ -25,39 +26,48 @@ SUFFIXES = {
     OutputFormat.WORD_VTT: ".words.vtt",
     OutputFormat.AUDACITY: ".labels.txt",
 }
-"""Suffixes of output files. Praat spells its own in camel case. Of a name with two, the last alone says which format is meant."""
+"""Suffixes of output files. Praat spells its own in camel case."""
 
 WITH_WARNINGS = frozenset({OutputFormat.JSON, OutputFormat.TABLE})
 """The formats that include the warnings of an alignment."""
 
+SUBTITLES = frozenset({OutputFormat.SRT, OutputFormat.VTT, OutputFormat.WORD_VTT, OutputFormat.ASS})
+"""The formats that a CueLayout is for."""
+
 
 def choose(wanted: OutputFormat | None, out: Path | None) -> OutputFormat:
-    """The format asked for, else that of the file's suffix (JSON if unknown), else table on a terminal and JSON in a pipe."""
+    """The format asked for, else that of the file's suffix, else table on a terminal and JSON in a pipe or a file without one.
+
+    Raises typer.BadParameter for a suffix of no format: a file named talk.docx is not JSON.
+    """
     if wanted is not None:
         return wanted
-    if out is not None:
-        suffixes = {suffix.lower(): chosen for chosen, suffix in SUFFIXES.items()}
-        return suffixes.get(out.suffix.lower(), OutputFormat.JSON)
-    return OutputFormat.TABLE if sys.stdout.isatty() else OutputFormat.JSON
+    if out is None:
+        return OutputFormat.TABLE if sys.stdout.isatty() else OutputFormat.JSON
+    if not out.suffix or (out.exists() and not out.is_file()):
+        return OutputFormat.JSON
+    longest_first = sorted(SUFFIXES.items(), key=lambda item: -len(item[1]))
+    for chosen, suffix in longest_first:
+        if out.name.lower().endswith(suffix.lower()):
+            return chosen
+    known = ", ".join(SUFFIXES.values())
+    message = f"no format has the suffix {out.suffix}: name it {known}, or choose one with --format"
+    raise typer.BadParameter(message, param_hint="--out")
 
 
-def render(alignment: Alignment, chosen: OutputFormat, transcript: str, recording: str) -> str:
+def render(alignment: Alignment, chosen: OutputFormat, transcript: str, recording: str, layout: CueLayout | None = None) -> str:
     """The alignment as text in any format but the table. `recording` is its name, for formats that include one."""
-    from aligner_svc import formats
+    from aligner_client import formats
 
-    return formats.render(alignment, formats.Format(chosen.value), transcript=transcript, recording=recording)
+    return formats.render(alignment, formats.Format(chosen.value), transcript=transcript, recording=recording, layout=layout)
 
 
-def write(alignment: Alignment, chosen: OutputFormat, transcript: str, recording: str, out: Path | None) -> None:
+def write(text: str, out: Path | None) -> None:
     """Write to a file, or to stdout if `out` is None. UTF-8, whatever the locale. Raises OSError."""
-    if chosen is OutputFormat.TABLE:
-        from aligner_svc.cli.alignment.table import print_table
-
-        print_table(alignment, out)
-    elif out is None:
-        typer.echo(render(alignment, chosen, transcript, recording).encode(), nl=False)
+    if out is None:
+        typer.echo(text.encode(), nl=False)
     else:
-        write_file(out, render(alignment, chosen, transcript, recording))
+        write_file(out, text)
 
 
 def write_file(path: Path, text: str) -> None:

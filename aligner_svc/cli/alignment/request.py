@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aligner_svc.cli.server_options import Connection
+
+if TYPE_CHECKING:
+    from aligner_client.formats import CueLayout
 
 
 class HeaderlessEncoding(StrEnum):
@@ -44,10 +47,12 @@ class Request:
     audio_track: int
     timeout: float | None
     min_match_score: float | None = None
+    layout: CueLayout | None = None
+    """Of subtitles."""
 
     def keywords(self) -> dict[str, Any]:
         """The keyword arguments of the client's calls."""
-        from aligner_svc.client import AudioEncoding
+        from aligner_client import AudioEncoding
 
         keywords: dict[str, Any] = {
             "language": self.language,

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from aligner_svc.cli.tables import plain_table, printable
+from aligner_svc.cli.tables import plain_table, print_fitted, printable
 from aligner_svc.domain import Alignment, Word, WordStatus
 
 _BAR = 8
@@ -21,7 +21,7 @@ _STATUS_COLOUR = {
 }
 
 
-def print_table(alignment: Alignment, out: Path | None) -> None:
+def print_alignment(alignment: Alignment, out: Path | None) -> None:
     """Print to stdout, or without colour to a file. Raises OSError."""
     if out is None:
         _print(Console(highlight=False), alignment)
@@ -42,7 +42,7 @@ def _print(console: Console, alignment: Alignment) -> None:
             _confidence(word),
             Text(word.status.value.lower().replace("_", " "), style=_STATUS_COLOUR[word.status]),
         )
-    console.print(table)
+    print_fitted(console, table, drop={"duration", "confidence"})
     summary = (
         f"{alignment.audio_seconds:.2f} s of audio, {len(alignment.words)} words, {alignment.engine} ({alignment.language}), "
         f"match {alignment.match_score:.2f}"

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from aligner_svc.cli.tables import plain_table, printable
+from aligner_svc.cli.tables import plain_table, print_fitted, printable
 from aligner_svc.telemetry.audit.report import KINDS, Count, Entry, Summary, Tally, host_of
 
 _TITLES = {"event": "Events", "check": "Failed checks", "principal": "Principals", "peer": "Addresses"}
@@ -45,7 +45,10 @@ def print_events(entries: Iterable[Entry]) -> None:
             detail or (f"{count} events" if count else ""),
         )
         table.add_row(_time(entry.time), Text(printable(entry.text("event")).plain, style="bold"), *map(printable, cells))
-    _console().print(table if table.row_count else "no events")
+    if table.row_count:
+        print_fitted(_console(), table)
+    else:
+        _console().print("no events")
 
 
 def print_summary_json(summary: Summary, limit: int) -> None:
@@ -88,7 +91,7 @@ def _print_tally(console: Console, title: str, kinds: tuple[str, ...], tally: Ta
         table.add_row(str(count.times), *map(printable, values), _time(count.first), _time(count.last))
     console.print()
     console.print(title, style="bold")
-    console.print(table)
+    print_fitted(console, table)
     beyond = len(tally.counts) - limit
     if beyond > 0:
         console.print(f"and {beyond} more", style="dim")

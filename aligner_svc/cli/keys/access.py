@@ -107,7 +107,7 @@ async def _run(
             raise Failure(
                 "there is no key database",
                 why=f"{file} does not exist",
-                hint="`aligner keys create` makes it; for another one set ALIGNER_KEYS__DATABASE (sqlite:////FILE, postgresql://...)",
+                hint="`aligner keys create` makes it; for another one set ALIGNER_KEYS__DATABASE (a path, or postgresql://...)",
             )
         await store.migrate()
         await work(KeyAccess(settings, store, record))

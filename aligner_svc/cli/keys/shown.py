@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from aligner_svc.cli.tables import plain_table, printable
+from aligner_svc.cli.tables import plain_table, print_fitted, printable
 from interceptors.auth.api_keys.store import KeyRecord
 
 _COLOUR = {"live": "green", "rotated": "yellow", "expired": "dim", "revoked": "red"}
@@ -53,7 +53,7 @@ def print_table(records: Sequence[KeyRecord], now: float) -> None:
             _minute(record.expires) or "never",
             _minute(record.last_used) or "never",
         )
-    Console(highlight=False).print(table)
+    print_fitted(Console(highlight=False), table)
 
 
 def print_one(record: KeyRecord, now: float) -> None:

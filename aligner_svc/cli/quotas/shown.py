@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from aligner_svc.cli.quotas.access import Usage
-from aligner_svc.cli.tables import plain_table, printable
+from aligner_svc.cli.tables import plain_table, print_fitted, printable
 from interceptors.quota.stores.base import Bucket
 
 _PERIODS = (("second", 1.0), ("minute", 60.0), ("day", 86_400.0))
@@ -53,7 +53,7 @@ def print_table(usages: Sequence[Usage]) -> None:
             max(used, key=lambda name: used[name]) if usage.max_used else "",
             "" if calls is None else f"{calls.limit - usage.left[calls.name]:.0f} of {calls.limit}",
         )
-    Console(highlight=False).print(table)
+    print_fitted(Console(highlight=False), table)
 
 
 def print_one(usage: Usage) -> None:
@@ -75,7 +75,7 @@ def print_one(usage: Usage) -> None:
         left = usage.left[slots.name]
         shown = Text(f"{left:.0f}", style=_colour(used[slots.name]))
         table.add_row(slots.name, shown, str(slots.limit), f"as calls end; {slots.limit - left:.0f} in flight")
-    console.print(table)
+    print_fitted(console, table)
 
 
 def print_overrides(given: Mapping[str, str]) -> None:
@@ -83,7 +83,7 @@ def print_overrides(given: Mapping[str, str]) -> None:
     table = plain_table("principal", "class", fold={"principal", "class"})
     for name, target in given.items():
         table.add_row(printable(name), printable(target))
-    Console(highlight=False).print(table)
+    print_fitted(Console(highlight=False), table)
 
 
 def _refills(bucket: Bucket, left: float) -> str:

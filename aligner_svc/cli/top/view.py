@@ -1,4 +1,4 @@
-"""One frame of `aligner top`, for 80 columns and more. Metrics that the server does not have are left out."""
+"""One frame of `aligner top`, in two columns of panels, or one below 76 columns. Metrics that the server lacks are left out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from aligner_svc.cli.tables import printable
+from aligner_svc.cli.tables import SideBySide, printable
 from aligner_svc.cli.top.scrape import Interval
 
 _GOOD, _WARN, _BAD, _DIM = "green", "yellow", "bold red", "dim"
@@ -36,12 +36,14 @@ def frame(interval: Interval, *, source: str, wall: float, trouble: str = "") ->
     elif interval.before is None:
         parts.append(Text("rates appear with the next update", style=_DIM))
     parts += [_calls(interval), _codes(interval)]
-    grid = Table.grid(expand=True, padding=(0, 1))
-    grid.add_column(ratio=1)
-    grid.add_column(ratio=1)
-    grid.add_row(_panel("engine", _engine(interval)), _panel("admission", _admission(interval)))
-    grid.add_row(_panel("refusals", _refusals(interval)), _panel("dependencies", _dependencies(interval, wall)))
-    parts.append(grid)
+    parts.append(
+        SideBySide(
+            _panel("engine", _engine(interval)),
+            _panel("admission", _admission(interval)),
+            _panel("refusals", _refusals(interval)),
+            _panel("dependencies", _dependencies(interval, wall)),
+        )
+    )
     return Group(*parts)
 
 

@@ -10,20 +10,24 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import ParamSpec, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from aligner_svc.config import Settings
 from aligner_svc.config.engine import EngineSettings, QwenSettings
-from aligner_svc.domain import Caller, Clip, ProgressSink, Token
+from aligner_svc.domain import SAMPLE_RATE, Caller, Clip, ProgressSink, Token
 from aligner_svc.engines import refusals
 from aligner_svc.engines.base import Capacity, EngineReport, EngineResult, OnFailed
 from aligner_svc.engines.batching import Batcher, BatchWatch
-from aligner_svc.engines.qwen import words
 from aligner_svc.engines.qwen.devices.pool import Backend, Devices
 from aligner_svc.engines.qwen.devices.wire import Item
 from aligner_svc.engines.qwen.outcome import MAX_SECONDS, assemble
-from aligner_svc.engines.qwen.prompt import Prompt
+from aligner_svc.engines.qwen.prompt import Prompt, TooManyRowsError
+from aligner_svc.engines.qwen.recording import CUT, LongRecording
 from aligner_svc.engines.qwen.timestamps import TimestampSlots
 from aligner_svc.engines.self_test import check_split
 from aligner_svc.errors import InvalidArgumentError
+from aligner_svc.text import model_words as words
 from aligner_svc.text.speaking_rate import check_rate
 from aligner_svc.text.transcript import words as transcript_words
 from aligner_svc.workers import WorkerDiedError, WorkerTimeoutError
@@ -36,9 +40,8 @@ T = TypeVar("T")
 
 _BUDGET = {"cuda": 32_768, "cpu": 1_024}
 """Decoder rows of a batch. Some 16,000 keep a GPU busy, 200 two cores; more only add waiting time."""
-_CHARACTERS_A_SECOND = {"ja": 20}
-_MAX_CHARACTERS_A_SECOND = 50
-"""Largest transcript, per second of the longest clip. Japanese has its own limit: its tagger keeps 26 kB per character."""
+_MAX_JAPANESE = 6000
+"""Characters of a transcript, some 20 minutes: its tagger keeps 26 kB for each of them."""
 _THREADS = 2
 """Split transcripts, make prompts and answers: milliseconds for a long one."""
 
@@ -53,7 +56,7 @@ class QwenEngine:
 
     name = f"qwen3-forced-aligner-{version('qwen-asr')}"
     languages = words.LANGUAGES
-    max_seconds = MAX_SECONDS
+    max_seconds = None
 
     def __init__(
         self,
@@ -107,10 +110,9 @@ class QwenEngine:
         self._threads.shutdown(wait=False)
 
     async def tokenise(self, transcript: str, language: str) -> Sequence[Token]:
-        """See Engine.tokenise. Raises InvalidArgumentError for a text too long for any clip that this engine takes."""
-        most = int(_CHARACTERS_A_SECOND.get(language, _MAX_CHARACTERS_A_SECOND) * MAX_SECONDS)
-        if len(transcript) > most:
-            message = f"the transcript has {len(transcript)} characters; {MAX_SECONDS:g} s of audio hold at most {most}"
+        """See Engine.tokenise. Raises InvalidArgumentError for a Japanese text of more than _MAX_JAPANESE characters."""
+        if language == "ja" and len(transcript) > _MAX_JAPANESE:
+            message = f"the transcript has {len(transcript)} characters; in Japanese at most {_MAX_JAPANESE} are accepted"
             raise InvalidArgumentError("TRANSCRIPT_TOO_LONG", message, field="config.transcript")
         return await self._in_thread(transcript_words, transcript, words.split, language)
 
@@ -118,22 +120,36 @@ class QwenEngine:
         self, clip: Clip, tokens: Sequence[Token], language: str, caller: Caller, progress: ProgressSink | None = None
     ) -> EngineResult:
         """See Engine.align."""
-        if clip.seconds > MAX_SECONDS:
-            message = f"the audio is longer than the {MAX_SECONDS:g} seconds this engine takes"
-            raise InvalidArgumentError("AUDIO_TOO_LONG", message, field="audio")
         check_rate(len(tokens), sum(len(token.spoken[0]) for token in tokens), clip.seconds)
         if self._calls >= self._max_calls:  # before anything is prepared for it
             raise refusals.queue_full()
         self._calls += 1
+
+        async def window(samples: npt.NDArray[np.int16], words: Sequence[Token]) -> EngineResult:
+            return await self._pass(samples, words, caller, admitted=True)
+
         try:
-            assert self._prompt is not None
-            ids = await self._in_thread(self._prompt, len(clip.samples), [token.spoken[0] for token in tokens])
-            done = await self.batcher.submit(Item(clip.samples, ids), caller)
+            if clip.seconds <= MAX_SECONDS:
+                try:
+                    return await self._pass(clip.samples, tokens, caller, admitted=False)
+                except TooManyRowsError:
+                    if clip.seconds <= CUT.last_seconds:  # one window
+                        raise
+            return await LongRecording(clip, tokens, window).align(progress, self._segment_ms)
         except (WorkerDiedError, WorkerTimeoutError):
             raise refusals.lost() from None
         finally:
             self._calls -= 1
-        return await self._in_thread(assemble, done.result, clip.seconds, self._segment_ms, done.queued, done.busy)
+
+    async def _pass(
+        self, samples: npt.NDArray[np.int16], words: Sequence[Token], caller: Caller, *, admitted: bool
+    ) -> EngineResult:
+        """Audio and words that the model takes at once. `admitted` as in Batcher.submit. Raises TooManyRowsError."""
+        assert self._prompt is not None
+        ids = await self._in_thread(self._prompt, len(samples), [token.spoken[0] for token in words])
+        done = await self.batcher.submit(Item(samples, ids), caller, admitted=admitted)
+        seconds = len(samples) / SAMPLE_RATE
+        return await self._in_thread(assemble, done.result, seconds, self._segment_ms, done.queued, done.busy)
 
     async def _in_thread(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """Run on a thread for words. Raises UnavailableError once the engine is closed."""

@@ -19,7 +19,7 @@ from torch.nn import functional
 from aligner_svc.engines.qwen import layers
 from aligner_svc.engines.qwen.attention import Attention, for_device
 from aligner_svc.engines.qwen.checkpoint import Checkpoint
-from aligner_svc.engines.qwen.preparation import Prepared
+from aligner_svc.engines.qwen.devices.preparation import Prepared
 from aligner_svc.engines.qwen.prompt import CHUNK, CHUNK_TOKENS, chunks_of, tokens_after
 from aligner_svc.engines.qwen.timestamps import TimestampSlots
 

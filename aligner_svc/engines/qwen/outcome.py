@@ -10,7 +10,7 @@ from aligner_svc.engines.qwen.timestamps import TimestampSlots, repair
 from aligner_svc.text.speaking_rate import dense_warning
 
 MAX_SECONDS = 300.0
-"""The limit of the model by design; its 5,000 classes of 80 ms end at 400 s."""
+"""The limit of one pass, by the model's design; its 5,000 classes of 80 ms end at 400 s. Longer recordings are cut."""
 MATCH_THRESHOLD = 0.5
 """Share of the model's times that must be in order. Of random times of 20 words, 0.3 are in order."""
 _MS = 1000.0
@@ -35,20 +35,21 @@ def assemble(slots: TimestampSlots, seconds: float, segment_ms: float, queued: f
         status = WordStatus.ALIGNED if own else WordStatus.REPAIRED
         spans.append(Span(min(start, seconds), min(end, seconds), min(max(sure, 0.0), 1.0), status))
     score = sum(repaired.kept) / len(repaired.kept)
-    return EngineResult(spans, score, _warnings(spans, score, seconds, segment_ms), queued, busy)
+    dense = dense_warning(len(spans), seconds)
+    said = [*warnings(spans, score, segment_ms), *([] if dense is None else [dense])]
+    return EngineResult(spans, score, said, queued, busy)
 
 
-def _warnings(spans: Sequence[Span], score: float, seconds: float, segment_ms: float) -> list[Warning]:
-    warnings = []
-    count = len(spans)
+def warnings(spans: Sequence[Span], score: float, segment_ms: float) -> list[Warning]:
+    """About the times of the words that have one; `score` as in EngineResult, `segment_ms` a class."""
+    found = []
     if score < MATCH_THRESHOLD:
         message = f"the transcript does not seem to belong to this audio: {score:.0%} of the times found are in its order"
-        warnings.append(Warning("TRANSCRIPT_MISMATCH", message))
-    dense = dense_warning(count, seconds)
-    if dense is not None:
-        warnings.append(dense)
+        found.append(Warning("TRANSCRIPT_MISMATCH", message))
     empty = sum(span.start == span.end for span in spans)
     if empty:
-        message = f"{empty} of {count} words are shorter than this engine's resolution of {segment_ms:g} ms and have no length"
-        warnings.append(Warning("WORDS_WITHOUT_LENGTH", message))
-    return warnings
+        message = (
+            f"{empty} of {len(spans)} words are shorter than this engine's resolution of {segment_ms:g} ms and have no length"
+        )
+        found.append(Warning("WORDS_WITHOUT_LENGTH", message))
+    return found

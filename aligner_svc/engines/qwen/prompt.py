@@ -17,6 +17,10 @@ CHUNK = 100  # mel frames the encoder's convolutions take at a time (1 s)
 CHUNK_TOKENS = 13  # audio tokens of a whole chunk
 
 
+class TooManyRowsError(InvalidArgumentError):
+    """The words and the audio need more positions than the model was trained for."""
+
+
 def chunks_of(frames: int) -> int:
     """Number of chunks for `frames` mel frames, a partial last one included."""
     return -(-frames // CHUNK)
@@ -53,8 +57,8 @@ class Prompt:
     def __call__(self, samples: int, words: Sequence[str]) -> npt.NDArray[np.int32]:
         """[rows]: an id for every audio token, words and two timestamps a word.
 
-        `samples`: number of them, at 16 kHz. `words`: at least one, as split by words.split(). Raises InvalidArgumentError if the
-        model has too few positions for them.
+        `samples`: number of them, at 16 kHz. `words`: at least one, as split by words.split(). Raises TooManyRowsError if
+        the model has too few positions for them.
         """
         (opening, audio, closing), audio_id = self._vocabulary.audio_tokens, self._vocabulary.audio_id
         text = opening + audio + closing + "".join(f"{word}{TIMESTAMP}{TIMESTAMP}" for word in words)
@@ -64,5 +68,5 @@ class Prompt:
         rows, most = len(ids) - 1 + len(spread), self._vocabulary.max_rows
         if rows > most:
             message = f"{len(words)} words and this audio take {rows} positions of the model, which was trained for {most}"
-            raise InvalidArgumentError("TRANSCRIPT_TOO_LONG", message, field="config.transcript")
+            raise TooManyRowsError("TRANSCRIPT_TOO_LONG", message, field="config.transcript")
         return np.concatenate((ids[:at], spread, ids[at + 1 :]))

@@ -1,4 +1,4 @@
-"""GET /metrics and /ready, on a port of their own: scrapers and probes do not belong on the port that serves callers.
+"""GET /metrics, /ready and /live, on a port of their own: scrapers and probes do not belong on the port that serves callers.
 
 It runs on the server's event loop, to which the values read at a scrape belong; one thread beside it makes the text. h11 is
 the HTTP; number, size and time of requests are bounded here. prometheus_client's own server has a thread for each connection
@@ -27,6 +27,8 @@ log = logging.getLogger("aligner_svc.telemetry.metrics_server")
 
 PATH: Final = "/metrics"
 READY_PATH: Final = "/ready"
+LIVE_PATH: Final = "/live"
+"""200 from a server whose event loop runs, ready or not: a drain or a lost dependency is no reason to restart it."""
 MAX_CONNECTIONS: Final = 32
 """A pair of Prometheus servers, agents, and people who look by hand."""
 _MAX_HEAD: Final = 8192
@@ -144,12 +146,14 @@ class MetricsServer:
 
     async def _answer(self, request: h11.Request) -> _Answer:
         path = request.target.partition(b"?")[0].decode("ascii")
-        if path not in {PATH, READY_PATH}:
-            return _plain(HTTPStatus.NOT_FOUND, f"metrics are at {PATH}, readiness is at {READY_PATH}")
+        if path not in {PATH, READY_PATH, LIVE_PATH}:
+            return _plain(HTTPStatus.NOT_FOUND, f"metrics are at {PATH}, readiness is at {READY_PATH}, liveness at {LIVE_PATH}")
         if request.method not in {b"GET", b"HEAD"}:
             return _plain(HTTPStatus.METHOD_NOT_ALLOWED, "", ("Allow", "GET, HEAD"))
         if path == READY_PATH:
             return self._ready()
+        if path == LIVE_PATH:
+            return _plain(HTTPStatus.OK, "live")
         self._metrics.refresh()
         accept, encodings = _header(request, b"accept"), _header(request, b"accept-encoding")
         return await asyncio.get_running_loop().run_in_executor(self._encoding, self._encoded, accept, encodings)

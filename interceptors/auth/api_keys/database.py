@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sqlite3
 from pathlib import Path
 from typing import Any
 
 import asyncpg
-from sqlalchemy import exc, make_url
+from sqlalchemy import URL, exc, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 _POSTGRESQL = frozenset({"postgresql", "postgres", "postgresql+asyncpg"})
@@ -18,7 +19,7 @@ _BUSY_TIMEOUT = 5.0
 """Seconds one writer of SQLite waits for another; a write here takes milliseconds."""
 _CONNECTIONS = 4
 """To PostgreSQL, per server: a lookup takes a millisecond, and a key needs one every few seconds."""
-_ESCAPE = "not a URL; write characters of the password other than letters and digits as %XX"
+_ESCAPE = "neither a path nor a URL; write characters of the password other than letters and digits as %XX"
 _LOGGED_CODES = ("08", "28", "3D", "42501", "53", "57P")
 """SQLSTATE prefixes whose message is about the connection or rights and never contains values: wrong password, no such
 database, permission denied, too many connections, shutting down."""
@@ -35,12 +36,17 @@ class DatabaseUrlError(ValueError):
     """The database's URL cannot be used. The message does not repeat it, as it may contain a password."""
 
 
+def _is_path(database: str) -> bool:
+    """Whether it names a file. What resembles a mistyped URL or libpq's "password=..." does not: messages name the file."""
+    return re.search(r"^\w[\w+.-]*:|[@?=]", database) is None
+
+
 class Database:
-    """A parsed URL. Raises DatabaseUrlError."""
+    """A parsed URL, or the path of a SQLite file. Raises DatabaseUrlError."""
 
     def __init__(self, url: str) -> None:
         try:
-            self._url = parsed = make_url(url)
+            self._url = parsed = URL.create("sqlite", database=url) if _is_path(url) else make_url(url)
         except (exc.ArgumentError, ValueError):
             # An unescaped @ or : of a password ends up in the port and in the library's message.
             raise DatabaseUrlError(_ESCAPE) from None
@@ -49,12 +55,12 @@ class Database:
         if parsed.drivername in _SQLITE:
             name = parsed.database or ""
             if not name or name == ":memory:" or name.startswith("file:") or "mode" in parsed.query:
-                raise DatabaseUrlError("sqlite:///FILE needs the name of a file: keys in memory are lost when the command ends")
+                raise DatabaseUrlError("it needs the name of a file: keys in memory are lost when the command ends")
             if parsed.host:
                 raise DatabaseUrlError("sqlite:// needs three slashes before a relative file and four before an absolute one")
             self.sqlite_file = Path(name).absolute()
         elif parsed.drivername not in _POSTGRESQL:
-            raise DatabaseUrlError("it has to be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME")
+            raise DatabaseUrlError("it has to be the path of a file, sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME")
         elif "@" in (parsed.host or ""):
             # The rest of a password with an unescaped @; hosts are named in messages.
             raise DatabaseUrlError(_ESCAPE)

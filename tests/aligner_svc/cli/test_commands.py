@@ -39,6 +39,21 @@ def test_version():
     assert aligner("--version").stdout == f"aligner {version('aligner-svc')}\n"
 
 
+def test_the_command_alone_says_what_to_do_next():
+    result = aligner()
+    assert result.exit_code == 0
+    assert "aligner serve" in result.stdout
+    assert "aligner align" in result.stdout
+
+
+def test_a_shell_completes_commands_and_formats(monkeypatch):
+    monkeypatch.setenv("_ALIGNER_COMPLETE", "complete_bash")
+    for words, expected in {"aligner al": "align", "aligner align --format c": "ctm\ncsv"}.items():
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+        assert CliRunner().invoke(app, [], prog_name="aligner").stdout.strip() == expected
+
+
 def test_info():
     with scripted_server() as running:
         answer = json.loads(aligner("info", "--target", running.target).stdout)

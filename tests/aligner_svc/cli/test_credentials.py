@@ -10,10 +10,10 @@ import grpc
 import pytest
 from typer.testing import CliRunner
 
+from aligner_client import Handshake
 from aligner_svc.cli import app
 from aligner_svc.cli.failures import HANDSHAKE_HINTS
 from aligner_svc.cli.server_options import VARIABLES
-from aligner_svc.client import Handshake
 from tests.kit.guarded_aligner import Answer, Authority, guarded_server, token_endpoint
 
 SECRET = "s3cret-of-this-test"

@@ -22,11 +22,11 @@ from aligner_svc.engines.qwen.device import (
     resolve_dtype,
     thread_pool,
 )
+from aligner_svc.engines.qwen.devices.preparation import Preparation, Prepared
 from aligner_svc.engines.qwen.devices.wire import DeviceLoaded, Item
 from aligner_svc.engines.qwen.forward import PackedAligner
 from aligner_svc.engines.qwen.memory import keep_few_kernels
 from aligner_svc.engines.qwen.outcome import MAX_SECONDS
-from aligner_svc.engines.qwen.preparation import Preparation, Prepared
 from aligner_svc.engines.qwen.timestamps import TimestampSlots
 from aligner_svc.heap import keep_memory, return_memory
 

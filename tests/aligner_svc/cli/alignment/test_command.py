@@ -13,13 +13,13 @@ import grpc
 import pytest
 from typer.testing import CliRunner
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
+from aligner_client import channel
+from aligner_client.api.v1 import aligner_pb2 as pb
+from aligner_client.formats import Format
 from aligner_svc.cli import app
 from aligner_svc.cli.alignment.output import write_file
 from aligner_svc.cli.alignment.request import OutputFormat
 from aligner_svc.cli.server_options import DEFAULT_TARGET
-from aligner_svc.client import channel
-from aligner_svc.formats import Format
 from tests.kit.scripted_aligner import Fault, scripted_server
 
 ALIGNER = [sys.executable, "-c", "from aligner_svc.cli import main; main()"]
@@ -81,6 +81,20 @@ def test_headerless_audio_and_language_reach_the_server(aligner, server, speech)
     assert (call.encoding, call.sample_rate_hz, call.channels, call.language) == (pb.AUDIO_ENCODING_MULAW, 8000, 2, "de")
 
 
+def test_subtitles_are_laid_out_as_asked_for(aligner, speech):
+    text = "one two three four five six"
+    result = aligner(speech, "--text", text, "--format", "srt", "--line-length", 9, "--lines", 1, "--cue-seconds", 1)
+    assert result.exit_code == 0, result.output
+    assert [cue.splitlines()[2:] for cue in result.stdout.split("\n\n")] == [["one two"], ["three"], ["four five"], ["six"]]
+
+
+def test_a_suffix_of_no_format_is_refused_with_those_of_all(aligner, speech):
+    result = aligner(speech, "--out", "talk.docx")
+    assert ".docx" in result.stderr
+    assert ".srt, .vtt, .TextGrid" in " ".join(result.stderr.split())
+    assert aligner(speech, "--out", "talk.docx", "--format", "srt").exit_code == 0
+
+
 def test_a_film_is_aligned_by_the_track_asked_for_and_subtitled_on_its_own_clock(aligner, server, speech):
     server.script.audio_start_ms = 2000
     result = aligner(speech, "--track", 2, "--format", "srt")
@@ -118,13 +132,26 @@ def test_warnings_that_the_format_lacks_are_on_stderr(aligner, server, speech, n
     assert ("WORDS_NOT_FOUND" in result.stdout) is (not expected)
 
 
-@pytest.mark.parametrize("name", ["out.srt", "out.vtt", "out.TextGrid", "out.ctm", "out.json", "out.anything"])
-def test_the_name_of_the_output_file_chooses_its_format(aligner, speech, tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [
+        ("out.srt", "1\n"),
+        ("out.vtt", "WEBVTT"),
+        ("out.words.vtt", "WEBVTT"),
+        ("out.TextGrid", "File type"),
+        ("out.ctm", "speech 1 "),
+        ("out.labels.txt", "0.000000\t"),
+        ("out.json", "{"),
+        ("out", "{"),
+    ],
+)
+def test_the_name_of_the_output_file_chooses_its_format(aligner, speech, tmp_path, name, start):
     out = tmp_path / "new" / name
     result = aligner(speech, "-o", out)
     assert (result.exit_code, result.output) == (0, "")
-    start = {".srt": "1\n", ".vtt": "WEBVTT", ".TextGrid": "File type", ".ctm": "speech 1 "}.get(out.suffix, "{")
-    assert out.read_text(encoding="utf-8").startswith(start)
+    text = out.read_text(encoding="utf-8")
+    assert text.startswith(start)
+    assert ("<00:" in text) is (name == "out.words.vtt")
 
 
 def test_stdin_is_streamed_and_so_is_a_file_too_large_for_one_message(aligner, server, speech):
@@ -176,6 +203,9 @@ def test_no_server_is_exit_code_69(speech):
         ["{speech}", "--sample-rate", "8000"],
         ["{speech}", "--encoding", "linear16"],
         ["{speech}", "--out", "{folder}"],
+        ["{speech}", "--out", "talk.docx"],
+        ["{speech}", "--skip-existing"],
+        ["{speech}", "--format", "json", "--lines", "1"],
         ["{folder}"],
         ["{folder}", "--out", "{speech}"],
         ["{folder}", "--out", "x", "--text", "a"],
@@ -196,6 +226,17 @@ def test_files_that_cannot_be_read_or_written_are_reported(aligner, speech, tmp_
     result = aligner(speech, "--text", "one", "-o", speech / "out.json")
     assert result.exit_code == 1
     assert str(speech) in result.stderr
+
+
+@pytest.mark.parametrize("width", [20, 40, 60])
+def test_no_number_is_cut_off_on_a_narrow_terminal(aligner, speech, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    result = aligner(speech, "--format", "table", "--text", "incomprehensibilities hello")
+    assert result.exit_code == 0, result.output
+    assert "\N{HORIZONTAL ELLIPSIS}" not in result.stdout
+    shown = result.stdout.partition(" s of audio")[0]
+    assert {"0.000", "0.400", "0.500", "0.900"} <= set(shown.split())
+    assert all(len(line) <= width for line in shown.splitlines() if "incomprehensibilities" not in line)
 
 
 def test_a_pipe_gets_nothing_but_the_result(server, speech):
@@ -331,3 +372,25 @@ def test_files_are_written_atomically_and_links_and_pipes_are_kept(tmp_path):
     os.close(reader)
     assert pipe.is_fifo()
     assert {path.name for path in tmp_path.iterdir()} == {"target", "link", "pipe"}
+
+
+def test_a_run_is_continued_where_it_ended(aligner, server, corpus, tmp_path):
+    out = tmp_path / "out"
+    (out / "deep").mkdir(parents=True)
+    (out / "a.json").write_text("made before")
+    (out / "deep" / "b.json").touch()
+    (corpus / "deep" / "latin.txt").unlink()
+    result = aligner(corpus, "--out", out, "--skip-existing")
+    assert result.exit_code == 0, result.output
+    assert "2 of 2 files aligned" in result.stderr
+    assert "1 were there already" in result.stderr
+    assert (out / "a.json").read_text() == "made before"
+    assert "already" in aligner(corpus, "--out", out, "--skip-existing").stderr
+    assert len([call for call in server.script.calls if call.method == "Align"]) == 2
+
+
+def test_a_file_that_is_done_is_left_alone(aligner, server, speech, tmp_path):
+    out = tmp_path / "out.srt"
+    for _ in range(2):
+        assert aligner(speech, "--out", out, "--skip-existing").exit_code == 0
+    assert len(server.script.calls) == 1

@@ -14,9 +14,9 @@ from transformers import WhisperFeatureExtractor
 
 from aligner_svc.domain import SAMPLE_RATE
 from aligner_svc.engines.qwen import checkpoint, forward, words
+from aligner_svc.engines.qwen.devices.mel import MIN_SAMPLES, LogMel
+from aligner_svc.engines.qwen.devices.preparation import Preparation, Prepared
 from aligner_svc.engines.qwen.forward import PackedAligner
-from aligner_svc.engines.qwen.mel import MIN_SAMPLES, LogMel
-from aligner_svc.engines.qwen.preparation import Preparation, Prepared
 from aligner_svc.engines.qwen.prompt import HOP, tokens_after
 from aligner_svc.engines.qwen.timestamps import TimestampSlots, repair
 from tests.kit import qwen_material

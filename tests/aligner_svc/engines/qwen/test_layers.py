@@ -18,6 +18,7 @@ from aligner_svc.config.engine import QwenSettings
 from aligner_svc.domain import SAMPLE_RATE
 from aligner_svc.engines.qwen import checkpoint
 from aligner_svc.engines.qwen.device import resolve_dtype
+from aligner_svc.engines.qwen.devices.preparation import Preparation
 from aligner_svc.engines.qwen.forward import PackedAligner
 from aligner_svc.engines.qwen.layers import (
     Convolution,
@@ -30,7 +31,6 @@ from aligner_svc.engines.qwen.layers import (
     fused_work,
 )
 from aligner_svc.engines.qwen.modules import Qwen3ASRForConditionalGeneration
-from aligner_svc.engines.qwen.preparation import Preparation
 from tests.kit import qwen_material
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")

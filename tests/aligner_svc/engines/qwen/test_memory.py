@@ -18,9 +18,9 @@ from aligner_svc.config.engine import QwenSettings
 from aligner_svc.engines.qwen import memory
 from aligner_svc.engines.qwen.devices import model
 from aligner_svc.engines.qwen.devices.model import DeviceBrokenError, Model
+from aligner_svc.engines.qwen.devices.preparation import Prepared
 from aligner_svc.engines.qwen.devices.wire import Item
 from aligner_svc.engines.qwen.memory import drop_pages
-from aligner_svc.engines.qwen.preparation import Prepared
 from aligner_svc.engines.qwen.timestamps import TimestampSlots
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")

@@ -16,8 +16,8 @@ import torch
 
 from aligner_svc.domain import SAMPLE_RATE
 from aligner_svc.engines.qwen import checkpoint, words
+from aligner_svc.engines.qwen.devices.preparation import Preparation
 from aligner_svc.engines.qwen.forward import PackedAligner
-from aligner_svc.engines.qwen.preparation import Preparation
 from aligner_svc.errors import InvalidArgumentError
 from tests.kit import checkpoint as checkpoints
 from tests.kit import qwen_material

@@ -95,9 +95,11 @@ async def test_readiness_is_read_at_every_probe_and_decides_the_status() -> None
     assert yes.headers["cache-control"] == "no-store"
 
 
-async def test_a_server_without_readiness_is_not_ready() -> None:
+async def test_a_server_that_is_not_ready_is_live() -> None:
+    """A liveness probe must not restart what drains or waits for a dependency."""
     async with serving() as server, httpx.AsyncClient(base_url=f"http://{server.address}") as client:
         assert (await client.get("/ready")).status_code == 503
+        assert (await client.get("/live")).status_code == 200
 
 
 async def test_a_connection_serves_several_scrapes() -> None:

@@ -350,6 +350,8 @@ async def test_the_package_path_may_contain_percent_signs(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("given", "file"),
     [
+        ("keys.db", Path.cwd() / "keys.db"),
+        ("/var/lib/my keys.db", Path("/var/lib/my keys.db")),
         ("sqlite:///keys.db", Path.cwd() / "keys.db"),
         ("sqlite+aiosqlite:////var/lib/keys.db", Path("/var/lib/keys.db")),
         ("postgresql://u:p@db.example/keys", None),
@@ -368,7 +370,11 @@ def test_the_name_of_a_store_has_no_user_and_password():
     "given",
     [
         "",
-        "keys.db",
+        ":memory:",
+        "postgres:hunter2",
+        "u:hunter2@db/keys",
+        "host=db password=hunter2 user=u",
+        "db/keys?password=hunter2",
         "mysql://u:hunter2@db/keys",
         "postgresql+psycopg2://u:hunter2@db/keys",
         "postgresql://u:hunter2@db:hunter2/keys",

@@ -1,0 +1,58 @@
+"""The manifests are what Kubernetes 1.37 accepts, fit together, and fit the server that they start."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+
+from tests import PROJECT
+from tests.kit.kubernetes import Manifest, faults, metrics_queried, render
+
+OVERLAYS = sorted(path.parent for path in (PROJECT / "deploy" / "kubernetes" / "overlays").glob("*/kustomization.yaml"))
+rendered = cache(render)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.name)
+def test_an_overlay_has_no_faults(overlay) -> None:
+    assert faults(rendered(overlay)) == []
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.name)
+def test_the_autoscaler_asks_for_metrics_that_exist(overlay) -> None:
+    reference = (PROJECT / "docs" / "metrics.md").read_text()
+    for name in metrics_queried(rendered(overlay)):
+        assert f"`{name.removesuffix('_sum').removesuffix('_count')}`" in reference
+
+
+def _one(manifests: list[Manifest], kind: str) -> Manifest:
+    return next(manifest for manifest in manifests if manifest["kind"] == kind)
+
+
+def _container(manifests: list[Manifest]) -> Manifest:
+    return _one(manifests, "Deployment")["spec"]["template"]["spec"]["containers"][0]
+
+
+WRONG: dict[str, Callable[[list[Manifest]], object]] = {
+    "a misspelled field": lambda all_: _container(all_).update(redinessProbe={}),
+    "a kind nobody knows": lambda all_: _one(all_, "Service").update(kind="Servise"),
+    "a value of the wrong type": lambda all_: _one(all_, "Service")["spec"]["ports"][0].update(port="50051"),
+    "a service that selects nothing": lambda all_: _one(all_, "Service")["spec"].update(selector={"app": "other"}),
+    "a probe without its port": lambda all_: _container(all_)["readinessProbe"]["httpGet"].update(port="health"),
+    "a port that is not the server's": lambda all_: _container(all_)["ports"][0].update(containerPort=50052),
+    "a second autoscaler": lambda all_: all_.append(copy.deepcopy(_one(all_, "HorizontalPodAutoscaler"))),
+    "fewer replicas at most than at least": lambda all_: _one(all_, "HorizontalPodAutoscaler")["spec"].update(maxReplicas=1),
+    "a pod that is killed while it drains": lambda all_: _one(all_, "Deployment")["spec"]["template"]["spec"].update(
+        terminationGracePeriodSeconds=30
+    ),
+    "a root filesystem that is writable": lambda all_: _container(all_)["securityContext"].update(readOnlyRootFilesystem=False),
+}
+
+
+@pytest.mark.parametrize("spoil", WRONG.values(), ids=WRONG)
+def test_a_wrong_manifest_is_found(spoil: Callable[[list[Manifest]], object]) -> None:
+    manifests = copy.deepcopy(rendered(PROJECT / "deploy" / "kubernetes" / "overlays" / "cpu"))
+    spoil(manifests)
+    assert len(faults(manifests)) >= 1

@@ -1,0 +1,148 @@
+"""Kubernetes manifests: rendered by kubectl, checked against the schemas of one version and against each other."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from aligner_svc.config import Settings
+from tests import PROJECT
+
+VERSION = "1.37"
+CUSTOM = {
+    ("cert-manager.io/v1", "Certificate"),
+    ("external-secrets.io/v1", "ExternalSecret"),
+    ("keda.sh/v1alpha1", "ScaledObject"),
+    ("monitoring.coreos.com/v1", "ServiceMonitor"),
+}
+"""Kinds of operators; Kubernetes has no schema for them."""
+_STOP_SECONDS = 2 + 3
+"""Beyond the drain's delay and grace: until no new calls come, and to close."""
+
+Manifest = dict[str, Any]
+
+
+def render(overlay: Path) -> list[Manifest]:
+    """Everything that `kubectl apply -k` would send."""
+    kubectl = shutil.which("kubectl") or shutil.which(PROJECT / ".venv" / "bin" / "kubectl")
+    if kubectl is None:
+        pytest.skip("kubectl is not installed (make test installs it)")
+    made = subprocess.run([kubectl, "kustomize", overlay], capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+    return [manifest for manifest in yaml.safe_load_all(made.stdout) if manifest]
+
+
+def faults(manifests: Sequence[Manifest]) -> list[str]:
+    """What the API server would refuse, and what it would accept and would not work."""
+    return [*_schema(manifests), *_selectors(manifests), *_scaling(manifests), *_pods(manifests)]
+
+
+def _schema(manifests: Sequence[Manifest]) -> Iterator[str]:
+    for manifest in manifests:
+        if (manifest["apiVersion"], manifest["kind"]) in CUSTOM:
+            continue
+        try:
+            kubernetes_validate.validate(manifest, VERSION, strict=True)
+        except (kubernetes_validate.ValidationError, kubernetes_validate.SchemaNotFoundError) as error:
+            yield f"{_name(manifest)}: {getattr(error, 'message', error)}"
+
+
+def _selectors(manifests: Sequence[Manifest]) -> Iterator[str]:
+    """A selector that matches no pod is valid, and then a service has no addresses and a budget protects nothing."""
+    pods = [deployment["spec"]["template"]["metadata"]["labels"] for deployment in _of(manifests, "Deployment")]
+    for kind, path in {
+        "Service": ["selector"],
+        "PodDisruptionBudget": ["selector", "matchLabels"],
+        "NetworkPolicy": ["podSelector", "matchLabels"],
+    }.items():
+        for manifest in _of(manifests, kind):
+            selector: Mapping[str, str] = manifest["spec"]
+            for key in path:
+                selector = selector.get(key) or {}  # type: ignore[assignment]
+            if not selector or not any(selector.items() <= labels.items() for labels in pods):
+                yield f"{_name(manifest)} selects no pod"
+    for monitor in _of(manifests, "ServiceMonitor"):
+        wanted = monitor["spec"]["selector"]["matchLabels"].items()
+        if not any(wanted <= service["metadata"].get("labels", {}).items() for service in _of(manifests, "Service")):
+            yield f"{_name(monitor)} selects no service"
+
+
+def _scaling(manifests: Sequence[Manifest]) -> Iterator[str]:
+    for deployment in _of(manifests, "Deployment"):
+        scalers = [
+            (scaler, scaler["spec"])
+            for kind in ("HorizontalPodAutoscaler", "ScaledObject")
+            for scaler in _of(manifests, kind)
+            if scaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+        ]
+        if len(scalers) != 1:
+            yield f"{_name(deployment)} has {len(scalers)} autoscalers, not one"
+        for scaler, spec in scalers:
+            least = spec.get("minReplicas", spec.get("minReplicaCount"))
+            most = spec.get("maxReplicas", spec.get("maxReplicaCount"))
+            if (least, most) != (2, 20):
+                yield f"{_name(scaler)} scales from {least} to {most}"
+        if "replicas" in deployment["spec"]:
+            yield f"{_name(deployment)} sets replicas, which are the autoscaler's"
+
+
+def _pods(manifests: Sequence[Manifest]) -> Iterator[str]:
+    for deployment in _of(manifests, "Deployment"):
+        name, pod = _name(deployment), deployment["spec"]["template"]["spec"]
+        if not (pod["securityContext"].get("runAsNonRoot") and pod["securityContext"].get("seccompProfile")):
+            yield f"{name} may run as root or without seccomp"
+        if pod.get("automountServiceAccountToken") is not False:
+            yield f"{name} gets a token of the cluster"
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        for container in pod["containers"]:
+            context = container["securityContext"]
+            locked = context.get("readOnlyRootFilesystem") and context.get("allowPrivilegeEscalation") is False
+            if not locked or context.get("capabilities") != {"drop": ["ALL"]}:
+                yield f"{name} may write its image or gain privileges"
+            ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+            for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+                if container[probe]["httpGet"]["port"] not in ports:
+                    yield f"{name}: {probe} has no port"
+            if missing := {mount["name"] for mount in container["volumeMounts"]} - volumes:
+                yield f"{name} mounts {missing}, which are no volumes"
+            settings = settings_of(manifests)
+            for key, port in {"grpc": settings.server.listen, "metrics": settings.metrics.listen}.items():
+                if ports.get(key) != int(port.rpartition(":")[2]):
+                    yield f"{name}: port {key} is not that of the settings"
+            drain = settings.server.drain_delay + settings.server.drain_grace + _STOP_SECONDS
+            if pod.get("terminationGracePeriodSeconds", 30) < drain:
+                yield f"{name} is killed before its drain of {drain} s ends"
+
+
+def settings_of(manifests: Sequence[Manifest]) -> Settings:
+    """What the server makes of the ConfigMap."""
+    (config,) = _of(manifests, "ConfigMap")
+    return Settings(**tomllib.loads(config["data"]["aligner.toml"]), keys={"database": "postgresql+asyncpg://u:p@db/aligner"})
+
+
+def metrics_queried(manifests: Sequence[Manifest]) -> set[str]:
+    """Names of the metrics that a ScaledObject asks Prometheus for."""
+    queries = [
+        trigger["metadata"]["query"]
+        for scaled in _of(manifests, "ScaledObject")
+        for trigger in scaled["spec"]["triggers"]
+        if trigger["type"] == "prometheus"
+    ]
+    return {name for query in queries for name in re.findall(r"\baligner_\w+", query)}
+
+
+def _of(manifests: Sequence[Manifest], kind: str) -> list[Manifest]:
+    return [manifest for manifest in manifests if manifest["kind"] == kind]
+
+
+def _name(manifest: Manifest) -> str:
+    return f"{manifest['kind']}/{manifest['metadata']['name']}"

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+# gRPC's C++ core writes lines of its own to stderr about what it also reports, such as a failed TLS handshake. It reads this
+# when it is first imported; a program that wants them sets the variable.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 if TYPE_CHECKING:
     from aligner_client.aio import AsyncAligner, AsyncWordStream

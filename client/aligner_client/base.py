@@ -32,6 +32,7 @@ class ClientBase(ABC):
         self._metadata = tuple(metadata)
         self._auth = TokenCache(partial(fetch, auth)) if isinstance(auth, ClientCredentials) else auth
         self._policy = retry or RetryPolicy()
+        self._tls, self._secure = tls, tls is not None or credentials is not None
         self._open(choose_transport(target, credentials, tls, auth, self._metadata))
 
     @abstractmethod
@@ -39,7 +40,7 @@ class ClientBase(ABC):
         """Make the channel and the stub."""
 
     def _begin(self, timeout: float | None) -> Attempts:
-        return Attempts(self._metadata, self._auth, self._policy.begin(timeout))
+        return Attempts(self._metadata, self._auth, self._policy.begin(timeout), secure=self._secure, tls=self._tls)
 
     def _end_waits(self) -> None:
         """End calls that wait for a token."""

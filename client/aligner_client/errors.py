@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -13,6 +13,9 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from aligner_client.violation import FieldViolation
+
+if TYPE_CHECKING:
+    from aligner_client.handshake import Handshake
 
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 """Trailing metadata of gRFC A6: https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback."""
@@ -61,7 +64,12 @@ class ResourceExhaustedError(AlignerClientError):
 
 
 class UnavailableError(AlignerClientError):
-    """The server is unreachable, draining, or lost its worker; the policy's retries are used up."""
+    """The server is unreachable, draining, or lost its worker; the policy's retries are used up.
+
+    handshake: what is wrong with TLS, where the server was reached and that was the reason; gRPC's own text is in `__cause__`.
+    """
+
+    handshake: Handshake | None = None
 
 
 class DeadlineExceededError(AlignerClientError):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         DataLossError,
         DeadlineExceededError,
         FailedPreconditionError,
+        Handshake,
         IncompleteAnswerError,
         InternalError,
         InvalidArgumentError,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
         UnimplementedError,
     )
     from aligner_client.formats import Format
-    from aligner_client.handshake import Handshake, failed_handshake
+    from aligner_client.handshake import failed_handshake
     from aligner_client.messages import AudioEncoding, Progress, ProgressCallback, ServerInfo, ServerLimits, Stage
     from aligner_client.retry import RetryPolicy
     from aligner_client.violation import FieldViolation
@@ -49,6 +50,7 @@ _MODULES = {
         "DataLossError",
         "DeadlineExceededError",
         "FailedPreconditionError",
+        "Handshake",
         "IncompleteAnswerError",
         "InternalError",
         "InvalidArgumentError",
@@ -60,7 +62,7 @@ _MODULES = {
         "UnimplementedError",
     ),
     "formats": ("Format",),
-    "handshake": ("Handshake", "failed_handshake"),
+    "handshake": ("failed_handshake",),
     "messages": ("AudioEncoding", "Progress", "ProgressCallback", "ServerInfo", "ServerLimits", "Stage"),
     "retry": ("RetryPolicy",),
     "violation": ("FieldViolation",),

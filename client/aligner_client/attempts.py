@@ -7,7 +7,7 @@ import time
 
 import grpc
 
-from aligner_client.auth.credentials import ApiKey, BearerToken, Metadata, Tls, bearer
+from aligner_client.auth.credentials import ApiKey, BearerToken, Metadata, bearer
 from aligner_client.auth.token_cache import TokenCache
 from aligner_client.errors import AlignerClientError, UnauthenticatedError, from_rpc
 from aligner_client.handshake import explain
@@ -30,13 +30,13 @@ class Attempts:
         retry: Retry,
         *,
         secure: bool,
-        tls: Tls | None,
+        certificate: bool | None,
     ) -> None:
         self._metadata = metadata
         self._auth = auth
         self._retry = retry
         self._secure = secure
-        self._tls = tls
+        self._certificate = certificate
         self._sent_token = ""
         self._renewed = False
 
@@ -72,7 +72,7 @@ class Attempts:
     def failed(self, error: grpc.RpcError, *, final: bool = False) -> float:
         """Count a failed attempt. Seconds to wait before the next; raises the typed error where there is none, or if `final`."""
         failure = from_rpc(error)
-        explain(failure, secure=self._secure, tls=self._tls)
+        explain(failure, secure=self._secure, certificate=self._certificate)
         if final:
             raise failure from error
         return 0.0 if self._renews(failure) else self._delay(failure, error)

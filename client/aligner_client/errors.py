@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from enum import Enum
+from typing import Any, cast
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -13,9 +14,6 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from aligner_client.violation import FieldViolation
-
-if TYPE_CHECKING:
-    from aligner_client.handshake import Handshake
 
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 """Trailing metadata of gRFC A6: https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback."""
@@ -61,6 +59,21 @@ class FailedPreconditionError(AlignerClientError):
 
 class ResourceExhaustedError(AlignerClientError):
     """A size limit, a quota or the server's queue is exceeded. Retry only if `retry_after` is set."""
+
+
+class Handshake(Enum):
+    """How a connection failed after a server had answered; the value is a message for people."""
+
+    UNTRUSTED = "the server's certificate is not signed by a trusted CA"
+    EXPIRED = "the server's certificate has expired, or is not valid yet"
+    WRONG_NAME = "the server's certificate is for another name"
+    NOT_TLS = "the server answers in plaintext, but TLS was requested"
+    TLS_REQUIRED = "the server closed the plaintext connection at once, as one that requires TLS does"
+    CERTIFICATE_MISSING = "the server closed the connection at once, as one that requires a client certificate does"
+    CERTIFICATE_REFUSED = "the server closed the connection at once, as one that does not accept this client certificate does"
+    REFUSED = "the TLS handshake failed"
+    HUNG_UP = "the server closed the connection at once"
+    """With gRPC's own credentials, of which this client does not know what they hold."""
 
 
 class UnavailableError(AlignerClientError):

@@ -7,26 +7,7 @@ client sent.
 
 from __future__ import annotations
 
-from enum import Enum
-
-from aligner_client.auth.credentials import Tls
-from aligner_client.errors import AlignerClientError, UnavailableError
-
-
-class Handshake(Enum):
-    """How a connection failed after a server had answered; the value is a message for people."""
-
-    UNTRUSTED = "the server's certificate is not signed by a trusted CA"
-    EXPIRED = "the server's certificate has expired, or is not valid yet"
-    WRONG_NAME = "the server's certificate is for another name"
-    NOT_TLS = "the server answers in plaintext, but TLS was requested"
-    TLS_REQUIRED = "the server closed the plaintext connection at once, as one that requires TLS does"
-    CERTIFICATE_MISSING = "the server closed the connection at once, as one that requires a client certificate does"
-    CERTIFICATE_REFUSED = "the server closed the connection at once, as one that does not accept this client certificate does"
-    REFUSED = "the TLS handshake failed"
-    HUNG_UP = "the server closed the connection at once"
-    """With gRPC's own credentials, of which this client does not know what they hold."""
-
+from aligner_client.errors import AlignerClientError, Handshake, UnavailableError
 
 _UNREACHED = "failed to connect to all addresses"
 _SERVERS = (
@@ -40,8 +21,11 @@ _CLOSED = ("Socket closed", "Connection reset", "_ALERT_")
 """The last: what proxies and other servers send for a client certificate that they lack or refuse."""
 
 
-def explain(failure: AlignerClientError, *, secure: bool, tls: Tls | None) -> None:
-    """Say in an UnavailableError how its connection failed, if it did. `tls`: None for plaintext or gRPC's own credentials."""
+def explain(failure: AlignerClientError, *, secure: bool, certificate: bool | None) -> None:
+    """Say in an UnavailableError how its connection failed, if it did.
+
+    `secure`: over TLS. `certificate`: whether the client sent one; None: not known.
+    """
     if not isinstance(failure, UnavailableError) or failure.reason != "UNAVAILABLE":
         return
     text = failure.message
@@ -49,19 +33,19 @@ def explain(failure: AlignerClientError, *, secure: bool, tls: Tls | None) -> No
         return
     found = next((kind for part, kind in _SERVERS if part in text), None)
     if found is None and any(part in text for part in _CLOSED):
-        found = _meant(secure=secure, tls=tls)
+        found = _meant(secure=secure, certificate=certificate)
     if found is None and "handshake" in text:
         found = Handshake.REFUSED
     if found is not None:
         failure.handshake, failure.message = found, found.value
 
 
-def _meant(*, secure: bool, tls: Tls | None) -> Handshake:
+def _meant(*, secure: bool, certificate: bool | None) -> Handshake:
     if not secure:
         return Handshake.TLS_REQUIRED
-    if tls is None:
+    if certificate is None:
         return Handshake.HUNG_UP
-    return Handshake.CERTIFICATE_MISSING if tls.certificate is None else Handshake.CERTIFICATE_REFUSED
+    return Handshake.CERTIFICATE_REFUSED if certificate else Handshake.CERTIFICATE_MISSING
 
 
 def failed_handshake(error: UnavailableError) -> Handshake | None:

@@ -10,6 +10,7 @@ import grpc
 from aligner_client.auth.credentials import ApiKey, BearerToken, Metadata, bearer
 from aligner_client.auth.token_cache import TokenCache
 from aligner_client.errors import AlignerClientError, UnauthenticatedError, from_rpc
+from aligner_client.handshake import explain
 from aligner_client.retry import Retry
 
 _RENEWABLE = frozenset({"TOKEN_EXPIRED", "CREDENTIALS_INVALID"})
@@ -22,10 +23,20 @@ class Attempts:
     Credentials are sent as headers and not as gRPC's call credentials, which only go over TLS: plaintext to loopback is allowed.
     """
 
-    def __init__(self, metadata: Metadata, auth: BearerToken | ApiKey | TokenCache | None, retry: Retry) -> None:
+    def __init__(
+        self,
+        metadata: Metadata,
+        auth: BearerToken | ApiKey | TokenCache | None,
+        retry: Retry,
+        *,
+        secure: bool,
+        certificate: bool | None,
+    ) -> None:
         self._metadata = metadata
         self._auth = auth
         self._retry = retry
+        self._secure = secure
+        self._certificate = certificate
         self._sent_token = ""
         self._renewed = False
 
@@ -61,6 +72,7 @@ class Attempts:
     def failed(self, error: grpc.RpcError, *, final: bool = False) -> float:
         """Count a failed attempt. Seconds to wait before the next; raises the typed error where there is none, or if `final`."""
         failure = from_rpc(error)
+        explain(failure, secure=self._secure, certificate=self._certificate)
         if final:
             raise failure from error
         return 0.0 if self._renews(failure) else self._delay(failure, error)

@@ -32,6 +32,8 @@ class ClientBase(ABC):
         self._metadata = tuple(metadata)
         self._auth = TokenCache(partial(fetch, auth)) if isinstance(auth, ClientCredentials) else auth
         self._policy = retry or RetryPolicy()
+        self._secure = tls is not None or credentials is not None
+        self._certificate = None if tls is None else tls.certificate is not None
         self._open(choose_transport(target, credentials, tls, auth, self._metadata))
 
     @abstractmethod
@@ -39,7 +41,9 @@ class ClientBase(ABC):
         """Make the channel and the stub."""
 
     def _begin(self, timeout: float | None) -> Attempts:
-        return Attempts(self._metadata, self._auth, self._policy.begin(timeout))
+        return Attempts(
+            self._metadata, self._auth, self._policy.begin(timeout), secure=self._secure, certificate=self._certificate
+        )
 
     def _end_waits(self) -> None:
         """End calls that wait for a token."""

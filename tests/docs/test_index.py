@@ -65,3 +65,9 @@ def test_settings_that_a_page_names_exist() -> None:
     for page in PAGES:
         named = set(re.findall(r"\bALIGNER_[A-Z]+__[A-Z_]*[A-Z]\b", page.read_text(encoding="utf-8")))
         assert named <= settings | examples, page
+
+
+def test_the_site_lists_every_page() -> None:
+    listed = set(re.findall(r"([\w/-]+\.md)$", (PROJECT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE))
+    there = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
+    assert {page for page in listed if not page.startswith("project/")} == there

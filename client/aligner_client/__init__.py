@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         UnavailableError,
         UnimplementedError,
     )
-    from aligner_client.formats import Format
+    from aligner_client.formats import CueLayout, Format
     from aligner_client.handshake import Handshake, failed_handshake
     from aligner_client.messages import AudioEncoding, Progress, ProgressCallback, ServerInfo, ServerLimits, Stage
     from aligner_client.retry import RetryPolicy
@@ -54,7 +54,7 @@ _MODULES = {
         "UnavailableError",
         "UnimplementedError",
     ),
-    "formats": ("Format",),
+    "formats": ("CueLayout", "Format"),
     "handshake": ("Handshake", "failed_handshake"),
     "messages": ("AudioEncoding", "Progress", "ProgressCallback", "ServerInfo", "ServerLimits", "Stage"),
     "retry": ("RetryPolicy",),
@@ -75,6 +75,7 @@ __all__ = [
     "CallCancelledError",
     "ClientCredentials",
     "CredentialsError",
+    "CueLayout",
     "DataLossError",
     "DeadlineExceededError",
     "FailedPreconditionError",

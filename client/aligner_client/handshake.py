@@ -22,6 +22,9 @@ class Handshake(Enum):
     """It requires TLS, or another client certificate; TLS 1.3 does not say which."""
 
 
+_UNCONNECTED = ("connections to all backends failing", "failed to connect to all addresses")
+"""How the messages of the round_robin and the pick_first policy begin."""
+
 _TEXTS = (
     ("certificate has expired", Handshake.EXPIRED),
     ("certificate is not yet valid", Handshake.EXPIRED),
@@ -37,6 +40,6 @@ _TEXTS = (
 
 def failed_handshake(error: UnavailableError) -> Handshake | None:
     """How it failed; None if there is no server, the connection broke later, or the server itself sent UNAVAILABLE."""
-    if error.reason != "UNAVAILABLE" or not error.message.startswith("failed to connect to all addresses"):
+    if error.reason != "UNAVAILABLE" or not error.message.startswith(_UNCONNECTED):
         return None
     return next((kind for text, kind in _TEXTS if text in error.message), None)

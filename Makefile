@@ -11,7 +11,7 @@ export PYTHON ?=
 # A git worktree may share another checkout's .venv, where the client's package is that checkout's.
 export PYTHONPATH := $(CURDIR):$(CURDIR)/client
 
-.PHONY: help setup core demo run test lint lint-python lint-types lint-imports lint-shape lint-protos docs docs-tables docs-rooms docs-check docs-tables-check docs-rooms-check protos protos-check protos-baseline client client-check bench bench-accuracy bench-chain bench-overload bench-fairness bench-fleet bench-long-jobs bench-scan bench-qwen bench-gpu bench-gpu-bundle lock clean
+.PHONY: help setup core grpcurl demo run test lint lint-python lint-types lint-imports lint-shape lint-protos docs docs-tables docs-rooms docs-check docs-tables-check docs-rooms-check protos protos-check protos-baseline client client-check bench bench-accuracy bench-chain bench-overload bench-fairness bench-fleet bench-long-jobs bench-scan bench-qwen bench-gpu bench-gpu-bundle lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,9 +27,11 @@ $(VENV)/.all: requirements/build.lock requirements/core.lock requirements/all.lo
 $(VENV)/.grpcurl: $(VENV)/.core
 	@tools/install.sh grpcurl
 
+grpcurl: $(VENV)/.grpcurl ## the core, and grpcurl to call it by hand (demo and run install both themselves)
+
 setup: $(VENV)/.all ## .venv with everything: extras, torch, the tests' tools
 
-core: $(VENV)/.core ## .venv with what the service needs, without torch (demo and run install it themselves)
+core: $(VENV)/.core ## .venv with what the service needs, without torch
 
 # ---- using it
 
@@ -114,15 +116,16 @@ protos-baseline: $(VENV)/.all $(BUF) ## after adding to the API: take protos/ as
 	@[ ! -e protos/baseline.txtpb ] || $(BUF) breaking --against protos/baseline.txtpb
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) tools/gen_protos.py --baseline protos/baseline.txtpb
 
-docs: docs-tables docs-rooms ## write README's settings table, the Grafana dashboard and the diagram of the rooms from the code
+docs: docs-tables docs-rooms ## write docs/settings.md, the API references, the Grafana dashboard and the diagram of the rooms from the code
 
 docs-tables: $(VENV)/.core
 	$(PY) tools/settings_table.py
 	$(PY) tools/dashboard.py
 
-# The imports are read by grimp, which comes with import-linter.
+# The imports are read by grimp, which comes with import-linter, the proto by grpcio-tools.
 docs-rooms: $(VENV)/.all
 	$(PY) tools/architecture.py
+	$(PY) tools/api_reference.py
 
 docs-check: docs-tables-check docs-rooms-check
 
@@ -133,6 +136,16 @@ docs-tables-check: $(VENV)/.core
 
 docs-rooms-check: $(VENV)/.all
 	$(PY) tools/architecture.py --check
+	$(PY) tools/api_reference.py --check
+
+$(VENV)/.docs: requirements/docs.lock $(VENV)/.core
+	@tools/install.sh docs
+
+docs-site: $(VENV)/.docs ## docs/ as a site in build/site; fails for links that lead nowhere
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict
+	@echo "build/site/index.html"
+
+.PHONY: docs-site
 
 lock: ## write requirements/*.lock from pyproject.toml; newer versions: make lock ARGS=--upgrade
 	@tools/lock.sh "$(or $(PYTHON),python3.11)" $(ARGS)

@@ -31,3 +31,4 @@ compile all --python-platform x86_64-manylinux_2_28 "$@" --extra test --extra qw
 compile qwen --python-platform x86_64-manylinux_2_28 "$@" --extra qwen --constraint requirements/core.lock \
   --constraint requirements/all.lock --excludes requirements/no-cuda.txt --no-emit-package torch pyproject.toml
 compile build --universal "$@" --constraint requirements/all.lock requirements/build.in
+compile docs --universal "$@" --constraint requirements/all.lock requirements/docs.in

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+# gRPC's C++ core writes lines of its own to stderr about what it also reports, such as a failed TLS handshake. It reads this
+# when it is first imported; a program that wants them sets the variable.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 if TYPE_CHECKING:
     from aligner_client.aio import AsyncAligner, AsyncWordStream
@@ -16,6 +21,7 @@ if TYPE_CHECKING:
         DataLossError,
         DeadlineExceededError,
         FailedPreconditionError,
+        Handshake,
         IncompleteAnswerError,
         InternalError,
         InvalidArgumentError,
@@ -27,7 +33,7 @@ if TYPE_CHECKING:
         UnimplementedError,
     )
     from aligner_client.formats import CueLayout, Format
-    from aligner_client.handshake import Handshake, failed_handshake
+    from aligner_client.handshake import failed_handshake
     from aligner_client.messages import AudioEncoding, Progress, ProgressCallback, ServerInfo, ServerLimits, Stage
     from aligner_client.retry import RetryPolicy
     from aligner_client.violation import FieldViolation
@@ -44,6 +50,7 @@ _MODULES = {
         "DataLossError",
         "DeadlineExceededError",
         "FailedPreconditionError",
+        "Handshake",
         "IncompleteAnswerError",
         "InternalError",
         "InvalidArgumentError",
@@ -55,7 +62,7 @@ _MODULES = {
         "UnimplementedError",
     ),
     "formats": ("CueLayout", "Format"),
-    "handshake": ("Handshake", "failed_handshake"),
+    "handshake": ("failed_handshake",),
     "messages": ("AudioEncoding", "Progress", "ProgressCallback", "ServerInfo", "ServerLimits", "Stage"),
     "retry": ("RetryPolicy",),
     "violation": ("FieldViolation",),

@@ -13,6 +13,7 @@ import grpc
 from aligner_client.auth.credentials import ApiKey, BearerToken, Metadata, bearer
 from aligner_client.auth.token_cache import TokenCache
 from aligner_client.errors import AlignerClientError, UnauthenticatedError, closed, from_rpc
+from aligner_client.handshake import explain
 from aligner_client.retry import Retry
 
 _LOG = logging.getLogger("aligner_client")
@@ -33,12 +34,17 @@ class Attempts:
         metadata: Metadata,
         auth: BearerToken | ApiKey | TokenCache | None,
         retry: Retry,
+        *,
+        secure: bool,
+        certificate: bool | None,
         is_closed: Callable[[], bool] = lambda: False,
     ) -> None:
         self._metadata = metadata
         self._auth = auth
         self._retry = retry
         self._is_closed = is_closed
+        self._secure = secure
+        self._certificate = certificate
         self._sent_token = ""
         self._renewed = False
 
@@ -90,6 +96,7 @@ class Attempts:
     def failed(self, error: grpc.RpcError, *, final: bool = False) -> float:
         """Count a failed attempt. Seconds to wait before the next; raises the typed error where there is none, or if `final`."""
         failure = from_rpc(error)
+        explain(failure, secure=self._secure, certificate=self._certificate)
         if final:
             raise failure from error
         delay = 0.0 if self._renews(failure) else self._delay(failure, error)

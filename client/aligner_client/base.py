@@ -16,7 +16,6 @@ from aligner_client.auth.token_cache import TokenCache
 from aligner_client.channel import DEFAULT_TARGET, Transport, choose_transport
 from aligner_client.errors import ResourceExhaustedError
 from aligner_client.retry import RetryPolicy
-from aligner_client.service_config import LOAD_BALANCING
 from aligner_client.source import WHOLE_BYTES
 
 
@@ -35,11 +34,13 @@ class ClientBase(ABC):
         options: Sequence[tuple[str, int | str]] = (),
         interceptors: Sequence[Any] = (),
         compression: grpc.Compression | None = None,
-        load_balancing: str = LOAD_BALANCING,
+        load_balancing: str | None = None,
     ) -> None:
         self._metadata = tuple(metadata)
         self._auth = TokenCache(partial(fetch, auth)) if isinstance(auth, ClientCredentials) else auth
         self._policy = retry or RetryPolicy()
+        self._secure = tls is not None or credentials is not None
+        self._certificate = None if tls is None else tls.certificate is not None
         self._closed = False
         self._whole_bytes = WHOLE_BYTES
         self._interceptors = tuple(interceptors)
@@ -61,7 +62,14 @@ class ClientBase(ABC):
         """Make the channel and the stub."""
 
     def _begin(self, timeout: float | None) -> Attempts:
-        return Attempts(self._metadata, self._auth, self._policy.begin(timeout), lambda: self._closed)
+        return Attempts(
+            self._metadata,
+            self._auth,
+            self._policy.begin(timeout),
+            secure=self._secure,
+            certificate=self._certificate,
+            is_closed=lambda: self._closed,
+        )
 
     def _end_waits(self) -> None:
         """Begin no more calls, and end those that wait for a token."""

@@ -51,7 +51,8 @@ class Aligner(ClientBase):
     every call.
 
     `options` are gRPC channel options, in place of this client's own of the same name; `interceptors` gRPC's client interceptors,
-    which see every attempt; `compression` that of requests; `load_balancing` gRPC's policy for a name with several addresses.
+    which see every attempt; `compression` that of requests; `load_balancing` gRPC's policy for a name with several addresses
+    (None: round_robin, and pick_first on this machine).
     Failed attempts that are repeated are logged (logger "aligner_client", level INFO).
     """
 

@@ -87,11 +87,13 @@ def choose_transport(
     *,
     options: Sequence[tuple[str, int | str]] = (),
     compression: grpc.Compression | None = None,
-    load_balancing: str = LOAD_BALANCING,
+    load_balancing: str | None = None,
 ) -> Transport:
     """The transport for a caller's arguments. Raises CredentialsError, and OSError for a file that cannot be read.
 
-    `options` replace those of the same name, but not what protects a secret.
+    `options` replace those of the same name, but not what protects a secret. `load_balancing` None: that of the service
+    config, but pick_first on this machine: localhost's two addresses are one server, and round_robin may report the one where
+    nobody listens.
     `credentials` are assumed to encrypt: gRPC does not report it.
     """
     if credentials is not None and tls is not None:
@@ -99,6 +101,7 @@ def choose_transport(
     # Names are lower case on the wire.
     if auth is not None and not {key.lower() for key, _ in metadata}.isdisjoint({AUTHORIZATION, API_KEY_HEADER}):
         raise CredentialsError("auth and metadata both hold credentials: give one of them")
+    load_balancing = load_balancing or ("pick_first" if is_loopback(target) else LOAD_BALANCING)
     wanted = dict(CHANNEL_OPTIONS) | {"grpc.service_config": balancing(load_balancing)} | dict(options)
     if tls is not None:
         wanted |= dict(tls.channel_options())

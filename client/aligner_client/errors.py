@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import Enum
 from typing import Any, cast
 
 import grpc
@@ -64,8 +65,28 @@ class ResourceExhaustedError(AlignerClientError):
     """A size limit, a quota or the server's queue is exceeded. Retry only if `retry_after` is set."""
 
 
+class Handshake(Enum):
+    """How a connection failed after a server had answered; the value is a message for people."""
+
+    UNTRUSTED = "the server's certificate is not signed by a trusted CA"
+    EXPIRED = "the server's certificate has expired, or is not valid yet"
+    WRONG_NAME = "the server's certificate is for another name"
+    NOT_TLS = "the server answers in plaintext, but TLS was requested"
+    TLS_REQUIRED = "the server closed the plaintext connection at once, as one that requires TLS does"
+    CERTIFICATE_MISSING = "the server closed the connection at once, as one that requires a client certificate does"
+    CERTIFICATE_REFUSED = "the server closed the connection at once, as one that does not accept this client certificate does"
+    REFUSED = "the TLS handshake failed"
+    HUNG_UP = "the server closed the connection at once"
+    """With gRPC's own credentials, of which this client does not know what they hold."""
+
+
 class UnavailableError(AlignerClientError):
-    """The server is unreachable, draining, or lost its worker; the policy's retries are used up."""
+    """The server is unreachable, draining, or lost its worker; the policy's retries are used up.
+
+    handshake: what is wrong with TLS, where the server was reached and that was the reason; gRPC's own text is in `__cause__`.
+    """
+
+    handshake: Handshake | None = None
 
 
 class DeadlineExceededError(AlignerClientError):

@@ -1,45 +1,55 @@
-"""Why a connection failed, from gRPC's message: the status is UNAVAILABLE for an absent server and a bad certificate alike.
+"""Why a connection failed: gRPC's status is UNAVAILABLE for an absent server and a bad certificate alike.
 
-The texts are those of grpcio 1.85.1, each observed with a real server.
+The texts are those of grpcio 1.85.1, each observed with a real server. A gRPC server says nothing to a client whose
+certificate is missing or refused: it closes the connection when TLS 1.3 has been set up. What is meant follows from what this
+client sent.
 """
 
 from __future__ import annotations
 
-from enum import Enum
+from aligner_client.errors import AlignerClientError, Handshake, UnavailableError
 
-from aligner_client.errors import UnavailableError
+_UNREACHED = ("connections to all backends failing", "failed to connect to all addresses")
+"""How the messages of the policies round_robin and pick_first begin."""
 
-
-class Handshake(Enum):
-    """How a connection failed after a server had answered; the value is a message for people."""
-
-    UNTRUSTED = "the server's certificate is not signed by a trusted CA"
-    EXPIRED = "the server's certificate has expired, or is not valid yet"
-    WRONG_NAME = "the server's certificate is for another name"
-    NOT_TLS = "the server answers in plaintext, but TLS was requested"
-    REFUSED = "the TLS handshake failed"
-    HUNG_UP = "the server closed the connection at once"
-    """It requires TLS, or another client certificate; TLS 1.3 does not say which."""
-
-
-_UNCONNECTED = ("connections to all backends failing", "failed to connect to all addresses")
-"""How the messages of the round_robin and the pick_first policy begin."""
-
-_TEXTS = (
+_SERVERS = (
     ("certificate has expired", Handshake.EXPIRED),
     ("certificate is not yet valid", Handshake.EXPIRED),
     ("CERTIFICATE_VERIFY_FAILED", Handshake.UNTRUSTED),
     ("Hostname Verification Check failed", Handshake.WRONG_NAME),
     ("WRONG_VERSION_NUMBER", Handshake.NOT_TLS),
-    ("handshake failed", Handshake.REFUSED),
-    ("security handshaker", Handshake.REFUSED),
-    ("Socket closed", Handshake.HUNG_UP),
-    ("Connection reset", Handshake.HUNG_UP),
 )
+_CLOSED = ("Socket closed", "Connection reset", "_ALERT_")
+"""The last: what proxies and other servers send for a client certificate that they lack or refuse."""
+
+
+def explain(failure: AlignerClientError, *, secure: bool, certificate: bool | None) -> None:
+    """Say in an UnavailableError how its connection failed, if it did.
+
+    `secure`: over TLS. `certificate`: whether the client sent one; None: not known.
+    """
+    if not isinstance(failure, UnavailableError) or failure.reason != "UNAVAILABLE":
+        return
+    text = failure.message
+    if not text.startswith(_UNREACHED):
+        return
+    found = next((kind for part, kind in _SERVERS if part in text), None)
+    if found is None and any(part in text for part in _CLOSED):
+        found = _meant(secure=secure, certificate=certificate)
+    if found is None and "handshake" in text:
+        found = Handshake.REFUSED
+    if found is not None:
+        failure.handshake, failure.message = found, found.value
+
+
+def _meant(*, secure: bool, certificate: bool | None) -> Handshake:
+    if not secure:
+        return Handshake.TLS_REQUIRED
+    if certificate is None:
+        return Handshake.HUNG_UP
+    return Handshake.CERTIFICATE_REFUSED if certificate else Handshake.CERTIFICATE_MISSING
 
 
 def failed_handshake(error: UnavailableError) -> Handshake | None:
     """How it failed; None if there is no server, the connection broke later, or the server itself sent UNAVAILABLE."""
-    if error.reason != "UNAVAILABLE" or not error.message.startswith(_UNCONNECTED):
-        return None
-    return next((kind for text, kind in _TEXTS if text in error.message), None)
+    return error.handshake

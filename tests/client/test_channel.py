@@ -83,7 +83,7 @@ def test_the_callers_options_win_but_a_secret_keeps_to_this_machine():
     assert len(options) == len(chosen.options)
     assert (options["grpc.keepalive_time_ms"], options["grpc.enable_http_proxy"]) == (5, 0)
     assert options["grpc.service_config"] == '{"loadBalancingConfig": [{"pick_first": {}}]}'
-    assert "round_robin" in dict(choose_transport("127.0.0.1:1", None, None, None, ()).options)["grpc.service_config"]
+    assert "round_robin" in dict(choose_transport("aligner.example:1", None, None, None, ()).options)["grpc.service_config"]
 
 
 @pytest.mark.parametrize(("policy", "least"), [("round_robin", 2), ("pick_first", 1)])

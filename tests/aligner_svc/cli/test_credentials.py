@@ -249,7 +249,7 @@ def test_tls_and_a_certificate(tmp_path, speech, monkeypatch):
         monkeypatch.setenv("ALIGNER_CLIENT_CA", str(ca.file))
         assert aligner("info", *named, *pair).exit_code == 0
         for arguments, message, hint in [
-            ([*named], "closed the connection at once", "--cert and --key"),
+            ([*named], "requires a client certificate", "--cert and --key"),
             (["--target", server.target, *pair], "for another name", "--server-name"),
         ]:
             result = aligner("info", *arguments)

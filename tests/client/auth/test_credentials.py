@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import grpc
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -191,7 +194,8 @@ async def test_a_client_certificate_is_sent(ca):
         assert [shown.get("x-api-key") for shown in server.guard.seen] == [SECRET, None, SECRET]
         with Aligner(server.target, tls=Tls(ca=ca.file), retry=ONCE) as aligner, pytest.raises(UnavailableError) as raised:
             aligner.align(b"x", "one")
-    assert failed_handshake(raised.value) is Handshake.HUNG_UP
+    assert raised.value.handshake is Handshake.CERTIFICATE_MISSING
+    assert "client certificate" in str(raised.value)
 
 
 def test_a_server_of_another_name_can_be_named(ca):
@@ -209,11 +213,24 @@ def fault_of(target: str, tls: Tls | None) -> Handshake | None:
     return failed_handshake(raised.value)
 
 
-def test_a_certificate_problem_differs_from_an_absent_server(ca, stranger, server):
-    with guarded_server(ca.server_credentials("good", hosts=("127.0.0.1",))) as secure:
-        assert fault_of(secure.target, Tls(ca=stranger.file)) is Handshake.UNTRUSTED
+def test_what_is_wrong_with_tls_is_told_apart(ca, stranger, server):
+    certificate, key = stranger.issue("unknown")
+    old, old_key = ca.issue("old-client", expired=True)
+    with guarded_server(ca.server_credentials("good", hosts=("localhost", "127.0.0.1"))) as secure:
+        local = f"localhost:{secure.target.rpartition(':')[2]}"  # which has an IPv6 address too, where nobody listens
+        assert fault_of(local, Tls(ca=stranger.file)) is Handshake.UNTRUSTED
         assert fault_of(secure.target, Tls()) is Handshake.UNTRUSTED
-        assert fault_of(secure.target, None) is Handshake.HUNG_UP
+        for target in (secure.target, local):
+            assert fault_of(target, None) is Handshake.TLS_REQUIRED
+    with guarded_server(ca.server_credentials("mutual", hosts=("127.0.0.1",), client_ca=ca.file)) as mutual:
+        assert fault_of(mutual.target, None) is Handshake.TLS_REQUIRED
+        assert fault_of(mutual.target, Tls(ca=stranger.file)) is Handshake.UNTRUSTED
+        for pair in ((certificate, key), (old, old_key)):
+            assert fault_of(mutual.target, Tls(ca.file, *pair)) is Handshake.CERTIFICATE_REFUSED
+        own = grpc.ssl_channel_credentials(ca.file.read_bytes())
+        with Aligner(mutual.target, credentials=own, retry=ONCE) as aligner, pytest.raises(UnavailableError) as raised:
+            aligner.server_info()
+        assert failed_handshake(raised.value) is Handshake.HUNG_UP
     with guarded_server(ca.server_credentials("old", hosts=("127.0.0.1",), expired=True)) as expired:
         assert fault_of(expired.target, Tls(ca=ca.file)) is Handshake.EXPIRED
     assert fault_of(server.target, Tls(ca=ca.file)) is Handshake.NOT_TLS
@@ -223,6 +240,17 @@ def test_a_certificate_problem_differs_from_an_absent_server(ca, stranger, serve
         with Aligner(server.target, retry=ONCE) as aligner, pytest.raises(UnavailableError) as raised:
             aligner.align(b"x", "one")
         assert failed_handshake(raised.value) is None
+
+
+def test_grpc_writes_no_lines_of_its_own(ca):
+    with guarded_server(ca.server_credentials("quiet", hosts=("127.0.0.1",))) as secure:
+        code = (
+            "import sys, aligner_client as a\n"
+            "try: a.Aligner(sys.argv[1], tls=a.Tls(), retry=a.RetryPolicy(attempts=1)).server_info()\n"
+            "except a.UnavailableError as error: print(error.handshake.name)"
+        )
+        done = subprocess.run([sys.executable, "-c", code, secure.target], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("UNTRUSTED\n", "")
 
 
 def test_files_with_the_wrong_contents_are_named(ca, stranger, tmp_path):

@@ -10,6 +10,8 @@
 ARG BASE=python:3.11.16-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 
 FROM ${BASE} AS build
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --yes --no-install-recommends binutils && rm -rf /var/lib/apt/lists/*
 # .venv points at /app, so the last stages keep the path.
 WORKDIR /app
 COPY pyproject.toml README.md LICENSE ./
@@ -27,7 +29,7 @@ RUN tools/slim.sh
 FROM build AS build-cuda
 # TORCH=cpu makes a much smaller image, for Qwen on a CPU.
 ARG TORCH=cuda
-RUN TORCH=${TORCH} tools/install.sh qwen && tools/slim.sh
+RUN TORCH=${TORCH} tools/install.sh qwen && tools/slim.sh qwen
 
 FROM ${BASE} AS code
 WORKDIR /app

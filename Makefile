@@ -116,15 +116,16 @@ protos-baseline: $(VENV)/.all $(BUF) ## after adding to the API: take protos/ as
 	@[ ! -e protos/baseline.txtpb ] || $(BUF) breaking --against protos/baseline.txtpb
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) tools/gen_protos.py --baseline protos/baseline.txtpb
 
-docs: docs-tables docs-rooms ## write README's settings table, the Grafana dashboard and the diagram of the rooms from the code
+docs: docs-tables docs-rooms ## write docs/settings.md, the API references, the Grafana dashboard and the diagram of the rooms from the code
 
 docs-tables: $(VENV)/.core
 	$(PY) tools/settings_table.py
 	$(PY) tools/dashboard.py
 
-# The imports are read by grimp, which comes with import-linter.
+# The imports are read by grimp, which comes with import-linter, the proto by grpcio-tools.
 docs-rooms: $(VENV)/.all
 	$(PY) tools/architecture.py
+	$(PY) tools/api_reference.py
 
 docs-check: docs-tables-check docs-rooms-check
 
@@ -135,6 +136,16 @@ docs-tables-check: $(VENV)/.core
 
 docs-rooms-check: $(VENV)/.all
 	$(PY) tools/architecture.py --check
+	$(PY) tools/api_reference.py --check
+
+$(VENV)/.docs: requirements/docs.lock $(VENV)/.core
+	@tools/install.sh docs
+
+docs-site: $(VENV)/.docs ## docs/ as a site in build/site; fails for links that lead nowhere
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict
+	@echo "build/site/index.html"
+
+.PHONY: docs-site
 
 lock: ## write requirements/*.lock from pyproject.toml; newer versions: make lock ARGS=--upgrade
 	@tools/lock.sh "$(or $(PYTHON),python3.11)" $(ARGS)

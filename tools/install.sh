@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# install.sh core|qwen|all|grpcurl: install the locked packages and this checkout's two (editable) into .venv.
+# install.sh core|qwen|all|grpcurl|docs: install the locked packages and this checkout's two (editable) into .venv.
 #
 #   core     what the service needs on a laptop, without torch
 #   qwen     core, the Qwen engine and torch (for a container)
 #   all      core, the tests' tools and the extras, torch included
+#   docs     core, and what makes the site of docs/
 #   grpcurl  core, and grpcurl to call it by hand (23 MB, which the container does not need)
 #
 # Going over an installation that is already right takes seconds. An installation that was killed
@@ -17,7 +18,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 what=${1:-}
-case $what in core | qwen | all | grpcurl) ;; *) echo "usage: tools/install.sh core|qwen|all|grpcurl" >&2 && exit 2 ;; esac
+case $what in core | qwen | all | grpcurl | docs) ;; *) echo "usage: tools/install.sh core|qwen|all|grpcurl|docs" >&2 && exit 2 ;; esac
 
 unset PYTHONPATH # make's: pip must look at .venv alone
 venv=.venv
@@ -103,6 +104,11 @@ install_all() {
   install_torch
   say "installing the extras and the tests' tools ($(grep -c '==' requirements/all.lock) packages with the core)"
   locked all
+}
+
+install_docs() {
+  say "installing mkdocs"
+  locked docs
 }
 
 # A machine for which there is none still gets the rest: the demo then names a command that it has.

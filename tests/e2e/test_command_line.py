@@ -125,7 +125,7 @@ async def test_a_refusal_says_why(server):
 async def test_info(server):
     done = await aligner("info", "--target", server.address, "--format", "json")
     assert done.status == 0, done.err
-    assert json.loads(done.out)["languages"] == ["en"]
+    assert "en" in json.loads(done.out)["languages"]
 
 
 async def test_no_server(tmp_path):

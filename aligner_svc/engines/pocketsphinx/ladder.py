@@ -89,7 +89,7 @@ class Ladder:
         noisy = speech - background < CLEAN_RANGE_DB
         too_many = len(words) > _MAX_WORDS_A_SECOND * len(samples) / SAMPLE_RATE + _MAX_WORDS_A_SECOND
         first, fits = (None, False) if noisy or too_many else self._place(samples, words, exits, loud(levels))
-        opinion = self._second_opinion(samples, words, exits, first if fits else None)
+        opinion = self._second_opinion(samples, words, exits, first if fits else None, too_many and not exits)
         present = [index for index in range(opinion.reached) if _present(index, opinion, first or ())]
         if first is not None and len(first) == opinion.reached == len(present):
             segments: dict[int, Segment] = dict(enumerate(first))
@@ -119,14 +119,14 @@ class Ladder:
         return (prefix, True) if _trusted(prefix, loud_frames) else (segments, False)
 
     def _second_opinion(
-        self, samples: Samples, words: Sequence[str], exits: Sequence[int], fitting: Sequence[Segment] | None
+        self, samples: Samples, words: Sequence[str], exits: Sequence[int], fitting: Sequence[Segment] | None, excerpt: bool
     ) -> SecondOpinion:
         """On the doubtful words among the segments that fit as a whole; on everything if many are doubtful or nothing fits."""
         if fitting is not None:
             doubtful = [index for index, segment in enumerate(fitting) if _fit(segment) < TRUSTED_WORD]
             if len(doubtful) <= _MAX_DOUBTFUL * len(fitting) and not _crowded(doubtful):
                 return search_near(self._phonemes, samples, words, fitting, doubtful)
-        return search_all(self._phonemes, samples, words, exits)
+        return search_all(self._phonemes, samples, words, exits, excerpt=excerpt)
 
     def _place_again(self, samples: Samples, words: Sequence[str], pieces: Sequence[_Piece], noisy: bool) -> dict[int, Segment]:
         """PocketSphinx over each piece; the words of one through which it finds no path are missing."""

@@ -29,10 +29,9 @@ SKIP_COST = 5.0
 """Nats a word."""
 LEAP_COST = np.float32(40.0)
 """Nats for skipping any number of words at once: a passage of the text that was not read."""
-END_LEAP_COST = np.float32(8.0)
-"""The same before the first word that is kept and after the last one, if all words are consumed: a clip may be cut from anywhere
-in its text. With 40, clips of 3 to 8 words out of the middle of a text lost 37 of 55 words, with 8 two; of 1,250 absent words 7
-are kept instead of 11. An open window costs LEAP_COST: a few words found by chance would carry the place in the text along."""
+EXCERPT_LEAP_COST = np.float32(8.0)
+"""The same before the first word that is kept and after the last one, in an excerpt. With 40, clips of 3 to 8 words out of the
+middle of a text lost 37 of 55 words, with 8 two."""
 _START_LAG = 0.080
 """Seconds. CTC peaks late: word starts are this much after the marked ones, ends are on time (medians over TIMIT)."""
 _NEVER = np.float32(-1e9)
@@ -101,17 +100,19 @@ def align_skipping(
     blank: int,
     exits: Sequence[int] | None = None,
     skip_costs: Sequence[float] | None = None,
+    *,
+    excerpt: bool = False,
 ) -> Skipped:
     """Align `words` (label ids, each non-empty) to `log_probabilities` [frames, labels].
 
-    `exits`: counts of words after which the audio may end; None: all words are consumed. `skip_costs`: nats for each word; these
-    words are known to be here, so END_LEAP_COST is not for them.
+    `exits`: counts of words after which the audio may end; None: all words are consumed. `skip_costs`: nats for each word.
+    `excerpt`: there is more text than the audio can hold, so that most of it comes before or after.
     Time and memory: frames x states, one numpy step a frame.
     """
     if not words or not len(log_probabilities):
         return Skipped([None] * len(words), len(words), np.zeros(len(log_probabilities), dtype=bool))
     chain = _Chain(words, blank)
-    end_leap_cost = END_LEAP_COST if exits is None and skip_costs is None else LEAP_COST
+    end_leap_cost = EXCERPT_LEAP_COST if excerpt else LEAP_COST
     frames, count = len(log_probabilities), len(words)
     best = log_probabilities.max(axis=1)
     skip_offsets = np.cumsum([0.0, *(skip_costs or [SKIP_COST] * count)]).astype(np.float32)

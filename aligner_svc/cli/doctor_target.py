@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from aligner_client import AlignerClientError
 from aligner_client.channel import choose_transport
 from aligner_client.errors import from_rpc
+from aligner_client.handshake import explain
 from aligner_svc import __version__
 from aligner_svc.cli.failures import Failure, from_client
 from aligner_svc.health import phrases as words
@@ -62,7 +63,9 @@ async def _health(connection: Connection) -> Finding:
     except grpc.aio.AioRpcError as error:
         if error.code() is grpc.StatusCode.UNIMPLEMENTED:
             return warn("target", f"{where} has no health service", "check that it is an aligner server")
-        failure = from_client(from_rpc(error), f"{where} does not answer", where)
+        unavailable, tls = from_rpc(error), connection.tls
+        explain(unavailable, secure=tls is not None, certificate=tls is not None and tls.certificate is not None)
+        failure = from_client(unavailable, f"{where} does not answer", where)
         return fail("target", f"{failure.what}: {failure.why}", failure.hint)
     finally:
         await channel.close()

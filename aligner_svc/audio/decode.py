@@ -1,5 +1,6 @@
 """The pipeline's side of the decoder: bytes in, a clip or a reason out; decoding runs in child processes."""
 
+# long: the calls to the children, what they refuse and the messages for it belong together
 from __future__ import annotations
 
 import asyncio

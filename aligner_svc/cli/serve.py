@@ -20,13 +20,16 @@ def serve(  # noqa: PLR0917 - typer makes an option of each
     listen: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Address to listen on; port 0 picks a free one.")
     ] = None,
-    engine: Annotated[str | None, typer.Option(metavar="NAME", help="pocketsphinx or qwen.")] = None,
+    engine: Annotated[str | None, typer.Option(metavar="NAME", help="pocketsphinx, qwen or ray.")] = None,
     workers: Annotated[int | None, typer.Option(metavar="N", help="Number of aligner processes (pocketsphinx).")] = None,
     model: Annotated[
         str | None, typer.Option(metavar="PATH_OR_HUB_ID", help="Checkpoint (qwen): a directory or a Hugging Face repository.")
     ] = None,
     device: Annotated[str | None, typer.Option(metavar="NAME", help="cuda, cuda:N or cpu (qwen).")] = None,
     dtype: Annotated[str | None, typer.Option(metavar="NAME", help="bf16 or fp32 (qwen).")] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Head of the Ray cluster that has the engine's processes (ray).")
+    ] = None,
     config: ConfigFile = None,
 ) -> None:
     """Run the server in the foreground until SIGTERM, SIGQUIT or ctrl-C, which drain it; a second one does not wait.
@@ -49,6 +52,7 @@ def serve(  # noqa: PLR0917 - typer makes an option of each
         Override("--model", ("qwen", "model"), model),
         Override("--device", ("qwen", "device"), device),
         Override("--dtype", ("qwen", "dtype"), dtype),
+        Override("--ray-address", ("ray", "address"), ray_address),
     ]
     with reported(), ignored("SIGHUP", "SIGUSR1", "SIGUSR2"):
         settings = load_settings(config, [flag for flag in flags if flag.value is not None]).settings

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from aligner_svc.config.engine import EngineSettings, QwenSettings
+from aligner_svc.config.engine import EngineSettings, QwenSettings, RaySettings
 from aligner_svc.config.limits import DecodeSettings, Limits, ServerSettings, StreamSettings
 from aligner_svc.config.protection import AbuseSettings, AntivirusSettings, ConnectionSettings, OverloadSettings, QuotaSettings
 from aligner_svc.config.security import METHODS, AuditSettings, AuthSettings, JwtSettings, KeySettings, TlsSettings
@@ -36,6 +36,7 @@ class Settings(BaseSettings):
     decode: DecodeSettings = Field(default_factory=DecodeSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
     qwen: QwenSettings = Field(default_factory=QwenSettings)
+    ray: RaySettings = Field(default_factory=RaySettings)
     stream: StreamSettings = Field(default_factory=StreamSettings)
     tls: TlsSettings = Field(default_factory=TlsSettings)
     auth: AuthSettings = Field(default_factory=AuthSettings)
@@ -66,6 +67,8 @@ class Settings(BaseSettings):
             raise ValueError("auth.methods has jwt, and no issuer is configured: set ALIGNER_JWT__ISSUERS")
         if "mtls" in methods and self.tls.client_ca is None:
             raise ValueError("auth.methods has mtls, and no client certificate is asked for: set ALIGNER_TLS__CLIENT_CA")
+        if self.ray.max_replicas < self.ray.min_replicas:
+            raise ValueError(f"ray.max_replicas is {self.ray.max_replicas}, less than ray.min_replicas, {self.ray.min_replicas}")
         return self
 
     @classmethod

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from aligner_svc.engines.self_test import check_split
 from aligner_svc.health.findings import Finding, fail, ok, warn
 from aligner_svc.text import tokenise
 
+_SAFE_RAY = (2, 60)
+
 
 def engine(settings: Settings) -> Sequence[Finding]:
     """Its libraries, models and device."""
@@ -21,6 +25,8 @@ def engine(settings: Settings) -> Sequence[Finding]:
             return _pocketsphinx()
         case "qwen":
             return _qwen(settings)
+        case "ray":
+            return _ray(settings)
         case other:
             return [ok("engine", f"{other}: not examined")]
 
@@ -63,6 +69,35 @@ def _qwen(settings: Settings) -> Sequence[Finding]:
         hint = "no usable GPU: see nvidia-smi; a CPU takes 0.1 to 0.4 s per second of audio"
         return [files, warn("engine", message, hint)]
     return [files, ok("engine", message)]
+
+
+def _ray(settings: Settings) -> Sequence[Finding]:
+    """The library, the credentials, the head, and the ports of Ray's processes on this machine."""
+    if find_spec("ray") is None:
+        return [fail("engine", "ray: ray not installed", "pip install 'aligner-svc[ray]'")]
+    from aligner_svc.engines.ray_serve import credentials, ports  # noqa: PLC0415
+
+    found, address = [], settings.ray.address
+    release = tuple(int(part) for part in version("ray").split(".")[:2])
+    if release < _SAFE_RAY:  # its replicas have a port that unpickles what strangers send
+        found.append(fail("engine", f"ray {version('ray')}: replicas run the code of whoever reaches them", "ray >= 2.60"))
+    try:
+        credentials.environment(settings.ray.directory, address, os.environ)
+    except EngineStartError as error:
+        found.append(fail("engine", f"ray: {error}", "docs/ray.md"))
+    open_ports = ports.open_ports()
+    for port in open_ports:
+        place = f"{port.process} at {port.host}:{port.number}"
+        if port.answer is ports.Answer.GRPC:
+            found.append(fail("engine", f"ray: {place} answers gRPC in plaintext", "start every node with RAY_USE_TLS=1"))
+        elif port.answer is ports.Answer.HTTP:
+            found.append(warn("engine", f"ray: {place} answers HTTP to anyone", "keep it from networks that others use"))
+        elif port.everywhere:
+            hint = "asks for certificate and token; Ray binds it so: allow only the cluster's machines"
+            found.append(warn("engine", f"ray: {place} is bound to all interfaces", hint))
+    if not open_ports:
+        found.append(warn("engine", "ray: no process of a cluster on this machine", "a node of it has to run here: docs/ray.md"))
+    return found or [ok("engine", f"ray {version('ray')}: {len(open_ports)} ports here, all ask for a certificate")]
 
 
 def checkpoint(model: str) -> Finding:

@@ -82,6 +82,12 @@ def client(ca: Pair, name: str, days: float, now: datetime | None = None) -> Pai
     return sign(ca, name, names, usages, _validity(days, now))
 
 
+def peer(ca: Pair, hosts: Sequence[str], days: float, now: datetime | None = None) -> Pair:
+    """A certificate for both ends of a connection between the hosts, as the nodes of a cluster use it."""
+    usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    return sign(ca, hosts[0], [_host(host) for host in hosts], usages, _validity(days, now))
+
+
 def spiffe_id(name: str) -> str:
     """The identity in a client's certificate."""
     return f"spiffe://{TRUST_DOMAIN}/{name}"

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
@@ -19,6 +19,7 @@ from aligner_svc.domain import SAMPLE_RATE, Caller, Clip, ProgressSink, Token, W
 from aligner_svc.engines import refusals
 from aligner_svc.engines.base import SHORT_SECONDS, Capacity, EngineReport, EngineResult, OnFailed, OnSpans, Span
 from aligner_svc.engines.batching import Batcher, BatchWatch, QueueState
+from aligner_svc.engines.halves import CallPool
 from aligner_svc.engines.live import LiveAudio, LiveText
 from aligner_svc.engines.pocketsphinx.languages import table
 from aligner_svc.engines.pocketsphinx.languages.started import APPROXIMATE, CUT, Started
@@ -48,6 +49,10 @@ from aligner_svc.workers import (
 )
 from aligner_svc.workers.threads import off_loop
 
+SHORT, LONG, OTHERS = "pocketsphinx", "pocketsphinx-long", "pocketsphinx-languages"
+"""Names of its queues: recordings in English up to SHORT_SECONDS, longer ones, and other languages."""
+READER = "pocketsphinx-reader"
+"""Name of the process that splits transcripts in a language that needs a dictionary for it."""
 _ENGLISH = "en"
 MATCH_THRESHOLD = 0.5
 """Match score below which the answer warns that transcript and audio do not belong together."""
@@ -69,9 +74,12 @@ _AT_ONCE = 1000
 """Words handed out at a time of those that come after the end of the audio."""
 
 
-class _Window(NamedTuple):
-    request: dict[str, JsonValue]
+class Window(NamedTuple):
+    """What a process works on at a time."""
+
+    request: Mapping[str, JsonValue]
     samples: npt.NDArray[np.int16]
+    caller: Caller
 
 
 class WindowQueue:
@@ -86,12 +94,14 @@ class WindowQueue:
         priority: Priority,
         *,
         languages: Collection[str] = (),
+        elsewhere: CallPool | None = None,
     ) -> None:
-        """`languages`: other ones than English."""
+        """`languages`: other ones than English. `elsewhere`: processes on other machines, instead of own ones."""
         module = f"aligner_svc.engines.pocketsphinx.{'languages.' if languages else ''}worker"
         args = (sandbox, priority, ",".join(sorted(languages))) if languages else (sandbox, priority)
-        self.pool = WorkerPool(module, settings.workers, args=args, name=name)
-        self.batcher: Batcher[_Window, Reply] = Batcher(
+        self.pool: CallPool = elsewhere or WorkerPool(module, settings.workers, args=args, name=name)
+        self._elsewhere = elsewhere is not None
+        self.batcher: Batcher[Window, Reply] = Batcher(
             self._run,
             size=lambda window: len(window.samples),
             budget=1,
@@ -122,9 +132,13 @@ class WindowQueue:
         await self.batcher.close()
         await self.pool.close()
 
-    async def _run(self, windows: Sequence[_Window]) -> Sequence[Reply]:
+    async def _run(self, windows: Sequence[Window]) -> Sequence[Reply]:
         (window,) = windows
-        return [await self.pool.call(window.request, window.samples.data.cast("B"), timeout=_WINDOW_TIMEOUT)]
+        deadline, timeout = window.caller.deadline, _WINDOW_TIMEOUT
+        if self._elsewhere and deadline is not None:  # here it would kill the process
+            timeout = min(timeout, deadline - asyncio.get_running_loop().time())
+        samples, client = window.samples.data.cast("B"), window.caller.client
+        return [await self.pool.call(window.request, samples, timeout=timeout, client=client)]
 
 
 def build(settings: Settings, on_failed: OnFailed, watch: BatchWatch | None) -> PocketSphinxEngine:
@@ -150,25 +164,32 @@ class PocketSphinxEngine:
         watch: BatchWatch | None = None,
         *,
         decoders: int = 1,
+        elsewhere: Callable[[str], CallPool] | None = None,
     ) -> None:
-        """`decoders`: processes that prepare clips for it."""
-        self.short = WindowQueue("pocketsphinx", settings, sandbox, watch, "normal")
-        self.long = WindowQueue("pocketsphinx-long", settings, sandbox, watch, "low")
+        """`decoders`: processes that prepare clips for it. `elsewhere`: by name, those on other machines instead of own ones."""
+
+        def queue(name: str, priority: Priority, languages: Collection[str] = ()) -> WindowQueue:
+            there = elsewhere(name) if elsewhere is not None else None
+            return WindowQueue(name, settings, sandbox, watch, priority, languages=languages, elsewhere=there)
+
+        self.short = queue(SHORT, "normal")
+        self.long = queue(LONG, "low")
         others = table.served(settings.languages)
         self.languages = others | {_ENGLISH}
-        self.reader = Started(
-            lambda: WorkerPool(
-                "aligner_svc.engines.pocketsphinx.languages.reader",
-                1,
-                args=(sandbox, ",".join(sorted(others & WITH_READER))),
-                name="pocketsphinx-reader",
-            )
-        )
-        self.others = Started(lambda: WindowQueue("pocketsphinx-languages", settings, sandbox, watch, "normal", languages=others))
+
+        def reader() -> CallPool:
+            if elsewhere is not None:
+                return elsewhere(READER)
+            arguments = (sandbox, ",".join(sorted(others & WITH_READER)))
+            return WorkerPool("aligner_svc.engines.pocketsphinx.languages.reader", 1, args=arguments, name=READER)
+
+        self.reader = Started(reader)
+        self.others = Started(lambda: queue(OTHERS, "normal", others))
         self._max_streams = settings.streams
         self._streams = 0
         self.capacity = Capacity(lowest=settings.workers + decoders + 1, at_once=settings.workers)
-        self.report = EngineReport(self._state, settings.workers, (self.short.pool, self.long.pool))
+        own = [pool for pool in (self.short.pool, self.long.pool) if isinstance(pool, WorkerPool)]
+        self.report = EngineReport(self._state, settings.workers, own)
 
     async def start(self) -> None:
         check_split(tokenise)
@@ -177,7 +198,8 @@ class PocketSphinxEngine:
         except BaseException:
             await self.close()
             raise
-        log_sandbox(self.short.pool)
+        for pool in self.report.pools[:1]:
+            log_sandbox(pool)
 
     async def close(self) -> None:
         await asyncio.gather(self.short.close(), self.long.close(), self.others.close(), self.reader.close())
@@ -205,7 +227,7 @@ class PocketSphinxEngine:
             )
             return await asyncio.to_thread(decode_tokens, reply.header, reply.payload, transcript)
 
-    async def _splitter(self, language: str) -> WorkerPool:
+    async def _splitter(self, language: str) -> CallPool:
         """The processes that split a transcript. Raises WorkerDiedError."""
         if language == _ENGLISH:
             return self.long.pool
@@ -286,7 +308,7 @@ class _Calls:
                 request = encode_request(spoken, last, complete, live=live)
             else:
                 request = window_request(self._language, spoken, last, complete)
-            done = await self._queue().batcher.submit(_Window(request, samples), self._caller)
+            done = await self._queue().batcher.submit(Window(request, samples, self._caller), self._caller)
             self.queued += done.queued + done.result.queued
             self.busy += done.result.busy
             return decode_answer(done.result.header)

@@ -147,7 +147,7 @@ class QwenEngine:
         """Audio and words that the model takes at once. `admitted` as in Batcher.submit. Raises TooManyRowsError."""
         assert self._prompt is not None
         ids = await self._in_thread(self._prompt, len(samples), [token.spoken[0] for token in words])
-        done = await self.batcher.submit(Item(samples, ids), caller, admitted=admitted)
+        done = await self.batcher.submit(Item(samples, ids, caller), caller, admitted=admitted)
         seconds = len(samples) / SAMPLE_RATE
         return await self._in_thread(assemble, done.result, seconds, self._segment_ms, done.queued, done.busy)
 

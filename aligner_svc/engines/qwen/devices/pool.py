@@ -76,7 +76,7 @@ class Devices:
             blames_calls=False,  # a driver that fails ends the process with any signal
             environment=_environment(),
         )
-        self.pools = (self._pool,)
+        self.pools: Sequence[WorkerPool] = (self._pool,)
 
     async def start(self) -> tuple[DeviceLoaded, Tokenizer]:
         try:

@@ -9,12 +9,14 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from aligner_svc.domain import Caller
 from aligner_svc.engines.qwen.prompt import Vocabulary
 from aligner_svc.engines.qwen.timestamps import TimestampSlots
 from aligner_svc.workers.frames import Buffer, JsonValue
 
 _ID, _SAMPLE = np.dtype(np.int32), np.dtype(np.int16)
 _CLASS, _PROBABILITY = np.dtype(np.int32), np.dtype(np.float32)
+_NOBODY = Caller()
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,7 @@ class Item:
 
     samples: npt.NDArray[np.int16]
     ids: npt.NDArray[np.int32]
+    caller: Caller = _NOBODY
 
     @property
     def rows(self) -> int:

@@ -36,7 +36,7 @@ class FakePool:
         self.open = asyncio.Event()
         self.open.set()
 
-    async def call(self, header: Mapping[str, Any], payload: memoryview, *, timeout: float) -> Reply:  # noqa: ASYNC109 - as WorkerPool's
+    async def call(self, header: Mapping[str, Any], payload: memoryview, *, timeout: float, client: str) -> Reply:  # noqa: ASYNC109 - as WorkerPool's
         await self.open.wait()
         assert payload.nbytes % 2 == 0
         return Reply(encode_answer(self.answer(*decode_request(dict(header)))), memoryview(b""), queued=0.25, busy=0.5)

@@ -1,0 +1,258 @@
+"""The embedded engine on a Ray cluster of this machine, beside the same engine in one process.
+
+    make bench-ray                         all parts, some 5 minutes; ARGS="--only path" one of them
+
+- path: what the way to a replica adds to a clip of 5 s, one call at a time
+- replicas: throughput of two replicas and of one, and of one process with two workers
+- losses: calls lost while a replica is killed, a node is killed, and another release is rolled out; seconds to full strength
+- head: the head and its node are killed; when calls end, and how long after the cluster is back they are served
+- scaling: replicas under a load of four callers, and after it
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+
+import numpy as np
+
+from aligner_svc.config.engine import EngineSettings
+from aligner_svc.domain import SAMPLE_RATE, Caller, Clip
+from aligner_svc.engines.base import Engine
+from aligner_svc.engines.pocketsphinx.engine import PocketSphinxEngine
+from aligner_svc.engines.ray_serve import local
+from aligner_svc.engines.ray_serve.engine import RayEngine, build
+from aligner_svc.errors import AlignerError
+from samples.request import SAMPLE
+from tests.kit.ray_cluster import RayCluster, ray_cluster
+from tests.kit.recordings import samples
+from tests.kit.waiting import eventually
+
+_SECONDS = 5.0
+_TEXT = SAMPLE.with_suffix(".txt").read_text().strip()
+_DEADLINE = 30.0
+_PAUSE = 0.2  # seconds after a call that failed
+_PATIENCE = 150.0  # seconds for what Ray has to do
+
+
+def clip() -> Clip:
+    """Five seconds of speech."""
+    whole = samples()
+    return Clip(np.resize(whole, int(_SECONDS * SAMPLE_RATE)))
+
+
+class Load:
+    """Calls of so many callers, one after the other each."""
+
+    def __init__(self, engine: Engine, at_once: int) -> None:
+        self._engine = engine
+        self._at_once = at_once
+        self._clip = clip()
+        self.took: list[float] = []
+        self.ended: list[float] = []
+        self.lost: list[str] = []
+
+    async def call(self) -> None:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            tokens = await self._engine.tokenise(_TEXT, "en")
+            await self._engine.align(self._clip, tokens[:14], "en", Caller("bench", began + _DEADLINE))
+        except AlignerError as error:
+            self.lost.append(error.reason)
+            await asyncio.sleep(_PAUSE)
+        self.took.append(clock() - began)
+        self.ended.append(time.monotonic())
+
+    async def run(self, calls: int) -> float:
+        """Seconds."""
+        left = iter(range(calls))
+
+        async def caller() -> None:
+            for _ in left:
+                await self.call()
+
+        began = time.perf_counter()
+        await asyncio.gather(*(caller() for _ in range(self._at_once)))
+        return time.perf_counter() - began
+
+    async def until(self, stop: asyncio.Event) -> None:
+        """As many as fit."""
+
+        async def caller() -> None:
+            while not stop.is_set():
+                await self.call()
+
+        await asyncio.gather(*(caller() for _ in range(self._at_once)))
+
+
+async def through(cluster: RayCluster, work: Callable[[RayEngine, list[tuple[float, str | None]]], Awaitable[None]]) -> None:
+    """`work` with an engine on the cluster, and what it says of it with the time."""
+    said: list[tuple[float, str | None]] = []
+    engine = build(cluster.settings, lambda why: said.append((time.monotonic(), why)), None)
+    await engine.start()
+    try:
+        await Load(engine, 2).run(4)
+        await work(engine, said)
+    finally:
+        await engine.close()
+
+
+async def here(workers: int, calls: int, at_once: int) -> tuple[float, float]:
+    """Seconds, and the median of a call, in one process."""
+    engine = PocketSphinxEngine(EngineSettings(workers=workers, queue=200))
+    await engine.start()
+    try:
+        await Load(engine, 2).run(4)
+        load = Load(engine, at_once)
+        return await load.run(calls), statistics.median(load.took)
+    finally:
+        await engine.close()
+
+
+def path() -> None:
+    _, alone = asyncio.run(here(1, 60, 1))
+    with ray_cluster(1, 1) as cluster:
+        cluster.up(1)
+        cluster.deploy()
+
+        async def work(engine: RayEngine, _said: object) -> None:
+            load = Load(engine, 1)
+            await load.run(60)
+            median = statistics.median(load.took)
+            print(f"a clip of {_SECONDS:g} s, one at a time: p50 {alone * 1e3:.1f} ms here, {median * 1e3:.1f} ms through Ray")
+
+        asyncio.run(through(cluster, work))
+
+
+def replicas() -> None:
+    rates: dict[str, float] = {"one process, 2 workers": 120 / asyncio.run(here(2, 120, 8))[0]}
+    for count in (1, 2):
+        with ray_cluster(count, count) as cluster:
+            cluster.up(2)
+            cluster.deploy()
+
+            async def work(engine: RayEngine, _said: object, name: str = f"{count} replicas") -> None:
+                rates[name] = 120 / await Load(engine, 8).run(120)
+
+            asyncio.run(through(cluster, work))
+    for name, rate in rates.items():
+        print(f"{name}: {rate:.1f} calls/s")
+
+
+def losses() -> None:
+    with ray_cluster(2, 2) as cluster:
+        cluster.up(1)
+        cluster.join()
+        cluster.deploy()
+
+        async def under(engine: RayEngine, what: str, harm: Callable[[], None]) -> None:
+            load, stop = Load(engine, 6), asyncio.Event()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(load.until(stop))
+                await eventually(lambda: len(load.took) >= 60, timeout=_PATIENCE)
+                before, began = set(cluster.replicas()), time.monotonic()
+                await asyncio.to_thread(harm)
+                back = lambda: len(cluster.replicas()) == 2 and set(cluster.replicas()) != before  # noqa: E731
+                await eventually(back, "two replicas", timeout=_PATIENCE)
+                await asyncio.to_thread(wait_for_two, cluster)
+                full = time.monotonic() - began
+                await eventually(lambda: len(load.took) >= 300, timeout=_PATIENCE)
+                stop.set()
+            calls = f"{len(load.lost)} of {len(load.took)} calls lost"
+            print(f"{what}: {calls}, slowest {max(load.took):.1f} s; full strength after {full:.1f} s", flush=True)
+
+        def lose_node() -> None:
+            cluster.kill_node()
+            cluster.join()
+
+        async def work(engine: RayEngine, _said: object) -> None:
+            await under(engine, "a replica killed", lambda: os.kill(cluster.replicas()[0], signal.SIGKILL))
+            await under(engine, "another release", lambda: cluster.deploy("2"))
+            await under(engine, "a node killed, another one joins", lose_node)
+
+        asyncio.run(through(cluster, work))
+
+
+def wait_for_two(cluster: RayCluster) -> None:
+    """Replicas that serve."""
+    ray = cluster.settings.ray
+    while local.status(ray.directory, ray.address, ray.application, wait=60).get("replicas") != {"RUNNING": 2}:
+        time.sleep(0.2)
+
+
+def head() -> None:
+    with ray_cluster(1, 1) as cluster:
+        cluster.up(1)
+        cluster.deploy()
+
+        async def work(engine: RayEngine, said: list[tuple[float, str | None]]) -> None:
+            load, stop = Load(engine, 4), asyncio.Event()
+            loading = asyncio.create_task(load.until(stop))
+            await asyncio.sleep(2)
+            killed = time.monotonic()
+            await asyncio.to_thread(cluster.kill_head)
+            await eventually(lambda: said[-1][1] is not None, timeout=_PATIENCE)
+            noticed = said[-1][0] - killed
+            await asyncio.sleep(15)
+            await asyncio.to_thread(cluster.up, 1)
+            await asyncio.to_thread(cluster.deploy)
+            back = time.monotonic()
+            await eventually(lambda: said[-1][1] is None, timeout=_PATIENCE)
+            serving = said[-1][0] - back
+            stop.set()
+            await loading
+            print(f"head killed: NOT_SERVING after {noticed:.1f} s, slowest call {max(load.took):.1f} s of {_DEADLINE:g} s, "
+                  f"ends {sorted(set(load.lost))}; SERVING {serving:+.1f} s from the moment that the cluster was up")  # fmt: skip
+
+        asyncio.run(through(cluster, work))
+
+
+def scaling() -> None:
+    with ray_cluster(1, 4) as cluster:
+        cluster.up(4)
+        cluster.deploy()
+
+        async def work(engine: RayEngine, _said: object) -> None:
+            load, stop = Load(engine, 16), asyncio.Event()
+            loading = asyncio.create_task(load.until(stop))
+            began = time.monotonic()
+            seen = [(0.0, len(cluster.replicas()))]
+
+            async def follow(seconds: float, goal: int) -> None:
+                end = time.monotonic() + seconds
+                while time.monotonic() < end and seen[-1][1] != goal:
+                    if (count := len(cluster.replicas())) != seen[-1][1]:
+                        seen.append((time.monotonic() - began, count))
+                    await asyncio.sleep(0.2)
+
+            await follow(40, 4)
+            stop.set()
+            await loading
+            ended = time.monotonic() - began
+            await follow(40, 1)
+            steps = ", ".join(f"{count} at {at:.0f} s" for at, count in seen)
+            print(f"16 callers for {ended:.0f} s: replicas {steps}; {len(load.lost)} of {len(load.took)} calls lost")
+
+        asyncio.run(through(cluster, work))
+
+
+PARTS = {part.__name__: part for part in (path, replicas, losses, head, scaling)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The embedded engine on a Ray cluster of this machine.")
+    parser.add_argument("--only", choices=PARTS, help="one part; default: all")
+    only = parser.parse_args().only
+    for name, part in PARTS.items():
+        if only in {None, name}:
+            part()
+
+
+if __name__ == "__main__":
+    main()

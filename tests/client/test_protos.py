@@ -36,7 +36,8 @@ def test_a_proto_says_what_the_server_speaks(tmp_path: Path, name: str, known) -
 def without_rules(file: descriptor_pb2.FileDescriptorProto) -> str:
     """Its text, without its name, its options, which are rules and names of packages, and what it imports."""
     text = re.sub(r"^( *)(options|json_name)\b.*?(\{.*?^\1\}|\"\n)", "", str(file), flags=re.DOTALL | re.MULTILINE)
-    return "".join(line for line in text.splitlines(keepends=True) if line.strip() and not line.startswith(("dependency", "name:")))
+    lines = text.splitlines(keepends=True)
+    return "".join(line for line in lines if line.strip() and not line.startswith(("dependency", "name:")))
 
 
 @needs_node

@@ -34,6 +34,7 @@ from aligner_svc.engines.pocketsphinx.wire import (
 from aligner_svc.engines.self_test import check_split
 from aligner_svc.engines.windows import AlignWindow, Cut, Placed, Prefix, Windows, align_in_windows
 from aligner_svc.text import tokenise
+from aligner_svc.text.spoken import WITH_READER
 from aligner_svc.text.transcript import words
 from aligner_svc.workers import (
     JsonValue,
@@ -113,6 +114,10 @@ class WindowQueue:
         finally:
             self._calls -= 1
 
+    async def start(self) -> None:
+        """Raises WorkerDiedError."""
+        await self.pool.start()
+
     async def close(self) -> None:
         await self.batcher.close()
         await self.pool.close()
@@ -151,6 +156,14 @@ class PocketSphinxEngine:
         self.long = WindowQueue("pocketsphinx-long", settings, sandbox, watch, "low")
         others = table.served(settings.languages)
         self.languages = others | {_ENGLISH}
+        self.reader = Started(
+            lambda: WorkerPool(
+                "aligner_svc.engines.pocketsphinx.languages.reader",
+                1,
+                args=(sandbox, ",".join(sorted(others & WITH_READER))),
+                name="pocketsphinx-reader",
+            )
+        )
         self.others = Started(lambda: WindowQueue("pocketsphinx-languages", settings, sandbox, watch, "normal", languages=others))
         self._max_streams = settings.streams
         self._streams = 0
@@ -167,7 +180,7 @@ class PocketSphinxEngine:
         log_sandbox(self.short.pool)
 
     async def close(self) -> None:
-        await asyncio.gather(self.short.close(), self.long.close(), self.others.close())
+        await asyncio.gather(self.short.close(), self.long.close(), self.others.close(), self.reader.close())
 
     def _state(self) -> QueueState:
         """Of all queues together; a client that waits in two counts twice."""
@@ -187,9 +200,16 @@ class PocketSphinxEngine:
         if language == _ENGLISH and len(transcript) <= _LONG_TEXT:
             return await off_loop(words, transcript, tokenise, language, words=len(transcript) // _CHARS_A_WORD)
         with _worker_failures():
-            queue = self.long if language == _ENGLISH else await self.others.queue()
-            reply = await queue.pool.call(text_request(language), transcript.encode(), timeout=_TEXT_TIMEOUT)
+            reply = await (await self._splitter(language)).call(
+                text_request(language), transcript.encode(), timeout=_TEXT_TIMEOUT
+            )
             return await asyncio.to_thread(decode_tokens, reply.header, reply.payload, transcript)
+
+    async def _splitter(self, language: str) -> WorkerPool:
+        """The processes that split a transcript. Raises WorkerDiedError."""
+        if language == _ENGLISH:
+            return self.long.pool
+        return await self.reader.get() if language in WITH_READER else (await self.others.get()).pool
 
     async def align(
         self, clip: Clip, tokens: Sequence[Token], language: str, caller: Caller, progress: ProgressSink | None = None
@@ -200,12 +220,12 @@ class PocketSphinxEngine:
             queue = self.short if clip.seconds <= SHORT_SECONDS else self.long
         else:
             with _worker_failures():
-                queue = await self.others.queue()
+                queue = await self.others.get()
         calls = _Calls(language, lambda: queue, caller)
         with _worker_failures(), queue.call():
             placed = await align_in_windows(clip, tokens, calls.aligner(), progress, Cut() if english else CUT)
         score = sum(item.span.evidence for item in placed if item.span is not None) / len(tokens)
-        spans = _spans(placed, len(tokens), clip.seconds, scale=min(1.0, score / _MATCHED) if english else 1.0)
+        spans = _spans(placed, len(tokens), clip.seconds, scale=_scale(score, english=english))
         absent = sum(span.status is WordStatus.NOT_FOUND for span in spans)
         warnings = [*([] if english else [APPROXIMATE]), *_warnings(absent, len(spans), score)]
         return EngineResult(spans, score, warnings, calls.queued, calls.busy)
@@ -231,9 +251,9 @@ class PocketSphinxEngine:
         self._streams += 1
         try:
             with _worker_failures():
-                others = None if english else await self.others.queue()
+                others = None if english else await self.others.get()
                 calls = _Calls(language, lambda: others or (self.short if audio.live else self.long), caller)
-                answer = _LiveAnswer(audio, on_spans, scaled=english)
+                answer = _LiveAnswer(audio, on_spans, english=english)
                 settle = calls.aligner(live=True) if english else None
                 cut = Cut() if english else CUT
                 await Windows(audio, text, calls.aligner(), answer.add, progress=progress, cut=cut, settle=settle).run()
@@ -286,12 +306,11 @@ def _worker_failures() -> Iterator[None]:
 class _LiveAnswer:
     """Of a recording that is followed: hands out its spans, and sums up how they match."""
 
-    def __init__(self, audio: LiveAudio, on_spans: OnSpans, *, scaled: bool) -> None:
-        """`scaled`: confidences by the match score."""
+    def __init__(self, audio: LiveAudio, on_spans: OnSpans, *, english: bool) -> None:
         self.count = self.absent = 0
         self._audio = audio
         self._on_spans = on_spans
-        self._scaled = scaled
+        self._english = english
         self._evidence = 0.0
         self._at = 0.0
 
@@ -304,7 +323,7 @@ class _LiveAnswer:
         """The next tokens."""
         self.count += len(placed)
         self._evidence += sum(item.span.evidence for item in placed if item.span is not None)
-        scale = min(1.0, self.score / _MATCHED) if self._scaled else 1.0
+        scale = _scale(self.score, english=self._english)
         spans = _spans(placed, len(placed), self._audio.length / SAMPLE_RATE, scale, self._at)
         self.absent += sum(span.status is WordStatus.NOT_FOUND for span in spans)
         self._at = spans[-1].end
@@ -329,6 +348,13 @@ def _spans(placed: Sequence[Placed[TokenSpan]], count: int, seconds: float, scal
         at = end
     spans += [Span(at, at, 0.0, WordStatus.NOT_FOUND)] * (count - len(spans))
     return spans
+
+
+def _scale(score: float, *, english: bool) -> float:
+    """What the confidences are multiplied by: words of another transcript match by chance."""
+    if english:
+        return min(1.0, score / _MATCHED)
+    return 1.0 if score >= MATCH_THRESHOLD else score
 
 
 def _warnings(absent: int, count: int, score: float) -> list[Warning]:

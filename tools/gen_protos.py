@@ -39,6 +39,18 @@ _CHECKS = (
 )
 """Of the versions."""
 
+PLAIN = ROOT / "client" / "protos" / SERVICE
+_RULES = (
+    (r'^import "buf/validate/validate\.proto";\n\n', ""),
+    (
+        r"^// The options of buf\.validate are rules .*?never break one\.\n",
+        "// The server checks requests by rules, which the proto of its source has.\n",
+    ),
+    (r"^ *option \(buf\.validate\.message\)\.cel = {.*?^  };\n", ""),
+    (r"^ *option \(buf\.validate\.oneof\)[^\n]*;\n", ""),
+    (r" \[\s*\(buf\.validate.*?\];", ";"),
+)
+
 _IMPORTS = {
     "from aligner.v1 import": "from aligner_client.api.v1 import",
     "import aligner.v1.aligner_pb2": "import aligner_client.api.v1.aligner_pb2",
@@ -66,7 +78,15 @@ def generate(out: Path) -> dict[Path, str]:
             for check in _CHECKS:
                 text = re.sub(check, "", text, flags=re.MULTILINE)
             texts[target / path.name] = text
-    return texts
+    return texts | {PLAIN: plain()}
+
+
+def plain() -> str:
+    """The service's proto without its rules, for callers whose tools do not have buf/validate."""
+    text = (ROOT / "protos" / SERVICE).read_text(encoding="utf-8")
+    for rule, instead in _RULES:
+        text = re.sub(rule, instead, text, flags=re.DOTALL | re.MULTILINE)
+    return "// Written by `make protos`: protos/aligner/v1/aligner.proto without its rules.\n" + text
 
 
 def baseline(out: Path) -> str:

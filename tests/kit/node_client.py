@@ -47,6 +47,7 @@ async def node_call(
     metadata: Mapping[str, str] | None = None,
     protos: Path = PROJECT / "protos",
     proto: str = "aligner/v1/aligner.proto",
+    options: Mapping[str, str | int] | None = None,
 ) -> NodeAnswer:
     """Call "package.Service/Method" at HOST:PORT with one request, or with many where it takes a stream.
 
@@ -58,6 +59,7 @@ async def node_call(
         "method": method,
         "requests": [requests] if isinstance(requests, Mapping) else list(requests) or [{}],
         "ca": _path(ca),
+        "options": dict(options or {}),
         "certificate": _path(certificate),
         "key": _path(key),
         "metadata": dict(metadata or {}),

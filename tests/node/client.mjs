@@ -30,7 +30,7 @@ const credentials =
   call.ca === null
     ? grpc.credentials.createInsecure()
     : grpc.credentials.createSsl(file(call.ca), file(call.key), file(call.certificate));
-const client = new Service(call.target, credentials, { "grpc.enable_http_proxy": 0 });
+const client = new Service(call.target, credentials, { "grpc.enable_http_proxy": 0, ...call.options });
 const metadata = new grpc.Metadata();
 for (const [name, value] of Object.entries(call.metadata)) {
   metadata.set(name, name.endsWith("-bin") ? Buffer.from(value, "base64") : value);

@@ -1,5 +1,6 @@
 """The pipeline's side of the decoder: bytes in, a clip or a reason out; decoding runs in child processes."""
 
+# long: the calls to the children, what they refuse and the messages for it belong together
 from __future__ import annotations
 
 import asyncio
@@ -30,6 +31,7 @@ from aligner_svc.workers import (
     WorkerUnavailableError,
     log_sandbox,
 )
+from aligner_svc.workers.process import WorkerProcess
 
 _SHORT_BYTES: Final = 8 * MIB
 """Bytes of the largest upload that is tried as a short one: four minutes of 16 kHz PCM, and any file that takes less than
@@ -130,6 +132,12 @@ class Decoder:
         # The input stays mapped while the output is, which is sent without a copy.
         memory = max(limits.stream_audio_bytes, limits.unary_audio_bytes) + output + _WORKING_MEMORY
         arguments = (str(memory), str(math.ceil(settings.timeout)), sandbox)
+        self.container_arguments = (str(4 * _WORKING_MEMORY), sandbox)
+        """Of the processes that decode one container each while it arrives."""
+        self.containers = 0
+        """How many there are; an upload beyond `most_containers` is decoded when it is complete."""
+        self.most_containers = settings.containers
+        self._ending: set[asyncio.Task[None]] = set()
         module = "aligner_svc.audio.decode_worker"
         self.pool = WorkerPool(module, settings.workers, args=arguments, name="decoder", max_reply=output)
         """Decodes short recordings."""
@@ -147,7 +155,18 @@ class Decoder:
 
     async def close(self) -> None:
         """End the processes. Idempotent."""
-        await asyncio.gather(*(pool.close() for pool in self.pools))
+        await asyncio.gather(*(pool.close() for pool in self.pools), *self._ending)
+
+    def lost(self) -> UnavailableError:
+        """For a call whose process was lost."""
+        return _unavailable("the decoder was lost during this call, try again")
+
+    def ending(self, process: WorkerProcess) -> None:
+        """Collect a process of a container that was killed, in the background."""
+        self.containers -= 1
+        task = asyncio.get_running_loop().create_task(process.end())
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
     @property
     def pools(self) -> tuple[WorkerPool, WorkerPool]:
@@ -212,9 +231,9 @@ class Decoder:
             raise self.refusal("AUDIO_UNREADABLE")
         warnings = (
             *(warning for key, warning in WARNINGS.items() if reply.header.get(key) is True),
-            *_tracks(reply.header, track),
+            *tracks_warning(reply.header, track),
         )
-        start = min(_number(reply.header.get("start"), 0.0), _MAX_START)
+        start = decoded_start(reply.header)
         peak = _number(reply.header.get("peak"), 1.0)
         return Decoded(Clip(np.frombuffer(reply.payload, np.int16)), warnings, container, queued, busy, start, peak)
 
@@ -225,7 +244,7 @@ class Decoder:
         except WorkerUnavailableError:
             raise _unavailable("no decoder is available, try again") from None
         except WorkerKilledError:
-            raise _unavailable("the decoder was lost during this call, try again") from None
+            raise self.lost() from None
         except WorkerTimeoutError as error:
             if error.starved:
                 raise _unavailable("the server is too busy to decode the audio in time, try again") from None
@@ -264,12 +283,17 @@ class Decoder:
         return InvalidArgumentError(code, message, field=field or _FIELDS.get(code, "audio"))
 
 
+def decoded_start(header: Mapping[str, JsonValue]) -> float:
+    """Of a child's answer, as in `Decoded`."""
+    return min(_number(header.get("start"), 0.0), _MAX_START)
+
+
 def _number(value: JsonValue, default: float) -> float:
     """A child's number, if it is one and not below 0."""
     return float(value) if isinstance(value, int | float) and math.isfinite(value) and value >= 0 else default
 
 
-def _tracks(header: Mapping[str, JsonValue], wanted: int) -> tuple[AudioWarning, ...]:
+def tracks_warning(header: Mapping[str, JsonValue], wanted: int = 0) -> tuple[AudioWarning, ...]:
     """A warning if the file has several audio tracks and none was asked for."""
     used, tracks = header.get("track"), header.get("tracks")
     if (

@@ -9,7 +9,7 @@ import av.error
 from av.audio.stream import AudioStream
 
 from aligner_svc.audio.recordings import Recording
-from aligner_svc.audio.source import AudioSource
+from aligner_svc.audio.source import Source
 from aligner_svc.audio.undecodable import UndecodableError
 
 # The codecs of speech. libav has two hundred more, most of them for games of the nineties and rarely reviewed.
@@ -29,7 +29,7 @@ _MAX_METADATA: Final = 1 << 20
 """Characters of tags in all, pictures not included."""
 
 
-def open_container(source: AudioSource, recording: Recording) -> av.container.InputContainer:
+def open_container(source: Source, recording: Recording) -> av.container.InputContainer:
     """Raises UndecodableError: AUDIO_UNREADABLE, AUDIO_NO_STREAM, AUDIO_EMPTY, and for too many streams or tags."""
     try:
         container = av.open(

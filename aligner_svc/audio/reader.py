@@ -15,7 +15,7 @@ from av.stream import Discard
 
 from aligner_svc.audio.headers.flac import FlacNumbers
 from aligner_svc.audio.opening import codec_name
-from aligner_svc.audio.source import AudioSource
+from aligner_svc.audio.source import Source
 from aligner_svc.audio.undecodable import UndecodableError, check_shape
 
 _TIMED: Final = frozenset({"asf", "matroska", "mov"})
@@ -67,7 +67,7 @@ class Reader:
         stream: AudioStream,
         sink: Sink,
         max_seconds: float,
-        source: AudioSource,
+        source: Source,
     ) -> None:
         """`stream`: one of `container`, in a codec that is decoded."""
         self.seconds = 0.0

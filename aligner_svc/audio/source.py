@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Final
+from typing import Final, Protocol
 
 from aligner_svc.audio.undecodable import UndecodableError
 
@@ -24,6 +24,16 @@ class Watch:
 
     def rest(self) -> None:
         """All that was wanted of libav was read: no progress will be reported any more."""
+
+
+class Source(Protocol):
+    """What libav reads from, and the sign that it may be at it for longer."""
+
+    def read(self, size: int) -> bytes: ...
+
+    def progress(self) -> None: ...
+
+    def check(self) -> None: ...
 
 
 class AudioSource:

@@ -39,12 +39,17 @@ def _table(answer: ServerInfo) -> str:
     rows = {
         "version": answer.version,
         "engine": answer.engine,
-        "languages": ", ".join(answer.languages),
+        "languages": ", ".join(_language(answer, language) for language in answer.languages),
         "max file size": f"{_mib(limits.unary_audio_bytes)}, streamed {_mib(limits.stream_audio_bytes)}",
         "max audio length": f"{limits.audio_seconds:g} s",
         "max transcript": f"{limits.transcript_chars} characters",
     }
     return "\n".join(f"{name:20}{value}" for name, value in rows.items())
+
+
+def _language(answer: ServerInfo, language: str) -> str:
+    support = answer.language_support.get(language)
+    return language if support is None or support.tier == "exact" else f"{language} ({support.tier})"
 
 
 def _mib(count: int) -> str:

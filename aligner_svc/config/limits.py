@@ -67,6 +67,13 @@ class DecodeSettings(Section):
         le=1024,
         description="decoder processes for short recordings, and as many for long ones",
     )
+    containers: int = Field(
+        16,
+        ge=0,
+        le=1024,
+        description="maximum compressed uploads that are decoded while they arrive, each in a process of some 20 MB; "
+        "others are decoded when they are complete",
+    )
     timeout: float = Field(120.0, gt=0, le=24 * 3600, description="maximum wall-clock seconds of one decode")
     sandbox: Literal["required", "best-effort", "off"] = Field(
         "best-effort",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, runtime_checkable
 
 from aligner_svc.domain import Caller, Clip, ProgressSink, Token, Warning, WordStatus
@@ -65,6 +66,26 @@ class EngineReport:
     pools: Sequence[WorkerPool] = ()
 
 
+class Tier(Enum):
+    """How a language is aligned; the names are those of the API."""
+
+    EXACT = "EXACT"
+    """By a model of that language."""
+    APPROXIMATE = "APPROXIMATE"
+    """By a model of another one, and measured on real speech."""
+    EXPERIMENTAL = "EXPERIMENTAL"
+    """The same, not measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """What is known of a language. `error_ms`: mean distance of edges from where a person marked them; 0: unknown."""
+
+    tier: Tier
+    error_ms: int = 0
+    measured_on: str = ""
+
+
 class Engine(Protocol):
     """An aligner. One instance serves every call of the process."""
 
@@ -115,6 +136,15 @@ class Engine(Protocol):
 
 OnSpans: TypeAlias = Callable[[Sequence[Span]], None]
 """Called on the event loop with the spans of the next tokens, once they cannot change any more. Must not block."""
+
+
+@runtime_checkable
+class RatedEngine(Engine, Protocol):
+    """An engine that tells how well it aligns each language."""
+
+    @property
+    def support(self) -> Mapping[str, Support]:
+        """By language, all of `languages`."""
 
 
 @runtime_checkable

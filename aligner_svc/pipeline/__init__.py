@@ -128,14 +128,18 @@ class Pipeline:
             audio_start=decoded.start,
         )
 
-    async def follow(self, job: Job, head: Buffer, caller: Caller) -> Following | None:
-        """For an upload that begins with `head`, which is not used up: its alignment while it arrives; None: it must be complete.
+    async def follow(self, job: Job, head: Buffer, caller: Caller, *, long: bool = False) -> Following | None:
+        """The alignment, while it arrives, of an upload that begins with `head`, which is not used up; None: it must be complete.
+
+        `long`: it has much already, or takes long to come.
 
         Raises NotEnoughError, and InvalidArgumentError as `align`.
         """
         if not isinstance(self._engine, LiveEngine) or job.track > 1:
             return None
-        decoding = await open_live(self._decoder, head, job.encoding, job.sample_rate_hz, job.channels, client=caller.client)
+        decoding = await open_live(
+            self._decoder, head, job.encoding, job.sample_rate_hz, job.channels, client=caller.client, long=long
+        )
         if decoding is None:
             return None
         language = self.language(job.language)

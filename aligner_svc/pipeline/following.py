@@ -149,11 +149,13 @@ class Following:
                 align=result.busy,
                 total=time.perf_counter() - self._ended_at,
             ),
+            audio_start=decoding.start,
             unaligned=await asyncio.to_thread(unaligned_levels, self._audio.levels.copy(), found),
         )
 
     def close(self) -> None:
         """It is over, whatever came of it. Idempotent."""
+        self._decoding.close()
         if self._timer is not None:
             self._timer.cancel()
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from aligner_client.api.v1 import aligner_pb2 as pb
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.config.limits import Limits
 from aligner_svc.domain import Alignment, Word, WordStatus
+from aligner_svc.engines.base import Engine, RatedEngine
 from aligner_svc.errors import InvalidArgumentError
 from aligner_svc.pipeline import Following, Job, Stage
 from aligner_svc.rpc.integrity import Declared
@@ -122,11 +123,13 @@ def live_responses(
         yield from word_batches(answer)
 
 
-def server_info(version: str, engine: str, languages: Iterable[str], limits: Limits) -> pb.GetServerInfoResponse:
+def server_info(version: str, engine: Engine, limits: Limits) -> pb.GetServerInfoResponse:
+    languages = sorted(engine.languages)
+    support = engine.support if isinstance(engine, RatedEngine) else {}
     return pb.GetServerInfoResponse(
         version=version,
-        engine=engine,
-        languages=sorted(languages),
+        engine=engine.name,
+        languages=languages,
         limits=pb.Limits(
             unary_audio_bytes=limits.unary_audio_bytes,
             stream_audio_bytes=limits.stream_audio_bytes,
@@ -134,6 +137,16 @@ def server_info(version: str, engine: str, languages: Iterable[str], limits: Lim
             audio_seconds=int(limits.audio_seconds),
             transcript_chars=limits.transcript_chars,
         ),
+        language_support=[
+            pb.LanguageSupport(
+                language=language,
+                tier=pb.LanguageTier.Value(f"LANGUAGE_TIER_{support[language].tier.value}"),
+                typical_error_ms=support[language].error_ms,
+                measured_on=support[language].measured_on,
+            )
+            for language in languages
+            if language in support
+        ],
     )
 
 

@@ -79,4 +79,4 @@ class AlignerServicer(aligner_pb2_grpc.AlignerServicer):
                 yield response
 
     async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Context) -> pb.GetServerInfoResponse:  # noqa: N802
-        return messages.server_info(__version__, self._engine.name, self._engine.languages, self._limits)
+        return messages.server_info(__version__, self._engine, self._limits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -16,6 +17,10 @@ from aligner_svc.rpc.integrity import Arriving, Declared
 from aligner_svc.telemetry.logs.redaction import conceal
 from aligner_svc.text.characters import check_characters
 
+_HEAD = 256 * 1024
+"""Bytes by which it is judged whether an upload can be decoded while it comes."""
+_LONG_BYTES, _LONG_SECONDS = 1 << 20, 1.5
+"""Of an upload, from which on a process is started for its container, which takes half a second to load."""
 _REPORT_BYTES = 1 << 20
 """Audio between two progress messages. They must not stall a client that reads nothing until its upload is done: the 512 of
 the largest upload stay far below the 64 KiB that HTTP/2 flow control lets the server send ahead."""
@@ -53,9 +58,11 @@ class Upload:
     async def follow(self, caller: Caller) -> Following | None:
         """What aligns the audio while it comes; None: it has to be complete. Reads what it takes to know."""
         assert self._job is not None
+        began = time.monotonic()
         while True:
             try:
-                return await self._pipeline.follow(self._job, bytes(self._audio), caller)
+                long = self.received >= _LONG_BYTES or time.monotonic() - began >= _LONG_SECONDS
+                return await self._pipeline.follow(self._job, bytes(self._audio[:_HEAD]), caller, long=long)
             except NotEnoughError:
                 request = await self._next()
                 if request is None:

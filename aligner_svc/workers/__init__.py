@@ -4,7 +4,7 @@
 through a socketpair, never pickle: all that a child taken over by a hostile file can do is lie to the parent.
 """
 
-from aligner_svc.workers.child import Priority, attach, receive_place, refuse_start, serve
+from aligner_svc.workers.child import Priority, Turn, attach, converse, receive_place, refuse_start, serve
 from aligner_svc.workers.children import PlaceState
 from aligner_svc.workers.errors import (
     WorkerCrashedError,
@@ -27,6 +27,7 @@ __all__ = [
     "Reply",
     "Sandbox",
     "SandboxMode",
+    "Turn",
     "WorkerCrashedError",
     "WorkerDiedError",
     "WorkerFailedError",
@@ -36,6 +37,7 @@ __all__ = [
     "WorkerTimeoutError",
     "WorkerUnavailableError",
     "attach",
+    "converse",
     "forbid_core_dumps",
     "log_sandbox",
     "receive_place",

@@ -9,7 +9,8 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Final, Literal, TypeAlias
 
 from aligner_svc.heap import return_unused
@@ -28,6 +29,9 @@ _IDLE: Final = 250
 
 FD_VARIABLE: Final = "WORKER_SOCKET_FD"
 """The environment variable with the descriptor of the child's end of the socketpair."""
+
+Turn: TypeAlias = Callable[[Mapping[str, JsonValue], Buffer], tuple[dict[str, JsonValue], memoryview]]
+"""Answers the call in progress, and waits for the next."""
 
 Handler: TypeAlias = Callable[[dict[str, JsonValue], memoryview], tuple[Mapping[str, JsonValue], Buffer]]
 
@@ -78,6 +82,31 @@ def serve(
     Raises RuntimeError in a process that no `WorkerPool` started, SandboxError (which ends the process) if the
     sandbox is required and incomplete.
     """
+    with _serving(sandbox, priority, parent, greeting or {}) as sock:
+        while True:
+            _wait(sock)
+            _answer(sock, handler)
+
+
+def converse(
+    handler: Callable[[dict[str, JsonValue], memoryview, Turn], tuple[Mapping[str, JsonValue], Buffer]],
+    sandbox: Sandbox | None = None,
+) -> None:
+    """As `serve`, for one job of many calls: `handler` gets the first, the others by its `Turn`, and returns the last answer."""
+    with _serving(sandbox, "normal", None, {}) as sock:
+
+        def turn(header: Mapping[str, JsonValue], payload: Buffer) -> tuple[dict[str, JsonValue], memoryview]:
+            sock.sendall(frames.pack(FrameKind.REPLY, header, payload))
+            sock.sendall(memoryview(payload).cast("B"))
+            return _call(sock)
+
+        _answer(sock, lambda header, payload: handler(header, payload, turn))
+
+
+@contextmanager
+def _serving(
+    sandbox: Sandbox | None, priority: Priority, parent: socket.socket | None, greeting: Mapping[str, JsonValue]
+) -> Iterator[socket.socket]:
     if priority == "low":
         os.nice(_LOW)
     with parent or _connect() as sock:
@@ -88,13 +117,9 @@ def serve(
         if sandbox:
             sandbox.seal()
         layers: dict[str, JsonValue] = {"sandbox": sandbox.in_force, "missing": sandbox.missing} if sandbox else {}
-        try:
-            sock.sendall(frames.pack(FrameKind.READY, {**(greeting or {}), **layers}, b""))
-            while True:
-                _wait(sock)
-                _answer(sock, handler)
-        except (_ParentGoneError, ConnectionError):
-            return
+        with suppress(_ParentGoneError, ConnectionError):
+            sock.sendall(frames.pack(FrameKind.READY, {**greeting, **layers}, b""))
+            yield sock
 
 
 def _connect() -> socket.socket:
@@ -126,12 +151,12 @@ def _wait(sock: socket.socket) -> None:
 
 def _answer(sock: socket.socket, handler: Handler) -> None:
     """Answer one call. A function of its own, so that the buffers of one call are freed before the next."""
-    _, header_bytes, payload_bytes = frames.parse_prefix(_receive(sock, frames.PREFIX.size))
-    header = frames.parse_header(_receive(sock, header_bytes))
-    payload = _receive(sock, payload_bytes)
+    header, payload = _call(sock)
     try:
         reply_header, reply_payload = handler(header, payload)
         head = frames.pack(FrameKind.REPLY, reply_header, reply_payload)
+    except (_ParentGoneError, ConnectionError):
+        raise
     except Exception as error:  # a bug in the handler; the parent logs and reports it
         traceback.print_exc()
         sys.stderr.flush()
@@ -139,6 +164,11 @@ def _answer(sock: socket.socket, handler: Handler) -> None:
         return
     sock.sendall(head)
     sock.sendall(memoryview(reply_payload).cast("B"))
+
+
+def _call(sock: socket.socket) -> tuple[dict[str, JsonValue], memoryview]:
+    _, header_bytes, payload_bytes = frames.parse_prefix(_receive(sock, frames.PREFIX.size))
+    return frames.parse_header(_receive(sock, header_bytes)), _receive(sock, payload_bytes)
 
 
 def _receive(sock: socket.socket, size: int) -> memoryview:

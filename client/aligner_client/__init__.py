@@ -34,7 +34,15 @@ if TYPE_CHECKING:
     )
     from aligner_client.formats import CueLayout, Format
     from aligner_client.handshake import failed_handshake
-    from aligner_client.messages import AudioEncoding, Progress, ProgressCallback, ServerInfo, ServerLimits, Stage
+    from aligner_client.messages import (
+        AudioEncoding,
+        LanguageSupport,
+        Progress,
+        ProgressCallback,
+        ServerInfo,
+        ServerLimits,
+        Stage,
+    )
     from aligner_client.retry import RetryPolicy
     from aligner_client.violation import FieldViolation
 
@@ -63,7 +71,7 @@ _MODULES = {
     ),
     "formats": ("CueLayout", "Format"),
     "handshake": ("failed_handshake",),
-    "messages": ("AudioEncoding", "Progress", "ProgressCallback", "ServerInfo", "ServerLimits", "Stage"),
+    "messages": ("AudioEncoding", "LanguageSupport", "Progress", "ProgressCallback", "ServerInfo", "ServerLimits", "Stage"),
     "retry": ("RetryPolicy",),
     "violation": ("FieldViolation",),
 }
@@ -92,6 +100,7 @@ __all__ = [
     "IncompleteAnswerError",
     "InternalError",
     "InvalidArgumentError",
+    "LanguageSupport",
     "PermissionDeniedError",
     "Progress",
     "ProgressCallback",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
@@ -72,6 +72,18 @@ class ServerLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class LanguageSupport:
+    """How well a server aligns a language.
+
+    `tier`: "exact", "approximate" or "experimental". `typical_error`: seconds, 0: unknown.
+    """
+
+    tier: str
+    typical_error: float = 0.0
+    measured_on: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ServerInfo:
     """What a server runs and accepts. `languages` are BCP-47 tags, sorted."""
 
@@ -79,6 +91,8 @@ class ServerInfo:
     engine: str
     languages: tuple[str, ...]
     limits: ServerLimits
+    language_support: Mapping[str, LanguageSupport] = field(default_factory=dict)
+    """By language; without those of which the server does not tell."""
 
 
 _ENCODINGS = {
@@ -160,6 +174,14 @@ def read_server_info(response: pb.GetServerInfoResponse) -> ServerInfo:
             audio_seconds=limits.audio_seconds,
             transcript_chars=limits.transcript_chars,
         ),
+        language_support={
+            support.language: LanguageSupport(
+                pb.LanguageTier.Name(support.tier).removeprefix("LANGUAGE_TIER_").lower(),
+                support.typical_error_ms / 1000,
+                support.measured_on,
+            )
+            for support in response.language_support
+        },
     )
 
 

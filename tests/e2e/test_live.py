@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import grpc
+import numpy as np
 import pytest
 
 from aligner_client.api.v1 import aligner_pb2 as pb
 from aligner_svc.engines import live
-from tests.kit.recordings import TRANSCRIPT, WORDS, repeated, samples, wav
+from aligner_svc.rpc import upload
+from tests.kit.recordings import TRANSCRIPT, WORDS, flac, repeated, samples, wav
 from tests.kit.refusals import refusal
 from tests.kit.uploads import audio, chunks, config, linear16, send, stream, text
 from tests.kit.waiting import eventually
@@ -29,8 +31,16 @@ async def until_words(call) -> list[pb.Word]:
     raise AssertionError("the stream ended without words")
 
 
-@pytest.mark.parametrize(("head", "data"), [(linear16(TWICE_TEXT), BARE), (config(TWICE_TEXT), TWICE)], ids=["bare", "wav"])
-async def test_words_come_while_the_upload_is_open(stub, head, data):
+FLAC = flac(np.tile(samples(), 2))
+
+
+@pytest.mark.parametrize(
+    ("head", "data"),
+    [(linear16(TWICE_TEXT), BARE), (config(TWICE_TEXT), TWICE), (config(TWICE_TEXT), FLAC)],
+    ids=["bare", "wav", "flac"],
+)
+async def test_words_come_while_the_upload_is_open(stub, head, data, monkeypatch):
+    monkeypatch.setattr(upload, "_LONG_BYTES", 0)
     call = stub.StreamAlign()
     await send(call, [head, *chunks(data)])
     first = await until_words(call)
@@ -81,6 +91,16 @@ async def test_a_client_that_vanishes_is_forgotten(server, stub):
     assert server.engine._streams == 1
     call.cancel()
     await eventually(lambda: server.engine._streams == 0, "the stream to be given up")
+
+
+async def test_the_process_of_a_container_ends_with_its_client(server, stub, monkeypatch):
+    monkeypatch.setattr(upload, "_LONG_BYTES", 0)
+    call = stub.StreamAlign()
+    await send(call, [config(TWICE_TEXT), *chunks(FLAC)])
+    await until_words(call)
+    assert server.decoder.containers == 1
+    call.cancel()
+    await eventually(lambda: server.decoder.containers == 0, "the process to be given up")
 
 
 async def test_streams_beyond_the_limit_are_refused_at_their_start(server, stub, monkeypatch):

@@ -110,6 +110,10 @@ async def test_server_info(stub):
     assert info.version == __version__
     assert info.engine.startswith("pocketsphinx-")
     assert set(info.languages) == {"en", *table.served("measured")}
+    tiers = {support.language: support.tier for support in info.language_support}
+    assert tiers.pop("en") == pb.LANGUAGE_TIER_EXACT
+    assert tiers == dict.fromkeys(table.served("measured"), pb.LANGUAGE_TIER_APPROXIMATE)
+    assert all(support.typical_error_ms and support.measured_on for support in info.language_support)
     limits = Limits()
     assert info.limits == pb.Limits(
         unary_audio_bytes=limits.unary_audio_bytes,

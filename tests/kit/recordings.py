@@ -86,10 +86,14 @@ def repeated(times: int) -> tuple[bytes, str]:
 
 def silence_flac(seconds: int) -> bytes:
     """Nothing, for so long, in some kilobytes."""
+    return flac(np.zeros(16_000 * seconds, np.int16))
+
+
+def flac(audio: Samples) -> bytes:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="flac") as out:
         stream = out.add_stream("flac", rate=16_000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 16_000 * seconds), np.int16), format="s16", layout="mono")
+        frame = av.AudioFrame.from_ndarray(audio[np.newaxis], format="s16", layout="mono")
         frame.rate = 16_000
         for packet in (*stream.encode(frame), *stream.encode(None)):
             out.mux(packet)

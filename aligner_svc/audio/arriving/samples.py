@@ -59,11 +59,17 @@ class LiveDecoding(Protocol):
     def peak(self) -> float:
         """As in `Decoded`, of all so far."""
 
+    @property
+    def start(self) -> float: ...
+
     async def add(self, chunk: Buffer) -> Sound | None:
         """What can be decoded now."""
 
     async def finish(self) -> Sound | None:
         """The rest: there is no more."""
+
+    def close(self) -> None:
+        """It is over, whatever came of it. Idempotent."""
 
 
 class LiveSamples:
@@ -90,6 +96,10 @@ class LiveSamples:
     @property
     def peak(self) -> float:
         return self._level.peak
+
+    start = 0.0
+
+    def close(self) -> None: ...
 
     async def add(self, chunk: Buffer) -> Sound | None:
         if self._received < HEAD and self._encoding is not None:

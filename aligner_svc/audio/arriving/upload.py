@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import Final
 
+from aligner_svc.audio.arriving.container import STREAMABLE, LiveContainer
 from aligner_svc.audio.arriving.forms import WIDTHS, Form, WaveStart
 from aligner_svc.audio.arriving.samples import HEAD, LiveDecoding, LiveSamples
 from aligner_svc.audio.arriving.wave import LiveWave
 from aligner_svc.audio.decode import Decoder
 from aligner_svc.audio.encoding import Encoding
+from aligner_svc.audio.sniff import sniff
 from aligner_svc.audio.undecodable import MAX_CHANNELS, MAX_RATE, MIN_RATE
 from aligner_svc.errors import InvalidArgumentError
 from aligner_svc.workers import Buffer
 
 _LONGEST_HEADER: Final = 256 * 1024
 """Bytes of a WAV within which its samples begin, to be decoded while they arrive; programs put pictures and maps in front."""
+_SNIFFED: Final = 64 * 1024
 
 
 class NotEnoughError(Exception):
@@ -22,9 +25,11 @@ class NotEnoughError(Exception):
 
 
 async def open_live(
-    decoder: Decoder, head: Buffer, encoding: Encoding, rate: int = 0, channels: int = 0, *, client: str = ""
+    decoder: Decoder, head: Buffer, encoding: Encoding, rate: int = 0, channels: int = 0, *, client: str = "", long: bool = False
 ) -> LiveDecoding | None:
-    """For an upload that begins with `head`, which is not used up; None: it has to be complete before it is decoded.
+    """For an upload that begins with `head`, which is not used up; None: it is decoded when it is complete.
+
+    `long`: it has much already, or takes long to come.
 
     Raises NotEnoughError, and InvalidArgumentError like `Decoder.decode`.
     """
@@ -35,7 +40,7 @@ async def open_live(
     if view.nbytes < HEAD:
         raise NotEnoughError
     if bytes(view[:4]) not in {b"RIFF", b"RF64", b"BW64"} or bytes(view[8:12]) != b"WAVE":
-        return None
+        return await _container(decoder, view, long=long)
     try:
         start = await _wave_start(decoder, view, client)
     except InvalidArgumentError:
@@ -45,6 +50,23 @@ async def open_live(
             raise NotEnoughError
         return None
     return LiveWave(decoder, client, start)
+
+
+async def _container(decoder: Decoder, view: memoryview, *, long: bool) -> LiveContainer | None:
+    """A process takes half a second to load: only for what is long, or takes as long to come."""
+    if view.nbytes < _SNIFFED and not long:
+        raise NotEnoughError
+    try:
+        demuxer = sniff(view[:_SNIFFED])
+    except InvalidArgumentError:
+        return None
+    if demuxer not in STREAMABLE or decoder.containers >= decoder.most_containers:
+        return None
+    if not long:
+        raise NotEnoughError
+    decoding = LiveContainer(decoder, demuxer)
+    await decoding.begin()
+    return decoding
 
 
 async def _wave_start(decoder: Decoder, data: memoryview, client: str) -> WaveStart | None:

@@ -54,6 +54,10 @@ class LiveWave:
     def peak(self) -> float:
         return self._samples.peak
 
+    start = 0.0
+
+    def close(self) -> None: ...
+
     @property
     def warnings(self) -> tuple[AudioWarning, ...]:
         missing = self._left is not None and self._left > _MISSING * self._second

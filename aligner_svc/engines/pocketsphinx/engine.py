@@ -176,6 +176,7 @@ class PocketSphinxEngine:
         self.long = queue(LONG, "low")
         others = table.served(settings.languages)
         self.languages = others | {_ENGLISH}
+        self.support = {language: table.support(language) for language in self.languages}
 
         def reader() -> CallPool:
             if elsewhere is not None:

@@ -125,6 +125,36 @@ that was not found; match_score and the counts of words not found leave it out.
 """
 Global___WordStatus: _TypeAlias = WordStatus  # noqa: Y015
 
+class _LanguageTier:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LanguageTierEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LanguageTier.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LANGUAGE_TIER_UNSPECIFIED: _LanguageTier.ValueType  # 0
+    LANGUAGE_TIER_EXACT: _LanguageTier.ValueType  # 1
+    """By a model of that language."""
+    LANGUAGE_TIER_APPROXIMATE: _LanguageTier.ValueType  # 2
+    """By a model of another one, and measured on real speech. Answers carry a warning
+    APPROXIMATE.
+    """
+    LANGUAGE_TIER_EXPERIMENTAL: _LanguageTier.ValueType  # 3
+    """The same, not measured."""
+
+class LanguageTier(_LanguageTier, metaclass=_LanguageTierEnumTypeWrapper):
+    """How a language is aligned."""
+
+LANGUAGE_TIER_UNSPECIFIED: LanguageTier.ValueType  # 0
+LANGUAGE_TIER_EXACT: LanguageTier.ValueType  # 1
+"""By a model of that language."""
+LANGUAGE_TIER_APPROXIMATE: LanguageTier.ValueType  # 2
+"""By a model of another one, and measured on real speech. Answers carry a warning
+APPROXIMATE.
+"""
+LANGUAGE_TIER_EXPERIMENTAL: LanguageTier.ValueType  # 3
+"""The same, not measured."""
+Global___LanguageTier: _TypeAlias = LanguageTier  # noqa: Y015
+
 @_typing.final
 class AlignConfig(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -631,6 +661,37 @@ class Limits(_message.Message):
 Global___Limits: _TypeAlias = Limits  # noqa: Y015
 
 @_typing.final
+class LanguageSupport(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LANGUAGE_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    TYPICAL_ERROR_MS_FIELD_NUMBER: _builtins.int
+    MEASURED_ON_FIELD_NUMBER: _builtins.int
+    language: _builtins.str
+    """A BCP-47 tag, one of GetServerInfoResponse.languages."""
+    tier: Global___LanguageTier.ValueType
+    typical_error_ms: _builtins.int
+    """Mean distance of edges from where a person marked them, in clean speech; 0: unknown."""
+    measured_on: _builtins.str
+    """What it was measured on, for people; empty if it was not."""
+    def __init__(
+        self,
+        *,
+        language: _builtins.str = ...,
+        tier: Global___LanguageTier.ValueType = ...,
+        typical_error_ms: _builtins.int = ...,
+        measured_on: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["language", b"language", "measured_on", b"measured_on", "tier", b"tier", "typical_error_ms", b"typical_error_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LanguageSupport: _TypeAlias = LanguageSupport  # noqa: Y015
+
+@_typing.final
 class GetServerInfoResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -638,6 +699,7 @@ class GetServerInfoResponse(_message.Message):
     ENGINE_FIELD_NUMBER: _builtins.int
     LANGUAGES_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    LANGUAGE_SUPPORT_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of the service."""
     engine: _builtins.str
@@ -648,6 +710,10 @@ class GetServerInfoResponse(_message.Message):
 
     @_builtins.property
     def limits(self) -> Global___Limits: ...
+    @_builtins.property
+    def language_support(self) -> _containers.RepeatedCompositeFieldContainer[Global___LanguageSupport]:
+        """One entry for each of `languages`, in their order; empty if the engine does not tell."""
+
     def __init__(
         self,
         *,
@@ -655,10 +721,11 @@ class GetServerInfoResponse(_message.Message):
         engine: _builtins.str = ...,
         languages: _abc.Iterable[_builtins.str] | None = ...,
         limits: Global___Limits | None = ...,
+        language_support: _abc.Iterable[Global___LanguageSupport] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "languages", b"languages", "limits", b"limits", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "language_support", b"language_support", "languages", b"languages", "limits", b"limits", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -74,9 +74,10 @@ class AlignerStub:
     sending side ends the upload. The server sends progress, at least every two
     seconds, words (in order, never revised), and one summary, always last.
 
-    Words of headerless audio and of a WAV come while it is spoken, at the speaker's
-    pauses, if it is sent as it is spoken; those of other containers, and of all that
-    is scanned for viruses, when the upload is complete (docs/streaming.md).
+    Words of headerless audio, WAV, MP3, FLAC, Ogg, WebM and ADTS come while it is
+    spoken, at the speaker's pauses, if it is sent as it is spoken; those of other
+    containers, and of all that is scanned for viruses, when the upload is complete
+    (docs/streaming.md).
 
     Text that was not said, or comes after the end of the audio, is NOT_FOUND; audio
     that stops within a word ends there. Messages of 0 bytes are ignored. A call may
@@ -99,9 +100,10 @@ class AlignerAsyncStub(AlignerStub):
     sending side ends the upload. The server sends progress, at least every two
     seconds, words (in order, never revised), and one summary, always last.
 
-    Words of headerless audio and of a WAV come while it is spoken, at the speaker's
-    pauses, if it is sent as it is spoken; those of other containers, and of all that
-    is scanned for viruses, when the upload is complete (docs/streaming.md).
+    Words of headerless audio, WAV, MP3, FLAC, Ogg, WebM and ADTS come while it is
+    spoken, at the speaker's pauses, if it is sent as it is spoken; those of other
+    containers, and of all that is scanned for viruses, when the upload is complete
+    (docs/streaming.md).
 
     Text that was not said, or comes after the end of the audio, is NOT_FOUND; audio
     that stops within a word ends there. Messages of 0 bytes are ignored. A call may
@@ -133,9 +135,10 @@ class AlignerServicer(metaclass=_abc_1.ABCMeta):
         sending side ends the upload. The server sends progress, at least every two
         seconds, words (in order, never revised), and one summary, always last.
 
-        Words of headerless audio and of a WAV come while it is spoken, at the speaker's
-        pauses, if it is sent as it is spoken; those of other containers, and of all that
-        is scanned for viruses, when the upload is complete (docs/streaming.md).
+        Words of headerless audio, WAV, MP3, FLAC, Ogg, WebM and ADTS come while it is
+        spoken, at the speaker's pauses, if it is sent as it is spoken; those of other
+        containers, and of all that is scanned for viruses, when the upload is complete
+        (docs/streaming.md).
 
         Text that was not said, or comes after the end of the audio, is NOT_FOUND; audio
         that stops within a word ends there. Messages of 0 bytes are ignored. A call may

@@ -105,5 +105,5 @@ def _ray_name(process: Path) -> str:
         return ""
     if command.startswith("ray::"):
         return command.split("\0")[0].split(":")[2].split()[0]
-    words = [word for word in command.split("\0")[:5] if "/ray/" in word or word.startswith("ray.")]
+    words = [word for word in command.split("\0")[:5] if "-packages/ray/" in word or word.startswith("ray.")]
     return words[0].rpartition("/")[2] if words else ""

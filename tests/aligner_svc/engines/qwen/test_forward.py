@@ -16,6 +16,7 @@ from aligner_svc.domain import SAMPLE_RATE
 from aligner_svc.engines.qwen import checkpoint, forward, words
 from aligner_svc.engines.qwen.devices.mel import MIN_SAMPLES, LogMel
 from aligner_svc.engines.qwen.devices.preparation import Preparation, Prepared
+from aligner_svc.engines.qwen.devices.wire import Item
 from aligner_svc.engines.qwen.forward import PackedAligner
 from aligner_svc.engines.qwen.prompt import HOP, tokens_after
 from aligner_svc.engines.qwen.timestamps import TimestampSlots, repair
@@ -320,7 +321,7 @@ def test_half_precision(tiny_checkpoint: Path, material: list[Pair]) -> None:
     loaded = checkpoint.load(str(tiny_checkpoint), torch.device("cpu"), torch.bfloat16)
     half = Ours(Preparation(loaded, torch.bfloat16), PackedAligner(loaded), loaded.segment_ms)
     item = half.prepared(material[len(_BORDERS)])
-    assert item.mel.dtype == half.align.dtype == torch.bfloat16
+    assert item.chunks.dtype == half.align.dtype == torch.bfloat16
     assert half.align.logits([item]).dtype == torch.float32
     (slots,) = half.align([item])
     assert slots.probabilities.dtype == np.float32
@@ -336,3 +337,18 @@ def test_read_only_samples_are_accepted(ours: Ours, audio_id: int) -> None:
     samples = np.frombuffer(np.zeros(SAMPLE_RATE, np.int16).tobytes(), np.int16)
     assert not samples.flags.writeable
     assert tokens_after(100) == (ours.prepare(samples, ["a"]).ids == audio_id).sum()
+
+
+def test_a_batch_is_copied_to_the_device_in_two_parts(ours: Ours, material: list[Pair]) -> None:
+    """Whatever the number of its clips: on a GPU each copy would be waited for."""
+    items = [Item(pair.samples, ours.prepare(pair.samples, _words(pair)).ids) for pair in material[:6]]
+    batch = ours.prepare.batch(items)
+    given = ours.align._input(batch)
+    assert given.chunks is batch[0].batch
+    indices = (given.ids, given.positions, given.audio, given.slots, given.kept, given.windows.ends, given.rows.ends)
+    assert len({part.untyped_storage().data_ptr() for part in indices if part is not None}) == 1
+    assert given.rows.ends is not None
+    assert given.rows.ends.tolist() == np.cumsum([0, *(item.rows for item in batch)]).tolist()
+    both = ours.align(batch), ours.align([ours.prepare(pair.samples, _words(pair)) for pair in material[:6]])
+    for one, other in zip(*both, strict=True):
+        assert one.classes.tolist() == other.classes.tolist()

@@ -11,18 +11,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from aligner_svc.engines.qwen import glue, layers
-from aligner_svc.engines.qwen.attention import Attention, Sequences, for_device
+from aligner_svc.engines.qwen.attention import Attention, for_device
 from aligner_svc.engines.qwen.checkpoint import Checkpoint
-from aligner_svc.engines.qwen.devices.preparation import Prepared, side_by_side
-from aligner_svc.engines.qwen.prompt import CHUNK, CHUNK_TOKENS, tokens_after
+from aligner_svc.engines.qwen.devices.feed import Feed, Input
+from aligner_svc.engines.qwen.devices.preparation import Prepared
+from aligner_svc.engines.qwen.prompt import CHUNK_TOKENS
 from aligner_svc.engines.qwen.timestamps import TimestampSlots
 
-_WINDOW = 8 * CHUNK_TOKENS  # audio tokens that attend to each other: 8 s
 _CONVOLVED = {"cpu": 2, "cuda": 512}
 """Chunks that go through the convolutions at a time. On a CPU few enough for intermediate results to stay in its caches."""
 _ROWS = 1024
@@ -45,8 +43,7 @@ class PackedAligner:
         weight = self._decoder.embed_tokens.weight
         self.device: torch.device = weight.device
         self.dtype: torch.dtype = weight.dtype
-        self._timestamp_id = checkpoint.timestamp_id
-        self._audio_id = checkpoint.audio_id
+        self._feed = Feed(self.device, checkpoint.audio_id, checkpoint.timestamp_id)
         self._attention = attention or for_device(self.device, self.dtype)
         thinker.lm_head.float()  # 0.2 % of the work; in bf16 6 % of the slots tie at the top, and 2.9 % get another class
         merged = self.device.type != "cpu" if fused is None else not fused
@@ -56,7 +53,6 @@ class PackedAligner:
         layers.fit(thinker, fused=fused)
         self._merged = hasattr(self._decoder.layers[0].self_attn, layers.MERGED)
         self._glue = glue.for_device(self.device, self.dtype)
-        self._copying = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self._head: Any = thinker.lm_head
 
     @torch.inference_mode()
@@ -80,34 +76,12 @@ class PackedAligner:
 
     def _states(self, batch: Sequence[Prepared]) -> torch.Tensor:
         """[slots of all clips, width], float32: what the head is given."""
-        given = self._input(batch)
+        given = self._feed(batch)
         hidden = self._decoder.embed_tokens(given.ids)
         hidden.index_copy_(0, given.audio, self._encode(given))
         return self._decode(hidden, given).float()
 
-    def _input(self, batch: Sequence[Prepared]) -> _Input:
-        """On the device, in two copies, which nothing waits for. Indices are found on the CPU: no operation has to be awaited."""
-        counts = [tokens_after(item.frames) for item in batch]
-        ids = np.concatenate([item.ids for item in batch]).astype(np.int64)
-        positions = np.concatenate([np.arange(item.rows) for item in batch])
-        chosen = [np.flatnonzero(mask) for mask in (ids == self._audio_id, ids == self._timestamp_id, _kept(batch))]
-        lengths = [length for count in counts for length in windows(count)], [item.rows for item in batch]
-        ends = [np.cumsum([0, *some], dtype=np.int32) for some in lengths]
-        packed = _in_one(ids, positions, *chosen, *ends, pinned=self._copying is not None)
-        with torch.cuda.stream(self._copying):  # of nothing on a CPU
-            chunks = side_by_side(batch).to(self.device, non_blocking=True)
-            whole = packed.to(self.device, non_blocking=True)
-        if self._copying is not None:
-            torch.cuda.current_stream(self.device).wait_stream(self._copying)
-            for copied in (chunks, whole):
-                copied.record_stream(torch.cuda.current_stream(self.device))
-        ids_at, positions_at, *chosen_at = whole[: len(packed) - _words(ends)].split([len(ids), len(ids), *map(len, chosen)])
-        ends_at = whole[len(packed) - _words(ends) :].view(torch.int32)[: sum(map(len, ends))].split([len(some) for some in ends])
-        audio, slots, kept = chosen_at
-        encoder, decoder = (Sequences.of(some, at) for some, at in zip(lengths, ends_at, strict=True))
-        return _Input(chunks, _short_lengths(batch), ids_at, positions_at, audio, slots, kept, encoder, decoder)
-
-    def _encode(self, given: _Input) -> torch.Tensor:
+    def _encode(self, given: Input) -> torch.Tensor:
         """[audio tokens of all clips, width of the decoder]."""
         encoder = self._encoder
         hidden = self._convolve(given)
@@ -151,7 +125,7 @@ class PackedAligner:
         layer.self_attn.out_proj.add_to(hidden, mixed)
         layer.fc2.add_to(hidden, layer.fc1.gelu(layer.final_layer_norm(hidden)))
 
-    def _convolve(self, given: _Input) -> torch.Tensor:
+    def _convolve(self, given: Input) -> torch.Tensor:
         """The tokens of all clips in order, from chunks of 1 s through the convolutions."""
         encoder = self._encoder
         chunks, short = given.chunks, given.short
@@ -170,7 +144,7 @@ class PackedAligner:
             convolved.append(encoder.conv_out(maps.permute(0, 3, 1, 2).reshape(many, frames, channels * bins)) + position)
         return torch.cat(convolved).flatten(0, 1).index_select(0, given.kept)
 
-    def _decode(self, hidden: torch.Tensor, given: _Input) -> torch.Tensor:
+    def _decode(self, hidden: torch.Tensor, given: Input) -> torch.Tensor:
         """[slots, width]: the last hidden states of the timestamps."""
         decoder, lengths, slots = self._decoder, given.rows, given.slots
         cos, sin = (part.transpose(0, 1) for part in decoder.rotary_emb(hidden, given.positions.expand(3, 1, -1)))
@@ -239,24 +213,6 @@ class PackedAligner:
         return [slice(start, start + step) for start in range(0, rows, step)]
 
 
-class _Input(NamedTuple):
-    """A batch on the device."""
-
-    chunks: torch.Tensor
-    short: dict[int, int]
-    """Index of chunk -> frames, of clips under a second."""
-    ids: torch.Tensor
-    positions: torch.Tensor
-    audio: torch.Tensor
-    """Rows that are audio tokens."""
-    slots: torch.Tensor
-    """Rows that are timestamps."""
-    kept: torch.Tensor
-    """Tokens of the chunks that are not of padding."""
-    windows: Sequences
-    rows: Sequences
-
-
 class _Block(NamedTuple):
     """Some rows, with their views of the tensors that all layers read and write."""
 
@@ -283,43 +239,3 @@ class _Heads:
     def blocks(self, hidden: torch.Tensor, slices: Sequence[slice]) -> list[_Block]:
         """Views, made once for all layers: on a GPU making them in every layer would take longer than the computation."""
         return [_Block(rows, hidden[rows], self.query[rows], self.key[rows], self.value[rows]) for rows in slices]
-
-
-def _in_one(*parts: npt.NDArray[Any], pinned: bool) -> torch.Tensor:
-    """Arrays of int64, then of int32, one after the other in one of int64, for a single copy."""
-    wide = sum(len(part) for part in parts if part.dtype == np.int64)
-    narrow = [part for part in parts if part.dtype == np.int32]
-    whole = torch.empty(wide + _words(narrow), dtype=torch.int64, pin_memory=pinned)
-    np.concatenate([part for part in parts if part.dtype == np.int64], out=whole[:wide].numpy())
-    np.concatenate(narrow, out=whole[wide:].numpy().view(np.int32)[: sum(map(len, narrow))])
-    return whole
-
-
-def _words(narrow: Sequence[npt.NDArray[Any]]) -> int:
-    """Numbers of 64 bits that hold these of 32."""
-    return (sum(map(len, narrow)) + 1) // 2
-
-
-def _kept(batch: Sequence[Prepared]) -> npt.NDArray[np.bool_]:
-    """Mask of the tokens of the clips' chunks without those of the last chunks' padding."""
-    return np.concatenate([np.arange(len(item.chunks) * CHUNK_TOKENS) < tokens_after(item.frames) for item in batch])
-
-
-def _short_lengths(batch: Sequence[Prepared]) -> dict[int, int]:
-    """Index of chunk -> frames, for the clips under a second.
-
-    The model was trained with the last chunk of a longer clip padded with zeros before the convolutions, but with a single short
-    chunk not padded: here its padding must be zero after each convolution too.
-    """
-    short: dict[int, int] = {}
-    at = 0
-    for item in batch:
-        if item.frames < CHUNK:
-            short[at] = item.frames
-        at += len(item.chunks)
-    return short
-
-
-def windows(count: int) -> list[int]:
-    """Lengths of the attention windows of a clip with `count` audio tokens."""
-    return [_WINDOW] * (count // _WINDOW) + ([count % _WINDOW] if count % _WINDOW else [])

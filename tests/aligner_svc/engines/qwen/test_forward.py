@@ -14,6 +14,7 @@ from transformers import WhisperFeatureExtractor
 
 from aligner_svc.domain import SAMPLE_RATE
 from aligner_svc.engines.qwen import checkpoint, forward, words
+from aligner_svc.engines.qwen.devices import feed
 from aligner_svc.engines.qwen.devices.mel import MIN_SAMPLES, LogMel
 from aligner_svc.engines.qwen.devices.preparation import Preparation, Prepared
 from aligner_svc.engines.qwen.devices.wire import Item
@@ -269,7 +270,7 @@ def test_the_number_of_audio_tokens_equals_that_of_qwen_asr(reference: Reference
 
 @pytest.mark.parametrize(("count", "lengths"), [(0, []), (1, [1]), (104, [104]), (105, [104, 1]), (312, [104, 104, 104])])
 def test_lengths_of_windows(count: int, lengths: list[int]) -> None:
-    assert forward.windows(count) == lengths
+    assert feed.windows(count) == lengths
 
 
 def test_the_prompt_equals_that_of_the_reference(material: list[Pair], ours: Ours, reference: Reference) -> None:
@@ -343,7 +344,7 @@ def test_a_batch_is_copied_to_the_device_in_two_parts(ours: Ours, material: list
     """Whatever the number of its clips: on a GPU each copy would be waited for."""
     items = [Item(pair.samples, ours.prepare(pair.samples, _words(pair)).ids) for pair in material[:6]]
     batch = ours.prepare.batch(items)
-    given = ours.align._input(batch)
+    given = ours.align._feed(batch)
     assert given.chunks is batch[0].batch
     indices = (given.ids, given.positions, given.audio, given.slots, given.kept, given.windows.ends, given.rows.ends)
     assert len({part.untyped_storage().data_ptr() for part in indices if part is not None}) == 1

@@ -8,26 +8,30 @@ PY := $(VENV)/bin/python
 BUF := tools/buf/node_modules/.bin/buf
 # A Python 3.11; default: the first of python3.11 and python3 that is one.
 export PYTHON ?=
+# A git worktree may share another checkout's .venv, where the client's package is that checkout's.
+export PYTHONPATH := $(CURDIR):$(CURDIR)/client
 
-.PHONY: help setup core demo run test lint lint-python lint-types lint-imports lint-shape lint-protos docs docs-tables docs-rooms docs-check docs-tables-check docs-rooms-check protos protos-check protos-baseline bench bench-accuracy bench-chain bench-overload bench-fairness bench-fleet bench-long-jobs bench-scan bench-qwen bench-gpu bench-gpu-bundle lock clean
+.PHONY: help setup core grpcurl demo run test lint lint-python lint-types lint-imports lint-shape lint-protos docs docs-tables docs-rooms docs-check docs-tables-check docs-rooms-check protos protos-check protos-baseline client bench bench-accuracy bench-chain bench-overload bench-fairness bench-fleet bench-long-jobs bench-scan bench-qwen bench-gpu bench-gpu-bundle lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # ---- installing: tools/install.sh; the files below mark when it last finished
 
-$(VENV)/.core: requirements/build.lock requirements/core.lock pyproject.toml tools/install.sh
+$(VENV)/.core: requirements/build.lock requirements/core.lock pyproject.toml client/pyproject.toml tools/install.sh
 	@tools/install.sh core
 
-$(VENV)/.all: requirements/build.lock requirements/core.lock requirements/all.lock pyproject.toml tools/install.sh
+$(VENV)/.all: requirements/build.lock requirements/core.lock requirements/all.lock pyproject.toml client/pyproject.toml tools/install.sh
 	@tools/install.sh all
 
 $(VENV)/.grpcurl: $(VENV)/.core
 	@tools/install.sh grpcurl
 
+grpcurl: $(VENV)/.grpcurl ## the core, and grpcurl to call it by hand (demo and run install both themselves)
+
 setup: $(VENV)/.all ## .venv with everything: extras, torch, the tests' tools
 
-core: $(VENV)/.core ## .venv with what the service needs, without torch (demo and run install it themselves)
+core: $(VENV)/.core ## .venv with what the service needs, without torch
 
 # ---- using it
 
@@ -58,7 +62,10 @@ soak: $(VENV)/.all test-services ## 32 clients of every kind for 10 minutes: une
 chaos: $(VENV)/.all test-services ## parts of a running prod server killed, frozen and changed: calls lost, recovery; ARGS="--only clamd"
 	$(PY) -m tests.chaos $(ARGS)
 
-.PHONY: fuzz attack soak chaos test-services
+check-image: $(VENV)/.grpcurl ## build the container from nothing, and use it as a prod server with TLS (as root, on Debian; 8 minutes)
+	@tools/check_image.sh
+
+.PHONY: fuzz attack soak chaos check-image test-services
 test-services:
 	@tools/test_services.sh
 
@@ -70,6 +77,7 @@ lint-python: $(VENV)/.all
 
 lint-types: $(VENV)/.all
 	$(PY) -m mypy --strict aligner_svc interceptors
+	$(PY) -m mypy --strict --python-version 3.10 client/aligner_client
 
 # The contracts are in pyproject.toml; docs/architecture.md explains them.
 lint-imports: $(VENV)/.all
@@ -95,26 +103,29 @@ $(BUF): tools/buf/package-lock.json
 
 # ---- generated files; protoc finds its mypy plugins on PATH
 
-protos: $(VENV)/.all ## generate the stubs in aligner_svc/api from protos/
+protos: $(VENV)/.all ## generate the stubs in client/aligner_client/api from protos/
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) tools/gen_protos.py
+	$(PY) tools/protoset.py
 
 protos-check: $(VENV)/.all ## do the stubs match protos/?
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) tools/gen_protos.py --check
+	$(PY) tools/protoset.py --check
 
 # The baseline of compatibility: `make lint` refuses a proto that breaks it, and so does this.
 protos-baseline: $(VENV)/.all $(BUF) ## after adding to the API: take protos/ as the new baseline of `buf breaking`
 	@[ ! -e protos/baseline.txtpb ] || $(BUF) breaking --against protos/baseline.txtpb
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) tools/gen_protos.py --baseline protos/baseline.txtpb
 
-docs: docs-tables docs-rooms ## write README's settings table, the Grafana dashboard and the diagram of the rooms from the code
+docs: docs-tables docs-rooms ## write docs/settings.md, the API references, the Grafana dashboard and the diagram of the rooms from the code
 
 docs-tables: $(VENV)/.core
 	$(PY) tools/settings_table.py
 	$(PY) tools/dashboard.py
 
-# The imports are read by grimp, which comes with import-linter.
+# The imports are read by grimp, which comes with import-linter, the proto by grpcio-tools.
 docs-rooms: $(VENV)/.all
 	$(PY) tools/architecture.py
+	$(PY) tools/api_reference.py
 
 docs-check: docs-tables-check docs-rooms-check
 
@@ -125,9 +136,25 @@ docs-tables-check: $(VENV)/.core
 
 docs-rooms-check: $(VENV)/.all
 	$(PY) tools/architecture.py --check
+	$(PY) tools/api_reference.py --check
+
+$(VENV)/.docs: requirements/docs.lock $(VENV)/.core
+	@tools/install.sh docs
+
+docs-site: $(VENV)/.docs ## docs/ as a site in build/site; fails for links that lead nowhere
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict
+	@echo "build/site/index.html"
+
+.PHONY: docs-site
 
 lock: ## write requirements/*.lock from pyproject.toml; newer versions: make lock ARGS=--upgrade
 	@tools/lock.sh "$(or $(PYTHON),python3.11)" $(ARGS)
+
+# ---- the client's package
+
+client: $(VENV)/.core ## dist/aligner_client-*.whl, for callers' own environments
+	@$(PY) -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist ./client
+	@ls dist/aligner_client-*.whl
 
 # ---- measuring
 

@@ -6,9 +6,10 @@ for programs: stable, UPPER_SNAKE_CASE, listed in docs/errors.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar
+
+from aligner_client.violation import FieldViolation
 
 
 class Status(IntEnum):
@@ -20,14 +21,6 @@ class Status(IntEnum):
     FAILED_PRECONDITION = 9
     UNAVAILABLE = 14
     DATA_LOSS = 15
-
-
-@dataclass(frozen=True, slots=True)
-class FieldViolation:
-    """`field` is a path in the request, e.g. "config.sample_rate_hz"."""
-
-    field: str
-    description: str
 
 
 class StartError(Exception):

@@ -98,9 +98,10 @@ class Pipeline:
         if language in self._engine.languages:
             return language
         served = ", ".join(sorted(self._engine.languages))
-        other = next((name for name, languages in self._other_languages.items() if language in languages), None)
-        if other is not None:
-            message = f"this server runs {self._engine.name}, which aligns {served}; '{language}' needs the engine {other}"
+        others = [name for name, languages in self._other_languages.items() if language in languages]
+        if others:
+            needed = " or ".join(others)
+            message = f"this server runs {self._engine.name}, which aligns {served}; '{language}' needs the engine {needed}"
             raise UnsupportedError("LANGUAGE_UNSUPPORTED", message, field="config.language")
         message = f"'{language}' is a language of no engine; this server runs {self._engine.name}, which aligns {served}"
         raise InvalidArgumentError("LANGUAGE_UNKNOWN", message, field="config.language")

@@ -14,7 +14,7 @@ from grpc import aio
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from aligner_svc.api.v1 import aligner_pb2_grpc
+from aligner_client.api.v1 import aligner_pb2_grpc
 from aligner_svc.audio.decode import Decoder
 from aligner_svc.config import Settings
 from aligner_svc.engines.base import Engine
@@ -23,8 +23,9 @@ from aligner_svc.health.grpc_health import GrpcHealth
 from aligner_svc.health.serving import Serving
 from aligner_svc.heap import RETURN_EVERY, return_unused, share_heaps
 from aligner_svc.pipeline import Pipeline
+from aligner_svc.rpc.described import pool_of
 from aligner_svc.rpc.servicer import AlignerServicer
-from aligner_svc.rpc.services import ALIGNER, DESCRIBED, EXEMPT, HEALTH
+from aligner_svc.rpc.services import ALIGNER, API, EXEMPT, HEALTH
 from aligner_svc.telemetry.logs.pipeline import Logs, open_logs
 from aligner_svc.telemetry.logs.stacks import stacks
 from aligner_svc.transport.bind import check_exposure, describe, parse
@@ -188,7 +189,7 @@ class Service:
         aligner_pb2_grpc.add_AlignerServicer_to_server(self._servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         # Open in the dev profile; otherwise the policy requires the admin scope.
-        reflection.enable_server_reflection((ALIGNER, HEALTH), server, DESCRIBED)
+        reflection.enable_server_reflection((ALIGNER, HEALTH), server, pool_of(API))
         return server
 
 

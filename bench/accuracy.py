@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from aligner_svc.client import AlignerClientError, AsyncAligner
+from aligner_client import AlignerClientError, AsyncAligner
 from aligner_svc.domain import Alignment, WordStatus
 from bench import gold, joins, robustness
 from bench.answers import Case, align_all

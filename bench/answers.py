@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from aligner_svc.client import AsyncAligner
+from aligner_client import AsyncAligner
 from aligner_svc.domain import Alignment
 
 UNARY_BYTES = 8 << 20

@@ -34,7 +34,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 from grpc import aio
 
-from aligner_svc.api.v1 import aligner_pb2
+from aligner_client.api.v1 import aligner_pb2
 from aligner_svc.rpc.request_facts import AudioEstimate
 from aligner_svc.rpc.status import DOMAIN
 from aligner_svc.telemetry.audit.log import AuditLog

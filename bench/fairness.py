@@ -37,7 +37,7 @@ import numpy as np
 from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
-from aligner_svc.api.v1 import aligner_pb2
+from aligner_client.api.v1 import aligner_pb2
 from bench.fairness_server import SLOTS, serve, tokens
 from bench.gold import RATE
 from bench.material import flac, material

@@ -30,7 +30,7 @@ from aligner_svc.engines.qwen.engine import QwenEngine
 from aligner_svc.engines.qwen.forward import PackedAligner
 from aligner_svc.engines.qwen.outcome import assemble
 from aligner_svc.engines.qwen.timestamps import TimestampSlots
-from aligner_svc.engines.qwen.words import split
+from aligner_svc.text.model_words import split
 from bench.flops import count
 from bench.gpu_subject import QUICK, Plan, Subject
 from bench.synthetic import LANGUAGE, WORDS_A_SECOND, Speech, speech

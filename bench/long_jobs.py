@@ -30,7 +30,7 @@ from multiprocessing.connection import Connection
 import av
 import numpy as np
 
-from aligner_svc.client import AlignerClientError, AsyncAligner, Progress, RetryPolicy
+from aligner_client import AlignerClientError, AsyncAligner, Progress, RetryPolicy
 from bench.gold import RATE, Samples
 from bench.material import Speech, material
 from bench.overload import share

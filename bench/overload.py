@@ -31,7 +31,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from aligner_svc.api.v1 import aligner_pb2
+from aligner_client.api.v1 import aligner_pb2
 from bench.material import material
 from bench.overload_server import QUEUE, synthetic
 from bench.processes import cpu_seconds, memory, others_cpu_seconds, tree

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
+from aligner_client.api.v1 import aligner_pb2 as pb
 from aligner_svc.config.engine import EngineSettings, QwenSettings
 from aligner_svc.domain import SAMPLE_RATE, Caller, Clip
 from aligner_svc.engines.qwen import checkpoint
@@ -33,8 +33,8 @@ from aligner_svc.engines.qwen.forward import PackedAligner
 from aligner_svc.engines.qwen.layers import FusedLinear, Linear, fused_work
 from aligner_svc.engines.qwen.memory import keep_few_kernels
 from aligner_svc.engines.qwen.prompt import CHUNK, chunks_of
-from aligner_svc.engines.qwen.words import load_nagisa
 from aligner_svc.heap import keep_memory
+from aligner_svc.text.model_words import load_nagisa
 from bench import flops
 from bench.processes import others_cpu_seconds
 from bench.service import service

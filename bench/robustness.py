@@ -9,7 +9,7 @@ from random import Random
 import numpy as np
 import numpy.typing as npt
 
-from aligner_svc.client import AsyncAligner
+from aligner_client import AsyncAligner
 from aligner_svc.domain import Alignment, WordStatus
 from bench import conditions, gold
 from bench.answers import Case, align_all

@@ -22,8 +22,8 @@ from tempfile import TemporaryDirectory
 import clamd
 import grpc
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
-from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
+from aligner_client.api.v1 import aligner_pb2 as pb
+from aligner_client.api.v1.aligner_pb2_grpc import AlignerStub
 from bench import gold
 from bench.material import material
 from bench.service import service

@@ -21,9 +21,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from aligner_client import Aligner, AsyncAligner
 from aligner_svc.audio.decode import Decoder
 from aligner_svc.audio.encoding import Encoding
-from aligner_svc.client import Aligner, AsyncAligner
 from aligner_svc.config import Settings
 from aligner_svc.domain import Alignment, Caller, Clip, Token
 from aligner_svc.engines.base import EngineResult

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aligner_svc.domain import SAMPLE_RATE, Token
-from aligner_svc.engines.qwen.words import split
+from aligner_svc.text.model_words import split
 
 LANGUAGE = "en"
 WORDS_A_SECOND = 2.5

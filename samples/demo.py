@@ -21,7 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.console import Console
 from rich.table import Table
 
-from aligner_svc.api.v1 import aligner_pb2, aligner_pb2_grpc
+from aligner_client.api.v1 import aligner_pb2, aligner_pb2_grpc
 
 SAMPLES = Path(__file__).resolve().parent
 RECORDING = SAMPLES / "librispeech_61-70968-0000.flac"

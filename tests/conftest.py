@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +13,13 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from tests import PROJECT
+
 if TYPE_CHECKING:
     from tests.kit.qwen_reference import Reference
+
+# Child processes, too, import the code of this checkout, even where .venv is another's.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(PROJECT), str(PROJECT / "client")])
 
 # The same examples on every run, however slow the machine; `make fuzz` looks for new ones.
 settings.register_profile(

@@ -15,6 +15,8 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "architecture.md"
 BEGIN = "<!-- rooms: tools/architecture.py draws this -->\n"
 END = "<!-- /rooms -->\n"
 LOOSE = "interceptors.(single-module guards)"
+CALLS = "aligner_client.(the calls)"
+TOPS = ("aligner_svc", "aligner_client", "interceptors")
 
 
 def room(module: str) -> str:
@@ -23,19 +25,20 @@ def room(module: str) -> str:
     name = rest.partition(".")[0]
     if top == "interceptors" and not (PAGE.parents[1] / top / name).is_dir():
         return LOOSE if name and name != "background" else f"{top}.{name or 'chain'}"
+    if top == "aligner_client" and name and not (PAGE.parents[1] / "client" / top / name).is_dir():
+        return f"{top}.{name}" if name in {"alignment", "errors", "violation"} else CALLS
     return f"{top}.{name}" if name else top
 
 
 def imports() -> Mapping[str, set[str]]:
     """Rooms by the rooms they import."""
-    graph = grimp.build_graph("aligner_svc", "interceptors", exclude_type_checking_imports=True, cache_dir=None)
+    graph = grimp.build_graph(*TOPS, exclude_type_checking_imports=True, cache_dir=None)
     found: dict[str, set[str]] = {}
     for module in sorted(graph.modules):
         here = room(module)
         others = {room(other) for other in graph.find_modules_directly_imported_by(module)}
-        found.setdefault(here, set()).update(others - {here, "aligner_svc"})
-    found.pop("aligner_svc", None)
-    return found
+        found.setdefault(here, set()).update(others - {here, "aligner_svc", "aligner_client"})
+    return {name: others for name, others in found.items() if name not in {"aligner_svc", "aligner_client"}}
 
 
 def reaches(found: Mapping[str, set[str]], start: str, goal: str) -> bool:
@@ -55,7 +58,7 @@ def picture() -> str:
     found = imports()
     names = {name: name.replace(".", "_").translate(str.maketrans("", "", "()- ")) for name in found}
     lines = ["```mermaid", "graph TD"]
-    for top in ("aligner_svc", "interceptors"):
+    for top in TOPS:
         lines.append(f"  subgraph {top}")
         lines += [f'    {names[one]}["{one.partition(".")[2]}"]' for one in sorted(found) if one.startswith(f"{top}.")]
         lines.append("  end")

@@ -1,8 +1,11 @@
-"""Generate the Python stubs of protos/ into aligner_svc/api/. `--check` only compares.
+"""Generate the Python stubs of protos/ into the client's api/. `--check` only compares.
 
 The descriptors keep the files' own names ("aligner/v1/aligner.proto"), so that a caller
 who generates stubs from protos/ can import them beside ours; only the import lines
 inside them have to be pointed at our package.
+
+They refuse to load with an older protobuf or grpcio than those that generated them. These checks are taken out: what the code
+calls is in every version that client/pyproject.toml allows, and `make client-check` loads it with the oldest.
 
 `--baseline FILE` writes what `buf breaking` compares with: the API without the rules in it. They are no
 part of what it compares, and 190 kB with all that they are written in.
@@ -22,17 +25,25 @@ from google.protobuf import descriptor_pb2, text_format
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
-API = ROOT / "aligner_svc" / "api"
+API = ROOT / "client" / "aligner_client" / "api"
 SERVICE = "aligner/v1/aligner.proto"
 RULES = "buf/validate/validate.proto"
 FOLDERS = {"aligner/v1": API / "v1", "buf/validate": API / "buf" / "validate"}
 """Where the stubs of a folder of protos/ go."""
 
+_CHECKS = (
+    r"^from google\.protobuf import runtime_version .*\n",
+    r"^_runtime_version\.ValidateProtobufRuntimeVersion\((?:.*\n)*?\)\n",
+    r"^import warnings\n",
+    r"^GRPC_GENERATED_VERSION(?:.*\n)*?    \)\n\n",
+)
+"""Of the versions."""
+
 _IMPORTS = {
-    "from aligner.v1 import": "from aligner_svc.api.v1 import",
-    "import aligner.v1.aligner_pb2": "import aligner_svc.api.v1.aligner_pb2",
-    "aligner.v1.aligner_pb2.": "aligner_svc.api.v1.aligner_pb2.",
-    "from buf.validate import": "from aligner_svc.api.rule_options import",
+    "from aligner.v1 import": "from aligner_client.api.v1 import",
+    "import aligner.v1.aligner_pb2": "import aligner_client.api.v1.aligner_pb2",
+    "aligner.v1.aligner_pb2.": "aligner_client.api.v1.aligner_pb2.",
+    "from buf.validate import": "from aligner_client.api.rule_options import",
 }
 
 
@@ -52,6 +63,8 @@ def generate(out: Path) -> dict[Path, str]:
             text = path.read_text(encoding="utf-8")
             for theirs, ours in _IMPORTS.items():
                 text = text.replace(theirs, ours)
+            for check in _CHECKS:
+                text = re.sub(check, "", text, flags=re.MULTILINE)
             texts[target / path.name] = text
     return texts
 

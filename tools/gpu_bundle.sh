@@ -46,7 +46,7 @@ echo "==> wheels for $("$python" -V): ${#needed[@]} packages"
 pip wheel -qq --no-deps --require-hashes --wheel-dir "$bundle/wheels" --requirement "$work/needed.txt"
 pip wheel -qq --no-deps --require-hashes --wheel-dir "$bundle/pip" --requirement "$work/pip.txt"
 
-cp -R aligner_svc bench "$bundle/project/"
+cp -R aligner_svc client/aligner_client bench "$bundle/project/"
 mkdir -p "$bundle/project/tests/kit"
 cp tests/__init__.py "$bundle/project/tests/"
 cp tests/kit/__init__.py tests/kit/checkpoint.py tests/kit/qwen_reference.py "$bundle/project/tests/kit/"

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# install.sh core|all|grpcurl: install the locked packages and this one (editable) into .venv.
+# install.sh core|qwen|all|grpcurl|docs: install the locked packages and this checkout's two (editable) into .venv.
 #
 #   core     what the service needs on a laptop, without torch
+#   qwen     core, the Qwen engine and torch (for a container)
 #   all      core, the tests' tools and the extras, torch included
+#   docs     core, and what makes the site of docs/
 #   grpcurl  core, and grpcurl to call it by hand (23 MB, which the container does not need)
 #
 # Going over an installation that is already right takes seconds. An installation that was killed
@@ -16,8 +18,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 what=${1:-}
-case $what in core | all | grpcurl) ;; *) echo "usage: tools/install.sh core|all|grpcurl" >&2 && exit 2 ;; esac
+case $what in core | qwen | all | grpcurl | docs) ;; *) echo "usage: tools/install.sh core|qwen|all|grpcurl|docs" >&2 && exit 2 ;; esac
 
+unset PYTHONPATH # make's: pip must look at .venv alone
 venv=.venv
 py=$venv/bin/python
 torch_cpu_index=https://download.pytorch.org/whl/cpu
@@ -59,7 +62,7 @@ install_core() {
   say "installing the core ($(grep -c '==' requirements/core.lock) packages)"
   locked build
   locked core
-  PYTHONWARNINGS=ignore pip install -qq --no-deps --no-build-isolation --editable .
+  PYTHONWARNINGS=ignore pip install -qq --no-deps --no-build-isolation --editable ./client --editable .
 }
 
 install_torch() {
@@ -91,10 +94,21 @@ Point pip at an index that has $pin+cpu, or take the CUDA build with TORCH=cuda.
   fi
 }
 
+install_qwen() {
+  install_torch
+  say "installing the Qwen engine ($(grep -c '==' requirements/qwen.lock) packages with the core)"
+  locked qwen
+}
+
 install_all() {
   install_torch
   say "installing the extras and the tests' tools ($(grep -c '==' requirements/all.lock) packages with the core)"
   locked all
+}
+
+install_docs() {
+  say "installing mkdocs"
+  locked docs
 }
 
 # A machine for which there is none still gets the rest: the demo then names a command that it has.
@@ -125,8 +139,8 @@ trap 'interrupted=yes; exit 130' INT TERM HUP
 trap '[ -n "$interrupted" ] || rm -f "$venv/.installing"' EXIT
 
 install_core
-case $what in all) install_all ;; grpcurl) install_grpcurl ;; esac
+[ "$what" = core ] || "install_$what"
 pip check >/dev/null || { pip check >&2 || fail "the locks lack something pyproject.toml asks for: make lock"; }
 touch "$venv/.core"
-[ "$what" != all ] || touch "$venv/.all"
-[ "$what" = core ] || touch "$venv/.grpcurl"
+[ "$what" = core ] || touch "$venv/.$what"
+[ "$what" != all ] || touch "$venv/.grpcurl"

@@ -17,7 +17,7 @@ compile() {
   shift
   # --default-index: an index set in someone's environment must not decide what is locked.
   .uv/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-annotate \
-    --no-emit-index-url --no-emit-find-links --default-index https://pypi.org/simple \
+    --no-emit-index-url --no-emit-find-links --no-emit-package aligner-client --default-index https://pypi.org/simple \
     --custom-compile-command "make lock" --output-file "requirements/$name.lock" "$@" >/dev/null
   echo "requirements/$name.lock: $(grep -c '==' "requirements/$name.lock") packages"
 }
@@ -27,4 +27,8 @@ compile core --universal "$@" pyproject.toml
 # those of every platform's files all the same.
 compile all --python-platform x86_64-manylinux_2_28 "$@" --extra test --extra qwen --constraint requirements/core.lock \
   --excludes requirements/no-cuda.txt --no-emit-package torch pyproject.toml
+# What an image with the engine needs: all.lock has the tests' tools too.
+compile qwen --python-platform x86_64-manylinux_2_28 "$@" --extra qwen --constraint requirements/core.lock \
+  --constraint requirements/all.lock --excludes requirements/no-cuda.txt --no-emit-package torch pyproject.toml
 compile build --universal "$@" --constraint requirements/all.lock requirements/build.in
+compile docs --universal "$@" --constraint requirements/all.lock requirements/docs.in

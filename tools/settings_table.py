@@ -1,4 +1,4 @@
-"""Write the settings table of README.md from aligner_svc/config/settings.py. `--check` only compares."""
+"""Write the table of docs/settings.md from aligner_svc/config/settings.py. `--check` only compares."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from aligner_svc.config import Settings
 from aligner_svc.config.limits import MIB
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
 BEGIN = "<!-- settings: tools/settings_table.py writes this table -->\n"
 END = "<!-- /settings -->\n"
 
@@ -37,15 +37,15 @@ def table() -> str:
 
 
 def main() -> int:
-    text = README.read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
     head, rest = text.split(BEGIN)
     _, tail = rest.split(END)
     fresh = f"{head}{BEGIN}\n{table()}\n{END}{tail}"
     if "--check" in sys.argv[1:]:
         if fresh != text:
-            print("README.md: the settings table is stale; run `make docs`", file=sys.stderr)
+            print("docs/settings.md: the table is stale; run `make docs`", file=sys.stderr)
         return int(fresh != text)
-    README.write_text(fresh, encoding="utf-8")
+    PAGE.write_text(fresh, encoding="utf-8")
     return 0
 
 

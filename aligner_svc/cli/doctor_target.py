@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from aligner_client import AlignerClientError
+from aligner_client.channel import choose_transport
+from aligner_client.errors import from_rpc
 from aligner_svc import __version__
 from aligner_svc.cli.failures import Failure, from_client
-from aligner_svc.client import AlignerClientError
-from aligner_svc.client.channel import choose_transport
-from aligner_svc.client.errors import from_rpc
 from aligner_svc.health import phrases as words
 from aligner_svc.health.findings import Finding, Severity, fail, ok, warn
 

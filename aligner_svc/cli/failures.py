@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from aligner_svc.client import AlignerClientError
+    from aligner_client import AlignerClientError
 
 FAILED = 1
 USAGE = 2
@@ -25,7 +25,10 @@ HANDSHAKE_HINTS = {
     "EXPIRED": "ask the server's operator to renew it, or set the clock of this machine",
     "WRONG_NAME": "use the name in the server's certificate, in --target or with --server-name NAME",
     "NOT_TLS": "use the server's TLS port, or leave out --tls, --ca, --cert and --key (and their variables)",
-    "REFUSED": "the server may require a client certificate: give --cert and --key, signed by a CA that it trusts",
+    "TLS_REQUIRED": "give --tls, or --ca FILE if the server's CA is not a public one",
+    "CERTIFICATE_MISSING": "give --cert and --key, signed by a CA that the server trusts",
+    "CERTIFICATE_REFUSED": "give a --cert that a CA of the server's has signed and that has not expired",
+    "REFUSED": "ask the server's operator for the TLS versions and certificates that it accepts",
     "HUNG_UP": "if the server requires TLS, give --tls or --ca FILE; if it requires a client certificate, --cert and --key",
 }
 
@@ -72,7 +75,7 @@ def reported() -> Iterator[None]:
 
 def from_client(error: AlignerClientError, what: str, target: str) -> Failure:
     """The failure to report for an error of the client."""
-    from aligner_svc.client import TokenError, UnavailableError, failed_handshake
+    from aligner_client import TokenError, UnavailableError, failed_handshake
 
     why, hint, exit_code = str(error), _hint(error), FAILED
     if isinstance(error, UnavailableError):

@@ -13,7 +13,7 @@ from aligner_svc.cli.options import Format, wants_json
 from aligner_svc.cli.server_options import ServerOptions, with_server
 
 if TYPE_CHECKING:
-    from aligner_svc.client import ServerInfo
+    from aligner_client import ServerInfo
 
 
 @with_server
@@ -22,7 +22,7 @@ def info(server: ServerOptions, output_format: Format = None) -> None:
 
     Exit codes: 0 success; 1 failure; 2 wrong usage; 69 server unavailable.
     """
-    from aligner_svc.client import AlignerClientError
+    from aligner_client import AlignerClientError
 
     connection = server.connection()
     with reported():

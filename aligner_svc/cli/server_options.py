@@ -27,7 +27,7 @@ from aligner_svc.cli.credentials import (
 from aligner_svc.cli.failures import USAGE, Failure, reported, warn
 
 if TYPE_CHECKING:
-    from aligner_svc.client import Aligner, AsyncAligner, Auth, ClientCredentials, Tls
+    from aligner_client import Aligner, AsyncAligner, Auth, ClientCredentials, Tls
 
 # Equals client.channel.DEFAULT_TARGET, which is not imported here because it imports grpc.
 DEFAULT_TARGET = "127.0.0.1:50051"
@@ -46,14 +46,14 @@ class Connection:
 
     def open(self) -> Aligner:
         """Open the blocking client. Raises Failure, OSError."""
-        from aligner_svc.client import Aligner
+        from aligner_client import Aligner
 
         with _usable("--tls, or --ca FILE if the server's CA is not a public one" if self.tls is None else ""):
             return Aligner(self.target, tls=self.tls, auth=self.auth)
 
     def open_async(self) -> AsyncAligner:
         """Open the asyncio client. Raises Failure, OSError."""
-        from aligner_svc.client import AsyncAligner
+        from aligner_client import AsyncAligner
 
         with _usable("--tls, or --ca FILE if the server's CA is not a public one" if self.tls is None else ""):
             return AsyncAligner(self.target, tls=self.tls, auth=self.auth)
@@ -111,7 +111,7 @@ class ServerOptions:
         """Read the secrets and build the connection. `stdin_taken`: stdin is the audio. Exits on options that do not fit."""
         with reported(), _usable():
             _warn_of_unknown_variables()
-            from aligner_svc.client import Tls
+            from aligner_client import Tls
 
             tls = None
             if self.tls or self.ca or self.cert or self.key or self.server_name:
@@ -124,7 +124,7 @@ class ServerOptions:
 
     def _auth(self, stdin_taken: bool) -> Auth | None:
         """The credential of the command line; only without one that of the variables."""
-        from aligner_svc.client import ApiKey, BearerToken
+        from aligner_client import ApiKey, BearerToken
 
         chosen = _only_one({
             "--token": self.token is not None,
@@ -147,7 +147,7 @@ class ServerOptions:
         return None if chosen is None else self._oauth(stdin_taken)
 
     def _oauth(self, stdin_taken: bool) -> ClientCredentials:
-        from aligner_svc.client import ClientCredentials
+        from aligner_client import ClientCredentials
 
         secret = find_secret("--oauth-secret", self.oauth_secret, OAUTH_SECRET, stdin_taken=stdin_taken)
         return ClientCredentials(
@@ -193,7 +193,7 @@ def with_server(command: Callable[..., None]) -> Callable[..., None]:
 @contextmanager
 def _usable(hint: str = "") -> Iterator[None]:
     """Turn the client's CredentialsError into a Failure."""
-    from aligner_svc.client import CredentialsError
+    from aligner_client import CredentialsError
 
     try:
         yield

@@ -24,7 +24,12 @@ class EngineSettings(Section):
     """The alignment engine."""
 
     name: Annotated[str, AfterValidator(one_of("engine", ENGINES))] = Field(
-        "pocketsphinx", description="pocketsphinx: English on any CPU; qwen: Qwen3-ForcedAligner, 11 languages"
+        "pocketsphinx",
+        description="pocketsphinx: English, and other languages approximately, on any CPU; qwen: Qwen3-ForcedAligner, 11",
+    )
+    languages: Literal["measured", "all"] = Field(
+        "measured",
+        description="languages besides English (pocketsphinx): measured on real speech, or all that can be pronounced",
     )
     workers: int = Field(
         default_factory=available_cores,

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from protovalidate import Validator
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
+from aligner_client.api.v1 import aligner_pb2 as pb
 from interceptors.calls.refusal import BrokenRule
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["Aligner"]

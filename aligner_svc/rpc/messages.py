@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
+from aligner_client.api.v1 import aligner_pb2 as pb
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.config.limits import Limits
 from aligner_svc.domain import Alignment, Word, WordStatus

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
+from aligner_client.api.v1 import aligner_pb2 as pb
 
 CONTAINER_BYTES_PER_SECOND = 16_000
 """128 kbit/s, a common MP3; half of a 16 kHz WAV, several times Opus."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
+from aligner_client.api.v1 import aligner_pb2 as pb
+from aligner_client.api.v1 import aligner_pb2_grpc
 from aligner_svc import __version__
-from aligner_svc.api.v1 import aligner_pb2 as pb
-from aligner_svc.api.v1 import aligner_pb2_grpc
 from aligner_svc.config.limits import Limits
 from aligner_svc.engines.base import Engine
 from aligner_svc.errors import LimitExceededError

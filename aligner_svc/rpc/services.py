@@ -9,8 +9,8 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from aligner_svc.api.v1 import aligner_pb2
-from aligner_svc.rpc.described import described
+from aligner_client.api.v1 import aligner_pb2
+from aligner_svc.rpc.described import descriptor_set
 from interceptors.handlers.kinds import method_types
 
 _ALIGNER = aligner_pb2.DESCRIPTOR.services_by_name["Aligner"]
@@ -24,8 +24,8 @@ METHOD_TYPES: Final[Mapping[str, str]] = method_types(_ALIGNER, _HEALTH, _REFLEC
 SERVED: Final = frozenset(METHOD_TYPES)
 EXEMPT: Final = frozenset(method_types(_HEALTH))
 """Open to everyone and not counted: health checks come without credentials."""
-DESCRIBED: Final = described(aligner_pb2.DESCRIPTOR.name, health_pb2.DESCRIPTOR.name, error_details_pb2.DESCRIPTOR.name)
-"""What reflection tells; the details of errors too, which are printed as bytes otherwise."""
+API: Final = descriptor_set(*(file.DESCRIPTOR.name for file in (aligner_pb2, health_pb2, error_details_pb2)))
+"""What callers see. The details of errors too, which grpcurl prints as bytes otherwise."""
 LARGEST: Final[Mapping[str, int]] = {
     **dict.fromkeys(EXEMPT, 256),
     **dict.fromkeys(method_types(_REFLECTION), 4096),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
+from aligner_client.api.v1 import aligner_pb2 as pb
 from aligner_svc.config.limits import Limits
 from aligner_svc.errors import InvalidArgumentError, LimitExceededError
 from aligner_svc.pipeline import Job, Pipeline

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Self
 
+from aligner_client.markup.rewrite import Edit, Rewrite
 from aligner_svc.domain import Token
-from aligner_svc.markup.rewrite import Edit, Rewrite
 from aligner_svc.text.characters import check_marks
 from aligner_svc.text.folding import LazyTable
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+from aligner_client.markup import Markup
 from aligner_svc.domain import Token
-from aligner_svc.markup import Markup
 from aligner_svc.text.composed import Composed
 
 
@@ -16,4 +17,19 @@ def words(transcript: str, split: Callable[[str, str], Sequence[Token]], languag
     """
     markup = Markup.of(transcript)
     composed = Composed.of(markup.text)
-    return markup.tokens(composed.tokens(split(composed.text, language)))
+    return with_marks(markup, composed.tokens(split(composed.text, language)))
+
+
+def with_marks(markup: Markup, tokens: Sequence[Token]) -> Sequence[Token]:
+    """The words of `markup.text` and the marks, in order, as words of `markup.original`; a word's text is what is read of it."""
+    if not markup.changed:
+        return tokens
+    sent = markup.original
+    marks = [Token(sent[mark.start : mark.end], mark.start, mark.end, (), skipped=True) for mark in markup.marks]
+    moved = [_moved(markup, token) for token in tokens]
+    return sorted([*marks, *moved], key=lambda token: token.char_start)
+
+
+def _moved(markup: Markup, token: Token) -> Token:
+    start, end = markup.span(token.char_start, token.char_end)
+    return replace(token, char_start=start, char_end=end)

@@ -9,10 +9,14 @@ from aligner_svc.config.engine import ENGINES
 from aligner_svc.config.limits import Limits
 from aligner_svc.engines.base import Build, Engine, OnFailed
 from aligner_svc.engines.batching import BatchWatch
-from aligner_svc.engines.qwen.words import LANGUAGES as QWEN_LANGUAGES
+from aligner_svc.engines.pocketsphinx.languages import table
 from aligner_svc.errors import StartError
+from aligner_svc.text.model_words import LANGUAGES as QWEN_LANGUAGES
 
-OTHER_LANGUAGES = {"Qwen3-ForcedAligner": QWEN_LANGUAGES}
+OTHER_LANGUAGES = {
+    "Qwen3-ForcedAligner": QWEN_LANGUAGES,
+    "pocketsphinx with ALIGNER_ENGINE__LANGUAGES=all": table.served("all"),
+}
 """Languages by the engine that aligns them, for clients who ask for one that the engine in use does not know."""
 
 

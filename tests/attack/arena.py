@@ -9,8 +9,8 @@ from typing import Any
 
 import grpc
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
-from aligner_svc.client.aio_status import ServerStatus
+from aligner_client.aio_status import ServerStatus
+from aligner_client.api.v1 import aligner_pb2 as pb
 from interceptors.auth.api_keys.format import ApiKey
 from tests.kit.clamd_server import ClamdServer
 from tests.kit.guarded import bearer

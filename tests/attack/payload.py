@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import grpc
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
+from aligner_client.api.v1 import aligner_pb2 as pb
 from tests.attack.arena import ALIGN, INFO, STREAM, Arena, Attack, align, held, stream, unary, upload
 from tests.e2e.test_bad_input import CASES, Case
 from tests.hostile.corpus import CORPUS

@@ -17,7 +17,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from aligner_svc.client import Aligner, AlignerClientError, ApiKey, RetryPolicy, Tls
+from aligner_client import Aligner, AlignerClientError, ApiKey, RetryPolicy, Tls
 from tests.kit.recordings import SPEECH, TRANSCRIPT
 
 _HEALTH_EVERY, _ALIGN_EVERY, _TIMEOUT, _NEW = 0.05, 1.0, 10.0, 10

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from aligner_svc.client import AlignerClientError, ApiKey, AsyncAligner, Tls
+from aligner_client import AlignerClientError, ApiKey, AsyncAligner, Tls
 from tests.kit.guarded import Home
 from tests.kit.prod_process import ProdProcess, prod_process
 from tests.kit.recordings import SPEECH, TRANSCRIPT

@@ -14,8 +14,8 @@ import grpc
 import pytest
 from pydantic import create_model
 
-import aligner_svc
-from aligner_svc.api.v1.aligner_pb2 import AlignConfig, AlignRequest
+import aligner_client
+from aligner_client.api.v1.aligner_pb2 import AlignConfig, AlignRequest
 from aligner_svc.config import Settings
 from aligner_svc.config.engine import ENGINES, EngineSettings
 from aligner_svc.config.security import METHODS, AuditSettings, AuthSettings
@@ -78,7 +78,7 @@ class Checkout:
 
 
 def _name(path: str) -> str:
-    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    return path.removeprefix("client/").removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
 @pytest.fixture
@@ -161,8 +161,8 @@ def test_the_output_format_is_rendered(checkout: Checkout, monkeypatch: pytest.M
     words = (Word("Good", 0.25, 0.5, 0.9, WordStatus.ALIGNED, 0, 4), Word("day", 0.5, 0.5, 0.0, WordStatus.NOT_FOUND, 5, 8))
     alignment = Alignment(words, 1.0, "scripted-1", "en", 1.0)
     expected = "0.250\t0.500\tGood\n"
-    assert checkout.load("aligner_svc/formats/tsv.py").render_tsv(alignment) == expected
-    monkeypatch.setattr(aligner_svc, "formats", checkout.load("aligner_svc/formats/__init__.py"))
+    assert checkout.load("client/aligner_client/formats/tsv.py").render_tsv(alignment) == expected
+    monkeypatch.setattr(aligner_client, "formats", checkout.load("client/aligner_client/formats/__init__.py"))
     chosen = checkout.load("aligner_svc/cli/alignment/request.py").OutputFormat("tsv")
     output = checkout.load("aligner_svc/cli/alignment/output.py")
     assert output.render(alignment, chosen, "Good day", "audio") == expected

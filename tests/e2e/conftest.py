@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
+from aligner_client.api.v1.aligner_pb2_grpc import AlignerStub
 from aligner_svc.server import Service
 from tests.kit.servers import calling, serving
 

@@ -15,8 +15,8 @@ import pytest_asyncio
 from cryptography.hazmat.primitives.serialization import Encoding
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from aligner_svc.api.v1 import aligner_pb2, aligner_pb2_grpc
-from aligner_svc.client import Aligner, AsyncAligner, ClientCredentials, Tls
+from aligner_client import Aligner, AsyncAligner, ClientCredentials, Tls
+from aligner_client.api.v1 import aligner_pb2, aligner_pb2_grpc
 from aligner_svc.config.security import Issuer, JwtSettings
 from aligner_svc.server import Service
 from aligner_svc.transport import devcerts

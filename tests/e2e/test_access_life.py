@@ -11,7 +11,7 @@ import grpc
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from aligner_svc.api.v1 import aligner_pb2, aligner_pb2_grpc
+from aligner_client.api.v1 import aligner_pb2, aligner_pb2_grpc
 from aligner_svc.config.security import AuthSettings, JwtSettings, TlsSettings
 from aligner_svc.server import StartError
 from aligner_svc.transport import devcerts

@@ -9,9 +9,9 @@ from collections import Counter
 import grpc
 import pytest
 
-from aligner_svc.api.v1 import aligner_pb2
-from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
-from aligner_svc.client import AsyncAligner, BearerToken, InvalidArgumentError, Tls
+from aligner_client import AsyncAligner, BearerToken, InvalidArgumentError, Tls
+from aligner_client.api.v1 import aligner_pb2
+from aligner_client.api.v1.aligner_pb2_grpc import AlignerStub
 from aligner_svc.config.protection import AntivirusSettings, QuotaSettings
 from aligner_svc.config.telemetry import TracingSettings
 from interceptors.metrics import CODES

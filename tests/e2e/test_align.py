@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 import pytest
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
+from aligner_client.api.v1 import aligner_pb2 as pb
 from tests.kit import recordings
 from tests.kit.recordings import SPEECH, TRANSCRIPT, WORDS, encode, mulaw, samples
 from tests.kit.refusals import refusal

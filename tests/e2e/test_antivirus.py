@@ -7,9 +7,9 @@ import asyncio
 import grpc
 import pytest
 
-from aligner_svc.api.v1 import aligner_pb2
-from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
-from aligner_svc.client import AsyncAligner, InvalidArgumentError
+from aligner_client import AsyncAligner, InvalidArgumentError
+from aligner_client.api.v1 import aligner_pb2
+from aligner_client.api.v1.aligner_pb2_grpc import AlignerStub
 from aligner_svc.config.protection import AntivirusSettings
 from aligner_svc.server import StartError
 from tests.kit.clamd_server import EICAR, ClamdServer, clamav, clamd_server  # noqa: F401 - fixtures

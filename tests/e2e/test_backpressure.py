@@ -7,7 +7,7 @@ import asyncio
 import grpc
 import pytest
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
+from aligner_client.api.v1 import aligner_pb2 as pb
 from aligner_svc.config.limits import MIB, StreamSettings
 from tests.kit.recordings import SPEECH
 from tests.kit.scripted_engine import ScriptedEngine

@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 import pytest
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
+from aligner_client.api.v1 import aligner_pb2 as pb
 from aligner_svc.config.limits import MIB, Limits
 from tests.kit.recordings import SPEECH, TRANSCRIPT, WORDS, encode, raw_wav, samples, wav
 from tests.kit.refusals import check, refusal
@@ -110,10 +110,10 @@ CASES: dict[str, Case] = {
     "a name for a tag": Case("LANGUAGE_INVALID", "config.language", language="the English language"),
     "a malformed tag": Case("LANGUAGE_INVALID", "config.language", language="en--GB"),
     "a tag of a megabyte": Case("LANGUAGE_INVALID", "config.language", language="en-" * 350_000),
-    "a language that is none": Case("LANGUAGE_UNKNOWN", "config.language", language="xx", says="aligns en"),
-    "Swedish": Case("LANGUAGE_UNKNOWN", "config.language", language="sv", says="'sv'"),
-    "French": Case(
-        "LANGUAGE_UNSUPPORTED", "config.language", language="fr-FR",
+    "a language that is none": Case("LANGUAGE_UNKNOWN", "config.language", language="xx", says="aligns de"),
+    "a language of letters without vowels": Case("LANGUAGE_UNKNOWN", "config.language", language="ar", says="'ar'"),
+    "Italian": Case(
+        "LANGUAGE_UNSUPPORTED", "config.language", language="it-IT",
         code=grpc.StatusCode.FAILED_PRECONDITION, says="Qwen3-ForcedAligner",
     ),
 }  # fmt: skip

@@ -120,7 +120,7 @@ async def test_a_directory_with_a_broken_file_in_it(server, tmp_path):
 
 
 async def test_a_refusal_says_why(server):
-    done = await aligner("align", SAMPLE, "--language", "fr", "--target", server.address)
+    done = await aligner("align", SAMPLE, "--language", "it", "--target", server.address)
     assert (done.status, done.out) == (1, "")
     assert "Qwen3-ForcedAligner" in done.err
     assert "Traceback" not in done.err

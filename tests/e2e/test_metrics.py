@@ -14,8 +14,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from aligner_svc.api.v1 import aligner_pb2
-from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
+from aligner_client.api.v1 import aligner_pb2
+from aligner_client.api.v1.aligner_pb2_grpc import AlignerStub
 from aligner_svc.config.protection import AntivirusSettings
 from aligner_svc.config.telemetry import MetricsSettings
 from aligner_svc.server import Service

@@ -10,8 +10,8 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
-from aligner_svc.client import AlignerClientError, AsyncAligner
+from aligner_client import AlignerClientError, AsyncAligner
+from aligner_client.api.v1 import aligner_pb2 as pb
 from aligner_svc.config.limits import Limits
 from aligner_svc.rpc.field_rules import ProtoRules
 from aligner_svc.server import Service
@@ -146,7 +146,7 @@ async def test_the_client_declares_and_is_answered(server):
 
 async def test_the_client_hears_of_a_loss(server, monkeypatch):
     """The last chunk gets lost between the file and the server."""
-    from aligner_svc.client.source import FileSource  # noqa: PLC0415
+    from aligner_client.source import FileSource  # noqa: PLC0415
 
     start = FileSource.start
 

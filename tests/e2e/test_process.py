@@ -16,8 +16,8 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
-from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
+from aligner_client.api.v1 import aligner_pb2 as pb
+from aligner_client.api.v1.aligner_pb2_grpc import AlignerStub
 from tests.kit import recordings
 from tests.kit.recordings import WORDS
 from tests.kit.servers import ALIGNER, Command, connect, environment, gone, launched, listening

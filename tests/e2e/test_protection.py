@@ -13,9 +13,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from pydantic import SecretStr
 
-from aligner_svc.api.v1 import aligner_pb2
-from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
-from aligner_svc.client import Aligner, AsyncAligner, AudioEncoding, ResourceExhaustedError, RetryPolicy
+from aligner_client import Aligner, AsyncAligner, AudioEncoding, ResourceExhaustedError, RetryPolicy
+from aligner_client.api.v1 import aligner_pb2
+from aligner_client.api.v1.aligner_pb2_grpc import AlignerStub
 from aligner_svc.config.engine import EngineSettings
 from aligner_svc.config.protection import AbuseSettings, QuotaSettings
 from aligner_svc.server import StartError

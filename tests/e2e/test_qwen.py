@@ -17,8 +17,8 @@ import pytest
 import pytest_asyncio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
-from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
+from aligner_client.api.v1 import aligner_pb2 as pb
+from aligner_client.api.v1.aligner_pb2_grpc import AlignerStub
 from aligner_svc.config.engine import QwenSettings
 from aligner_svc.domain import SAMPLE_RATE
 from aligner_svc.server import Service

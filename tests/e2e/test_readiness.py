@@ -12,8 +12,8 @@ import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from aligner_svc.api.v1 import aligner_pb2
-from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
+from aligner_client.api.v1 import aligner_pb2
+from aligner_client.api.v1.aligner_pb2_grpc import AlignerStub
 from aligner_svc.config.protection import AntivirusSettings, QuotaSettings
 from aligner_svc.config.telemetry import MetricsSettings
 from aligner_svc.server import Service

@@ -10,7 +10,7 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
+from aligner_client.api.v1 import aligner_pb2 as pb
 from aligner_svc.config.engine import EngineSettings
 from aligner_svc.config.limits import StreamSettings
 from aligner_svc.errors import LimitExceededError, UnavailableError

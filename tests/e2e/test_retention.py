@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
-from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
+from aligner_client.api.v1 import aligner_pb2 as pb
+from aligner_client.api.v1.aligner_pb2_grpc import AlignerStub
 from bench.processes import tree
 from tests.kit.canary import WORDS, Canary, canary
 from tests.kit.clamd_server import EICAR, ClamdServer, clamav, clamd_server  # noqa: F401 - fixtures

@@ -12,11 +12,12 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from aligner_client.api.v1 import aligner_pb2 as pb
+from aligner_client.api.v1.aligner_pb2_grpc import AlignerStub
+from aligner_client.errors import from_rpc
 from aligner_svc import __version__
-from aligner_svc.api.v1 import aligner_pb2 as pb
-from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
-from aligner_svc.client.errors import from_rpc
 from aligner_svc.config.limits import Limits
+from aligner_svc.engines.pocketsphinx.languages import table
 from aligner_svc.server import StartError
 from tests.kit.recordings import SPEECH, TRANSCRIPT, WORDS
 from tests.kit.scripted_engine import ScriptedEngine
@@ -108,7 +109,7 @@ async def test_server_info(stub):
     info = await stub.GetServerInfo(pb.GetServerInfoRequest())
     assert info.version == __version__
     assert info.engine.startswith("pocketsphinx-")
-    assert list(info.languages) == ["en"]
+    assert set(info.languages) == {"en", *table.served("measured")}
     limits = Limits()
     assert info.limits == pb.Limits(
         unary_audio_bytes=limits.unary_audio_bytes,

@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack
 import grpc
 import pytest
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
-from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
+from aligner_client.api.v1 import aligner_pb2 as pb
+from aligner_client.api.v1.aligner_pb2_grpc import AlignerStub
 from aligner_svc.config.limits import StreamSettings
 from aligner_svc.config.protection import QuotaSettings
 from tests.kit.guarded import Home, bearer

@@ -10,7 +10,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hyperframe.frame import PingFrame, SettingsFrame
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
+from aligner_client.api.v1 import aligner_pb2 as pb
 from aligner_svc.config.protection import ConnectionSettings
 from tests.kit.guarded import Home, bearer
 from tests.kit.http2 import Connection, http2

@@ -8,7 +8,7 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
+from aligner_client.api.v1 import aligner_pb2 as pb
 from aligner_svc.config.limits import Limits, StreamSettings
 from aligner_svc.server import Service
 from tests.kit.refusals import check, refusal
@@ -37,7 +37,7 @@ CASES: dict[str, tuple[Requests, grpc.StatusCode, str, str]] = {
     ),
     "an unknown language": (lambda: [config(language="xx")], INVALID, "LANGUAGE_UNKNOWN", "config.language"),
     "a language of another engine": (
-        lambda: [config(language="fr")], grpc.StatusCode.FAILED_PRECONDITION, "LANGUAGE_UNSUPPORTED", "config.language",
+        lambda: [config(language="it")], grpc.StatusCode.FAILED_PRECONDITION, "LANGUAGE_UNSUPPORTED", "config.language",
     ),
     "an encoding from the future": (lambda: [config(encoding=99)], INVALID, "ENCODING_UNKNOWN", "config.encoding"),
 }  # fmt: skip

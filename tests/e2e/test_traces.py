@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from aligner_svc.api.v1 import aligner_pb2
+from aligner_client.api.v1 import aligner_pb2
 from aligner_svc.config.telemetry import TracingSettings
 from tests.kit.guarded import Home, bearer
 from tests.kit.otlp_receiver import OtlpReceiver

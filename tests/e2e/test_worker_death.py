@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
+from aligner_client.api.v1 import aligner_pb2 as pb
 from aligner_svc.workers import WorkerPool, heartbeat
 from tests.kit.recordings import SPEECH, TRANSCRIPT, repeated
 from tests.kit.refusals import check, refusal

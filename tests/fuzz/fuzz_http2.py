@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
-from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
+from aligner_client.api.v1 import aligner_pb2 as pb
+from aligner_client.api.v1.aligner_pb2_grpc import AlignerStub
 from tests.kit.http2 import PREFACE, Connection
 from tests.kit.scripted_engine import ScriptedEngine
 from tests.kit.servers import connect, serving

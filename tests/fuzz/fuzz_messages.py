@@ -17,7 +17,7 @@ with atheris.instrument_imports(
     from aligner_svc.rpc.status import DOMAIN, refusal_of
     from aligner_svc.rpc.upload import Upload
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
+from aligner_client.api.v1 import aligner_pb2 as pb
 from aligner_svc.audio.decode import Decoder
 from aligner_svc.config.limits import Limits
 from aligner_svc.errors import AlignerError, Status

@@ -7,10 +7,11 @@ from typing import Final
 
 import atheris
 
-with atheris.instrument_imports(include=["aligner_svc.text", "aligner_svc.markup", "aligner_svc.engines.qwen.words"]):
-    from aligner_svc.engines.qwen.words import split
-    from aligner_svc.markup import Markup
+with atheris.instrument_imports(include=["aligner_svc.text", "aligner_client.markup", "aligner_svc.text.model_words"]):
+    from aligner_client.markup import Markup
     from aligner_svc.text import normalise_language, tokenise
+    from aligner_svc.text.model_words import split
+    from aligner_svc.text.transcript import with_marks
 
 from aligner_svc.domain import Token
 from aligner_svc.errors import InvalidArgumentError
@@ -43,7 +44,7 @@ def check(tokens: Sequence[Token], text: str) -> None:
 def check_marked_up(text: str) -> None:
     markup = Markup.of(text)
     end = 0
-    for token in markup.tokens(tokenise(markup.text, "en")):
+    for token in with_marks(markup, tokenise(markup.text, "en")):
         assert end <= token.char_start < token.char_end <= len(text)
         assert token.text
         end = token.char_end

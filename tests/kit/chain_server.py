@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import grpc
 from grpc import aio
 
-from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
+from aligner_client.api.v1.aligner_pb2_grpc import AlignerStub
 from aligner_svc.transport.devcerts import Pair
 from interceptors import Authenticate, CallInterceptor, Chain, Record, Wrapping, current_call
 from interceptors.auth.method import AuthContext, AuthMethod

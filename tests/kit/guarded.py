@@ -15,7 +15,7 @@ import grpc
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from aligner_svc.api.v1 import aligner_pb2
+from aligner_client.api.v1 import aligner_pb2
 from aligner_svc.config.protection import QuotaSettings
 from aligner_svc.config.security import AuditSettings, AuthSettings, Issuer, JwtSettings, KeySettings, TlsSettings
 from aligner_svc.server import Service

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from aligner_svc.engines.qwen.checkpoint import pre_tokenizer
-from aligner_svc.engines.qwen.words import load_nagisa
+from aligner_svc.text.model_words import load_nagisa
 
 load_nagisa()  # before qwen_asr does, in whose thread it would make every subnormal number zero
 from qwen_asr import Qwen3ForcedAligner  # noqa: E402

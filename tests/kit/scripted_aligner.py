@@ -18,8 +18,8 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
-from aligner_svc.api.v1.aligner_pb2_grpc import AlignerServicer, add_AlignerServicer_to_server
+from aligner_client.api.v1 import aligner_pb2 as pb
+from aligner_client.api.v1.aligner_pb2_grpc import AlignerServicer, add_AlignerServicer_to_server
 from interceptors import Wrapping
 from tests.kit.chain_server import in_thread, make_server, started
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import grpc
 
-from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
+from aligner_client.api.v1.aligner_pb2_grpc import AlignerStub
 from aligner_svc.config import Settings
 from aligner_svc.config.engine import EngineSettings, QwenSettings
 from aligner_svc.config.limits import DecodeSettings, Limits, ServerSettings, StreamSettings

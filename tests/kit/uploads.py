@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
+from aligner_client.api.v1 import aligner_pb2 as pb
 from tests.kit.recordings import SPEECH, TRANSCRIPT
 
 Stage = pb.Progress.Stage
@@ -82,7 +82,7 @@ async def refused(stub, requests: Iterable[pb.StreamAlignRequest], *, half_close
     """The error of an upload whose last message is the one at fault.
 
     The sender stays open by default: a write or a half-close after the server's status
-    makes grpc.aio overwrite it (see aligner_svc/client/aio_status.py).
+    makes grpc.aio overwrite it (see client/aligner_client/aio_status.py).
     """
     call = stub.StreamAlign()
     try:

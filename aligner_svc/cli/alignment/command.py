@@ -97,7 +97,7 @@ def align(  # noqa: PLR0917 - typer makes an option of each
         chosen = (output_format or OutputFormat.JSON) if file.is_dir() else choose(output_format, out)
         if layout and chosen not in SUBTITLES:
             raise typer.BadParameter(f"{chosen} has no subtitles", param_hint="--line-length, --lines, --cue-seconds")
-        from aligner_svc.formats import CueLayout
+        from aligner_client.formats import CueLayout
 
         request = Request(
             connection, language, encoding, sample_rate, channels, track, timeout, min_match_score, CueLayout(**layout)

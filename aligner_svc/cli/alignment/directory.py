@@ -10,6 +10,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
+from aligner_client import AlignerClientError, AsyncAligner
 from aligner_svc import domain
 from aligner_svc.cli.alignment import output, progress
 from aligner_svc.cli.alignment.corpus import CorpusJob, Plan, is_done, read_text
@@ -17,7 +18,6 @@ from aligner_svc.cli.alignment.request import OutputFormat, Request
 from aligner_svc.cli.failures import FAILED, Failure, from_client, warn
 from aligner_svc.cli.interrupt import exit_on_interrupt
 from aligner_svc.cli.tables import plain_table, print_fitted, printable
-from aligner_svc.client import AlignerClientError, AsyncAligner
 
 
 @dataclass(frozen=True, slots=True)

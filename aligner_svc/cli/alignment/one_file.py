@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
+from aligner_client import Aligner, AlignerClientError
 from aligner_svc.cli.alignment import output, progress
 from aligner_svc.cli.alignment.request import OutputFormat, Request
 from aligner_svc.cli.alignment.table import print_alignment
 from aligner_svc.cli.failures import from_client, warn
 from aligner_svc.cli.interrupt import exit_on_interrupt
 from aligner_svc.cli.tables import printable
-from aligner_svc.client import Aligner, AlignerClientError
 from aligner_svc.domain import Alignment
 
 

@@ -12,8 +12,8 @@ import typer
 from aligner_svc.cli.alignment.request import OutputFormat
 
 if TYPE_CHECKING:
+    from aligner_client.formats import CueLayout
     from aligner_svc.domain import Alignment
-    from aligner_svc.formats import CueLayout
 
 SUFFIXES = {
     OutputFormat.JSON: ".json",
@@ -57,7 +57,7 @@ def choose(wanted: OutputFormat | None, out: Path | None) -> OutputFormat:
 
 def render(alignment: Alignment, chosen: OutputFormat, transcript: str, recording: str, layout: CueLayout | None = None) -> str:
     """The alignment as text in any format but the table. `recording` is its name, for formats that include one."""
-    from aligner_svc import formats
+    from aligner_client import formats
 
     return formats.render(alignment, formats.Format(chosen.value), transcript=transcript, recording=recording, layout=layout)
 

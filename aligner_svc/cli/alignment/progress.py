@@ -19,8 +19,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from aligner_svc.client import Progress as Report
-from aligner_svc.client import ProgressCallback, Stage
+from aligner_client import Progress as Report
+from aligner_client import ProgressCallback, Stage
 
 
 @contextmanager

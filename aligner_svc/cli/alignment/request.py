@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from aligner_svc.cli.server_options import Connection
 
 if TYPE_CHECKING:
-    from aligner_svc.formats import CueLayout
+    from aligner_client.formats import CueLayout
 
 
 class HeaderlessEncoding(StrEnum):
@@ -52,7 +52,7 @@ class Request:
 
     def keywords(self) -> dict[str, Any]:
         """The keyword arguments of the client's calls."""
-        from aligner_svc.client import AudioEncoding
+        from aligner_client import AudioEncoding
 
         keywords: dict[str, Any] = {
             "language": self.language,

@@ -1,9 +1,9 @@
-"""The embedded engine: PocketSphinx in worker processes, for English on any CPU."""
+"""The embedded engine: PocketSphinx in worker processes, for English and, approximately, other languages on any CPU."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
@@ -18,6 +18,9 @@ from aligner_svc.domain import Caller, Clip, ProgressSink, Token, Warning, WordS
 from aligner_svc.engines import refusals
 from aligner_svc.engines.base import SHORT_SECONDS, Capacity, EngineReport, EngineResult, OnFailed, Span
 from aligner_svc.engines.batching import Batcher, BatchWatch, QueueState
+from aligner_svc.engines.pocketsphinx.languages import table
+from aligner_svc.engines.pocketsphinx.languages.started import APPROXIMATE, CUT, Started
+from aligner_svc.engines.pocketsphinx.languages.wire import window_request
 from aligner_svc.engines.pocketsphinx.wire import (
     MalformedError,
     TokenSpan,
@@ -27,7 +30,7 @@ from aligner_svc.engines.pocketsphinx.wire import (
     text_request,
 )
 from aligner_svc.engines.self_test import check_split
-from aligner_svc.engines.windows import Placed, Prefix, align_in_windows
+from aligner_svc.engines.windows import Cut, Placed, Prefix, align_in_windows
 from aligner_svc.text import tokenise
 from aligner_svc.text.transcript import words
 from aligner_svc.workers import (
@@ -42,6 +45,7 @@ from aligner_svc.workers import (
 )
 from aligner_svc.workers.threads import off_loop
 
+_ENGLISH = "en"
 MATCH_THRESHOLD = 0.5
 """Match score below which the answer warns that transcript and audio do not belong together."""
 _MATCHED = 0.75
@@ -67,9 +71,19 @@ class WindowQueue:
     """Processes, and the queue in front of them, a window an item."""
 
     def __init__(
-        self, name: str, settings: EngineSettings, sandbox: SandboxMode, watch: BatchWatch | None, priority: Priority
+        self,
+        name: str,
+        settings: EngineSettings,
+        sandbox: SandboxMode,
+        watch: BatchWatch | None,
+        priority: Priority,
+        *,
+        languages: Collection[str] = (),
     ) -> None:
-        self.pool = WorkerPool("aligner_svc.engines.pocketsphinx.worker", settings.workers, args=(sandbox, priority), name=name)
+        """`languages`: other ones than English."""
+        module = f"aligner_svc.engines.pocketsphinx.{'languages.' if languages else ''}worker"
+        args = (sandbox, priority, ",".join(sorted(languages))) if languages else (sandbox, priority)
+        self.pool = WorkerPool(module, settings.workers, args=args, name=name)
         self.batcher: Batcher[_Window, Reply] = Batcher(
             self._run,
             size=lambda window: len(window.samples),
@@ -108,14 +122,14 @@ def build(settings: Settings, on_failed: OnFailed, watch: BatchWatch | None) -> 
 
 
 class PocketSphinxEngine:
-    """Engine (see engines/base.py) for English speech on a CPU.
+    """Engine (see engines/base.py) for a CPU: English, and other languages by its acoustic model (docs/languages.md).
 
-    Short recordings have processes of their own, at the normal CPU priority; those of long ones have a low one and get the time
-    that nothing else wants. With processes for all, a short call waited for a window of a long recording to end, 0.4 to 0.7 s.
+    Short recordings in English have processes of their own, at the normal CPU priority; those of long ones have a low one and get
+    the time that nothing else wants. With processes for all, a short call waited for a window of a long recording to end, 0.4 to
+    0.7 s.
     """
 
     name = f"pocketsphinx-{version('pocketsphinx')}"
-    languages = frozenset({"en"})
     max_seconds = None
 
     def __init__(
@@ -129,6 +143,9 @@ class PocketSphinxEngine:
         """`decoders`: processes that prepare clips for it."""
         self.short = WindowQueue("pocketsphinx", settings, sandbox, watch, "normal")
         self.long = WindowQueue("pocketsphinx-long", settings, sandbox, watch, "low")
+        others = table.served(settings.languages)
+        self.languages = others | {_ENGLISH}
+        self.others = Started(lambda: WindowQueue("pocketsphinx-languages", settings, sandbox, watch, "normal", languages=others))
         self.capacity = Capacity(lowest=settings.workers + decoders + 1, at_once=settings.workers)
         self.report = EngineReport(self._state, settings.workers, (self.short.pool, self.long.pool))
 
@@ -142,49 +159,58 @@ class PocketSphinxEngine:
         log_sandbox(self.short.pool)
 
     async def close(self) -> None:
-        await asyncio.gather(self.short.close(), self.long.close())
+        await asyncio.gather(self.short.close(), self.long.close(), self.others.close())
 
     def _state(self) -> QueueState:
-        """Of both queues together; a client that waits in both counts twice."""
-        short, long = self.short.batcher.state(), self.long.batcher.state()
+        """Of all queues together; a client that waits in two counts twice."""
+        queues = [self.short, self.long, *([self.others.running] if self.others.running else [])]
+        states = [queue.batcher.state() for queue in queues]
         return replace(
-            short,
-            waiting=short.waiting + long.waiting,
-            waiting_tokens=short.waiting_tokens + long.waiting_tokens,
-            oldest_wait=max(short.oldest_wait, long.oldest_wait),
-            running=short.running + long.running,
-            clients=short.clients + long.clients,
+            states[0],
+            waiting=sum(state.waiting for state in states),
+            waiting_tokens=sum(state.waiting_tokens for state in states),
+            oldest_wait=max(state.oldest_wait for state in states),
+            running=sum(state.running for state in states),
+            clients=sum(state.clients for state in states),
         )
 
     async def tokenise(self, transcript: str, language: str) -> Sequence[Token]:
-        """See Engine.tokenise. Long transcripts wait for the processes of long recordings."""
-        if len(transcript) <= _LONG_TEXT:
+        """See Engine.tokenise. Long transcripts wait for the processes of long recordings; other languages are read in theirs."""
+        if language == _ENGLISH and len(transcript) <= _LONG_TEXT:
             return await off_loop(words, transcript, tokenise, language, words=len(transcript) // _CHARS_A_WORD)
         with _worker_failures():
-            reply = await self.long.pool.call(text_request(language), transcript.encode(), timeout=_TEXT_TIMEOUT)
+            queue = self.long if language == _ENGLISH else await self.others.queue()
+            reply = await queue.pool.call(text_request(language), transcript.encode(), timeout=_TEXT_TIMEOUT)
             return await asyncio.to_thread(decode_tokens, reply.header, reply.payload, transcript)
 
     async def align(
         self, clip: Clip, tokens: Sequence[Token], language: str, caller: Caller, progress: ProgressSink | None = None
     ) -> EngineResult:
         """See Engine.align. The windows of all calls are queued fairly, those of short recordings apart."""
-        queue = self.short if clip.seconds <= SHORT_SECONDS else self.long
+        english = language == _ENGLISH
+        if english:
+            queue = self.short if clip.seconds <= SHORT_SECONDS else self.long
+        else:
+            with _worker_failures():
+                queue = await self.others.queue()
         queued = busy = 0.0
 
         async def align_window(
             samples: npt.NDArray[np.int16], coming: Sequence[Token], last: bool, complete: bool
         ) -> Prefix[TokenSpan]:
             nonlocal queued, busy
-            request = encode_request([token.spoken[:_MAX_SPOKEN] for token in coming], last, complete)
+            spoken = [token.spoken[:_MAX_SPOKEN] for token in coming]
+            request = encode_request(spoken, last, complete) if english else window_request(language, spoken, last, complete)
             done = await queue.batcher.submit(_Window(request, samples), caller)
             queued, busy = queued + done.queued + done.result.queued, busy + done.result.busy
             return decode_answer(done.result.header)
 
         with _worker_failures(), queue.call():
-            placed = await align_in_windows(clip, tokens, align_window, progress)
+            placed = await align_in_windows(clip, tokens, align_window, progress, Cut() if english else CUT)
         score = sum(item.span.evidence for item in placed if item.span is not None) / len(tokens)
-        spans = _spans(placed, len(tokens), clip.seconds, scale=min(1.0, score / _MATCHED))
-        return EngineResult(spans, score, _warnings(spans, score), queued, busy)
+        spans = _spans(placed, len(tokens), clip.seconds, scale=min(1.0, score / _MATCHED) if english else 1.0)
+        warnings = [*([] if english else [APPROXIMATE]), *_warnings(spans, score)]
+        return EngineResult(spans, score, warnings, queued, busy)
 
 
 @contextmanager

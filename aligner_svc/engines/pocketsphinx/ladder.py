@@ -46,6 +46,7 @@ _START_BIAS, _END_BIAS = 0.0112, 0.0017
 _TAIL = 0.3  # seconds of audio kept after the last word that was detected
 _MARGIN = 0.2  # seconds of audio around a passage in which it is placed again
 _MAX_UNDETECTED = 3  # words in a row between two that were detected, which PocketSphinx may still find
+_BESIDE_SECONDS = 1.0  # of audio on either side of a passage, where the word beside it may be although it was not detected
 _MAX_WORDS_A_SECOND = 8.0  # more than anyone speaks: most of such a text was not said here
 
 
@@ -88,7 +89,7 @@ class Ladder:
         noisy = speech - background < CLEAN_RANGE_DB
         too_many = len(words) > _MAX_WORDS_A_SECOND * len(samples) / SAMPLE_RATE + _MAX_WORDS_A_SECOND
         first, fits = (None, False) if noisy or too_many else self._place(samples, words, exits, loud(levels))
-        opinion = self._second_opinion(samples, words, exits, first if fits else None)
+        opinion = self._second_opinion(samples, words, exits, first if fits else None, too_many and not exits)
         present = [index for index in range(opinion.reached) if _present(index, opinion, first or ())]
         if first is not None and len(first) == opinion.reached == len(present):
             segments: dict[int, Segment] = dict(enumerate(first))
@@ -118,14 +119,14 @@ class Ladder:
         return (prefix, True) if _trusted(prefix, loud_frames) else (segments, False)
 
     def _second_opinion(
-        self, samples: Samples, words: Sequence[str], exits: Sequence[int], fitting: Sequence[Segment] | None
+        self, samples: Samples, words: Sequence[str], exits: Sequence[int], fitting: Sequence[Segment] | None, excerpt: bool
     ) -> SecondOpinion:
         """On the doubtful words among the segments that fit as a whole; on everything if many are doubtful or nothing fits."""
         if fitting is not None:
             doubtful = [index for index, segment in enumerate(fitting) if _fit(segment) < TRUSTED_WORD]
             if len(doubtful) <= _MAX_DOUBTFUL * len(fitting) and not _crowded(doubtful):
                 return search_near(self._phonemes, samples, words, fitting, doubtful)
-        return search_all(self._phonemes, samples, words, exits)
+        return search_all(self._phonemes, samples, words, exits, excerpt=excerpt)
 
     def _place_again(self, samples: Samples, words: Sequence[str], pieces: Sequence[_Piece], noisy: bool) -> dict[int, Segment]:
         """PocketSphinx over each piece; the words of one through which it finds no path are missing."""
@@ -133,14 +134,14 @@ class Ladder:
             placed: dict[int, Segment] = {}
             for piece in pieces:
                 cut = audio[int(piece.begin * SAMPLE_RATE) : int(piece.end * SAMPLE_RATE)]
-                chosen = list(piece.words)
-                segments = self._recogniser.align(cut, [words[index] for index in chosen]) or []
-                poor = {
-                    index for index, found in zip(chosen, segments, strict=False) if index in piece.undetected and _poor(found)
-                }
-                if poor or (piece.undetected and not segments):
-                    chosen = [index for index in chosen if index not in (poor or piece.undetected)]
+                chosen = [index for index in piece.words if index not in placed]
+                while True:
                     segments = self._recogniser.align(cut, [words[index] for index in chosen]) or []
+                    tried = piece.undetected.intersection(chosen)
+                    fitting = {index for index, found in zip(chosen, segments, strict=False) if not _poor(found)}
+                    if tried <= fitting:
+                        break
+                    chosen = [index for index in chosen if index not in tried or index in fitting]
                 for index, segment in zip(chosen, segments, strict=False):
                     placed[index] = replace(segment, start=segment.start + piece.begin, end=segment.end + piece.begin)
             if placed:
@@ -150,7 +151,7 @@ class Ladder:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Words, by index, that are in the audio between two seconds, and nothing else is; the `undetected` ones only if they fit."""
+    """Words, by index, that are in the audio between two seconds; the `undetected` ones only if they fit."""
 
     words: Sequence[int]
     begin: float
@@ -161,16 +162,20 @@ class _Piece:
 def _pieces(
     seconds: float, count: int, present: Sequence[int], opinion: SecondOpinion, first: Sequence[Segment] | None
 ) -> list[_Piece]:
-    """Everything in one if all but a few words fit (`first`), else every passage alone."""
+    """Everything in one if all but a few words fit (`first`), else every passage alone, with the word on either side of it."""
     if not opinion.whole and first is not None:
         return [_Piece(present, 0.0, seconds if opinion.reached == count else first[-1].end + _TAIL)] if present else []
     pieces = []
-    for passage in opinion.passages():
+    passages = opinion.passages()
+    for number, passage in enumerate(passages):
         found = [word for index in passage if (word := opinion.detections[index]) is not None]
         between = [range(left + 1, right) for left, right in pairwise(passage) if right - left <= _MAX_UNDETECTED + 1]
-        undetected = frozenset(index for run in between for index in run)
-        all_words = sorted(undetected.union(passage))
-        pieces.append(_Piece(all_words, max(0.0, found[0].start - _MARGIN), found[-1].end + _MARGIN, undetected))
+        before = range(passages[number - 1][-1] + 1 if number else 0, passage[0])[-1:]
+        after = range(passage[-1] + 1, passages[number + 1][0] if number + 1 < len(passages) else opinion.reached)[:1]
+        undetected = frozenset(index for run in (before, *between, after) for index in run)
+        begin = found[0].start - _MARGIN - _BESIDE_SECONDS * len(before)
+        end = found[-1].end + _MARGIN + _BESIDE_SECONDS * len(after)
+        pieces.append(_Piece(sorted(undetected.union(passage)), max(0.0, begin), end, undetected))
     return pieces
 
 

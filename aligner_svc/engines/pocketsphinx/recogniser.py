@@ -23,6 +23,9 @@ from aligner_svc.text.readings import ways
 
 FRAME_RATE = 110
 _FRAME_SECONDS = round(SAMPLE_RATE / FRAME_RATE) / SAMPLE_RATE  # PocketSphinx's frames begin at whole samples: 110.34 a second
+_BEAM, _WORD_BEAM = 1e-100, 1e-80
+"""Wider than PocketSphinx's 1e-48 and 7e-29, at which a wrong word often leaves no path: with a foreign word inserted or put in
+the place of another, 14 of 1,310 said words are not found instead of 25, for 8 % more time of this pass."""
 _GRAMMAR = "aligner"
 _MAX_ADDED_WORDS = 20_000  # words added to the decoder's dictionary before it is rebuilt, so that its size is bounded
 _EXIT = 0.5  # probability of leaving an open grammar after a word; at 1e-4 ten of 24 cut-off recordings fail
@@ -54,7 +57,17 @@ class Recogniser:
 
     @staticmethod
     def _build() -> Decoder:
-        return Decoder(lm=None, loglevel="FATAL", samprate=SAMPLE_RATE, frate=FRAME_RATE, silprob=0.5, bestpath=False)
+        return Decoder(
+            lm=None,
+            loglevel="FATAL",
+            samprate=SAMPLE_RATE,
+            frate=FRAME_RATE,
+            silprob=0.5,
+            bestpath=False,
+            beam=_BEAM,
+            pbeam=_BEAM,
+            wbeam=_WORD_BEAM,
+        )
 
     def align(self, samples: npt.NDArray[np.int16], words: Sequence[str], exits: Sequence[int] = ()) -> list[Segment] | None:
         """Segments of `words`, or with `exits` of a prefix of them, possibly empty; None: no path through the audio was found.

@@ -61,17 +61,24 @@ class SecondOpinion:
 
 
 def search_all(
-    phonemes: PhonemeRecogniser, samples: Samples, words: Sequence[str], exits: Sequence[int], others_fit: bool = False
+    phonemes: PhonemeRecogniser,
+    samples: Samples,
+    words: Sequence[str],
+    exits: Sequence[int],
+    *,
+    others_fit: bool = False,
+    excerpt: bool = False,
 ) -> SecondOpinion:
     """Search for every word in all of the audio. `exits` as in Ladder.align; `others_fit`: most of the words fit.
 
-    A short word that stands alone between unexplained speech counts as not detected: it fits in too many places.
+    `excerpt` as in align_skipping. A short word that stands alone between unexplained speech counts as not detected: it fits in
+    too many places.
     """
     spelled = [phonemes.spell(word) or (phonemes.blank,) for word in words]
     costs = None
     if others_fit:
         costs = [_NEIGHBOUR_SKIP_COST + _SHORT_WORD_BONUS * (len(labels) <= _SHORT_WORD) for labels in spelled]
-    skipped = align_skipping(phonemes.log_probabilities(samples), spelled, phonemes.blank, exits or None, costs)
+    skipped = align_skipping(phonemes.log_probabilities(samples), spelled, phonemes.blank, exits or None, costs, excerpt=excerpt)
     opinion = SecondOpinion(dict(enumerate(skipped.words[: skipped.reached])), skipped.reached, True, skipped.unexplained)
     passages = opinion.passages()
     alone = {index for passage in passages for index in passage if sum(len(spelled[other]) for other in passage) <= _SHORT_WORD}

@@ -19,7 +19,6 @@ from aligner_svc.domain import SAMPLE_RATE, Caller, Clip, ProgressSink, Token
 from aligner_svc.engines import refusals
 from aligner_svc.engines.base import Capacity, EngineReport, EngineResult, OnFailed
 from aligner_svc.engines.batching import Batcher, BatchWatch
-from aligner_svc.engines.qwen import words
 from aligner_svc.engines.qwen.devices.pool import Backend, Devices
 from aligner_svc.engines.qwen.devices.wire import Item
 from aligner_svc.engines.qwen.outcome import MAX_SECONDS, assemble
@@ -28,6 +27,7 @@ from aligner_svc.engines.qwen.recording import CUT, LongRecording
 from aligner_svc.engines.qwen.timestamps import TimestampSlots
 from aligner_svc.engines.self_test import check_split
 from aligner_svc.errors import InvalidArgumentError
+from aligner_svc.text import model_words as words
 from aligner_svc.text.speaking_rate import check_rate
 from aligner_svc.text.transcript import words as transcript_words
 from aligner_svc.workers import WorkerDiedError, WorkerTimeoutError

@@ -10,10 +10,10 @@ import grpc
 import pytest
 from typer.testing import CliRunner
 
+from aligner_client import Handshake
 from aligner_svc.cli import app
 from aligner_svc.cli.failures import HANDSHAKE_HINTS
 from aligner_svc.cli.server_options import VARIABLES
-from aligner_svc.client import Handshake
 from tests.kit.guarded_aligner import Answer, Authority, guarded_server, token_endpoint
 
 SECRET = "s3cret-of-this-test"
@@ -249,7 +249,7 @@ def test_tls_and_a_certificate(tmp_path, speech, monkeypatch):
         monkeypatch.setenv("ALIGNER_CLIENT_CA", str(ca.file))
         assert aligner("info", *named, *pair).exit_code == 0
         for arguments, message, hint in [
-            ([*named], "closed the connection at once", "--cert and --key"),
+            ([*named], "requires a client certificate", "--cert and --key"),
             (["--target", server.target, *pair], "for another name", "--server-name"),
         ]:
             result = aligner("info", *arguments)

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from typer.testing import CliRunner
 
-from aligner_svc.api.v1 import aligner_pb2, aligner_pb2_grpc
+from aligner_client.api.v1 import aligner_pb2, aligner_pb2_grpc
 from aligner_svc.cli.devcerts import devcerts
 from aligner_svc.transport import devcerts as made
 from aligner_svc.transport.tls import ServerCertificates

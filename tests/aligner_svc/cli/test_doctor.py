@@ -13,8 +13,8 @@ import typer
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from typer.testing import CliRunner
 
+from aligner_client.api.v1 import aligner_pb2, aligner_pb2_grpc
 from aligner_svc import __version__
-from aligner_svc.api.v1 import aligner_pb2, aligner_pb2_grpc
 from aligner_svc.cli.doctor import doctor
 from aligner_svc.config import Settings
 from aligner_svc.doctor.examination import NAMES, checks

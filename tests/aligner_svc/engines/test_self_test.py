@@ -9,9 +9,9 @@ import pytest
 
 from aligner_svc.domain import Token
 from aligner_svc.engines.base import EngineStartError
-from aligner_svc.engines.qwen.words import split
 from aligner_svc.engines.self_test import check_split
 from aligner_svc.text import tokenise
+from aligner_svc.text.model_words import split
 
 Split = Callable[[str, str], Sequence[Token]]
 

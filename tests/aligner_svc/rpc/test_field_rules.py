@@ -12,7 +12,7 @@ from google.rpc import error_details_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
+from aligner_client.api.v1 import aligner_pb2 as pb
 from aligner_svc.errors import InvalidArgumentError
 from aligner_svc.rpc.field_rules import ProtoRules
 from aligner_svc.text import normalise_language
@@ -138,22 +138,22 @@ def run(code: str) -> None:
 def test_the_name_buf_is_left_to_others():
     """A client imports the API, and whatever else is called `buf`."""
     loaded = "{name.partition('.')[0] for name in sys.modules}"
-    run(f"import sys, aligner_svc.client; assert not {{'buf', 'protovalidate'}} & {loaded}")
+    run(f"import sys, aligner_client; assert not {{'buf', 'protovalidate'}} & {loaded}")
 
 
 def test_a_buf_validate_that_is_there_already_is_used(tmp_path):
     """Two versions of one .proto cannot be loaded into a process: a caller's own comes first."""
     (tmp_path / "buf" / "validate").mkdir(parents=True)
     (tmp_path / "buf" / "validate" / "validate_pb2.py").write_text(
-        "from aligner_svc.api.buf.validate.validate_pb2 import *\n"
-        "from aligner_svc.api.buf.validate.validate_pb2 import DESCRIPTOR\n"
+        "from aligner_client.api.buf.validate.validate_pb2 import *\n"
+        "from aligner_client.api.buf.validate.validate_pb2 import DESCRIPTOR\n"
         "OURS = False\n"
     )
     run(
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
         "from aligner_svc.rpc.field_rules import ProtoRules\n"
-        "from aligner_svc.api.rule_options import validate_pb2\n"
-        "from aligner_svc.api.v1 import aligner_pb2 as pb\n"
+        "from aligner_client.api.rule_options import validate_pb2\n"
+        "from aligner_client.api.v1 import aligner_pb2 as pb\n"
         "assert validate_pb2.OURS is False and sys.modules['buf.validate.validate_pb2'] is validate_pb2\n"
         "assert ProtoRules()(pb.AlignRequest())\n"
     )

@@ -9,7 +9,7 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from aligner_svc.api.v1.aligner_pb2 import AlignConfig, AlignRequest
+from aligner_client.api.v1.aligner_pb2 import AlignConfig, AlignRequest
 from aligner_svc.errors import (
     AlignerError,
     DataLossError,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_svc.engines.qwen.words import LANGUAGES
 from aligner_svc.errors import InvalidArgumentError
+from aligner_svc.text.model_words import LANGUAGES
 from aligner_svc.text.speaking_rate import (
     ALWAYS_LETTERS,
     ALWAYS_WORDS,

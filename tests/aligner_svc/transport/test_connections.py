@@ -11,8 +11,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hyperframe.frame import ContinuationFrame, HeadersFrame, PingFrame
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
-from aligner_svc.api.v1.aligner_pb2_grpc import AlignerStub
+from aligner_client.api.v1 import aligner_pb2 as pb
+from aligner_client.api.v1.aligner_pb2_grpc import AlignerStub
 from aligner_svc.config.protection import ConnectionSettings
 from aligner_svc.transport.connections import ConnectionLimits, OpenConnection, Peer, above_limit, close, connections, peer_of
 from tests.kit.http2 import http2

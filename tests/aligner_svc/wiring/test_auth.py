@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from aligner_svc.api.v1.aligner_pb2 import AlignConfig, AlignRequest
+from aligner_client.api.v1.aligner_pb2 import AlignConfig, AlignRequest
 from aligner_svc.config.security import METHODS, AuditSettings, AuthSettings
 from interceptors.auth.method import AuthMethod
 from interceptors.calls.principal import Principal, Rejected

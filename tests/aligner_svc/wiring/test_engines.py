@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_svc.api.v1.aligner_pb2 import AlignConfig, AlignRequest, GetServerInfoRequest
+from aligner_client.api.v1.aligner_pb2 import AlignConfig, AlignRequest, GetServerInfoRequest
 from aligner_svc.config.engine import ENGINES, EngineSettings
 from aligner_svc.errors import StartError
 from tests.kit.recordings import SPEECH, TRANSCRIPT

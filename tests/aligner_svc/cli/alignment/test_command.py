@@ -13,13 +13,13 @@ import grpc
 import pytest
 from typer.testing import CliRunner
 
-from aligner_svc.api.v1 import aligner_pb2 as pb
+from aligner_client import channel
+from aligner_client.api.v1 import aligner_pb2 as pb
+from aligner_client.formats import Format
 from aligner_svc.cli import app
 from aligner_svc.cli.alignment.output import write_file
 from aligner_svc.cli.alignment.request import OutputFormat
 from aligner_svc.cli.server_options import DEFAULT_TARGET
-from aligner_svc.client import channel
-from aligner_svc.formats import Format
 from tests.kit.scripted_aligner import Fault, scripted_server
 
 ALIGNER = [sys.executable, "-c", "from aligner_svc.cli import main; main()"]

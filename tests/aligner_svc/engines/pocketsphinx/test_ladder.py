@@ -181,6 +181,18 @@ def test_noisy_audio_goes_to_the_phoneme_recogniser() -> None:
 # ---- order
 
 
+@pytest.mark.parametrize(("score", "placed_again"), [(-1.0, True), (-3.0, False)])
+def test_an_undetected_word_at_the_end_is_placed_if_it_fits_there(score: float, placed_again: bool) -> None:
+    """The text begins before the clip; the phoneme recogniser misses the clip's last word."""
+    words = [*["dead"] * 30, *SAID[:5], "haaah"]
+    beside = segments(["dead", *SAID[:5], "haaah"])
+    beside = [replace(beside[0], score=-3.0), *beside[1:6], replace(beside[6], score=score)]
+    made, aligner, _ = ladder(None, None, beside, beside[1:7] if placed_again else beside[1:6])
+    window = made.align(audio([*SAID[:5], SAID[5]]), words)
+    assert [given is not None for given in window.placements] == [False] * 30 + [True] * 5 + [placed_again]
+    assert list(aligner.calls[2].words) == words[-7:]
+
+
 def test_times_from_two_recognisers_do_not_cross() -> None:
     known = segments(SAID)
     known[2] = replace(known[2], end=known[2].end + 0.14)  # and the next one somewhere else altogether

@@ -177,3 +177,9 @@ def test_a_passage_that_was_not_read_is_skipped_at_once() -> None:
 def test_a_few_similar_sounds_do_not_lead_to_such_a_skip() -> None:
     found = align_skipping(heard(said(ONE, TWO)), [ONE, *[FOREIGN] * 100, TWO], BLANK, [0, 1, 102])
     assert found.reached == 1
+
+
+def test_a_short_clip_from_the_middle_of_a_long_text_keeps_its_words() -> None:
+    other = [FOREIGN, THREE] * 20
+    found = align_skipping(heard(said(ONE, TWO)), [*other, ONE, TWO, *other], BLANK, excerpt=True)
+    assert [index for index, detection in enumerate(found.words) if detection is not None] == [40, 41]

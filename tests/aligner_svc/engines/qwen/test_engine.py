@@ -22,8 +22,8 @@ from aligner_svc.engines.qwen.devices.preparation import Preparation, Prepared
 from aligner_svc.engines.qwen.engine import QwenEngine
 from aligner_svc.engines.qwen.forward import PackedAligner
 from aligner_svc.engines.qwen.timestamps import TimestampSlots
-from aligner_svc.engines.qwen.words import LANGUAGES
 from aligner_svc.errors import AlignerError, InvalidArgumentError, LimitExceededError, UnavailableError
+from aligner_svc.text.model_words import LANGUAGES
 from tests.kit import qwen_material
 from tests.kit.qwen_local import LocalDevices
 from tests.kit.qwen_material import Pair

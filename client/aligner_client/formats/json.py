@@ -1,0 +1,39 @@
+"""JSON: everything in the alignment."""
+
+from __future__ import annotations
+
+import json
+
+from aligner_client.alignment import Alignment
+
+_PLACES = 3
+"""Milliseconds, as exact as the service's own answer."""
+
+
+def render_json(alignment: Alignment) -> str:
+    """`{"words": [...], "summary": {...}}`, times in seconds, text as in the transcript."""
+    words = [
+        {
+            "text": word.text,
+            "start": round(word.start, _PLACES),
+            "end": round(word.end, _PLACES),
+            "confidence": round(word.confidence, _PLACES),
+            "status": word.status.value,
+            "char_start": word.char_start,
+            "char_end": word.char_end,
+        }
+        for word in alignment.words
+    ]
+    timing = alignment.timing
+    summary = {
+        "audio_seconds": round(alignment.audio_seconds, _PLACES),
+        "audio_start": round(alignment.audio_start, _PLACES),
+        "engine": alignment.engine,
+        "language": alignment.language,
+        "match_score": round(alignment.match_score, _PLACES),
+        "unaligned": [{"start": round(at.start, _PLACES), "end": round(at.end, _PLACES)} for at in alignment.unaligned],
+        "warnings": [{"code": warning.code, "message": warning.message} for warning in alignment.warnings],
+        "timing": {name: round(getattr(timing, name), _PLACES) for name in ("queue", "decode", "scan", "align", "total")},
+    }
+    # NaN is not JSON: an error is better than a file that no other program can read.
+    return json.dumps({"words": words, "summary": summary}, ensure_ascii=False, allow_nan=False, indent=2) + "\n"

@@ -1,0 +1,26 @@
+"""Tables of words: CSV, and the labels that Audacity imports."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from aligner_client.alignment import PLACED, Alignment
+
+
+def render_csv(alignment: Alignment) -> str:
+    """RFC 4180 with a header, but for line ends: a row for each word of the transcript, whatever its status; times in seconds."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(("word", "start", "end", "status", "confidence", "char_start", "char_end"))
+    for word in alignment.words:
+        times = (f"{word.start:.3f}", f"{word.end:.3f}")
+        writer.writerow((word.text, *times, word.status.value, f"{word.confidence:.3f}", word.char_start, word.char_end))
+    return file.getvalue()
+
+
+def render_audacity(alignment: Alignment) -> str:
+    """One label, `<start> TAB <end> TAB <word>`, for each word that has a time; times in seconds."""
+    return "".join(
+        f"{word.start:.6f}\t{word.end:.6f}\t{' '.join(word.text.split())}\n" for word in alignment.words if word.status in PLACED
+    )

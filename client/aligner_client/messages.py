@@ -1,0 +1,215 @@
+"""The values of the client and their protobuf messages. Seconds here, milliseconds on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from aligner_client import alignment
+from aligner_client.alignment import Alignment, Timing, Word, WordStatus
+from aligner_client.api.v1 import aligner_pb2 as pb
+from aligner_client.errors import IncompleteAnswerError
+from aligner_client.source import Digest
+
+
+class AudioEncoding(Enum):
+    """The format of the audio bytes."""
+
+    CONTAINER = "container"
+    """A file (wav, flac, mp3, ogg, m4a, ...); the server detects which from its first bytes."""
+    LINEAR16 = "linear16"
+    """Headerless signed 16-bit little-endian PCM. Needs a sample rate."""
+    FLOAT32 = "float32"
+    """Headerless 32-bit little-endian IEEE float PCM in -1..1. Needs a sample rate."""
+    MULAW = "mulaw"
+    """Headerless 8-bit G.711 mu-law. Needs a sample rate."""
+
+
+class Stage(Enum):
+    """What the server is doing with a stream."""
+
+    RECEIVING = "receiving"
+    DECODING = "decoding"
+    ALIGNING = "aligning"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Progress of a stream: `received_bytes` of audio have arrived, `aligned_seconds` of `audio_seconds` are done."""
+
+    stage: Stage
+    received_bytes: int
+    aligned_seconds: float
+    audio_seconds: float | None
+    """None until the server knows how long the audio is."""
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """Upper bounds of a server: bytes of audio per call and per message, seconds of audio, code points of transcript."""
+
+    unary_audio_bytes: int
+    stream_audio_bytes: int
+    stream_chunk_bytes: int
+    audio_seconds: float
+    transcript_chars: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """What a server runs and accepts. `languages` are BCP-47 tags, sorted."""
+
+    version: str
+    engine: str
+    languages: tuple[str, ...]
+    limits: ServerLimits
+
+
+_ENCODINGS = {
+    AudioEncoding.CONTAINER: pb.AUDIO_ENCODING_UNSPECIFIED,
+    AudioEncoding.LINEAR16: pb.AUDIO_ENCODING_LINEAR16,
+    AudioEncoding.FLOAT32: pb.AUDIO_ENCODING_FLOAT32,
+    AudioEncoding.MULAW: pb.AUDIO_ENCODING_MULAW,
+}
+
+# A status from a later version of the API is read as REPAIRED: there is a time, but perhaps not one that the model found.
+_STATUSES = {
+    pb.WORD_STATUS_ALIGNED: WordStatus.ALIGNED,
+    pb.WORD_STATUS_NOT_FOUND: WordStatus.NOT_FOUND,
+    pb.WORD_STATUS_SKIPPED: WordStatus.SKIPPED,
+}
+
+_STAGES = {
+    pb.Progress.STAGE_RECEIVING: Stage.RECEIVING,
+    pb.Progress.STAGE_DECODING: Stage.DECODING,
+    pb.Progress.STAGE_ALIGNING: Stage.ALIGNING,
+}
+
+
+def build_config(  # noqa: PLR0917 - as many as a call has
+    transcript: str,
+    language: str,
+    encoding: AudioEncoding,
+    sample_rate_hz: int,
+    channels: int,
+    audio_track: int,
+    min_match_score: float | None,
+) -> pb.AlignConfig:
+    """The config of either call. Raises ValueError for a number outside of 32 bits."""
+    return pb.AlignConfig(
+        transcript=transcript,
+        language=language,
+        encoding=_ENCODINGS[encoding],
+        sample_rate_hz=sample_rate_hz,
+        channels=channels,
+        min_match_score=min_match_score,
+        audio_track=audio_track,
+    )
+
+
+def declare(config: pb.AlignConfig, digest: Digest | None) -> None:
+    """Set the size and SHA-256 of the audio in `config`, if they are known."""
+    if digest is not None:
+        config.audio_bytes, config.audio_sha256 = digest.size, digest.sha256
+
+
+def read_response(response: pb.AlignResponse) -> Alignment:
+    """The answer of `Align`."""
+    return _alignment([_word(word) for word in response.words], response.summary)
+
+
+def read_server_info(response: pb.GetServerInfoResponse) -> ServerInfo:
+    """The answer of `GetServerInfo`."""
+    limits = response.limits
+    return ServerInfo(
+        version=response.version,
+        engine=response.engine,
+        languages=tuple(sorted(response.languages)),
+        limits=ServerLimits(
+            unary_audio_bytes=limits.unary_audio_bytes,
+            stream_audio_bytes=limits.stream_audio_bytes,
+            stream_chunk_bytes=limits.stream_chunk_bytes,
+            audio_seconds=limits.audio_seconds,
+            transcript_chars=limits.transcript_chars,
+        ),
+    )
+
+
+class StreamAnswer:
+    """The answer of `StreamAlign`, message by message."""
+
+    def __init__(self, on_progress: ProgressCallback | None) -> None:
+        self._on_progress = on_progress
+        self._words: list[Word] = []
+        self._summary: pb.Summary | None = None
+
+    def reset(self) -> None:
+        """Discard the answer of a failed attempt."""
+        self._words.clear()
+        self._summary = None
+
+    def feed(self, response: pb.StreamAlignResponse) -> Sequence[Word]:
+        """Add one message and return its words."""
+        match response.WhichOneof("payload"):
+            case "progress":
+                if self._on_progress is not None:
+                    self._on_progress(_progress(response.progress))
+            case "words":
+                words = [_word(word) for word in response.words.words]
+                self._words += words
+                return words
+            case "summary":
+                self._summary = response.summary
+        return ()
+
+    def alignment(self) -> Alignment:
+        """The whole answer, once the stream has ended. Raises IncompleteAnswerError if there was no summary."""
+        if self._summary is None:
+            raise IncompleteAnswerError
+        return _alignment(self._words, self._summary)
+
+
+def _word(word: pb.Word) -> Word:
+    return Word(
+        text=word.text,
+        start=word.start_ms / 1000,
+        end=word.end_ms / 1000,
+        confidence=word.confidence,
+        status=_STATUSES.get(word.status, WordStatus.REPAIRED),
+        char_start=word.char_start,
+        char_end=word.char_end,
+    )
+
+
+def _progress(progress: pb.Progress) -> Progress:
+    return Progress(
+        stage=_STAGES.get(progress.stage, Stage.RECEIVING),
+        received_bytes=progress.received_bytes,
+        aligned_seconds=progress.aligned_ms / 1000,
+        audio_seconds=progress.audio_ms / 1000 if progress.audio_ms else None,
+    )
+
+
+def _alignment(words: Sequence[Word], summary: pb.Summary) -> Alignment:
+    timing = summary.timing
+    return Alignment(
+        words=tuple(words),
+        audio_seconds=summary.audio_ms / 1000,
+        audio_start=summary.audio_start_ms / 1000,
+        engine=summary.engine,
+        language=summary.language,
+        match_score=summary.match_score,
+        warnings=tuple(alignment.Warning(warning.code, warning.message) for warning in summary.warnings),
+        timing=Timing(
+            queue=timing.queue_ms / 1000,
+            decode=timing.decode_ms / 1000,
+            align=timing.align_ms / 1000,
+            total=timing.total_ms / 1000,
+            scan=timing.scan_ms / 1000,
+        ),
+        unaligned=tuple(alignment.Stretch(span.start_ms / 1000, span.end_ms / 1000) for span in summary.unaligned),
+    )

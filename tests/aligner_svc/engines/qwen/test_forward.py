@@ -13,7 +13,7 @@ import torch
 from transformers import WhisperFeatureExtractor
 
 from aligner_svc.domain import SAMPLE_RATE
-from aligner_svc.engines.qwen import checkpoint, forward, words
+from aligner_svc.engines.qwen import checkpoint, forward
 from aligner_svc.engines.qwen.devices import feed
 from aligner_svc.engines.qwen.devices.mel import MIN_SAMPLES, LogMel
 from aligner_svc.engines.qwen.devices.preparation import Preparation, Prepared
@@ -21,6 +21,7 @@ from aligner_svc.engines.qwen.devices.wire import Item
 from aligner_svc.engines.qwen.forward import PackedAligner
 from aligner_svc.engines.qwen.prompt import HOP, tokens_after
 from aligner_svc.engines.qwen.timestamps import TimestampSlots, repair
+from aligner_svc.text import model_words as words
 from tests.kit import qwen_material
 from tests.kit.qwen_material import LANGUAGES, Pair
 from tests.kit.qwen_reference import NAMES, Reference, Timed

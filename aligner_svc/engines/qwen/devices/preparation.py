@@ -84,8 +84,12 @@ class Preparation:
 def side_by_side(batch: Sequence[Prepared]) -> torch.Tensor:
     """The chunks of all clips: their buffer, if they were prepared together, or a copy."""
     whole = batch[0].batch
-    together = whole is not None and all(item.batch is whole for item in batch)
-    if whole is not None and together and sum(len(item.chunks) for item in batch) == len(whole):
+    starts = accumulate((len(item.chunks) for item in batch), initial=0)
+    in_place = whole is not None and all(
+        item.batch is whole and item.chunks.data_ptr() == whole[start : start + 1].data_ptr()
+        for item, start in zip(batch, starts, strict=False)
+    )
+    if whole is not None and in_place and sum(len(item.chunks) for item in batch) == len(whole):
         return whole
     return torch.cat([item.chunks for item in batch])
 

@@ -354,3 +354,5 @@ def test_a_batch_is_copied_to_the_device_in_two_parts(ours: Ours, material: list
     both = ours.align(batch), ours.align([ours.prepare(pair.samples, _words(pair)) for pair in material[:6]])
     for one, other in zip(*both, strict=True):
         assert one.classes.tolist() == other.classes.tolist()
+    swapped = ours.align(batch[::-1])[::-1]  # no longer as they lie in their buffer
+    assert [slots.classes.tolist() for slots in swapped] == [slots.classes.tolist() for slots in both[0]]

@@ -192,7 +192,7 @@ def test_answers_follow_the_audio_and_the_words(material: list[Pair], alone: lis
 def test_attention_without_windows_changes_the_answers(
     samples: list[Sample], ours: Ours, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forward, "windows", lambda count: [count])
+    monkeypatch.setattr(feed, "windows", lambda count: [count])
     apart = [_apart(ours.align.logits([ours.prepared(pair)]), logits) for pair, logits in samples]
     longer = [len(pair.samples) >= _WINDOW + HOP for pair, _ in samples]
     assert [share > 1e-2 for share in apart] == longer

@@ -11,7 +11,7 @@ export PYTHON ?=
 # A git worktree may share another checkout's .venv, where the client's package is that checkout's.
 export PYTHONPATH := $(CURDIR):$(CURDIR)/client
 
-.PHONY: help setup core grpcurl demo run test lint lint-python lint-types lint-imports lint-shape lint-protos docs docs-tables docs-rooms docs-check docs-tables-check docs-rooms-check protos protos-check protos-baseline client bench bench-accuracy bench-chain bench-overload bench-fairness bench-fleet bench-long-jobs bench-scan bench-qwen bench-gpu bench-gpu-bundle lock clean
+.PHONY: help setup core grpcurl demo run test lint lint-python lint-types lint-imports lint-shape lint-protos docs docs-tables docs-rooms docs-check docs-tables-check docs-rooms-check protos protos-check protos-baseline client client-check bench bench-accuracy bench-chain bench-overload bench-fairness bench-fleet bench-long-jobs bench-scan bench-qwen bench-gpu bench-gpu-bundle lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -155,6 +155,11 @@ lock: ## write requirements/*.lock from pyproject.toml; newer versions: make loc
 client: $(VENV)/.core ## dist/aligner_client-*.whl, for callers' own environments
 	@$(PY) -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist ./client
 	@ls dist/aligner_client-*.whl
+
+# Each of PYTHONS, with the oldest packages that the client allows and the newest; 15 s a Python, packages from the index.
+PYTHONS ?= $(wildcard $(foreach minor,10 11 12 13 14,/usr/bin/python3.$(minor)))
+client-check: $(VENV)/.all ## calls by the client's wheel in bare environments: PYTHONS="/usr/bin/python3.13 ..."
+	CLIENT_PYTHONS="$(PYTHONS)" $(PY) -m pytest -n 0 -q tests/client/test_wheel.py
 
 # ---- measuring
 

@@ -138,9 +138,10 @@ interrupted=
 trap 'interrupted=yes; exit 130' INT TERM HUP
 trap '[ -n "$interrupted" ] || rm -f "$venv/.installing"' EXIT
 
-install_core
+# For grpcurl, make has brought the core up to date first.
+[ "$what" = grpcurl ] && [ -e "$venv/.core" ] || install_core
 [ "$what" = core ] || "install_$what"
 pip check >/dev/null || { pip check >&2 || fail "the locks lack something pyproject.toml asks for: make lock"; }
-touch "$venv/.core"
+[ "$what" = grpcurl ] || touch "$venv/.core"
 [ "$what" = core ] || touch "$venv/.$what"
 [ "$what" != all ] || touch "$venv/.grpcurl"

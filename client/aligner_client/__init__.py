@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         UnavailableError,
         UnimplementedError,
     )
-    from aligner_client.formats import Format
+    from aligner_client.formats import CueLayout, Format
     from aligner_client.handshake import failed_handshake
     from aligner_client.messages import AudioEncoding, Progress, ProgressCallback, ServerInfo, ServerLimits, Stage
     from aligner_client.retry import RetryPolicy
@@ -61,7 +61,7 @@ _MODULES = {
         "UnavailableError",
         "UnimplementedError",
     ),
-    "formats": ("Format",),
+    "formats": ("CueLayout", "Format"),
     "handshake": ("failed_handshake",),
     "messages": ("AudioEncoding", "Progress", "ProgressCallback", "ServerInfo", "ServerLimits", "Stage"),
     "retry": ("RetryPolicy",),
@@ -82,6 +82,7 @@ __all__ = [
     "CallCancelledError",
     "ClientCredentials",
     "CredentialsError",
+    "CueLayout",
     "DataLossError",
     "DeadlineExceededError",
     "FailedPreconditionError",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import grpc
 
@@ -13,11 +13,12 @@ from aligner_client.aio_status import ServerStatus
 from aligner_client.api.v1 import aligner_pb2 as pb
 from aligner_client.api.v1.aligner_pb2_grpc import AlignerStub
 from aligner_client.attempts import Attempts
-from aligner_client.base import ClientBase
-from aligner_client.channel import INFO_TIMEOUT, STREAM_TIMEOUT, UNARY_TIMEOUT, Transport
-from aligner_client.errors import raise_unless_task_cancelled
+from aligner_client.base import ClientBase, is_too_large
+from aligner_client.channel import INFO_TIMEOUT, STREAM_TIMEOUT, UNARY_TIMEOUT, Timeout, Transport
+from aligner_client.errors import ResourceExhaustedError, raise_unless_task_cancelled
 from aligner_client.messages import (
     AudioEncoding,
+    Encoding,
     ProgressCallback,
     ServerInfo,
     StreamAnswer,
@@ -26,7 +27,7 @@ from aligner_client.messages import (
     read_response,
     read_server_info,
 )
-from aligner_client.source import AsyncSource, AsyncStreamAudio, Audio, open_async_source, read_whole
+from aligner_client.source import AsyncSource, AsyncStreamAudio, Audio, known_size, open_async_source, read_whole
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # typing has it from Python 3.11 on
@@ -47,27 +48,41 @@ class AsyncAligner(ClientBase):
     """
 
     def _open(self, transport: Transport) -> None:
-        self._channel = transport.async_channel()
+        self._channel = transport.async_channel(self._interceptors)
         self._stub = AlignerStub(self._channel)
 
     async def align(
         self,
-        audio: Audio,
+        audio: AsyncStreamAudio,
         transcript: str,
         *,
         language: str = "en",
-        encoding: AudioEncoding = AudioEncoding.CONTAINER,
+        encoding: Encoding = AudioEncoding.CONTAINER,
         sample_rate_hz: int = 0,
         channels: int = 0,
         audio_track: int = 0,
         min_match_score: float | None = None,
-        timeout: float | None = UNARY_TIMEOUT,
+        timeout: Timeout = "auto",
+        on_progress: ProgressCallback | None = None,
     ) -> Alignment:
-        """`Aligner.align`."""
+        """`Aligner.align`; chunks may come from an async iterable too. `on_progress` must not block."""
         config = build_config(transcript, language, encoding, sample_rate_hz, channels, audio_track, min_match_score)
-        data, digest = await asyncio.to_thread(read_whole, audio)
-        declare(config, digest)
-        return read_response(await self._call(self._stub.Align, pb.AlignRequest(config=config, audio=data), timeout))
+        size = await asyncio.to_thread(known_size, audio)
+        if size is not None and size <= self._whole_bytes:
+            data, digest = await asyncio.to_thread(read_whole, cast("Audio", audio))
+            declare(config, digest)
+            request = pb.AlignRequest(config=config, audio=data)
+            try:
+                answer = await self._call(self._stub.Align, request, UNARY_TIMEOUT if timeout == "auto" else timeout)
+                return read_response(answer, transcript)
+            except ResourceExhaustedError as error:
+                if not is_too_large(error):
+                    raise
+                self._whole_bytes = (await self.server_info()).limits.unary_audio_bytes
+                if digest.size <= self._whole_bytes:
+                    raise
+        async with self._stream(audio, config, STREAM_TIMEOUT if timeout == "auto" else timeout, on_progress) as words:
+            return await words.alignment()
 
     async def stream_align(
         self,
@@ -75,7 +90,7 @@ class AsyncAligner(ClientBase):
         transcript: str,
         *,
         language: str = "en",
-        encoding: AudioEncoding = AudioEncoding.CONTAINER,
+        encoding: Encoding = AudioEncoding.CONTAINER,
         sample_rate_hz: int = 0,
         channels: int = 0,
         audio_track: int = 0,
@@ -94,7 +109,7 @@ class AsyncAligner(ClientBase):
         transcript: str,
         *,
         language: str = "en",
-        encoding: AudioEncoding = AudioEncoding.CONTAINER,
+        encoding: Encoding = AudioEncoding.CONTAINER,
         sample_rate_hz: int = 0,
         channels: int = 0,
         audio_track: int = 0,
@@ -111,7 +126,7 @@ class AsyncAligner(ClientBase):
         return read_server_info(await self._call(self._stub.GetServerInfo, pb.GetServerInfoRequest(), timeout))
 
     async def close(self) -> None:
-        """End calls in flight and the connection. Idempotent."""
+        """End the connection, and calls in flight, with CallCancelledError, as all later calls do. Idempotent."""
         self._end_waits()
         await self._channel.close()
 
@@ -124,7 +139,7 @@ class AsyncAligner(ClientBase):
     def _stream(
         self, audio: AsyncStreamAudio, config: pb.AlignConfig, timeout: float | None, on_progress: ProgressCallback | None
     ) -> AsyncWordStream:
-        attempts, answer = self._begin(timeout), StreamAnswer(on_progress)
+        attempts, answer = self._begin(timeout), StreamAnswer(config, on_progress)
         return AsyncWordStream(self._stub.StreamAlign, config, open_async_source(audio), attempts, answer)
 
     async def _call(
@@ -133,11 +148,11 @@ class AsyncAligner(ClientBase):
         attempts = self._begin(timeout)
         while True:
             metadata = await attempts.async_metadata()
-            call: Awaitable[_Response] = method(request, timeout=attempts.remaining(), metadata=metadata)
+            call: Awaitable[_Response] = attempts.call(method, request, metadata)
             try:
                 return await call
             except asyncio.CancelledError:
-                raise_unless_task_cancelled()
+                raise_unless_task_cancelled(ended=attempts.is_closed)
                 raise
             except grpc.RpcError as error:
                 delay = attempts.failed(error)
@@ -196,7 +211,7 @@ class AsyncWordStream(AsyncIterator[Word]):
             while True:
                 metadata = await self._attempts.async_metadata()
                 upload = _Upload(self._config, source.start())
-                call = self._method(upload.requests(), timeout=self._attempts.remaining(), metadata=metadata)
+                call = self._attempts.call(self._method, upload.requests(), metadata)
                 status = ServerStatus(call)
                 try:
                     async for response in call:
@@ -206,7 +221,7 @@ class AsyncWordStream(AsyncIterator[Word]):
                 except asyncio.CancelledError:
                     if upload.error is not None:
                         raise upload.error from None
-                    raise_unless_task_cancelled()
+                    raise_unless_task_cancelled(ended=self._attempts.is_closed)
                     raise
                 except grpc.RpcError as error:
                     original = await status.original(error)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aligner_client.formats import CueLayout, Format
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ class Timing:
     """From the end of the upload to the verdict of the virus scan; a stream is worked on meanwhile."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Alignment:
     """Every word of the transcript in time, and how far the result can be trusted."""
 
@@ -81,3 +85,40 @@ class Alignment:
     audio_start: float = 0.0
     """When the first sample is played on the file's own clock (s): above 0 if the sound of a film begins later than its picture.
     Times of words count from the first sample."""
+    transcript: str | None = field(default=None, compare=False)
+    """The text that was sent, which the words' offsets refer to, if the client made this; subtitles keep its punctuation."""
+
+    def to_json(self) -> str:
+        """Everything, times in seconds: `{"words": [...], "summary": {...}}`."""
+        return self.render("json")
+
+    def to_srt(self, layout: CueLayout | None = None) -> str:
+        """SubRip subtitles, at most `layout` at a time."""
+        return self.render("srt", layout=layout)
+
+    def to_vtt(self, layout: CueLayout | None = None, *, word_times: bool = False) -> str:
+        """WebVTT subtitles, at most `layout` at a time. `word_times`: with the time of each word in them."""
+        return self.render("word-vtt" if word_times else "vtt", layout=layout)
+
+    def to_textgrid(self) -> str:
+        """Praat's TextGrid, a tier of words."""
+        return self.render("textgrid")
+
+    def render(self, format: Format | str, *, recording: str = "audio", layout: CueLayout | None = None) -> str:  # noqa: A002
+        """The text of a file in any Format, or in that of its name. `recording` is its name in CTM. Raises ValueError."""
+        from aligner_client.formats import Format, render  # noqa: PLC0415 - they import this module
+
+        return render(self, Format(format), transcript=self.transcript, recording=recording, layout=layout)
+
+    def __repr__(self) -> str:
+        missing = sum(word.status is WordStatus.NOT_FOUND for word in self.words)
+        return (
+            f"<Alignment of {len(self.words)} words, {missing} not found, in {self.audio_seconds:.2f} s;"
+            f" match {self.match_score:.2f}, {self.language}, {self.engine}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a table of the words."""
+        from aligner_client.formats.html import render_html  # noqa: PLC0415 - it imports this module
+
+        return render_html(self)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 import grpc
 
 from aligner_client.auth.credentials import ApiKey, BearerToken, Metadata, bearer
 from aligner_client.auth.token_cache import TokenCache
-from aligner_client.errors import AlignerClientError, UnauthenticatedError, from_rpc
+from aligner_client.errors import AlignerClientError, UnauthenticatedError, closed, from_rpc
 from aligner_client.handshake import explain
 from aligner_client.retry import Retry
+
+_LOG = logging.getLogger("aligner_client")
+_Call = TypeVar("_Call")
 
 _RENEWABLE = frozenset({"TOKEN_EXPIRED", "CREDENTIALS_INVALID"})
 """Reasons of a refusal that a fresh token may cure: the token expired on the way, was revoked, or the issuer changed its keys."""
@@ -31,14 +37,32 @@ class Attempts:
         *,
         secure: bool,
         certificate: bool | None,
+        is_closed: Callable[[], bool] = lambda: False,
     ) -> None:
         self._metadata = metadata
         self._auth = auth
         self._retry = retry
+        self._is_closed = is_closed
         self._secure = secure
         self._certificate = certificate
         self._sent_token = ""
         self._renewed = False
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the client was closed."""
+        return self._is_closed()
+
+    def call(self, method: Callable[..., _Call], request: object, metadata: Metadata) -> _Call:
+        """Begin an attempt; of a blocking unary call, wait for its end. Raises CallCancelledError if the client is closed."""
+        if self.is_closed:
+            raise closed()
+        try:
+            return method(request, timeout=self.remaining(), metadata=metadata)
+        except (ValueError, grpc.aio.UsageError):  # what a closed channel raises
+            if self.is_closed:
+                raise closed() from None
+            raise
 
     def remaining(self) -> float | None:
         """Seconds left for the next attempt; None: no deadline."""
@@ -75,7 +99,9 @@ class Attempts:
         explain(failure, secure=self._secure, certificate=self._certificate)
         if final:
             raise failure from error
-        return 0.0 if self._renews(failure) else self._delay(failure, error)
+        delay = 0.0 if self._renews(failure) else self._delay(failure, error)
+        _LOG.info("attempt failed, another in %.2f s: %s", delay, failure)
+        return delay
 
     def _with_token(self, token: str) -> Metadata:
         self._sent_token = token

@@ -6,17 +6,19 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import grpc
 
 from aligner_client.api.v1 import aligner_pb2 as pb
 from aligner_client.api.v1.aligner_pb2_grpc import AlignerStub
 from aligner_client.attempts import Attempts
-from aligner_client.base import ClientBase
-from aligner_client.channel import INFO_TIMEOUT, STREAM_TIMEOUT, UNARY_TIMEOUT, Transport
+from aligner_client.base import ClientBase, is_too_large
+from aligner_client.channel import INFO_TIMEOUT, STREAM_TIMEOUT, UNARY_TIMEOUT, Timeout, Transport
+from aligner_client.errors import ResourceExhaustedError
 from aligner_client.messages import (
     AudioEncoding,
+    Encoding,
     ProgressCallback,
     ServerInfo,
     StreamAnswer,
@@ -25,7 +27,7 @@ from aligner_client.messages import (
     read_response,
     read_server_info,
 )
-from aligner_client.source import Audio, Read, Source, StreamAudio, open_source, read_whole
+from aligner_client.source import Audio, Read, Source, StreamAudio, known_size, open_source, read_whole
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # typing has it from Python 3.11 on
@@ -47,35 +49,56 @@ class Aligner(ClientBase):
     as a secret must not be sent in clear. `auth` authenticates each attempt with its current token; if the server refuses a
     token of ClientCredentials as no longer valid, the call is tried once more with a fresh one. `metadata` is sent with
     every call.
+
+    `options` are gRPC channel options, in place of this client's own of the same name; `interceptors` gRPC's client interceptors,
+    which see every attempt; `compression` that of requests; `load_balancing` gRPC's policy for a name with several addresses
+    (None: round_robin, and pick_first on this machine).
+    Failed attempts that are repeated are logged (logger "aligner_client", level INFO).
     """
 
     def _open(self, transport: Transport) -> None:
-        self._channel = transport.channel()
+        self._channel = grpc.intercept_channel(transport.channel(), *self._interceptors)
         self._stub = AlignerStub(self._channel)
 
     def align(
         self,
-        audio: Audio,
+        audio: StreamAudio,
         transcript: str,
         *,
         language: str = "en",
-        encoding: AudioEncoding = AudioEncoding.CONTAINER,
+        encoding: Encoding = AudioEncoding.CONTAINER,
         sample_rate_hz: int = 0,
         channels: int = 0,
         audio_track: int = 0,
         min_match_score: float | None = None,
-        timeout: float | None = UNARY_TIMEOUT,
+        timeout: Timeout = "auto",
+        on_progress: ProgressCallback | None = None,
     ) -> Alignment:
-        """Align one recording sent whole: a path, or the bytes. `stream_align` those over `server_info().limits`.
+        """Align one recording: a path, the bytes, an open binary file (from its current position), or chunks of bytes.
 
-        `sample_rate_hz` and `channels` (0: one) are for headerless encodings, `audio_track` (from 1; 0: the server chooses) for
-        files with several tracks. With
-        `min_match_score` (0..1), a transcript that matches less raises AlignerClientError, reason MATCH_SCORE_TOO_LOW.
+        Sent in one message if it is known to fit into one (10 MiB, or what the server allows), else in chunks, as `stream_align`
+        does; only then is `on_progress` called. `encoding` says what the bytes are: an AudioEncoding or its value, "linear16" for
+        example; `sample_rate_hz` and `channels` (0: one) are for headerless ones, `audio_track` (from 1; 0: the server chooses)
+        for files with several tracks. With `min_match_score` (0..1), a transcript that matches less raises
+        AlignerClientError, reason MATCH_SCORE_TOO_LOW. `timeout`: "auto" is 10 minutes for one message and 5 hours for chunks.
         """
         config = build_config(transcript, language, encoding, sample_rate_hz, channels, audio_track, min_match_score)
-        data, digest = read_whole(audio)
-        declare(config, digest)
-        return read_response(self._call(self._stub.Align, pb.AlignRequest(config=config, audio=data), timeout))
+        size = known_size(audio)
+        if size is not None and size <= self._whole_bytes:
+            data, digest = read_whole(cast("Audio", audio))
+            declare(config, digest)
+            request = pb.AlignRequest(config=config, audio=data)
+            try:
+                answer = self._call(self._stub.Align, request, UNARY_TIMEOUT if timeout == "auto" else timeout)
+                return read_response(answer, transcript)
+            except ResourceExhaustedError as error:
+                if not is_too_large(error):
+                    raise
+                self._whole_bytes = self.server_info().limits.unary_audio_bytes
+                if digest.size <= self._whole_bytes:
+                    raise
+        with self._stream(audio, config, STREAM_TIMEOUT if timeout == "auto" else timeout, on_progress) as words:
+            return words.alignment()
 
     def stream_align(
         self,
@@ -83,7 +106,7 @@ class Aligner(ClientBase):
         transcript: str,
         *,
         language: str = "en",
-        encoding: AudioEncoding = AudioEncoding.CONTAINER,
+        encoding: Encoding = AudioEncoding.CONTAINER,
         sample_rate_hz: int = 0,
         channels: int = 0,
         audio_track: int = 0,
@@ -107,7 +130,7 @@ class Aligner(ClientBase):
         transcript: str,
         *,
         language: str = "en",
-        encoding: AudioEncoding = AudioEncoding.CONTAINER,
+        encoding: Encoding = AudioEncoding.CONTAINER,
         sample_rate_hz: int = 0,
         channels: int = 0,
         audio_track: int = 0,
@@ -131,7 +154,7 @@ class Aligner(ClientBase):
         return read_server_info(self._call(self._stub.GetServerInfo, pb.GetServerInfoRequest(), timeout))
 
     def close(self) -> None:
-        """End calls in flight and the connection. Idempotent."""
+        """End the connection, and calls in flight, with CallCancelledError, as all later calls do. Idempotent."""
         self._end_waits()
         self._channel.close()
 
@@ -144,7 +167,7 @@ class Aligner(ClientBase):
     def _stream(
         self, audio: StreamAudio, config: pb.AlignConfig, timeout: float | None, on_progress: ProgressCallback | None
     ) -> WordStream:
-        attempts, answer = self._begin(timeout), StreamAnswer(on_progress)
+        attempts, answer = self._begin(timeout), StreamAnswer(config, on_progress)
         return WordStream(self._stub.StreamAlign, config, open_source(audio), attempts, answer)
 
     def _call(
@@ -154,7 +177,7 @@ class Aligner(ClientBase):
         while True:
             metadata = attempts.metadata()
             try:
-                return method(request, timeout=attempts.remaining(), metadata=metadata)
+                return attempts.call(method, request, metadata)
             except grpc.RpcError as error:
                 delay = attempts.failed(error)
             time.sleep(delay)
@@ -211,7 +234,7 @@ class WordStream(Iterator[Word]):
             while True:
                 metadata = self._attempts.metadata()
                 upload = _Upload(self._config, source.start())
-                call = self._method(upload.requests(), timeout=self._attempts.remaining(), metadata=metadata)
+                call = self._attempts.call(self._method, upload.requests(), metadata)
                 upload.attach(call)
                 try:
                     for response in call:

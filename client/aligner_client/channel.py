@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import grpc
 
@@ -16,6 +18,7 @@ from aligner_client.auth.credentials import (
     Tls,
     is_loopback_host,
 )
+from aligner_client.service_config import LOAD_BALANCING, balancing
 
 MIB = 1 << 20
 
@@ -26,6 +29,9 @@ UNARY_TIMEOUT = 600.0
 
 STREAM_TIMEOUT = 5 * 3600.0
 """Seconds for a stream: four hours, the longest audio servers accept by default, sent live, and one hour to align it."""
+
+Timeout = float | Literal["auto"] | None
+"""Seconds; "auto": the two above, by how the audio is sent; None: no limit."""
 
 INFO_TIMEOUT = 10.0
 """Seconds for a `server_info`."""
@@ -57,25 +63,37 @@ class Transport:
     target: str
     credentials: grpc.ChannelCredentials | None
     options: tuple[tuple[str, int | str], ...]
+    compression: grpc.Compression | None = None
 
     def channel(self) -> grpc.Channel:
         """A new channel."""
         if self.credentials is None:
-            return grpc.insecure_channel(self.target, self.options)
-        return grpc.secure_channel(self.target, self.credentials, self.options)
+            return grpc.insecure_channel(self.target, self.options, self.compression)
+        return grpc.secure_channel(self.target, self.credentials, self.options, self.compression)
 
-    def async_channel(self) -> grpc.aio.Channel:
+    def async_channel(self, interceptors: Sequence[grpc.aio.ClientInterceptor] = ()) -> grpc.aio.Channel:
         """A new channel for the running event loop."""
         if self.credentials is None:
-            return grpc.aio.insecure_channel(self.target, self.options)
-        return grpc.aio.secure_channel(self.target, self.credentials, self.options)
+            return grpc.aio.insecure_channel(self.target, self.options, self.compression, interceptors)
+        return grpc.aio.secure_channel(self.target, self.credentials, self.options, self.compression, interceptors)
 
 
 def choose_transport(
-    target: str, credentials: grpc.ChannelCredentials | None, tls: Tls | None, auth: Auth | None, metadata: Metadata
+    target: str,
+    credentials: grpc.ChannelCredentials | None,
+    tls: Tls | None,
+    auth: Auth | None,
+    metadata: Metadata,
+    *,
+    options: Sequence[tuple[str, int | str]] = (),
+    compression: grpc.Compression | None = None,
+    load_balancing: str | None = None,
 ) -> Transport:
     """The transport for a caller's arguments. Raises CredentialsError, and OSError for a file that cannot be read.
 
+    `options` replace those of the same name, but not what protects a secret. `load_balancing` None: that of the service
+    config, but pick_first on this machine: localhost's two addresses are one server, and round_robin may report the one where
+    nobody listens.
     `credentials` are assumed to encrypt: gRPC does not report it.
     """
     if credentials is not None and tls is not None:
@@ -83,14 +101,18 @@ def choose_transport(
     # Names are lower case on the wire.
     if auth is not None and not {key.lower() for key, _ in metadata}.isdisjoint({AUTHORIZATION, API_KEY_HEADER}):
         raise CredentialsError("auth and metadata both hold credentials: give one of them")
+    load_balancing = load_balancing or ("pick_first" if is_loopback(target) else LOAD_BALANCING)
+    wanted = dict(CHANNEL_OPTIONS) | {"grpc.service_config": balancing(load_balancing)} | dict(options)
     if tls is not None:
-        return Transport(target, tls.channel_credentials(), CHANNEL_OPTIONS + tls.channel_options())
+        wanted |= dict(tls.channel_options())
+        return Transport(target, tls.channel_credentials(), tuple(wanted.items()), compression)
     if credentials is not None or auth is None:
-        return Transport(target, credentials, CHANNEL_OPTIONS)
+        return Transport(target, credentials, tuple(wanted.items()), compression)
     if not is_loopback(target):
         raise CredentialsError(f"a secret would be sent to {target} in clear: set tls (plaintext is allowed on loopback only)")
     # With http_proxy set gRPC would connect to loopback through the proxy, in clear.
-    return Transport(target, None, (*CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0)))
+    wanted["grpc.enable_http_proxy"] = 0
+    return Transport(target, None, tuple(wanted.items()), compression)
 
 
 def is_loopback(target: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ from grpc_status import rpc_status
 
 from aligner_client.violation import FieldViolation
 
+REQUEST_ID_KEY = "x-request-id"
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 """Trailing metadata of gRFC A6: https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback."""
 
@@ -24,7 +25,8 @@ class AlignerClientError(Exception):
 
     code: gRPC status. reason: upper-case word for programs (ErrorInfo.reason), or the name of the status if the server
     gave none. message: for people. violations: the invalid request fields. retry_after: seconds the server asks to wait
-    before another attempt, or None. retryable: whether another attempt of the same call may succeed.
+    before another attempt, or None. retryable: whether another attempt of the same call may succeed. request_id: names the
+    call in the server's logs, "" if the server did not answer.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class AlignerClientError(Exception):
         violations: Sequence[FieldViolation] = (),
         retry_after: float | None = None,
         retryable: bool = False,
+        request_id: str = "",
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -44,6 +47,7 @@ class AlignerClientError(Exception):
         self.violations = tuple(violations)
         self.retry_after = retry_after
         self.retryable = retryable
+        self.request_id = request_id
 
     def __str__(self) -> str:
         return f"{self.message} ({self.reason})"
@@ -185,6 +189,7 @@ def from_rpc(error: grpc.RpcError) -> AlignerClientError:
         violations=violations,
         retry_after=retry_after,
         retryable=retryable,
+        request_id=str(next(_trailing(error, REQUEST_ID_KEY), "")),
     )
 
 
@@ -193,10 +198,20 @@ def cancelled() -> CallCancelledError:
     return CallCancelledError(grpc.StatusCode.CANCELLED, "the call was cancelled by this client")
 
 
-def raise_unless_task_cancelled() -> None:
-    """On CancelledError: raise the typed error if the call was cancelled by `close()` and not together with its task."""
+def closed() -> CallCancelledError:
+    """For a call of a client after `close()`."""
+    return CallCancelledError(grpc.StatusCode.CANCELLED, "the client is closed", reason="CLIENT_CLOSED")
+
+
+def raise_unless_task_cancelled(*, ended: bool) -> None:
+    """On CancelledError: raise the typed error if the call was cancelled by `close()` and not together with its task.
+
+    `ended`: whether `close()` was called, for Python 3.10, whose tasks do not tell that they are cancelled.
+    """
     task = asyncio.current_task()
-    if task is None or (sys.version_info >= (3, 11) and not task.cancelling()):
+    if sys.version_info >= (3, 11):
+        ended = task is None or not task.cancelling()
+    if ended:
         raise cancelled() from None
 
 
@@ -211,12 +226,14 @@ def _details(error: grpc.RpcError) -> Sequence[Any]:
 
 def _pushback(error: grpc.RpcError) -> float | None:
     """Seconds to wait, negative for never, None if the server does not say. A value that is no number means never (gRFC A6)."""
+    value = next(_trailing(error, PUSHBACK_KEY), None)
+    try:
+        return None if value is None else int(value) / 1000
+    except ValueError:
+        return -1.0
+
+
+def _trailing(error: grpc.RpcError, wanted: str) -> Iterator[str | bytes]:
     # The stubs' type of an entry does not say that it is a pair.
     trailing = cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
-    for key, value in trailing:
-        if key == PUSHBACK_KEY:
-            try:
-                return int(value) / 1000
-            except ValueError:
-                return -1.0
-    return None
+    return (value for key, value in trailing if key == wanted)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from aligner_client.errors import AlignerClientError, Handshake, UnavailableError
 
-_UNREACHED = "failed to connect to all addresses"
+_UNREACHED = ("connections to all backends failing", "failed to connect to all addresses")
+"""How the messages of the policies round_robin and pick_first begin."""
+
 _SERVERS = (
     ("certificate has expired", Handshake.EXPIRED),
     ("certificate is not yet valid", Handshake.EXPIRED),

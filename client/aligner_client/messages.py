@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from typing import Literal
 
 from aligner_client import alignment
 from aligner_client.alignment import Alignment, Timing, Word, WordStatus
@@ -43,6 +44,17 @@ class Progress:
     aligned_seconds: float
     audio_seconds: float | None
     """None until the server knows how long the audio is."""
+    audio_bytes: int | None = field(default=None, compare=False)
+    """The size of the whole upload; None if it is not known before it ends."""
+
+    @property
+    def fraction(self) -> float | None:
+        """The share that is done, 0..1: of the audio's time while it is aligned, of its bytes before; None if not known."""
+        if self.stage is Stage.ALIGNING:
+            done, whole = self.aligned_seconds, self.audio_seconds
+        else:
+            done, whole = float(self.received_bytes), self.audio_bytes
+        return min(1.0, done / whole) if whole else None
 
 
 ProgressCallback = Callable[[Progress], None]
@@ -90,25 +102,37 @@ _STAGES = {
 }
 
 
+Encoding = AudioEncoding | Literal["container", "linear16", "float32", "mulaw"]
+"""An encoding, or its value."""
+
+
 def build_config(  # noqa: PLR0917 - as many as a call has
     transcript: str,
     language: str,
-    encoding: AudioEncoding,
+    encoding: Encoding,
     sample_rate_hz: int,
     channels: int,
     audio_track: int,
     min_match_score: float | None,
 ) -> pb.AlignConfig:
-    """The config of either call. Raises ValueError for a number outside of 32 bits."""
+    """The config of either call. Raises ValueError for a number outside of 32 bits, and for an unknown encoding."""
     return pb.AlignConfig(
         transcript=transcript,
         language=language,
-        encoding=_ENCODINGS[encoding],
+        encoding=_ENCODINGS[_encoding(encoding)],
         sample_rate_hz=sample_rate_hz,
         channels=channels,
         min_match_score=min_match_score,
         audio_track=audio_track,
     )
+
+
+def _encoding(encoding: Encoding) -> AudioEncoding:
+    try:
+        return AudioEncoding(encoding)
+    except ValueError:
+        known = ", ".join(one.value for one in AudioEncoding)
+        raise ValueError(f"{encoding!r} is not an encoding; these are: {known}") from None
 
 
 def declare(config: pb.AlignConfig, digest: Digest | None) -> None:
@@ -117,9 +141,9 @@ def declare(config: pb.AlignConfig, digest: Digest | None) -> None:
         config.audio_bytes, config.audio_sha256 = digest.size, digest.sha256
 
 
-def read_response(response: pb.AlignResponse) -> Alignment:
+def read_response(response: pb.AlignResponse, transcript: str) -> Alignment:
     """The answer of `Align`."""
-    return _alignment([_word(word) for word in response.words], response.summary)
+    return _alignment([_word(word) for word in response.words], response.summary, transcript)
 
 
 def read_server_info(response: pb.GetServerInfoResponse) -> ServerInfo:
@@ -142,7 +166,8 @@ def read_server_info(response: pb.GetServerInfoResponse) -> ServerInfo:
 class StreamAnswer:
     """The answer of `StreamAlign`, message by message."""
 
-    def __init__(self, on_progress: ProgressCallback | None) -> None:
+    def __init__(self, config: pb.AlignConfig, on_progress: ProgressCallback | None) -> None:
+        self._config = config
         self._on_progress = on_progress
         self._words: list[Word] = []
         self._summary: pb.Summary | None = None
@@ -157,7 +182,7 @@ class StreamAnswer:
         match response.WhichOneof("payload"):
             case "progress":
                 if self._on_progress is not None:
-                    self._on_progress(_progress(response.progress))
+                    self._on_progress(_progress(response.progress, self._config.audio_bytes or None))
             case "words":
                 words = [_word(word) for word in response.words.words]
                 self._words += words
@@ -170,7 +195,7 @@ class StreamAnswer:
         """The whole answer, once the stream has ended. Raises IncompleteAnswerError if there was no summary."""
         if self._summary is None:
             raise IncompleteAnswerError
-        return _alignment(self._words, self._summary)
+        return _alignment(self._words, self._summary, self._config.transcript)
 
 
 def _word(word: pb.Word) -> Word:
@@ -185,16 +210,17 @@ def _word(word: pb.Word) -> Word:
     )
 
 
-def _progress(progress: pb.Progress) -> Progress:
+def _progress(progress: pb.Progress, audio_bytes: int | None) -> Progress:
     return Progress(
         stage=_STAGES.get(progress.stage, Stage.RECEIVING),
         received_bytes=progress.received_bytes,
         aligned_seconds=progress.aligned_ms / 1000,
         audio_seconds=progress.audio_ms / 1000 if progress.audio_ms else None,
+        audio_bytes=audio_bytes,
     )
 
 
-def _alignment(words: Sequence[Word], summary: pb.Summary) -> Alignment:
+def _alignment(words: Sequence[Word], summary: pb.Summary, transcript: str) -> Alignment:
     timing = summary.timing
     return Alignment(
         words=tuple(words),
@@ -212,4 +238,5 @@ def _alignment(words: Sequence[Word], summary: pb.Summary) -> Alignment:
             scan=timing.scan_ms / 1000,
         ),
         unaligned=tuple(alignment.Stretch(span.start_ms / 1000, span.end_ms / 1000) for span in summary.unaligned),
+        transcript=transcript,
     )

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from aligner_client import service_config
 from aligner_client.errors import AlignerClientError
 
 
@@ -17,14 +18,15 @@ class RetryPolicy:
     Alignment has no side effects, so a retry is always safe; retried are UNAVAILABLE, CANCELLED by a server that stops, and
     RESOURCE_EXHAUSTED if the server says when to come back. The wait is between half and all of `initial * multiplier ** n`, at
     most `maximum`; if the server asks for a time (`grpc-retry-pushback-ms`, RetryInfo), it is that time plus up to one such
-    wait, so that many clients do not return in one wave.
+    wait, so that many clients do not return in one wave. The defaults are 4 attempts and 0.25 s, doubled up to 5 s: those of
+    service_config.json.
     """
 
-    attempts: int = 4
+    attempts: int = service_config.ATTEMPTS
     """Attempts in all; 1: no retries."""
-    initial: float = 0.25
-    multiplier: float = 2.0
-    maximum: float = 5.0
+    initial: float = service_config.INITIAL_BACKOFF
+    multiplier: float = service_config.MULTIPLIER
+    maximum: float = service_config.MAX_BACKOFF
     max_retry_after: float = 60.0
     """Maximum wait a server may ask for; if it asks for more, the call fails and the error's `retry_after` has the time."""
     random: Callable[[], float] = field(default=random.random, repr=False, compare=False)

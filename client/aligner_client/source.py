@@ -23,6 +23,9 @@ AsyncStreamAudio = StreamAudio | AsyncIterable[bytes]
 CHUNK_BYTES = 64 * 1024
 """Maximum audio bytes of a message; the API advises 16-64 KiB."""
 
+WHOLE_BYTES = 10 << 20
+"""Audio whose size is known is sent in one message up to here: the limit of servers unless they say otherwise."""
+
 _HASHED_BYTES = 1 << 20
 """Read at a time for the digest."""
 
@@ -129,7 +132,8 @@ def _cut(chunk: bytes) -> Iterator[bytes]:
 
 @contextmanager
 def open_source(audio: StreamAudio) -> Iterator[Source]:
-    """The source for what a caller may pass. Closes only what it opened itself. Raises OSError."""
+    """The source for what a caller may pass. Closes only what it opened itself. Raises OSError and TypeError."""
+    _check_binary(audio)
     if isinstance(audio, str | PathLike):
         with Path(audio).open("rb") as file:
             yield FileSource(file, complete=stat.S_ISREG(os.fstat(file.fileno()).st_mode))
@@ -141,9 +145,40 @@ def open_source(audio: StreamAudio) -> Iterator[Source]:
         yield IterableSource(audio)
 
 
-def read_whole(audio: Audio) -> tuple[bytes, Digest]:
+def _check_binary(audio: object) -> None:
+    if isinstance(audio, io.TextIOBase):
+        raise TypeError("the audio file is open as text: open it with mode 'rb'")
+
+
+def known_size(audio: AsyncStreamAudio) -> int | None:
+    """The bytes of `audio`, from its position if it is an open file; None if they are not known before they are read.
+
+    Raises OSError, and TypeError for a file that was opened as text.
+    """
+    _check_binary(audio)
+    if isinstance(audio, bytes | bytearray | memoryview):
+        return memoryview(audio).nbytes
+    if isinstance(audio, str | PathLike):
+        found = Path(audio).stat()
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
+    if isinstance(audio, io.IOBase) and audio.seekable():
+        position = audio.tell()
+        size = audio.seek(0, io.SEEK_END) - position
+        audio.seek(position)
+        return size
+    return None
+
+
+def read_whole(audio: Audio | BinaryIO) -> tuple[bytes, Digest]:
     """The audio of a unary call. Raises OSError."""
-    data = Path(audio).read_bytes() if isinstance(audio, str | PathLike) else bytes(audio)
+    if isinstance(audio, str | PathLike):
+        data = Path(audio).read_bytes()
+    elif isinstance(audio, io.IOBase):
+        position = audio.tell()
+        data = bytes(audio.read())
+        audio.seek(position)  # should it have to be sent again, in chunks
+    else:
+        data = bytes(cast("bytes", audio))
     return data, Digest(len(data), hashlib.sha256(data).digest())
 
 

@@ -47,6 +47,7 @@ WRONG: dict[str, Callable[[list[Manifest]], object]] = {
     "a pod that is killed while it drains": lambda all_: _one(all_, "Deployment")["spec"]["template"]["spec"].update(
         terminationGracePeriodSeconds=30
     ),
+    "API keys without a pepper": lambda all_: _container(all_)["env"].pop(1),
     "a root filesystem that is writable": lambda all_: _container(all_)["securityContext"].update(readOnlyRootFilesystem=False),
 }
 

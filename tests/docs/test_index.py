@@ -57,3 +57,17 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
         assert found.exists(), target
         if anchor and found.suffix == ".md":
             assert anchor in anchors(found), target
+
+
+def test_settings_that_a_page_names_exist() -> None:
+    examples = {"ALIGNER_LIMIT__AUDIO_SECONDS", "ALIGNER_AUTH__BADGE"}  # a mistake in doctor.md, an addition in CONTRIBUTING.md
+    settings = set(re.findall(r"^\| `(ALIGNER_\w+)`", (DOCS / "settings.md").read_text(encoding="utf-8"), re.MULTILINE))
+    for page in PAGES:
+        named = set(re.findall(r"\bALIGNER_[A-Z]+__[A-Z_]*[A-Z]\b", page.read_text(encoding="utf-8")))
+        assert named <= settings | examples, page
+
+
+def test_the_site_lists_every_page() -> None:
+    listed = set(re.findall(r"([\w/-]+\.md)$", (PROJECT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE))
+    there = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
+    assert {page for page in listed if not page.startswith("project/")} == there

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from aligner_svc.cli import app
 from tests.kit.recordings import SAMPLE, TRANSCRIPT, WORDS
-from tests.kit.servers import ALIGNER, environment
 
 
 @dataclass(frozen=True)
@@ -24,16 +25,11 @@ class Done:
 
 
 async def aligner(*arguments: object, stdin: bytes = b"") -> Done:
-    process = await asyncio.create_subprocess_exec(
-        ALIGNER,
-        *map(str, arguments),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=environment(COLUMNS="120"),
+    """In this process: a new one takes a second of CPU, and the pages of docs/ run the console script."""
+    done = await asyncio.to_thread(
+        CliRunner().invoke, app, [str(argument) for argument in arguments], input=stdin, env={"COLUMNS": "120"}
     )
-    out, err = await process.communicate(stdin)
-    return Done(process.returncode, out.decode(), err.decode())
+    return Done(done.exit_code, done.stdout, done.stderr)
 
 
 def check_json(out: str) -> None:
@@ -129,7 +125,7 @@ async def test_a_refusal_says_why(server):
 async def test_info(server):
     done = await aligner("info", "--target", server.address, "--format", "json")
     assert done.status == 0, done.err
-    assert json.loads(done.out)["languages"] == ["en"]
+    assert "en" in json.loads(done.out)["languages"]
 
 
 async def test_no_server(tmp_path):

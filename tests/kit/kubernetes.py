@@ -115,6 +115,8 @@ def _pods(manifests: Sequence[Manifest]) -> Iterator[str]:
             if missing := {mount["name"] for mount in container["volumeMounts"]} - volumes:
                 yield f"{name} mounts {missing}, which are no volumes"
             settings = settings_of(manifests)
+            if "api_key" in settings.auth.methods and "ALIGNER_KEYS__PEPPER" not in {one["name"] for one in container["env"]}:
+                yield f"{name} has no pepper, without which a server with API keys does not start"
             for key, port in {"grpc": settings.server.listen, "metrics": settings.metrics.listen}.items():
                 if ports.get(key) != int(port.rpartition(":")[2]):
                     yield f"{name}: port {key} is not that of the settings"

@@ -73,6 +73,8 @@ class ScriptedAligner(AlignerServicer):
         call = self._received("Align", request.config)
         call.audio = request.audio
         await self._fail(self._next_fault(request.audio), context)
+        if len(request.audio) > self.unary_limit:
+            await self._fail(Fault(grpc.StatusCode.RESOURCE_EXHAUSTED, "too large", "AUDIO_TOO_LARGE"), context)
         return pb.AlignResponse(words=self._words(call.transcript), summary=self._summary(call))
 
     async def StreamAlign(

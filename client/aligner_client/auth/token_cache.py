@@ -114,7 +114,7 @@ class TokenCache:
             # Shielded: a task that is cancelled must not cancel the request that others wait for.
             return _token(await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(current)), timeout))
         except asyncio.CancelledError:
-            raise_unless_task_cancelled()
+            raise_unless_task_cancelled(ended=current.cancelled())
             raise
         except asyncio.TimeoutError:
             raise _too_late() from None

@@ -30,8 +30,6 @@ from tests.kit import postgres as pg
 postgres_server = pg.postgres_server
 postgres = pg.postgres
 
-ALIGNER = Path(sys.executable).with_name("aligner")
-
 
 def keys(*arguments: object, stdin: str = ""):
     """Run in this process, which is fast."""
@@ -75,28 +73,24 @@ def verdict(key: str):
     return asyncio.run(ask())
 
 
-def test_the_console_script_from_the_first_key_to_its_end(tmp_path):
-    """As in a shell: KEY=$(aligner keys create ...)."""
-
-    def aligner(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run([ALIGNER, "keys", *arguments], input=stdin, capture_output=True, text=True, check=False)
-
-    first = aligner("create", "--label", "billing batch", "--scope", "align", "--expires", "30d")
-    assert first.returncode == 0, first.stderr
+def test_from_the_first_key_to_its_end(tmp_path):
+    """In a shell: docs/keys.md, which a test runs."""
+    first = keys("create", "--label", "billing batch", "--scope", "align", "--expires", "30d")
+    assert first.exit_code == 0, first.stderr
     key = first.stdout.strip()
     assert api_key.parse(key, "alk")
     assert key not in first.stderr
     assert verdict(key).name == f"key:{id_of(key)}"
 
-    shown = json.loads(aligner("list").stdout)
+    shown = json.loads(keys("list").stdout)
     assert [(one["id"], one["label"], one["state"]) for one in shown] == [(id_of(key), "billing batch", "live")]
 
-    second = aligner("rotate", id_of(key), "--overlap", "1h", "--format", "json")
+    second = keys("rotate", id_of(key), "--overlap", "1h", "--format", "json")
     renewed = json.loads(second.stdout)
     assert isinstance(verdict(key), Principal)
     assert isinstance(verdict(renewed["key"]), Principal)
 
-    assert aligner("revoke", "-", stdin=key + "\n").returncode == 0
+    assert keys("revoke", "-", stdin=key + "\n").exit_code == 0
     assert verdict(key) == Rejected("key_revoked", principal=f"key:{id_of(key)}")
     assert isinstance(verdict(renewed["key"]), Principal)
     everything = "".join(path.read_bytes().decode("latin-1") for path in tmp_path.iterdir())

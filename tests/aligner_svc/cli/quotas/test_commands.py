@@ -101,24 +101,18 @@ def class_on_a_server(redis, name: str) -> str:
     return asyncio.run(ask())
 
 
-def test_the_console_program_from_an_exhausted_quota_to_another_class(settings):
-    """Through the module, as the console script runs it."""
-
-    def aligner(*arguments: str) -> subprocess.CompletedProcess[str]:
-        code = "import sys; from aligner_svc.cli.quotas import app; app()"
-        return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
-
+def test_from_an_exhausted_quota_to_another_class(settings):
     used(settings, "key:new", requests=100)
     assert isinstance(used(settings, "key:new", requests=1), Spent)
-    (one,) = json.loads(aligner("show").stdout)
+    (one,) = json.loads(quotas("show").stdout)
     assert (one["principal"], one["used"]) == ("key:new", pytest.approx(1, abs=0.01))
 
-    assert aligner("reset", "key:new").returncode == 0
+    assert quotas("reset", "key:new").exit_code == 0
     assert isinstance(used(settings, "key:new", requests=1), Left)
 
-    assert aligner("set", "key:new", "batch").returncode == 0
+    assert quotas("set", "key:new", "batch").exit_code == 0
     assert class_on_a_server(settings, "key:new") == "batch"
-    assert aligner("set", "key:new", "--default").returncode == 0
+    assert quotas("set", "key:new", "--default").exit_code == 0
     assert class_on_a_server(settings, "key:new") == "default"
 
 

@@ -11,7 +11,7 @@ export PYTHON ?=
 # A git worktree may share another checkout's .venv, where the client's package is that checkout's.
 export PYTHONPATH := $(CURDIR):$(CURDIR)/client
 
-.PHONY: help setup core grpcurl demo run test lint lint-python lint-types lint-imports lint-shape lint-protos docs docs-tables docs-rooms docs-check docs-tables-check docs-rooms-check protos protos-check protos-baseline client client-check bench bench-accuracy bench-chain bench-overload bench-fairness bench-fleet bench-long-jobs bench-scan bench-qwen bench-gpu bench-gpu-bundle lock clean
+.PHONY: help setup core grpcurl demo run test lint lint-python lint-types lint-imports lint-shape lint-protos docs docs-tables docs-rooms docs-check docs-tables-check docs-rooms-check protos protos-check protos-baseline client client-check bench bench-accuracy bench-chain bench-overload bench-fairness bench-fleet bench-long-jobs bench-scan bench-qwen bench-gpu bench-gpu-bundle lock clean bench-live
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -183,6 +183,9 @@ bench-fleet: $(VENV)/.core ## a simulation of 1,000 gateways and 10,000 GPUs: wh
 
 bench-long-jobs: $(VENV)/.core ## what a short call takes beside 0, 1 and 3 long jobs
 	$(PY) -m bench.long_jobs $(ARGS)
+
+bench-live: $(VENV)/.core ## recordings sent as they are spoken: how late words come, how exact they are, what it costs
+	$(PY) -m bench.live $(ARGS)
 
 bench-scan: $(VENV)/.all ## what the virus scan adds to a stream
 	$(PY) -m bench.scan

@@ -21,12 +21,12 @@ import numpy as np
 
 from aligner_client import AlignerClientError, AsyncAligner
 from aligner_svc.domain import Alignment, WordStatus
-from bench import gold, joins, robustness
+from bench import gold, joins, languages, robustness
 from bench.answers import Case, align_all
 from bench.service import Running, service
 
 SETS = ("timit", "timit_long", "mahrt", "alice")
-PARTS = ("marked", "backgrounds", "hour", "awkward", "joins")
+PARTS = ("marked", "backgrounds", "hour", "awkward", "joins", "languages")
 SNR_DB = 10.0
 SEED = 20_000
 TOLERANCE = 0.05
@@ -188,6 +188,8 @@ async def measure(running: Running, parts: Sequence[str]) -> None:
         await awkward(running.target)
     if "joins" in parts:
         await joined(running.target)
+    if "languages" in parts:
+        await languages.measure(running.target)
 
 
 def main() -> None:

@@ -70,7 +70,7 @@ _MAX_START: Final = 0xFFFFFFFF / 1000
 _FIELDS: Final = {"AUDIO_TRACK_UNKNOWN": "config.audio_track"}
 """The field of the request at fault, where it is not the audio."""
 
-_WARNINGS: Final = {
+WARNINGS: Final = {
     "damaged": AudioWarning(
         "AUDIO_DAMAGED", "parts of the audio could not be decoded; words there may be wrong, and times after them off"
     ),
@@ -124,7 +124,8 @@ class Decoder:
 
     def __init__(self, settings: DecodeSettings, limits: Limits, sandbox: SandboxMode = "best-effort") -> None:
         self._timeout = settings.timeout
-        self._seconds = limits.audio_seconds
+        self.max_seconds = limits.audio_seconds
+        """Of the longest audio that is accepted."""
         output = math.ceil(limits.audio_seconds * SAMPLE_RATE) * 2
         # The input stays mapped while the output is, which is sent without a copy.
         memory = max(limits.stream_audio_bytes, limits.unary_audio_bytes) + output + _WORKING_MEMORY
@@ -176,14 +177,14 @@ class Decoder:
         of `_MESSAGES`; UnavailableError (DECODER_UNAVAILABLE) if no decoder process is available, or those that were at the
         file were killed, hung, or given too little processor time.
         """
-        header: dict[str, JsonValue] = {"encoding": encoding.value, "max_seconds": self._seconds}
+        header: dict[str, JsonValue] = {"encoding": encoding.value, "max_seconds": self.max_seconds}
         if encoding is Encoding.CONTAINER:
             header |= {"demuxer": (container := sniff(audio)), "track": track}
             if least_seconds >= _WORTH_READING:
                 header["least_seconds"] = least_seconds
         else:
             if track > 1:
-                raise self._refusal("AUDIO_TRACK_UNKNOWN", 1)
+                raise self.refusal("AUDIO_TRACK_UNKNOWN", 1)
             container = encoding.value.lower()
             channels = channels or 1
             seconds = self._checked_seconds(memoryview(audio).nbytes, encoding, sample_rate_hz, channels)
@@ -193,31 +194,32 @@ class Decoder:
             header |= {"rate": sample_rate_hz, "channels": channels}
         queued = busy = 0.0
         if memoryview(audio).nbytes <= _SHORT_BYTES:
-            reply = await self._ask(self.pool, header | {"cpu_seconds": _SHORT_CPU}, audio, client)
+            reply = await self.ask(self.pool, header | {"cpu_seconds": _SHORT_CPU}, audio, client)
             short, queued, busy = reply.header.get("refused") != UNFINISHED, reply.queued, reply.busy
         else:
             short = False
         if not short:
             await on_long()
-            reply = await self._ask(self.long_pool, header, audio, client)
+            reply = await self.ask(self.long_pool, header, audio, client)
             queued, busy = queued + reply.queued, busy + reply.busy
         refused = reply.header.get("refused")
         if refused == SHORTER and least_seconds:
             value = reply.header.get("value")
             raise AudioShorterError(value / 1000 if isinstance(value, int) and value >= 0 else 0.0)
         if refused is not None:
-            raise self._refusal(refused, reply.header.get("value"))
+            raise self.refusal(refused, reply.header.get("value"))
         if reply.payload.nbytes == 0 or reply.payload.nbytes % 2:
-            raise self._refusal("AUDIO_UNREADABLE")
+            raise self.refusal("AUDIO_UNREADABLE")
         warnings = (
-            *(warning for key, warning in _WARNINGS.items() if reply.header.get(key) is True),
+            *(warning for key, warning in WARNINGS.items() if reply.header.get(key) is True),
             *_tracks(reply.header, track),
         )
         start = min(_number(reply.header.get("start"), 0.0), _MAX_START)
         peak = _number(reply.header.get("peak"), 1.0)
         return Decoded(Clip(np.frombuffer(reply.payload, np.int16)), warnings, container, queued, busy, start, peak)
 
-    async def _ask(self, pool: WorkerPool, header: dict[str, JsonValue], audio: Buffer, client: str) -> Reply:
+    async def ask(self, pool: WorkerPool, header: dict[str, JsonValue], audio: Buffer, client: str) -> Reply:
+        """A child's answer; raises as `decode`."""
         try:
             return await pool.call(header, audio, timeout=self._timeout, client=client)
         except WorkerUnavailableError:
@@ -229,32 +231,36 @@ class Decoder:
                 raise _unavailable("the server is too busy to decode the audio in time, try again") from None
             raise InvalidArgumentError("AUDIO_UNREADABLE", "the audio could not be decoded in time", field="audio") from None
         except (WorkerDiedError, WorkerFailedError):  # logged by the pool; the file is the cause, and might be again
-            raise self._refusal("AUDIO_UNREADABLE") from None
+            raise self.refusal("AUDIO_UNREADABLE") from None
 
     def _checked_seconds(self, size: int, encoding: Encoding, rate: int, channels: int) -> float:
         """The length of headerless audio. Raises InvalidArgumentError for a shape or a length that is not accepted."""
         if not size:
             raise InvalidArgumentError("AUDIO_EMPTY", "no audio was sent", field="audio")
+        self.check_shape(encoding, rate, channels)
+        if size < encoding.sample_bytes * channels:
+            raise self.refusal("AUDIO_EMPTY")
+        seconds = size / (encoding.sample_bytes * channels * rate)
+        if seconds > self.max_seconds:
+            raise self.refusal("AUDIO_TOO_LONG")
+        return seconds
+
+    def check_shape(self, encoding: Encoding, rate: int, channels: int) -> None:
+        """Raises InvalidArgumentError for headerless audio of a rate (Hz) or of channels that are not accepted."""
         if not rate:
             message = f"{encoding.value} audio has no header: config.sample_rate_hz is needed"
             raise InvalidArgumentError("SAMPLE_RATE_REQUIRED", message, field="config.sample_rate_hz")
         if not MIN_RATE <= rate <= MAX_RATE:
-            raise self._refusal("SAMPLE_RATE_OUT_OF_RANGE", rate, "config.sample_rate_hz")
+            raise self.refusal("SAMPLE_RATE_OUT_OF_RANGE", rate, "config.sample_rate_hz")
         if not 1 <= channels <= MAX_CHANNELS:
-            raise self._refusal("CHANNELS_OUT_OF_RANGE", channels, "config.channels")
-        if size < encoding.sample_bytes * channels:
-            raise self._refusal("AUDIO_EMPTY")
-        seconds = size / (encoding.sample_bytes * channels * rate)
-        if seconds > self._seconds:
-            raise self._refusal("AUDIO_TOO_LONG")
-        return seconds
+            raise self.refusal("CHANNELS_OUT_OF_RANGE", channels, "config.channels")
 
-    def _refusal(self, code: JsonValue, value: JsonValue = 0, field: str | None = None) -> InvalidArgumentError:
+    def refusal(self, code: JsonValue, value: JsonValue = 0, field: str | None = None) -> InvalidArgumentError:
         """The error for a child's code. Of what the child sent, only a number reaches the client."""
         if not isinstance(code, str) or code not in _MESSAGES:
             code = "AUDIO_UNREADABLE"
         number = value if isinstance(value, int) and 0 <= value < 1 << 32 else 0
-        message = _MESSAGES[code].format(limit=self._seconds, value=number)
+        message = _MESSAGES[code].format(limit=self.max_seconds, value=number)
         return InvalidArgumentError(code, message, field=field or _FIELDS.get(code, "audio"))
 
 

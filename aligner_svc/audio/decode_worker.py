@@ -14,12 +14,14 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Final, cast
+from typing import Any, Final, cast
 
 # av imports these for the first file with subtitles, when the sandbox no longer lets it open files.
 import av.subtitles.codeccontext
 import av.subtitles.stream  # noqa: F401
 
+from aligner_svc.audio.arriving.forms import Form
+from aligner_svc.audio.arriving.pieces import decode_pieces, wave_start
 from aligner_svc.audio.container import Found, decode_container
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.audio.headerless import decode_headerless
@@ -38,6 +40,9 @@ _CPU_BASE, _CPU_PER_MIB = 10, 10
 
 _STALL_LIMIT: Final = STALL_TIMEOUT + 0.25
 """Processor seconds without progress that end the process; up to one more, as the kernel counts whole seconds."""
+
+_PIECES_SECONDS: Final = 60.0
+"""Seconds of audio that one call for pieces is allowed memory for."""
 
 _RLIMIT_CLOCK: Final = -8
 """The kernel's MAKE_PROCESS_CPUCLOCK(0, CPUCLOCK_PROF), which RLIMIT_CPU is compared with. It counts ticks, and on a busy machine
@@ -106,7 +111,7 @@ def main(headroom: int, cpu_seconds: int, mode: SandboxMode, priority: Priority 
 
     def handle(header: dict[str, JsonValue], payload: memoryview) -> tuple[Mapping[str, JsonValue], Buffer]:
         slice_seconds = cast("float", header.get("cpu_seconds", math.inf))
-        budget.open(payload.nbytes, cast("float", header["max_seconds"]), slice_seconds)
+        budget.open(payload.nbytes, cast("float", header.get("max_seconds", _PIECES_SECONDS)), slice_seconds)
         try:
             return decode(header, payload, budget)
         finally:
@@ -131,8 +136,12 @@ def decode(
 ) -> tuple[Mapping[str, JsonValue], Buffer]:
     """Answer a call: `encoding`, `max_seconds`, and `demuxer` and `track`, or `rate` and `channels`, with samples or a refusal.
 
+    Or `form`, `before` and `after`, with a piece (pieces.py); `wave`, with where the samples of a WAV begin.
+
     `cpu_seconds`, where given, is enforced by `watch`. `least_seconds`: a container that is certainly shorter is not decoded.
     """
+    if "encoding" not in header:
+        return _piece(header, payload)
     encoding, seconds = Encoding(header["encoding"]), header["max_seconds"]
     assert isinstance(seconds, int | float)
     found = Found()
@@ -153,6 +162,17 @@ def decode(
     except MemoryError:  # a header that claims more than the limit
         return {"refused": "AUDIO_UNREADABLE", "value": 0}, b""
     return asdict(found), samples.data.cast("B")
+
+
+def _piece(header: dict[str, JsonValue], payload: memoryview) -> tuple[Mapping[str, JsonValue], Buffer]:
+    try:
+        if "wave" in header:
+            start = wave_start(payload)
+            return (asdict(start) if start else {"more": True}), b""
+        form = Form(**cast("dict[str, Any]", header["form"]))
+        return {}, decode_pieces(payload, form, cast("int", header["before"]), cast("int", header["after"])).data.cast("B")
+    except UndecodableError as refused:
+        return {"refused": refused.code, "value": refused.value}, b""
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def _to_float(data: memoryview, encoding: Encoding) -> npt.NDArray[np.float32]:
         return np.frombuffer(data, "<f4").astype(np.float32)
     if encoding is Encoding.LINEAR16:
         return np.frombuffer(data, "<i2").astype(np.float32) / np.float32(32768)
-    return _MULAW[np.frombuffer(data, np.uint8)]
+    return MULAW[np.frombuffer(data, np.uint8)]
 
 
 def _mulaw_table() -> npt.NDArray[np.float32]:
@@ -56,4 +56,4 @@ def _mulaw_table() -> npt.NDArray[np.float32]:
     return (np.where(code & 0x80, -magnitude, magnitude) / 32768).astype(np.float32)
 
 
-_MULAW: Final = _mulaw_table()
+MULAW: Final = _mulaw_table()

@@ -90,10 +90,36 @@ class Quantiser:
         return scales
 
     def _gain(self) -> float:
-        peak = self.peak
-        if peak > 1:
-            return 1 / peak
-        return _TARGET / peak if SILENT <= peak < _QUIET else 1.0
+        return _gain(self.peak)
+
+
+class RunningLevel:
+    """The level of a recording that is still coming, by the loudest so far: nothing of it is scaled a second time."""
+
+    def __init__(self) -> None:
+        self._top = self._held = 0.0
+        self._recent: npt.NDArray[np.float32] = np.zeros(0, np.float32)
+
+    @property
+    def peak(self) -> float:
+        """As in Quantiser."""
+        return min(self._top, _SPIKE * self._held)
+
+    def add(self, mono: npt.NDArray[np.float32]) -> float:
+        """The factor for what was heard so far, these samples included."""
+        if len(mono):
+            peaks = np.maximum.reduceat(np.abs(mono), np.arange(0, len(mono), _RUN))
+            self._top = max(self._top, float(peaks.max()))
+            recent = np.concatenate([self._recent, peaks])
+            self._held = max(self._held, _sustained(recent))
+            self._recent = recent[1 - _SUSTAINED :]
+        return _gain(self.peak)
+
+
+def _gain(peak: float) -> float:
+    if peak > 1:
+        return 1 / peak
+    return _TARGET / peak if SILENT <= peak < _QUIET else 1.0
 
 
 def _sustained(peaks: npt.NDArray[np.float32]) -> float:

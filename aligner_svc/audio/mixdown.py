@@ -27,6 +27,36 @@ _OTHER_CHANNEL: Final = 4.0
 """How much more power (ratio) another channel must have to replace the one in use: each change may turn the phase."""
 
 
+class Downmix:
+    """Mixes channels to one, a block after another."""
+
+    def __init__(self, channels: int) -> None:
+        self._channels = channels
+        self._used = 0
+
+    def mono(self, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """The mean of the channels, or one of them where they cancel each other out: a wire of a microphone that is reversed.
+
+        Decided anew for each block. Not by the difference of the channels, which would remove a voice that
+        is the same on both and lose it to a louder noise of opposite phase.
+        """
+        channels = self._channels
+        if channels == 1:
+            return samples[:, 0]
+        mean = samples[:, 0] + samples[:, 1]
+        for channel in range(2, channels):
+            mean += samples[:, channel]
+        mean *= np.float32(1 / channels)
+        for start in range(0, len(mean), _BLOCK):
+            block, part = samples[start : start + _BLOCK], mean[start : start + _BLOCK]
+            powers = np.einsum("nc,nc->c", block, block)
+            if np.dot(part, part) < _CANCELLED * powers.sum() / channels**2:
+                if powers[self._used] * _OTHER_CHANNEL < powers.max():
+                    self._used = int(powers.argmax())
+                part[:] = block[:, self._used]
+        return mean
+
+
 class Mixdown:
     """Collects audio: `add` and `silence` in chronological order, then `finish`.
 
@@ -45,7 +75,7 @@ class Mixdown:
         self._pending: list[npt.NDArray[np.float32]] = []
         self._pending_length = 0
         self._resampler: av.AudioResampler | None = None
-        self._channel = 0
+        self._downmix = Downmix(1)
 
     def add(self, samples: npt.NDArray[np.float32], rate: int) -> None:
         """Append the mean of the channels of `samples`, of shape [n, channels] at `rate` Hz; one where they cancel out."""
@@ -53,7 +83,7 @@ class Mixdown:
         if shape != self._shape:  # chained Ogg streams, and AAC that turns out to be HE-AAC, change it midway
             check_shape(samples.shape[1], rate)
             self._drain()
-            self._shape, self._channel = shape, 0
+            self._shape, self._downmix = shape, Downmix(samples.shape[1])
         self._pending.append(samples)
         self._pending_length += len(samples)
         if self._pending_length >= _BATCH:
@@ -87,7 +117,7 @@ class Mixdown:
     def _mix(self) -> None:
         if not self._pending:
             return
-        mono = self._mono(np.concatenate(self._pending))
+        mono = self._downmix.mono(np.concatenate(self._pending))
         self._pending, self._pending_length = [], 0
         if not np.isfinite(mono).all():
             raise UndecodableError("AUDIO_NOT_FINITE")
@@ -99,28 +129,6 @@ class Mixdown:
         frame.sample_rate = rate
         self._resampler = self._resampler or av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
         self._resample(frame)
-
-    def _mono(self, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The mean of the channels, or one of them where they cancel each other out: a wire of a microphone that is reversed.
-
-        Decided anew for each block. Not by the difference of the channels, which would remove a voice that
-        is the same on both and lose it to a louder noise of opposite phase.
-        """
-        _, channels = self._shape
-        if channels == 1:
-            return samples[:, 0]
-        mean = samples[:, 0] + samples[:, 1]
-        for channel in range(2, channels):
-            mean += samples[:, channel]
-        mean *= np.float32(1 / channels)
-        for start in range(0, len(mean), _BLOCK):
-            block, part = samples[start : start + _BLOCK], mean[start : start + _BLOCK]
-            powers = np.einsum("nc,nc->c", block, block)
-            if np.dot(part, part) < _CANCELLED * powers.sum() / channels**2:
-                if powers[self._channel] * _OTHER_CHANNEL < powers.max():
-                    self._channel = int(powers.argmax())
-                part[:] = block[:, self._channel]
-        return mean
 
     def _resample(self, frame: av.AudioFrame | None) -> None:
         assert self._resampler

@@ -38,6 +38,12 @@ class EngineSettings(Section):
         description="aligner processes for short recordings, and as many for long ones (pocketsphinx)",
     )
     queue: int = Field(64, ge=1, le=1_000_000, description="maximum calls waiting for the engine; others are refused")
+    streams: int = Field(
+        64,
+        ge=1,
+        le=1_000_000,
+        description="maximum recordings that are aligned while they arrive; others are refused when they begin (pocketsphinx)",
+    )
 
 
 class QwenSettings(Section):

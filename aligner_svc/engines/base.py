@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, runtime_checkable
 
 from aligner_svc.domain import Caller, Clip, ProgressSink, Token, Warning, WordStatus
 from aligner_svc.errors import StartError
@@ -12,6 +12,7 @@ from aligner_svc.errors import StartError
 if TYPE_CHECKING:
     from aligner_svc.config import Settings
     from aligner_svc.engines.batching import BatchWatch, QueueState
+    from aligner_svc.engines.live import LiveAudio, LiveText
     from aligner_svc.workers import WorkerPool
 
 
@@ -110,6 +111,30 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Release processes and memory. Idempotent."""
+
+
+OnSpans: TypeAlias = Callable[[Sequence[Span]], None]
+"""Called on the event loop with the spans of the next tokens, once they cannot change any more. Must not block."""
+
+
+@runtime_checkable
+class LiveEngine(Engine, Protocol):
+    """An engine that aligns a recording while it arrives."""
+
+    async def follow(
+        self,
+        audio: LiveAudio,
+        text: LiveText,
+        language: str,
+        caller: Caller,
+        *,
+        on_spans: OnSpans,
+        progress: ProgressSink | None = None,
+    ) -> EngineResult:
+        """Align `audio` and `text` until both have ended; the result has no spans, each was handed to `on_spans` before.
+
+        It holds nothing that is scarce while it waits for the speaker. Raises as `align`; LimitExceededError at the start only.
+        """
 
 
 OnFailed: TypeAlias = Callable[[str | None], None]

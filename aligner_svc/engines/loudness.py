@@ -61,7 +61,11 @@ def loud(given: Levels) -> npt.NDArray[np.bool_]:
 
 def unaligned(samples: Samples, words: Sequence[Stretch]) -> list[Stretch]:
     """Stretches of loud audio, speech or not, in which none of the `words` is; in order. An hour takes 0.5 s."""
-    energies = levels(samples)
+    return unaligned_levels(levels(samples), words)
+
+
+def unaligned_levels(energies: Levels, words: Sequence[Stretch]) -> list[Stretch]:
+    """The same of the levels of all frames."""
     background, speech = limits(energies)
     if speech - background < _LEAST_RANGE_DB:
         return []

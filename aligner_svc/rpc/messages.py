@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from aligner_client.api.v1 import aligner_pb2 as pb
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.config.limits import Limits
 from aligner_svc.domain import Alignment, Word, WordStatus
 from aligner_svc.errors import InvalidArgumentError
-from aligner_svc.pipeline import Job, Stage
+from aligner_svc.pipeline import Following, Job, Stage
 from aligner_svc.rpc.integrity import Declared
 
 _ENCODINGS = {
@@ -94,10 +94,32 @@ def response(alignment: Alignment) -> pb.AlignResponse:
 
 def stream_responses(alignment: Alignment) -> Iterator[pb.StreamAlignResponse]:
     """The words in batches, then the summary."""
-    for first in range(0, len(alignment.words), _BATCH_WORDS):
-        words = [word(value) for value in alignment.words[first : first + _BATCH_WORDS]]
-        yield pb.StreamAlignResponse(words=pb.WordBatch(words=words))
+    yield from word_batches(alignment.words)
     yield pb.StreamAlignResponse(summary=summary(alignment))
+
+
+def word_batches(words: Sequence[Word]) -> Iterator[pb.StreamAlignResponse]:
+    for first in range(0, len(words), _BATCH_WORDS):
+        batch = [word(value) for value in words[first : first + _BATCH_WORDS]]
+        yield pb.StreamAlignResponse(words=pb.WordBatch(words=batch))
+
+
+def live_responses(
+    answer: Sequence[Word] | Alignment | None, received: int, following: Following
+) -> Iterator[pb.StreamAlignResponse]:
+    """What `LiveCall.responses` yields; `received` in bytes."""
+    if answer is None:
+        progress = pb.Progress(
+            stage=pb.Progress.STAGE_ALIGNING if following.ended else pb.Progress.STAGE_RECEIVING,
+            received_bytes=received,
+            aligned_ms=milliseconds(following.aligned),
+            audio_ms=milliseconds(following.seconds) if following.ended else 0,
+        )
+        yield pb.StreamAlignResponse(progress=progress)
+    elif isinstance(answer, Alignment):
+        yield pb.StreamAlignResponse(summary=summary(answer))
+    else:
+        yield from word_batches(answer)
 
 
 def server_info(version: str, engine: str, languages: Iterable[str], limits: Limits) -> pb.GetServerInfoResponse:

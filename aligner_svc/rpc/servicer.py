@@ -13,11 +13,18 @@ from aligner_svc.engines.base import Engine
 from aligner_svc.errors import LimitExceededError
 from aligner_svc.pipeline import Pipeline
 from aligner_svc.rpc import messages
+from aligner_svc.rpc.live import LiveCall
 from aligner_svc.rpc.status import refusals
 from aligner_svc.rpc.upload import Upload
 from aligner_svc.rpc.work import Progress, Work, caller_of
 from aligner_svc.workers.threads import off_loop
-from interceptors.calls.call import Context
+from interceptors.calls.call import Context, current_call
+
+
+def _unscanned() -> bool:
+    """Whether words may be sent before the upload has ended: there is no verdict of a scan to wait for."""
+    call = current_call()
+    return call is None or call.scan is None or call.scan.skipped
 
 
 class AlignerServicer(aligner_pb2_grpc.AlignerServicer):
@@ -51,6 +58,13 @@ class AlignerServicer(aligner_pb2_grpc.AlignerServicer):
             # What it keeps is bounded by the guards: senders beyond their share of the memory are held back.
             upload = Upload(requests, self._pipeline, self._limits)
             await upload.begin()
+            following = await upload.follow(caller_of(context)) if _unscanned() else None
+            if following is not None:
+                async with aclosing(LiveCall(upload, following, context).responses()) as answers:
+                    async for answer in answers:
+                        for response in messages.live_responses(answer, upload.received, following):
+                            yield response
+                return
             async for received in upload.receive():
                 yield messages.receiving(received)
             if context.cancelled() or context.done():

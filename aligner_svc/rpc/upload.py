@@ -6,11 +6,14 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from aligner_client.api.v1 import aligner_pb2 as pb
+from aligner_svc.audio.arriving.upload import NotEnoughError
 from aligner_svc.config.limits import Limits
+from aligner_svc.domain import Caller
 from aligner_svc.errors import InvalidArgumentError, LimitExceededError
-from aligner_svc.pipeline import Job, Pipeline
+from aligner_svc.pipeline import Following, Job, Pipeline
 from aligner_svc.rpc import messages
 from aligner_svc.rpc.integrity import Arriving, Declared
+from aligner_svc.telemetry.logs.redaction import conceal
 from aligner_svc.text.characters import check_characters
 
 _REPORT_BYTES = 1 << 20
@@ -31,7 +34,8 @@ class Upload:
         self._audio = bytearray()
         self._arriving = Arriving(Declared())
         self._text: list[str] = []
-        self._characters = 0
+        self.characters = 0
+        """Of the transcript so far."""
 
     async def begin(self) -> None:
         """Read the config, and refuse what it alone shows to be invalid before any audio is read."""
@@ -46,19 +50,43 @@ class Upload:
             raise self._too_large()
         self._arriving = Arriving(declared)
 
+    async def follow(self, caller: Caller) -> Following | None:
+        """What aligns the audio while it comes; None: it has to be complete. Reads what it takes to know."""
+        assert self._job is not None
+        while True:
+            try:
+                return await self._pipeline.follow(self._job, bytes(self._audio), caller)
+            except NotEnoughError:
+                request = await self._next()
+                if request is None:
+                    return None
+                await self._add(request)
+
+    async def pieces(self) -> AsyncIterator[bytes | bytearray | str]:
+        """Text and audio as they come, up to the half-close; nothing is kept. Raises like `receive` and `finish`."""
+        for text in self._text:
+            yield text
+        audio, self._audio = self._audio, bytearray()
+        if self.received:
+            yield audio
+        while (request := await self._next()) is not None:
+            self._text = []
+            await self._add(request)
+            for text in self._text:
+                yield text
+            if request.WhichOneof("payload") == "audio":
+                audio, self._audio = self._audio, bytearray()
+                yield audio
+        self._arriving.finish()
+
     async def receive(self) -> AsyncIterator[int]:
         """Read everything up to the half-close; yields the bytes received, once a MiB."""
         reported = -_REPORT_BYTES
+        if self.received:
+            reported = self.received
+            yield self.received
         while (request := await self._next()) is not None:
-            match request.WhichOneof("payload"):
-                case "audio":
-                    await self._add_audio(request.audio)
-                case "transcript":
-                    self._add_text(request.transcript)
-                case "config":
-                    raise InvalidArgumentError("CONFIG_REPEATED", "the config may be sent once, first", field="config")
-                case _:
-                    raise InvalidArgumentError("MESSAGE_EMPTY", "a message holds neither audio nor transcript", field="payload")
+            await self._add(request)
             if self.received - reported >= _REPORT_BYTES:
                 reported = self.received
                 yield self.received
@@ -72,6 +100,17 @@ class Upload:
 
     async def _next(self) -> pb.StreamAlignRequest | None:
         return await anext(self._requests, None)
+
+    async def _add(self, request: pb.StreamAlignRequest) -> None:
+        match request.WhichOneof("payload"):
+            case "audio":
+                await self._add_audio(request.audio)
+            case "transcript":
+                self._add_text(request.transcript)
+            case "config":
+                raise InvalidArgumentError("CONFIG_REPEATED", "the config may be sent once, first", field="config")
+            case _:
+                raise InvalidArgumentError("MESSAGE_EMPTY", "a message holds neither audio nor transcript", field="payload")
 
     async def _add_audio(self, chunk: bytes) -> None:
         most = self._limits.stream_chunk_bytes
@@ -89,7 +128,8 @@ class Upload:
         return LimitExceededError("AUDIO_TOO_LARGE", message, field="audio")
 
     def _add_text(self, text: str) -> None:
-        self._pipeline.check_transcript(self._characters + len(text))
-        check_characters(text, self._characters)
-        self._characters += len(text)
+        self._pipeline.check_transcript(self.characters + len(text))
+        check_characters(text, self.characters)
+        conceal(text)
+        self.characters += len(text)
         self._text.append(text)

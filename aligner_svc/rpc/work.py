@@ -113,8 +113,9 @@ class Work:
             recorder = _StageRecorder(memoryview(audio).nbytes, observe)
 
             async def text(characters: int) -> None:
-                if characters > _FREE_CHARACTERS and call is not None and call.meter is not None:
-                    await call.meter.text((characters - _FREE_CHARACTERS) / _CHARACTERS_A_SECOND)
+                seconds = charged_seconds(characters)
+                if seconds and call is not None and call.meter is not None:
+                    await call.meter.text(seconds)
 
             async def decoded(result: Decoded) -> None:
                 recorder.decoded(result)
@@ -136,6 +137,11 @@ class Work:
             timing = alignment.timing
             timer.waited, timer.worked = timing.queue, timing.decode + timing.align
         return alignment
+
+
+def charged_seconds(characters: int) -> float:
+    """Seconds of audio that a transcript costs as much as."""
+    return max(0, characters - _FREE_CHARACTERS) / _CHARACTERS_A_SECOND
 
 
 def caller_of(context: Context) -> Caller:

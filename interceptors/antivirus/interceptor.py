@@ -77,6 +77,11 @@ class ScanCall:
         self._session = session
         self._skipped: bool | None = None
 
+    @property
+    def skipped(self) -> bool:
+        """See hooks.UploadScan."""
+        return bool(self._skipped)
+
     async def received(self, message: Any) -> None:
         """Raises CallRefusedError if the upload is too large to be scanned."""
         if self._skipped is None:

@@ -21,6 +21,9 @@ class Meter(Protocol):
     async def text(self, audio_seconds: float) -> None:
         """A transcript is about to be worked on, which costs as much as so much audio."""
 
+    async def worked(self, audio_seconds: float) -> None:
+        """So much of audio that is still coming has been worked on, which is not given back."""
+
     async def decoded(self, audio_seconds: float) -> None:
         """The length of the audio is known; nothing but its decoding has been spent on it."""
 
@@ -30,6 +33,10 @@ class UploadScan(Protocol):
 
     async def received(self, message: Any) -> None:
         """A request message has come in. The servicer has not seen it yet."""
+
+    @property
+    def skipped(self) -> bool:
+        """Whether the upload, of which a message has come, is not scanned."""
 
     async def verdict(self, content: Buffer) -> None:
         """Return once `content`, the complete upload, has passed the scan."""
@@ -58,6 +65,9 @@ class Admission(Protocol):
 
     async def received(self, size: int) -> None:
         """A message of a stream has come, of `size` bytes. Waits until there is room for more."""
+
+    def consumed(self, size: int) -> None:
+        """So many bytes of what was received are not kept any more."""
 
     def arrived(self) -> None:
         """The request is complete: from now on the call counts as work. Raises CallRefusedError."""

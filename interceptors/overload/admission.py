@@ -91,6 +91,12 @@ class AdmittedCall:
                 self.arrival.held = False
         self.arrival.last = self.control.now()
 
+    def consumed(self, size: int) -> None:
+        """See hooks.Admission."""
+        self.size -= size
+        if self.held is not None:
+            self.control.memory.give_back(self.held, size)
+
     def arrived(self) -> None:
         """See hooks.Admission."""
         self.control.arrived(self)

@@ -73,8 +73,17 @@ class UploadMemory:
         if held is self._first:
             self._first = None
         else:
-            self._shrink(held)
+            self._shrink(held, held.size)
         held.size = 0
+        if self._waiting:
+            self._serve()
+
+    def give_back(self, held: Held, size: int) -> None:
+        """Give back a part of what an upload holds."""
+        size = min(size, held.size)
+        if held is not self._first:
+            self._shrink(held, size)
+        held.size -= size
         if self._waiting:
             self._serve()
 
@@ -90,11 +99,11 @@ class UploadMemory:
         held.size += size
         return True
 
-    def _shrink(self, held: Held) -> None:
-        if not held.size:
+    def _shrink(self, held: Held, size: int) -> None:
+        if not size:
             return
-        self._used -= held.size
-        left = self._by_owner[held.owner] - held.size
+        self._used -= size
+        left = self._by_owner[held.owner] - size
         if left:
             self._by_owner[held.owner] = left
         else:
@@ -109,7 +118,7 @@ class UploadMemory:
                 if not granted.done() and not self._take_now(held, size):
                     if self._first is not None:
                         break
-                    self._shrink(held)
+                    self._shrink(held, held.size)
                     self._first, self._last = held, owner
                     held.size += size
                 queue.popleft()

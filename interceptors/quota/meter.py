@@ -33,6 +33,8 @@ class CallMeter:
     _pending_seconds: float = 0.0
     _reserved: float = 0.0
     """Seconds of audio charged so far."""
+    _worked: float = 0.0
+    """Seconds of audio that the engine has worked on, of a recording that is still coming."""
     _text: float = 0.0
     """The same for the transcript, given back only together with the request."""
     _known: bool = False
@@ -53,6 +55,12 @@ class CallMeter:
         """Charges what a transcript costs, before it is worked on."""
         await self._whole(self._charge_text(audio_seconds))
 
+    async def worked(self, audio_seconds: float) -> None:
+        """Charges what was worked on beyond the estimate so far; none of it is given back when the call is over."""
+        self._worked = audio_seconds
+        if audio_seconds > self._reserved:
+            await self._whole(self._charge(audio_seconds - self._reserved, self._pending_bytes))
+
     async def decoded(self, audio_seconds: float) -> None:
         """Charges the rest if the estimate was too low, or gives back the excess."""
         await self._whole(self._correct(audio_seconds))
@@ -65,7 +73,8 @@ class CallMeter:
         """
         if self._charging is not None:
             await asyncio.gather(self._charging, return_exceptions=True)
-        back = 0.0 if self._known and not refund else -self._reserved
+        kept = 0.0 if refund else self._reserved if self._known else min(self._worked, self._reserved)
+        back = kept - self._reserved
         if refund:
             back -= self._text
         if refund or back or self._pending_bytes:

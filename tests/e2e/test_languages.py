@@ -33,3 +33,9 @@ async def test_a_transcript_of_something_else_is_noticed(stub):
     answer = await align(stub, GERMAN, "de")
     assert "TRANSCRIPT_MISMATCH" in codes(answer)
     assert answer.summary.match_score < 0.5
+
+
+async def test_chinese_is_read_by_a_process_of_its_own(stub):
+    answer = await align(stub, "\u6628\u665a\u6211\u6253\u5f00\u524d\u95e8", "zh")
+    assert [word.text for word in answer.words] == list("\u6628\u665a\u6211\u6253\u5f00\u524d\u95e8")
+    assert codes(answer)[0] == "APPROXIMATE"

@@ -23,9 +23,10 @@ from aligner_svc.server import Service
 from aligner_svc.workers import heartbeat
 from interceptors import recovery
 from tests.kit.clamd_server import EICAR, ClamdServer, clamav, clamd_server  # noqa: F401 - fixtures
+from tests.kit.recordings import silence_flac
 from tests.kit.scripted_engine import ScriptedEngine
 from tests.kit.servers import calling, serving
-from tests.kit.uploads import linear16
+from tests.kit.uploads import config, linear16
 from tests.kit.waiting import eventually
 
 MIB = 1 << 20
@@ -36,9 +37,13 @@ async def unary(stub, audio: bytes = bytes(4 * MIB), **options) -> object:
     return await stub.Align(pb.AlignRequest(config=linear16().config, audio=audio), **options)
 
 
-async def stream(stub, audio: bytes = bytes(4 * MIB), **options) -> object:
+async def stream(stub, audio: bytes = b"", **options) -> object:
+    """Of a container, which is aligned when it is complete; `audio`: of samples without a header."""
+
     async def requests() -> AsyncIterator[pb.StreamAlignRequest]:
-        yield linear16()
+        yield linear16() if audio else config()
+        if not audio:
+            yield pb.StreamAlignRequest(audio=silence_flac(131))
         for start in range(0, len(audio), MIB):
             yield pb.StreamAlignRequest(audio=audio[start : start + MIB])
 

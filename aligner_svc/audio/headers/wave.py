@@ -105,7 +105,7 @@ def _with_data(fmt: _Format, data: memoryview, start: int, claimed: int, max_sec
     room = len(data) - start
     if claimed > room:
         missing = (claimed - room) / a_second
-        placeholder = claimed / a_second > max_seconds or _is_placeholder(claimed)
+        placeholder = claimed / a_second > max_seconds or is_placeholder(claimed)
         return WaveHeader(channels, rate, 0.0 if placeholder else missing, len(data))
     end = start + claimed
     behind = end + (claimed & 1)
@@ -129,7 +129,8 @@ def _samples_end(data: memoryview, endian: str) -> int:
     return len(data)
 
 
-def _is_placeholder(size: int) -> bool:
+def is_placeholder(size: int) -> bool:
+    """Whether it is what programs write that do not know the length yet."""
     return size >= 0x7FFF0000 or (size >= _LEAST_PLACEHOLDER and any(-size % unit <= _HEADERS for unit in _ROUND))
 
 

@@ -7,7 +7,7 @@ Every check reads a bounded part of the upload, at most its first and last 64 Ki
 from __future__ import annotations
 
 from aligner_svc.audio.sniff.containers import ACCEPTED
-from aligner_svc.audio.sniff.headerless import check_headerless
+from aligner_svc.audio.sniff.headerless import check_headerless, check_tail
 from aligner_svc.audio.sniff.verdict import sniff
 
-__all__ = ["ACCEPTED", "check_headerless", "sniff"]
+__all__ = ["ACCEPTED", "check_headerless", "check_tail", "sniff"]

@@ -11,6 +11,7 @@ from aligner_svc.audio.sniff.containers import NAMES, by_tags
 from aligner_svc.errors import InvalidArgumentError
 
 _HEAD: Final = 64
+_ZIP: Final = "a ZIP archive, by its end"
 
 # Samples may be any bytes, so only patterns of 48 bits or more count: of random uploads fewer than one in 10^13 is
 # refused for its start, and speech does not start with random bytes. A single MP3 or ADTS frame is too little.
@@ -49,9 +50,19 @@ def check_headerless(audio: bytes | bytearray | memoryview, encoding: Encoding) 
     """Raise InvalidArgumentError (ENCODING_MISMATCH) for a file with a header that is declared to be bare samples."""
     name = _name(memoryview(audio).cast("B"))
     if name:
-        message = f"config.encoding says {encoding.value}, samples without a header, but this is {name}"
-        hint = ": leave config.encoding out" if name.rpartition(" ")[2] in {"file", "audio"} else ""
-        raise InvalidArgumentError("ENCODING_MISMATCH", message + hint, field="config.encoding")
+        raise _mismatch(name, encoding)
+
+
+def check_tail(tail: bytes, encoding: Encoding) -> None:
+    """The same for the last bytes of samples that were not kept."""
+    if ends_as_zip(memoryview(tail)):
+        raise _mismatch(_ZIP, encoding)
+
+
+def _mismatch(name: str, encoding: Encoding) -> InvalidArgumentError:
+    message = f"config.encoding says {encoding.value}, samples without a header, but this is {name}"
+    hint = ": leave config.encoding out" if name.rpartition(" ")[2] in {"file", "audio"} else ""
+    return InvalidArgumentError("ENCODING_MISMATCH", message + hint, field="config.encoding")
 
 
 def _name(view: memoryview) -> str | None:
@@ -61,4 +72,4 @@ def _name(view: memoryview) -> str | None:
             return name
     if _ID3.match(head) and (container := by_tags(view)[0]):
         return NAMES[container]
-    return "a ZIP archive, by its end" if ends_as_zip(view) else None
+    return _ZIP if ends_as_zip(view) else None

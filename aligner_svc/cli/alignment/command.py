@@ -46,6 +46,10 @@ def align(  # noqa: PLR0917 - typer makes an option of each
     stream: Annotated[
         bool, typer.Option("--stream", help="Upload in chunks, as is always done for stdin and for large files.")
     ] = False,
+    live: Annotated[
+        bool,
+        typer.Option("--live", help="Play FILE at the pace of speech, or read stdin as it comes, and print words as found."),
+    ] = False,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, metavar="N", help="For DIR: files aligned at the same time.")] = 4,
     encoding: Annotated[
         HeaderlessEncoding | None, typer.Option(help="Encoding of audio without a header. Needs --sample-rate.")
@@ -76,6 +80,7 @@ def align(  # noqa: PLR0917 - typer makes an option of each
     """Find out when each word of a transcript was spoken.
 
     FILE: prints a table on a terminal, JSON otherwise.
+    --live: prints each word with its times as the server finds it; ffmpeg ... -f wav - | aligner align - --live --text-file TEXT
     DIR: pairs each audio file with the .txt or .lab file of the same name; writes one result per pair below --out.
     Files that fail are listed at the end and do not stop the others.
     Warnings are part of JSON and the table; with other formats, and for DIR, they are printed to stderr.
@@ -90,6 +95,8 @@ def align(  # noqa: PLR0917 - typer makes an option of each
         raise typer.BadParameter("only one of them may be given", param_hint="--text, --text-file")
     if file != STDIN and not file.exists():
         raise typer.BadParameter(f"{file} does not exist", param_hint="FILE")
+    if live and (output_format is not None or out is not None or file.is_dir()):
+        raise typer.BadParameter("prints words as they come, of one recording", param_hint="--live")
     connection = server.connection(stdin_taken=file == STDIN)
     given = {"line": line_length, "lines": lines, "seconds": cue_seconds}
     layout: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
@@ -115,6 +122,11 @@ def align(  # noqa: PLR0917 - typer makes an option of each
             typer.echo(f"{out} is there already", err=True)
             return
         transcript = _transcript(file, text, text_file)
+        if live:
+            from aligner_svc.cli.alignment.live import run as run_live
+
+            run_live(None if file == STDIN else file, request, transcript)
+            return
         from aligner_svc.cli.alignment.one_file import run
 
         run(None if file == STDIN else file, out, chosen, request, transcript, stream=stream)

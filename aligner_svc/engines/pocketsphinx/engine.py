@@ -1,9 +1,10 @@
 """The embedded engine: PocketSphinx in worker processes, for English and, approximately, other languages on any CPU."""
 
+# long: complete recordings and those that are followed share the queues, the windows and the answer
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
@@ -14,10 +15,11 @@ import numpy.typing as npt
 
 from aligner_svc.config import Settings
 from aligner_svc.config.engine import EngineSettings
-from aligner_svc.domain import Caller, Clip, ProgressSink, Token, Warning, WordStatus
+from aligner_svc.domain import SAMPLE_RATE, Caller, Clip, ProgressSink, Token, Warning, WordStatus
 from aligner_svc.engines import refusals
-from aligner_svc.engines.base import SHORT_SECONDS, Capacity, EngineReport, EngineResult, OnFailed, Span
+from aligner_svc.engines.base import SHORT_SECONDS, Capacity, EngineReport, EngineResult, OnFailed, OnSpans, Span
 from aligner_svc.engines.batching import Batcher, BatchWatch, QueueState
+from aligner_svc.engines.live import LiveAudio, LiveText
 from aligner_svc.engines.pocketsphinx.languages import table
 from aligner_svc.engines.pocketsphinx.languages.started import APPROXIMATE, CUT, Started
 from aligner_svc.engines.pocketsphinx.languages.wire import window_request
@@ -30,8 +32,9 @@ from aligner_svc.engines.pocketsphinx.wire import (
     text_request,
 )
 from aligner_svc.engines.self_test import check_split
-from aligner_svc.engines.windows import Cut, Placed, Prefix, align_in_windows
+from aligner_svc.engines.windows import AlignWindow, Cut, Placed, Prefix, Windows, align_in_windows
 from aligner_svc.text import tokenise
+from aligner_svc.text.spoken import WITH_READER
 from aligner_svc.text.transcript import words
 from aligner_svc.workers import (
     JsonValue,
@@ -60,6 +63,10 @@ _TEXT_TIMEOUT = 60.0
 """Seconds for that, on a slow core and at a low priority; the longest takes 3."""
 _WINDOW_TIMEOUT = 60.0
 """Seconds that one window may take; the slowest path needs 5 on a slow core."""
+_LATE = 2.0
+"""Seconds that windows of short recordings wait for a process, from which on no further recording is followed."""
+_AT_ONCE = 1000
+"""Words handed out at a time of those that come after the end of the audio."""
 
 
 class _Window(NamedTuple):
@@ -89,7 +96,7 @@ class WindowQueue:
             size=lambda window: len(window.samples),
             budget=1,
             max_items=1,
-            queue=settings.queue,
+            queue=settings.queue + settings.streams,  # each of them waits with one window at a time
             slots=settings.workers,
             watch=watch,
         )
@@ -106,6 +113,10 @@ class WindowQueue:
             yield
         finally:
             self._calls -= 1
+
+    async def start(self) -> None:
+        """Raises WorkerDiedError."""
+        await self.pool.start()
 
     async def close(self) -> None:
         await self.batcher.close()
@@ -145,7 +156,17 @@ class PocketSphinxEngine:
         self.long = WindowQueue("pocketsphinx-long", settings, sandbox, watch, "low")
         others = table.served(settings.languages)
         self.languages = others | {_ENGLISH}
+        self.reader = Started(
+            lambda: WorkerPool(
+                "aligner_svc.engines.pocketsphinx.languages.reader",
+                1,
+                args=(sandbox, ",".join(sorted(others & WITH_READER))),
+                name="pocketsphinx-reader",
+            )
+        )
         self.others = Started(lambda: WindowQueue("pocketsphinx-languages", settings, sandbox, watch, "normal", languages=others))
+        self._max_streams = settings.streams
+        self._streams = 0
         self.capacity = Capacity(lowest=settings.workers + decoders + 1, at_once=settings.workers)
         self.report = EngineReport(self._state, settings.workers, (self.short.pool, self.long.pool))
 
@@ -159,7 +180,7 @@ class PocketSphinxEngine:
         log_sandbox(self.short.pool)
 
     async def close(self) -> None:
-        await asyncio.gather(self.short.close(), self.long.close(), self.others.close())
+        await asyncio.gather(self.short.close(), self.long.close(), self.others.close(), self.reader.close())
 
     def _state(self) -> QueueState:
         """Of all queues together; a client that waits in two counts twice."""
@@ -179,9 +200,16 @@ class PocketSphinxEngine:
         if language == _ENGLISH and len(transcript) <= _LONG_TEXT:
             return await off_loop(words, transcript, tokenise, language, words=len(transcript) // _CHARS_A_WORD)
         with _worker_failures():
-            queue = self.long if language == _ENGLISH else await self.others.queue()
-            reply = await queue.pool.call(text_request(language), transcript.encode(), timeout=_TEXT_TIMEOUT)
+            reply = await (await self._splitter(language)).call(
+                text_request(language), transcript.encode(), timeout=_TEXT_TIMEOUT
+            )
             return await asyncio.to_thread(decode_tokens, reply.header, reply.payload, transcript)
+
+    async def _splitter(self, language: str) -> WorkerPool:
+        """The processes that split a transcript. Raises WorkerDiedError."""
+        if language == _ENGLISH:
+            return self.long.pool
+        return await self.reader.get() if language in WITH_READER else (await self.others.get()).pool
 
     async def align(
         self, clip: Clip, tokens: Sequence[Token], language: str, caller: Caller, progress: ProgressSink | None = None
@@ -192,25 +220,78 @@ class PocketSphinxEngine:
             queue = self.short if clip.seconds <= SHORT_SECONDS else self.long
         else:
             with _worker_failures():
-                queue = await self.others.queue()
-        queued = busy = 0.0
+                queue = await self.others.get()
+        calls = _Calls(language, lambda: queue, caller)
+        with _worker_failures(), queue.call():
+            placed = await align_in_windows(clip, tokens, calls.aligner(), progress, Cut() if english else CUT)
+        score = sum(item.span.evidence for item in placed if item.span is not None) / len(tokens)
+        spans = _spans(placed, len(tokens), clip.seconds, scale=_scale(score, english=english))
+        absent = sum(span.status is WordStatus.NOT_FOUND for span in spans)
+        warnings = [*([] if english else [APPROXIMATE]), *_warnings(absent, len(spans), score)]
+        return EngineResult(spans, score, warnings, calls.queued, calls.busy)
 
-        async def align_window(
-            samples: npt.NDArray[np.int16], coming: Sequence[Token], last: bool, complete: bool
-        ) -> Prefix[TokenSpan]:
-            nonlocal queued, busy
+    async def follow(
+        self,
+        audio: LiveAudio,
+        text: LiveText,
+        language: str,
+        caller: Caller,
+        *,
+        on_spans: OnSpans,
+        progress: ProgressSink | None = None,
+    ) -> EngineResult:
+        """See LiveEngine.follow. Windows of what is spoken now are queued with those of short recordings, others with long ones.
+
+        The confidences of a word are scaled by the match score of the words up to it. Words of other languages than English come
+        for whole windows.
+        """
+        english = language == _ENGLISH
+        if self._streams >= self._max_streams or self.short.batcher.state().oldest_wait > _LATE:
+            raise refusals.queue_full()
+        self._streams += 1
+        try:
+            with _worker_failures():
+                others = None if english else await self.others.get()
+                calls = _Calls(language, lambda: others or (self.short if audio.live else self.long), caller)
+                answer = _LiveAnswer(audio, on_spans, english=english)
+                settle = calls.aligner(live=True) if english else None
+                cut = Cut() if english else CUT
+                await Windows(audio, text, calls.aligner(), answer.add, progress=progress, cut=cut, settle=settle).run()
+            while await text.reach(1):  # said after the end of the audio, if at all
+                left, _ = text.offer(_AT_ONCE)
+                text.take(len(left))
+                answer.add([Placed(0.0, None)] * len(left))
+        finally:
+            self._streams -= 1
+        warnings = [*([] if english else [APPROXIMATE]), *_warnings(answer.absent, answer.count, answer.score)]
+        return EngineResult((), answer.score, warnings, calls.queued, calls.busy)
+
+
+class _Calls:
+    """The windows of one call, and how long they took in all."""
+
+    def __init__(self, language: str, queue: Callable[[], WindowQueue], caller: Caller) -> None:
+        """`queue`: where the next window waits."""
+        self.queued = self.busy = 0.0
+        self._language = language
+        self._queue = queue
+        self._caller = caller
+
+    def aligner(self, *, live: bool = False) -> AlignWindow[TokenSpan]:
+        """For `Windows`; `live` as in `WindowAligner.align`."""
+
+        async def align(samples: npt.NDArray[np.int16], coming: Sequence[Token], last: bool, complete: bool) -> Prefix[TokenSpan]:
             spoken = [token.spoken[:_MAX_SPOKEN] for token in coming]
-            request = encode_request(spoken, last, complete) if english else window_request(language, spoken, last, complete)
-            done = await queue.batcher.submit(_Window(request, samples), caller)
-            queued, busy = queued + done.queued + done.result.queued, busy + done.result.busy
+            if self._language == _ENGLISH:
+                request = encode_request(spoken, last, complete, live=live)
+            else:
+                request = window_request(self._language, spoken, last, complete)
+            done = await self._queue().batcher.submit(_Window(request, samples), self._caller)
+            self.queued += done.queued + done.result.queued
+            self.busy += done.result.busy
             return decode_answer(done.result.header)
 
-        with _worker_failures(), queue.call():
-            placed = await align_in_windows(clip, tokens, align_window, progress, Cut() if english else CUT)
-        score = sum(item.span.evidence for item in placed if item.span is not None) / len(tokens)
-        spans = _spans(placed, len(tokens), clip.seconds, scale=min(1.0, score / _MATCHED) if english else 1.0)
-        warnings = [*([] if english else [APPROXIMATE]), *_warnings(spans, score)]
-        return EngineResult(spans, score, warnings, queued, busy)
+        return align
 
 
 @contextmanager
@@ -222,14 +303,40 @@ def _worker_failures() -> Iterator[None]:
         raise refusals.lost() from None
 
 
-def _spans(placed: Sequence[Placed[TokenSpan]], count: int, seconds: float, scale: float) -> list[Span]:
-    """One span for every token, in order and inside the clip.
+class _LiveAnswer:
+    """Of a recording that is followed: hands out its spans, and sums up how they match."""
+
+    def __init__(self, audio: LiveAudio, on_spans: OnSpans, *, english: bool) -> None:
+        self.count = self.absent = 0
+        self._audio = audio
+        self._on_spans = on_spans
+        self._english = english
+        self._evidence = 0.0
+        self._at = 0.0
+
+    @property
+    def score(self) -> float:
+        """The match score so far."""
+        return self._evidence / self.count if self.count else 0.0
+
+    def add(self, placed: Sequence[Placed[TokenSpan]]) -> None:
+        """The next tokens."""
+        self.count += len(placed)
+        self._evidence += sum(item.span.evidence for item in placed if item.span is not None)
+        scale = _scale(self.score, english=self._english)
+        spans = _spans(placed, len(placed), self._audio.length / SAMPLE_RATE, scale, self._at)
+        self.absent += sum(span.status is WordStatus.NOT_FOUND for span in spans)
+        self._at = spans[-1].end
+        self._on_spans(spans)
+
+
+def _spans(placed: Sequence[Placed[TokenSpan]], count: int, seconds: float, scale: float, at: float = 0.0) -> list[Span]:
+    """One span for every token, in order and inside the clip. `at`: the end of the word before them.
 
     Windows meet at a word's end, where two estimates may cross. `scale` multiplies the confidences: the
     few words of another transcript that are found match by chance.
     """
     spans: list[Span] = []
-    at = 0.0
     for item in placed:
         span = item.span
         if span is None or span.status is WordStatus.NOT_FOUND:
@@ -243,14 +350,20 @@ def _spans(placed: Sequence[Placed[TokenSpan]], count: int, seconds: float, scal
     return spans
 
 
-def _warnings(spans: Sequence[Span], score: float) -> list[Warning]:
+def _scale(score: float, *, english: bool) -> float:
+    """What the confidences are multiplied by: words of another transcript match by chance."""
+    if english:
+        return min(1.0, score / _MATCHED)
+    return 1.0 if score >= MATCH_THRESHOLD else score
+
+
+def _warnings(absent: int, count: int, score: float) -> list[Warning]:
     warnings = []
     if score < MATCH_THRESHOLD:
         message = (
             f"the transcript does not seem to belong to this audio (match score {score:.2f}, expected at least {MATCH_THRESHOLD})"
         )
         warnings.append(Warning("TRANSCRIPT_MISMATCH", message))
-    absent = sum(span.status is WordStatus.NOT_FOUND for span in spans)
     if absent:
-        warnings.append(Warning("WORDS_NOT_FOUND", f"{absent} of {len(spans)} words were not found in the audio"))
+        warnings.append(Warning("WORDS_NOT_FOUND", f"{absent} of {count} words were not found in the audio"))
     return warnings

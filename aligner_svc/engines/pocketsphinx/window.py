@@ -27,6 +27,11 @@ _UNSURE_SECONDS = 1.5  # at the end of an open window: the word that is cut off 
 _PAUSE_SECONDS = 0.1  # a pause this long is a good place to cut, ...
 _PAUSE_SEARCH_SECONDS = 4.0  # ... and worth aligning this much audio twice
 
+_LIVE_PAUSE_SECONDS, _LIVE_TAIL_SECONDS = 0.2, 0.15
+"""A pause of the speaker at the end of the audio so far, and how long before the end of that the last word has to end."""
+_LIVE_SHORT_SECONDS = 0.25  # a shorter word before such a pause may have been squeezed in
+_LIVE_UNSURE_SECONDS = 0.8  # as _UNSURE_SECONDS, where the words before a pause within the audio are final
+
 
 class WindowAligner:
     """All models of one worker. Not thread-safe."""
@@ -36,10 +41,13 @@ class WindowAligner:
         self._speller = speller
         self._refiner = refiner
 
-    def align(self, samples: Samples, tokens: Sequence[Sequence[str]], last: bool, complete: bool) -> Prefix[TokenSpan]:
+    def align(
+        self, samples: Samples, tokens: Sequence[Sequence[str]], last: bool, complete: bool, *, live: bool = False
+    ) -> Prefix[TokenSpan]:
         """`tokens[i]` are the spoken words of token i.
 
-        `last`: the audio ends with this window. `complete`: the transcript ends with these tokens.
+        `last`: the audio ends with this window. `complete`: the transcript ends with these tokens. `live`: the window is as much
+        of the audio as there is so far.
         """
         words = [word for token in tokens for word in token]
         ends = np.cumsum([len(token) for token in tokens]).tolist()
@@ -52,7 +60,9 @@ class WindowAligner:
             indices = range(begin, end)
             spans.append(_fold([placements[i] for i in indices], [repaired[i] for i in indices if i in repaired]))
         count, resume = len(tokens), len(samples) / SAMPLE_RATE
-        if not last:
+        if live:
+            count, resume = _cut_live(spans, resume, _seconds_quiet(speech))
+        elif not last:
             count, resume = _cut(spans, resume)
         elif not complete:
             count = sum(end <= window.reached for end in ends)
@@ -129,6 +139,34 @@ def _cut(spans: Sequence[TokenSpan], seconds: float) -> tuple[int, float]:
     end = spans[cut].end
     next_start = spans[following[cut]].start if cut in following else end
     return cut + 1, end + max(0.0, min(next_start - end, 0.6)) / 2
+
+
+def _cut_live(spans: Sequence[TokenSpan], seconds: float, quiet: float) -> tuple[int, float]:
+    """The same of a window that is as much as there is so far, the last `quiet` seconds of it a pause; (0, 0): nothing is final.
+
+    A path must end after some word, and may squeeze a short one in before the pause that is only said after it: 2 of 695 words
+    of joined sentences. So short words there wait for what follows.
+    """
+    found = [index for index, span in enumerate(spans) if span.status is not WordStatus.NOT_FOUND]
+    following = dict(pairwise(found))
+    ends_in_pause = bool(found) and quiet >= _LIVE_PAUSE_SECONDS and spans[found[-1]].end <= seconds - _LIVE_TAIL_SECONDS
+    if ends_in_pause:
+        sure = [index for index in found if spans[index].end - spans[index].start >= _LIVE_SHORT_SECONDS][-1:]
+    else:
+        early = [index for index in found[:-1] if spans[index].end <= seconds - _LIVE_UNSURE_SECONDS]
+        sure = [index for index in early if spans[following[index]].start - spans[index].end >= _PAUSE_SECONDS][-1:]
+    if not sure:
+        return 0, 0.0
+    cut = sure[0]
+    end = spans[cut].end
+    next_start = spans[following[cut]].start if cut in following else seconds
+    return cut + 1, end + max(0.0, min(next_start - end, 0.6)) / 2
+
+
+def _seconds_quiet(speech: LoudFrames) -> float:
+    """Seconds since the last loud frame."""
+    loud_frames = np.flatnonzero(speech)
+    return (len(speech) - 1 - int(loud_frames[-1])) / FRAME_RATE if len(loud_frames) else len(speech) / FRAME_RATE
 
 
 def _loud_part(speech: LoudFrames, start: float, end: float) -> Times:

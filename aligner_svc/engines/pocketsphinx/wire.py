@@ -39,14 +39,19 @@ class MalformedError(Exception):
     """The other side sent a malformed message."""
 
 
-def encode_request(tokens: Sequence[Sequence[str]], last: bool, complete: bool) -> dict[str, JsonValue]:
-    return {"tokens": [list(token) for token in tokens], "last": last, "complete": complete}
+def encode_request(tokens: Sequence[Sequence[str]], last: bool, complete: bool, *, live: bool = False) -> dict[str, JsonValue]:
+    return {"tokens": [list(token) for token in tokens], "last": last, "complete": complete, "live": live}
 
 
 def decode_request(header: Mapping[str, JsonValue]) -> tuple[list[list[str]], bool, bool]:
     """Raises MalformedError."""
     tokens = [[_checked(word, str) for word in _checked(token, list)] for token in _checked(header.get("tokens"), list)]
     return tokens, _checked(header.get("last"), bool), _checked(header.get("complete"), bool)
+
+
+def is_live(header: Mapping[str, JsonValue]) -> bool:
+    """Whether the window is as much of the audio as there is so far. Raises MalformedError."""
+    return _checked(header.get("live"), bool)
 
 
 def encode_answer(answer: Prefix[TokenSpan]) -> dict[str, JsonValue]:

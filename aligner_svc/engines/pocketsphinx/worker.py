@@ -14,7 +14,14 @@ from aligner_svc.engines.pocketsphinx.lexicon import Speller
 from aligner_svc.engines.pocketsphinx.phonemes import PhonemeModel
 from aligner_svc.engines.pocketsphinx.recogniser import Recogniser
 from aligner_svc.engines.pocketsphinx.window import WindowAligner
-from aligner_svc.engines.pocketsphinx.wire import decode_request, encode_answer, encode_refusal, encode_tokens, text_language
+from aligner_svc.engines.pocketsphinx.wire import (
+    decode_request,
+    encode_answer,
+    encode_refusal,
+    encode_tokens,
+    is_live,
+    text_language,
+)
 from aligner_svc.engines.self_test import check_split
 from aligner_svc.errors import InvalidArgumentError
 from aligner_svc.text import tokenise
@@ -39,7 +46,8 @@ def main(mode: SandboxMode, priority: Priority) -> None:
             except InvalidArgumentError as error:
                 return encode_refusal(error), b""
         tokens, last, complete = decode_request(header)
-        return encode_answer(aligner.align(np.frombuffer(payload, dtype=np.int16), tokens, last, complete)), b""
+        samples = np.frombuffer(payload, dtype=np.int16)
+        return encode_answer(aligner.align(samples, tokens, last, complete, live=is_live(header))), b""
 
     serve(handle, Sandbox(mode), priority)
 

@@ -10,13 +10,11 @@ import logging
 import re
 import unicodedata
 from collections.abc import Collection
-from dataclasses import replace
 from functools import lru_cache
 
 from orthography2ipa import G2P
 
-from aligner_svc.domain import Token
-from aligner_svc.engines.pocketsphinx.languages import ipa
+from aligner_svc.engines.pocketsphinx.languages import ipa, syllables
 from aligner_svc.engines.pocketsphinx.languages.recogniser import Ways
 from aligner_svc.engines.pocketsphinx.lexicon import Speller
 from aligner_svc.text import readings
@@ -24,7 +22,8 @@ from aligner_svc.text import readings
 _MAX_WORD = 64
 """Letters of a word that are spelled: the rules take time quadratic in the length. The longest word of Duden has 79."""
 _LATIN = re.compile(r"[a-z']+")
-_NOT_LATIN = frozenset({"be", "bg", "el", "mk", "ru", "sr", "uk"})
+_SYLLABLES = frozenset({"zh", "yue"})
+_NOT_LATIN = frozenset({"be", "bg", "el", "ja", "ko", "mk", "ru", "uk"}) | _SYLLABLES
 """Languages in which a word in Latin letters is a foreign one."""
 
 logging.getLogger("orthography2ipa").setLevel(logging.ERROR)  # it reports plugins that are not installed at every language
@@ -34,15 +33,11 @@ class LanguageSpeller:
     """Pronunciations of any word of some languages. Loads everything when built, as a sandboxed process opens no files later."""
 
     def __init__(self, languages: Collection[str]) -> None:
-        self._rules = {language: G2P(language) for language in languages}
+        self._rules = {language: G2P(language) for language in languages if language not in _SYLLABLES}
         self._english = Speller()
         for rules in self._rules.values():
             rules.transcribe_word("a")  # compiles what is compiled at the first word
         self.ways = lru_cache(maxsize=50_000)(self._ways)
-
-    def readable(self, token: Token, language: str) -> Token:
-        """`token` without the spoken words that have no sound in `language`."""
-        return replace(token, spoken=tuple(word for word in token.spoken if self.ways(word, language)))
 
     def _ways(self, word: str, language: str) -> Ways:
         """`word` in lower case, without blanks, or several ways to say it. Empty if it has no sound in `language`."""
@@ -59,8 +54,12 @@ class LanguageSpeller:
         return tuple(found)[: ipa.MAX_VARIANTS]
 
     def _one(self, word: str, language: str) -> Ways:
+        if language in _SYLLABLES and (syllable := syllables.ways(word, language)):
+            return syllable
         if language in _NOT_LATIN and _LATIN.fullmatch(plain := _plain(word)):
             return (self._english.phones(plain),)
+        if language in _SYLLABLES:
+            return ()
         return tuple(ipa.variants(self._rules[language].transcribe_word(word[:_MAX_WORD])))
 
 

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final, Generic, Protocol, TypeVar
 
 from aligner_svc.domain import Warning
 from aligner_svc.engines.windows import Cut
 
-if TYPE_CHECKING:
-    from aligner_svc.engines.pocketsphinx.engine import WindowQueue
+
+class Processes(Protocol):
+    """A pool, or a queue in front of one."""
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+P = TypeVar("P", bound=Processes)
 
 CUT: Final = Cut(words_a_second=10.0)
 """Words of Chinese and Japanese have one syllable; the aligner leaves those that nobody can say in a window to the next."""
@@ -20,16 +28,16 @@ APPROXIMATE: Final = Warning(
 )
 
 
-class Started:
-    """The queue of windows, made and started on demand. Use it on one event loop."""
+class Started(Generic[P]):
+    """Processes that are made and started on demand. Use it on one event loop."""
 
-    def __init__(self, make: Callable[[], WindowQueue]) -> None:
+    def __init__(self, make: Callable[[], P]) -> None:
         self._make = make
-        self._starting: asyncio.Task[WindowQueue] | None = None
+        self._starting: asyncio.Task[P] | None = None
         self._closed = False
-        self.running: WindowQueue | None = None
+        self.running: P | None = None
 
-    async def queue(self) -> WindowQueue:
+    async def get(self) -> P:
         """Raises WorkerDiedError if no process starts; the next call tries again. Takes 2 s the first time."""
         if self.running is not None:
             return self.running
@@ -45,16 +53,16 @@ class Started:
         if self.running is not None:
             await self.running.close()
 
-    async def _start(self) -> WindowQueue:
-        queue = self._make()
+    async def _start(self) -> P:
+        made = self._make()
         try:
-            await queue.pool.start()
+            await made.start()
         except BaseException:
-            await queue.close()
+            await made.close()
             raise
         finally:
             self._starting = None
-        self.running = queue
+        self.running = made
         if self._closed:
-            await queue.close()
-        return queue
+            await made.close()
+        return made

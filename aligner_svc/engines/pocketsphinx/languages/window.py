@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from aligner_svc.domain import SAMPLE_RATE, WordStatus
-from aligner_svc.engines.loudness import FRAME_RATE, levels, loud
+from aligner_svc.engines.loudness import FRAME_RATE, levels, limits, loud
 from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner, Refined, WordSpan
 from aligner_svc.engines.pocketsphinx.denoise import denoise
+from aligner_svc.engines.pocketsphinx.ladder import CLEAN_RANGE_DB
 from aligner_svc.engines.pocketsphinx.languages import confidence
+from aligner_svc.engines.pocketsphinx.languages.pauses import at_pauses
 from aligner_svc.engines.pocketsphinx.languages.recogniser import PhoneRecogniser, Ways
 from aligner_svc.engines.pocketsphinx.languages.spelling import LanguageSpeller
 from aligner_svc.engines.pocketsphinx.recogniser import Segment
@@ -69,6 +71,10 @@ class LanguageWindowAligner:
 
     def _spans(self, samples: Samples, segments: Sequence[Segment], ends: Sequence[int]) -> list[TokenSpan]:
         refined = self._refiner.refine(samples, [WordSpan(word.start, word.end, word.phones) for word in segments])
+        given = levels(samples)
+        background, speech = limits(given)
+        if speech - background >= CLEAN_RANGE_DB:
+            refined = at_pauses(refined, loud(given))
         scores = confidence.probabilities(segments, refined)
         spans: list[TokenSpan] = []
         begin = 0

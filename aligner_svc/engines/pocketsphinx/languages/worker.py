@@ -8,16 +8,13 @@ from typing import cast
 import numpy as np
 import numpy.fft  # numpy imports it on first use, when the sandbox no longer allows opening files
 
-from aligner_svc.domain import Token
 from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner
+from aligner_svc.engines.pocketsphinx.languages.reader import split_transcript
 from aligner_svc.engines.pocketsphinx.languages.recogniser import PhoneRecogniser
 from aligner_svc.engines.pocketsphinx.languages.spelling import LanguageSpeller
 from aligner_svc.engines.pocketsphinx.languages.window import LanguageWindowAligner
 from aligner_svc.engines.pocketsphinx.languages.wire import decode_window
-from aligner_svc.engines.pocketsphinx.wire import encode_answer, encode_refusal, encode_tokens, text_language
-from aligner_svc.errors import InvalidArgumentError
-from aligner_svc.text.spoken import tokenise
-from aligner_svc.text.transcript import words
+from aligner_svc.engines.pocketsphinx.wire import encode_answer, text_language
 from aligner_svc.workers import JsonValue, Priority, Sandbox, SandboxMode, serve
 
 _WARM_UP_SECONDS = 1
@@ -25,22 +22,14 @@ _WARM_UP_SECONDS = 1
 
 def main(mode: SandboxMode, priority: Priority, languages: list[str]) -> None:
     speller = LanguageSpeller(languages)
+    split_transcript(memoryview(b"a 1"), "de")
     aligner = LanguageWindowAligner(PhoneRecogniser(), speller, BoundaryRefiner())
-    for language in languages:
-        words("a 1", tokenise, language)  # loads what reads it
     aligner.align(np.zeros(16_000 * _WARM_UP_SECONDS, dtype=np.int16), [["a"]], languages[0], last=True, complete=True)
-
-    def readable(text: str, language: str) -> list[Token]:
-        return [speller.readable(token, language) for token in tokenise(text, language)]
 
     def handle(header: dict[str, JsonValue], payload: memoryview) -> tuple[dict[str, JsonValue], bytes]:
         language = text_language(header)
         if language is not None:
-            transcript = str(payload, "utf-8")
-            try:
-                return encode_tokens(words(transcript, readable, language), transcript)
-            except InvalidArgumentError as error:
-                return encode_refusal(error), b""
+            return split_transcript(payload, language)
         language, tokens, last, complete = decode_window(header)
         return encode_answer(aligner.align(np.frombuffer(payload, dtype=np.int16), tokens, language, last, complete)), b""
 

@@ -506,7 +506,7 @@ class Progress(_message.Message):
     received_bytes: _builtins.int
     """Audio bytes received so far."""
     aligned_ms: _builtins.int
-    """Length of the audio aligned so far."""
+    """Length of the audio aligned so far: its words are final and were sent."""
     audio_ms: _builtins.int
     """Length of the whole audio; 0 while unknown."""
     def __init__(

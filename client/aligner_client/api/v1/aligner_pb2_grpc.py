@@ -44,9 +44,17 @@ class AlignerServicer:
     def StreamAlign(self, request_iterator, context):
         """Aligns one recording, sent in chunks. The first message is the config, then
         audio; more transcript text may follow between audio chunks; closing the
-        sending side ends the upload. The server sends progress while it receives
-        and aligns, then words (in order, never revised), then one summary, always
-        last.
+        sending side ends the upload. The server sends progress, at least every two
+        seconds, words (in order, never revised), and one summary, always last.
+
+        Words of headerless audio and of a WAV come while it is spoken, at the speaker's
+        pauses, if it is sent as it is spoken; those of other containers, and of all that
+        is scanned for viruses, when the upload is complete (docs/streaming.md).
+
+        Text that was not said, or comes after the end of the audio, is NOT_FOUND; audio
+        that stops within a word ends there. Messages of 0 bytes are ignored. A call may
+        fail after it sent words, which are then not to be used. One that is cancelled, or
+        whose client vanishes, is given up at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

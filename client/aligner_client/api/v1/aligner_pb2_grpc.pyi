@@ -71,9 +71,17 @@ class AlignerStub:
     StreamAlign: _grpc.StreamStreamMultiCallable[_aligner_pb2.StreamAlignRequest, _aligner_pb2.StreamAlignResponse]
     """Aligns one recording, sent in chunks. The first message is the config, then
     audio; more transcript text may follow between audio chunks; closing the
-    sending side ends the upload. The server sends progress while it receives
-    and aligns, then words (in order, never revised), then one summary, always
-    last.
+    sending side ends the upload. The server sends progress, at least every two
+    seconds, words (in order, never revised), and one summary, always last.
+
+    Words of headerless audio and of a WAV come while it is spoken, at the speaker's
+    pauses, if it is sent as it is spoken; those of other containers, and of all that
+    is scanned for viruses, when the upload is complete (docs/streaming.md).
+
+    Text that was not said, or comes after the end of the audio, is NOT_FOUND; audio
+    that stops within a word ends there. Messages of 0 bytes are ignored. A call may
+    fail after it sent words, which are then not to be used. One that is cancelled, or
+    whose client vanishes, is given up at once.
     """
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_aligner_pb2.GetServerInfoRequest, _aligner_pb2.GetServerInfoResponse]
     """The server's version, engine, languages and limits. Cheap; call it before the
@@ -88,9 +96,17 @@ class AlignerAsyncStub(AlignerStub):
     StreamAlign: _aio.StreamStreamMultiCallable[_aligner_pb2.StreamAlignRequest, _aligner_pb2.StreamAlignResponse]  # type: ignore[assignment]
     """Aligns one recording, sent in chunks. The first message is the config, then
     audio; more transcript text may follow between audio chunks; closing the
-    sending side ends the upload. The server sends progress while it receives
-    and aligns, then words (in order, never revised), then one summary, always
-    last.
+    sending side ends the upload. The server sends progress, at least every two
+    seconds, words (in order, never revised), and one summary, always last.
+
+    Words of headerless audio and of a WAV come while it is spoken, at the speaker's
+    pauses, if it is sent as it is spoken; those of other containers, and of all that
+    is scanned for viruses, when the upload is complete (docs/streaming.md).
+
+    Text that was not said, or comes after the end of the audio, is NOT_FOUND; audio
+    that stops within a word ends there. Messages of 0 bytes are ignored. A call may
+    fail after it sent words, which are then not to be used. One that is cancelled, or
+    whose client vanishes, is given up at once.
     """
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_aligner_pb2.GetServerInfoRequest, _aligner_pb2.GetServerInfoResponse]  # type: ignore[assignment]
     """The server's version, engine, languages and limits. Cheap; call it before the
@@ -114,9 +130,17 @@ class AlignerServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_aligner_pb2.StreamAlignResponse], _abc.AsyncIterator[_aligner_pb2.StreamAlignResponse]]:
         """Aligns one recording, sent in chunks. The first message is the config, then
         audio; more transcript text may follow between audio chunks; closing the
-        sending side ends the upload. The server sends progress while it receives
-        and aligns, then words (in order, never revised), then one summary, always
-        last.
+        sending side ends the upload. The server sends progress, at least every two
+        seconds, words (in order, never revised), and one summary, always last.
+
+        Words of headerless audio and of a WAV come while it is spoken, at the speaker's
+        pauses, if it is sent as it is spoken; those of other containers, and of all that
+        is scanned for viruses, when the upload is complete (docs/streaming.md).
+
+        Text that was not said, or comes after the end of the audio, is NOT_FOUND; audio
+        that stops within a word ends there. Messages of 0 bytes are ignored. A call may
+        fail after it sent words, which are then not to be used. One that is cancelled, or
+        whose client vanishes, is given up at once.
         """
 
     @_abc_1.abstractmethod

@@ -38,12 +38,12 @@ async def test_all_calls_wait_for_one_start_and_one_that_gives_up_does_not_end_i
 
     started = Started(make)  # type: ignore[arg-type]
     assert (made, started.running) == ([], None)
-    calls = [asyncio.create_task(started.queue()) for _ in range(3)]
+    calls = [asyncio.create_task(started.get()) for _ in range(3)]
     await eventually(lambda: len(made) == 1)
     calls[0].cancel()
     made[0].go.set()
     assert await asyncio.gather(*calls[1:]) == [made[0]] * 2
-    assert await started.queue() is made[0]
+    assert await started.get() is made[0]
     assert len(made) == 1
     await started.close()
     assert made[0].closed
@@ -56,15 +56,15 @@ async def test_after_a_start_that_failed_the_next_call_tries_again() -> None:
     coming = iter(made)
     started = Started(lambda: next(coming))  # type: ignore[arg-type,return-value]
     with pytest.raises(WorkerDiedError):
-        await started.queue()
+        await started.get()
     assert made[0].closed
-    assert await started.queue() is made[1]
+    assert await started.get() is made[1]
 
 
 async def test_what_starts_while_the_server_closes_is_closed_too() -> None:
     queue = FakeQueue()
     started = Started(lambda: queue)  # type: ignore[arg-type,return-value]
-    call = asyncio.create_task(started.queue())
+    call = asyncio.create_task(started.get())
     await loop_turns()
     closing = asyncio.create_task(started.close())
     queue.go.set()

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
+from aligner_svc.audio.arriving.upload import open_live
 from aligner_svc.audio.decode import AudioShorterError, Decoded, Decoder
-from aligner_svc.audio.encoding import Encoding
-from aligner_svc.audio.level import SILENT
 from aligner_svc.config.limits import Limits
 from aligner_svc.domain import Alignment, Caller, Clip, Stretch, Timing, Token, Warning, Word, WordStatus
-from aligner_svc.engines.base import SHORT_SECONDS, Engine, EngineResult, Span
+from aligner_svc.engines.base import SHORT_SECONDS, Engine, EngineResult, LiveEngine, Span
 from aligner_svc.engines.loudness import unaligned
-from aligner_svc.errors import InvalidArgumentError, MismatchError, UnsupportedError
+from aligner_svc.errors import InvalidArgumentError, UnsupportedError
+from aligner_svc.pipeline.checks import check_score, check_seconds, empty, no_words, others, size, unreadable, unreadable_warning
+from aligner_svc.pipeline.following import Following
+from aligner_svc.pipeline.job import Job, JobHooks, Observer, Stage, ignore
 from aligner_svc.text import normalise_language
 from aligner_svc.text.characters import check_characters, check_marks
 from aligner_svc.text.speaking_rate import check_words, fit, least_seconds
@@ -26,58 +25,10 @@ from aligner_svc.workers.threads import off_loop
 _LETTERS_A_WORD = 5
 """Average word length, used to estimate word counts."""
 
-_FAINT: Final = 1e-4
-"""Peak (1.0 is full scale, so -80 dBFS) below which audio in which no word was found is silence: the last bits of 16."""
-
-_MIN_SECONDS = 0.06
-"""The shortest words ("a", "I") last this long in fluent speech; less audio holds none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A request without its audio. Headerless encodings need a rate; 0 channels mean 1."""
-
-    transcript: str
-    language: str
-    encoding: Encoding = Encoding.CONTAINER
-    sample_rate_hz: int = 0
-    channels: int = 0
-    track: int = 0
-    """Of several audio tracks the one to align, from 1; 0: the decoder chooses."""
-    min_match_score: float = 0.0
-    """0..1; a lower match score is a MismatchError."""
-
-
-class Stage(Enum):
-    """What the pipeline is doing with a recording."""
-
-    DECODING = "DECODING"
-    ALIGNING = "ALIGNING"
-
-
-Observer = Callable[[Stage, float, float], None]
-"""Called with the stage, the seconds aligned and the seconds in total (0 while unknown). Must not block."""
-
-
-def ignore(stage: Stage, aligned: float, total: float) -> None: ...
-
-
-async def _nothing(*_: object) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class JobHooks:
-    """What is awaited on the way; an exception ends the job."""
-
-    prolong: Callable[[], Awaitable[None]] = _nothing
-    """The job turns out to be long: before the long part of it begins, perhaps twice."""
-    text: Callable[[int], Awaitable[None]] = _nothing
-    """The transcript is about to be worked on: it has so many characters, not more than are accepted."""
-    decoded: Callable[[Decoded], Awaitable[None]] = _nothing
-    """The audio is decoded: before the engine works on it."""
-
 
 _NO_HOOKS: Final = JobHooks()
+
+__all__ = ["Following", "Job", "JobHooks", "Observer", "Pipeline", "Stage", "ignore"]
 
 
 class Pipeline:
@@ -134,12 +85,12 @@ class Pipeline:
                 least_seconds=self._least_seconds(spoken, language),
             )
         except AudioShorterError as shorter:
-            _check_seconds(shorter.seconds)
+            check_seconds(shorter.seconds)
             self._fit(spoken, shorter.seconds, language)
             raise
         del audio  # an upload may be hundreds of MB, and the engine does not need it
         seconds = decoded.clip.seconds
-        _check_seconds(seconds)
+        check_seconds(seconds)
         await hooks.decoded(decoded)  # before the audio is found not to fit: its decoding is used
         try:
             dense = self._fit(spoken, seconds, language)
@@ -152,7 +103,7 @@ class Pipeline:
         result = await self._engine.align(
             decoded.clip, spoken, language, caller, lambda done: observe(Stage.ALIGNING, done, seconds)
         )
-        _check_score(result.match_score, job.min_match_score)
+        check_score(result.match_score, job.min_match_score)
         words = await off_loop(_words, tokens, result, words=len(tokens))
         timing = Timing(
             queue=decoded.queued + result.queued,
@@ -169,18 +120,31 @@ class Pipeline:
             warnings=(
                 *decoded.warnings,
                 *dense,
-                *_other(result.warnings, dense, decoded.peak),
-                *_unpronounced(tokens),
+                *others(result.warnings, dense, decoded.peak),
+                *unreadable_warning(unreadable(tokens)),
             ),
             timing=timing,
             unaligned=await off_loop(_unaligned, decoded.clip, words, size=decoded.clip.samples.nbytes),
             audio_start=decoded.start,
         )
 
+    async def follow(self, job: Job, head: Buffer, caller: Caller) -> Following | None:
+        """For an upload that begins with `head`, which is not used up: its alignment while it arrives; None: it must be complete.
+
+        Raises NotEnoughError, and InvalidArgumentError as `align`.
+        """
+        if not isinstance(self._engine, LiveEngine) or job.track > 1:
+            return None
+        decoding = await open_live(self._decoder, head, job.encoding, job.sample_rate_hz, job.channels, client=caller.client)
+        if decoding is None:
+            return None
+        language = self.language(job.language)
+        return Following(job, language, caller, engine=self._engine, decoding=decoding, limits=self._limits)
+
     async def _tokens(self, transcript: str, language: str, hooks: JobHooks) -> Sequence[Token]:
         self.check_transcript(len(transcript))
         if not transcript.strip():
-            raise InvalidArgumentError("TRANSCRIPT_EMPTY", "the transcript is empty", field="config.transcript")
+            raise empty()
         await hooks.text(len(transcript))
         words = len(transcript) // _LETTERS_A_WORD
         await off_loop(check_characters, transcript, words=words)
@@ -188,35 +152,16 @@ class Pipeline:
         tokens = await self._engine.tokenise(transcript, language)
         check_words(len(tokens), self._limits.transcript_words)
         if not any(token.spoken for token in tokens):
-            marked_up = tokens and all(token.skipped for token in tokens)
-            only = "nothing but markup" if marked_up else f"no words that can be read in '{language}'"
-            raise InvalidArgumentError("TRANSCRIPT_NO_WORDS", f"the transcript holds {only}", field="config.transcript")
+            raise no_words(bool(tokens) and all(token.skipped for token in tokens), language)
         return tokens
 
     def _least_seconds(self, spoken: Sequence[Token], language: str) -> float:
         """Seconds that the audio must last not to be refused by `_fit`."""
-        return least_seconds(*_size(spoken), language) if self._limits.transcript_dense == "refuse" else 0.0
+        return least_seconds(*size(spoken), language) if self._limits.transcript_dense == "refuse" else 0.0
 
     def _fit(self, spoken: Sequence[Token], seconds: float, language: str) -> tuple[Warning, ...]:
-        warning = fit(*_size(spoken), seconds, language, self._limits.transcript_dense)
+        warning = fit(*size(spoken), seconds, language, self._limits.transcript_dense)
         return () if warning is None else (warning,)
-
-
-def _size(spoken: Sequence[Token]) -> tuple[int, int]:
-    """Words and letters that are said."""
-    return sum(len(token.spoken) for token in spoken), sum(len(word) for token in spoken for word in token.spoken)
-
-
-def _check_seconds(seconds: float) -> None:
-    if seconds < _MIN_SECONDS:
-        message = f"the audio lasts {seconds * 1000:.0f} ms; a word needs {_MIN_SECONDS * 1000:.0f} ms at least"
-        raise InvalidArgumentError("AUDIO_TOO_SHORT", message, field="audio")
-
-
-def _check_score(score: float, least: float) -> None:
-    if score < least:
-        message = f"transcript and audio match with a score of {score:.2f}; config.min_match_score asks for {least:.2f}"
-        raise MismatchError("MATCH_SCORE_TOO_LOW", message, field="config.min_match_score")
 
 
 def _unaligned(clip: Clip, words: Sequence[Word]) -> list[Stretch]:
@@ -234,20 +179,6 @@ def _check_whole(decoded: Decoded) -> None:
         raise InvalidArgumentError("AUDIO_CUT_SHORT", message, field="audio")
 
 
-def _other(warnings: Sequence[Warning], said: Sequence[Warning], peak: float) -> Sequence[Warning]:
-    """Those of the engine that were not `said`. Where there is nothing to hear, it is not the transcript that is wrong."""
-    codes = {warning.code for warning in said}
-    mismatch = any(warning.code == "TRANSCRIPT_MISMATCH" for warning in warnings)
-    silent: list[Warning] = []
-    if peak < SILENT or (mismatch and peak < _FAINT):
-        codes.add("TRANSCRIPT_MISMATCH")
-        level = 20 * math.log10(max(peak, SILENT))
-        silent.append(
-            Warning("AUDIO_SILENT", f"nothing in the audio is louder than {math.ceil(level)} dBFS: there is no speech in it")
-        )
-    return [*silent, *(warning for warning in warnings if warning.code not in codes)]
-
-
 def _words(tokens: Sequence[Token], result: EngineResult) -> list[Word]:
     """One word for every token. Those that were not aligned, unreadable or markup, get the end of the word before."""
     spans = iter(result.spans)
@@ -259,14 +190,3 @@ def _words(tokens: Sequence[Token], result: EngineResult) -> list[Word]:
         words.append(Word(token.text, span.start, span.end, span.confidence, span.status, token.char_start, token.char_end))
         at = span.end
     return words
-
-
-def _unpronounced(tokens: Sequence[Token]) -> tuple[Warning, ...]:
-    count = sum(not token.spoken and not token.skipped for token in tokens)
-    if not count:
-        return ()
-    return (
-        Warning(
-            "WORDS_UNREADABLE", f"{count} words are in a script that cannot be read in this language, and were not looked for"
-        ),
-    )

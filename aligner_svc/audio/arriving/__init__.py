@@ -1,0 +1,1 @@
+"""Decodes an upload while it arrives."""

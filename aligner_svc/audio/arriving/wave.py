@@ -1,0 +1,123 @@
+"""A WAV, decoded while it arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from aligner_svc.audio.arriving.forms import WaveStart
+from aligner_svc.audio.arriving.samples import TAIL, LiveSamples, Sound
+from aligner_svc.audio.decode import WARNINGS, Decoder
+from aligner_svc.audio.headers.wave import is_placeholder
+from aligner_svc.audio.sniff import sniff
+from aligner_svc.audio.sniff.appended import ends_as_zip
+from aligner_svc.audio.sniff.foreign import certain
+from aligner_svc.domain import Warning as AudioWarning
+from aligner_svc.errors import InvalidArgumentError
+from aligner_svc.workers import Buffer
+
+_BEHIND: Final = 4096
+"""Bytes behind the samples by which it is judged what they are."""
+_MISSING: Final = 0.1
+"""Seconds by which a header may be wrong."""
+
+
+class LiveWave:
+    """A WAV, whose header may claim any length: what it claims ends the samples only if something else follows."""
+
+    def __init__(self, decoder: Decoder, client: str, start: WaveStart) -> None:
+        self.container = "wav"
+        self._decoder = decoder
+        self._skip = start.start
+        self._samples = LiveSamples(decoder, client, start.form)
+        self._second = start.form.rate * start.form.frame
+        placeholder = not start.claimed or is_placeholder(start.claimed) or start.claimed > decoder.max_seconds * self._second
+        self._left: int | None = None if placeholder else start.claimed  # None: up to the end
+        self._odd = start.claimed & 1
+        self._behind: bytearray | None = None
+        self._ignored = False
+        self._head = b""
+        self._tail = b""
+        self._extended = False
+
+    @property
+    def queued(self) -> float:
+        return self._samples.queued
+
+    @property
+    def busy(self) -> float:
+        return self._samples.busy
+
+    @property
+    def peak(self) -> float:
+        return self._samples.peak
+
+    @property
+    def warnings(self) -> tuple[AudioWarning, ...]:
+        missing = self._left is not None and self._left > _MISSING * self._second
+        return tuple(WARNINGS[key] for key, holds in (("truncated", missing), ("extended", self._extended)) if holds)
+
+    async def add(self, chunk: Buffer) -> Sound | None:
+        if len(self._head) < _BEHIND:
+            self._head = (self._head + bytes(chunk))[:_BEHIND]
+        self._tail = (self._tail + bytes(chunk))[-TAIL:]
+        if self._ignored:
+            return None
+        view = memoryview(chunk)[min(self._skip, len(chunk)) :]
+        self._skip -= min(self._skip, len(chunk))
+        samples = view
+        if self._left is not None:
+            samples = view[: self._left]
+            self._left -= samples.nbytes
+        rest = view[samples.nbytes :]
+        piece = await self._samples.decode(bytes(samples)) if samples.nbytes else None
+        if rest.nbytes:
+            self._behind = (self._behind or bytearray()) + rest
+            if len(self._behind) >= _BEHIND:
+                more = await self._judge()
+                piece = (
+                    more
+                    if piece is None
+                    else piece
+                    if more is None
+                    else Sound(np.concatenate([piece.samples, more.samples]), more.gain)
+                )
+        return piece
+
+    async def finish(self) -> Sound | None:
+        sniff(self._head)
+        if ends_as_zip(memoryview(self._tail)):
+            raise _polyglot("a ZIP archive")
+        pieces = [] if self._behind is None or self._ignored else [await self._judge()]
+        pieces.append(await self._samples.finish())
+        return _joined(pieces)
+
+    async def _judge(self) -> Sound | None:
+        """What is behind the declared end: chunks are ignored, another file is refused, samples are decoded."""
+        assert self._behind is not None
+        behind, self._behind = bytes(self._behind), None
+        name = certain(behind.lstrip(b"\0"))
+        if name and behind[:4] not in {b"RIFF", b"RF64", b"BW64"}:
+            raise _polyglot(name)
+        padded = behind[self._odd :]
+        if len(behind) <= _MISSING * self._second or not any(behind) or _is_chunk(behind) or _is_chunk(padded):
+            self._ignored = True
+            return None
+        self._left, self._extended = None, True
+        return await self._samples.decode(behind)
+
+
+def _polyglot(name: str) -> InvalidArgumentError:
+    return InvalidArgumentError("AUDIO_POLYGLOT", f"this is a WAV file and {name} at once: send the audio alone", field="audio")
+
+
+def _joined(pieces: Sequence[Sound | None]) -> Sound | None:
+    found = [piece for piece in pieces if piece is not None]
+    return Sound(np.concatenate([piece.samples for piece in found]), found[-1].gain) if found else None
+
+
+def _is_chunk(data: bytes) -> bool:
+    """Whether it begins like a chunk of RIFF, or with tags that players append."""
+    return data.startswith((b"ID3", b"TAG", b"APETAGEX")) or (len(data) >= 8 and all(32 <= c < 127 for c in data[:4]))

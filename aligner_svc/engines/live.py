@@ -1,0 +1,239 @@
+"""Audio and text that are aligned while they arrive: what windows are cut from, and the speaker's pauses.
+
+What is final does not depend on how the audio was cut into pieces: the places at which a growing window is aligned are chosen by
+the audio alone. Only whether it comes as it is spoken depends on the time of its arrival.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from aligner_svc.domain import SAMPLE_RATE, Token
+from aligner_svc.engines.loudness import FRAME_RATE, levels, limits
+from aligner_svc.engines.sources import first_of
+
+_FIRST, _NEXT = 1.5, 0.5
+"""Seconds of audio in a growing window before it is aligned, and between two times that it is."""
+_AT_MOST: Final = 2.5
+"""Seconds between two times that a growing window is aligned where the speaker does not pause."""
+_QUIET: Final = 0.2
+"""Seconds without a loud frame that are a pause of the speaker."""
+_STEP: Final = 0.1
+"""Seconds between two places that are looked at."""
+_REMEASURED: Final = 1.0
+"""Seconds of audio after which the level of speech in a growing window is measured again."""
+_GROWTH: Final = 1.25
+"""By which a window has to grow to be aligned again: what is not explained would cost as much as the whole many times."""
+_LONGEST: Final = 10.0
+"""Seconds up to which a window is aligned before it is whole."""
+_STILL_RANGE_DB, _STILL_DB = 6.0, 20.0
+"""Between background and speech, and of speech, below which there is none: white noise has a range of 2.5 dB, a muted microphone
+-70 dBFS."""
+
+_PACE, _PACE_SECONDS = 0.4, 10.0
+"""Audio comes as it is spoken if the last seconds of it took at least this share of their length to arrive."""
+_UNHINDERED: Final = 30.0
+"""Seconds of audio after the last that was held back: the pace of those is the server's, not the speaker's."""
+
+Samples = npt.NDArray[np.int16]
+Floats = npt.NDArray[np.float32]
+
+
+class _Changed:
+    """Wakes all that wait for a change."""
+
+    def __init__(self) -> None:
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    def notify(self) -> None:
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        while not holds():
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.add(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiting.discard(waiter)
+
+
+class LiveAudio:
+    """WindowAudio that grows. Memory: what is not released, 4 bytes a sample, and 4 bytes for each 5 ms of the whole."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        """Samples so far."""
+        self.ended = False
+        self.released = 0
+        """Samples that are not needed any more."""
+        self.text_is_short = False
+        """Whether the aligner waits for text: what is kept meanwhile says nothing about the aligner's pace."""
+        self._pieces: deque[tuple[int, Floats, float]] = deque()  # first sample, samples, gain
+        self._arrivals: deque[tuple[float, int]] = deque()  # the event loop's time, samples by then
+        self._levels: npt.NDArray[np.float32] = np.zeros(60 * FRAME_RATE, np.float32)  # doubled when it is full
+        self._frames = 0
+        self._odd = np.zeros(0, np.float32)
+        self._held_at = -_UNHINDERED
+        self._changed = _Changed()
+
+    def append(self, samples: Floats, gain: float = 1.0) -> None:
+        """`samples`: 1.0 is full scale. `gain`: brings a window that ends with them to its level."""
+        now = asyncio.get_running_loop().time()
+        self._pieces.append((self.length, samples, gain))
+        self.length += len(samples)
+        self._arrivals.append((now, self.length))
+        while len(self._arrivals) > 2 and self._arrivals[1][1] < self.released - _PACE_SECONDS * SAMPLE_RATE:
+            self._arrivals.popleft()
+        whole = np.concatenate([self._odd, samples * np.float32(gain * 32768)])
+        frames = len(whole) // (SAMPLE_RATE // FRAME_RATE) * (SAMPLE_RATE // FRAME_RATE)
+        self._odd = whole[frames:]
+        self._add_levels(levels(np.clip(whole[:frames], -32768, 32767)))
+        self._changed.notify()
+
+    def end(self) -> None:
+        """There is no more."""
+        self.ended = True
+        self._changed.notify()
+
+    @property
+    def levels(self) -> npt.NDArray[np.float32]:
+        """Of all frames so far."""
+        return self._levels[: self._frames]
+
+    @property
+    def live(self) -> bool:
+        """Whether the latest audio came as it is spoken."""
+        return self._is_live(self.length)
+
+    async def room(self, seconds: float) -> None:
+        """Wait until less than so much is kept, unless it is text that the aligner waits for."""
+
+        def has_room() -> bool:
+            return self.length - self.released < seconds * SAMPLE_RATE or self.text_is_short
+
+        if not has_room():
+            self._held_at = self.length / SAMPLE_RATE
+        await self._changed.until(has_room)
+
+    async def reach(self, count: int) -> int:
+        """See WindowAudio."""
+        await self._changed.until(lambda: self.length >= count or self.ended)
+        return self.length
+
+    async def pause(self, begin: int, after: int) -> int | None:
+        """See WindowAudio."""
+        frame = SAMPLE_RATE // FRAME_RATE
+        first = begin // frame
+        step = int(_STEP * FRAME_RATE)
+        at = first + int(_FIRST * FRAME_RATE)
+        if after > begin:
+            at = max(at, after // frame + int(_NEXT * FRAME_RATE), first + int((after // frame - first) * _GROWTH))
+        threshold, measured, still = 0.0, 0, True
+        while at - first <= _LONGEST * FRAME_RATE:
+            if await self.reach(at * frame) < at * frame or not self._is_live(at * frame):
+                return None
+            if not measured or at - measured >= _REMEASURED * FRAME_RATE:
+                background, speech = limits(self._levels[first:at])
+                threshold, measured, still = (background + speech) / 2, at, _is_still(background, speech)
+            quiet = bool((self._levels[at - int(_QUIET * FRAME_RATE) : at] <= threshold).all())
+            if not still and (quiet or at * frame - max(after, begin) >= _AT_MOST * SAMPLE_RATE):
+                return at * frame
+            at += step
+        return None
+
+    def still(self, begin: int, end: int) -> bool:
+        """See WindowAudio."""
+        frame = SAMPLE_RATE // FRAME_RATE
+        return _is_still(*limits(self.levels[begin // frame : end // frame]))
+
+    def cut(self, begin: int, end: int) -> Samples:
+        """See WindowAudio."""
+        parts = []
+        gain = 1.0
+        for first, samples, of_piece in self._pieces:
+            if first < end and first + len(samples) > begin:
+                parts.append(samples[max(0, begin - first) : end - first])
+                gain = of_piece
+        scaled = np.rint(np.concatenate(parts) * np.float32(gain * 32768)) if parts else np.zeros(0)
+        return np.clip(scaled, -32768, 32767).astype(np.int16)
+
+    def release(self, before: int) -> None:
+        """See WindowAudio."""
+        self.released = max(self.released, min(before, self.length))
+        while self._pieces and self._pieces[0][0] + len(self._pieces[0][1]) <= before:
+            self._pieces.popleft()
+        self._changed.notify()
+
+    def _add_levels(self, more: Floats) -> None:
+        until = self._frames + len(more)
+        if until > len(self._levels):
+            self._levels = np.concatenate([self._levels[: self._frames], np.zeros(max(until, self._frames), np.float32)])
+        self._levels[self._frames : until] = more
+        self._frames = until
+
+    def _is_live(self, sample: int) -> bool:
+        """Whether the audio up to `sample` came as it is spoken."""
+        if sample / SAMPLE_RATE - self._held_at < _UNHINDERED:
+            return False
+        span = min(sample / SAMPLE_RATE, _PACE_SECONDS)
+        took = self._arrived(sample) - self._arrived(sample - round(span * SAMPLE_RATE))
+        return took >= _PACE * span
+
+    def _arrived(self, sample: int) -> float:
+        """When there were so many samples, by the event loop's time."""
+        return next((time for time, length in self._arrivals if length >= sample), self._arrivals[-1][0])
+
+
+def _is_still(background: float, speech: float) -> bool:
+    return speech < _STILL_DB or speech - background < _STILL_RANGE_DB
+
+
+class LiveText:
+    """WindowText that grows: tokens with something spoken. `more` is awaited for them when they are asked for."""
+
+    def __init__(self, audio: LiveAudio, more: Callable[[], Awaitable[Sequence[Token]]]) -> None:
+        """`more`: the next tokens of the text that has come, none if there is none."""
+        self.ended = False
+        self._audio = audio
+        self._more = more
+        self._tokens: list[Token] = []
+        self._arrived = 0
+        self._changed = _Changed()
+
+    def notify(self, *, ended: bool = False) -> None:
+        """Text has come, or there is no more."""
+        self._arrived += 1
+        self.ended = self.ended or ended
+        self._changed.notify()
+
+    async def reach(self, room: int) -> bool:
+        """See WindowText."""
+        while True:
+            seen, ended = self._arrived, self.ended
+            self._tokens.extend(await self._more())
+            if ended or sum(len(token.spoken) for token in self._tokens[:room]) >= room:
+                return bool(self._tokens)
+            self._audio.text_is_short = True
+            self._audio.release(0)  # wakes who waits for room
+            try:
+                await self._changed.until(lambda seen=seen: self._arrived > seen)  # type: ignore[misc]
+            finally:
+                self._audio.text_is_short = False
+
+    def offer(self, room: int) -> tuple[Sequence[Token], bool]:
+        """See WindowText."""
+        offered = first_of(self._tokens, 0, room)
+        return offered, len(offered) == len(self._tokens)
+
+    def take(self, count: int) -> None:
+        """See WindowText."""
+        del self._tokens[:count]

@@ -1,0 +1,103 @@
+"""StreamAlign while the recording is spoken: words before its end, and all ends that it can have."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+
+from aligner_client.api.v1 import aligner_pb2 as pb
+from aligner_svc.engines import live
+from tests.kit.recordings import TRANSCRIPT, WORDS, repeated, samples, wav
+from tests.kit.refusals import refusal
+from tests.kit.uploads import audio, chunks, config, linear16, send, stream, text
+from tests.kit.waiting import eventually
+
+TWICE, TWICE_TEXT = repeated(2)
+BARE = TWICE[44:]
+
+
+@pytest.fixture(autouse=True)
+def paced(monkeypatch) -> None:
+    """Whatever comes counts as spoken now."""
+    monkeypatch.setattr(live, "_PACE", 0.0)
+
+
+async def until_words(call) -> list[pb.Word]:
+    async for message in call:
+        if message.words.words:
+            return list(message.words.words)
+    raise AssertionError("the stream ended without words")
+
+
+@pytest.mark.parametrize(("head", "data"), [(linear16(TWICE_TEXT), BARE), (config(TWICE_TEXT), TWICE)], ids=["bare", "wav"])
+async def test_words_come_while_the_upload_is_open(stub, head, data):
+    call = stub.StreamAlign()
+    await send(call, [head, *chunks(data)])
+    first = await until_words(call)
+    assert not call.done()
+    await call.done_writing()
+    rest = [message async for message in call]
+    words = first + [word for message in rest for word in message.words.words]
+    assert [word.text for word in words] == list(WORDS) * 2
+    assert all(word.status == pb.WORD_STATUS_ALIGNED for word in words)
+    ends = [0, *(time for word in words for time in (word.start_ms, word.end_ms))]
+    assert ends == sorted(ends)
+    assert rest[-1].summary.audio_ms == len(BARE) // 32
+    assert rest[-1].summary.match_score > 0.75
+
+
+async def test_where_the_chunks_are_cut_does_not_matter(stub):
+    answers = [await stream(stub, [linear16(TWICE_TEXT), *chunks(BARE, size)]) for size in (3_333, 64_000, 1 << 20)]
+    assert [answer.words for answer in answers[1:]] == [answers[0].words] * 2
+
+
+async def test_text_typed_behind_the_speaker(stub):
+    """The words of what was said before its text came, and offsets into the whole text."""
+    pieces = [TWICE_TEXT[: len(TRANSCRIPT) + 5], TWICE_TEXT[len(TRANSCRIPT) + 5 :]]
+    answer = await stream(stub, [linear16(""), *chunks(BARE), text(pieces[0]), audio(b""), text(pieces[1])])
+    assert [TWICE_TEXT[word.char_start : word.char_end] for word in answer.words] == list(WORDS) * 2
+    assert all(word.status == pb.WORD_STATUS_ALIGNED for word in answer.words)
+
+
+async def test_text_that_was_never_said_comes_back_as_not_found(stub):
+    answer = await stream(stub, [linear16(TRANSCRIPT), *chunks(samples().tobytes()), text(" And one more thing.")])
+    assert [word.text for word in answer.words] == [*WORDS, "And", "one", "more", "thing"]
+    assert {word.status for word in answer.words[-4:]} == {pb.WORD_STATUS_NOT_FOUND}
+
+
+async def test_audio_that_stops_in_the_middle_of_a_word(stub):
+    cut = samples().tobytes()[: len(samples()) + 1]
+    answer = await stream(stub, [linear16(TRANSCRIPT), *chunks(cut)])
+    assert len(answer.words) == len(WORDS)
+    assert answer.words[0].status == pb.WORD_STATUS_ALIGNED
+    assert answer.words[-1].status == pb.WORD_STATUS_NOT_FOUND
+    assert max(word.end_ms for word in answer.words) <= answer.summary.audio_ms
+
+
+async def test_a_client_that_vanishes_is_forgotten(server, stub):
+    call = stub.StreamAlign()
+    await send(call, [linear16(TWICE_TEXT), *chunks(BARE)])
+    await until_words(call)
+    assert server.engine._streams == 1
+    call.cancel()
+    await eventually(lambda: server.engine._streams == 0, "the stream to be given up")
+
+
+async def test_streams_beyond_the_limit_are_refused_at_their_start(server, stub, monkeypatch):
+    monkeypatch.setattr(server.engine, "_max_streams", 0)
+    call = stub.StreamAlign()
+    await send(call, [linear16(TWICE_TEXT), audio(BARE[:64_000])])
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        async for _ in call:
+            pass
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert refusal(refused.value).reason == "ENGINE_QUEUE_FULL"
+
+
+async def test_a_wav_without_a_length(stub):
+    data = bytearray(wav(samples()))
+    data[4:8] = data[40:44] = bytes(4)
+    answer = await stream(stub, [config(), *chunks(bytes(data))])
+    assert [word.text for word in answer.words] == list(WORDS)
+    assert answer.summary.audio_ms == len(samples()) // 16
+    assert list(answer.summary.warnings) == []

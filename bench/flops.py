@@ -44,7 +44,7 @@ class Flops:
 def count(config: Any, batch: Sequence[Prepared]) -> Flops:
     """`config`: the thinker's, `checkpoint.thinker.config`."""
     audio, text = config.audio_config, config.text_config
-    frames = [item.mel.shape[1] for item in batch]
+    frames = [item.frames for item in batch]
     tokens, rows, slots = sum(map(tokens_after, frames)), sum(item.rows for item in batch), sum(item.slots for item in batch)
     chunks = sum(map(chunks_of, frames))
     window = audio.n_window_infer // CHUNK * CHUNK_TOKENS

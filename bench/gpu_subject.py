@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -12,7 +12,8 @@ import torch
 
 from aligner_svc.engines.qwen.attention import Attention
 from aligner_svc.engines.qwen.checkpoint import Checkpoint
-from aligner_svc.engines.qwen.devices.preparation import Preparation, Prepared
+from aligner_svc.engines.qwen.devices.preparation import Map, Preparation, Prepared
+from aligner_svc.engines.qwen.devices.wire import Item
 from aligner_svc.engines.qwen.forward import PackedAligner
 from bench.synthetic import Speech
 
@@ -61,6 +62,12 @@ class Subject:
 
     def prepare(self, speech: Speech) -> Prepared:
         return self.preparation(speech.samples, [token.spoken[0] for token in speech.tokens])
+
+    def batch(self, clips: Sequence[Speech], run: Map = map) -> list[Prepared]:
+        """As the service prepares them: side by side in one buffer."""
+        prompt = self.preparation.prompt
+        items = [Item(clip.samples, prompt(len(clip.samples), [token.spoken[0] for token in clip.tokens])) for clip in clips]
+        return self.preparation.batch(items, run)
 
     def timed(self, work: Callable[[], object]) -> float | str:
         """Median seconds of several runs after a warm-up; or a word that says why there are none."""

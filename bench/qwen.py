@@ -152,7 +152,7 @@ class Bench:
 
     def padding(self) -> None:
         ready = self.prepare([speech(seconds, seed) for seed, seconds in enumerate((*_MIXED, 4.4, 7.3, 9.9, 13.2))])
-        frames = [item.mel.shape[1] for item in ready]
+        frames = [item.frames for item in ready]
         chunks = sum(map(chunks_of, frames))
         print(
             f"\nPadding: none of the {sum(item.rows for item in ready)} decoder rows and none of the attention windows; "

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from torch.nn import functional
@@ -28,6 +28,18 @@ _LONG = 2000
 stay in a CPU's caches between the two products."""
 _HALVES = frozenset({torch.bfloat16, torch.float16})
 _AMPERE = (8, 0)  # compute capability that FlashAttention needs
+
+
+class Sequences(tuple[int, ...]):
+    """Lengths of sequences. `ends`: cumulative, from 0, int32, on the device, if they are there already."""
+
+    ends: torch.Tensor | None = None
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], ends: torch.Tensor) -> Self:
+        made = cls(lengths)
+        made.ends = ends
+        return made
 
 
 class Attention(Protocol):
@@ -78,7 +90,10 @@ class Fused:
     def __call__(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: Sequence[int], *, causal: bool
     ) -> torch.Tensor:
-        ends, longest = _ends(tuple(lengths), query.device), max(lengths)
+        ends = lengths.ends if isinstance(lengths, Sequences) else None
+        if ends is None:
+            ends = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32).to(query.device)
+        longest = max(lengths)
         out = varlen_attn(
             query, key, value, ends, ends, longest, longest,
             window_size=(-1, 0 if causal else -1), enable_gqa=query.shape[1] != key.shape[1], num_splits=self._splits,
@@ -205,12 +220,6 @@ def _full(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, length: i
 def _future(rows: int, dtype: torch.dtype) -> torch.Tensor:
     """[rows, rows]: minus infinity where a column comes after its row and is masked."""
     return torch.full((rows, rows), float("-inf"), dtype=dtype).triu(1)
-
-
-@lru_cache(maxsize=8)
-def _ends(lengths: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    """Cumulative lengths from 0 on the device. The same for all layers, so cached: one upload."""
-    return torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32).to(device)
 
 
 def _spans(lengths: Sequence[int]) -> list[tuple[int, int]]:

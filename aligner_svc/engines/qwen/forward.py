@@ -11,19 +11,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from torch.nn import functional
 
-from aligner_svc.engines.qwen import layers
+from aligner_svc.engines.qwen import glue, layers
 from aligner_svc.engines.qwen.attention import Attention, for_device
 from aligner_svc.engines.qwen.checkpoint import Checkpoint
+from aligner_svc.engines.qwen.devices.feed import Feed, Input
 from aligner_svc.engines.qwen.devices.preparation import Prepared
-from aligner_svc.engines.qwen.prompt import CHUNK, CHUNK_TOKENS, chunks_of, tokens_after
+from aligner_svc.engines.qwen.prompt import CHUNK_TOKENS
 from aligner_svc.engines.qwen.timestamps import TimestampSlots
 
-_WINDOW = 8 * CHUNK_TOKENS  # audio tokens that attend to each other: 8 s
 _CONVOLVED = {"cpu": 2, "cuda": 512}
 """Chunks that go through the convolutions at a time. On a CPU few enough for intermediate results to stay in its caches."""
 _ROWS = 1024
@@ -36,18 +33,26 @@ class PackedAligner:
     """The model. Not thread-safe."""
 
     def __init__(self, checkpoint: Checkpoint, attention: Attention | None = None, *, fused: bool | None = None) -> None:
-        """`attention`, `fused` layers: the fastest that work here, if not given. Replaces layers of the checkpoint."""
+        """`attention`, `fused` layers: the fastest that work here, if not given; those that are not fused are merged on a GPU.
+
+        Replaces layers of the checkpoint.
+        """
         thinker = checkpoint.thinker
         self._encoder: Any = thinker.audio_tower
         self._decoder: Any = thinker.model
         weight = self._decoder.embed_tokens.weight
         self.device: torch.device = weight.device
         self.dtype: torch.dtype = weight.dtype
-        self._timestamp_id = checkpoint.timestamp_id
-        self._audio_id = checkpoint.audio_id
+        self._feed = Feed(self.device, checkpoint.audio_id, checkpoint.timestamp_id)
         self._attention = attention or for_device(self.device, self.dtype)
         thinker.lm_head.float()  # 0.2 % of the work; in bf16 6 % of the slots tie at the top, and 2.9 % get another class
-        layers.fit(thinker, fused=layers.fused_work(self.device, self.dtype) if fused is None else fused)
+        merged = self.device.type != "cpu" if fused is None else not fused
+        fused = layers.fused_work(self.device, self.dtype) if fused is None else fused
+        if merged:
+            layers.merge(self._encoder.layers, self._decoder.layers)
+        layers.fit(thinker, fused=fused)
+        self._merged = hasattr(self._decoder.layers[0].self_attn, layers.MERGED)
+        self._glue = glue.for_device(self.device, self.dtype)
         self._head: Any = thinker.lm_head
 
     @torch.inference_mode()
@@ -71,32 +76,39 @@ class PackedAligner:
 
     def _states(self, batch: Sequence[Prepared]) -> torch.Tensor:
         """[slots of all clips, width], float32: what the head is given."""
-        ids = np.concatenate([item.ids for item in batch])
-        # Indices are found on the CPU: on the device this would wait for its queue.
-        audio, slots = (self._upload(np.flatnonzero(ids == token)) for token in (self._audio_id, self._timestamp_id))
-        hidden = self._decoder.embed_tokens(self._upload(ids))
-        hidden.index_copy_(0, audio, self._encode([item.mel for item in batch]))
-        return self._decode(hidden, [item.rows for item in batch], slots).float()
+        given = self._feed(batch)
+        hidden = self._decoder.embed_tokens(given.ids)
+        hidden.index_copy_(0, given.audio, self._encode(given))
+        return self._decode(hidden, given).float()
 
-    def _upload(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
-        return torch.from_numpy(indices).to(self.device, non_blocking=True)
-
-    def _encode(self, mels: Sequence[torch.Tensor]) -> torch.Tensor:
+    def _encode(self, given: Input) -> torch.Tensor:
         """[audio tokens of all clips, width of the decoder]."""
         encoder = self._encoder
-        counts = [tokens_after(mel.shape[1]) for mel in mels]
-        hidden = self._convolve(mels)
-        lengths = [length for count in counts for length in windows(count)]
+        hidden = self._convolve(given)
         attention = encoder.layers[0].self_attn
-        heads = _Heads(hidden, attention.num_heads, attention.num_heads, attention.head_dim)
+        count, depth = attention.num_heads, attention.head_dim
+        if self._merged:
+            for layer in encoder.layers:
+                parts = self._merged_audio(layer, hidden, count)
+                mixed = self._attention(*parts, given.windows, causal=False).flatten(1)
+                self._transform_audio(layer, hidden, mixed)
+            return encoder.proj2(encoder.proj1.gelu(encoder.ln_post(hidden)))
+        heads = _Heads(hidden, count, count, depth)
         blocks = heads.blocks(hidden, self._slices(len(hidden)))
         for layer in encoder.layers:
             for block in blocks:
                 self._project_audio(layer, block)
-            mixed = self._attention(heads.query, heads.key, heads.value, lengths, causal=False).flatten(1)
+            mixed = self._attention(heads.query, heads.key, heads.value, given.windows, causal=False).flatten(1)
             for block in blocks:
                 self._transform_audio(layer, block.hidden, mixed[block.rows])
         return torch.cat([encoder.proj2(encoder.proj1.gelu(encoder.ln_post(block.hidden))) for block in blocks])
+
+    @staticmethod
+    def _merged_audio(layer: Any, hidden: torch.Tensor, heads: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys and values [rows, heads, depth], parts of one product."""
+        whole = layer.self_attn.qkv_proj(layer.self_attn_layer_norm(hidden))
+        query, key, value = whole.unflatten(1, (3, heads, -1)).unbind(1)
+        return query, key, value
 
     @staticmethod
     def _project_audio(layer: Any, block: _Block) -> None:
@@ -110,16 +122,14 @@ class PackedAligner:
     @staticmethod
     def _transform_audio(layer: Any, hidden: torch.Tensor, mixed: torch.Tensor) -> None:
         """The part of a layer after attention; `hidden` [rows, width], in place."""
-        hidden.add_(layer.self_attn.out_proj(mixed))
-        hidden.add_(layer.fc2(layer.fc1.gelu(layer.final_layer_norm(hidden))))
+        layer.self_attn.out_proj.add_to(hidden, mixed)
+        layer.fc2.add_to(hidden, layer.fc1.gelu(layer.final_layer_norm(hidden)))
 
-    def _convolve(self, mels: Sequence[torch.Tensor]) -> torch.Tensor:
+    def _convolve(self, given: Input) -> torch.Tensor:
         """The tokens of all clips in order, from chunks of 1 s through the convolutions."""
         encoder = self._encoder
-        # Cut after the copy: for 24 minutes of audio it takes a CPU thread 30 ms, during which a GPU would be idle.
-        chunks = torch.cat([_chunks(mel.to(self.device, non_blocking=True)) for mel in mels])
+        chunks, short = given.chunks, given.short
         position = encoder.positional_embedding.positional_embedding[:CHUNK_TOKENS].to(self.dtype)
-        short = _short_lengths(mels)
         convolved = []
         step = _CONVOLVED[self.device.type]
         for start in range(0, len(chunks), step):
@@ -132,19 +142,27 @@ class PackedAligner:
                     maps[index, ..., within[index] :] = 0
             many, channels, bins, frames = maps.shape
             convolved.append(encoder.conv_out(maps.permute(0, 3, 1, 2).reshape(many, frames, channels * bins)) + position)
-        kept = self._upload(np.flatnonzero(np.concatenate([_kept(mel.shape[1]) for mel in mels])))
-        return torch.cat(convolved).flatten(0, 1).index_select(0, kept)
+        return torch.cat(convolved).flatten(0, 1).index_select(0, given.kept)
 
-    def _decode(self, hidden: torch.Tensor, lengths: Sequence[int], slots: torch.Tensor) -> torch.Tensor:
+    def _decode(self, hidden: torch.Tensor, given: Input) -> torch.Tensor:
         """[slots, width]: the last hidden states of the timestamps."""
-        decoder = self._decoder
-        positions = self._upload(np.concatenate([np.arange(length) for length in lengths]))
-        cos, sin = (part.transpose(0, 1) for part in decoder.rotary_emb(hidden, positions.expand(3, 1, -1)))
+        decoder, lengths, slots = self._decoder, given.rows, given.slots
+        cos, sin = (part.transpose(0, 1) for part in decoder.rotary_emb(hidden, given.positions.expand(3, 1, -1)))
         attention = decoder.layers[0].self_attn
         groups = attention.config.num_key_value_heads
-        heads = _Heads(hidden, groups * attention.num_key_value_groups, groups, attention.head_dim)
+        count, depth = groups * attention.num_key_value_groups, attention.head_dim
+        if self._merged:
+            for layer in decoder.layers:
+                mixed = self._attention(*self._merged_text(layer, hidden, count, groups, cos, sin), lengths, causal=True).flatten(
+                    1
+                )
+                if layer is decoder.layers[-1]:
+                    hidden, mixed = hidden[slots], mixed[slots]  # see below
+                self._transform_text(layer, hidden, mixed)
+            return decoder.norm(hidden)
+        heads = _Heads(hidden, count, groups, depth)
         blocks = heads.blocks(hidden, self._slices(len(hidden)))
-        rotations = [_Rotation(cos[block.rows], sin[block.rows].chunk(2, -1)[0]) for block in blocks]
+        rotations = [glue.Rotation(cos[block.rows], sin[block.rows].chunk(2, -1)[0]) for block in blocks]
         for layer in decoder.layers:
             for block, rotation in zip(blocks, rotations, strict=True):
                 self._project_text(layer, block, rotation)
@@ -159,8 +177,17 @@ class PackedAligner:
             self._transform_text(layer, hidden[rows], mixed[rows])
         return decoder.norm(hidden)
 
+    def _merged_text(  # noqa: PLR0917 - what all layers share
+        self, layer: Any, hidden: torch.Tensor, heads: int, groups: int, cos: torch.Tensor, sin: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys and values [rows, heads or groups, depth], parts of one product."""
+        attention = layer.self_attn
+        whole = attention.qkv_proj(layer.input_layernorm(hidden)).unflatten(1, (heads + 2 * groups, -1))
+        turned = self._glue.rotate(whole[:, : heads + groups], attention.qk_norm, attention.q_norm.epsilon, cos, sin)
+        return turned[:, :heads], turned[:, heads:], whole[:, heads + groups :]
+
     @staticmethod
-    def _project_text(layer: Any, block: _Block, rotation: _Rotation) -> None:
+    def _project_text(layer: Any, block: _Block, rotation: glue.Rotation) -> None:
         """The part of a layer before attention."""
         attention = layer.self_attn
         normal = layer.input_layernorm(block.hidden)
@@ -168,13 +195,16 @@ class PackedAligner:
         rotation.of(attention.k_norm(attention.k_proj(normal).view_as(block.key)), out=block.key)
         block.value.copy_(attention.v_proj(normal).view_as(block.value))
 
-    @staticmethod
-    def _transform_text(layer: Any, hidden: torch.Tensor, mixed: torch.Tensor) -> None:
+    def _transform_text(self, layer: Any, hidden: torch.Tensor, mixed: torch.Tensor) -> None:
         """The part of a layer after attention; `hidden` [rows, width], in place."""
         mlp = layer.mlp
-        hidden.add_(layer.self_attn.o_proj(mixed))
+        layer.self_attn.o_proj.add_to(hidden, mixed)
         normal = layer.post_attention_layernorm(hidden)
-        hidden.add_(mlp.down_proj(mlp.gate_proj.silu(normal).mul_(mlp.up_proj(normal))))
+        if self._merged:
+            gated = self._glue.gate(mlp.gate_up_proj(normal))
+        else:
+            gated = mlp.gate_proj.silu(normal).mul_(mlp.up_proj(normal))
+        mlp.down_proj.add_to(hidden, gated)
 
     def _slices(self, rows: int) -> list[slice]:
         """The rows that go through a layer's products at a time."""
@@ -195,22 +225,6 @@ class _Block(NamedTuple):
     """[rows, heads, depth], as in _Heads."""
 
 
-class _Rotation(NamedTuple):
-    """Rotary position embedding of some rows; both halves of its depth are the same."""
-
-    cos: torch.Tensor
-    """[rows, 1, depth]."""
-    sin: torch.Tensor
-    """[rows, 1, depth / 2]."""
-
-    def of(self, heads: torch.Tensor, *, out: torch.Tensor) -> None:
-        """Both [rows, heads, depth]."""
-        first, second = heads.chunk(2, -1)
-        left, right = torch.mul(heads, self.cos, out=out).chunk(2, -1)
-        left.addcmul_(second, self.sin, value=-1)
-        right.addcmul_(first, self.sin)
-
-
 class _Heads:
     """Queries, keys and values of all rows, [rows, heads, depth], in memory shared by all layers.
 
@@ -225,35 +239,3 @@ class _Heads:
     def blocks(self, hidden: torch.Tensor, slices: Sequence[slice]) -> list[_Block]:
         """Views, made once for all layers: on a GPU making them in every layer would take longer than the computation."""
         return [_Block(rows, hidden[rows], self.query[rows], self.key[rows], self.value[rows]) for rows in slices]
-
-
-def _chunks(mel: torch.Tensor) -> torch.Tensor:
-    """[mels, frames] to [chunks, mels, CHUNK], the last one padded with zeros."""
-    missing = -mel.shape[1] % CHUNK
-    return functional.pad(mel, (0, missing)).unflatten(1, (-1, CHUNK)).transpose(0, 1)
-
-
-def _kept(frames: int) -> npt.NDArray[np.bool_]:
-    """Mask of the tokens of a clip's chunks without those of the last chunk's padding."""
-    return np.arange(chunks_of(frames) * CHUNK_TOKENS) < tokens_after(frames)
-
-
-def _short_lengths(mels: Sequence[torch.Tensor]) -> dict[int, int]:
-    """Index of chunk -> frames, for the clips under a second.
-
-    The model was trained with the last chunk of a longer clip padded with zeros before the convolutions, but with a single short
-    chunk not padded: here its padding must be zero after each convolution too.
-    """
-    short: dict[int, int] = {}
-    at = 0
-    for mel in mels:
-        frames = mel.shape[1]
-        if frames < CHUNK:
-            short[at] = frames
-        at += chunks_of(frames)
-    return short
-
-
-def windows(count: int) -> list[int]:
-    """Lengths of the attention windows of a clip with `count` audio tokens."""
-    return [_WINDOW] * (count // _WINDOW) + ([count % _WINDOW] if count % _WINDOW else [])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
@@ -33,6 +34,13 @@ class Linear(nn.Module):
         """[rows, inputs] to [rows, outputs]."""
         return functional.linear(rows, self._weight, self._bias)
 
+    def add_to(self, sums: torch.Tensor, rows: torch.Tensor) -> None:
+        """Add the outputs of `rows` to `sums` [rows, outputs]; without a bias within the product."""
+        if self._bias is None:
+            torch.addmm(sums, rows, self._weight.t(), out=sums)
+        else:
+            sums.add_(self(rows))
+
     def gelu(self, rows: torch.Tensor) -> torch.Tensor:
         return functional.gelu(self(rows))
 
@@ -50,6 +58,9 @@ class FusedLinear(Linear):
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         return self._then(rows, "none")
+
+    def add_to(self, sums: torch.Tensor, rows: torch.Tensor) -> None:
+        sums.add_(self(rows))
 
     def gelu(self, rows: torch.Tensor) -> torch.Tensor:
         return self._then(rows, "gelu", "none")
@@ -102,11 +113,11 @@ class RMSNorm(nn.Module):
         """`weight` [width]."""
         super().__init__()
         self._weight = weight
-        self._epsilon = epsilon
+        self.epsilon = epsilon
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """[..., width], in one kernel on a GPU; qwen-asr's module takes seven."""
-        return functional.rms_norm(rows, self._weight.shape, self._weight, self._epsilon)
+        return functional.rms_norm(rows, self._weight.shape, self._weight, self.epsilon)
 
 
 class FusedRMSNorm(RMSNorm):
@@ -117,8 +128,44 @@ class FusedRMSNorm(RMSNorm):
         flat = rows.view(1, -1, rows.shape[-1])
         squares = torch.linalg.vector_norm(flat[0], dim=-1, dtype=torch.float32).square_().div_(flat.shape[-1])
         # The only kernel that divides each row by its own number in float32: rows are treated as channels of known variance.
-        scaled = functional.batch_norm(flat, torch.zeros_like(squares), squares, eps=self._epsilon)
+        scaled = functional.batch_norm(flat, torch.zeros_like(squares), squares, eps=self.epsilon)
         return scaled.view_as(rows).mul_(self._weight)
+
+
+MERGED = "qkv_proj"
+"""The attribute of a layer's attention by which a model with merged products is known."""
+
+
+def merge(audio: Iterable[Any], text: Iterable[Any]) -> None:
+    """Make one product of those that take the same rows: queries, keys and values, gate and up. For plain layers; idempotent.
+
+    A GPU launches a third as many, and fills itself with fewer rows. On a CPU the parts would have to be copied apart.
+    """
+    for layer in (*audio, *text):
+        attention = layer.self_attn
+        if isinstance(getattr(attention, "q_proj", None), nn.Linear):
+            setattr(attention, MERGED, _merged(attention, "q_proj", "k_proj", "v_proj"))
+    for layer in text:
+        attention, mlp = layer.self_attn, layer.mlp
+        if isinstance(getattr(mlp, "gate_proj", None), nn.Linear):
+            mlp.gate_up_proj = _merged(mlp, "gate_proj", "up_proj")
+            groups = attention.config.num_key_value_heads
+            weights = (attention.q_norm.weight, groups * attention.num_key_value_groups), (attention.k_norm.weight, groups)
+            attention.qk_norm = torch.cat([weight.detach().expand(count, -1) for weight, count in weights])  # a row a head
+
+
+def _merged(parent: nn.Module, *names: str) -> nn.Linear:
+    """Take these linear layers out of `parent`, and return one that does what they did, side by side."""
+    parts = [parent.get_submodule(name) for name in names]
+    weight = torch.cat([cast("torch.Tensor", part.weight) for part in parts]).detach()
+    whole = nn.Linear(weight.shape[1], weight.shape[0], bias=parts[0].bias is not None, device="meta")
+    whole.weight = nn.Parameter(weight, requires_grad=False)
+    if parts[0].bias is not None:
+        biases = [torch.zeros_like(weight[: len(part.weight), 0]) if part.bias is None else part.bias for part in parts]
+        whole.bias = nn.Parameter(torch.cat(cast("list[torch.Tensor]", biases)).detach(), requires_grad=False)
+    for name in names:
+        delattr(parent, name)
+    return whole
 
 
 def fit(model: nn.Module, *, fused: bool) -> None:

@@ -32,7 +32,11 @@ from aligner_svc.heap import keep_memory, return_memory
 
 LONG_ROWS = 2048
 """Rows of a batch, a minute and a half of audio, above which its memory is returned to the system. That of others is kept."""
-_WARM_SECONDS = {"cuda": (1.0, 10.0, 30.0, 120.0, MAX_SECONDS), "cpu": (1.0, 10.0)}
+_WARM = {
+    "cuda": ((1.0, 1), (10.0, 1), (30.0, 1), (120.0, 1), (MAX_SECONDS, 1), (10.0, 16), (30.0, 32)),
+    "cpu": ((1.0, 1), (10.0, 1)),
+}
+"""Seconds and number of clips of the batches with which it warms up, so that no call waits for kernels to be chosen."""
 _WARM_WORDS_A_SECOND = 2
 
 
@@ -59,14 +63,14 @@ class Model:
         began = time.perf_counter()
         loaded = checkpoint.load(settings.model, self.device, self.dtype, settings.revision)
         self._tokenizer = loaded.tokenizer.backend_tokenizer
-        self._preparation = Preparation(loaded, self.dtype)
+        self._preparation = Preparation(loaded, self.dtype, pinned=not on_cpu)
         self._forward: Callable[[Sequence[Prepared]], list[TimestampSlots]] = PackedAligner(loaded)
         self._pulse = torch.zeros(1, device=self.device)
         warming = time.perf_counter()
         try:
-            self._probe = self._noise(_WARM_SECONDS[self.device.type][0])
-            for seconds in _WARM_SECONDS[self.device.type]:
-                self._compute([self._noise(seconds)])
+            self._probe = self._noise(1.0)
+            for seconds, clips in _WARM[self.device.type]:
+                self._warm([self._noise(seconds)] * clips)
         except Exception as error:
             if not is_allocation_failure(error):
                 raise
@@ -124,14 +128,21 @@ class Model:
             raise DeviceBrokenError(_line(error)) from None
 
     def _prepare(self, batch: Sequence[Item]) -> list[Prepared]:
-        run = map if self._preparers is None else self._preparers.map
-        return list(run(lambda item: self._preparation.with_ids(item.samples, item.ids), batch))
+        return self._preparation.batch(batch, map if self._preparers is None else self._preparers.map)
 
     def _compute(self, batch: Sequence[Prepared]) -> list[TimestampSlots]:
         answers = self._forward(batch)
         if not all(np.isfinite(slots.probabilities).all() for slots in answers):
             raise RuntimeError("the device computed NaN")  # the batcher finds out for which items
         return answers
+
+    def _warm(self, batch: Sequence[Prepared]) -> None:
+        """Compute it; one of several clips may be too large for the device."""
+        try:
+            self._compute(batch)
+        except Exception as error:
+            if len(batch) == 1 or not is_allocation_failure(error):
+                raise
 
     def _noise(self, seconds: float) -> Prepared:
         samples = np.random.default_rng(0).normal(0, 1000, int(seconds * SAMPLE_RATE)).astype(np.int16)

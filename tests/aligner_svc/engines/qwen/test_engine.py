@@ -192,7 +192,7 @@ def test_concurrent_preparations_do_not_affect_each_other(prepare: Preparation, 
     with device.thread_pool(PREPARERS, "test", cores=1) as threads:
         for one, other in zip(map(prepare, clips, words), threads.map(prepare, clips, words), strict=True):
             assert one.ids.tolist() == other.ids.tolist()
-            assert torch.equal(one.mel, other.mel)
+            assert torch.equal(one.chunks, other.chunks)
 
 
 # Refusals
@@ -332,7 +332,7 @@ async def test_a_bad_item_fails_alone(
     async with running(tiny_checkpoint, batch_tokens=100_000) as engine:
 
         def poison(batch: Sequence[Prepared]) -> None:
-            if any(item.mel.shape[1] == len(pairs[failed_alone].samples) // 160 for item in batch):
+            if any(item.frames == len(pairs[failed_alone].samples) // 160 for item in batch):
                 raise ValueError("poison")
 
         check_first(monkeypatch, poison)
@@ -393,7 +393,7 @@ async def test_a_clip_whose_answer_is_nan_fails_alone(
         return [
             TimestampSlots(
                 slots.classes,
-                slots.probabilities * np.float32("nan") if item.mel.shape[1] == failed_alone else slots.probabilities,
+                slots.probabilities * np.float32("nan") if item.frames == failed_alone else slots.probabilities,
             )
             for item, slots in zip(batch, plain(model, batch), strict=True)
         ]

@@ -13,12 +13,15 @@ import torch
 from transformers import WhisperFeatureExtractor
 
 from aligner_svc.domain import SAMPLE_RATE
-from aligner_svc.engines.qwen import checkpoint, forward, words
+from aligner_svc.engines.qwen import checkpoint, forward
+from aligner_svc.engines.qwen.devices import feed
 from aligner_svc.engines.qwen.devices.mel import MIN_SAMPLES, LogMel
 from aligner_svc.engines.qwen.devices.preparation import Preparation, Prepared
+from aligner_svc.engines.qwen.devices.wire import Item
 from aligner_svc.engines.qwen.forward import PackedAligner
 from aligner_svc.engines.qwen.prompt import HOP, tokens_after
 from aligner_svc.engines.qwen.timestamps import TimestampSlots, repair
+from aligner_svc.text import model_words as words
 from tests.kit import qwen_material
 from tests.kit.qwen_material import LANGUAGES, Pair
 from tests.kit.qwen_reference import NAMES, Reference, Timed
@@ -189,7 +192,7 @@ def test_answers_follow_the_audio_and_the_words(material: list[Pair], alone: lis
 def test_attention_without_windows_changes_the_answers(
     samples: list[Sample], ours: Ours, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forward, "windows", lambda count: [count])
+    monkeypatch.setattr(feed, "windows", lambda count: [count])
     apart = [_apart(ours.align.logits([ours.prepared(pair)]), logits) for pair, logits in samples]
     longer = [len(pair.samples) >= _WINDOW + HOP for pair, _ in samples]
     assert [share > 1e-2 for share in apart] == longer
@@ -268,7 +271,7 @@ def test_the_number_of_audio_tokens_equals_that_of_qwen_asr(reference: Reference
 
 @pytest.mark.parametrize(("count", "lengths"), [(0, []), (1, [1]), (104, [104]), (105, [104, 1]), (312, [104, 104, 104])])
 def test_lengths_of_windows(count: int, lengths: list[int]) -> None:
-    assert forward.windows(count) == lengths
+    assert feed.windows(count) == lengths
 
 
 def test_the_prompt_equals_that_of_the_reference(material: list[Pair], ours: Ours, reference: Reference) -> None:
@@ -320,7 +323,7 @@ def test_half_precision(tiny_checkpoint: Path, material: list[Pair]) -> None:
     loaded = checkpoint.load(str(tiny_checkpoint), torch.device("cpu"), torch.bfloat16)
     half = Ours(Preparation(loaded, torch.bfloat16), PackedAligner(loaded), loaded.segment_ms)
     item = half.prepared(material[len(_BORDERS)])
-    assert item.mel.dtype == half.align.dtype == torch.bfloat16
+    assert item.chunks.dtype == half.align.dtype == torch.bfloat16
     assert half.align.logits([item]).dtype == torch.float32
     (slots,) = half.align([item])
     assert slots.probabilities.dtype == np.float32
@@ -336,3 +339,20 @@ def test_read_only_samples_are_accepted(ours: Ours, audio_id: int) -> None:
     samples = np.frombuffer(np.zeros(SAMPLE_RATE, np.int16).tobytes(), np.int16)
     assert not samples.flags.writeable
     assert tokens_after(100) == (ours.prepare(samples, ["a"]).ids == audio_id).sum()
+
+
+def test_a_batch_is_copied_to_the_device_in_two_parts(ours: Ours, material: list[Pair]) -> None:
+    """Whatever the number of its clips: on a GPU each copy would be waited for."""
+    items = [Item(pair.samples, ours.prepare(pair.samples, _words(pair)).ids) for pair in material[:6]]
+    batch = ours.prepare.batch(items)
+    given = ours.align._feed(batch)
+    assert given.chunks is batch[0].batch
+    indices = (given.ids, given.positions, given.audio, given.slots, given.kept, given.windows.ends, given.rows.ends)
+    assert len({part.untyped_storage().data_ptr() for part in indices if part is not None}) == 1
+    assert given.rows.ends is not None
+    assert given.rows.ends.tolist() == np.cumsum([0, *(item.rows for item in batch)]).tolist()
+    both = ours.align(batch), ours.align([ours.prepare(pair.samples, _words(pair)) for pair in material[:6]])
+    for one, other in zip(*both, strict=True):
+        assert one.classes.tolist() == other.classes.tolist()
+    swapped = ours.align(batch[::-1])[::-1]  # no longer as they lie in their buffer
+    assert [slots.classes.tolist() for slots in swapped] == [slots.classes.tolist() for slots in both[0]]

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from aligner_svc.config.engine import QwenSettings
 from aligner_svc.domain import SAMPLE_RATE
-from aligner_svc.engines.qwen import checkpoint
+from aligner_svc.engines.qwen import checkpoint, layers
 from aligner_svc.engines.qwen.device import resolve_dtype
 from aligner_svc.engines.qwen.devices.preparation import Preparation
 from aligner_svc.engines.qwen.forward import PackedAligner
@@ -192,3 +192,15 @@ def test_the_model_answers_the_same_with_either(tiny_checkpoint: Path) -> None:
     assert len(set(one.argmax(-1).tolist())) > 5
     assert (one - other).abs().max() < 1e-5 * one.abs().max()
     assert one.argmax(-1).tolist() == other.argmax(-1).tolist()
+
+
+def test_merged_products_have_the_weights_of_their_parts() -> None:
+    """A part may lack a bias, as the encoder's keys do."""
+    parent = nn.Module()
+    for name, bias in (("q", True), ("k", False), ("v", True)):
+        parent.add_module(name, nn.Linear(8, 4, bias=bias).requires_grad_(False))
+    rows = torch.randn(3, 8)
+    apart = [parent.get_submodule(name)(rows) for name in "qkv"]
+    merged = layers._merged(parent, *"qkv")
+    assert not list(parent.children())
+    torch.testing.assert_close(merged(rows), torch.cat(apart, -1))

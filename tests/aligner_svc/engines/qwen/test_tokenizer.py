@@ -15,10 +15,11 @@ import regex
 import torch
 
 from aligner_svc.domain import SAMPLE_RATE
-from aligner_svc.engines.qwen import checkpoint, words
+from aligner_svc.engines.qwen import checkpoint
 from aligner_svc.engines.qwen.devices.preparation import Preparation
 from aligner_svc.engines.qwen.forward import PackedAligner
 from aligner_svc.errors import InvalidArgumentError
+from aligner_svc.text import model_words as words
 from tests.kit import checkpoint as checkpoints
 from tests.kit import qwen_material
 from tests.kit.qwen_reference import Reference

@@ -65,7 +65,10 @@ chaos: $(VENV)/.all test-services ## parts of a running prod server killed, froz
 check-image: $(VENV)/.grpcurl ## build the container from nothing, and use it as a prod server with TLS (as root, on Debian; 8 minutes)
 	@tools/check_image.sh
 
-.PHONY: fuzz attack soak chaos check-image test-services
+test-cluster: $(VENV)/.all ## the engine on a Ray cluster of two nodes: the same words, losses, the head lost (3 minutes; not part of make test)
+	$(PY) -m pytest -n 0 -m cluster tests/aligner_svc/engines/ray_serve $(PYTEST_ARGS)
+
+.PHONY: fuzz attack soak chaos test-cluster check-image test-services
 test-services:
 	@tools/test_services.sh
 

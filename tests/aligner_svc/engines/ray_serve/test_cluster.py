@@ -30,6 +30,7 @@ WITHOUT_CALLS = {"DashboardAgent", "RuntimeEnvAgent", "dashboard.py", "monitor.p
 Reports = list[str | None]
 
 pytestmark = [
+    pytest.mark.cluster,
     pytest.mark.asyncio(loop_scope="module"),  # one engine for all: it takes 5 s to start
     pytest.mark.timeout(300),  # a cluster takes 20 s to start; on a machine that does three other things at once, 80
 ]

@@ -23,7 +23,7 @@ from aligner_svc.server import Service
 from aligner_svc.workers import heartbeat
 from interceptors import recovery
 from tests.kit.clamd_server import EICAR, ClamdServer, clamav, clamd_server  # noqa: F401 - fixtures
-from tests.kit.recordings import silence_flac
+from tests.kit.recordings import silence_m4a
 from tests.kit.scripted_engine import ScriptedEngine
 from tests.kit.servers import calling, serving
 from tests.kit.uploads import config, linear16
@@ -43,7 +43,7 @@ async def stream(stub, audio: bytes = b"", **options) -> object:
     async def requests() -> AsyncIterator[pb.StreamAlignRequest]:
         yield linear16() if audio else config()
         if not audio:
-            yield pb.StreamAlignRequest(audio=silence_flac(131))
+            yield pb.StreamAlignRequest(audio=silence_m4a(131))
         for start in range(0, len(audio), MIB):
             yield pb.StreamAlignRequest(audio=audio[start : start + MIB])
 

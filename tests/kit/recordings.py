@@ -89,11 +89,22 @@ def silence_flac(seconds: int) -> bytes:
     return flac(np.zeros(16_000 * seconds, np.int16))
 
 
+def silence_m4a(seconds: int) -> bytes:
+    """The same in a container that can be read only when it is complete."""
+    return _encoded(np.zeros(16_000 * seconds, np.int16), "mp4", "aac", "fltp")
+
+
 def flac(audio: Samples) -> bytes:
+    return _encoded(audio, "flac", "flac", "s16")
+
+
+def _encoded(audio: Samples, container: str, codec: str, form: str) -> bytes:
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format="flac") as out:
-        stream = out.add_stream("flac", rate=16_000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(audio[np.newaxis], format="s16", layout="mono")
+    with av.open(buffer, "w", format=container) as out:
+        stream = out.add_stream(codec, rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            audio[np.newaxis].astype(np.float32 if form == "fltp" else np.int16), format=form, layout="mono"
+        )
         frame.rate = 16_000
         for packet in (*stream.encode(frame), *stream.encode(None)):
             out.mux(packet)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 from aligner_client.api.v1 import aligner_pb2 as pb
@@ -11,7 +11,7 @@ from aligner_svc import __version__
 from aligner_svc.config.limits import Limits
 from aligner_svc.engines.base import Engine
 from aligner_svc.errors import LimitExceededError
-from aligner_svc.pipeline import Pipeline
+from aligner_svc.pipeline import Following, Pipeline
 from aligner_svc.rpc import messages
 from aligner_svc.rpc.live import LiveCall
 from aligner_svc.rpc.status import refusals
@@ -58,25 +58,38 @@ class AlignerServicer(aligner_pb2_grpc.AlignerServicer):
             # What it keeps is bounded by the guards: senders beyond their share of the memory are held back.
             upload = Upload(requests, self._pipeline, self._limits)
             await upload.begin()
-            following = await upload.follow(caller_of(context)) if _unscanned() else None
+            following: Following | None = None
+            if _unscanned():
+                async with aclosing(upload.follow(caller_of(context))) as steps:
+                    async for found in steps:
+                        if isinstance(found, int):
+                            yield messages.receiving(found)
+                        else:
+                            following = found
             if following is not None:
                 async with aclosing(LiveCall(upload, following, context).responses()) as answers:
                     async for answer in answers:
                         for response in messages.live_responses(answer, upload.received, following):
                             yield response
                 return
-            async for received in upload.receive():
-                yield messages.receiving(received)
-            if context.cancelled() or context.done():
-                return  # a client that disconnects looks like the end of its upload
-            async with aclosing(self._work.stream(*upload.finish(), caller_of(context))) as steps:
-                async for step in steps:
-                    if isinstance(step, Progress):
-                        yield messages.working(step.stage, upload.received, step.aligned, step.total)
-                    else:
-                        alignment = step
-            for response in messages.stream_responses(alignment):
-                yield response
+            async with aclosing(self._complete(upload, context)) as responses:
+                async for response in responses:
+                    yield response
+
+    async def _complete(self, upload: Upload, context: Context) -> AsyncGenerator[pb.StreamAlignResponse, None]:
+        """Align an upload when all of it is there."""
+        async for received in upload.receive():
+            yield messages.receiving(received)
+        if context.cancelled() or context.done():
+            return  # a client that disconnects looks like the end of its upload
+        async with aclosing(self._work.stream(*upload.finish(), caller_of(context))) as work:
+            async for step in work:
+                if isinstance(step, Progress):
+                    yield messages.working(step.stage, upload.received, step.aligned, step.total)
+                else:
+                    alignment = step
+        for response in messages.stream_responses(alignment):
+            yield response
 
     async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Context) -> pb.GetServerInfoResponse:  # noqa: N802
         return messages.server_info(__version__, self._engine, self._limits)

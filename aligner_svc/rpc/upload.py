@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
 
 from aligner_client.api.v1 import aligner_pb2 as pb
@@ -55,19 +55,30 @@ class Upload:
             raise self._too_large()
         self._arriving = Arriving(declared)
 
-    async def follow(self, caller: Caller) -> Following | None:
-        """What aligns the audio while it comes; None: it has to be complete. Reads what it takes to know."""
+    async def follow(self, caller: Caller) -> AsyncGenerator[int | Following, None]:
+        """Read what it takes to know whether the audio can be aligned while it comes; last what aligns it, if it can.
+
+        Before that the bytes received, once: a client may wait for a sign before it sends the rest.
+        """
         assert self._job is not None
         began = time.monotonic()
+        reported = False
         while True:
+            long = self.received >= _LONG_BYTES or time.monotonic() - began >= _LONG_SECONDS
             try:
-                long = self.received >= _LONG_BYTES or time.monotonic() - began >= _LONG_SECONDS
-                return await self._pipeline.follow(self._job, bytes(self._audio[:_HEAD]), caller, long=long)
+                found = await self._pipeline.follow(self._job, bytes(self._audio[:_HEAD]), caller, long=long)
+                break
             except NotEnoughError:
-                request = await self._next()
-                if request is None:
-                    return None
-                await self._add(request)
+                pass
+            if self.received and not reported:
+                reported = True
+                yield self.received
+            request = await self._next()
+            if request is None:
+                return
+            await self._add(request)
+        if found is not None:
+            yield found
 
     async def pieces(self) -> AsyncIterator[bytes | bytearray | str]:
         """Text and audio as they come, up to the half-close; nothing is kept. Raises like `receive` and `finish`."""

@@ -196,7 +196,7 @@ async def test_the_command_serves_over_mtls(tmp_path) -> None:
         assert len(json.loads(out)["words"]) == len(WORDS)
         status, _, err = await command("align", sample, "--target", target, "--ca", "devcerts/ca.pem")
         assert status == 69
-        assert "if it requires a client certificate, --cert and --key" in err
+        assert "give --cert and --key" in err
         token = tmp_path / "token"
         token.touch(mode=0o600)
         token.write_text("unknown")

@@ -175,7 +175,7 @@ async def test_lines_of_the_log_that_could_not_be_written_are_counted(tmp_path) 
     os.close(full)
     try:
         await eventually(lambda: b"ready on" in reported.read_bytes() or process.returncode is not None, "the server to be ready")
-        target = reported.read_text().rpartition(" ")[2].strip()
+        target = reported.read_text().partition("ready on ")[2].split()[0]
         async with calling(target) as stub:
             await stub.GetServerInfo(aligner_pb2.GetServerInfoRequest())  # which leaves a line of the log
 

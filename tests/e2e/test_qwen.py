@@ -139,7 +139,7 @@ async def test_server_info(stub: AlignerStub) -> None:
 
 async def test_a_language_the_model_was_not_made_for(stub: AlignerStub) -> None:
     found = await refused(stub.Align(request("een woord", "nl", speech("de"))))
-    refusals.check(found, grpc.StatusCode.INVALID_ARGUMENT, "LANGUAGE_UNKNOWN", "config.language")
+    refusals.check(found, grpc.StatusCode.FAILED_PRECONDITION, "LANGUAGE_UNSUPPORTED", "config.language")
     assert ", ".join(LANGUAGES) in found.message
 
 

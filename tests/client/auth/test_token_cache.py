@@ -82,7 +82,7 @@ def test_a_call_renews_once_however_long_it_takes():
     with token_endpoint() as provider:
         spec = ClientCredentials(provider.url, "me", "secret")
         cache = TokenCache(lambda: fetch(spec), clock=clock, jitter=lambda: 0.0)
-        attempts = Attempts((("x-mine", "1"),), cache, RetryPolicy().begin(None))
+        attempts = Attempts((("x-mine", "1"),), cache, RetryPolicy().begin(None), secure=True, certificate=False)
         attempts.metadata()
         assert attempts.failed(TokenExpired()) == 0.0
         for _ in range(2):

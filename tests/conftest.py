@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.kit.qwen_reference import Reference
 
 # Child processes, too, import the code of this checkout, even where .venv is another's.
-os.environ["PYTHONPATH"] = os.pathsep.join([str(PROJECT), str(PROJECT / "client")])
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT), str(PROJECT / "client"), os.environ.get("PYTHONPATH")]))
 
 # The same examples on every run, however slow the machine; `make fuzz` looks for new ones.
 settings.register_profile(

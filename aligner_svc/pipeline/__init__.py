@@ -13,7 +13,17 @@ from aligner_svc.domain import Alignment, Caller, Clip, Stretch, Timing, Token, 
 from aligner_svc.engines.base import SHORT_SECONDS, Engine, EngineResult, LiveEngine, Span
 from aligner_svc.engines.loudness import unaligned
 from aligner_svc.errors import InvalidArgumentError, UnsupportedError
-from aligner_svc.pipeline.checks import check_score, check_seconds, empty, no_words, others, size, unreadable, unreadable_warning
+from aligner_svc.pipeline.checks import (
+    LETTERS_A_WORD,
+    check_score,
+    check_seconds,
+    empty,
+    no_words,
+    others,
+    size,
+    unreadable,
+    unreadable_warning,
+)
 from aligner_svc.pipeline.following import Following
 from aligner_svc.pipeline.job import Job, JobHooks, Observer, Stage, ignore
 from aligner_svc.text import normalise_language
@@ -21,10 +31,6 @@ from aligner_svc.text.characters import check_characters, check_marks
 from aligner_svc.text.speaking_rate import check_words, fit, least_seconds
 from aligner_svc.workers import Buffer
 from aligner_svc.workers.threads import off_loop
-
-_LETTERS_A_WORD = 5
-"""Average word length, used to estimate word counts."""
-
 
 _NO_HOOKS: Final = JobHooks()
 
@@ -150,7 +156,7 @@ class Pipeline:
         if not transcript.strip():
             raise empty()
         await hooks.text(len(transcript))
-        words = len(transcript) // _LETTERS_A_WORD
+        words = len(transcript) // LETTERS_A_WORD
         await off_loop(check_characters, transcript, words=words)
         await off_loop(check_marks, transcript, words=words)
         tokens = await self._engine.tokenise(transcript, language)

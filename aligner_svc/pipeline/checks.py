@@ -10,6 +10,8 @@ from aligner_svc.audio.level import SILENT
 from aligner_svc.domain import Token, Warning
 from aligner_svc.errors import InvalidArgumentError, MismatchError
 
+LETTERS_A_WORD: Final = 5
+"""Average word length, used to estimate word counts."""
 _FAINT: Final = 1e-4
 """Peak (1.0 is full scale, so -80 dBFS) below which audio in which no word was found is silence: the last bits of 16."""
 

@@ -15,7 +15,16 @@ from aligner_svc.domain import SAMPLE_RATE, Alignment, Caller, Stretch, Timing, 
 from aligner_svc.engines.base import LiveEngine, Span
 from aligner_svc.engines.live import LiveAudio, LiveText
 from aligner_svc.engines.loudness import unaligned_levels
-from aligner_svc.pipeline.checks import check_score, check_seconds, empty, no_words, others, unreadable, unreadable_warning
+from aligner_svc.pipeline.checks import (
+    LETTERS_A_WORD,
+    check_score,
+    check_seconds,
+    empty,
+    no_words,
+    others,
+    unreadable,
+    unreadable_warning,
+)
 from aligner_svc.pipeline.job import Job
 from aligner_svc.text.characters import check_marks
 from aligner_svc.text.speaking_rate import check_words, fit
@@ -28,7 +37,6 @@ _AT_ONCE: Final = 30.0
 """Seconds of audio after which the engine begins."""
 _LIVE_AFTER: Final = 1.0
 """Seconds from the first audio after which it begins with less: what has not ended by then is being spoken."""
-_LETTERS_A_WORD: Final = 5
 _SENTENCE_ENDS: Final = (".", "!", "?")
 
 OnWords = Callable[[Sequence[Word]], None]
@@ -201,7 +209,7 @@ class _Script:
         split: Sequence[Token] = ()
         cut = len(rest)
         if rest.strip():
-            await off_loop(check_marks, rest, words=len(rest) // _LETTERS_A_WORD)
+            await off_loop(check_marks, rest, words=len(rest) // LETTERS_A_WORD)
             split = await self._engine.tokenise(rest, self._language)
             if not (ended or rest[-1].isspace() or rest.endswith(_SENTENCE_ENDS)):
                 cut -= len(rest.rsplit(None, 1)[-1])

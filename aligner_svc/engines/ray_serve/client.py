@@ -153,9 +153,9 @@ class Client:
         await writer.drain()
 
     async def _watch(self) -> NoReturn:
-        """Tell the server whether replicas answer."""
+        """Report to the server whether replicas answer."""
         self._cluster.heard_at = time.monotonic()
-        patience = _CONNECT_TIMEOUT
+        timeout = _CONNECT_TIMEOUT
         while True:
             before = time.monotonic()
             try:
@@ -163,15 +163,15 @@ class Client:
             except Exception as error:
                 silent = time.monotonic() - self._cluster.heard_at
                 if self._cluster.heard_at < before:
-                    self._tell(f"no replica answers ({type(error).__name__})")
-                if silent > patience:
+                    self._report(f"no replica answers ({type(error).__name__})")
+                if silent > timeout:
                     _end(f"no replica answered for {silent:.1f} s")
             else:
-                self._tell(None)
-                patience = _GIVE_UP
+                self._report(None)
+                timeout = _GIVE_UP
             await asyncio.sleep(_PROBE_EVERY)
 
-    def _tell(self, trouble: str | None) -> None:
+    def _report(self, trouble: str | None) -> None:
         if trouble != self._trouble and self._writer is not None:
             wire.send(self._writer, FrameKind.READY, {"trouble": trouble})
         self._trouble = trouble

@@ -98,6 +98,7 @@ class Work:
                 done = time.perf_counter()
         except BaseExceptionGroup as failed:
             first = failed.exceptions[0]
+            failed.__traceback__ = None  # it leads to the frame of TaskGroup.__aexit__, which holds this error: a cycle
         else:
             return _with_scan(alignment, verdict.result(), time.perf_counter() - done)
         del verdict, group

@@ -19,9 +19,11 @@ from aligner_svc.domain import Clip
 from aligner_svc.engines.base import SHORT_SECONDS
 from aligner_svc.engines.pocketsphinx.engine import PocketSphinxEngine, WindowQueue
 from aligner_svc.errors import UnavailableError
+from aligner_svc.rpc import work
 from aligner_svc.server import Service
 from aligner_svc.workers import heartbeat
 from interceptors import recovery
+from interceptors.calls.hooks import UploadScan
 from tests.kit.clamd_server import EICAR, ClamdServer, clamav, clamd_server  # noqa: F401 - fixtures
 from tests.kit.recordings import silence_m4a
 from tests.kit.scripted_engine import ScriptedEngine
@@ -161,6 +163,26 @@ async def test_the_samples_are_released_when_the_scan_refuses_them(send: Send, c
     antivirus = AntivirusSettings(address=clamav.unix, stream_max_bytes=clamav.stream_max_bytes)
     async with serving(engine=ScriptedEngine(), antivirus=antivirus) as running, calling(running.address) as stub:
         assert await failed(send(stub, bytes(MIB) + EICAR)) is grpc.StatusCode.INVALID_ARGUMENT
+        await eventually(lambda: clips() == 0)
+
+
+@pytest.mark.usefixtures("uncollected")
+async def test_the_samples_are_released_when_a_stream_at_the_engine_is_refused(
+    clamav: ClamdServer,  # noqa: F811
+    monkeypatch,
+) -> None:
+    antivirus = AntivirusSettings(address=clamav.unix, stream_max_bytes=clamav.stream_max_bytes)
+    engine, verdict = ScriptedEngine(), work._verdict
+    engine.gate.clear()
+
+    async def late(scan: UploadScan, audio: bytearray) -> float:
+        await engine.at_gate.acquire()
+        return await verdict(scan, audio)
+
+    monkeypatch.setattr(work, "_verdict", late)
+    async with serving(engine=engine, antivirus=antivirus) as running, calling(running.address) as stub:
+        assert await failed(stream(stub, bytes(MIB) + EICAR)) is grpc.StatusCode.INVALID_ARGUMENT
+        assert engine.cancelled == 1
         await eventually(lambda: clips() == 0)
 
 

@@ -21,12 +21,12 @@ import numpy as np
 
 from aligner_client import AlignerClientError, AsyncAligner
 from aligner_svc.domain import Alignment, WordStatus
-from bench import gold, joins, languages, robustness
+from bench import gold, joins, languages, robustness, subtitles
 from bench.answers import Case, align_all
 from bench.service import Running, service
 
 SETS = ("timit", "timit_long", "mahrt", "alice")
-PARTS = ("marked", "backgrounds", "hour", "awkward", "joins", "languages")
+PARTS = ("marked", "backgrounds", "hour", "awkward", "joins", "languages", "subtitles")
 SNR_DB = 10.0
 SEED = 20_000
 TOLERANCE = 0.05
@@ -190,6 +190,8 @@ async def measure(running: Running, parts: Sequence[str]) -> None:
         await joined(running.target)
     if "languages" in parts:
         await languages.measure(running.target)
+    if "subtitles" in parts:
+        await subtitles.measure(running.target)
 
 
 def main() -> None:

@@ -167,8 +167,11 @@ def reliability(title: str, answers: Sequence[tuple[gold.Recording, Alignment]])
 async def joined(target: str) -> None:
     made = joins.joins()
     header(f"recording and transcript differ by passages: {len(made)} random joins of timit (seed {joins.SEED})")
-    answers = await align_all(target, [Case(join.key, gold.wav(join.samples), join.text) for join in made])
-    print(joins.report((join, answers[join.key]) for join in made))
+    refused: dict[str, str] = {}
+    answers = await align_all(target, [Case(join.key, gold.wav(join.samples), join.text) for join in made], refused)
+    print(joins.report((join, answers[join.key]) for join in made if join.key in answers))
+    for key, reason in refused.items():
+        print(f"{key} was refused: {reason}")
 
 
 async def measure(running: Running, parts: Sequence[str]) -> None:

@@ -4,7 +4,8 @@
 
 One server of the dev profile with two aligners. Each recording, spliced from hand-marked sentences of TIMIT, is sent in chunks of
 100 ms at the pace of speech by `--streams` clients that begin 0.3 s apart; `--bulk` sends as fast as it goes.
-CPU is that of all processes of the server, above what they take when idle. The lag of a word is from its end, as it was found, to its arrival. MAE is against the marks, of the whole file's answer too.
+CPU is that of the server, above what it takes when idle.
+The lag of a word is from its end, as it was found, to its arrival. MAE is against the marks, of the whole file's answer too.
 """
 
 from __future__ import annotations

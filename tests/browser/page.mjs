@@ -68,6 +68,9 @@ try {
     found.zoomed = (await width()) < before;
     await page.click("#check button");
     found.checked = await here();
+    // The checker adds a style, which the policy refuses.
+    found.refused = await page.evaluate(() => window.refused);
+    const errors = [...found.errors];
     for (const scheme of ["light", "dark"]) {
       await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
       await page.evaluate("document.getElementById('help').open = true");
@@ -77,10 +80,10 @@ try {
       found[`axe ${scheme}`] = report.violations.map((one) => `${one.impact} ${one.id}: ${one.nodes[0].html}`);
       if (process.env.SHOTS) await page.screenshot({ path: `${process.env.SHOTS}/page-${scheme}.png` });
     }
+    found.errors = errors;
     await page.emulateMediaType("print");
     found.printed = await page.evaluate(() => getComputedStyle(document.getElementById("player")).display);
   }
-  found.refused = await page.evaluate(() => window.refused);
 } finally {
   await browser.close();
 }

@@ -128,16 +128,16 @@ def _blocks(words: Sequence[Word], transcript: str | None) -> Iterator[str]:
     block: list[str] = []
     begin = 0.0
     for number, word in enumerate(words):
-        between = transcript[at : word.char_start] if transcript is not None else " "
-        if block and ("\n" in between or len(block) >= _BLOCK):
-            yield _block(block, begin)
+        before, broken, between = (transcript[at : word.char_start] if transcript is not None else " ").rpartition("\n")
+        if block and (broken or len(block) >= _BLOCK):
+            yield _block([*block, escape(before)], begin)
             block = []
         if not block:
             begin = word.start
-        block.append(escape(between.strip("\r\n") if "\n" in between else between) + _word(word, number))
+        block.append(escape(between) + _word(word, number))
         at = max(at, word.char_end)
     if block:
-        yield _block([*block, escape(transcript[at:].rstrip() if transcript is not None else "")], begin)
+        yield _block([*block, escape(transcript[at:] if transcript is not None else "")], begin)
 
 
 def _block(parts: Sequence[str], begin: float) -> str:

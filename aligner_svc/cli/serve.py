@@ -30,6 +30,9 @@ def serve(  # noqa: PLR0917 - typer makes an option of each
     ray_address: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Head of the Ray cluster that has the engine's processes (ray).")
     ] = None,
+    processes: Annotated[
+        int | None, typer.Option(metavar="N", help="Processes that serve the port, for many cores; see docs/scaling.md.")
+    ] = None,
     config: ConfigFile = None,
 ) -> None:
     """Run the server in the foreground until SIGTERM, SIGQUIT or ctrl-C, which drain it; a second one does not wait.
@@ -52,10 +55,11 @@ def serve(  # noqa: PLR0917 - typer makes an option of each
         Override("--model", ("qwen", "model"), model),
         Override("--device", ("qwen", "device"), device),
         Override("--dtype", ("qwen", "dtype"), dtype),
+        Override("--processes", ("server", "processes"), processes),
         Override("--ray-address", ("ray", "address"), ray_address),
     ]
     with reported(), ignored("SIGHUP", "SIGUSR1", "SIGUSR2"):
         settings = load_settings(config, [flag for flag in flags if flag.value is not None]).settings
-        from aligner_svc.server import serve as run
+        from aligner_svc.processes import serve as run
 
         raise typer.Exit(asyncio.run(run(settings)))

@@ -30,6 +30,12 @@ class ServerSettings(Section):
         description="dev: only loopback, plaintext, no authentication, reflection; prod: authentication, TLS except on loopback",
     )
     listen: str = Field("127.0.0.1:50051", description="HOST:PORT; port 0 picks a free one")
+    processes: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="processes that serve the port, each with an event loop of its own; they share workers, queue and quotas",
+    )
     drain_delay: float = Field(1.0, ge=0, le=3600, description="seconds between NOT_SERVING and refusing new calls")
     drain_grace: float = Field(30.0, ge=0, le=24 * 3600, description="seconds that calls in flight may then take to finish")
 

@@ -67,6 +67,8 @@ class Settings(BaseSettings):
             raise ValueError("auth.methods has jwt, and no issuer is configured: set ALIGNER_JWT__ISSUERS")
         if "mtls" in methods and self.tls.client_ca is None:
             raise ValueError("auth.methods has mtls, and no client certificate is asked for: set ALIGNER_TLS__CLIENT_CA")
+        if self.server.processes > 1 and self.engine.name == "qwen":
+            raise ValueError("server.processes is above 1, and each would load the qwen model: set ALIGNER_SERVER__PROCESSES=1")
         if self.ray.max_replicas < self.ray.min_replicas:
             raise ValueError(f"ray.max_replicas is {self.ray.max_replicas}, less than ray.min_replicas, {self.ray.min_replicas}")
         return self

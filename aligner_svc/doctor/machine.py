@@ -101,9 +101,13 @@ def cpu(settings: Settings, root: Path = CGROUPS) -> Sequence[Finding]:
     quota = _cpu_quota(root)
     usable = float(cores) if quota is None else min(float(cores), quota)
     workers = settings.engine.workers if settings.engine.name == "pocketsphinx" else 0
-    message = (
-        f"{usable:g} usable processors, {workers} aligner and {settings.decode.workers} decoder processes, and as many for long"
-    )
+    processes = settings.server.processes
+    served = f"{processes} processes of the server, " if processes > 1 else ""
+    decoders = settings.decode.workers
+    message = f"{usable:g} usable processors, {served}{workers} aligner and {decoders} decoder processes, and as many for long"
+    if processes > cores:
+        hint = f"more processes than processors only wait: set ALIGNER_SERVER__PROCESSES={cores} or less"
+        return [warn("cpu", message, hint)]
     if quota is not None and workers > max(1.0, quota + 0.5):
         hint = f"the control group's quota is {quota:g}: set ALIGNER_ENGINE__WORKERS={max(1, int(quota))}, or raise the quota"
         return [warn("cpu", message, hint)]

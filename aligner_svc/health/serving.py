@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from aligner_svc.health.grpc_health import NOT_SERVING, SERVING, GrpcHealth
@@ -22,6 +22,8 @@ _STARTING: Final = "it is starting"
 class Serving:
     """SERVING from `begin` to `drain`, as long as the engine's device and at least one worker process of every pool work.
 
+    Of a server of several processes at least half of them have to serve as well.
+
     Shared dependencies do not count: see readiness.
     """
 
@@ -31,8 +33,11 @@ class Serving:
         self._services = tuple(services)
         self._pools: Sequence[WorkerPool] = ()
         self._device_failed: str | None = None
+        self._too_few: str | None = None
         self._why_not: str | None = _STARTING
         self._began = False
+        self.on_change: Callable[[], object] = lambda: None
+        """Called when `why_not` has changed."""
         self._watch = BackgroundTask("watching whether the worker processes work", self._look, every=_EVERY)
         self._tell()
 
@@ -40,6 +45,11 @@ class Serving:
     def why_not(self) -> str | None:
         """Why it is NOT_SERVING, for operators; None: it is SERVING."""
         return self._why_not
+
+    @property
+    def why_not_alone(self) -> str | None:
+        """The same, whatever the other processes of the server do."""
+        return None if self._why_not is not None and self._why_not == self._too_few else self._why_not
 
     def begin(self, pools: Sequence[WorkerPool]) -> None:
         """Everything is loaded; `pools` are those that calls need."""
@@ -53,10 +63,16 @@ class Serving:
         self._device_failed = failed
         self._decide()
 
+    def siblings(self, too_few: str | None) -> None:
+        """So few of the server's processes serve that it counts as NOT_SERVING, for the reason `too_few`; None: enough do."""
+        self._too_few = too_few
+        self._decide()
+
     async def drain(self) -> None:
         """NOT_SERVING, for good. Idempotent."""
         self._began = False
         self._why_not = "it is draining"
+        self.on_change()
         self._health.begin_drain()
         await self._watch.close()
 
@@ -73,11 +89,14 @@ class Serving:
             log.info("SERVING")
         elif now is not None and before in {None, _STARTING}:
             log.error("NOT_SERVING: %s", now)
+        if now != before:
+            self.on_change()
 
     def _trouble(self) -> str | None:
         if self._device_failed is not None:
             return f"the engine has failed: {self._device_failed}"
-        return next((trouble for pool in self._pools if (trouble := pool.trouble) is not None), None)
+        mine = next((trouble for pool in self._pools if (trouble := pool.trouble) is not None), None)
+        return mine or self._too_few
 
     def _tell(self) -> None:
         for name in self._services:

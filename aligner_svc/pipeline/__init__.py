@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
+from aligner_client.retiming import Cue, TranscriptFormat
 from aligner_svc.audio.arriving.upload import open_live
 from aligner_svc.audio.decode import AudioShorterError, Decoded, Decoder
 from aligner_svc.config.limits import Limits
@@ -26,6 +27,7 @@ from aligner_svc.pipeline.checks import (
 )
 from aligner_svc.pipeline.following import Following
 from aligner_svc.pipeline.job import Job, JobHooks, Observer, Stage, ignore
+from aligner_svc.pipeline.subtitles import retimed, subtitles
 from aligner_svc.text import normalise_language
 from aligner_svc.text.characters import check_characters, check_marks
 from aligner_svc.text.speaking_rate import check_words, fit, least_seconds
@@ -76,7 +78,8 @@ class Pipeline:
         """Word times of one recording. Raises AlignerError, nothing else that is not a bug or comes from `hooks`."""
         began = time.perf_counter()
         language = self.language(job.language)
-        tokens = await self._tokens(job.transcript, language, hooks)
+        file = await off_loop(subtitles, job, words=len(job.transcript) // LETTERS_A_WORD)
+        tokens = await self._tokens(job.transcript if file is None else file.spoken, language, hooks)
         spoken = [token for token in tokens if token.spoken]
         observe(Stage.DECODING, 0.0, 0.0)
         try:
@@ -111,6 +114,10 @@ class Pipeline:
         )
         check_score(result.match_score, job.min_match_score)
         words = await off_loop(_words, tokens, result, words=len(tokens))
+        stretches = await off_loop(_unaligned, decoded.clip, words, size=decoded.clip.samples.nbytes)
+        cues: Sequence[Cue] = ()
+        if file is not None:
+            words, cues = await off_loop(retimed, file, words, decoded.start, job.retiming, words=len(words))
         timing = Timing(
             queue=decoded.queued + result.queued,
             decode=decoded.busy,
@@ -130,7 +137,8 @@ class Pipeline:
                 *unreadable_warning(unreadable(tokens)),
             ),
             timing=timing,
-            unaligned=await off_loop(_unaligned, decoded.clip, words, size=decoded.clip.samples.nbytes),
+            unaligned=stretches,
+            cues=cues,
             audio_start=decoded.start,
         )
 
@@ -141,7 +149,7 @@ class Pipeline:
 
         Raises NotEnoughError, and InvalidArgumentError as `align`.
         """
-        if not isinstance(self._engine, LiveEngine) or job.track > 1:
+        if not isinstance(self._engine, LiveEngine) or job.track > 1 or job.format is not TranscriptFormat.PLAIN:
             return None
         decoding = await open_live(
             self._decoder, head, job.encoding, job.sample_rate_hz, job.channels, client=caller.client, long=long

@@ -66,18 +66,48 @@ def describe(address: Address, settings: Settings) -> str:
     methods = settings.auth.methods
     access = f"authentication by {', '.join(methods)}" if methods else "no authentication"
     reach = "this machine only" if address.loopback else "reachable from other machines"
-    return f"{address} (profile {settings.server.profile}, {transport}, {access}, {reach})"
+    processes = f", {settings.server.processes} processes" if settings.server.processes > 1 else ""
+    return f"{address} (profile {settings.server.profile}, {transport}, {access}, {reach}{processes})"
 
 
-def take(server: aio.Server, address: Address, credentials: grpc.ServerCredentials | None) -> Address:
-    """Bind, and return the address with its port. `credentials` None: plaintext. Raises StartError."""
+def reserve(address: Address) -> tuple[socket.socket, Address]:
+    """Keep a port for servers that share it; the address with its port. Raises StartError if it is taken.
+
+    The socket is bound and does not listen. The kernel lets only processes of the same user bind the port beside it, and only
+    those that ask to share it.
+    """
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    with socket.socket(family) as probe:  # gRPC's own error does not distinguish a taken port from a forbidden one
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _probe(address)
+    kept = socket.socket(family)
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        kept.bind((address.host, address.port))
+    except OSError as error:
+        kept.close()
+        raise _refused(address, error) from None
+    return kept, Address(address.host, kept.getsockname()[1], address.loopback)
+
+
+def _probe(address: Address, *, shared: bool = False) -> None:
+    """GRPC's own error does not distinguish a taken port from a forbidden one. Raises StartError."""
+    with socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if shared else socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address.host, address.port))
         except OSError as error:
-            raise StartError(f"cannot listen on {address}: {(error.strerror or str(error)).lower()}") from None
+            raise _refused(address, error) from None
+
+
+def _refused(address: Address, error: OSError) -> StartError:
+    return StartError(f"cannot listen on {address}: {(error.strerror or str(error)).lower()}")
+
+
+def take(server: aio.Server, address: Address, credentials: grpc.ServerCredentials | None, *, shared: bool = False) -> Address:
+    """Bind, and return the address with its port. `credentials` None: plaintext. Raises StartError.
+
+    `shared`: with other processes, see `reserve`; the server's options have to say so too.
+    """
+    _probe(address, shared=shared)
     try:
         if credentials is None:
             port = server.add_insecure_port(str(address))

@@ -75,7 +75,8 @@ class ChannelOptions:
     probe_bandwidth: bool = False
     """HTTP/2's own estimate would allow 4-6 MiB per stream."""
     share_port: bool = False
-    """With gRPC's default a second server on the port would start and get half of the calls."""
+    """True for one of several processes of a server. With gRPC's default, True, a second server on the port would start and get
+    half of the calls."""
 
     def __post_init__(self) -> None:
         minimum = {"ping_strikes": 0, "receive_bytes": UNLIMITED, "send_bytes": UNLIMITED}

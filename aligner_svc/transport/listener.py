@@ -111,11 +111,13 @@ class Listener:
         on_restart: Callable[[str, str], None] = lambda reason, peer: None,
         *,
         exempt: Collection[str] = (),
+        shared: bool = False,
     ) -> None:
         """`build`: a server of `build_server` with its services, not started.
 
         `on_restart`: called when it had to serve again, with the reason and the client of the call accepted last, which may
-        have caused it. `exempt`: methods of strangers, whose calls `stop` does not wait for.
+        have caused it. `exempt`: methods of strangers, whose calls `stop` does not wait for. `shared`: other processes serve
+        the same port.
         """
         self.lost = asyncio.Event()
         """Set if the port could not be served again: end the process."""
@@ -123,6 +125,7 @@ class Listener:
         self._credentials = credentials
         self._on_restart = on_restart
         self._exempt = {_CALL_TASK.format(method) for method in exempt}
+        self._shared = shared
         self._address: Address | None = None
         self._servers: list[aio.Server] = []
         """The last one accepts calls; those before it failed, and still have calls in flight."""
@@ -132,7 +135,7 @@ class Listener:
     def bind(self, address: Address) -> Address:
         """Take the port without accepting calls yet; the address with its port. Raises StartError."""
         server = self._build()
-        self._address = take(server, address, self._credentials)
+        self._address = take(server, address, self._credentials, shared=self._shared)
         self._servers.append(server)
         return self._address
 
@@ -188,7 +191,7 @@ class Listener:
             while not self._stopping:
                 server = self._build()
                 try:
-                    take(server, self._address, self._credentials)
+                    take(server, self._address, self._credentials, shared=self._shared)
                     break
                 except StartError:
                     if loop.time() - began > _RESTART_TIMEOUT:

@@ -17,7 +17,7 @@ from aligner_svc.rpc.services import EXEMPT, LARGEST
 from aligner_svc.rpc.status import DOMAIN
 from aligner_svc.telemetry.audit.log import AuditLog, open_audit
 from aligner_svc.wiring.auth import build_authenticate, build_authorise, build_methods
-from aligner_svc.wiring.protection import Part, build_protection
+from aligner_svc.wiring.protection import Part, Siblings, build_protection
 from interceptors import CallsInFlight, Event, ExemptLimits, Record, Requests, SecurityEvent, chain
 from interceptors.access_log import AccessLog
 from interceptors.antivirus.clamav import TooLargeError
@@ -42,7 +42,13 @@ class Guards:
     """
 
     def __init__(
-        self, settings: Settings, capacity: Capacity, *, tracing: Tracing | None = None, metrics: Metrics | None = None
+        self,
+        settings: Settings,
+        capacity: Capacity,
+        *,
+        tracing: Tracing | None = None,
+        metrics: Metrics | None = None,
+        siblings: Siblings | None = None,
     ) -> None:
         """`capacity`: of the engine. Raises StartError."""
         self.in_flight = CallsInFlight(anonymous=not settings.auth.methods)
@@ -58,7 +64,7 @@ class Guards:
         self.record = record
         try:
             self.credentials = self._tls(settings, record)
-            self.protection = build_protection(settings, capacity, record)
+            self.protection = build_protection(settings, capacity, record, siblings)
             wanted = settings.connections
             self.exempt = ExemptLimits(
                 EXEMPT, record=record, streams=wanted.watches, streams_per_address=wanted.watches_per_address

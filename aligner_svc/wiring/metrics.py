@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,10 +11,12 @@ from aligner_svc import __version__
 from aligner_svc.config import Settings
 from aligner_svc.engines.base import Engine
 from aligner_svc.engines.batching import BatchReport, BatchWatch
+from aligner_svc.health.findings import listed
 from aligner_svc.health.readiness import Readiness
 from aligner_svc.rpc.services import METHOD_TYPES
 from aligner_svc.telemetry.logs.pipeline import in_force
 from aligner_svc.telemetry.metrics import CacheCounts, Metrics, Sources
+from aligner_svc.telemetry.metrics.merged import Page, page_of
 from aligner_svc.telemetry.metrics.server import MetricsServer
 from aligner_svc.transport.bind import parse
 from interceptors import Call
@@ -29,17 +32,17 @@ if TYPE_CHECKING:
 
 
 class Measuring:
-    """`metrics` for the guards, `server` to start and close with the service."""
+    """`metrics` for the guards, `server` to start and close with the service: None where another process serves them."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Raises StartError for an invalid address."""
+    def __init__(self, settings: Settings, *, served: bool = True) -> None:
+        """`served`: on the port of the settings. Raises StartError for an invalid address."""
         assert settings.metrics.listen is not None
         address = parse(settings.metrics.listen)
         self._guards: Guards | None = None
         self._readiness: Readiness | None = None
         quotas = settings.server.profile != "dev" or settings.quota.file is not None
         self.metrics = Metrics(METHOD_TYPES, quota_class=self._quota_class if quotas else None, trace_id=sampled_trace_id)
-        self.server = MetricsServer(self.metrics, address.host, address.port, readiness=self._ready)
+        self.server = MetricsServer(self.metrics, address.host, address.port, readiness=self.ready) if served else None
         self._settings = settings
 
     def _quota_class(self, call: Call) -> str:
@@ -96,18 +99,30 @@ class Measuring:
             self._settings, sources, keys_unavailable=keys.report.unavailable if keys is not None else None
         )
 
-    def _ready(self) -> tuple[bool, str]:
+    async def page(self) -> Page:
+        """The metrics, for the process that serves those of several."""
+        self.metrics.refresh()
+        return await asyncio.to_thread(page_of, self.metrics.registry)
+
+    def findings(self) -> list[dict[str, str]]:
+        """See Readiness.findings."""
+        return listed(self._readiness.findings()) if self._readiness is not None else []
+
+    def ready(self) -> tuple[bool, str]:
+        """See Readiness.report."""
         assert self._readiness is not None  # the port opens after `read`
         return self._readiness.report()
 
     async def start(self) -> None:
         """Raises StartError."""
         await self.metrics.start()
-        await self.server.start()
+        if self.server is not None:
+            await self.server.start()
 
     async def close(self) -> None:
         """Idempotent."""
-        await self.server.close()
+        if self.server is not None:
+            await self.server.close()
         await self.metrics.close()
 
 

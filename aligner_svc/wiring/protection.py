@@ -23,7 +23,7 @@ from interceptors.quota import classes_text
 from interceptors.quota.classes import QuotaClasses
 from interceptors.quota.interceptor import Quota
 from interceptors.quota.stores.base import QuotaStore
-from interceptors.quota.stores.fallback import FallbackStore
+from interceptors.quota.stores.fallback import FallbackStore, SharedStore
 from interceptors.quota.stores.memory import MemoryStore
 from interceptors.rules.file import RulesFile
 from interceptors.rules.toml_text import RulesError
@@ -40,6 +40,14 @@ class Part(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Siblings:
+    """The other processes of a server of several. `count`: with this one. `store`: where all of them count quotas."""
+
+    count: int
+    store: SharedStore
+
+
+@dataclass(frozen=True, slots=True)
 class Protection:
     """The guards, None where not asked for, and the `parts` to start and close with the server."""
 
@@ -50,9 +58,9 @@ class Protection:
     parts: tuple[Part, ...]
 
 
-def build_protection(settings: Settings, capacity: Capacity, record: Record) -> Protection:
+def build_protection(settings: Settings, capacity: Capacity, record: Record, siblings: Siblings | None = None) -> Protection:
     """`capacity`: of the engine. Raises StartError."""
-    quota, store, parts = _quota(settings, record)
+    quota, store, parts = _quota(settings, record, siblings)
     pressure = Pressure(Groups()) if settings.overload.pressure else None
     # Open up to the engine's own queue at first: what that holds is not too much until it was seen to be.
     highest = max(capacity.lowest, capacity.at_once + settings.engine.queue)
@@ -83,7 +91,9 @@ def build_protection(settings: Settings, capacity: Capacity, record: Record) -> 
     return Protection(quota, store, overload, _abuse(settings, record), parts)
 
 
-def _quota(settings: Settings, record: Record) -> tuple[Quota | None, QuotaStore | None, tuple[Part, ...]]:
+def _quota(
+    settings: Settings, record: Record, siblings: Siblings | None
+) -> tuple[Quota | None, QuotaStore | None, tuple[Part, ...]]:
     wanted = settings.quota
     if settings.server.profile == "dev" and wanted.file is None:
         return None, None, ()
@@ -92,7 +102,7 @@ def _quota(settings: Settings, record: Record) -> tuple[Quota | None, QuotaStore
     except RulesError as error:
         raise StartError(str(error)) from None
     default = classes_text.built_in()
-    store = _store(settings)
+    store = _store(settings, siblings)
     classes: Callable[[], QuotaClasses] = (lambda: file.current) if file is not None else (lambda: default)
     files: tuple[Part, ...] = (file,) if file is not None else ()
     if wanted.redis is not None:
@@ -104,17 +114,17 @@ def _quota(settings: Settings, record: Record) -> tuple[Quota | None, QuotaStore
     return quota, store, (quota, *files)
 
 
-def _store(settings: Settings) -> QuotaStore:
-    url = settings.quota.redis
+def _store(settings: Settings, siblings: Siblings | None) -> QuotaStore:
+    url, processes = settings.quota.redis, siblings.count if siblings is not None else 1
     if url is None:
-        return MemoryStore()
+        return FallbackStore(siblings.store, MemoryStore(), processes) if siblings is not None else MemoryStore()
     from interceptors.quota.stores.redis_store import RedisStore  # noqa: PLC0415 - redis is imported where it is used alone
 
     try:
         shared = RedisStore(url.get_secret_value())
     except ValueError as error:
         raise StartError(f"quota.redis: {error}") from None
-    return FallbackStore(shared, MemoryStore(), settings.quota.replicas)
+    return FallbackStore(shared, MemoryStore(), settings.quota.replicas * processes)
 
 
 def _priority(quota: Quota | None) -> Callable[[Call], Priority]:

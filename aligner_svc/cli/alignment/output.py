@@ -71,15 +71,20 @@ def write(text: str, out: Path | None) -> None:
 
 
 def write_file(path: Path, text: str) -> None:
+    """`write_bytes`, UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
     """Write a file atomically, and create its directories. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not path.is_file():  # /dev/stdout or a named pipe must not be replaced
-        path.write_text(text, encoding="utf-8", newline="")
+        path.write_bytes(data)
         return
     path = path.resolve()  # a link is kept and its target replaced
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        unfinished.write_text(text, encoding="utf-8", newline="")
+        unfinished.write_bytes(data)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

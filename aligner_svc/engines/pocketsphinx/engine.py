@@ -66,8 +66,9 @@ _LONG_TEXT = 5_000
 interpreter lock all the time: 12 of 200,000 at once held up all other calls for 10 s or more, and threads do not help."""
 _TEXT_TIMEOUT = 60.0
 """Seconds for that, on a slow core and at a low priority; the longest takes 3."""
-_WINDOW_TIMEOUT = 60.0
-"""Seconds that one window may take; the slowest path needs 5 on a slow core."""
+_WINDOW_TIMEOUT: Mapping[Priority, float] = {"normal": 60.0, "low": 600.0}
+"""Seconds that one window may take; the slowest path needs 5 on a slow core. At a low priority a process may get 3 % of one
+for as long as others are busy, and an hour of audio is lost with any of its windows."""
 _LATE = 2.0
 """Seconds that windows of short recordings wait for a process, from which on no further recording is followed."""
 _AT_ONCE = 1000
@@ -110,6 +111,7 @@ class WindowQueue:
             slots=settings.workers,
             watch=watch,
         )
+        self._timeout = _WINDOW_TIMEOUT[priority]
         self._max_calls = settings.workers + settings.queue
         self._calls = 0
 
@@ -134,7 +136,7 @@ class WindowQueue:
 
     async def _run(self, windows: Sequence[Window]) -> Sequence[Reply]:
         (window,) = windows
-        deadline, timeout = window.caller.deadline, _WINDOW_TIMEOUT
+        deadline, timeout = window.caller.deadline, self._timeout
         if self._elsewhere and deadline is not None:  # here it would kill the process
             timeout = min(timeout, deadline - asyncio.get_running_loop().time())
         samples, client = window.samples.data.cast("B"), window.caller.client

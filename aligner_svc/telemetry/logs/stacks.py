@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import threading
 import traceback
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 
 def stacks() -> Iterator[str]:
@@ -18,6 +21,12 @@ def stacks() -> Iterator[str]:
         yield f"thread {names.get(ident, ident)}\n{''.join(traceback.format_stack(frame))}"
     for place, count in Counter(map(_place, asyncio.all_tasks())).most_common():
         yield f"{count} tasks: {place}"
+
+
+def log_stacks() -> None:
+    """Log what every thread and task is doing."""
+    for stack in stacks():
+        log.warning("%s", stack)
 
 
 def _place(task: asyncio.Task[Any]) -> str:

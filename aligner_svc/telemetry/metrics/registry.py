@@ -51,6 +51,11 @@ class Metrics:
         if self._state is not None:
             self._state.refresh()
 
+    async def refreshed(self) -> CollectorRegistry:
+        """The registry, with the sources read now."""
+        self.refresh()
+        return self.registry
+
     async def start(self) -> None:
         await self._lag.start()
 

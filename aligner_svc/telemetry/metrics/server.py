@@ -10,18 +10,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final
+from typing import Final, Protocol
 
 import h11
+from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from aligner_svc.errors import StartError
-from aligner_svc.telemetry.metrics import Metrics
 
 log = logging.getLogger("aligner_svc.telemetry.metrics_server")
 
@@ -50,11 +51,23 @@ class _Answer:
     headers: tuple[tuple[str, str], ...] = ()
 
 
+class Page(Protocol):
+    """What is served as metrics."""
+
+    async def refreshed(self) -> CollectorRegistry:
+        """The registry, as of now."""
+
+
 class MetricsServer:
     """`start`, then `close`, on the event loop that the metrics belong to."""
 
     def __init__(
-        self, metrics: Metrics, host: str, port: int, *, readiness: Callable[[], tuple[bool, str]] | None = None
+        self,
+        metrics: Page,
+        host: str,
+        port: int,
+        *,
+        readiness: Callable[[], tuple[bool, str] | Awaitable[tuple[bool, str]]] | None = None,
     ) -> None:
         """`port` 0: a free one. `readiness`: whether the server is ready, and JSON with details; called on the event loop."""
         self._metrics = metrics
@@ -151,22 +164,23 @@ class MetricsServer:
         if request.method not in {b"GET", b"HEAD"}:
             return _plain(HTTPStatus.METHOD_NOT_ALLOWED, "", ("Allow", "GET, HEAD"))
         if path == READY_PATH:
-            return self._ready()
+            return await self._ready()
         if path == LIVE_PATH:
             return _plain(HTTPStatus.OK, "live")
-        self._metrics.refresh()
+        registry = await self._metrics.refreshed()
         accept, encodings = _header(request, b"accept"), _header(request, b"accept-encoding")
-        return await asyncio.get_running_loop().run_in_executor(self._encoding, self._encoded, accept, encodings)
+        return await asyncio.get_running_loop().run_in_executor(self._encoding, self._encoded, registry, accept, encodings)
 
-    def _ready(self) -> _Answer:
-        ready, details = self._readiness() if self._readiness is not None else (False, "{}\n")
+    async def _ready(self) -> _Answer:
+        found = self._readiness() if self._readiness is not None else (False, "{}\n")
+        ready, details = await found if inspect.isawaitable(found) else found
         status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
         return _Answer(status, details.encode("utf-8"), (("Content-Type", "application/json"), ("Cache-Control", "no-store")))
 
-    def _encoded(self, accept: str, encodings: str) -> _Answer:
+    def _encoded(self, registry: CollectorRegistry, accept: str, encodings: str) -> _Answer:
         """On a thread: it takes some milliseconds, in which the event loop gets its turns."""
         encode, content_type = choose_encoder(accept)
-        body = encode(self._metrics.registry)
+        body = encode(registry)
         headers: tuple[tuple[str, str], ...] = (("Content-Type", content_type), ("Vary", "Accept, Accept-Encoding"))
         if len(body) > _MIN_GZIP and _accepts_gzip(encodings):
             # Level 1: half of the time of the default for a tenth more bytes.

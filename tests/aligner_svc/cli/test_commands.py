@@ -25,9 +25,9 @@ def served(monkeypatch):
         seen.append(settings)
         return 3
 
-    module = ModuleType("aligner_svc.server")
+    module = ModuleType("aligner_svc.processes")
     module.serve = serve
-    monkeypatch.setitem(sys.modules, "aligner_svc.server", module)
+    monkeypatch.setitem(sys.modules, "aligner_svc.processes", module)
     return seen
 
 

@@ -1,4 +1,4 @@
-"""Both quota stores keep the same contract, alone and together. Clocks are scripted, Redis is real."""
+"""All quota stores keep the same contract, alone and together. Clocks are scripted, Redis is real."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import re
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -15,6 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
+from aligner_svc.processes.counts import LinkedStore, SharedCounts
+from aligner_svc.processes.duplex import Duplex
 from interceptors.quota.stores.base import Bucket, Charge, Left, QuotaStore, Slots, Spent, StoreUnavailableError
 from interceptors.quota.stores.memory import MemoryStore
 from interceptors.quota.stores.redis_store import LEASE_SECONDS, RedisStore
@@ -45,13 +48,31 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "linked", "redis"])
 async def store(request, clock) -> AsyncIterator[QuotaStore]:
     if request.param == "memory":
         yield MemoryStore(clock=clock)
         return
+    if request.param == "linked":
+        async with linked(SharedCounts(MemoryStore(clock=clock)), 1) as one:
+            yield one
+        return
     async with connected(request.getfixturevalue("redis"), clock) as one:
         yield one
+
+
+@asynccontextmanager
+async def linked(counts: SharedCounts, gateway: int) -> AsyncIterator[LinkedStore]:
+    """A process's view of what its supervisor counts."""
+    theirs, ours = socket.socketpair()
+    supervisor, process = Duplex(counts.of(gateway)), Duplex({})
+    await supervisor.open(theirs)
+    await process.open(ours)
+    try:
+        yield LinkedStore(process)
+    finally:
+        process.close()
+        supervisor.close()
 
 
 @asynccontextmanager
@@ -173,6 +194,7 @@ async def test_a_clock_set_back_costs_only_the_time_it_lost(store, clock):
     refused = await store.take("key:1", costs(1), (), "a")
     assert refused.retry_after == pytest.approx(0.5, abs=1e-4)
     await store.settle("key:1", costs(0), "a")
+    await store.show("key:1", [REQUESTS], [])  # after what was told before
     clock.now += 0.51
     assert isinstance(await store.take("key:1", costs(1), (), "a"), Left)
 
@@ -547,3 +569,33 @@ async def test_accounts_with_calls_in_flight_are_kept_beyond_the_bound_and_no_ot
     for number in range(1000):
         await store.take(f"idle {number}", costs(1), (), "a")
     assert len(await store.subjects(2000)) == 4
+
+
+async def test_a_process_that_ends_leaves_its_slots_to_the_others():
+    counts = SharedCounts()
+    async with linked(counts, 1) as one, linked(counts, 2) as other:
+        for lease in "ab":
+            assert await one.take("key:1", (), [Slots("calls", 3)], lease)
+        assert await other.take("key:1", (), [Slots("calls", 3)], "a") == Left({"calls": 0})
+        assert await other.take("key:1", (), [Slots("calls", 3)], "b") == Spent("calls", 0, None, "in_flight")
+        await counts.forget(1)
+        assert await other.take("key:1", (), [Slots("calls", 3)], "b") == Left({"calls": 1})
+
+
+async def test_a_take_that_is_cancelled_keeps_nothing():
+    async with linked(SharedCounts(), 1) as store:
+        taking = asyncio.create_task(store.take("key:1", (), [STREAMS], "a"))
+        await loop_turns()
+        taking.cancel()
+        await asyncio.wait({taking})
+        assert await store.take("key:1", (), [STREAMS], "b") == Left({"streams": 0})
+
+
+async def test_without_an_answer_the_store_is_unavailable():
+    ours, theirs = socket.socketpair()
+    link = Duplex({})
+    await link.open(ours)
+    theirs.close()
+    await link.closed.wait()
+    with pytest.raises(StoreUnavailableError):
+        await LinkedStore(link).take("key:1", (), [STREAMS], "a")

@@ -1,0 +1,271 @@
+"""Several gateways on one port: starts them, replaces those that end or hang, drains them, and speaks for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import pickle
+import signal
+import socket
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from aligner_svc.config import Settings
+from aligner_svc.errors import StartError
+from aligner_svc.processes.counts import SharedCounts
+from aligner_svc.processes.duplex import Duplex, NoAnswerError
+from aligner_svc.processes.shares import share
+from aligner_svc.processes.signals import handle
+from aligner_svc.telemetry.logs.pipeline import open_logs
+from aligner_svc.telemetry.logs.stacks import log_stacks
+from aligner_svc.telemetry.metrics.merged import MergedPages
+from aligner_svc.telemetry.metrics.server import MetricsServer
+from aligner_svc.transport.bind import check_exposure, describe, parse, reserve
+from aligner_svc.workers import forbid_core_dumps
+from interceptors.background import BackgroundTask, Tasks
+
+log = logging.getLogger(__name__)
+
+_PING_EVERY: Final = 1.0
+_PING_TIMEOUT: Final = 15.0
+"""Seconds after which a gateway that does not answer is killed: what holds up an event loop takes milliseconds."""
+_SCRAPE_TIMEOUT: Final = 5.0
+_PAUSES: Final = (0.1, 10.0)
+"""Seconds before a gateway that ended is replaced: the first time, and at most."""
+_SETTLED: Final = 60.0
+"""Seconds that a gateway has to run for its next end to count as the first again."""
+_STOP_SLACK: Final = 15.0
+"""Seconds beyond the drain after which a gateway is killed: 2 s of refusing, 3 s to close, and a busy machine."""
+
+
+async def supervise(settings: Settings) -> int:
+    """Run the server's processes until a signal ends them; the exit status."""
+    forbid_core_dumps()
+    logs = open_logs(settings.logs.format, settings.logs.level, key_prefixes=(settings.keys.prefix,))
+    try:
+        supervisor = Supervisor(settings)
+        handle(end=supervisor.end, reload=supervisor.reload, dump=supervisor.dump)
+        return await supervisor.run()
+    except StartError as error:
+        log.error("%s", error)
+        return 1
+    finally:
+        logs.close()
+
+
+@dataclass(eq=False)
+class _Member:
+    """A gateway. `number`: its place among them, from 1; `serial`: of all that were ever started."""
+
+    number: int
+    serial: int
+    process: asyncio.subprocess.Process
+    link: Duplex
+    started: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when it has loaded everything and taken the port."""
+    why_not: str | None = "it is starting"
+    """Why it is NOT_SERVING by itself; None: it is SERVING."""
+
+
+class Supervisor:
+    """`run` once. It loads no engine and takes no calls."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Takes the port. Raises StartError."""
+        address = parse(settings.server.listen)
+        check_exposure(address, settings)
+        self._port, address = reserve(address)
+        listen = settings.server.model_copy(update={"listen": str(address)})
+        self._settings = settings.model_copy(update={"server": listen})
+        self._reached = describe(address, settings)
+        self._count = settings.server.processes
+        self._enough = (self._count + 1) // 2
+        self._members: dict[int, _Member] = {}
+        self._serials = 0
+        self._restarts = 0
+        self._too_few: str | None = None
+        self._counts = SharedCounts()
+        self._page = MergedPages(self._refresh, lambda: (self._up, self._count, self._restarts))
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._failed = False
+        self._was_ready = False
+        self._tasks = Tasks()
+        self._watch = BackgroundTask("watching whether the server's processes answer", self._ping_all, every=_PING_EVERY)
+
+    @property
+    def _up(self) -> int:
+        return sum(member.why_not is None for member in self._members.values())
+
+    async def run(self) -> int:
+        """The exit status. Raises StartError."""
+        metrics = self._metrics_server()
+        if metrics is not None:
+            await metrics.start()
+        self._watch.start()
+        kept = asyncio.gather(*(self._keep(number) for number in range(1, self._count + 1)))
+        try:
+            stopping = asyncio.create_task(self._stopping.wait())
+            await asyncio.wait((kept, stopping), return_when=asyncio.FIRST_COMPLETED)
+            await self._stop(kept)
+        finally:
+            await self._watch.close()
+            if metrics is not None:
+                await metrics.close()
+            self._port.close()
+        return 1 if self._failed else 0
+
+    def end(self) -> None:
+        """Drain; the second time, do not wait."""
+        (self._hurry if self._stopping.is_set() else self._stopping).set()
+
+    def reload(self) -> None:
+        """Have every gateway read its files again."""
+        self._tell("reload")
+
+    def dump(self) -> None:
+        """Log what every thread and task of this process and of the gateways is doing."""
+        log_stacks()
+        self._tell("dump")
+
+    def _metrics_server(self) -> MetricsServer | None:
+        if self._settings.metrics.listen is None:
+            return None
+        address = parse(self._settings.metrics.listen)
+        return MetricsServer(self._page, address.host, address.port, readiness=self._readiness)
+
+    def _tell(self, name: str, *arguments: object) -> None:
+        for member in self._members.values():
+            member.link.tell(name, *arguments)
+
+    async def _keep(self, number: int) -> None:
+        """Have one gateway run, again and again, until the server stops."""
+        loop, pause = asyncio.get_running_loop(), _PAUSES[0]
+        while not self._stopping.is_set():
+            began, member = loop.time(), await self._start(number)
+            if self._stopping.is_set():  # meanwhile
+                member.link.tell("stop")
+            status = await self._ended(member)
+            if self._stopping.is_set():
+                self._failed |= status != 0
+                return
+            if not self._was_ready:  # it has logged why
+                self._failed = True
+                self._stopping.set()
+                return
+            self._restarts += 1
+            pause = _PAUSES[0] if loop.time() - began > _SETTLED else min(2 * pause, _PAUSES[1])
+            log.error("process %d of %d ended with status %d, next try in %g s", number, self._count, status, pause)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._stopping.wait()
+
+    async def _start(self, number: int) -> _Member:
+        self._serials += 1
+        serial = self._serials
+        mine, theirs = socket.socketpair()
+        link = Duplex({**self._counts.of(serial), "state": lambda why_not: self._on_state(serial, why_not)})
+        await link.open(mine)
+        with theirs:
+            # A process group of its own: signals of a terminal reach this process only, which drains it.
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "aligner_svc.processes.gateway", str(theirs.fileno())),
+                stdin=asyncio.subprocess.PIPE,
+                pass_fds=(theirs.fileno(),),
+                process_group=0,
+            )
+        member = self._members[serial] = _Member(number, serial, process, link)
+        assert process.stdin is not None
+        process.stdin.write(pickle.dumps(share(self._settings, self._count, number - 1)))
+        process.stdin.close()
+        return member
+
+    async def _ended(self, member: _Member) -> int:
+        """Wait for its end, and forget it; its exit status."""
+        status = await member.process.wait()
+        member.link.close()
+        del self._members[member.serial]
+        await self._counts.forget(member.serial)
+        self._page.ended(member.serial)
+        self._decide()
+        return status
+
+    async def _on_state(self, serial: int, why_not: str | None) -> None:
+        member = self._members.get(serial)
+        if member is None:
+            return
+        member.started.set()
+        member.why_not = why_not
+        self._decide()
+        member.link.tell("siblings", self._too_few)  # one that was just started does not know
+        if not self._was_ready and sum(one.started.is_set() for one in self._members.values()) == self._count:
+            self._was_ready = True
+            print(f"aligner-svc ready on {self._reached}", flush=True)
+
+    def _decide(self) -> None:
+        up = self._up
+        too_few = f"only {up} of its {self._count} processes serve" if up < self._enough else None
+        if too_few != self._too_few:
+            self._too_few = too_few
+            self._tell("siblings", too_few)
+
+    async def _stop(self, ended: asyncio.Future[Any]) -> None:
+        """Drain all of them, until they have `ended`."""
+        self._tell("stop")
+        hurry = asyncio.create_task(self._hurry.wait())
+        drain = self._settings.server.drain_delay + self._settings.server.drain_grace + _STOP_SLACK
+        await asyncio.wait((ended, hurry), timeout=drain, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        if not ended.done():
+            self._tell("hurry")
+            await asyncio.wait((ended,), timeout=_STOP_SLACK)
+        if not ended.done():
+            log.error("%d processes do not end, killing them", len(self._members))
+            self._kill(self._members.values())
+        await ended
+
+    def _kill(self, members: Iterable[_Member]) -> None:
+        for member in list(members):
+            with suppress(ProcessLookupError):
+                member.process.send_signal(signal.SIGKILL)
+
+    async def _ping_all(self) -> None:
+        await asyncio.gather(*(self._ping(member) for member in self._members.values() if member.started.is_set()))
+
+    async def _ping(self, member: _Member) -> None:
+        try:
+            await member.link.ask("ping", seconds=_PING_TIMEOUT)
+        except NoAnswerError:
+            if member.serial in self._members and not member.link.closed.is_set():
+                log.error("process %d of %d does not answer for %g s, killing it", member.number, self._count, _PING_TIMEOUT)
+                self._kill([member])
+
+    async def _asked(self, name: str) -> Iterator[tuple[_Member, Any]]:
+        """The answers of those that answer."""
+        members = [member for member in self._members.values() if member.started.is_set()]
+        asked = (member.link.ask(name, seconds=_SCRAPE_TIMEOUT) for member in members)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        return ((member, answer) for member, answer in zip(members, answers, strict=True) if isinstance(answer, list))
+
+    async def _refresh(self) -> None:
+        for member, page in await self._asked("metrics"):
+            self._page.take(member.serial, page)
+
+    async def _readiness(self) -> tuple[bool, str]:
+        """As of health.readiness, with one more finding; what all processes find is told once."""
+        up, ready = self._up, self._too_few is None and self._was_ready and not self._stopping.is_set()
+        state = "ok" if up == self._count else "warn" if ready else "fail"
+        hint = "" if up == self._count else "the server starts new ones by itself; if that fails, the log says why"
+        found = [{"check": "processes", "state": state, "said": f"{up} of {self._count} processes serve", "hint": hint}]
+        told: dict[str, tuple[dict[str, str], list[int]]] = {}
+        for member, findings in await self._asked("readiness"):
+            for finding in findings:
+                told.setdefault(json.dumps(finding), (finding, []))[1].append(member.number)
+        for finding, numbers in told.values():
+            where = "" if len(numbers) == self._count else f"process {', '.join(map(str, sorted(numbers)))}: "
+            found.append(finding | {"said": where + finding["said"]})
+        return ready, json.dumps({"ready": ready, "findings": found}, indent=2, ensure_ascii=False) + "\n"

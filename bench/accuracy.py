@@ -21,12 +21,12 @@ import numpy as np
 
 from aligner_client import AlignerClientError, AsyncAligner
 from aligner_svc.domain import Alignment, WordStatus
-from bench import gold, joins, languages, robustness
+from bench import gold, joins, languages, robustness, subtitles
 from bench.answers import Case, align_all
 from bench.service import Running, service
 
 SETS = ("timit", "timit_long", "mahrt", "alice")
-PARTS = ("marked", "backgrounds", "hour", "awkward", "joins", "languages")
+PARTS = ("marked", "backgrounds", "hour", "awkward", "joins", "languages", "subtitles")
 SNR_DB = 10.0
 SEED = 20_000
 TOLERANCE = 0.05
@@ -167,8 +167,11 @@ def reliability(title: str, answers: Sequence[tuple[gold.Recording, Alignment]])
 async def joined(target: str) -> None:
     made = joins.joins()
     header(f"recording and transcript differ by passages: {len(made)} random joins of timit (seed {joins.SEED})")
-    answers = await align_all(target, [Case(join.key, gold.wav(join.samples), join.text) for join in made])
-    print(joins.report((join, answers[join.key]) for join in made))
+    refused: dict[str, str] = {}
+    answers = await align_all(target, [Case(join.key, gold.wav(join.samples), join.text) for join in made], refused)
+    print(joins.report((join, answers[join.key]) for join in made if join.key in answers))
+    for key, reason in refused.items():
+        print(f"{key} was refused: {reason}")
 
 
 async def measure(running: Running, parts: Sequence[str]) -> None:
@@ -190,6 +193,8 @@ async def measure(running: Running, parts: Sequence[str]) -> None:
         await joined(running.target)
     if "languages" in parts:
         await languages.measure(running.target)
+    if "subtitles" in parts:
+        await subtitles.measure(running.target)
 
 
 def main() -> None:

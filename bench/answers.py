@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from aligner_client import AsyncAligner
+from aligner_client import AsyncAligner, InvalidArgumentError
 from aligner_svc.domain import Alignment
 
-UNARY_BYTES = 8 << 20
 AT_ONCE = 4
 
 
@@ -20,17 +19,20 @@ class Case:
     text: str
 
 
-async def align_all(target: str, cases: Iterable[Case]) -> dict[str, Alignment]:
+async def align_all(target: str, cases: Iterable[Case], refused: dict[str, str] | None = None) -> dict[str, Alignment]:
+    """By key. `refused` gets the reasons of the cases whose transcript or audio is refused, which without it end the run."""
     answers: dict[str, Alignment] = {}
     slots = asyncio.Semaphore(AT_ONCE)
     async with AsyncAligner(target) as client:
 
         async def one(case: Case) -> None:
             async with slots:
-                if len(case.audio) <= UNARY_BYTES:
-                    answers[case.key] = await client.align(case.audio, case.text, timeout=300)
-                else:
-                    answers[case.key] = await client.stream_align(case.audio, case.text, timeout=300)
+                try:
+                    answers[case.key] = await client.align(case.audio, case.text, timeout=1800)
+                except InvalidArgumentError as error:
+                    if refused is None:
+                        raise
+                    refused[case.key] = error.reason
 
         await asyncio.gather(*(one(case) for case in cases))
     return answers

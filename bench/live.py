@@ -4,6 +4,7 @@
 
 One server of the dev profile with two aligners. Each recording, spliced from hand-marked sentences of TIMIT, is sent in chunks of
 100 ms at the pace of speech by `--streams` clients that begin 0.3 s apart; `--bulk` sends as fast as it goes.
+CPU is that of the server, above what it takes when idle.
 The lag of a word is from its end, as it was found, to its arrival. MAE is against the marks, of the whole file's answer too.
 """
 
@@ -26,6 +27,7 @@ from bench.processes import cpu_seconds, tree
 from bench.service import service
 
 CHUNK_SECONDS = 0.1
+_IDLE_SECONDS = 3.0
 _LINEAR16 = {"encoding": pb.AUDIO_ENCODING_LINEAR16, "sample_rate_hz": RATE}
 
 
@@ -100,6 +102,9 @@ async def main(options: argparse.Namespace) -> None:
         async with grpc.aio.insecure_channel(server.target) as channel:
             stub = AlignerStub(channel)
             config = pb.AlignConfig(transcript=recording.text, language="en", **_LINEAR16)
+            began, cpu = time.monotonic(), _cpu(server.pid)
+            await asyncio.sleep(_IDLE_SECONDS)
+            idle = (_cpu(server.pid) - cpu) / (time.monotonic() - began)
             cpu = _cpu(server.pid)
             whole = await stub.Align(pb.AlignRequest(config=config, audio=samples.tobytes()))
             seconds = len(samples) / RATE
@@ -107,6 +112,7 @@ async def main(options: argparse.Namespace) -> None:
             first = mae(list(whole.words), recording)[0]
             print(
                 f"{recording.name}, {seconds:.0f} s, {len(rows)} words; Align: MAE {first:.2f} ms, {bulk_cpu:.3f} CPU s a second"
+                f"; idle {idle:.3f}"
             )
             for form in options.forms.split(","):
                 cpu = _cpu(server.pid)
@@ -116,7 +122,7 @@ async def main(options: argparse.Namespace) -> None:
                         for number in range(options.streams)
                     )
                 )
-                used = (_cpu(server.pid) - cpu) / seconds / options.streams
+                used = (_cpu(server.pid) - cpu - idle * max(answer.wall for answer in answers)) / seconds / options.streams
                 lags = np.array([lag for answer in answers for lag in answer.lags])
                 error, far, absent = mae(answers[0].words, recording)
                 words = [len(answer.words) for answer in answers]

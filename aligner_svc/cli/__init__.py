@@ -9,6 +9,7 @@ import typer
 
 from aligner_svc.cli import cluster, config, devcerts, doctor, info, keys, quotas, serve
 from aligner_svc.cli.alignment import command as align
+from aligner_svc.cli.alignment import retime
 from aligner_svc.cli.audit import command as audit
 from aligner_svc.cli.top import command as top
 
@@ -55,6 +56,7 @@ def _root(
 
 
 app.command("align")(align.align)
+app.command("retime")(retime.retime)
 app.command("serve")(serve.serve)
 app.add_typer(cluster.app)
 app.command("config")(config.config)

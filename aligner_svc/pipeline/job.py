@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
+from aligner_client.retiming import Retiming, TranscriptFormat
 from aligner_svc.audio.decode import Decoded
 from aligner_svc.audio.encoding import Encoding
 
@@ -23,6 +24,9 @@ class Job:
     """Of several audio tracks the one to align, from 1; 0: the decoder chooses."""
     min_match_score: float = 0.0
     """0..1; a lower match score is a MismatchError."""
+    format: TranscriptFormat = TranscriptFormat.PLAIN
+    """Of a subtitle file the answer has the cues."""
+    retiming: Retiming = field(default_factory=Retiming)
 
 
 class Stage(Enum):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from aligner_client.api.v1 import aligner_pb2 as pb
+from aligner_client.retiming import Cue, Retiming, TranscriptFormat
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.config.limits import Limits
 from aligner_svc.domain import Alignment, Word, WordStatus
@@ -18,6 +19,12 @@ _ENCODINGS = {
     pb.AUDIO_ENCODING_LINEAR16: Encoding.LINEAR16,
     pb.AUDIO_ENCODING_FLOAT32: Encoding.FLOAT32,
     pb.AUDIO_ENCODING_MULAW: Encoding.MULAW,
+}
+_FORMATS = {
+    pb.TRANSCRIPT_FORMAT_UNSPECIFIED: TranscriptFormat.PLAIN,
+    pb.TRANSCRIPT_FORMAT_SRT: TranscriptFormat.SRT,
+    pb.TRANSCRIPT_FORMAT_VTT: TranscriptFormat.VTT,
+    pb.TRANSCRIPT_FORMAT_ASS: TranscriptFormat.ASS,
 }
 _STATUSES = {
     WordStatus.ALIGNED: pb.WORD_STATUS_ALIGNED,
@@ -37,6 +44,10 @@ def job(config: pb.AlignConfig | None) -> Job:
     if encoding is None:
         message = f"audio encoding {config.encoding} is not known here"
         raise InvalidArgumentError("ENCODING_UNKNOWN", message, field="config.encoding")
+    transcript_format = _FORMATS.get(config.transcript_format)
+    if transcript_format is None:
+        message = f"transcript format {config.transcript_format} is not known here"
+        raise InvalidArgumentError("TRANSCRIPT_FORMAT_UNKNOWN", message, field="config.transcript_format")
     return Job(
         config.transcript,
         config.language,
@@ -45,6 +56,19 @@ def job(config: pb.AlignConfig | None) -> Job:
         config.channels,
         config.audio_track,
         min_match_score=config.min_match_score,
+        format=transcript_format,
+        retiming=_retiming(config.retiming),
+    )
+
+
+def _retiming(options: pb.Retiming) -> Retiming:
+    return Retiming(
+        max_shift=options.max_shift_ms / 1000,
+        lead_in=options.lead_in_ms / 1000,
+        lead_out=options.lead_out_ms / 1000,
+        min_duration=options.min_duration_ms / 1000,
+        max_duration=options.max_duration_ms / 1000,
+        frame_rate=options.frame_rate,
     )
 
 
@@ -64,6 +88,18 @@ def word(value: Word) -> pb.Word:
         end_ms=milliseconds(value.end),
         confidence=value.confidence,
         status=_STATUSES[value.status],
+        char_start=value.char_start,
+        char_end=value.char_end,
+        speaker=value.speaker,
+    )
+
+
+def cue(value: Cue) -> pb.Cue:
+    return pb.Cue(
+        start_ms=milliseconds(value.start),
+        end_ms=milliseconds(value.end),
+        status=pb.CueStatus.Value(f"CUE_STATUS_{value.status.value}"),
+        shift_ms=milliseconds(value.shift),
         char_start=value.char_start,
         char_end=value.char_end,
     )
@@ -90,12 +126,16 @@ def summary(alignment: Alignment) -> pb.Summary:
 
 
 def response(alignment: Alignment) -> pb.AlignResponse:
-    return pb.AlignResponse(words=[word(value) for value in alignment.words], summary=summary(alignment))
+    cues = [cue(value) for value in alignment.cues]
+    return pb.AlignResponse(words=[word(value) for value in alignment.words], summary=summary(alignment), cues=cues)
 
 
 def stream_responses(alignment: Alignment) -> Iterator[pb.StreamAlignResponse]:
-    """The words in batches, then the summary."""
+    """The words and cues in batches, then the summary."""
     yield from word_batches(alignment.words)
+    for first in range(0, len(alignment.cues), _BATCH_WORDS):
+        batch = [cue(value) for value in alignment.cues[first : first + _BATCH_WORDS]]
+        yield pb.StreamAlignResponse(cues=pb.CueBatch(cues=batch))
     yield pb.StreamAlignResponse(summary=summary(alignment))
 
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         ServerLimits,
         Stage,
     )
+    from aligner_client.retiming import Cue, CueStatus, Retiming, TranscriptFormat
     from aligner_client.retry import RetryPolicy
     from aligner_client.violation import FieldViolation
 
@@ -72,6 +73,7 @@ _MODULES = {
     "formats": ("CueLayout", "Format"),
     "handshake": ("failed_handshake",),
     "messages": ("AudioEncoding", "LanguageSupport", "Progress", "ProgressCallback", "ServerInfo", "ServerLimits", "Stage"),
+    "retiming": ("Cue", "CueStatus", "Retiming", "TranscriptFormat"),
     "retry": ("RetryPolicy",),
     "violation": ("FieldViolation",),
 }
@@ -90,7 +92,9 @@ __all__ = [
     "CallCancelledError",
     "ClientCredentials",
     "CredentialsError",
+    "Cue",
     "CueLayout",
+    "CueStatus",
     "DataLossError",
     "DeadlineExceededError",
     "FailedPreconditionError",
@@ -105,6 +109,7 @@ __all__ = [
     "Progress",
     "ProgressCallback",
     "ResourceExhaustedError",
+    "Retiming",
     "RetryPolicy",
     "ServerInfo",
     "ServerLimits",
@@ -113,6 +118,7 @@ __all__ = [
     "Timing",
     "Tls",
     "TokenError",
+    "TranscriptFormat",
     "UnauthenticatedError",
     "UnavailableError",
     "UnimplementedError",

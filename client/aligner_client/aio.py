@@ -27,6 +27,7 @@ from aligner_client.messages import (
     read_response,
     read_server_info,
 )
+from aligner_client.retiming import Retiming, TranscriptFormat, TranscriptFormatLike
 from aligner_client.source import AsyncSource, AsyncStreamAudio, Audio, known_size, open_async_source, read_whole
 
 if TYPE_CHECKING:
@@ -62,11 +63,15 @@ class AsyncAligner(ClientBase):
         channels: int = 0,
         audio_track: int = 0,
         min_match_score: float | None = None,
+        transcript_format: TranscriptFormatLike = TranscriptFormat.PLAIN,
+        retiming: Retiming | None = None,
         timeout: Timeout = "auto",
         on_progress: ProgressCallback | None = None,
     ) -> Alignment:
         """`Aligner.align`; chunks may come from an async iterable too. `on_progress` must not block."""
-        config = build_config(transcript, language, encoding, sample_rate_hz, channels, audio_track, min_match_score)
+        config = build_config(
+            transcript, language, encoding, sample_rate_hz, channels, audio_track, min_match_score, transcript_format, retiming
+        )
         size = await asyncio.to_thread(known_size, audio)
         if size is not None and size <= self._whole_bytes:
             data, digest = await asyncio.to_thread(read_whole, cast("Audio", audio))
@@ -74,7 +79,7 @@ class AsyncAligner(ClientBase):
             request = pb.AlignRequest(config=config, audio=data)
             try:
                 answer = await self._call(self._stub.Align, request, UNARY_TIMEOUT if timeout == "auto" else timeout)
-                return read_response(answer, transcript)
+                return read_response(answer, config)
             except ResourceExhaustedError as error:
                 if not is_too_large(error):
                     raise

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from aligner_client.formats import CueLayout, Format
+    from aligner_client.retiming import Cue, TranscriptFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,8 @@ class Word:
     status: WordStatus
     char_start: int
     char_end: int
+    speaker: str = ""
+    """By the label before it in the transcript, as it is written there; empty if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +85,24 @@ class Alignment:
     timing: Timing = field(default_factory=Timing)
     unaligned: Sequence[Stretch] = ()
     """Loud stretches that no word covers, speech that is not in the transcript for example: the counterpart of NOT_FOUND."""
+    cues: Sequence[Cue] = ()
+    """Of a transcript that is a subtitle file, in its order."""
     audio_start: float = 0.0
     """When the first sample is played on the file's own clock (s): above 0 if the sound of a film begins later than its picture.
     Times of words count from the first sample."""
     transcript: str | None = field(default=None, compare=False)
     """The text that was sent, which the words' offsets refer to, if the client made this; subtitles keep its punctuation."""
+    transcript_format: TranscriptFormat | None = field(default=None, compare=False)
+    """What it is, if the client made this."""
+
+    def retimed(self) -> str:
+        """The transcript, a subtitle file, with the times of `cues` and else unchanged. Raises ValueError if it is none."""
+        from aligner_client.retiming import SubtitleFile, TranscriptFormat  # noqa: PLC0415 - it imports this module
+
+        if self.transcript is None or self.transcript_format is None or self.transcript_format is TranscriptFormat.PLAIN:
+            raise ValueError("the transcript is no subtitle file")
+        times = [(round(cue.start * 1000), round(cue.end * 1000)) for cue in self.cues]
+        return SubtitleFile.of(self.transcript, self.transcript_format).with_times(times)
 
     def to_json(self) -> str:
         """Everything, times in seconds: `{"words": [...], "summary": {...}}`."""

@@ -27,6 +27,7 @@ from aligner_client.messages import (
     read_response,
     read_server_info,
 )
+from aligner_client.retiming import Retiming, TranscriptFormat, TranscriptFormatLike
 from aligner_client.source import Audio, Read, Source, StreamAudio, known_size, open_source, read_whole
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class Aligner(ClientBase):
         channels: int = 0,
         audio_track: int = 0,
         min_match_score: float | None = None,
+        transcript_format: TranscriptFormatLike = TranscriptFormat.PLAIN,
+        retiming: Retiming | None = None,
         timeout: Timeout = "auto",
         on_progress: ProgressCallback | None = None,
     ) -> Alignment:
@@ -80,9 +83,13 @@ class Aligner(ClientBase):
         does; only then is `on_progress` called. `encoding` says what the bytes are: an AudioEncoding or its value, "linear16" for
         example; `sample_rate_hz` and `channels` (0: one) are for headerless ones, `audio_track` (from 1; 0: the server chooses)
         for files with several tracks. With `min_match_score` (0..1), a transcript that matches less raises
-        AlignerClientError, reason MATCH_SCORE_TOO_LOW. `timeout`: "auto" is 10 minutes for one message and 5 hours for chunks.
+        AlignerClientError, reason MATCH_SCORE_TOO_LOW. With a `transcript_format` ("srt", "vtt", "ass") the transcript is a whole
+        subtitle file, and the answer's `cues` and `retimed()` have its right times, which keep to `retiming`.
+        `timeout`: "auto" is 10 minutes for one message and 5 hours for chunks.
         """
-        config = build_config(transcript, language, encoding, sample_rate_hz, channels, audio_track, min_match_score)
+        config = build_config(
+            transcript, language, encoding, sample_rate_hz, channels, audio_track, min_match_score, transcript_format, retiming
+        )
         size = known_size(audio)
         if size is not None and size <= self._whole_bytes:
             data, digest = read_whole(cast("Audio", audio))
@@ -90,7 +97,7 @@ class Aligner(ClientBase):
             request = pb.AlignRequest(config=config, audio=data)
             try:
                 answer = self._call(self._stub.Align, request, UNARY_TIMEOUT if timeout == "auto" else timeout)
-                return read_response(answer, transcript)
+                return read_response(answer, config)
             except ResourceExhaustedError as error:
                 if not is_too_large(error):
                     raise

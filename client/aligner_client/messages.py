@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
@@ -11,6 +11,8 @@ from aligner_client import alignment
 from aligner_client.alignment import Alignment, Timing, Word, WordStatus
 from aligner_client.api.v1 import aligner_pb2 as pb
 from aligner_client.errors import IncompleteAnswerError
+from aligner_client.retiming import Cue, Retiming, TranscriptFormat, TranscriptFormatLike
+from aligner_client.retiming.messages import FORMATS, read_cue, retiming_message
 from aligner_client.source import Digest
 
 
@@ -128,8 +130,10 @@ def build_config(  # noqa: PLR0917 - as many as a call has
     channels: int,
     audio_track: int,
     min_match_score: float | None,
+    transcript_format: TranscriptFormatLike = TranscriptFormat.PLAIN,
+    retiming: Retiming | None = None,
 ) -> pb.AlignConfig:
-    """The config of either call. Raises ValueError for a number outside of 32 bits, and for an unknown encoding."""
+    """The config of either call. Raises ValueError for a number outside of 32 bits, and for an unknown encoding or format."""
     return pb.AlignConfig(
         transcript=transcript,
         language=language,
@@ -138,6 +142,8 @@ def build_config(  # noqa: PLR0917 - as many as a call has
         channels=channels,
         min_match_score=min_match_score,
         audio_track=audio_track,
+        transcript_format=FORMATS[TranscriptFormat(transcript_format)],
+        retiming=None if retiming is None else retiming_message(retiming),
     )
 
 
@@ -155,9 +161,9 @@ def declare(config: pb.AlignConfig, digest: Digest | None) -> None:
         config.audio_bytes, config.audio_sha256 = digest.size, digest.sha256
 
 
-def read_response(response: pb.AlignResponse, transcript: str) -> Alignment:
+def read_response(response: pb.AlignResponse, config: pb.AlignConfig) -> Alignment:
     """The answer of `Align`."""
-    return _alignment([_word(word) for word in response.words], response.summary, transcript)
+    return _alignment([_word(word) for word in response.words], response.summary, config, map(read_cue, response.cues))
 
 
 def read_server_info(response: pb.GetServerInfoResponse) -> ServerInfo:
@@ -192,11 +198,13 @@ class StreamAnswer:
         self._config = config
         self._on_progress = on_progress
         self._words: list[Word] = []
+        self._cues: list[Cue] = []
         self._summary: pb.Summary | None = None
 
     def reset(self) -> None:
         """Discard the answer of a failed attempt."""
         self._words.clear()
+        self._cues.clear()
         self._summary = None
 
     def feed(self, response: pb.StreamAlignResponse) -> Sequence[Word]:
@@ -209,6 +217,8 @@ class StreamAnswer:
                 words = [_word(word) for word in response.words.words]
                 self._words += words
                 return words
+            case "cues":
+                self._cues += map(read_cue, response.cues.cues)
             case "summary":
                 self._summary = response.summary
         return ()
@@ -217,7 +227,7 @@ class StreamAnswer:
         """The whole answer, once the stream has ended. Raises IncompleteAnswerError if there was no summary."""
         if self._summary is None:
             raise IncompleteAnswerError
-        return _alignment(self._words, self._summary, self._config.transcript)
+        return _alignment(self._words, self._summary, self._config, self._cues)
 
 
 def _word(word: pb.Word) -> Word:
@@ -229,6 +239,7 @@ def _word(word: pb.Word) -> Word:
         status=_STATUSES.get(word.status, WordStatus.REPAIRED),
         char_start=word.char_start,
         char_end=word.char_end,
+        speaker=word.speaker,
     )
 
 
@@ -242,7 +253,7 @@ def _progress(progress: pb.Progress, audio_bytes: int | None) -> Progress:
     )
 
 
-def _alignment(words: Sequence[Word], summary: pb.Summary, transcript: str) -> Alignment:
+def _alignment(words: Sequence[Word], summary: pb.Summary, config: pb.AlignConfig, cues: Iterable[Cue]) -> Alignment:
     timing = summary.timing
     return Alignment(
         words=tuple(words),
@@ -260,5 +271,7 @@ def _alignment(words: Sequence[Word], summary: pb.Summary, transcript: str) -> A
             scan=timing.scan_ms / 1000,
         ),
         unaligned=tuple(alignment.Stretch(span.start_ms / 1000, span.end_ms / 1000) for span in summary.unaligned),
-        transcript=transcript,
+        cues=tuple(cues),
+        transcript=config.transcript,
+        transcript_format=next(known for known, sent in FORMATS.items() if sent == config.transcript_format),
     )

@@ -25,7 +25,7 @@ HEAD: Final = 64
 """Bytes that show whether an upload is a WAV, or has a header that it should not have."""
 TAIL: Final = 128 * 1024
 """Last bytes, in which the directory of an archive would be."""
-_MOST_PIECES: Final = 64
+_MOST_PIECES: Final = 100
 """Pieces of one call: 20 s of audio, so that live pieces do not wait behind long calls."""
 
 Floats = npt.NDArray[np.float32]

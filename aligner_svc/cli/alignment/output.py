@@ -25,6 +25,7 @@ SUFFIXES = {
     OutputFormat.CSV: ".csv",
     OutputFormat.WORD_VTT: ".words.vtt",
     OutputFormat.AUDACITY: ".labels.txt",
+    OutputFormat.HTML: ".html",
 }
 """Suffixes of output files. Praat spells its own in camel case."""
 
@@ -55,10 +56,27 @@ def choose(wanted: OutputFormat | None, out: Path | None) -> OutputFormat:
     raise typer.BadParameter(message, param_hint="--out")
 
 
-def render(alignment: Alignment, chosen: OutputFormat, transcript: str, recording: str, layout: CueLayout | None = None) -> str:
-    """The alignment as text in any format but the table. `recording` is its name, for formats that include one."""
+def render(
+    alignment: Alignment,
+    chosen: OutputFormat,
+    transcript: str,
+    recording: str,
+    layout: CueLayout | None = None,
+    *,
+    audio: Path | None = None,
+    out: Path | None = None,
+) -> str:
+    """The alignment as text in any format but the table. `recording` is its name, for formats that include one.
+
+    A page has the sound of the file `audio`, and is to be written to `out`. Raises Failure, OSError if that cannot be read.
+    """
     from aligner_client import formats
 
+    if chosen is OutputFormat.HTML and audio is not None:
+        from aligner_client.formats.page import render_page
+        from aligner_svc.cli.alignment.sound import sound
+
+        return render_page(alignment, transcript, recording, sound(audio, out))
     return formats.render(alignment, formats.Format(chosen.value), transcript=transcript, recording=recording, layout=layout)
 
 
@@ -71,15 +89,20 @@ def write(text: str, out: Path | None) -> None:
 
 
 def write_file(path: Path, text: str) -> None:
+    """`write_bytes`, UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
     """Write a file atomically, and create its directories. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not path.is_file():  # /dev/stdout or a named pipe must not be replaced
-        path.write_text(text, encoding="utf-8", newline="")
+        path.write_bytes(data)
         return
     path = path.resolve()  # a link is kept and its target replaced
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        unfinished.write_text(text, encoding="utf-8", newline="")
+        unfinished.write_bytes(data)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

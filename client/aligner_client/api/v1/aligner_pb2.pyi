@@ -86,6 +86,34 @@ AUDIO_ENCODING_MULAW: AudioEncoding.ValueType  # 3
 """Headerless 8-bit G.711 mu-law. Needs sample_rate_hz."""
 Global___AudioEncoding: _TypeAlias = AudioEncoding  # noqa: Y015
 
+class _TranscriptFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TranscriptFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TranscriptFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TRANSCRIPT_FORMAT_UNSPECIFIED: _TranscriptFormat.ValueType  # 0
+    """Text. A pasted subtitle file is read too, and its times are ignored."""
+    TRANSCRIPT_FORMAT_SRT: _TranscriptFormat.ValueType  # 1
+    """A SubRip file, whose cues are wanted with right times."""
+    TRANSCRIPT_FORMAT_VTT: _TranscriptFormat.ValueType  # 2
+    """A WebVTT file."""
+    TRANSCRIPT_FORMAT_ASS: _TranscriptFormat.ValueType  # 3
+    """An Advanced SubStation Alpha or SubStation Alpha file."""
+
+class TranscriptFormat(_TranscriptFormat, metaclass=_TranscriptFormatEnumTypeWrapper):
+    """What a transcript is."""
+
+TRANSCRIPT_FORMAT_UNSPECIFIED: TranscriptFormat.ValueType  # 0
+"""Text. A pasted subtitle file is read too, and its times are ignored."""
+TRANSCRIPT_FORMAT_SRT: TranscriptFormat.ValueType  # 1
+"""A SubRip file, whose cues are wanted with right times."""
+TRANSCRIPT_FORMAT_VTT: TranscriptFormat.ValueType  # 2
+"""A WebVTT file."""
+TRANSCRIPT_FORMAT_ASS: TranscriptFormat.ValueType  # 3
+"""An Advanced SubStation Alpha or SubStation Alpha file."""
+Global___TranscriptFormat: _TypeAlias = TranscriptFormat  # noqa: Y015
+
 class _WordStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -125,6 +153,39 @@ that was not found; match_score and the counts of words not found leave it out.
 """
 Global___WordStatus: _TypeAlias = WordStatus  # noqa: Y015
 
+class _CueStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CueStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CueStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CUE_STATUS_UNSPECIFIED: _CueStatus.ValueType  # 0
+    CUE_STATUS_FOUND: _CueStatus.ValueType  # 1
+    """By its words."""
+    CUE_STATUS_MOVED: _CueStatus.ValueType  # 2
+    """It has no words, and goes with its neighbours: a sound, music, a drawing."""
+    CUE_STATUS_NOT_FOUND: _CueStatus.ValueType  # 3
+    """Its words were not heard; it goes with its neighbours."""
+    CUE_STATUS_DOUBTFUL: _CueStatus.ValueType  # 4
+    """Its few words were heard far from its neighbours, with which it goes."""
+    CUE_STATUS_TOO_FAR: _CueStatus.ValueType  # 5
+    """It would have moved farther than retiming.max_shift_ms."""
+
+class CueStatus(_CueStatus, metaclass=_CueStatusEnumTypeWrapper): ...
+
+CUE_STATUS_UNSPECIFIED: CueStatus.ValueType  # 0
+CUE_STATUS_FOUND: CueStatus.ValueType  # 1
+"""By its words."""
+CUE_STATUS_MOVED: CueStatus.ValueType  # 2
+"""It has no words, and goes with its neighbours: a sound, music, a drawing."""
+CUE_STATUS_NOT_FOUND: CueStatus.ValueType  # 3
+"""Its words were not heard; it goes with its neighbours."""
+CUE_STATUS_DOUBTFUL: CueStatus.ValueType  # 4
+"""Its few words were heard far from its neighbours, with which it goes."""
+CUE_STATUS_TOO_FAR: CueStatus.ValueType  # 5
+"""It would have moved farther than retiming.max_shift_ms."""
+Global___CueStatus: _TypeAlias = CueStatus  # noqa: Y015
+
 class _LanguageTier:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -156,6 +217,48 @@ LANGUAGE_TIER_EXPERIMENTAL: LanguageTier.ValueType  # 3
 Global___LanguageTier: _TypeAlias = LanguageTier  # noqa: Y015
 
 @_typing.final
+class Retiming(_message.Message):
+    """What the new times of subtitles must keep to (docs/retiming.md). All are optional."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_SHIFT_MS_FIELD_NUMBER: _builtins.int
+    LEAD_IN_MS_FIELD_NUMBER: _builtins.int
+    LEAD_OUT_MS_FIELD_NUMBER: _builtins.int
+    MIN_DURATION_MS_FIELD_NUMBER: _builtins.int
+    MAX_DURATION_MS_FIELD_NUMBER: _builtins.int
+    FRAME_RATE_FIELD_NUMBER: _builtins.int
+    max_shift_ms: _builtins.int
+    """A cue that would move farther goes with its nearest neighbour that does not, and is
+    CUE_STATUS_TOO_FAR. 0: no limit.
+    """
+    lead_in_ms: _builtins.int
+    """How long before its first word a cue begins, and after its last word it stays at least."""
+    lead_out_ms: _builtins.int
+    min_duration_ms: _builtins.int
+    """How long a cue stays, unless the next comes sooner. 0: as long as in the file."""
+    max_duration_ms: _builtins.int
+    frame_rate: _builtins.float
+    """Frames a second that times are rounded to, e.g. 23.976. 0: not rounded."""
+    def __init__(
+        self,
+        *,
+        max_shift_ms: _builtins.int = ...,
+        lead_in_ms: _builtins.int = ...,
+        lead_out_ms: _builtins.int = ...,
+        min_duration_ms: _builtins.int = ...,
+        max_duration_ms: _builtins.int = ...,
+        frame_rate: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_rate", b"frame_rate", "lead_in_ms", b"lead_in_ms", "lead_out_ms", b"lead_out_ms", "max_duration_ms", b"max_duration_ms", "max_shift_ms", b"max_shift_ms", "min_duration_ms", b"min_duration_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Retiming: _TypeAlias = Retiming  # noqa: Y015
+
+@_typing.final
 class AlignConfig(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -168,6 +271,8 @@ class AlignConfig(_message.Message):
     AUDIO_SHA256_FIELD_NUMBER: _builtins.int
     MIN_MATCH_SCORE_FIELD_NUMBER: _builtins.int
     AUDIO_TRACK_FIELD_NUMBER: _builtins.int
+    TRANSCRIPT_FORMAT_FIELD_NUMBER: _builtins.int
+    RETIMING_FIELD_NUMBER: _builtins.int
     transcript: _builtins.str
     """What was said, as written: punctuation, case, digits, currency, dates, emoji; tags,
     speaker labels, sound tags and pasted subtitle files too (docs/transcripts.md).
@@ -203,6 +308,15 @@ class AlignConfig(_message.Message):
     default track that has sound, else the first that has, with a warning
     AUDIO_SEVERAL_TRACKS. A number beyond them is refused.
     """
+    transcript_format: Global___TranscriptFormat.ValueType
+    """SRT, VTT, ASS: the transcript is a whole subtitle file. Its cues come back with right
+    times; words are those of the cues, in the order of their times. In StreamAlign the
+    answer comes when the upload is complete.
+    """
+    @_builtins.property
+    def retiming(self) -> Global___Retiming:
+        """For the cues of a transcript_format."""
+
     def __init__(
         self,
         *,
@@ -215,10 +329,12 @@ class AlignConfig(_message.Message):
         audio_sha256: _builtins.bytes = ...,
         min_match_score: _builtins.float | None = ...,
         audio_track: _builtins.int = ...,
+        transcript_format: Global___TranscriptFormat.ValueType = ...,
+        retiming: Global___Retiming | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_match_score", b"_min_match_score", "min_match_score", b"min_match_score"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_match_score", b"_min_match_score", "min_match_score", b"min_match_score", "retiming", b"retiming"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_match_score", b"_min_match_score", "audio_bytes", b"audio_bytes", "audio_sha256", b"audio_sha256", "audio_track", b"audio_track", "channels", b"channels", "encoding", b"encoding", "language", b"language", "min_match_score", b"min_match_score", "sample_rate_hz", b"sample_rate_hz", "transcript", b"transcript"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_match_score", b"_min_match_score", "audio_bytes", b"audio_bytes", "audio_sha256", b"audio_sha256", "audio_track", b"audio_track", "channels", b"channels", "encoding", b"encoding", "language", b"language", "min_match_score", b"min_match_score", "retiming", b"retiming", "sample_rate_hz", b"sample_rate_hz", "transcript", b"transcript", "transcript_format", b"transcript_format"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__min_match_score: _TypeAlias = _typing.Literal["min_match_score"]  # noqa: Y015
     _WhichOneofArgType__min_match_score: _TypeAlias = _typing.Literal["_min_match_score", b"_min_match_score"]  # noqa: Y015
@@ -258,21 +374,27 @@ class AlignResponse(_message.Message):
 
     WORDS_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
+    CUES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def words(self) -> _containers.RepeatedCompositeFieldContainer[Global___Word]:
         """One entry for every word of the transcript, in its order."""
 
     @_builtins.property
     def summary(self) -> Global___Summary: ...
+    @_builtins.property
+    def cues(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cue]:
+        """With a transcript_format: one entry for every cue of the file, in its order."""
+
     def __init__(
         self,
         *,
         words: _abc.Iterable[Global___Word] | None = ...,
         summary: Global___Summary | None = ...,
+        cues: _abc.Iterable[Global___Cue] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["summary", b"summary", "words", b"words"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cues", b"cues", "summary", b"summary", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -289,6 +411,7 @@ class Word(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     CHAR_START_FIELD_NUMBER: _builtins.int
     CHAR_END_FIELD_NUMBER: _builtins.int
+    SPEAKER_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """In the spelling of the transcript, without surrounding punctuation. Tags and character
     references within it are resolved: "Don&#39;t" is "Don't".
@@ -303,6 +426,10 @@ class Word(_message.Message):
     char_start: _builtins.int
     """[char_start, char_end): the code points of the transcript that `text` stands for."""
     char_end: _builtins.int
+    speaker: _builtins.str
+    """Who says it, by the label before it in the transcript ("MARY:", "[Speaker 1]:",
+    "<v Mary>"), as it is written there; empty if there is none.
+    """
     def __init__(
         self,
         *,
@@ -313,14 +440,54 @@ class Word(_message.Message):
         status: Global___WordStatus.ValueType = ...,
         char_start: _builtins.int = ...,
         char_end: _builtins.int = ...,
+        speaker: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["char_end", b"char_end", "char_start", b"char_start", "confidence", b"confidence", "end_ms", b"end_ms", "start_ms", b"start_ms", "status", b"status", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["char_end", b"char_end", "char_start", b"char_start", "confidence", b"confidence", "end_ms", b"end_ms", "speaker", b"speaker", "start_ms", b"start_ms", "status", b"status", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Word: _TypeAlias = Word  # noqa: Y015
+
+@_typing.final
+class Cue(_message.Message):
+    """A cue of a subtitle file with its new time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_MS_FIELD_NUMBER: _builtins.int
+    END_MS_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    SHIFT_MS_FIELD_NUMBER: _builtins.int
+    CHAR_START_FIELD_NUMBER: _builtins.int
+    CHAR_END_FIELD_NUMBER: _builtins.int
+    start_ms: _builtins.int
+    """On the clock of the film: Summary.audio_start_ms is in it."""
+    end_ms: _builtins.int
+    status: Global___CueStatus.ValueType
+    shift_ms: _builtins.int
+    """How much later it starts than in the file."""
+    char_start: _builtins.int
+    """[char_start, char_end): its text in the transcript, tags and line breaks included."""
+    char_end: _builtins.int
+    def __init__(
+        self,
+        *,
+        start_ms: _builtins.int = ...,
+        end_ms: _builtins.int = ...,
+        status: Global___CueStatus.ValueType = ...,
+        shift_ms: _builtins.int = ...,
+        char_start: _builtins.int = ...,
+        char_end: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["char_end", b"char_end", "char_start", b"char_start", "end_ms", b"end_ms", "shift_ms", b"shift_ms", "start_ms", b"start_ms", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Cue: _TypeAlias = Cue  # noqa: Y015
 
 @_typing.final
 class Warning(_message.Message):
@@ -578,12 +745,35 @@ class WordBatch(_message.Message):
 Global___WordBatch: _TypeAlias = WordBatch  # noqa: Y015
 
 @_typing.final
+class CueBatch(_message.Message):
+    """Cues, in the order of the file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def cues(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cue]: ...
+    def __init__(
+        self,
+        *,
+        cues: _abc.Iterable[Global___Cue] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cues", b"cues"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CueBatch: _TypeAlias = CueBatch  # noqa: Y015
+
+@_typing.final
 class StreamAlignResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PROGRESS_FIELD_NUMBER: _builtins.int
     WORDS_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
+    CUES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def progress(self) -> Global___Progress: ...
     @_builtins.property
@@ -592,18 +782,23 @@ class StreamAlignResponse(_message.Message):
     def summary(self) -> Global___Summary:
         """The last message."""
 
+    @_builtins.property
+    def cues(self) -> Global___CueBatch:
+        """With a transcript_format, after the words."""
+
     def __init__(
         self,
         *,
         progress: Global___Progress | None = ...,
         words: Global___WordBatch | None = ...,
         summary: Global___Summary | None = ...,
+        cues: Global___CueBatch | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload", "progress", b"progress", "summary", b"summary", "words", b"words"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cues", b"cues", "payload", b"payload", "progress", b"progress", "summary", b"summary", "words", b"words"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload", "progress", b"progress", "summary", b"summary", "words", b"words"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cues", b"cues", "payload", b"payload", "progress", b"progress", "summary", b"summary", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["progress", "words", "summary"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["progress", "words", "summary", "cues"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 

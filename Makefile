@@ -49,6 +49,9 @@ PYTEST_WORKERS ?= 2
 test: $(VENV)/.all test-services ## the tests; a part of them: make test PYTEST_ARGS="tests/aligner_svc/text"
 	$(PY) -m pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
+COMPILERS := golang-go golang-google-grpc-dev golang-github-golang-protobuf-1-5-dev protoc-gen-go protoc-gen-go-grpc protobuf-compiler \
+  default-jdk-headless protobuf-compiler-grpc-java-plugin libgrpc-java libprotobuf-java libnetty-java libgoogle-gson-java
+
 RUNS ?= 100000
 fuzz: $(VENV)/.all ## damaged files, texts, messages and HTTP/2 frames, RUNS of each: no crash, no hang, no internal error
 	@for target in audio text messages http2; do $(PY) -m tests.fuzz.fuzz_$$target -runs=$(RUNS) || exit 1; done
@@ -68,7 +71,12 @@ check-image: $(VENV)/.grpcurl ## build the container from nothing, and use it as
 test-cluster: $(VENV)/.all ## the engine on a Ray cluster of two nodes: the same words, losses, the head lost (3 minutes; not part of make test)
 	$(PY) -m pytest -n 0 -m cluster tests/aligner_svc/engines/ray_serve $(PYTEST_ARGS)
 
-.PHONY: fuzz attack soak chaos test-cluster check-image test-services
+test-stubs: $(VENV)/.all ## stubs in Go, Java and TypeScript: generated, compiled, Go's called with (600 MB of Debian's packages; not part of make test)
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && \
+	  apt-get install -qq --yes --no-install-recommends $(COMPILERS) >/dev/null; else echo "needs Debian's $(COMPILERS)"; fi
+	$(PY) -m pytest -n 0 -m stubs tests/client/test_stubs.py $(PYTEST_ARGS)
+
+.PHONY: fuzz attack soak chaos test-cluster test-stubs check-image test-services
 test-services:
 	@tools/test_services.sh
 

@@ -1,13 +1,15 @@
-"""What callers in other languages take: the proto without its rules, health's, and the service config. Node uses all three."""
+"""What callers in other languages take: the proto without its rules, protos it builds on, the service config."""
 
 from __future__ import annotations
 
 import re
+from importlib import resources
 from pathlib import Path
 
 import grpc
 import pytest
 from google.protobuf import descriptor_pb2
+from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2
 from grpc_tools import protoc
 
@@ -24,10 +26,16 @@ CONFIG = (PROJECT / "client" / "aligner_client" / service_config.FILE).read_text
 
 @pytest.mark.parametrize(
     ("name", "known"),
-    [("aligner/v1/aligner.proto", aligner_pb2.DESCRIPTOR), ("grpc/health/v1/health.proto", health_pb2.DESCRIPTOR)],
+    [
+        ("aligner/v1/aligner.proto", aligner_pb2.DESCRIPTOR),
+        ("grpc/health/v1/health.proto", health_pb2.DESCRIPTOR),
+        ("google/rpc/status.proto", status_pb2.DESCRIPTOR),
+        ("google/rpc/error_details.proto", error_details_pb2.DESCRIPTOR),
+    ],
 )
 def test_a_proto_says_what_the_server_speaks(tmp_path: Path, name: str, known) -> None:
-    assert protoc.main(["protoc", f"-I{PROTOS}", f"--descriptor_set_out={tmp_path / 'out'}", name]) == 0
+    well_known = resources.files("grpc_tools") / "_proto"
+    assert protoc.main(["protoc", f"-I{PROTOS}", f"-I{well_known}", f"--descriptor_set_out={tmp_path / 'out'}", name]) == 0
     (compiled,) = descriptor_pb2.FileDescriptorSet.FromString((tmp_path / "out").read_bytes()).file
     served = descriptor_pb2.FileDescriptorProto.FromString(known.serialized_pb)
     assert without_rules(compiled) == without_rules(served)

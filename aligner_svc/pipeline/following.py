@@ -26,6 +26,7 @@ from aligner_svc.pipeline.checks import (
     unreadable_warning,
 )
 from aligner_svc.pipeline.job import Job
+from aligner_svc.pipeline.words import word_of
 from aligner_svc.text.characters import check_marks
 from aligner_svc.text.speaking_rate import check_words, fit
 from aligner_svc.workers import Buffer
@@ -199,6 +200,7 @@ class _Script:
         self._tokens: deque[Token] = deque()
         self._marks = 0
         self._at = 0.0
+        self._speaker = ""
 
     def add(self, text: str) -> None:
         self._text += text
@@ -231,7 +233,7 @@ class _Script:
         for span in spans:
             while not self._tokens[0].spoken:
                 words.append(self._unspoken())
-            words.append(_word(self._tokens.popleft(), span))
+            words.append(word_of(self._tokens.popleft(), span, self._speaker))
             self._at = span.end
         while self._tokens and (not spans or not self._tokens[0].spoken):
             words.append(self._unspoken())
@@ -258,11 +260,8 @@ class _Script:
     def _unspoken(self) -> Word:
         token = self._tokens.popleft()
         absent = WordStatus.SKIPPED if token.skipped else WordStatus.NOT_FOUND
-        return _word(token, Span(self._at, self._at, 0.0, absent))
-
-
-def _word(token: Token, span: Span) -> Word:
-    return Word(token.text, span.start, span.end, span.confidence, span.status, token.char_start, token.char_end)
+        self._speaker = token.speaker or self._speaker
+        return word_of(token, Span(self._at, self._at, 0.0, absent), self._speaker)
 
 
 def _moved(token: Token, characters: int) -> Token:

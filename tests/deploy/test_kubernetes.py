@@ -46,6 +46,11 @@ RAY_WRONG: dict[str, Callable[[Manifest], object]] = {
     "a pod that may write its image": lambda spec: _ray_pod(spec)["containers"][0].update(securityContext={}),
 }
 
+
+def _settings(manifests: list[Manifest]) -> Manifest:
+    return next(one["data"] for one in manifests if "aligner.toml" in one.get("data", {}))
+
+
 WRONG: dict[str, Callable[[list[Manifest]], object]] = {
     "a misspelled field": lambda all_: _container(all_).update(redinessProbe={}),
     "a kind nobody knows": lambda all_: _one(all_, "Service").update(kind="Servise"),
@@ -59,6 +64,9 @@ WRONG: dict[str, Callable[[list[Manifest]], object]] = {
         terminationGracePeriodSeconds=30
     ),
     "API keys without a pepper": lambda all_: _container(all_)["env"].pop(1),
+    "connections that are never renewed": lambda all_: _settings(all_).update(
+        {"aligner.toml": _settings(all_)["aligner.toml"].replace("age = 600", "")}
+    ),
     "a root filesystem that is writable": lambda all_: _container(all_)["securityContext"].update(readOnlyRootFilesystem=False),
 }
 

@@ -136,6 +136,8 @@ def _pods(manifests: Sequence[Manifest]) -> Iterator[str]:
             for key, port in {"grpc": settings.server.listen, "metrics": settings.metrics.listen}.items():
                 if ports.get(key) != int(port.rpartition(":")[2]):
                     yield f"{name}: port {key} is not that of the settings"
+            if settings.connections.age is None:
+                yield f"{name} keeps its connections for ever, and new pods get no calls"
             drain = settings.server.drain_delay + settings.server.drain_grace + _STOP_SECONDS
             if pod.get("terminationGracePeriodSeconds", 30) < drain:
                 yield f"{name} is killed before its drain of {drain} s ends"

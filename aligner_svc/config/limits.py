@@ -83,7 +83,7 @@ class DecodeSettings(Section):
     spool_bytes: int = Field(
         768 * MIB,
         ge=0,
-        description="bytes of uploads in unlinked temporary files, all together: those whose index comes at their end",
+        description="bytes of all uploads in unlinked temporary files: those that are scanned, or have their index at the end",
     )
     timeout: float = Field(120.0, gt=0, le=24 * 3600, description="maximum wall-clock seconds of one decode")
     sandbox: Literal["required", "best-effort", "off"] = Field(

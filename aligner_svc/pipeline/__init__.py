@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from aligner_client.retiming import Cue, TranscriptFormat
+from aligner_svc.audio.arriving.spool import Spool
 from aligner_svc.audio.arriving.upload import open_live
 from aligner_svc.audio.decode import AudioShorterError, Decoded, Decoder
 from aligner_svc.config.limits import Limits
@@ -159,6 +160,10 @@ class Pipeline:
             return None
         language = self.language(job.language)
         return Following(job, language, caller, engine=self._engine, decoding=decoding, limits=self._limits)
+
+    def spool(self) -> Spool:
+        """A file for an upload that may be needed again."""
+        return Spool(self._decoder.spool)
 
     async def _tokens(self, transcript: str, language: str, hooks: JobHooks) -> Sequence[Token]:
         self.check_transcript(len(transcript))

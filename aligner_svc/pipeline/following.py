@@ -63,6 +63,7 @@ class Following:
         self._text = LiveText(self._audio, self._script.more)
         self._begin = asyncio.Event()
         self._ended_at = 0.0
+        self._abandoned = False
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -92,8 +93,16 @@ class Following:
         """Whether all has come."""
         return self._text.ended
 
+    def abandon(self) -> None:
+        """It has failed: what still comes is not decoded."""
+        self._abandoned = True
+        self._audio.text_is_short = True  # wakes `audio`
+        self._audio.release(0)
+
     async def audio(self, chunk: Buffer) -> None:
         """More audio; waits while the engine is behind."""
+        if self._abandoned:
+            return
         if self._timer is None and len(chunk):
             self._timer = asyncio.get_running_loop().call_later(_LIVE_AFTER, self._begin.set)
         piece = await self._decoding.add(chunk)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
 import os
 import tempfile
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ class Spool:
     async def flush(self) -> None:
         """Write what is left, before `read`. Raises as `add`."""
         pending, self._pending = self._pending, bytearray()
+        if not pending and self._file is not None:
+            return
         try:
             await asyncio.to_thread(self._write, pending)
         except OSError:
@@ -57,6 +60,13 @@ class Spool:
         """Up to `size` bytes from `at` on."""
         assert self._file is not None
         return os.pread(self._file.fileno(), size, at)
+
+    async def content(self) -> memoryview:
+        """All of it, mapped if it is in the file. Raises as `add`."""
+        if self._file is None:
+            return memoryview(self._pending)
+        await self.flush()
+        return memoryview(mmap.mmap(self._file.fileno(), self.size, prot=mmap.PROT_READ))
 
     def close(self) -> None:
         """Idempotent."""

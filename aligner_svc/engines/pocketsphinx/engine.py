@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from aligner_svc.config import Settings
 from aligner_svc.config.engine import EngineSettings
-from aligner_svc.domain import SAMPLE_RATE, Caller, Clip, ProgressSink, Token, Warning, WordStatus
+from aligner_svc.domain import SAMPLE_RATE, Caller, Clip, Phone, ProgressSink, Token, Warning, WordStatus
 from aligner_svc.engines import refusals
 from aligner_svc.engines.base import SHORT_SECONDS, Capacity, EngineReport, EngineResult, OnFailed, OnSpans, Span
 from aligner_svc.engines.batching import Batcher, BatchWatch, QueueState
@@ -158,6 +158,7 @@ class PocketSphinxEngine:
 
     name = f"pocketsphinx-{version('pocketsphinx')}"
     max_seconds = None
+    phone_sets: Mapping[str, str] = {_ENGLISH: "ARPABET"}
 
     def __init__(
         self,
@@ -237,16 +238,23 @@ class PocketSphinxEngine:
         return await self.reader.get() if language in WITH_READER else (await self.others.get()).pool
 
     async def align(
-        self, clip: Clip, tokens: Sequence[Token], language: str, caller: Caller, progress: ProgressSink | None = None
+        self,
+        clip: Clip,
+        tokens: Sequence[Token],
+        language: str,
+        caller: Caller,
+        progress: ProgressSink | None = None,
+        *,
+        phones: bool = False,
     ) -> EngineResult:
-        """See Engine.align. The windows of all calls are queued fairly, those of short recordings apart."""
+        """See PhoneEngine.align. The windows of all calls are queued fairly, those of short recordings apart."""
         english = language == _ENGLISH
         if english:
             queue = self.short if clip.seconds <= SHORT_SECONDS else self.long
         else:
             with _worker_failures():
                 queue = await self.others.get()
-        calls = _Calls(language, lambda: queue, caller)
+        calls = _Calls(language, lambda: queue, caller, phones=phones)
         with _worker_failures(), queue.call():
             placed = await align_in_windows(clip, tokens, calls.aligner(), progress, Cut() if english else CUT)
         score = sum(item.span.evidence for item in placed if item.span is not None) / len(tokens)
@@ -295,12 +303,13 @@ class PocketSphinxEngine:
 class _Calls:
     """The windows of one call, and how long they took in all."""
 
-    def __init__(self, language: str, queue: Callable[[], WindowQueue], caller: Caller) -> None:
-        """`queue`: where the next window waits."""
+    def __init__(self, language: str, queue: Callable[[], WindowQueue], caller: Caller, *, phones: bool = False) -> None:
+        """`queue`: where the next window waits. `phones`: of English words only."""
         self.queued = self.busy = 0.0
         self._language = language
         self._queue = queue
         self._caller = caller
+        self._phones = phones
 
     def aligner(self, *, live: bool = False) -> AlignWindow[TokenSpan]:
         """For `Windows`; `live` as in `WindowAligner.align`."""
@@ -308,7 +317,7 @@ class _Calls:
         async def align(samples: npt.NDArray[np.int16], coming: Sequence[Token], last: bool, complete: bool) -> Prefix[TokenSpan]:
             spoken = [token.spoken[:_MAX_SPOKEN] for token in coming]
             if self._language == _ENGLISH:
-                request = encode_request(spoken, last, complete, live=live)
+                request = encode_request(spoken, last, complete, live=live, phones=self._phones)
             else:
                 request = window_request(self._language, spoken, last, complete)
             done = await self._queue().batcher.submit(Window(request, samples, self._caller), self._caller)
@@ -369,7 +378,11 @@ def _spans(placed: Sequence[Placed[TokenSpan]], count: int, seconds: float, scal
             continue
         start = min(max(item.offset + span.start, at), seconds)
         end = min(max(item.offset + span.end, start), seconds)
-        spans.append(Span(start, end, span.confidence * scale, span.status))
+        phones = tuple(
+            Phone(phone.symbol, *(min(max(item.offset + time, start), end) for time in (phone.start, phone.end)))
+            for phone in span.phones
+        )
+        spans.append(Span(start, end, span.confidence * scale, span.status, phones))
         at = end
     spans += [Span(at, at, 0.0, WordStatus.NOT_FOUND)] * (count - len(spans))
     return spans

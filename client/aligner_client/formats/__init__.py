@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 from aligner_client.alignment import Alignment
-from aligner_client.formats.ctm import render_ctm
+from aligner_client.formats.ctm import render_ctm, render_phone_ctm
 from aligner_client.formats.cues import CueLayout
 from aligner_client.formats.film_clock import on_film_clock
 from aligner_client.formats.json import render_json
@@ -27,6 +27,7 @@ class Format(Enum):
     ASS = "ass"
     TEXTGRID = "textgrid"
     CTM = "ctm"
+    PHONE_CTM = "phone-ctm"
     CSV = "csv"
     AUDACITY = "audacity"
     HTML = "html"
@@ -67,6 +68,8 @@ def render(  # noqa: PLR0911 - one for each format
             return render_textgrid(alignment)
         case Format.CTM:
             return render_ctm(alignment, recording)
+        case Format.PHONE_CTM:
+            return render_phone_ctm(alignment, recording)
         case Format.CSV:
             return render_csv(alignment)
         case Format.AUDACITY:

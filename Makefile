@@ -11,7 +11,7 @@ export PYTHON ?=
 # A git worktree may share another checkout's .venv, where the client's package is that checkout's.
 export PYTHONPATH := $(CURDIR):$(CURDIR)/client
 
-.PHONY: help setup core grpcurl demo run test lint lint-python lint-types lint-imports lint-shape lint-protos docs docs-tables docs-rooms docs-check docs-tables-check docs-rooms-check protos protos-check protos-baseline client client-check bench bench-accuracy bench-chain bench-overload bench-fairness bench-fleet bench-long-jobs bench-ray bench-scan bench-qwen bench-gpu bench-gpu-bundle lock clean bench-live
+.PHONY: help setup core grpcurl demo run test lint lint-python lint-types lint-imports lint-shape lint-protos docs docs-tables docs-rooms docs-check docs-tables-check docs-rooms-check protos protos-check protos-baseline client client-check bench bench-accuracy bench-chain bench-overload bench-fairness bench-fleet bench-long-jobs bench-processes bench-ray bench-scan bench-qwen bench-gpu bench-gpu-bundle lock clean bench-live
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -191,6 +191,9 @@ bench-fairness: $(VENV)/.core ## nine callers within their share beside one at f
 
 bench-fleet: $(VENV)/.core ## a simulation of 1,000 gateways and 10,000 GPUs: what waits, who is served, what is full first
 	$(PY) -m bench.fleet $(ARGS)
+
+bench-processes: $(VENV)/.core ## what a second process on the port brings, with an engine that costs nothing
+	$(PY) -m bench.shared_port $(ARGS)
 
 bench-long-jobs: $(VENV)/.core ## what a short call takes beside 0, 1 and 3 long jobs
 	$(PY) -m bench.long_jobs $(ARGS)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Final
 
 from aligner_client.retiming import Cue, TranscriptFormat
+from aligner_svc.audio.arriving.spool import Spool
 from aligner_svc.audio.arriving.upload import open_live
 from aligner_svc.audio.decode import AudioShorterError, Decoded, Decoder
 from aligner_svc.config.limits import Limits
@@ -173,6 +174,10 @@ class Pipeline:
             message = f"{self._engine.name} has no phones of '{language}', nor of other languages{these}"
             raise UnsupportedError("PHONES_UNSUPPORTED", message, field="config.detail")
         return known[language]
+
+    def spool(self) -> Spool:
+        """A file for an upload that may be needed again."""
+        return Spool(self._decoder.spool)
 
     async def _tokens(self, transcript: str, language: str, hooks: JobHooks) -> Sequence[Token]:
         self.check_transcript(len(transcript))

@@ -63,6 +63,7 @@ class Following:
         self._text = LiveText(self._audio, self._script.more)
         self._begin = asyncio.Event()
         self._ended_at = 0.0
+        self._abandoned = False
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -72,7 +73,9 @@ class Following:
 
     @property
     def released(self) -> float:
-        """Share of the audio so far that is not needed any more."""
+        """Share of the audio so far that is not kept in memory."""
+        if self._decoding.on_disk:
+            return 1.0
         return self._audio.released / self._audio.length if self._audio.length else 0.0
 
     @property
@@ -90,13 +93,21 @@ class Following:
         """Whether all has come."""
         return self._text.ended
 
+    def abandon(self) -> None:
+        """It has failed: what still comes is not decoded."""
+        self._abandoned = True
+        self._audio.text_is_short = True  # wakes `audio`
+        self._audio.release(0)
+
     async def audio(self, chunk: Buffer) -> None:
         """More audio; waits while the engine is behind."""
+        if self._abandoned:
+            return
         if self._timer is None and len(chunk):
             self._timer = asyncio.get_running_loop().call_later(_LIVE_AFTER, self._begin.set)
-        self._add(await self._decoding.add(chunk))
-        if self.seconds >= _AT_ONCE:
-            self._begin.set()
+        piece = await self._decoding.add(chunk)
+        if piece is not None:
+            self._hear(piece)
         await self._audio.room(_AHEAD)
 
     def text(self, piece: str) -> None:
@@ -106,7 +117,9 @@ class Following:
 
     async def end(self) -> None:
         """There is no more of either."""
-        self._add(await self._decoding.finish())
+        while (piece := await self._decoding.finish()) is not None:
+            self._hear(piece)
+            await self._audio.room(_AHEAD)
         check_seconds(self.seconds)
         self._ended_at = time.perf_counter()
         self._script.ended = True
@@ -168,9 +181,10 @@ class Following:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _add(self, piece: Sound | None) -> None:
-        if piece is not None:
-            self._audio.append(piece.samples, piece.gain)
+    def _hear(self, piece: Sound) -> None:
+        self._audio.append(piece.samples, piece.gain)
+        if self.seconds >= _AT_ONCE:
+            self._begin.set()
 
 
 class _Script:

@@ -68,14 +68,14 @@ def run(
 async def _align_all(jobs: list[CorpusJob], chosen: OutputFormat, request: Request, width: int) -> Outcome:
     async with request.connection.open_async() as aligner:
         # The first call: an unavailable server is reported once and not for every file.
-        await aligner.server_info()
+        limit = (await aligner.server_info()).limits.unary_audio_bytes
         outcome = Outcome()
         queue = iter(jobs)
         with progress.files_bar(len(jobs)) as advance:
 
             async def work() -> None:
                 for job in queue:
-                    answer = await _align(aligner, job, chosen, request)
+                    answer = await _align(aligner, limit, job, chosen, request)
                     if isinstance(answer, Failed):
                         outcome.failed.append(answer)
                     elif answer:
@@ -89,12 +89,14 @@ async def _align_all(jobs: list[CorpusJob], chosen: OutputFormat, request: Reque
 
 
 async def _align(
-    aligner: AsyncAligner, job: CorpusJob, chosen: OutputFormat, request: Request
+    aligner: AsyncAligner, limit: int, job: CorpusJob, chosen: OutputFormat, request: Request
 ) -> Failed | Sequence[domain.Warning]:
     """Align one file and write the result. Returns the warnings, or why it failed; never raises."""
     try:
         transcript = read_text(job.text)
-        alignment = await aligner.align(job.audio, transcript, **request.keywords())
+        large = job.audio.stat().st_size > limit and not request.phones  # `align` sends those in chunks by itself
+        align = aligner.stream_align if large else aligner.align
+        alignment = await align(job.audio, transcript, **request.keywords())
         text = await asyncio.to_thread(
             output.render, alignment, chosen, transcript, job.audio.stem, request.layout, audio=job.audio, out=job.out
         )

@@ -315,7 +315,7 @@ class _Calls:
         *,
         phones: bool = False,
     ) -> None:
-        """`queue`: where the next window waits. `stream`: that the call is, if it is spoken now. `phones`: of English words only."""
+        """`queue`: where the next window waits. `stream`: that the call is, if it is spoken now. `phones`: of English words."""
         self.queued = self.busy = 0.0
         self._stream = stream
         self._language = language

@@ -58,10 +58,8 @@ def render(  # noqa: PLR0911 - one for each format
             return render_json(alignment)
         case Format.SRT:
             return render_srt(alignment, transcript, layout)
-        case Format.VTT:
-            return render_vtt(alignment, transcript, layout)
-        case Format.WORD_VTT:
-            return render_vtt(alignment, transcript, layout, word_times=True)
+        case Format.VTT | Format.WORD_VTT:
+            return render_vtt(alignment, transcript, layout, word_times=format is Format.WORD_VTT)
         case Format.ASS:
             return render_ass(alignment, transcript, layout)
         case Format.TEXTGRID:

@@ -239,8 +239,7 @@ class WordStream(Iterator[Word]):
 
     def _read_words(self) -> Iterator[Word]:
         for batch in self.batches():
-            for word in batch:
-                yield word
+            yield from batch
 
     def _receive(self) -> Any:
         with self._source as source:

@@ -198,6 +198,13 @@ class AsyncWordStream(AsyncIterator[Word]):
     async def __anext__(self) -> Word:
         return await anext(self._words)
 
+    async def batches(self) -> AsyncIterator[Sequence[Word]]:
+        """The words as the server sends them: those that became final together."""
+        async for batch in self._batches:
+            if batch:
+                self._word_read = True
+                yield batch
+
     async def alignment(self) -> Alignment:
         """Wait for the remaining words and return the whole answer, however many words were read before."""
         async for _ in self._batches:
@@ -216,9 +223,8 @@ class AsyncWordStream(AsyncIterator[Word]):
         await self.close()
 
     async def _read_words(self) -> AsyncGenerator[Word, None]:
-        async for batch in self._batches:
+        async for batch in self.batches():
             for word in batch:
-                self._word_read = True
                 yield word
 
     async def _receive(self) -> AsyncGenerator[Sequence[Word], None]:

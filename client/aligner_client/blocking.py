@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -162,7 +162,8 @@ class Aligner(ClientBase):
                 for word in words: ...
                 summary = words.alignment()
 
-        Not retried once a word was returned. Leaving the `with` block ends the call.
+        `words.batches()` gives those that became final together. Not retried once a word was returned. Leaving the `with` block
+        ends the call.
         """
         config = build_config(transcript, language, encoding, sample_rate_hz, channels, audio_track, min_match_score)
         return self._stream(audio, config, timeout, on_progress)
@@ -224,6 +225,13 @@ class WordStream(Iterator[Word]):
     def __next__(self) -> Word:
         return next(self._words)
 
+    def batches(self) -> Iterator[Sequence[Word]]:
+        """The words as the server sends them: those that became final together."""
+        for batch in self._batches:
+            if batch:
+                self._word_read = True
+                yield batch
+
     def alignment(self) -> Alignment:
         """Wait for the remaining words and return the whole answer, however many words were read before."""
         for _ in self._batches:
@@ -241,10 +249,8 @@ class WordStream(Iterator[Word]):
         self.close()
 
     def _read_words(self) -> Iterator[Word]:
-        for batch in self._batches:
-            for word in batch:
-                self._word_read = True
-                yield word
+        for batch in self.batches():
+            yield from batch
 
     def _receive(self) -> Any:
         with self._source as source:

@@ -278,20 +278,18 @@ class PocketSphinxEngine:
     ) -> EngineResult:
         """See LiveEngine.follow. Windows of what is spoken now are queued with those of short recordings, others with long ones.
 
-        The confidences of a word are scaled by the match score of the words up to it. Words of other languages than English come
-        for whole windows.
+        The confidences of a word are scaled by the match score of the words up to it.
         """
         english = language == _ENGLISH
         if self._streams >= self._max_streams or self.short.batcher.state().oldest_wait > _LATE:
             raise refusals.queue_full()
         self._streams += 1
         try:
-            with _worker_failures(), self._live.stream() if english and audio.live else nullcontext() as stream:
+            with _worker_failures(), self._live.stream() if audio.live else nullcontext() as stream:
                 others = None if english else await self.others.get()
                 calls = _Calls(language, lambda: others or (self.short if audio.live else self.long), caller, stream)
                 answer = _LiveAnswer(audio, on_spans, english=english)
-                settle = calls.aligner(live=True) if english else None
-                cut = Cut() if english else CUT
+                cut, settle = Cut() if english else CUT, calls.aligner(live=True)
                 await Windows(audio, text, calls.aligner(), answer.add, progress=progress, cut=cut, settle=settle).run()
             while await text.reach(1):  # said after the end of the audio, if at all
                 left, _ = text.offer(_AT_ONCE)
@@ -331,7 +329,7 @@ class _Calls:
             if self._language == _ENGLISH:
                 request = encode_request(spoken, last, complete, live=live, phones=self._phones)
             else:
-                request = window_request(self._language, spoken, last, complete)
+                request = window_request(self._language, spoken, last, complete, live=live)
             done = await self._queue().batcher.submit(Window(request, samples, self._caller), self._caller)
             self.queued += done.queued + done.result.queued
             self.busy += done.result.busy

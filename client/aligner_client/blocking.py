@@ -1,5 +1,6 @@
 """The blocking client."""
 
+# long: the public class, with the documentation of its arguments
 from __future__ import annotations
 
 import threading

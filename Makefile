@@ -11,7 +11,7 @@ export PYTHON ?=
 # A git worktree may share another checkout's .venv, where the client's package is that checkout's.
 export PYTHONPATH := $(CURDIR):$(CURDIR)/client
 
-.PHONY: help setup core grpcurl demo run test lint lint-python lint-types lint-imports lint-shape lint-protos docs docs-tables docs-rooms docs-check docs-tables-check docs-rooms-check protos protos-check protos-baseline client client-check bench bench-accuracy bench-chain bench-overload bench-fairness bench-fleet bench-long-jobs bench-ray bench-scan bench-qwen bench-gpu bench-gpu-bundle lock clean bench-live
+.PHONY: help setup core grpcurl demo run test lint lint-python lint-types lint-imports lint-shape lint-protos docs docs-tables docs-rooms docs-check docs-tables-check docs-rooms-check protos protos-check protos-baseline client client-check bench bench-accuracy bench-chain bench-overload bench-fairness bench-fleet bench-long-jobs bench-processes bench-ray bench-scan bench-qwen bench-gpu bench-gpu-bundle lock clean bench-live
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ PYTEST_WORKERS ?= 2
 test: $(VENV)/.all test-services ## the tests; a part of them: make test PYTEST_ARGS="tests/aligner_svc/text"
 	$(PY) -m pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
+COMPILERS := golang-go golang-google-grpc-dev golang-github-golang-protobuf-1-5-dev protoc-gen-go protoc-gen-go-grpc protobuf-compiler \
+  default-jdk-headless protobuf-compiler-grpc-java-plugin libgrpc-java libprotobuf-java libnetty-java libgoogle-gson-java
+
 RUNS ?= 100000
 fuzz: $(VENV)/.all ## damaged files, texts, messages and HTTP/2 frames, RUNS of each: no crash, no hang, no internal error
 	@for target in audio text messages http2; do $(PY) -m tests.fuzz.fuzz_$$target -runs=$(RUNS) || exit 1; done
@@ -68,7 +71,12 @@ check-image: $(VENV)/.grpcurl ## build the container from nothing, and use it as
 test-cluster: $(VENV)/.all ## the engine on a Ray cluster of two nodes: the same words, losses, the head lost (3 minutes; not part of make test)
 	$(PY) -m pytest -n 0 -m cluster tests/aligner_svc/engines/ray_serve $(PYTEST_ARGS)
 
-.PHONY: fuzz attack soak chaos test-cluster check-image test-services
+test-stubs: $(VENV)/.all ## stubs in Go, Java and TypeScript: generated, compiled, Go's called with (600 MB of Debian's packages; not part of make test)
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && \
+	  apt-get install -qq --yes --no-install-recommends $(COMPILERS) >/dev/null; else echo "needs Debian's $(COMPILERS)"; fi
+	$(PY) -m pytest -n 0 -m stubs tests/client/test_stubs.py $(PYTEST_ARGS)
+
+.PHONY: fuzz attack soak chaos test-cluster test-stubs check-image test-services
 test-services:
 	@tools/test_services.sh
 
@@ -183,6 +191,9 @@ bench-fairness: $(VENV)/.core ## nine callers within their share beside one at f
 
 bench-fleet: $(VENV)/.core ## a simulation of 1,000 gateways and 10,000 GPUs: what waits, who is served, what is full first
 	$(PY) -m bench.fleet $(ARGS)
+
+bench-processes: $(VENV)/.core ## what a second process on the port brings, with an engine that costs nothing
+	$(PY) -m bench.shared_port $(ARGS)
 
 bench-long-jobs: $(VENV)/.core ## what a short call takes beside 0, 1 and 3 long jobs
 	$(PY) -m bench.long_jobs $(ARGS)

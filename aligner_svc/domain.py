@@ -64,6 +64,8 @@ class Token:
     spoken: tuple[str, ...]
     skipped: bool = False
     """A speaker label, a sound tag or other markup, which is not expected to be heard."""
+    speaker: str = ""
+    """Of a speaker label: whom it names, for the words up to the next one."""
 
 
 @dataclass(frozen=True, slots=True)

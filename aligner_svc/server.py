@@ -30,6 +30,7 @@ from aligner_svc.wiring.chain import Guards
 from aligner_svc.wiring.engines import OTHER_LANGUAGES, accepted, build_engine
 from aligner_svc.wiring.protection import Siblings
 from aligner_svc.workers import WorkerDiedError
+from interceptors.abuse.blocks import SharedBlock
 
 if TYPE_CHECKING:
     from aligner_svc.wiring.metrics import Measuring
@@ -157,6 +158,11 @@ class Service:
     def reload(self) -> None:
         """Read the files of certificates, policy and quotas now; they are also followed."""
         self._guards.reload()
+
+    def adopt(self, block: SharedBlock) -> None:
+        """Block what another process of the server has blocked."""
+        if self._guards.protection.abuse is not None:
+            self._guards.protection.abuse.adopt(block)
 
     @property
     def reached(self) -> str:

@@ -4,6 +4,7 @@
 
 One server of the dev profile with two aligners. Each recording, spliced from hand-marked sentences of TIMIT, is sent in chunks of
 100 ms at the pace of speech by `--streams` clients that begin 0.3 s apart; `--bulk` sends as fast as it goes.
+CPU is that of the server, above what it takes when idle.
 The lag of a word is from its end, as it was found, to its arrival. MAE is against the marks, of the whole file's answer too.
 """
 
@@ -14,6 +15,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 import numpy as np
@@ -26,7 +28,8 @@ from bench.processes import cpu_seconds, tree
 from bench.service import service
 
 CHUNK_SECONDS = 0.1
-_LINEAR16 = {"encoding": pb.AUDIO_ENCODING_LINEAR16, "sample_rate_hz": RATE}
+_IDLE_SECONDS = 3.0
+LINEAR16: dict[str, Any] = {"encoding": pb.AUDIO_ENCODING_LINEAR16, "sample_rate_hz": RATE}
 
 
 @dataclass(slots=True)
@@ -48,7 +51,7 @@ async def stream(stub: AlignerStub, text: str, samples: Samples, form: str, *, l
     began = time.monotonic()
 
     async def requests() -> AsyncIterator[pb.StreamAlignRequest]:
-        shape = _LINEAR16 if form == "linear16" else {}
+        shape = LINEAR16 if form == "linear16" else {}
         yield pb.StreamAlignRequest(config=pb.AlignConfig(transcript=text, language="en", **shape))
         for number, at in enumerate(range(0, len(data), size), 1):
             if live:
@@ -76,7 +79,7 @@ def _wav(samples: Samples) -> bytes:
     return bytes(data)
 
 
-def _cpu(pid: int) -> float:
+def cpu(pid: int) -> float:
     return cpu_seconds(tree(pid))
 
 
@@ -99,24 +102,28 @@ async def main(options: argparse.Namespace) -> None:
     with service(engine__workers=2) as server:
         async with grpc.aio.insecure_channel(server.target) as channel:
             stub = AlignerStub(channel)
-            config = pb.AlignConfig(transcript=recording.text, language="en", **_LINEAR16)
-            cpu = _cpu(server.pid)
+            config = pb.AlignConfig(transcript=recording.text, language="en", **LINEAR16)
+            began, used = time.monotonic(), cpu(server.pid)
+            await asyncio.sleep(_IDLE_SECONDS)
+            idle = (cpu(server.pid) - used) / (time.monotonic() - began)
+            used = cpu(server.pid)
             whole = await stub.Align(pb.AlignRequest(config=config, audio=samples.tobytes()))
             seconds = len(samples) / RATE
-            bulk_cpu = (_cpu(server.pid) - cpu) / seconds
+            bulk_cpu = (cpu(server.pid) - used) / seconds
             first = mae(list(whole.words), recording)[0]
             print(
                 f"{recording.name}, {seconds:.0f} s, {len(rows)} words; Align: MAE {first:.2f} ms, {bulk_cpu:.3f} CPU s a second"
+                f"; idle {idle:.3f}"
             )
             for form in options.forms.split(","):
-                cpu = _cpu(server.pid)
+                used = cpu(server.pid)
                 answers = await asyncio.gather(
                     *(
                         stream(stub, recording.text, samples, form, live=not options.bulk, delay=0.3 * number)
                         for number in range(options.streams)
                     )
                 )
-                used = (_cpu(server.pid) - cpu) / seconds / options.streams
+                took = (cpu(server.pid) - used - idle * max(answer.wall for answer in answers)) / seconds / options.streams
                 lags = np.array([lag for answer in answers for lag in answer.lags])
                 error, far, absent = mae(answers[0].words, recording)
                 words = [len(answer.words) for answer in answers]
@@ -124,7 +131,7 @@ async def main(options: argparse.Namespace) -> None:
                 print(
                     f"{form:9} x{options.streams}: MAE {error:.2f} ms, {far} edges > 0.5 s off, {absent} not found, "
                     f"words {min(words)} to {max(words)}; lag p50 {p50:.2f} p95 {p95:.2f} max {worst:.2f} s; "
-                    f"longest silence {max(answer.longest_silence for answer in answers):.1f} s; {used:.3f} CPU s a second; "
+                    f"longest silence {max(answer.longest_silence for answer in answers):.1f} s; {took:.3f} CPU s a second; "
                     f"wall {max(answer.wall for answer in answers):.1f} s; "
                     f"refused {[answer.refused for answer in answers if answer.refused][:2]}"
                 )

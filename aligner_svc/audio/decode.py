@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from aligner_svc.audio.arriving.spool import SpoolRoom
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.audio.sniff import ACCEPTED, check_headerless, sniff
 from aligner_svc.audio.undecodable import MAX_CHANNELS, MAX_RATE, MIN_RATE, SHORTER, UNFINISHED
@@ -137,6 +138,8 @@ class Decoder:
         self.containers = 0
         """How many there are; an upload beyond `most_containers` is decoded when it is complete."""
         self.most_containers = settings.containers
+        self.spool = SpoolRoom(settings.spool_bytes)
+        """For the files of uploads that are needed again."""
         self._ending: set[asyncio.Task[None]] = set()
         module = "aligner_svc.audio.decode_worker"
         self.pool = WorkerPool(module, settings.workers, args=arguments, name="decoder", max_reply=output)
@@ -163,7 +166,6 @@ class Decoder:
 
     def ending(self, process: WorkerProcess) -> None:
         """Collect a process of a container that was killed, in the background."""
-        self.containers -= 1
         task = asyncio.get_running_loop().create_task(process.end())
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)

@@ -80,6 +80,11 @@ class DecodeSettings(Section):
         description="maximum compressed uploads that are decoded while they arrive, each in a process of some 20 MB; "
         "others are decoded when they are complete",
     )
+    spool_bytes: int = Field(
+        768 * MIB,
+        ge=0,
+        description="bytes of all uploads in unlinked temporary files: those that are scanned, or have their index at the end",
+    )
     timeout: float = Field(120.0, gt=0, le=24 * 3600, description="maximum wall-clock seconds of one decode")
     sandbox: Literal["required", "best-effort", "off"] = Field(
         "best-effort",

@@ -73,6 +73,9 @@ class AntivirusSettings(Section):
     fail_open: bool = Field(False, description="let uploads pass unscanned while clamd is unavailable, and record each")
     cache_entries: int = Field(10_000, ge=0, le=1_000_000, description="maximum verdicts remembered")
     cache_seconds: float = Field(3600.0, gt=0, le=86_400, description="seconds that a verdict is remembered")
+    cache_shared: bool = Field(
+        False, description="look verdicts up in quota.redis as well: who can write there can call malware clean"
+    )
 
 
 class ConnectionSettings(Section):

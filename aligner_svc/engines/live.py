@@ -20,7 +20,7 @@ from aligner_svc.engines.sources import first_of
 
 _FIRST, _NEXT = 1.5, 0.5
 """Seconds of audio in a growing window before it is aligned, and between two times that it is."""
-_AT_MOST: Final = 2.5
+_AT_MOST: Final = 2.0
 """Seconds between two times that a growing window is aligned where the speaker does not pause."""
 _QUIET: Final = 0.2
 """Seconds without a loud frame that are a pause of the speaker."""

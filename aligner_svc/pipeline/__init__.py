@@ -7,11 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from aligner_client.retiming import Cue, TranscriptFormat
+from aligner_svc.audio.arriving.spool import Spool
 from aligner_svc.audio.arriving.upload import open_live
 from aligner_svc.audio.decode import AudioShorterError, Decoded, Decoder
 from aligner_svc.config.limits import Limits
-from aligner_svc.domain import Alignment, Caller, Clip, Stretch, Timing, Token, Warning, Word, WordStatus
-from aligner_svc.engines.base import SHORT_SECONDS, Engine, EngineResult, LiveEngine, Span
+from aligner_svc.domain import Alignment, Caller, Clip, Stretch, Timing, Token, Warning, Word
+from aligner_svc.engines.base import SHORT_SECONDS, Engine, LiveEngine
 from aligner_svc.engines.loudness import unaligned
 from aligner_svc.errors import InvalidArgumentError, UnsupportedError
 from aligner_svc.pipeline.checks import (
@@ -28,6 +29,7 @@ from aligner_svc.pipeline.checks import (
 from aligner_svc.pipeline.following import Following
 from aligner_svc.pipeline.job import Job, JobHooks, Observer, Stage, ignore
 from aligner_svc.pipeline.subtitles import retimed, subtitles
+from aligner_svc.pipeline.words import words_of
 from aligner_svc.text import normalise_language
 from aligner_svc.text.characters import check_characters, check_marks
 from aligner_svc.text.speaking_rate import check_words, fit, least_seconds
@@ -113,7 +115,7 @@ class Pipeline:
             decoded.clip, spoken, language, caller, lambda done: observe(Stage.ALIGNING, done, seconds)
         )
         check_score(result.match_score, job.min_match_score)
-        words = await off_loop(_words, tokens, result, words=len(tokens))
+        words = await off_loop(words_of, tokens, result, words=len(tokens))
         stretches = await off_loop(_unaligned, decoded.clip, words, size=decoded.clip.samples.nbytes)
         cues: Sequence[Cue] = ()
         if file is not None:
@@ -159,6 +161,10 @@ class Pipeline:
         language = self.language(job.language)
         return Following(job, language, caller, engine=self._engine, decoding=decoding, limits=self._limits)
 
+    def spool(self) -> Spool:
+        """A file for an upload that may be needed again."""
+        return Spool(self._decoder.spool)
+
     async def _tokens(self, transcript: str, language: str, hooks: JobHooks) -> Sequence[Token]:
         self.check_transcript(len(transcript))
         if not transcript.strip():
@@ -195,16 +201,3 @@ def _check_whole(decoded: Decoded) -> None:
             f"only {decoded.clip.seconds:.1f} s of the audio could be decoded, too little for the transcript: {lost[0].message}"
         )
         raise InvalidArgumentError("AUDIO_CUT_SHORT", message, field="audio")
-
-
-def _words(tokens: Sequence[Token], result: EngineResult) -> list[Word]:
-    """One word for every token. Those that were not aligned, unreadable or markup, get the end of the word before."""
-    spans = iter(result.spans)
-    words: list[Word] = []
-    at = 0.0
-    for token in tokens:
-        absent = WordStatus.SKIPPED if token.skipped else WordStatus.NOT_FOUND
-        span = next(spans) if token.spoken else Span(at, at, 0.0, absent)
-        words.append(Word(token.text, span.start, span.end, span.confidence, span.status, token.char_start, token.char_end))
-        at = span.end
-    return words

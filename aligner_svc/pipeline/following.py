@@ -26,6 +26,7 @@ from aligner_svc.pipeline.checks import (
     unreadable_warning,
 )
 from aligner_svc.pipeline.job import Job
+from aligner_svc.pipeline.words import word_of
 from aligner_svc.text.characters import check_marks
 from aligner_svc.text.speaking_rate import check_words, fit
 from aligner_svc.workers import Buffer
@@ -62,6 +63,7 @@ class Following:
         self._text = LiveText(self._audio, self._script.more)
         self._begin = asyncio.Event()
         self._ended_at = 0.0
+        self._abandoned = False
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -71,7 +73,9 @@ class Following:
 
     @property
     def released(self) -> float:
-        """Share of the audio so far that is not needed any more."""
+        """Share of the audio so far that is not kept in memory."""
+        if self._decoding.on_disk:
+            return 1.0
         return self._audio.released / self._audio.length if self._audio.length else 0.0
 
     @property
@@ -89,13 +93,21 @@ class Following:
         """Whether all has come."""
         return self._text.ended
 
+    def abandon(self) -> None:
+        """It has failed: what still comes is not decoded."""
+        self._abandoned = True
+        self._audio.text_is_short = True  # wakes `audio`
+        self._audio.release(0)
+
     async def audio(self, chunk: Buffer) -> None:
         """More audio; waits while the engine is behind."""
+        if self._abandoned:
+            return
         if self._timer is None and len(chunk):
             self._timer = asyncio.get_running_loop().call_later(_LIVE_AFTER, self._begin.set)
-        self._add(await self._decoding.add(chunk))
-        if self.seconds >= _AT_ONCE:
-            self._begin.set()
+        piece = await self._decoding.add(chunk)
+        if piece is not None:
+            self._hear(piece)
         await self._audio.room(_AHEAD)
 
     def text(self, piece: str) -> None:
@@ -105,7 +117,9 @@ class Following:
 
     async def end(self) -> None:
         """There is no more of either."""
-        self._add(await self._decoding.finish())
+        while (piece := await self._decoding.finish()) is not None:
+            self._hear(piece)
+            await self._audio.room(_AHEAD)
         check_seconds(self.seconds)
         self._ended_at = time.perf_counter()
         self._script.ended = True
@@ -167,9 +181,10 @@ class Following:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _add(self, piece: Sound | None) -> None:
-        if piece is not None:
-            self._audio.append(piece.samples, piece.gain)
+    def _hear(self, piece: Sound) -> None:
+        self._audio.append(piece.samples, piece.gain)
+        if self.seconds >= _AT_ONCE:
+            self._begin.set()
 
 
 class _Script:
@@ -194,6 +209,7 @@ class _Script:
         self._tokens: deque[Token] = deque()
         self._marks = 0
         self._at = 0.0
+        self._speaker = ""
 
     def add(self, text: str) -> None:
         self._text += text
@@ -226,7 +242,7 @@ class _Script:
         for span in spans:
             while not self._tokens[0].spoken:
                 words.append(self._unspoken())
-            words.append(_word(self._tokens.popleft(), span))
+            words.append(word_of(self._tokens.popleft(), span, self._speaker))
             self._at = span.end
         while self._tokens and (not spans or not self._tokens[0].spoken):
             words.append(self._unspoken())
@@ -253,11 +269,8 @@ class _Script:
     def _unspoken(self) -> Word:
         token = self._tokens.popleft()
         absent = WordStatus.SKIPPED if token.skipped else WordStatus.NOT_FOUND
-        return _word(token, Span(self._at, self._at, 0.0, absent))
-
-
-def _word(token: Token, span: Span) -> Word:
-    return Word(token.text, span.start, span.end, span.confidence, span.status, token.char_start, token.char_end)
+        self._speaker = token.speaker or self._speaker
+        return word_of(token, Span(self._at, self._at, 0.0, absent), self._speaker)
 
 
 def _moved(token: Token, characters: int) -> Token:

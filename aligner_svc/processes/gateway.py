@@ -17,6 +17,7 @@ from aligner_svc.processes.signals import handle
 from aligner_svc.server import Service
 from aligner_svc.telemetry.logs.stacks import log_stacks
 from aligner_svc.wiring.protection import Siblings
+from interceptors.abuse.blocks import SharedBlock
 
 
 class Gateway(Control):
@@ -32,6 +33,7 @@ class Gateway(Control):
                 "reload": self._reload,
                 "dump": self._dump,
                 "siblings": self._siblings,
+                "block": self._block,
                 "metrics": self._metrics,
                 "readiness": self._readiness,
             }
@@ -44,7 +46,7 @@ class Gateway(Control):
             # A service manager may signal every process, and the supervisor says stop as well: that is no reason to hurry.
             handle(end=self.stop.set, reload=self.reload, dump=log_stacks)
             orphaned = asyncio.create_task(self._when_orphaned())
-            siblings = Siblings(settings.server.processes, LinkedStore(self.link))
+            siblings = Siblings(settings.server.processes, LinkedStore(self.link), self._blocked)
             try:
                 return await live(lambda: Service(settings, siblings=siblings), self, logs, self._ready)
             finally:
@@ -78,6 +80,13 @@ class Gateway(Control):
     async def _siblings(self, too_few: str | None) -> None:
         if self.service is not None:
             self.service.serving.siblings(too_few)
+
+    def _blocked(self, block: SharedBlock) -> None:
+        self.link.tell("blocked", block.peer.hex(), *block[1:])
+
+    async def _block(self, peer: str, label: str, level: int, seconds: float) -> None:
+        if self.service is not None:
+            self.service.adopt(SharedBlock(bytes.fromhex(peer), label, level, seconds))
 
     async def _metrics(self) -> list[Any]:
         measuring = self.service.measuring if self.service is not None else None

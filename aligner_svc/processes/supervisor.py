@@ -9,9 +9,11 @@ import pickle
 import signal
 import socket
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from aligner_svc.config import Settings
@@ -40,6 +42,10 @@ _SETTLED: Final = 60.0
 """Seconds that a gateway has to run for its next end to count as the first again."""
 _STOP_SLACK: Final = 15.0
 """Seconds beyond the drain after which a gateway is killed: 2 s of refusing, 3 s to close, and a busy machine."""
+
+
+_MAX_BLOCKS: Final = 1000
+"""Blocked addresses that a process learns of when it starts, the latest."""
 
 
 async def supervise(settings: Settings) -> int:
@@ -89,6 +95,8 @@ class Supervisor:
         self._restarts = 0
         self._too_few: str | None = None
         self._counts = SharedCounts()
+        self._blocks: deque[tuple[float, tuple[Any, ...]]] = deque(maxlen=_MAX_BLOCKS)
+        """When they began, for processes that start later."""
         self._page = MergedPages(self._refresh, lambda: (self._up, self._count, self._restarts))
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -168,7 +176,8 @@ class Supervisor:
         self._serials += 1
         serial = self._serials
         mine, theirs = socket.socketpair()
-        link = Duplex({**self._counts.of(serial), "state": lambda why_not: self._on_state(serial, why_not)})
+        own = {"state": partial(self._on_state, serial), "blocked": partial(self._on_block, serial)}
+        link = Duplex({**self._counts.of(serial), **own})
         await link.open(mine)
         with theirs:
             # A process group of its own: signals of a terminal reach this process only, which drains it.
@@ -198,13 +207,27 @@ class Supervisor:
         member = self._members.get(serial)
         if member is None:
             return
-        member.started.set()
+        if not member.started.is_set():
+            member.started.set()
+            self._tell_blocks(member)
         member.why_not = why_not
         self._decide()
         member.link.tell("siblings", self._too_few)  # one that was just started does not know
         if not self._was_ready and sum(one.started.is_set() for one in self._members.values()) == self._count:
             self._was_ready = True
             print(f"aligner-svc ready on {self._reached}", flush=True)
+
+    async def _on_block(self, serial: int, *block: Any) -> None:
+        """The other processes block what one of them has blocked."""
+        self._blocks.append((asyncio.get_running_loop().time(), block))
+        for other in self._members.values():
+            if other.serial != serial:
+                other.link.tell("block", *block)
+
+    def _tell_blocks(self, member: _Member) -> None:
+        now = asyncio.get_running_loop().time()
+        for at, (peer, label, level, seconds) in self._blocks:
+            member.link.tell("block", peer, label, level, seconds - (now - at))
 
     def _decide(self) -> None:
         up = self._up

@@ -7,11 +7,14 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
+from aligner_svc.audio.arriving.spool import Spool
 from aligner_svc.domain import Alignment, Word
 from aligner_svc.engines.base import SHORT_SECONDS
+from aligner_svc.errors import AlignerError, InvalidArgumentError
 from aligner_svc.pipeline import Following
 from aligner_svc.rpc.upload import Upload
-from aligner_svc.rpc.work import charged_seconds
+from aligner_svc.rpc.work import charged_seconds, pass_scan, with_scan
+from aligner_svc.workers import Buffer
 from interceptors.calls.call import Call, Context, current_call
 from interceptors.calls.stages import add_stage
 
@@ -24,9 +27,16 @@ _CHARGED_SECONDS: Final = 10.0
 
 
 class LiveCall:
-    """A client that fetches nothing before it has sent all does not hold up its own upload: its words are kept for it."""
+    """A client that fetches nothing before it has sent all does not hold up its own upload: its words are kept for it.
 
-    def __init__(self, upload: Upload, following: Following, context: Context) -> None:
+    So are those of an upload that is scanned, until it has passed.
+    """
+
+    def __init__(self, upload: Upload, following: Following, context: Context, spool: Spool | None = None) -> None:
+        """`spool`: for an upload that is scanned, which may have to be sent to the scanner again; closed at the end."""
+        self._spool = spool
+        self._failed: AlignerError | None = None
+        self._scan_seconds = 0.0
         self._upload = upload
         self._following = following
         self._context = context
@@ -55,8 +65,8 @@ class LiveCall:
                 if self._due and not running.done():
                     self._due = False
                     yield None
-                words, self._words = self._words, []
-                if words:
+                if self._spool is None and self._words:
+                    words, self._words = self._words, []
                     yield words
             if running.cancelled():
                 return  # the client has left
@@ -68,6 +78,8 @@ class LiveCall:
             running.cancel()
             self._following.close()
             await asyncio.wait((running,))
+            if self._spool is not None:
+                self._spool.close()
             del running  # its error has this frame in its traceback: a cycle that would keep the call until it is collected
 
     async def _run(self) -> Alignment:
@@ -75,9 +87,12 @@ class LiveCall:
         aligning = asyncio.create_task(self._align())
         try:
             await asyncio.wait((reading, aligning), return_when=asyncio.FIRST_EXCEPTION)
-            if reading.done():
-                reading.result()
-            return await aligning
+            if not reading.done() and isinstance(error := aligning.exception(), InvalidArgumentError) and self._spool is not None:
+                self._give_up(error)
+            if reading.done() or self._failed is not None:
+                await reading
+            alignment = await aligning
+            return alignment if self._spool is None else with_scan(alignment, self._scan_seconds, 0.0)
         finally:
             for task in (reading, aligning):
                 task.cancel()
@@ -92,15 +107,38 @@ class LiveCall:
                 following.text(piece)
                 await self._charge_text(call)
             else:
-                await following.audio(piece)
+                await self._hear(piece)
                 await self._settle(call)
                 if self._upload.received - self._reported_bytes >= _REPORT_BYTES:
                     self._reported_bytes = self._upload.received
                     self._tell()
         if self._context.cancelled() or self._context.done():
             raise asyncio.CancelledError  # a client that disconnects looks like the end of its upload
+        await self._pass_scan(call)
+        if self._failed is not None:
+            raise self._failed
         await following.end()
         self._tell()
+
+    async def _hear(self, piece: Buffer) -> None:
+        if self._spool is not None:
+            await self._spool.add(piece)
+        try:
+            await self._following.audio(piece)
+        except InvalidArgumentError as error:
+            if self._spool is None:
+                raise
+            self._give_up(error)
+
+    def _give_up(self, error: AlignerError) -> None:
+        """Read on for the scanner alone: what it finds takes precedence over everything else that is wrong with an upload."""
+        self._failed = self._failed or error
+        self._following.abandon()
+
+    async def _pass_scan(self, call: Call | None) -> None:
+        """Raises CallRefusedError if the upload, which has ended, is not to be answered."""
+        if self._spool is not None and call is not None and call.scan is not None:
+            self._scan_seconds = await pass_scan(call.scan, await self._spool.content())
 
     async def _align(self) -> Alignment:
         call, following = current_call(), self._following

@@ -90,6 +90,7 @@ def word(value: Word) -> pb.Word:
         status=_STATUSES[value.status],
         char_start=value.char_start,
         char_end=value.char_end,
+        speaker=value.speaker,
     )
 
 

@@ -59,15 +59,15 @@ class AlignerServicer(aligner_pb2_grpc.AlignerServicer):
             upload = Upload(requests, self._pipeline, self._limits)
             await upload.begin()
             following: Following | None = None
-            if _unscanned():
-                async with aclosing(upload.follow(caller_of(context))) as steps:
-                    async for found in steps:
-                        if isinstance(found, int):
-                            yield messages.receiving(found)
-                        else:
-                            following = found
+            async with aclosing(upload.follow(caller_of(context))) as steps:
+                async for found in steps:
+                    if isinstance(found, int):
+                        yield messages.receiving(found)
+                    else:
+                        following = found
             if following is not None:
-                async with aclosing(LiveCall(upload, following, context).responses()) as answers:
+                spool = None if _unscanned() else self._pipeline.spool()
+                async with aclosing(LiveCall(upload, following, context, spool).responses()) as answers:
                     async for answer in answers:
                         for response in messages.live_responses(answer, upload.received, following):
                             yield response

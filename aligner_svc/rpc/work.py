@@ -43,11 +43,11 @@ class Work:
         """The alignment of `audio`, which is scanned first. Raises AlignerError and CallRefusedError."""
         conceal(job.transcript)
         call = current_call()
-        seconds = 0.0 if call is None or call.scan is None else await _verdict(call.scan, audio)
+        seconds = 0.0 if call is None or call.scan is None else await pass_scan(call.scan, audio)
         running = self._run(job, audio, caller, ignore)
         del audio  # only the decoder needs it
         alignment = await running
-        return _with_scan(alignment, seconds, seconds)
+        return with_scan(alignment, seconds, seconds)
 
     async def stream(self, job: Job, audio: Buffer, caller: Caller) -> AsyncGenerator[Progress | Alignment, None]:
         """Progress while the job runs, the latest alone if it is not fetched in time; last the alignment. Raises like `align`."""
@@ -88,7 +88,7 @@ class Work:
             return await running
         try:
             async with asyncio.TaskGroup() as group:
-                verdict = group.create_task(_verdict(call.scan, audio))
+                verdict = group.create_task(pass_scan(call.scan, audio))
                 del audio
                 try:
                     alignment = await running
@@ -100,7 +100,7 @@ class Work:
             first = failed.exceptions[0]
             failed.__traceback__ = None  # it leads to the frame of TaskGroup.__aexit__, which holds this error: a cycle
         else:
-            return _with_scan(alignment, verdict.result(), time.perf_counter() - done)
+            return with_scan(alignment, verdict.result(), time.perf_counter() - done)
         del verdict, group
         try:
             raise first  # not while the group, which holds it, is handled: that would be its context
@@ -158,14 +158,14 @@ def _client(call: Call | None) -> str:
     return call.principal.name if call.principal else call.peer.rpartition(":")[0]
 
 
-async def _verdict(scan: UploadScan, audio: Buffer) -> float:
+async def pass_scan(scan: UploadScan, audio: Buffer) -> float:
     """Return the seconds that the scan took, once `audio` has passed it. Raises CallRefusedError."""
     with stage("scan", bytes=memoryview(audio).nbytes) as scanning:
         await scan.verdict(audio)
     return scanning.seconds
 
 
-def _with_scan(alignment: Alignment, scan: float, waited: float) -> Alignment:
+def with_scan(alignment: Alignment, scan: float, waited: float) -> Alignment:
     """`waited`: seconds of the scan in which nothing else was done."""
     timing = alignment.timing
     return replace(alignment, timing=replace(timing, scan=scan, total=timing.total + waited))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from aligner_client.markup import Markup
+from aligner_client.markup import Kind, Markup, speaker
 from aligner_svc.domain import Token
 from aligner_svc.text.composed import Composed
 
@@ -25,7 +25,17 @@ def with_marks(markup: Markup, tokens: Sequence[Token]) -> Sequence[Token]:
     if not markup.changed:
         return tokens
     sent = markup.original
-    marks = [Token(sent[mark.start : mark.end], mark.start, mark.end, (), skipped=True) for mark in markup.marks]
+    marks = [
+        Token(
+            sent[mark.start : mark.end],
+            mark.start,
+            mark.end,
+            (),
+            skipped=True,
+            speaker=speaker(mark.instead) if mark.kind is Kind.LABEL else "",
+        )
+        for mark in markup.marks
+    ]
     moved = [_moved(markup, token) for token in tokens]
     return sorted([*marks, *moved], key=lambda token: token.char_start)
 

@@ -10,6 +10,7 @@ from interceptors import Record
 from interceptors.antivirus.clamav import Clamd
 from interceptors.antivirus.interceptor import Scan, ScanRules
 from interceptors.antivirus.scanner import Antivirus
+from interceptors.antivirus.verdicts import SharedVerdicts
 
 
 def build_scan(settings: Settings, record: Record) -> tuple[Antivirus, Scan]:
@@ -26,7 +27,17 @@ def build_scan(settings: Settings, record: Record) -> tuple[Antivirus, Scan]:
         connections=wanted.connections,
         cache_entries=wanted.cache_entries,
         cache_seconds=wanted.cache_seconds,
+        shared=_shared(settings),
     )
     skip = headerless if wanted.skip_pcm else lambda message: False
     rules = ScanRules(audio_of, skip, record, field="audio", fail_open=wanted.fail_open)
     return antivirus, Scan(antivirus, rules, streams=STREAMS, exempt=EXEMPT)
+
+
+def _shared(settings: Settings) -> SharedVerdicts | None:
+    url = settings.quota.redis
+    if not settings.antivirus.cache_shared or url is None:
+        return None
+    from aligner_svc.wiring.shared import RedisVerdicts  # noqa: PLC0415 - redis is imported where it is used alone
+
+    return RedisVerdicts(url.get_secret_value(), settings.antivirus.cache_seconds)

@@ -13,6 +13,7 @@ from aligner_svc.errors import StartError
 from aligner_svc.rpc.request_facts import AudioEstimate
 from aligner_svc.rpc.services import EXEMPT, STREAMS
 from interceptors import Call, Record
+from interceptors.abuse.blocks import SharedBlock
 from interceptors.abuse.interceptor import Abuse, AbuseRules
 from interceptors.overload.admission import Priority
 from interceptors.overload.interceptor import Overload
@@ -41,10 +42,14 @@ class Part(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Siblings:
-    """The other processes of a server of several. `count`: with this one. `store`: where all of them count quotas."""
+    """The other processes of a server of several.
+
+    `count`: with this one. `store`: where all of them count quotas. `block`: tells the others of a block.
+    """
 
     count: int
     store: SharedStore
+    block: Callable[[SharedBlock], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,8 @@ def build_protection(settings: Settings, capacity: Capacity, record: Record, sib
     )
     if pressure is not None:
         parts = (*parts, pressure)
-    return Protection(quota, store, overload, _abuse(settings, record), parts)
+    abuse, blocks = _abuse(settings, record, siblings)
+    return Protection(quota, store, overload, abuse, (*parts, *blocks))
 
 
 def _quota(
@@ -133,10 +139,17 @@ def _priority(quota: Quota | None) -> Callable[[Call], Priority]:
     return lambda call: _PRIORITIES[quota.class_of(call).priority]
 
 
-def _abuse(settings: Settings, record: Record) -> Abuse | None:
-    wanted = settings.abuse
+def _abuse(settings: Settings, record: Record, siblings: Siblings | None) -> tuple[Abuse | None, tuple[Part, ...]]:
+    wanted, url = settings.abuse, settings.quota.redis
     if settings.server.profile == "dev" or not wanted.enabled:
-        return None
+        return None, ()
+    share: Callable[[SharedBlock], None] = siblings.block if siblings is not None else lambda block: None
+    shared = None
+    if url is not None:
+        from aligner_svc.wiring.shared import RedisBlocks  # noqa: PLC0415 - redis is imported where it is used alone
+
+        shared = RedisBlocks(url.get_secret_value(), seconds=wanted.longest_block_seconds)
+        share = shared.post
     try:
         rules = AbuseRules(
             calls_per_minute=wanted.calls_per_minute,
@@ -145,13 +158,18 @@ def _abuse(settings: Settings, record: Record) -> Abuse | None:
             block_seconds=wanted.block_seconds,
             max_block_seconds=wanted.longest_block_seconds,
         )
-        return Abuse(
+        abuse = Abuse(
             rules,
             exempt=EXEMPT,
             record=record,
             trusted=[ip_network(text) for text in wanted.trusted],
             shadow=wanted.shadow,
             entries=wanted.entries,
+            share=share,
         )
     except ValueError as error:
         raise StartError(f"abuse: {error}") from None
+    if shared is None:
+        return abuse, ()
+    shared.adopt = abuse.adopt
+    return abuse, (shared,)

@@ -6,9 +6,10 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-# gRPC's C++ core writes lines of its own to stderr about what it also reports, such as a failed TLS handshake. It reads this
-# when it is first imported; a program that wants them sets the variable.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+# gRPC's C++ core writes lines of its own to stderr, at its level "info", about what it also reports, such as a failed TLS
+# handshake. It reads this variable once, when grpc is first imported, and so for the whole process: it cannot be set for a client
+# alone. Errors are still written; a program that sets the variable, or imports grpc first, has what it asked for.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 if TYPE_CHECKING:
     from aligner_client.aio import AsyncAligner, AsyncWordStream

@@ -48,6 +48,8 @@ class Word:
     status: WordStatus
     char_start: int
     char_end: int
+    speaker: str = ""
+    """By the label before it in the transcript, as it is written there; empty if there is none."""
 
 
 @dataclass(frozen=True, slots=True)

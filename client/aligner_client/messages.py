@@ -239,6 +239,7 @@ def _word(word: pb.Word) -> Word:
         status=_STATUSES.get(word.status, WordStatus.REPAIRED),
         char_start=word.char_start,
         char_end=word.char_end,
+        speaker=word.speaker,
     )
 
 

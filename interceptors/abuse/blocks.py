@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(slots=True)
@@ -18,6 +19,17 @@ class Block:
     until: float
     refused: int = 0
     """Calls."""
+    adopted: bool = False
+    """Whether another server began it."""
+
+
+class SharedBlock(NamedTuple):
+    """A block as other servers learn of it. `seconds`: that are left."""
+
+    peer: bytes
+    label: str
+    level: int
+    seconds: float
 
 
 _Queue = OrderedDict[bytes, Block]
@@ -55,15 +67,27 @@ class Blocks:
             return None
         for queue in self._active:
             block = queue.get(peer)
-            if block is not None:
-                return block if block.until > now else None
+            if block is not None and block.until > now:
+                return block
         return None
 
     def begin(self, peer: bytes, label: str, now: float) -> Block:
         """Block a peer that is not blocked. Call `pop_ended` first, which moves ended blocks to those that are remembered."""
         level = self._forget(peer, now)
+        return self._add(peer, label, level, self._lengths[level], now)
+
+    def adopt(self, shared: SharedBlock, now: float) -> None:
+        """Block a peer that another server has blocked, as long as that does; one that is blocked here stays so.
+
+        It is shorter than others of its level, so `pop_ended` may return it late; `find` does not.
+        """
+        if shared.seconds > 0 and self.find(shared.peer, now) is None:
+            self._forget(shared.peer, now)
+            level = min(max(shared.level, 0), len(self._lengths) - 1)
+            self._add(shared.peer, shared.label, level, min(shared.seconds, self._lengths[level]), now).adopted = True
+
+    def _add(self, peer: bytes, label: str, level: int, seconds: float, now: float) -> Block:
         self._make_room(level)
-        seconds = self._lengths[level]
         block = self._active[level][peer] = Block(label, level, seconds, now + seconds)
         self._next_end = min(self._next_end, block.until)
         return block
@@ -84,9 +108,9 @@ class Blocks:
         return ended
 
     def _forget(self, peer: bytes, now: float) -> int:
-        """Remove the peer's past block; the level of its next one."""
-        for past in self._past:
-            block = past.pop(peer, None)
+        """Remove the peer's block, which has ended; the level of its next one."""
+        for blocks in (*self._active, *self._past):
+            block = blocks.pop(peer, None)
             if block is not None:
                 return min(block.level + 1, len(self._lengths) - 1) if block.until + self._memory > now else 0
         return 0

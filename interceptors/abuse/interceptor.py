@@ -26,7 +26,7 @@ from typing import NamedTuple
 import grpc
 from grpc import aio
 
-from interceptors.abuse.blocks import Block, Blocks
+from interceptors.abuse.blocks import Block, Blocks, SharedBlock
 from interceptors.abuse.peers import Network, Networks
 from interceptors.abuse.windows import CountWindow
 from interceptors.calls.call import Context, current_call
@@ -87,7 +87,8 @@ class Abuse(CallInterceptor):
     `exempt`: methods ("/package.Service/Method"), such as health checks, that are not refused and whose calls do not count unless
     they fail. An error of the server counts if it was caused without a credential, in such a method or in a guard: clients do
     not do so repeatedly by accident. `trusted`: networks that are never counted. `shadow`: record what would be blocked, and
-    block nothing. `entries`: peers that each window and the blocks hold at most. `clock`: monotonic, in seconds.
+    block nothing. `entries`: peers that each window and the blocks hold at most. `share`: called with each block that begins, to
+    tell other servers, which `adopt` it. `clock`: monotonic, in seconds.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Abuse(CallInterceptor):
         trusted: Iterable[Network] = LOOPBACK,
         shadow: bool = False,
         entries: int = 100_000,
+        share: Callable[[SharedBlock], object] = lambda block: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rules = rules
@@ -106,12 +108,18 @@ class Abuse(CallInterceptor):
         self._record = record
         self._networks = Networks(trusted, rules.ipv4_prefix, rules.ipv6_prefix)
         self._shadow = shadow
+        self._share = share
         self._clock = clock
         calls = rules.calls_per_minute
         self._calls = None if calls is None else _Counter("too_many_calls", calls, CountWindow(_MINUTE, entries))
         self._failures = _Counter("too_many_failures", rules.failures_per_minute, CountWindow(_MINUTE, entries))
         self._invalid = _Counter("too_many_invalid", rules.invalid_per_minute, CountWindow(_MINUTE, entries))
         self._blocks = Blocks(rules.block_seconds, rules.max_block_seconds, rules.memory_seconds, entries)
+
+    def adopt(self, block: SharedBlock) -> None:
+        """Block what another server has blocked. That one has recorded it; this one records how many calls it has refused."""
+        if not self._shadow:
+            self._blocks.adopt(block, self._now())
 
     @contextmanager
     def around(self, method: str, context: Context) -> Iterator[None]:
@@ -143,7 +151,7 @@ class Abuse(CallInterceptor):
         """The time. Records the blocks that have ended by then, with the next call of any peer."""
         now = self._clock()
         for block in self._blocks.pop_ended(now):
-            if not self._shadow:
+            if not self._shadow and (block.refused or not block.adopted):
                 detail = f"after {block.seconds:g} s and {block.refused} refused calls"
                 self._record(SecurityEvent(Event.PEER_UNBLOCKED, detail=detail, peer=block.label))
         return now
@@ -177,6 +185,8 @@ class Abuse(CallInterceptor):
         event = Event.PEER_WOULD_BLOCK if self._shadow else Event.PEER_BLOCKED
         detail = f"for {block.seconds:g} s, block {block.level + 1}: more than {counter.limit} a minute"
         self._record(of_call(SecurityEvent(event, counter.check, detail=detail, peer=block.label), current_call()))
+        if not self._shadow:
+            self._share(SharedBlock(peer, block.label, block.level, block.seconds))
         return block
 
 

@@ -25,7 +25,7 @@ from interceptors.antivirus.digest import sha256
 from interceptors.antivirus.hang import HangWatch
 from interceptors.antivirus.pool import Pool
 from interceptors.antivirus.session import ScanSession
-from interceptors.antivirus.verdicts import Infected, Verdict, VerdictCache
+from interceptors.antivirus.verdicts import Infected, SharedVerdicts, Verdict, VerdictCache
 from interceptors.background import BackgroundTask
 from interceptors.calls.hooks import Buffer
 
@@ -76,6 +76,7 @@ class Antivirus:
         connection_timeout: float = 10.0,
         cache_entries: int = 10_000,
         cache_seconds: float = 3600.0,
+        shared: SharedVerdicts | None = None,
         poll_every: float = 30.0,
         retry_every: float = 1.0,
         now: Callable[[], float] = time.monotonic,
@@ -83,14 +84,14 @@ class Antivirus:
     ) -> None:
         """`stream_max_bytes`: of one scan, at most clamd's StreamMaxLength; `start` asks for it.
 
-        `connection_timeout`: seconds a scan waits for one of the `connections`. `poll_every`: seconds between checks of the
-        signatures' version. `now` times the cache; `wall` is Unix time, for the age of the signatures.
+        `connection_timeout`: seconds a scan waits for a connection. `shared`: verdicts of other servers. `poll_every`: seconds
+        between checks of the signatures' version. `now` times the cache; `wall` is Unix time, for their age.
         """
         self.clamd = clamd
         self.stream_max_bytes = stream_max_bytes
         self.pool = Pool(clamd, connections, connection_timeout)
         self.counts: Counter[str] = Counter()
-        self._cache = VerdictCache(cache_entries, cache_seconds, now)
+        self._cache = VerdictCache(cache_entries, cache_seconds, now, shared)
         self._poll_every = poll_every
         self._retry_every = retry_every
         self._wall = wall
@@ -140,12 +141,13 @@ class Antivirus:
         """Idempotent."""
         await self._watch.close()
         await self._hang_watch.close()
+        await self._cache.close()
 
     async def scan(self, content: Buffer) -> Verdict:
         """Of a complete upload. Raises TooLargeError, ScannerUnavailableError and its kind ScanFailedError."""
         self._check_size(len(content))
         digest = await sha256(content)
-        return self._remembered(digest) or await self._judge(digest, self._scan_whole(content))
+        return await self._remembered(digest) or await self._judge(digest, self._scan_whole(content))
 
     def session(self) -> ScanSession:
         """For an upload that comes in; `finish` gives the verdict."""
@@ -157,7 +159,7 @@ class Antivirus:
             raise ValueError("a session is finished with what it was fed")
         try:
             digest = session.sha256
-            verdict = self._remembered(digest)
+            verdict = await self._remembered(digest)
             if verdict is not None:
                 return verdict
             stream = await session.end()
@@ -221,8 +223,8 @@ class Antivirus:
     def _upload_stream(self) -> AbstractAsyncContextManager[ClamdStream] | None:
         return self.pool.upload() if not self._unavailable and self.pool.has_place else None
 
-    def _remembered(self, digest: bytes) -> Verdict | None:
-        verdict = self._cache.get(digest)
+    async def _remembered(self, digest: bytes) -> Verdict | None:
+        verdict = await self._cache.find(digest)
         if verdict is not None:
             self.counts["cached"] += 1
         return verdict

@@ -1,8 +1,9 @@
-"""Servers are drained under the load of clients that retry, and the next one takes over."""
+"""Servers are drained, or killed, under the load of clients that retry, and the next one takes over."""
 
 from __future__ import annotations
 
 import asyncio
+import signal
 import tempfile
 from collections import Counter
 from contextlib import AsyncExitStack
@@ -23,7 +24,7 @@ _ALIGNING: Final = 4
 
 @dataclass
 class Drains:
-    """What became of the calls while servers were drained. `lost`: by reason."""
+    """What became of the calls while servers ended. `lost`: by reason. `exits`: statuses of those that were drained."""
 
     count: int = 0
     calls: int = 0
@@ -31,8 +32,8 @@ class Drains:
     exits: list[int] = field(default_factory=list)
 
 
-async def drain(count: int) -> Drains:
-    """So many times: start another server, have the clients know both, and end the one they use."""
+async def drain(count: int, number: signal.Signals = signal.SIGTERM) -> Drains:
+    """So many times: start another server, have the clients know both, and end the one they use by that signal."""
     drains = Drains()
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as scratch:
         home = Home(Path(folder), mtls=False)
@@ -41,36 +42,38 @@ async def drain(count: int) -> Drains:
             key = (await home.new_key("align")).reveal()
             for _ in range(count):
                 following = await stack.enter_async_context(prod_process(home, Path(scratch)))
-                await _drained(current, following, key, drains)
+                await _drained(current, following, key, drains, number)
                 drains.count += 1
                 current = following
     return drains
 
 
-async def _drained(current: ProdProcess, following: ProdProcess, key: str, drains: Drains) -> None:
+async def _drained(current: ProdProcess, following: ProdProcess, key: str, drains: Drains, number: signal.Signals) -> None:
     target = f"ipv4:{current.target},{following.target}"
     tls = Tls(ca=current.home.folder / "ca.pem", server_name="localhost")
     stop, served = asyncio.Event(), set[int]()
 
-    async def client(number: int) -> None:
+    async def client(which: int) -> None:
         async with AsyncAligner(target, tls=tls, auth=ApiKey(key)) as aligner:
             while not stop.is_set():
                 try:
-                    if number < _ALIGNING:
+                    if which < _ALIGNING:
                         await aligner.align(SPEECH, TRANSCRIPT)
                     else:
                         await aligner.server_info()
                 except AlignerClientError as error:
                     drains.lost[f"{error.code.name} {error.reason}"] += 1
                 drains.calls += 1
-                served.add(number)
+                served.add(which)
 
     async with asyncio.TaskGroup() as group:
-        for number in range(_CLIENTS):
-            group.create_task(client(number))
+        for which in range(_CLIENTS):
+            group.create_task(client(which))
         await eventually(lambda: len(served) == _CLIENTS, "every client to be served")
-        current.command.process.terminate()
-        drains.exits.append(await current.command.exit_code())
+        current.command.process.send_signal(number)
+        status = await current.command.exit_code()
+        if number == signal.SIGTERM:
+            drains.exits.append(status)
         served.clear()
         await eventually(lambda: len(served) == _CLIENTS, "every client to be served by the next server")
         stop.set()

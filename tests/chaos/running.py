@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -74,8 +75,8 @@ class Report:
         return "\n".join(lines)
 
 
-async def chaos(faults: Sequence[Fault], drains: int) -> Report:
-    """The faults, then so many drains."""
+async def chaos(faults: Sequence[Fault], drains: int, kills: int = 0) -> Report:
+    """The faults, then so many servers that are drained, and that are killed, beside another one."""
     report = Report([], [])
     async with site() as at:
         async with load(at) as found:
@@ -88,11 +89,13 @@ async def chaos(faults: Sequence[Fault], drains: int) -> Report:
             report.faults.append("the server did not end with status 0")
         await gone(workers)
         report.faults += [f"in the log: {line[:300]}" for line in at.server.command.log.splitlines() if "Traceback" in line]
-    if drains:
-        done = await drain(drains)
+    for number, count in ((signal.SIGTERM, drains), (signal.SIGKILL, kills)):
+        if not count:
+            continue
+        done = await drain(count, number)
         wrong = [f"lost: {count} {reason}" for reason, count in done.lost.items()]
         wrong += [f"a server ended with status {status}" for status in done.exits if status]
-        report.rows.append(Row(f"SIGTERM, {done.count} drains", done.calls, done.lost.total(), 0, 0, 0.0, wrong))
+        report.rows.append(Row(f"{number.name}, {done.count} servers", done.calls, done.lost.total(), 0, 0, 0.0, wrong))
     return report
 
 

@@ -1,13 +1,18 @@
-"""What callers in other languages take: the proto without its rules, health's, and the service config. Node uses all three."""
+"""What callers in other languages take: the proto without its rules, protos it builds on, the service config."""
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+from importlib import resources
 from pathlib import Path
 
 import grpc
 import pytest
 from google.protobuf import descriptor_pb2
+from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2
 from grpc_tools import protoc
 
@@ -19,18 +24,47 @@ from tests.kit.npm import needs_node
 from tests.kit.scripted_aligner import Fault, scripted_server
 
 PROTOS = PROJECT / "client" / "protos"
+WELL_KNOWN = resources.files("grpc_tools") / "_proto"
 CONFIG = (PROJECT / "client" / "aligner_client" / service_config.FILE).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
     ("name", "known"),
-    [("aligner/v1/aligner.proto", aligner_pb2.DESCRIPTOR), ("grpc/health/v1/health.proto", health_pb2.DESCRIPTOR)],
+    [
+        ("aligner/v1/aligner.proto", aligner_pb2.DESCRIPTOR),
+        ("grpc/health/v1/health.proto", health_pb2.DESCRIPTOR),
+        ("google/rpc/status.proto", status_pb2.DESCRIPTOR),
+        ("google/rpc/error_details.proto", error_details_pb2.DESCRIPTOR),
+    ],
 )
 def test_a_proto_says_what_the_server_speaks(tmp_path: Path, name: str, known) -> None:
-    assert protoc.main(["protoc", f"-I{PROTOS}", f"--descriptor_set_out={tmp_path / 'out'}", name]) == 0
+    assert protoc.main(["protoc", f"-I{PROTOS}", f"-I{WELL_KNOWN}", f"--descriptor_set_out={tmp_path / 'out'}", name]) == 0
     (compiled,) = descriptor_pb2.FileDescriptorSet.FromString((tmp_path / "out").read_bytes()).file
     served = descriptor_pb2.FileDescriptorProto.FromString(known.serialized_pb)
     assert without_rules(compiled) == without_rules(served)
+
+
+@pytest.mark.parametrize(
+    ("protos", "files", "said"),
+    [(PROJECT / "protos", ["buf/validate/validate.proto"], "works"), (PROTOS, [], "duplicate file name")],
+)
+def test_which_stubs_work_beside_the_client(tmp_path: Path, protos: Path, files: list[str], said: str) -> None:
+    """As docs/clients.md says, for the protobuf that everybody has."""
+    sources = ["aligner/v1/aligner.proto", *files]
+    assert protoc.main(["protoc", f"-I{protos}", f"-I{WELL_KNOWN}", f"--python_out={tmp_path}", *sources]) == 0
+    own = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from aligner.v1 import aligner_pb2 as own\n"
+    both = "from aligner_client.api.v1 import aligner_pb2 as theirs\nassert own.AlignConfig is theirs.AlignConfig; print('works')"
+    variables = {**os.environ, "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "upb"}
+    done = subprocess.run([sys.executable, "-c", own + both], capture_output=True, text=True, check=False, env=variables)
+    assert said in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("asked", "found"), [(None, "ERROR"), ("debug", "debug")])
+def test_importing_the_client_leaves_grpc_its_errors(asked: str | None, found: str) -> None:
+    variables = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}
+    variables |= {"GRPC_VERBOSITY": asked} if asked else {}
+    code = "import aligner_client, os; print(os.environ['GRPC_VERBOSITY'])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True, env=variables).strip() == found
 
 
 def without_rules(file: descriptor_pb2.FileDescriptorProto) -> str:

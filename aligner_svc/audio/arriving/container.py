@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from aligner_svc.audio.arriving.samples import TAIL, Sound
+from aligner_svc.audio.arriving.samples import TAIL, Floats, Sound
 from aligner_svc.audio.decode import WARNINGS, Decoder, decoded_start, tracks_warning
 from aligner_svc.audio.level import RunningLevel
 from aligner_svc.audio.sniff import sniff
@@ -19,8 +19,8 @@ from aligner_svc.errors import InvalidArgumentError
 from aligner_svc.workers import Buffer, JsonValue, WorkerFailedError
 from aligner_svc.workers.process import GoneError, WorkerProcess
 
-STREAMABLE: Final = frozenset({"aac", "flac", "matroska", "mp3", "ogg"})
-"""Demuxers of files that are read from the beginning to the end. MP4 may have its index at the end."""
+STREAMABLE: Final = frozenset({"aac", "flac", "matroska", "mov", "mp3", "ogg"})
+"""Demuxers of files that are read from the beginning to the end, MP4 only if it does not have its index at the end."""
 _MODULE: Final = "aligner_svc.audio.arriving.container_worker"
 _START_TIMEOUT, _TIMEOUT = 30.0, 20.0
 """Seconds for a process to load, and for one answer; a message takes milliseconds."""
@@ -31,6 +31,8 @@ _HEAD: Final = 64 * 1024
 class LiveContainer:
     """One upload, and the process that decodes it and nothing else."""
 
+    on_disk = False
+
     def __init__(self, decoder: Decoder, demuxer: str) -> None:
         self.container = demuxer
         self.queued = self.busy = self.start = 0.0
@@ -40,6 +42,9 @@ class LiveContainer:
         self._level = RunningLevel()
         self._head = self._tail = b""
         self._decoded = 0
+        self._ended = False
+        self._counted = True
+        decoder.containers += 1
 
     @property
     def peak(self) -> float:
@@ -49,7 +54,6 @@ class LiveContainer:
         """Start the process. Raises UnavailableError."""
         clock = asyncio.get_running_loop().time
         began = clock()
-        self._decoder.containers += 1
         self._process = WorkerProcess(_MODULE, self._decoder.container_arguments, "decoder-live")
         try:
             async with asyncio.timeout(_START_TIMEOUT):
@@ -60,23 +64,44 @@ class LiveContainer:
         self.queued = clock() - began
 
     async def add(self, chunk: Buffer) -> Sound | None:
-        if len(self._head) < _HEAD:
-            self._head += bytes(chunk[: _HEAD - len(self._head)])
-        self._tail = (self._tail + bytes(chunk))[-TAIL:]
+        self._note(chunk)
         return await self._decode(chunk) if len(chunk) else None
 
     async def finish(self) -> Sound | None:
+        if self._ended:
+            return None
+        self._ended = True
+        self._check_whole()
+        sound = await self._decode(b"", end=True)
+        self._check_samples()
+        return sound
+
+    def close(self) -> None:
+        self._stop()
+        if self._counted:
+            self._counted = False
+            self._decoder.containers -= 1
+
+    def _note(self, chunk: Buffer) -> None:
+        """Keep what `_check_whole` looks at."""
+        if len(self._head) < _HEAD:
+            self._head += bytes(chunk[: _HEAD - len(self._head)])
+        self._tail = (self._tail + bytes(chunk))[-TAIL:]
+
+    def _check_whole(self) -> None:
+        """Raises InvalidArgumentError for an upload that is something else, too."""
         sniff(self._head)
         if ends_as_zip(memoryview(self._tail)):
             message = f"this is {NAMES[self.container]} and a ZIP archive at once: send the audio alone"
             raise InvalidArgumentError("AUDIO_POLYGLOT", message, field="audio")
-        sound = await self._decode(b"", end=True)
+
+    def _check_samples(self) -> None:
+        """Raises InvalidArgumentError if all of it was decoded, and nothing found."""
         if not self._decoded:
             damaged = any(warning in {WARNINGS["damaged"], WARNINGS["truncated"]} for warning in self.warnings)
             raise self._decoder.refusal("AUDIO_UNREADABLE" if damaged else "AUDIO_EMPTY")
-        return sound
 
-    def close(self) -> None:
+    def _stop(self) -> None:
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -86,13 +111,7 @@ class LiveContainer:
         parts = []
         header: dict[str, JsonValue] = {"end": end, "demuxer": self.container, "max_seconds": self._decoder.max_seconds}
         while True:
-            answer, payload = await self._exchange(header, chunk)
-            refused = answer.get("refused")
-            if refused is not None or payload.nbytes % 4:
-                raise self._decoder.refusal(refused, answer.get("value"))
-            samples = np.frombuffer(payload, np.float32)
-            if not np.isfinite(samples).all():  # a child's word is not taken for it
-                raise self._decoder.refusal("AUDIO_NOT_FINITE")
+            answer, samples = await self._exchange(header, chunk)
             parts.append(samples)
             if answer.get("done") is True:
                 self._finish(answer)
@@ -100,7 +119,9 @@ class LiveContainer:
                 chunk = b""
                 continue
             break
-        samples = np.concatenate(parts)
+        return self._sound(np.concatenate(parts))
+
+    def _sound(self, samples: Floats) -> Sound | None:
         self._decoded += len(samples)
         return Sound(samples, self._level.add(samples)) if len(samples) else None
 
@@ -110,9 +131,20 @@ class LiveContainer:
             *tracks_warning(answer),
         )
         self.start = decoded_start(answer)
-        self.close()
+        self._stop()
 
-    async def _exchange(self, header: Mapping[str, JsonValue], chunk: Buffer) -> tuple[Mapping[str, JsonValue], memoryview]:
+    async def _exchange(self, header: Mapping[str, JsonValue], chunk: Buffer) -> tuple[Mapping[str, JsonValue], Floats]:
+        """The process's answer and the samples in it. Raises InvalidArgumentError for a refusal, UnavailableError."""
+        answer, payload = await self._ask(header, chunk)
+        refused = answer.get("refused")
+        if refused is not None or payload.nbytes % 4:
+            raise self._decoder.refusal(refused, answer.get("value"))
+        samples = np.frombuffer(payload, np.float32)
+        if not np.isfinite(samples).all():  # a child's word is not taken for it
+            raise self._decoder.refusal("AUDIO_NOT_FINITE")
+        return answer, samples
+
+    async def _ask(self, header: Mapping[str, JsonValue], chunk: Buffer) -> tuple[Mapping[str, JsonValue], memoryview]:
         if self._process is None:
             raise self._decoder.refusal("AUDIO_UNREADABLE")
         clock = asyncio.get_running_loop().time

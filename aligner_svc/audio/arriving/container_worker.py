@@ -91,11 +91,48 @@ class _Upload:
             self._next(b"", more=False)
 
     def _next(self, samples: Buffer | npt.NDArray[np.float32], *, more: bool) -> None:
-        payload = samples.data.cast("B") if isinstance(samples, np.ndarray) else samples
-        header, data = self._turn({"more": more}, payload)
+        header, data = self._turn({"more": more}, _bytes(samples))
         self.ended = self.ended or bool(header.get("end"))
         self._data += data
         self.progress()
+
+
+class _File(_Upload):
+    """An upload that is complete, and too long to be sent here at once: the parent is asked for the part that is read."""
+
+    def __init__(self, header: Mapping[str, JsonValue], first: memoryview, turn: Turn) -> None:
+        self._at = self._begin = 0
+        self._size = cast("int", header["size"])
+        super().__init__({**header, "end": True}, first, turn)
+
+    def read(self, size: int) -> bytes:
+        self._stalled = self._stalled or time.process_time() > self._deadline
+        if self._stalled:
+            return b""
+        if self._at < self._size and not self._begin <= self._at < self._begin + len(self._data):
+            self._next(self.sink.take(), more=False)
+        piece = bytes(self._data[self._at - self._begin :][:size])
+        self._at += len(piece)
+        return piece
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        at = offset + (0, self._at, self._size)[whence]
+        if at < 0:
+            raise ValueError("before the start")
+        self._at = at
+        return at
+
+    def tell(self) -> int:
+        return self._at
+
+    def _next(self, samples: Buffer | npt.NDArray[np.float32], *, more: bool) -> None:
+        _, data = self._turn({"at": min(self._at, self._size)}, _bytes(samples))
+        self._begin, self._data = self._at, bytearray(data)
+        self.progress()
+
+
+def _bytes(samples: Buffer | npt.NDArray[np.float32]) -> Buffer:
+    return samples.data.cast("B") if isinstance(samples, np.ndarray) else samples
 
 
 class _Pieces(Mixdown):
@@ -140,9 +177,12 @@ class _Pieces(Mixdown):
 
 
 def decode(header: dict[str, JsonValue], payload: memoryview, turn: Turn) -> tuple[Mapping[str, JsonValue], Buffer]:
-    """The last answer: `done`, with what was noticed, or `refused`. The first call has `demuxer` and `max_seconds`."""
+    """The last answer: `done`, with what was noticed, or `refused`. The first call has `demuxer` and `max_seconds`.
+
+    Of a file that is complete also its `size`: then every answer but the last has where to read on, `at`.
+    """
     demuxer, seconds = str(header["demuxer"]), cast("float", header["max_seconds"])
-    upload = _Upload(header, payload, turn)
+    upload = (_File if "size" in header else _Upload)(header, payload, turn)
     found = Found()
     refused: UndecodableError | None = None
     try:

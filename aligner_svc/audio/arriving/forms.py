@@ -8,7 +8,7 @@ from typing import Final
 
 from aligner_svc.domain import SAMPLE_RATE
 
-_PIECE_SECONDS, _CONTEXT_SECONDS = 0.3, 0.02
+_PIECE_SECONDS, _CONTEXT_SECONDS = 0.2, 0.02
 """Of a piece of the grid, and of what is read on each side of it: the resampler's filter reaches 2 ms."""
 
 WIDTHS: Final = {"U8": 1, "LINEAR16": 2, "S24": 3, "S32": 4, "FLOAT32": 4, "F64": 8, "MULAW": 1, "ALAW": 1}

@@ -25,7 +25,7 @@ HEAD: Final = 64
 """Bytes that show whether an upload is a WAV, or has a header that it should not have."""
 TAIL: Final = 128 * 1024
 """Last bytes, in which the directory of an archive would be."""
-_MOST_PIECES: Final = 64
+_MOST_PIECES: Final = 100
 """Pieces of one call: 20 s of audio, so that live pieces do not wait behind long calls."""
 
 Floats = npt.NDArray[np.float32]
@@ -62,11 +62,15 @@ class LiveDecoding(Protocol):
     @property
     def start(self) -> float: ...
 
+    @property
+    def on_disk(self) -> bool:
+        """Whether the upload is in a file, rather than decoded as it comes."""
+
     async def add(self, chunk: Buffer) -> Sound | None:
         """What can be decoded now."""
 
     async def finish(self) -> Sound | None:
-        """The rest: there is no more."""
+        """There is no more: the rest, a part with every call; None: that was all."""
 
     def close(self) -> None:
         """It is over, whatever came of it. Idempotent."""
@@ -98,6 +102,7 @@ class LiveSamples:
         return self._level.peak
 
     start = 0.0
+    on_disk = False
 
     def close(self) -> None: ...
 

@@ -7,16 +7,19 @@ from typing import Final
 from aligner_svc.audio.arriving.container import STREAMABLE, LiveContainer
 from aligner_svc.audio.arriving.forms import WIDTHS, Form, WaveStart
 from aligner_svc.audio.arriving.samples import HEAD, LiveDecoding, LiveSamples
+from aligner_svc.audio.arriving.spooled import SpooledContainer
 from aligner_svc.audio.arriving.wave import LiveWave
 from aligner_svc.audio.decode import Decoder
 from aligner_svc.audio.encoding import Encoding
+from aligner_svc.audio.headers.mp4 import index_first
 from aligner_svc.audio.sniff import sniff
 from aligner_svc.audio.undecodable import MAX_CHANNELS, MAX_RATE, MIN_RATE
 from aligner_svc.errors import InvalidArgumentError
 from aligner_svc.workers import Buffer
 
 _LONGEST_HEADER: Final = 256 * 1024
-"""Bytes of a WAV within which its samples begin, to be decoded while they arrive; programs put pictures and maps in front."""
+"""Bytes within which the samples of a WAV, or the index of an MP4, have to begin for it to be decoded while it arrives: programs
+put pictures and maps in front."""
 _SNIFFED: Final = 64 * 1024
 
 
@@ -60,10 +63,15 @@ async def _container(decoder: Decoder, view: memoryview, *, long: bool) -> LiveC
         demuxer = sniff(view[:_SNIFFED])
     except InvalidArgumentError:
         return None
+    first = index_first(view) if demuxer == "mov" else True
+    if first is None and view.nbytes < _LONGEST_HEADER:
+        raise NotEnoughError
     if demuxer not in STREAMABLE or decoder.containers >= decoder.most_containers:
         return None
     if not long:
         raise NotEnoughError
+    if not first:
+        return SpooledContainer(decoder, demuxer)
     decoding = LiveContainer(decoder, demuxer)
     await decoding.begin()
     return decoding

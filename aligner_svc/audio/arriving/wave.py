@@ -55,6 +55,7 @@ class LiveWave:
         return self._samples.peak
 
     start = 0.0
+    on_disk = False
 
     def close(self) -> None: ...
 

@@ -96,7 +96,10 @@ async def _align(
         transcript = read_text(job.text)
         align = aligner.stream_align if job.audio.stat().st_size > limit else aligner.align
         alignment = await align(job.audio, transcript, **request.keywords())
-        output.write_file(job.out, output.render(alignment, chosen, transcript, job.audio.stem, request.layout))
+        text = await asyncio.to_thread(
+            output.render, alignment, chosen, transcript, job.audio.stem, request.layout, audio=job.audio, out=job.out
+        )
+        output.write_file(job.out, text)
     except AlignerClientError as error:
         return Failed(job.audio, error.reason, error.message)
     except Failure as error:

@@ -13,7 +13,8 @@ from rich.text import Text
 
 from aligner_client import Aligner, AlignerClientError
 from aligner_svc.cli.alignment.request import HeaderlessEncoding, Request
-from aligner_svc.cli.failures import Failure, from_client, warn
+from aligner_svc.cli.alignment.sound import decoded
+from aligner_svc.cli.failures import from_client, warn
 from aligner_svc.cli.interrupt import exit_on_interrupt
 from aligner_svc.cli.tables import printable
 from aligner_svc.domain import SAMPLE_RATE, Word, WordStatus
@@ -38,7 +39,7 @@ def run(audio: Path | None, request: Request, transcript: str) -> None:
     else:
         from aligner_client import AudioEncoding
 
-        chunks = _paced(_decoded(audio))
+        chunks = _paced(decoded(audio, _CHUNK_SECONDS))
         keywords |= {"encoding": AudioEncoding.LINEAR16, "sample_rate_hz": SAMPLE_RATE, "channels": 1, "audio_track": 0}
     try:
         with exit_on_interrupt(), request.connection.open() as aligner:
@@ -81,26 +82,3 @@ def _file(path: Path, request: Request) -> Iterator[bytes]:
     with path.open("rb") as file:
         while chunk := file.read(size):
             yield chunk
-
-
-def _decoded(path: Path) -> Iterator[bytes]:
-    """Any recording as headerless 16-bit samples, decoded here: it is the caller's own file. Raises Failure."""
-    import av
-    import av.error
-
-    size = round(_CHUNK_SECONDS * SAMPLE_RATE) * 2
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
-    pending = bytearray()
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.audio:
-                raise Failure(f"{path} has no audio")
-            for frame in container.decode(audio=0):
-                for part in resampler.resample(frame):
-                    pending += bytes(part.planes[0])[: part.samples * 2]
-                while len(pending) >= size:
-                    yield bytes(pending[:size])
-                    del pending[:size]
-    except av.error.FFmpegError as error:
-        raise Failure(f"{path} could not be played: {error.strerror}") from None
-    yield bytes(pending)

@@ -28,7 +28,11 @@ def run(audio: Path | None, out: Path | None, chosen: OutputFormat, request: Req
         print_alignment(alignment, out)
     else:
         recording = "stdin" if audio is None else audio.stem
-        output.write(output.render(alignment, chosen, transcript, recording, request.layout), out)
+        headerless = request.encoding is not None  # which is not decoded here
+        text = output.render(
+            alignment, chosen, transcript, recording, request.layout, audio=None if headerless else audio, out=out
+        )
+        output.write(text, out)
     if chosen not in output.WITH_WARNINGS:
         for warning in alignment.warnings:
             warn(printable(f"{warning.message} ({warning.code})").plain)

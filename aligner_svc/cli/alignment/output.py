@@ -25,6 +25,7 @@ SUFFIXES = {
     OutputFormat.CSV: ".csv",
     OutputFormat.WORD_VTT: ".words.vtt",
     OutputFormat.AUDACITY: ".labels.txt",
+    OutputFormat.HTML: ".html",
 }
 """Suffixes of output files. Praat spells its own in camel case."""
 
@@ -55,10 +56,27 @@ def choose(wanted: OutputFormat | None, out: Path | None) -> OutputFormat:
     raise typer.BadParameter(message, param_hint="--out")
 
 
-def render(alignment: Alignment, chosen: OutputFormat, transcript: str, recording: str, layout: CueLayout | None = None) -> str:
-    """The alignment as text in any format but the table. `recording` is its name, for formats that include one."""
+def render(
+    alignment: Alignment,
+    chosen: OutputFormat,
+    transcript: str,
+    recording: str,
+    layout: CueLayout | None = None,
+    *,
+    audio: Path | None = None,
+    out: Path | None = None,
+) -> str:
+    """The alignment as text in any format but the table. `recording` is its name, for formats that include one.
+
+    A page has the sound of the file `audio`, and is to be written to `out`. Raises Failure, OSError if that cannot be read.
+    """
     from aligner_client import formats
 
+    if chosen is OutputFormat.HTML and audio is not None:
+        from aligner_client.formats.page import render_page
+        from aligner_svc.cli.alignment.sound import sound
+
+        return render_page(alignment, transcript, recording, sound(audio, out))
     return formats.render(alignment, formats.Format(chosen.value), transcript=transcript, recording=recording, layout=layout)
 
 

@@ -33,6 +33,7 @@ class OutputFormat(StrEnum):
     CTM = "ctm"
     CSV = "csv"
     AUDACITY = "audacity"
+    HTML = "html"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aligner_svc.cli.alignment import output, progress
+from aligner_svc.cli.alignment import output
 from aligner_svc.cli.failures import Failure, from_client, reported, warn
 from aligner_svc.cli.interrupt import exit_on_interrupt
 from aligner_svc.cli.server_options import Connection, ServerOptions, with_server
@@ -116,6 +116,7 @@ def _align(  # noqa: PLR0917 - one for each option
     options: Retiming,
 ) -> Alignment:
     from aligner_client import AlignerClientError
+    from aligner_svc.cli.alignment import progress
 
     try:
         with exit_on_interrupt(), connection.open() as aligner, progress.stream_bar(file.stat().st_size) as on_progress:

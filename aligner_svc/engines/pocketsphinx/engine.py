@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from importlib.metadata import version
 from typing import NamedTuple
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from aligner_svc.config import Settings
 from aligner_svc.config.engine import EngineSettings
+from aligner_svc.config.limits import available_cores
 from aligner_svc.domain import SAMPLE_RATE, Caller, Clip, ProgressSink, Token, Warning, WordStatus
 from aligner_svc.engines import refusals
 from aligner_svc.engines.base import SHORT_SECONDS, Capacity, EngineReport, EngineResult, OnFailed, OnSpans, Span
@@ -22,6 +23,7 @@ from aligner_svc.engines.batch_report import BatchWatch, QueueState
 from aligner_svc.engines.batching import Batcher
 from aligner_svc.engines.halves import CallPool
 from aligner_svc.engines.live import LiveAudio, LiveText
+from aligner_svc.engines.live_load import LiveLoad, LiveStream
 from aligner_svc.engines.pocketsphinx.languages import table
 from aligner_svc.engines.pocketsphinx.languages.started import APPROXIMATE, CUT, Started
 from aligner_svc.engines.pocketsphinx.languages.wire import window_request
@@ -191,6 +193,7 @@ class PocketSphinxEngine:
         self.others = Started(lambda: queue(OTHERS, "normal", others))
         self._max_streams = settings.streams
         self._streams = 0
+        self._live = LiveLoad(min(settings.workers, available_cores()))
         self.capacity = Capacity(lowest=settings.workers + decoders + 1, at_once=settings.workers)
         own = [pool for pool in (self.short.pool, self.long.pool) if isinstance(pool, WorkerPool)]
         self.report = EngineReport(self._state, settings.workers, own)
@@ -276,9 +279,9 @@ class PocketSphinxEngine:
             raise refusals.queue_full()
         self._streams += 1
         try:
-            with _worker_failures():
+            with _worker_failures(), self._live.stream() if english and audio.live else nullcontext() as stream:
                 others = None if english else await self.others.get()
-                calls = _Calls(language, lambda: others or (self.short if audio.live else self.long), caller)
+                calls = _Calls(language, lambda: others or (self.short if audio.live else self.long), caller, stream)
                 answer = _LiveAnswer(audio, on_spans, english=english)
                 settle = calls.aligner(live=True) if english else None
                 cut = Cut() if english else CUT
@@ -296,9 +299,10 @@ class PocketSphinxEngine:
 class _Calls:
     """The windows of one call, and how long they took in all."""
 
-    def __init__(self, language: str, queue: Callable[[], WindowQueue], caller: Caller) -> None:
-        """`queue`: where the next window waits."""
+    def __init__(self, language: str, queue: Callable[[], WindowQueue], caller: Caller, stream: LiveStream | None = None) -> None:
+        """`queue`: where the next window waits. `stream`: that the call is, if it is spoken now."""
         self.queued = self.busy = 0.0
+        self._stream = stream
         self._language = language
         self._queue = queue
         self._caller = caller
@@ -315,6 +319,8 @@ class _Calls:
             done = await self._queue().batcher.submit(Window(request, samples, self._caller), self._caller)
             self.queued += done.queued + done.result.queued
             self.busy += done.result.busy
+            if self._stream is not None:
+                self._stream.worked(done.result.busy)
             return decode_answer(done.result.header)
 
         return align

@@ -75,6 +75,19 @@ class LadderWindow:
     noisy: bool
 
 
+@dataclass(frozen=True, slots=True)
+class FirstPass:
+    """What PocketSphinx finds. `segments`: None without a path, or if it was not tried: in noise, or for `too_many` words.
+
+    `fits`: they fit as a whole.
+    """
+
+    segments: Sequence[Segment] | None
+    fits: bool
+    noisy: bool = False
+    too_many: bool = False
+
+
 class Ladder:
     """The two recognisers, and the rules for combining them. Not thread-safe."""
 
@@ -82,13 +95,21 @@ class Ladder:
         self._recogniser = recogniser
         self._phonemes = phonemes
 
-    def align(self, samples: Samples, words: Sequence[str], exits: Sequence[int] = ()) -> LadderWindow:
-        """Place `words` in `samples`. `exits`: counts of words after which the audio may end; none: it contains all."""
+    def first(self, samples: Samples, words: Sequence[str], exits: Sequence[int] = ()) -> FirstPass:
+        """The cheap way alone. `exits`: counts of words after which the audio may end; none: it contains all."""
         levels = energies(samples)
         background, speech = limits(levels)
         noisy = speech - background < CLEAN_RANGE_DB
         too_many = len(words) > _MAX_WORDS_A_SECOND * len(samples) / SAMPLE_RATE + _MAX_WORDS_A_SECOND
-        first, fits = (None, False) if noisy or too_many else self._place(samples, words, exits, loud(levels))
+        segments, fits = (None, False) if noisy or too_many else self._place(samples, words, exits, loud(levels))
+        return FirstPass(segments, fits, noisy, too_many)
+
+    def align(
+        self, samples: Samples, words: Sequence[str], exits: Sequence[int] = (), given: FirstPass | None = None
+    ) -> LadderWindow:
+        """Place `words` in `samples`. `exits` as in `first`, whose answer may be `given`."""
+        given = given or self.first(samples, words, exits)
+        first, fits, noisy, too_many = given.segments, given.fits, given.noisy, given.too_many
         opinion = self._second_opinion(samples, words, exits, first if fits else None, too_many and not exits)
         present = [index for index in range(opinion.reached) if _present(index, opinion, first or ())]
         if first is not None and len(first) == opinion.reached == len(present):

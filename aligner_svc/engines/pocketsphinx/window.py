@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -13,8 +13,9 @@ from aligner_svc.domain import SAMPLE_RATE, WordStatus
 from aligner_svc.engines.loudness import FRAME_RATE, levels, loud
 from aligner_svc.engines.pocketsphinx import calibration
 from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner, WordSpan
-from aligner_svc.engines.pocketsphinx.ladder import Ladder, Placement
+from aligner_svc.engines.pocketsphinx.ladder import FirstPass, Ladder, LadderWindow, Placement
 from aligner_svc.engines.pocketsphinx.lexicon import Speller
+from aligner_svc.engines.pocketsphinx.recogniser import Segment
 from aligner_svc.engines.pocketsphinx.repair import Times, repair, without_short
 from aligner_svc.engines.pocketsphinx.second_opinion import Samples
 from aligner_svc.engines.pocketsphinx.wire import TokenSpan
@@ -30,7 +31,10 @@ _PAUSE_SEARCH_SECONDS = 4.0  # ... and worth aligning this much audio twice
 _LIVE_PAUSE_SECONDS, _LIVE_TAIL_SECONDS = 0.2, 0.15
 """A pause of the speaker at the end of the audio so far, and how long before the end of that the last word has to end."""
 _LIVE_SHORT_SECONDS = 0.25  # a shorter word before such a pause may have been squeezed in
-_LIVE_UNSURE_SECONDS = 0.8  # as _UNSURE_SECONDS, where the words before a pause within the audio are final
+_LIVE_UNSURE_SECONDS = 0.8  # as _UNSURE_SECONDS, in a growing window
+_LIVE_FEW_WORDS, _LIVE_LAST_WORDS = 3, 4  # before that, for a cut without a pause, and those of which one is the last to be final
+
+_LIVE_UNCLEAR_SECONDS = 5.0  # a growing window whose words do not fit is aligned the expensive way from this length on
 
 
 class WindowAligner:
@@ -51,22 +55,52 @@ class WindowAligner:
         """
         words = [word for token in tokens for word in token]
         ends = np.cumsum([len(token) for token in tokens]).tolist()
-        window = self._ladder.align(samples, words, () if last and complete else (0, *ends))
-        placements, widened = without_short(self._refine(samples, words, window.placements))
-        speech = loud(levels(samples))
-        repaired = self._repair(words, placements[: window.reached], None if window.noisy else speech) | widened
-        spans = []
-        for begin, end in zip([0, *ends], ends, strict=False):
-            indices = range(begin, end)
-            spans.append(_fold([placements[i] for i in indices], [repaired[i] for i in indices if i in repaired]))
-        count, resume = len(tokens), len(samples) / SAMPLE_RATE
+        exits = () if last and complete else (0, *ends)
+        speech, seconds = loud(levels(samples)), len(samples) / SAMPLE_RATE
+        first = None
         if live:
-            count, resume = _cut_live(spans, resume, _seconds_quiet(speech))
+            first = self._ladder.first(samples, words, exits)
+            if first.fits and first.segments is not None:
+                rough = _folded([*map(_placement, first.segments), *[None] * (len(words) - len(first.segments))], {}, ends)
+                count, resume = _cut_live(rough, seconds, _seconds_quiet(speech), fits=True)
+                return self._final(samples, tokens[:count], resume, first.segments, _coverage(speech, rough))
+            if seconds < _LIVE_UNCLEAR_SECONDS:
+                return Prefix((), 0.0, 0.0)
+        window = self._ladder.align(samples, words, exits, first)
+        spans = self._token_spans(samples, words, ends, window, speech)
+        count, resume = len(tokens), seconds
+        if live:
+            count, resume = _cut_live(spans, resume, _seconds_quiet(speech), fits=False)
         elif not last:
             count, resume = _cut(spans, resume)
         elif not complete:
             count = sum(end <= window.reached for end in ends)
         return Prefix(_place_absent(spans[:count]), resume, _coverage(speech, spans))
+
+    def _final(
+        self, samples: Samples, tokens: Sequence[Sequence[str]], resume: float, segments: Sequence[Segment], coverage: float
+    ) -> Prefix[TokenSpan]:
+        """The `tokens` that are final of a growing window, in which the first pass found `segments`, which fit.
+
+        The second opinion and the correction of edges, half of the cost of a window, are for these alone.
+        """
+        if not tokens:
+            return Prefix((), 0.0, coverage)
+        words = [word for token in tokens for word in token]
+        ends = np.cumsum([len(token) for token in tokens]).tolist()
+        piece = samples[: round(resume * SAMPLE_RATE)]
+        window = self._ladder.align(piece, words, (), FirstPass(segments[: len(words)], fits=True))
+        spans = self._token_spans(samples, words, ends, window, loud(levels(samples)))
+        return Prefix(_place_absent(spans), resume, coverage)
+
+    def _token_spans(
+        self, samples: Samples, words: Sequence[str], ends: Sequence[int], window: LadderWindow, speech: LoudFrames
+    ) -> list[TokenSpan]:
+        """`ends`: for each token the number of words up to its end."""
+        placements, widened = without_short(self._refine(samples, words, window.placements))
+        return _folded(
+            placements, self._repair(words, placements[: window.reached], None if window.noisy else speech) | widened, ends
+        )
 
     def _refine(self, samples: Samples, words: Sequence[str], placements: Sequence[Placement | None]) -> list[Placement | None]:
         """Correct the edges of all words that were placed, by either recogniser."""
@@ -85,6 +119,18 @@ class WindowAligner:
             return {}
         phones = [len(self._speller.phones(word)) for word in words[: len(placements)]]
         return repair(placements, phones, lambda start, end: (start, end) if speech is None else _loud_part(speech, start, end))
+
+
+def _placement(segment: Segment) -> Placement:
+    return Placement(segment.start, segment.end, segment.score, None, segment.phones)
+
+
+def _folded(placements: Sequence[Placement | None], repaired: Mapping[int, Times], ends: Sequence[int]) -> list[TokenSpan]:
+    """One span for each token; `ends` as in `_token_spans`."""
+    return [
+        _fold(placements[begin:end], [repaired[i] for i in range(begin, end) if i in repaired])
+        for begin, end in zip([0, *ends], ends, strict=False)
+    ]
 
 
 def _fold(placements: Sequence[Placement | None], repaired: Sequence[Times]) -> TokenSpan:
@@ -141,20 +187,27 @@ def _cut(spans: Sequence[TokenSpan], seconds: float) -> tuple[int, float]:
     return cut + 1, end + max(0.0, min(next_start - end, 0.6)) / 2
 
 
-def _cut_live(spans: Sequence[TokenSpan], seconds: float, quiet: float) -> tuple[int, float]:
+def _cut_live(spans: Sequence[TokenSpan], seconds: float, quiet: float, *, fits: bool) -> tuple[int, float]:
     """The same of a window that is as much as there is so far, the last `quiet` seconds of it a pause; (0, 0): nothing is final.
 
     A path must end after some word, and may squeeze a short one in before the pause that is only said after it: 2 of 695 words
-    of joined sentences. So short words there wait for what follows.
+    of joined sentences. So short words there wait for what follows. `fits`: the words are where they seem to be, so that no
+    pause is needed: the words before the widest gap of the last few are final.
     """
     found = [index for index, span in enumerate(spans) if span.status is not WordStatus.NOT_FOUND]
     following = dict(pairwise(found))
+
+    def gap(index: int) -> float:
+        return min(spans[following[index]].start - spans[index].end, _PAUSE_SECONDS)
+
     ends_in_pause = bool(found) and quiet >= _LIVE_PAUSE_SECONDS and spans[found[-1]].end <= seconds - _LIVE_TAIL_SECONDS
     if ends_in_pause:
         sure = [index for index in found if spans[index].end - spans[index].start >= _LIVE_SHORT_SECONDS][-1:]
     else:
         early = [index for index in found[:-1] if spans[index].end <= seconds - _LIVE_UNSURE_SECONDS]
-        sure = [index for index in early if spans[following[index]].start - spans[index].end >= _PAUSE_SECONDS][-1:]
+        sure = [index for index in early if gap(index) >= _PAUSE_SECONDS][-1:]
+        if not sure and fits and len(early) >= _LIVE_FEW_WORDS:
+            sure = [max(early[-_LIVE_LAST_WORDS:], key=lambda index: (gap(index), index))]
     if not sure:
         return 0, 0.0
     cut = sure[0]

@@ -20,8 +20,8 @@ from aligner_svc.workers.frames import JsonValue
 
 T = TypeVar("T")
 
-_AS_SENT, _OWN_TEXT, _SKIPPED = range(3)
-"""How a token is read: its text is a range of the transcript, or it is sent, or it is a mark."""
+_AS_SENT, _OWN_TEXT, _SKIPPED, _LABEL = range(4)
+"""How a token is read: its text is a range of the transcript, or it is sent, or it is a mark, or one that names a speaker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +83,14 @@ def encode_refusal(error: InvalidArgumentError) -> dict[str, JsonValue]:
 def encode_tokens(tokens: Sequence[Token], transcript: str) -> tuple[dict[str, JsonValue], bytes]:
     """Four int32 a token (start, end, number of spoken words, how it is read), all spoken words, and the texts that need it.
 
-    No spoken word has a blank and no text but those of marks a line break. Of most tokens the text is a range of the transcript.
+    No spoken word has a blank and no text but those of marks a line break. Of most tokens the text is a range of the transcript;
+    of a speaker's label the name goes with the texts.
     """
     rows = np.array(
         [(token.char_start, token.char_end, len(token.spoken), _way(token, transcript)) for token in tokens], np.int32
     )
     spoken = " ".join(word for token in tokens for word in token.spoken)
-    texts = "\n".join(token.text for token in tokens if _way(token, transcript) == _OWN_TEXT)
+    texts = "\n".join(token.speaker or token.text for token in tokens if _way(token, transcript) in {_OWN_TEXT, _LABEL})
     return {"tokens": len(tokens)}, rows.tobytes() + f"{spoken}\n{texts}".encode()
 
 
@@ -113,7 +114,8 @@ def decode_tokens(header: Mapping[str, JsonValue], payload: memoryview, transcri
             start,
             end,
             tuple(islice(spoken, count)),
-            skipped=way == _SKIPPED,
+            skipped=way in {_SKIPPED, _LABEL},
+            speaker=next(texts, "") if way == _LABEL else "",
         )
         for start, end, count, way in rows
     ]
@@ -121,7 +123,7 @@ def decode_tokens(header: Mapping[str, JsonValue], payload: memoryview, transcri
 
 def _way(token: Token, transcript: str) -> int:
     if token.skipped:
-        return _SKIPPED
+        return _LABEL if token.speaker else _SKIPPED
     return _AS_SENT if token.text == transcript[token.char_start : token.char_end] else _OWN_TEXT
 
 

@@ -9,6 +9,7 @@ from aligner_client.formats.ctm import render_ctm
 from aligner_client.formats.cues import CueLayout
 from aligner_client.formats.film_clock import on_film_clock
 from aligner_client.formats.json import render_json
+from aligner_client.formats.page import render_page
 from aligner_client.formats.subtitles import render_ass, render_srt, render_vtt
 from aligner_client.formats.tables import render_audacity, render_csv
 from aligner_client.formats.textgrid import render_textgrid
@@ -28,6 +29,8 @@ class Format(Enum):
     CTM = "ctm"
     CSV = "csv"
     AUDACITY = "audacity"
+    HTML = "html"
+    """A page to look at; with its sound by `formats.page.render_page`."""
 
 
 _BESIDE_A_FILM = frozenset({Format.SRT, Format.VTT, Format.WORD_VTT, Format.ASS})
@@ -68,3 +71,5 @@ def render(  # noqa: PLR0911 - one for each format
             return render_csv(alignment)
         case Format.AUDACITY:
             return render_audacity(alignment)
+        case Format.HTML:
+            return render_page(alignment, transcript, recording)

@@ -11,7 +11,7 @@ _PLACES = 3
 
 
 def render_json(alignment: Alignment) -> str:
-    """`{"words": [...], "summary": {...}}`, times in seconds, text as in the transcript."""
+    """`{"words": [...], "summary": {...}}`, times in seconds, text as in the transcript; `speaker` where there is one."""
     words = [
         {
             "text": word.text,
@@ -21,6 +21,7 @@ def render_json(alignment: Alignment) -> str:
             "status": word.status.value,
             "char_start": word.char_start,
             "char_end": word.char_end,
+            **({"speaker": word.speaker} if word.speaker else {}),
         }
         for word in alignment.words
     ]

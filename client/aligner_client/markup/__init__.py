@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from aligner_client.markup import entities, files, labels, sounds, tags
 from aligner_client.markup.kinds import Kind, Mark
+from aligner_client.markup.labels import speaker
 from aligner_client.markup.rewrite import Edit, Rewrite
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # typing has it from Python 3.11 on
 
-__all__ = ["SHOWN", "Kind", "Mark", "Markup"]
+__all__ = ["SHOWN", "Kind", "Mark", "Markup", "speaker"]
 
 SHOWN = frozenset({Kind.LABEL, Kind.SOUND})
 """What subtitles show."""

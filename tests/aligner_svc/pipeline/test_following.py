@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from aligner_svc.config.limits import Limits
 from aligner_svc.domain import Token, WordStatus
-from aligner_svc.engines.base import Span
+from aligner_svc.engines.base import EngineResult, Span
 from aligner_svc.pipeline.following import _Script
+from aligner_svc.pipeline.words import words_of
 from aligner_svc.text import tokenise
 from aligner_svc.text.transcript import words
 
@@ -52,6 +53,27 @@ async def test_a_last_word_that_may_go_on_waits_and_a_sentence_does_not():
     assert await script.more() == ()
     script.add("rk suit.")
     assert [token.text for token in await script.more()] == ["dark", "suit"]
+
+
+async def test_words_carry_the_speaker_of_the_last_label_and_so_do_those_of_a_whole_transcript():
+    text = "Well. MARY: Yes. [coughs] Go.\nJOHN: No."
+    expected = [
+        ("Well", ""),
+        ("MARY:", "MARY"),
+        ("Yes", "MARY"),
+        ("[coughs]", "MARY"),
+        ("Go", "MARY"),
+        ("JOHN:", "JOHN"),
+        ("No", "JOHN"),
+    ]
+    script = _Script(Splitter(), "en", Limits())  # type: ignore[arg-type]
+    script.add(text)
+    script.ended = True
+    spoken = await script.more()
+    spans = [Span(n, n + 1, 0.9, WordStatus.ALIGNED) for n in range(len(spoken))]
+    assert [(word.text, word.speaker) for word in script.words(spans)] == expected
+    whole = words_of(await split([text]), EngineResult(spans, match_score=1.0))
+    assert [(word.text, word.speaker) for word in whole] == expected
 
 
 async def test_what_is_not_spoken_comes_with_the_words_around_it():

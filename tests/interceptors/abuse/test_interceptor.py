@@ -22,6 +22,7 @@ from interceptors import (
     Requests,
     SecurityEvent,
 )
+from interceptors.abuse.blocks import SharedBlock
 from interceptors.abuse.interceptor import LOOPBACK, Abuse, AbuseRules
 from tests.kit import chain_server as chain_server_kit
 from tests.kit.chain_server import KINDS, SERVICE, KindsHandler, PeerFromHeader, answer, chain_server
@@ -440,3 +441,21 @@ async def test_exempt_methods_that_work_do_not_count() -> None:
     async with bench.serving() as channel:
         assert set(await several(30, channel, kind="Health")) == {"OK"}
     assert bench.blocked == []
+
+
+async def test_a_block_of_one_server_is_in_force_at_another() -> None:
+    shared: list[SharedBlock] = []
+    one, other = Bench(share=shared.append), Bench()
+    async with one.serving() as channel:
+        await several(RULES.failures_per_minute + 1, channel, credential="bad")
+    (block,) = shared
+    other.abuse.adopt(block)
+    other.abuse.adopt(block)
+    async with other.serving() as channel:
+        assert await result(channel) == "PEER_BLOCKED"
+        assert not other.blocked  # recorded once, where it began
+        other.now += block.seconds + 1
+        assert await result(channel) == "OK"
+        assert [event.peer for event in other.of(Event.PEER_UNBLOCKED)] == [block.label]
+        await several(RULES.failures_per_minute + 1, channel, credential="bad")
+        assert "block 2" in other.blocked[0].detail

@@ -16,7 +16,7 @@ _sym_db = _symbol_database.Default()
 from aligner_client.api.rule_options import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61ligner/v1/aligner.proto\x12\naligner.v1\x1a\x1b\x62uf/validate/validate.proto\"\xea\x02\n\x08Retiming\x12\x14\n\x0cmax_shift_ms\x18\x01 \x01(\r\x12\x1c\n\nlead_in_ms\x18\x02 \x01(\rB\x08\xbaH\x05*\x03\x18\x88\'\x12\x1d\n\x0blead_out_ms\x18\x03 \x01(\rB\x08\xbaH\x05*\x03\x18\x90N\x12\"\n\x0fmin_duration_ms\x18\x04 \x01(\rB\t\xbaH\x06*\x04\x18\xe0\xd4\x03\x12\x17\n\x0fmax_duration_ms\x18\x05 \x01(\r\x12-\n\nframe_rate\x18\x06 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00@\x8f@)\x00\x00\x00\x00\x00\x00\x00\x00@\x01:\x9e\x01\xbaH\x9a\x01\x1a\x97\x01\n\x12retiming.durations\x12\x35max_duration_ms must not be less than min_duration_ms\x1aJthis.max_duration_ms == 0u || this.min_duration_ms <= this.max_duration_ms\"\xec\x03\n\x0b\x41lignConfig\x12\x12\n\ntranscript\x18\x01 \x01(\t\x12Q\n\x08language\x18\x02 \x01(\tB?\xbaH<r:\x18#26^([A-Za-z]{2,3}|[A-Za-z]{5,8})([-_][A-Za-z0-9]{1,8})*$\x12\x35\n\x08\x65ncoding\x18\x03 \x01(\x0e\x32\x19.aligner.v1.AudioEncodingB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\'\n\x0esample_rate_hz\x18\x04 \x01(\rB\x0f\xbaH\x0c*\x07\x18\x80\xdc\x0b(\xa0\x1f\xd8\x01\x01\x12\x1c\n\x08\x63hannels\x18\x05 \x01(\rB\n\xbaH\x07*\x02\x18\x08\xd8\x01\x01\x12\x13\n\x0b\x61udio_bytes\x18\x06 \x01(\x04\x12 \n\x0c\x61udio_sha256\x18\x07 \x01(\x0c\x42\n\xbaH\x07z\x02h \xd8\x01\x01\x12-\n\x0fmin_match_score\x18\x08 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00H\x00\x88\x01\x01\x12\x13\n\x0b\x61udio_track\x18\t \x01(\r\x12\x41\n\x11transcript_format\x18\n \x01(\x0e\x32\x1c.aligner.v1.TranscriptFormatB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12&\n\x08retiming\x18\x0b \x01(\x0b\x32\x14.aligner.v1.RetimingB\x12\n\x10_min_match_score\"N\n\x0c\x41lignRequest\x12/\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x17.aligner.v1.AlignConfigB\x06\xbaH\x03\xc8\x01\x01\x12\r\n\x05\x61udio\x18\x02 \x01(\x0c\"u\n\rAlignResponse\x12\x1f\n\x05words\x18\x01 \x03(\x0b\x32\x10.aligner.v1.Word\x12$\n\x07summary\x18\x02 \x01(\x0b\x32\x13.aligner.v1.Summary\x12\x1d\n\x04\x63ues\x18\x03 \x03(\x0b\x32\x0f.aligner.v1.Cue\"\xad\x02\n\x04Word\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08start_ms\x18\x02 \x01(\r\x12\x0e\n\x06\x65nd_ms\x18\x03 \x01(\r\x12#\n\nconfidence\x18\x04 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00\x12&\n\x06status\x18\x05 \x01(\x0e\x32\x16.aligner.v1.WordStatus\x12\x12\n\nchar_start\x18\x06 \x01(\r\x12\x10\n\x08\x63har_end\x18\x07 \x01(\r:\x81\x01\xbaH~\x1a|\n\x12word.runs_forwards\x12$a word must not end before it starts\x1a@this.start_ms <= this.end_ms && this.char_start <= this.char_end\"\x87\x02\n\x03\x43ue\x12\x10\n\x08start_ms\x18\x01 \x01(\r\x12\x0e\n\x06\x65nd_ms\x18\x02 \x01(\r\x12%\n\x06status\x18\x03 \x01(\x0e\x32\x15.aligner.v1.CueStatus\x12\x10\n\x08shift_ms\x18\x04 \x01(\x11\x12\x12\n\nchar_start\x18\x05 \x01(\r\x12\x10\n\x08\x63har_end\x18\x06 \x01(\r:\x7f\xbaH|\x1az\n\x11\x63ue.runs_forwards\x12#a cue must not end before it starts\x1a@this.start_ms <= this.end_ms && this.char_start <= this.char_end\"B\n\x07Warning\x12&\n\x04\x63ode\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[A-Z][A-Z0-9_]*$\x12\x0f\n\x07message\x18\x02 \x01(\t\"b\n\x06Timing\x12\x10\n\x08queue_ms\x18\x01 \x01(\r\x12\x11\n\tdecode_ms\x18\x02 \x01(\r\x12\x10\n\x08\x61lign_ms\x18\x03 \x01(\r\x12\x10\n\x08total_ms\x18\x04 \x01(\r\x12\x0f\n\x07scan_ms\x18\x05 \x01(\r\"(\n\x04Span\x12\x10\n\x08start_ms\x18\x01 \x01(\r\x12\x0e\n\x06\x65nd_ms\x18\x02 \x01(\r\"\xeb\x01\n\x07Summary\x12\x10\n\x08\x61udio_ms\x18\x01 \x01(\r\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\x12$\n\x0bmatch_score\x18\x04 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00\x12%\n\x08warnings\x18\x05 \x03(\x0b\x32\x13.aligner.v1.Warning\x12\"\n\x06timing\x18\x06 \x01(\x0b\x32\x12.aligner.v1.Timing\x12#\n\tunaligned\x18\x07 \x03(\x0b\x32\x10.aligner.v1.Span\x12\x16\n\x0e\x61udio_start_ms\x18\x08 \x01(\r\"x\n\x12StreamAlignRequest\x12)\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x17.aligner.v1.AlignConfigH\x00\x12\x0f\n\x05\x61udio\x18\x02 \x01(\x0cH\x00\x12\x14\n\ntranscript\x18\x03 \x01(\tH\x00\x42\x10\n\x07payload\x12\x05\xbaH\x02\x08\x01\"\xd0\x01\n\x08Progress\x12)\n\x05stage\x18\x01 \x01(\x0e\x32\x1a.aligner.v1.Progress.Stage\x12\x16\n\x0ereceived_bytes\x18\x02 \x01(\x04\x12\x12\n\naligned_ms\x18\x03 \x01(\r\x12\x10\n\x08\x61udio_ms\x18\x04 \x01(\r\"[\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTAGE_RECEIVING\x10\x01\x12\x12\n\x0eSTAGE_DECODING\x10\x02\x12\x12\n\x0eSTAGE_ALIGNING\x10\x03\",\n\tWordBatch\x12\x1f\n\x05words\x18\x01 \x03(\x0b\x32\x10.aligner.v1.Word\")\n\x08\x43ueBatch\x12\x1d\n\x04\x63ues\x18\x01 \x03(\x0b\x32\x0f.aligner.v1.Cue\"\xc7\x01\n\x13StreamAlignResponse\x12(\n\x08progress\x18\x01 \x01(\x0b\x32\x14.aligner.v1.ProgressH\x00\x12&\n\x05words\x18\x02 \x01(\x0b\x32\x15.aligner.v1.WordBatchH\x00\x12&\n\x07summary\x18\x03 \x01(\x0b\x32\x13.aligner.v1.SummaryH\x00\x12$\n\x04\x63ues\x18\x04 \x01(\x0b\x32\x14.aligner.v1.CueBatchH\x00\x42\x10\n\x07payload\x12\x05\xbaH\x02\x08\x01\"\x16\n\x14GetServerInfoRequest\"\x8c\x01\n\x06Limits\x12\x19\n\x11unary_audio_bytes\x18\x01 \x01(\x04\x12\x1a\n\x12stream_audio_bytes\x18\x02 \x01(\x04\x12\x1a\n\x12stream_chunk_bytes\x18\x03 \x01(\x04\x12\x15\n\raudio_seconds\x18\x04 \x01(\r\x12\x18\n\x10transcript_chars\x18\x05 \x01(\r\"z\n\x0fLanguageSupport\x12\x10\n\x08language\x18\x01 \x01(\t\x12&\n\x04tier\x18\x02 \x01(\x0e\x32\x18.aligner.v1.LanguageTier\x12\x18\n\x10typical_error_ms\x18\x03 \x01(\r\x12\x13\n\x0bmeasured_on\x18\x04 \x01(\t\"\xa6\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x11\n\tlanguages\x18\x03 \x03(\t\x12\"\n\x06limits\x18\x04 \x01(\x0b\x32\x12.aligner.v1.Limits\x12\x35\n\x10language_support\x18\x05 \x03(\x0b\x32\x1b.aligner.v1.LanguageSupport*\x82\x01\n\rAudioEncoding\x12\x1e\n\x1a\x41UDIO_ENCODING_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41UDIO_ENCODING_LINEAR16\x10\x01\x12\x1a\n\x16\x41UDIO_ENCODING_FLOAT32\x10\x02\x12\x18\n\x14\x41UDIO_ENCODING_MULAW\x10\x03*\x86\x01\n\x10TranscriptFormat\x12!\n\x1dTRANSCRIPT_FORMAT_UNSPECIFIED\x10\x00\x12\x19\n\x15TRANSCRIPT_FORMAT_SRT\x10\x01\x12\x19\n\x15TRANSCRIPT_FORMAT_VTT\x10\x02\x12\x19\n\x15TRANSCRIPT_FORMAT_ASS\x10\x03*\x90\x01\n\nWordStatus\x12\x1b\n\x17WORD_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13WORD_STATUS_ALIGNED\x10\x01\x12\x18\n\x14WORD_STATUS_REPAIRED\x10\x02\x12\x19\n\x15WORD_STATUS_NOT_FOUND\x10\x03\x12\x17\n\x13WORD_STATUS_SKIPPED\x10\x04*\x9e\x01\n\tCueStatus\x12\x1a\n\x16\x43UE_STATUS_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43UE_STATUS_FOUND\x10\x01\x12\x14\n\x10\x43UE_STATUS_MOVED\x10\x02\x12\x18\n\x14\x43UE_STATUS_NOT_FOUND\x10\x03\x12\x17\n\x13\x43UE_STATUS_DOUBTFUL\x10\x04\x12\x16\n\x12\x43UE_STATUS_TOO_FAR\x10\x05*\x85\x01\n\x0cLanguageTier\x12\x1d\n\x19LANGUAGE_TIER_UNSPECIFIED\x10\x00\x12\x17\n\x13LANGUAGE_TIER_EXACT\x10\x01\x12\x1d\n\x19LANGUAGE_TIER_APPROXIMATE\x10\x02\x12\x1e\n\x1aLANGUAGE_TIER_EXPERIMENTAL\x10\x03\x32\xf1\x01\n\x07\x41ligner\x12<\n\x05\x41lign\x12\x18.aligner.v1.AlignRequest\x1a\x19.aligner.v1.AlignResponse\x12R\n\x0bStreamAlign\x12\x1e.aligner.v1.StreamAlignRequest\x1a\x1f.aligner.v1.StreamAlignResponse(\x01\x30\x01\x12T\n\rGetServerInfo\x12 .aligner.v1.GetServerInfoRequest\x1a!.aligner.v1.GetServerInfoResponseBo\n\rio.aligner.v1B\x0c\x41lignerProtoP\x01Z aligner/gen/aligner/v1;alignerv1\xa2\x02\x03\x41LV\xaa\x02\nAligner.V1\xca\x02\nAligner\\V1\xea\x02\x0b\x41ligner::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61ligner/v1/aligner.proto\x12\naligner.v1\x1a\x1b\x62uf/validate/validate.proto\"\xea\x02\n\x08Retiming\x12\x14\n\x0cmax_shift_ms\x18\x01 \x01(\r\x12\x1c\n\nlead_in_ms\x18\x02 \x01(\rB\x08\xbaH\x05*\x03\x18\x88\'\x12\x1d\n\x0blead_out_ms\x18\x03 \x01(\rB\x08\xbaH\x05*\x03\x18\x90N\x12\"\n\x0fmin_duration_ms\x18\x04 \x01(\rB\t\xbaH\x06*\x04\x18\xe0\xd4\x03\x12\x17\n\x0fmax_duration_ms\x18\x05 \x01(\r\x12-\n\nframe_rate\x18\x06 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00@\x8f@)\x00\x00\x00\x00\x00\x00\x00\x00@\x01:\x9e\x01\xbaH\x9a\x01\x1a\x97\x01\n\x12retiming.durations\x12\x35max_duration_ms must not be less than min_duration_ms\x1aJthis.max_duration_ms == 0u || this.min_duration_ms <= this.max_duration_ms\"\xec\x03\n\x0b\x41lignConfig\x12\x12\n\ntranscript\x18\x01 \x01(\t\x12Q\n\x08language\x18\x02 \x01(\tB?\xbaH<r:\x18#26^([A-Za-z]{2,3}|[A-Za-z]{5,8})([-_][A-Za-z0-9]{1,8})*$\x12\x35\n\x08\x65ncoding\x18\x03 \x01(\x0e\x32\x19.aligner.v1.AudioEncodingB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\'\n\x0esample_rate_hz\x18\x04 \x01(\rB\x0f\xbaH\x0c*\x07\x18\x80\xdc\x0b(\xa0\x1f\xd8\x01\x01\x12\x1c\n\x08\x63hannels\x18\x05 \x01(\rB\n\xbaH\x07*\x02\x18\x08\xd8\x01\x01\x12\x13\n\x0b\x61udio_bytes\x18\x06 \x01(\x04\x12 \n\x0c\x61udio_sha256\x18\x07 \x01(\x0c\x42\n\xbaH\x07z\x02h \xd8\x01\x01\x12-\n\x0fmin_match_score\x18\x08 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00H\x00\x88\x01\x01\x12\x13\n\x0b\x61udio_track\x18\t \x01(\r\x12\x41\n\x11transcript_format\x18\n \x01(\x0e\x32\x1c.aligner.v1.TranscriptFormatB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12&\n\x08retiming\x18\x0b \x01(\x0b\x32\x14.aligner.v1.RetimingB\x12\n\x10_min_match_score\"N\n\x0c\x41lignRequest\x12/\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x17.aligner.v1.AlignConfigB\x06\xbaH\x03\xc8\x01\x01\x12\r\n\x05\x61udio\x18\x02 \x01(\x0c\"u\n\rAlignResponse\x12\x1f\n\x05words\x18\x01 \x03(\x0b\x32\x10.aligner.v1.Word\x12$\n\x07summary\x18\x02 \x01(\x0b\x32\x13.aligner.v1.Summary\x12\x1d\n\x04\x63ues\x18\x03 \x03(\x0b\x32\x0f.aligner.v1.Cue\"\xbe\x02\n\x04Word\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08start_ms\x18\x02 \x01(\r\x12\x0e\n\x06\x65nd_ms\x18\x03 \x01(\r\x12#\n\nconfidence\x18\x04 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00\x12&\n\x06status\x18\x05 \x01(\x0e\x32\x16.aligner.v1.WordStatus\x12\x12\n\nchar_start\x18\x06 \x01(\r\x12\x10\n\x08\x63har_end\x18\x07 \x01(\r\x12\x0f\n\x07speaker\x18\x08 \x01(\t:\x81\x01\xbaH~\x1a|\n\x12word.runs_forwards\x12$a word must not end before it starts\x1a@this.start_ms <= this.end_ms && this.char_start <= this.char_end\"\x87\x02\n\x03\x43ue\x12\x10\n\x08start_ms\x18\x01 \x01(\r\x12\x0e\n\x06\x65nd_ms\x18\x02 \x01(\r\x12%\n\x06status\x18\x03 \x01(\x0e\x32\x15.aligner.v1.CueStatus\x12\x10\n\x08shift_ms\x18\x04 \x01(\x11\x12\x12\n\nchar_start\x18\x05 \x01(\r\x12\x10\n\x08\x63har_end\x18\x06 \x01(\r:\x7f\xbaH|\x1az\n\x11\x63ue.runs_forwards\x12#a cue must not end before it starts\x1a@this.start_ms <= this.end_ms && this.char_start <= this.char_end\"B\n\x07Warning\x12&\n\x04\x63ode\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[A-Z][A-Z0-9_]*$\x12\x0f\n\x07message\x18\x02 \x01(\t\"b\n\x06Timing\x12\x10\n\x08queue_ms\x18\x01 \x01(\r\x12\x11\n\tdecode_ms\x18\x02 \x01(\r\x12\x10\n\x08\x61lign_ms\x18\x03 \x01(\r\x12\x10\n\x08total_ms\x18\x04 \x01(\r\x12\x0f\n\x07scan_ms\x18\x05 \x01(\r\"(\n\x04Span\x12\x10\n\x08start_ms\x18\x01 \x01(\r\x12\x0e\n\x06\x65nd_ms\x18\x02 \x01(\r\"\xeb\x01\n\x07Summary\x12\x10\n\x08\x61udio_ms\x18\x01 \x01(\r\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\x12$\n\x0bmatch_score\x18\x04 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00\x12%\n\x08warnings\x18\x05 \x03(\x0b\x32\x13.aligner.v1.Warning\x12\"\n\x06timing\x18\x06 \x01(\x0b\x32\x12.aligner.v1.Timing\x12#\n\tunaligned\x18\x07 \x03(\x0b\x32\x10.aligner.v1.Span\x12\x16\n\x0e\x61udio_start_ms\x18\x08 \x01(\r\"x\n\x12StreamAlignRequest\x12)\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x17.aligner.v1.AlignConfigH\x00\x12\x0f\n\x05\x61udio\x18\x02 \x01(\x0cH\x00\x12\x14\n\ntranscript\x18\x03 \x01(\tH\x00\x42\x10\n\x07payload\x12\x05\xbaH\x02\x08\x01\"\xd0\x01\n\x08Progress\x12)\n\x05stage\x18\x01 \x01(\x0e\x32\x1a.aligner.v1.Progress.Stage\x12\x16\n\x0ereceived_bytes\x18\x02 \x01(\x04\x12\x12\n\naligned_ms\x18\x03 \x01(\r\x12\x10\n\x08\x61udio_ms\x18\x04 \x01(\r\"[\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTAGE_RECEIVING\x10\x01\x12\x12\n\x0eSTAGE_DECODING\x10\x02\x12\x12\n\x0eSTAGE_ALIGNING\x10\x03\",\n\tWordBatch\x12\x1f\n\x05words\x18\x01 \x03(\x0b\x32\x10.aligner.v1.Word\")\n\x08\x43ueBatch\x12\x1d\n\x04\x63ues\x18\x01 \x03(\x0b\x32\x0f.aligner.v1.Cue\"\xc7\x01\n\x13StreamAlignResponse\x12(\n\x08progress\x18\x01 \x01(\x0b\x32\x14.aligner.v1.ProgressH\x00\x12&\n\x05words\x18\x02 \x01(\x0b\x32\x15.aligner.v1.WordBatchH\x00\x12&\n\x07summary\x18\x03 \x01(\x0b\x32\x13.aligner.v1.SummaryH\x00\x12$\n\x04\x63ues\x18\x04 \x01(\x0b\x32\x14.aligner.v1.CueBatchH\x00\x42\x10\n\x07payload\x12\x05\xbaH\x02\x08\x01\"\x16\n\x14GetServerInfoRequest\"\x8c\x01\n\x06Limits\x12\x19\n\x11unary_audio_bytes\x18\x01 \x01(\x04\x12\x1a\n\x12stream_audio_bytes\x18\x02 \x01(\x04\x12\x1a\n\x12stream_chunk_bytes\x18\x03 \x01(\x04\x12\x15\n\raudio_seconds\x18\x04 \x01(\r\x12\x18\n\x10transcript_chars\x18\x05 \x01(\r\"z\n\x0fLanguageSupport\x12\x10\n\x08language\x18\x01 \x01(\t\x12&\n\x04tier\x18\x02 \x01(\x0e\x32\x18.aligner.v1.LanguageTier\x12\x18\n\x10typical_error_ms\x18\x03 \x01(\r\x12\x13\n\x0bmeasured_on\x18\x04 \x01(\t\"\xa6\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x11\n\tlanguages\x18\x03 \x03(\t\x12\"\n\x06limits\x18\x04 \x01(\x0b\x32\x12.aligner.v1.Limits\x12\x35\n\x10language_support\x18\x05 \x03(\x0b\x32\x1b.aligner.v1.LanguageSupport*\x82\x01\n\rAudioEncoding\x12\x1e\n\x1a\x41UDIO_ENCODING_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41UDIO_ENCODING_LINEAR16\x10\x01\x12\x1a\n\x16\x41UDIO_ENCODING_FLOAT32\x10\x02\x12\x18\n\x14\x41UDIO_ENCODING_MULAW\x10\x03*\x86\x01\n\x10TranscriptFormat\x12!\n\x1dTRANSCRIPT_FORMAT_UNSPECIFIED\x10\x00\x12\x19\n\x15TRANSCRIPT_FORMAT_SRT\x10\x01\x12\x19\n\x15TRANSCRIPT_FORMAT_VTT\x10\x02\x12\x19\n\x15TRANSCRIPT_FORMAT_ASS\x10\x03*\x90\x01\n\nWordStatus\x12\x1b\n\x17WORD_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13WORD_STATUS_ALIGNED\x10\x01\x12\x18\n\x14WORD_STATUS_REPAIRED\x10\x02\x12\x19\n\x15WORD_STATUS_NOT_FOUND\x10\x03\x12\x17\n\x13WORD_STATUS_SKIPPED\x10\x04*\x9e\x01\n\tCueStatus\x12\x1a\n\x16\x43UE_STATUS_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43UE_STATUS_FOUND\x10\x01\x12\x14\n\x10\x43UE_STATUS_MOVED\x10\x02\x12\x18\n\x14\x43UE_STATUS_NOT_FOUND\x10\x03\x12\x17\n\x13\x43UE_STATUS_DOUBTFUL\x10\x04\x12\x16\n\x12\x43UE_STATUS_TOO_FAR\x10\x05*\x85\x01\n\x0cLanguageTier\x12\x1d\n\x19LANGUAGE_TIER_UNSPECIFIED\x10\x00\x12\x17\n\x13LANGUAGE_TIER_EXACT\x10\x01\x12\x1d\n\x19LANGUAGE_TIER_APPROXIMATE\x10\x02\x12\x1e\n\x1aLANGUAGE_TIER_EXPERIMENTAL\x10\x03\x32\xf1\x01\n\x07\x41ligner\x12<\n\x05\x41lign\x12\x18.aligner.v1.AlignRequest\x1a\x19.aligner.v1.AlignResponse\x12R\n\x0bStreamAlign\x12\x1e.aligner.v1.StreamAlignRequest\x1a\x1f.aligner.v1.StreamAlignResponse(\x01\x30\x01\x12T\n\rGetServerInfo\x12 .aligner.v1.GetServerInfoRequest\x1a!.aligner.v1.GetServerInfoResponseBo\n\rio.aligner.v1B\x0c\x41lignerProtoP\x01Z aligner/gen/aligner/v1;alignerv1\xa2\x02\x03\x41LV\xaa\x02\nAligner.V1\xca\x02\nAligner\\V1\xea\x02\x0b\x41ligner::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -64,16 +64,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMALIGNREQUEST'].oneofs_by_name['payload']._serialized_options = b'\272H\002\010\001'
   _globals['_STREAMALIGNRESPONSE'].oneofs_by_name['payload']._loaded_options = None
   _globals['_STREAMALIGNRESPONSE'].oneofs_by_name['payload']._serialized_options = b'\272H\002\010\001'
-  _globals['_AUDIOENCODING']._serialized_start=3231
-  _globals['_AUDIOENCODING']._serialized_end=3361
-  _globals['_TRANSCRIPTFORMAT']._serialized_start=3364
-  _globals['_TRANSCRIPTFORMAT']._serialized_end=3498
-  _globals['_WORDSTATUS']._serialized_start=3501
-  _globals['_WORDSTATUS']._serialized_end=3645
-  _globals['_CUESTATUS']._serialized_start=3648
-  _globals['_CUESTATUS']._serialized_end=3806
-  _globals['_LANGUAGETIER']._serialized_start=3809
-  _globals['_LANGUAGETIER']._serialized_end=3942
+  _globals['_AUDIOENCODING']._serialized_start=3248
+  _globals['_AUDIOENCODING']._serialized_end=3378
+  _globals['_TRANSCRIPTFORMAT']._serialized_start=3381
+  _globals['_TRANSCRIPTFORMAT']._serialized_end=3515
+  _globals['_WORDSTATUS']._serialized_start=3518
+  _globals['_WORDSTATUS']._serialized_end=3662
+  _globals['_CUESTATUS']._serialized_start=3665
+  _globals['_CUESTATUS']._serialized_end=3823
+  _globals['_LANGUAGETIER']._serialized_start=3826
+  _globals['_LANGUAGETIER']._serialized_end=3959
   _globals['_RETIMING']._serialized_start=70
   _globals['_RETIMING']._serialized_end=432
   _globals['_ALIGNCONFIG']._serialized_start=435
@@ -83,37 +83,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ALIGNRESPONSE']._serialized_start=1009
   _globals['_ALIGNRESPONSE']._serialized_end=1126
   _globals['_WORD']._serialized_start=1129
-  _globals['_WORD']._serialized_end=1430
-  _globals['_CUE']._serialized_start=1433
-  _globals['_CUE']._serialized_end=1696
-  _globals['_WARNING']._serialized_start=1698
-  _globals['_WARNING']._serialized_end=1764
-  _globals['_TIMING']._serialized_start=1766
-  _globals['_TIMING']._serialized_end=1864
-  _globals['_SPAN']._serialized_start=1866
-  _globals['_SPAN']._serialized_end=1906
-  _globals['_SUMMARY']._serialized_start=1909
-  _globals['_SUMMARY']._serialized_end=2144
-  _globals['_STREAMALIGNREQUEST']._serialized_start=2146
-  _globals['_STREAMALIGNREQUEST']._serialized_end=2266
-  _globals['_PROGRESS']._serialized_start=2269
-  _globals['_PROGRESS']._serialized_end=2477
-  _globals['_PROGRESS_STAGE']._serialized_start=2386
-  _globals['_PROGRESS_STAGE']._serialized_end=2477
-  _globals['_WORDBATCH']._serialized_start=2479
-  _globals['_WORDBATCH']._serialized_end=2523
-  _globals['_CUEBATCH']._serialized_start=2525
-  _globals['_CUEBATCH']._serialized_end=2566
-  _globals['_STREAMALIGNRESPONSE']._serialized_start=2569
-  _globals['_STREAMALIGNRESPONSE']._serialized_end=2768
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=2770
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=2792
-  _globals['_LIMITS']._serialized_start=2795
-  _globals['_LIMITS']._serialized_end=2935
-  _globals['_LANGUAGESUPPORT']._serialized_start=2937
-  _globals['_LANGUAGESUPPORT']._serialized_end=3059
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=3062
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=3228
-  _globals['_ALIGNER']._serialized_start=3945
-  _globals['_ALIGNER']._serialized_end=4186
+  _globals['_WORD']._serialized_end=1447
+  _globals['_CUE']._serialized_start=1450
+  _globals['_CUE']._serialized_end=1713
+  _globals['_WARNING']._serialized_start=1715
+  _globals['_WARNING']._serialized_end=1781
+  _globals['_TIMING']._serialized_start=1783
+  _globals['_TIMING']._serialized_end=1881
+  _globals['_SPAN']._serialized_start=1883
+  _globals['_SPAN']._serialized_end=1923
+  _globals['_SUMMARY']._serialized_start=1926
+  _globals['_SUMMARY']._serialized_end=2161
+  _globals['_STREAMALIGNREQUEST']._serialized_start=2163
+  _globals['_STREAMALIGNREQUEST']._serialized_end=2283
+  _globals['_PROGRESS']._serialized_start=2286
+  _globals['_PROGRESS']._serialized_end=2494
+  _globals['_PROGRESS_STAGE']._serialized_start=2403
+  _globals['_PROGRESS_STAGE']._serialized_end=2494
+  _globals['_WORDBATCH']._serialized_start=2496
+  _globals['_WORDBATCH']._serialized_end=2540
+  _globals['_CUEBATCH']._serialized_start=2542
+  _globals['_CUEBATCH']._serialized_end=2583
+  _globals['_STREAMALIGNRESPONSE']._serialized_start=2586
+  _globals['_STREAMALIGNRESPONSE']._serialized_end=2785
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=2787
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=2809
+  _globals['_LIMITS']._serialized_start=2812
+  _globals['_LIMITS']._serialized_end=2952
+  _globals['_LANGUAGESUPPORT']._serialized_start=2954
+  _globals['_LANGUAGESUPPORT']._serialized_end=3076
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=3079
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=3245
+  _globals['_ALIGNER']._serialized_start=3962
+  _globals['_ALIGNER']._serialized_end=4203
 # @@protoc_insertion_point(module_scope)

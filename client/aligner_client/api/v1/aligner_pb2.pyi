@@ -411,6 +411,7 @@ class Word(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     CHAR_START_FIELD_NUMBER: _builtins.int
     CHAR_END_FIELD_NUMBER: _builtins.int
+    SPEAKER_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """In the spelling of the transcript, without surrounding punctuation. Tags and character
     references within it are resolved: "Don&#39;t" is "Don't".
@@ -425,6 +426,10 @@ class Word(_message.Message):
     char_start: _builtins.int
     """[char_start, char_end): the code points of the transcript that `text` stands for."""
     char_end: _builtins.int
+    speaker: _builtins.str
+    """Who says it, by the label before it in the transcript ("MARY:", "[Speaker 1]:",
+    "<v Mary>"), as it is written there; empty if there is none.
+    """
     def __init__(
         self,
         *,
@@ -435,10 +440,11 @@ class Word(_message.Message):
         status: Global___WordStatus.ValueType = ...,
         char_start: _builtins.int = ...,
         char_end: _builtins.int = ...,
+        speaker: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["char_end", b"char_end", "char_start", b"char_start", "confidence", b"confidence", "end_ms", b"end_ms", "start_ms", b"start_ms", "status", b"status", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["char_end", b"char_end", "char_start", b"char_start", "confidence", b"confidence", "end_ms", b"end_ms", "speaker", b"speaker", "start_ms", b"start_ms", "status", b"status", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import signal
+import tempfile
 
 import av
 import numpy as np
 import pytest
 
 from aligner_svc.audio.arriving.container import LiveContainer
+from aligner_svc.audio.arriving.spool import Spool
+from aligner_svc.audio.arriving.upload import open_live
 from aligner_svc.audio.decode import Decoder
 from aligner_svc.audio.decode_worker import decode
+from aligner_svc.audio.encoding import Encoding
 from aligner_svc.config.limits import DecodeSettings, Limits
 from aligner_svc.errors import InvalidArgumentError, UnavailableError
 from tests.kit.recordings import samples, silence_flac
@@ -24,15 +27,23 @@ FORMATS = {
     "ogg": ("ogg", "libopus"),
     "aac": ("adts", "aac"),
     "matroska": ("webm", "libopus"),
+    "mov": ("mp4", "aac"),
 }
 PADDING = {"mp3": 1152}
 """Samples of the encoder's that are left at the end where the file cannot be read twice."""
 
 
-def encoded(demuxer: str) -> bytes:
+def encoded(demuxer: str, movflags: str = "faststart") -> bytes:
     form, codec = FORMATS[demuxer]
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format=form) as out:
+    # By a name, as an index is put in front by reading the file again.
+    options = {"movflags": movflags} if demuxer == "mov" and movflags else {}
+    with tempfile.NamedTemporaryFile() as file:
+        _write(file.name, form, codec, options)
+        return file.read()
+
+
+def _write(name: str, form: str, codec: str, options: dict[str, str]) -> None:
+    with av.open(name, "w", format=form, options=options) as out:
         stream = out.add_stream(codec, rate=48_000 if codec == "libopus" else 16_000, layout="mono")
         resampler = av.AudioResampler(format=stream.format, layout="mono", rate=stream.rate, frame_size=stream.frame_size)
         frame = av.AudioFrame.from_ndarray(np.tile(samples(), 3)[np.newaxis], format="s16", layout="mono")
@@ -40,21 +51,24 @@ def encoded(demuxer: str) -> bytes:
         for part in (*resampler.resample(frame), *resampler.resample(None), None):
             for packet in stream.encode(part):
                 out.mux(packet)
-    return buffer.getvalue()
 
 
 async def arriving(data: bytes, demuxer: str, size: int, limits: Limits | None = None):
     decoder = Decoder(DecodeSettings(workers=1), limits or Limits())
-    decoding = LiveContainer(decoder, demuxer)
-    await decoding.begin()
+    decoding = await open_live(decoder, data[:256_000], Encoding.CONTAINER, long=True)
+    assert decoding.container == demuxer
+    assert decoder.containers == 1
     try:
         sounds = [await decoding.add(data[start : start + size]) for start in range(0, len(data), size)]
         early = sum(sound is not None for sound in sounds)
-        sounds.append(await decoding.finish())
+        while (sound := await decoding.finish()) is not None:
+            sounds.append(sound)
         return np.concatenate([sound.samples for sound in sounds if sound is not None]), early, decoding
     finally:
         decoding.close()
         await decoder.close()
+        assert decoder.containers == 0
+        assert decoder.spool.left == DecodeSettings().spool_bytes
 
 
 @pytest.mark.parametrize("demuxer", FORMATS)
@@ -71,6 +85,41 @@ async def test_it_is_what_the_whole_file_gives(demuxer):
     assert 0 <= len(live) - len(whole) <= PADDING.get(demuxer, 0)
     assert np.abs(np.clip(np.rint(live[: len(whole)] * 32768), -32768, 32767) - whole).max() <= 1
     assert decoding.warnings == ()
+
+
+@pytest.mark.parametrize("movflags", ["", "frag_keyframe+empty_moov"])
+async def test_an_mp4_without_an_index_in_front_is_read_from_a_file(movflags):
+    data = encoded("mov", movflags)
+    live, early, decoding = await arriving(data, "mov", 999)
+    reply, payload = decode({"encoding": "CONTAINER", "demuxer": "mov", "max_seconds": 60.0}, memoryview(data))
+    assert "refused" not in reply
+    whole = np.frombuffer(payload, np.int16)
+    assert len(live) == len(whole)
+    assert np.abs(np.clip(np.rint(live * 32768), -32768, 32767) - whole).max() <= 1
+    fragmented = bool(movflags)
+    assert (early > 0) is fragmented
+    assert [warning.code for warning in decoding.warnings] == ([] if fragmented else ["AUDIO_INDEX_AT_END"])
+
+
+async def test_an_mp4_that_is_cut_off_before_its_index_is_refused():
+    data = encoded("mov", "")
+    with pytest.raises(InvalidArgumentError) as refused:
+        await arriving(data[: len(data) // 2], "mov", 999)
+    assert refused.value.reason == "AUDIO_UNREADABLE"
+
+
+async def test_no_more_is_kept_in_files_than_the_bound():
+    decoder = Decoder(DecodeSettings(workers=1, spool_bytes=1000), Limits())
+    one, other = Spool(decoder.spool), Spool(decoder.spool)
+    await one.add(bytes(900))
+    with pytest.raises(UnavailableError):
+        await other.add(bytes(101))
+    one.close()
+    await other.add(bytes(range(250)) * 4)
+    await other.flush()
+    assert other.read(250, 3) == bytes([0, 1, 2])
+    other.close()
+    assert decoder.spool.left == 1000
 
 
 async def test_a_few_bytes_that_hold_minutes_come_in_parts():
@@ -97,5 +146,6 @@ async def test_a_process_that_was_killed_is_no_fault_of_the_file():
     os.kill(decoding._process.pid, signal.SIGKILL)
     with pytest.raises(UnavailableError):
         await decoding.add(data[5000:])
+    decoding.close()
     await decoder.close()
     assert decoder.containers == 0

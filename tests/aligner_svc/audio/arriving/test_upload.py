@@ -151,7 +151,9 @@ async def test_refusals():
 
 async def test_what_has_to_be_complete():
     decoder = InProcess()
-    assert await open_live(decoder, b"\0\0\0\x18ftypM4A \0\0\0\0M4A mp42" + bytes(100), Encoding.CONTAINER, long=True) is None
+    assert await open_live(decoder, b"caff\0\1\0\0" + bytes(100), Encoding.CONTAINER, long=True) is None
     assert await open_live(decoder, header((2, 4), 16_000, 1, 0) + bytes(100), Encoding.CONTAINER) is None  # ADPCM
     with pytest.raises(NotEnoughError):
         await open_live(decoder, wav(SPEECH)[:40], Encoding.CONTAINER)
+    with pytest.raises(NotEnoughError):  # neither the index nor the samples of an MP4 are in sight
+        await open_live(decoder, b"\0\0\0\x18ftypM4A \0\0\0\0M4A mp42" + b"\0\1\0\0free" * 9, Encoding.CONTAINER, long=True)

@@ -71,4 +71,4 @@ def test_a_file_without_sound_fails_with_a_reason(aligner, tmp_path):
     text.write_text("no sound")
     result, _ = aligner(text)
     assert result.exit_code == 1
-    assert "could not be played" in result.output
+    assert "could not be decoded" in result.output

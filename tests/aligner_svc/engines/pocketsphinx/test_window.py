@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from aligner_svc.domain import SAMPLE_RATE, WordStatus
 from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner, Refined, WordSpan
-from aligner_svc.engines.pocketsphinx.ladder import LadderWindow, Placement
+from aligner_svc.engines.pocketsphinx.ladder import FirstPass, LadderWindow, Placement
+from aligner_svc.engines.pocketsphinx.recogniser import Segment
 from aligner_svc.engines.pocketsphinx.second_opinion import Samples
 from aligner_svc.engines.pocketsphinx.window import WindowAligner
 from aligner_svc.engines.pocketsphinx.wire import TokenSpan
@@ -29,7 +30,9 @@ class FakeLadder:
         self.reached = len(times) if reached is None else reached
         self.exits: Sequence[int] = ()
 
-    def align(self, samples: Samples, words: Sequence[str], exits: Sequence[int] = ()) -> LadderWindow:
+    def align(
+        self, samples: Samples, words: Sequence[str], exits: Sequence[int] = (), given: FirstPass | None = None
+    ) -> LadderWindow:
         self.exits = exits
         assert len(words) == len(self.times)
         return LadderWindow([time and Placement(*time, -0.5, None, ()) for time in self.times], self.reached, noisy=False)
@@ -330,3 +333,62 @@ def test_any_last_window_returns_what_it_reached_in_order(
 
 
 _REFINER = BoundaryRefiner()
+
+
+# ---- growing windows
+
+
+class GrowingLadder(FakeLadder):
+    """Its first pass finds the words at `times`; `asked`: the words that it was to place with everything it has."""
+
+    def __init__(self, times: Sequence[Times], *, fits: bool) -> None:
+        super().__init__(times)
+        self.fits = fits
+        self.asked: list[Sequence[str]] = []
+
+    def first(self, samples: Samples, words: Sequence[str], exits: Sequence[int] = ()) -> FirstPass:
+        return FirstPass([Segment(*time, -0.5, ("AH",)) for time in self.times if time], self.fits)
+
+    def align(
+        self, samples: Samples, words: Sequence[str], exits: Sequence[int] = (), given: FirstPass | None = None
+    ) -> LadderWindow:
+        self.asked.append(words)
+        self.times = self.times[: len(words)]
+        return super().align(samples, words, exits, given)
+
+
+def growing(ladder: GrowingLadder, refiner: BoundaryRefiner, seconds: float) -> Prefix[TokenSpan]:
+    """Of loud audio, as if somebody spoke without a pause."""
+    samples = np.full(int(seconds * SAMPLE_RATE), 1000, np.int16)
+    samples[: len(samples) // 10] = 1
+    aligner = WindowAligner(ladder, FakeSpeller(), refiner)  # type: ignore[arg-type]
+    return aligner.align(samples, [[word] for word in "abcdefgh"], last=False, complete=False, live=True)
+
+
+SPOKEN: list[Times] = [(0.0, 0.5), (0.5, 1.0), (1.04, 1.6), (1.6, 2.1), (2.1, 2.5)]
+
+
+def test_words_that_fit_are_final_before_the_speaker_pauses_and_only_they_cost_more_than_the_first_pass(
+    refiner: UnmovedEdges,
+) -> None:
+    ladder = GrowingLadder([*SPOKEN, None, None, None], fits=True)
+    found = growing(ladder, refiner, 2.5)
+    assert spans(found) == [(0.0, 0.5, ALIGNED), (0.5, 1.0, ALIGNED)]  # before the widest gap
+    assert 1.0 < found.resume < 1.04
+    assert ladder.asked == [["a", "b"]]
+    assert len(refiner.asked) == 2
+
+
+def test_a_few_words_wait_for_a_pause(refiner: UnmovedEdges) -> None:
+    ladder = GrowingLadder([(0.0, 0.5), (0.5, 1.0), (1.0, 2.5), *[None] * 5], fits=True)
+    assert not growing(ladder, refiner, 2.5).spans
+    assert not ladder.asked
+    assert not refiner.asked
+
+
+def test_words_that_do_not_fit_wait_and_cost_nothing_more_while_the_window_is_short(refiner: UnmovedEdges) -> None:
+    ladder = GrowingLadder([*SPOKEN, None, None, None], fits=False)
+    assert not growing(ladder, refiner, 4.9).spans
+    assert not ladder.asked
+    assert not growing(ladder, refiner, 5.0).spans  # there is no pause, and without one words that do not fit are not final
+    assert len(ladder.asked) == 1

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aligner_svc.domain import WordStatus
@@ -102,6 +102,7 @@ def test_a_request_without_a_boolean_is_refused(key: str, value: Any) -> None:
         decode_request({**encode_request([["a"]], last=True, complete=True), key: value})
 
 
+@example("MARY: so it is 5%\n>> JOHN (sighing): [Applause] no")
 @given(st.text(alphabet="ab 5%$1,.-/'é\u0301ﷺ한¼[]<>&#39;:\n", max_size=60))
 def test_tokens_survive_the_way_back_from_a_worker(text) -> None:
     tokens = list(words(text, tokenise, "en"))

@@ -660,8 +660,10 @@ class TestTwoAtOnce:
         async with self.running(modules) as workers:
             before = asyncio.create_task(workers.call({"op": "hold", "gate": gate.path}))
             await gate.begun()
+            gate.began.unlink()
             culprit, after = (asyncio.create_task(workers.call({"op": op})) for op in ("exit_prepared", "echo"))
-            gate.open()  # for the second try
+            await gate.begun()  # again
+            gate.open()
             assert (await before).header
             with pytest.raises(WorkerDiedError):
                 await culprit

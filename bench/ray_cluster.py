@@ -6,7 +6,7 @@
 - replicas: throughput of two replicas and of one, and of one process with two workers
 - losses: calls lost while a replica is killed, a node is killed, and another release is rolled out; seconds to full strength
 - head: the head and its node are killed; when calls end, and how long after the cluster is back they are served
-- scaling: replicas under a load of four callers, and after it
+- scaling: replicas under a load of 16 callers, and of one after that; calls lost
 """
 
 from __future__ import annotations
@@ -235,9 +235,14 @@ def scaling() -> None:
             stop.set()
             await loading
             ended = time.monotonic() - began
-            await follow(40, 1)
+            few, stop_few = Load(engine, 1), asyncio.Event()
+            calling = asyncio.create_task(few.until(stop_few))
+            await follow(60, 1)
+            stop_few.set()
+            await calling
             steps = ", ".join(f"{count} at {at:.0f} s" for at, count in seen)
-            print(f"16 callers for {ended:.0f} s: replicas {steps}; {len(load.lost)} of {len(load.took)} calls lost")
+            lost = f"{len(load.lost) + len(few.lost)} of {len(load.took) + len(few.took)} calls lost"
+            print(f"16 callers for {ended:.0f} s, then one: replicas {steps}; {lost}", flush=True)
 
         asyncio.run(through(cluster, work))
 

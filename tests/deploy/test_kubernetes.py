@@ -35,6 +35,22 @@ def _container(manifests: list[Manifest]) -> Manifest:
     return _one(manifests, "Deployment")["spec"]["template"]["spec"]["containers"][0]
 
 
+def _ray_pod(spec: Manifest) -> Manifest:
+    return spec["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]
+
+
+RAY_WRONG: dict[str, Callable[[Manifest], object]] = {
+    "a misspelled field": lambda spec: spec.update(serveConfigv2=""),
+    "a misspelled field of a pod": lambda spec: _ray_pod(spec).update(volume=[]),
+    "a mode of authentication that is none": lambda spec: spec["rayClusterConfig"]["authOptions"].update(mode="basic"),
+    "a pod that may write its image": lambda spec: _ray_pod(spec)["containers"][0].update(securityContext={}),
+}
+
+
+def _settings(manifests: list[Manifest]) -> Manifest:
+    return next(one["data"] for one in manifests if "aligner.toml" in one.get("data", {}))
+
+
 WRONG: dict[str, Callable[[list[Manifest]], object]] = {
     "a misspelled field": lambda all_: _container(all_).update(redinessProbe={}),
     "a kind nobody knows": lambda all_: _one(all_, "Service").update(kind="Servise"),
@@ -48,6 +64,9 @@ WRONG: dict[str, Callable[[list[Manifest]], object]] = {
         terminationGracePeriodSeconds=30
     ),
     "API keys without a pepper": lambda all_: _container(all_)["env"].pop(1),
+    "connections that are never renewed": lambda all_: _settings(all_).update(
+        {"aligner.toml": _settings(all_)["aligner.toml"].replace("age = 600", "")}
+    ),
     "a root filesystem that is writable": lambda all_: _container(all_)["securityContext"].update(readOnlyRootFilesystem=False),
 }
 
@@ -56,4 +75,11 @@ WRONG: dict[str, Callable[[list[Manifest]], object]] = {
 def test_a_wrong_manifest_is_found(spoil: Callable[[list[Manifest]], object]) -> None:
     manifests = copy.deepcopy(rendered(PROJECT / "deploy" / "kubernetes" / "overlays" / "cpu"))
     spoil(manifests)
+    assert len(faults(manifests)) >= 1
+
+
+@pytest.mark.parametrize("spoil", RAY_WRONG.values(), ids=RAY_WRONG)
+def test_a_wrong_ray_service_is_found(spoil: Callable[[Manifest], object]) -> None:
+    manifests = copy.deepcopy(rendered(PROJECT / "deploy" / "kubernetes" / "overlays" / "ray"))
+    spoil(_one(manifests, "RayService")["spec"])
     assert len(faults(manifests)) >= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -10,11 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
 
 from aligner_svc.config import Settings
+from aligner_svc.config.engine import EngineSettings
+from aligner_svc.engines.ray_serve.app import Options
 from tests import PROJECT
 
 VERSION = "1.37"
@@ -25,6 +29,8 @@ CUSTOM = {
     ("monitoring.coreos.com/v1", "ServiceMonitor"),
 }
 """Kinds of operators; Kubernetes has no schema for them."""
+_RAY_SERVICE = json.loads((PROJECT / "tests" / "deploy" / "rayservice.json").read_text())
+"""The spec of a RayService, from KubeRay's CRD of August 2026, without descriptions, pods, and parts that are not used here."""
 _STOP_SECONDS = 2 + 3
 """Beyond the drain's delay and grace: until no new calls come, and to close."""
 
@@ -50,15 +56,33 @@ def _schema(manifests: Sequence[Manifest]) -> Iterator[str]:
     for manifest in manifests:
         if (manifest["apiVersion"], manifest["kind"]) in CUSTOM:
             continue
+        if manifest["kind"] == "RayService":
+            yield from _ray_schema(manifest)
+            continue
         try:
             kubernetes_validate.validate(manifest, VERSION, strict=True)
         except (kubernetes_validate.ValidationError, kubernetes_validate.SchemaNotFoundError) as error:
             yield f"{_name(manifest)}: {getattr(error, 'message', error)}"
 
 
+def _ray_schema(service: Manifest) -> Iterator[str]:
+    for error in jsonschema.Draft202012Validator(_RAY_SERVICE).iter_errors(service["spec"]):
+        yield f"{_name(service)}: {'/'.join(map(str, error.path))}: {error.message[:200]}"
+    for template in _ray_templates(service):
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": template["metadata"] | {"name": "ray"}, "spec": template["spec"]}
+        yield from _schema([pod])
+
+
+def _ray_templates(service: Manifest) -> list[Manifest]:
+    cluster = service["spec"]["rayClusterConfig"]
+    return [group["template"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
+
+
 def _selectors(manifests: Sequence[Manifest]) -> Iterator[str]:
     """A selector that matches no pod is valid, and then a service has no addresses and a budget protects nothing."""
-    pods = [deployment["spec"]["template"]["metadata"]["labels"] for deployment in _of(manifests, "Deployment")]
+    templates = [deployment["spec"]["template"] for deployment in _of(manifests, "Deployment")]
+    templates += [template for service in _of(manifests, "RayService") for template in _ray_templates(service)]
+    pods = [template["metadata"]["labels"] for template in templates]
     for kind, path in {
         "Service": ["selector"],
         "PodDisruptionBudget": ["selector", "matchLabels"],
@@ -98,36 +122,52 @@ def _scaling(manifests: Sequence[Manifest]) -> Iterator[str]:
 def _pods(manifests: Sequence[Manifest]) -> Iterator[str]:
     for deployment in _of(manifests, "Deployment"):
         name, pod = _name(deployment), deployment["spec"]["template"]["spec"]
-        if not (pod["securityContext"].get("runAsNonRoot") and pod["securityContext"].get("seccompProfile")):
-            yield f"{name} may run as root or without seccomp"
         if pod.get("automountServiceAccountToken") is not False:
             yield f"{name} gets a token of the cluster"
-        volumes = {volume["name"] for volume in pod["volumes"]}
-        for container in pod["containers"]:
-            context = container["securityContext"]
-            locked = context.get("readOnlyRootFilesystem") and context.get("allowPrivilegeEscalation") is False
-            if not locked or context.get("capabilities") != {"drop": ["ALL"]}:
-                yield f"{name} may write its image or gain privileges"
+        yield from _confined(name, pod)
+        for container in (one for one in pod["containers"] if one["name"] == "aligner"):
             ports = {port["name"]: port["containerPort"] for port in container["ports"]}
             for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
                 if container[probe]["httpGet"]["port"] not in ports:
                     yield f"{name}: {probe} has no port"
-            if missing := {mount["name"] for mount in container["volumeMounts"]} - volumes:
-                yield f"{name} mounts {missing}, which are no volumes"
             settings = settings_of(manifests)
             if "api_key" in settings.auth.methods and "ALIGNER_KEYS__PEPPER" not in {one["name"] for one in container["env"]}:
                 yield f"{name} has no pepper, without which a server with API keys does not start"
             for key, port in {"grpc": settings.server.listen, "metrics": settings.metrics.listen}.items():
                 if ports.get(key) != int(port.rpartition(":")[2]):
                     yield f"{name}: port {key} is not that of the settings"
+            if settings.connections.age is None:
+                yield f"{name} keeps its connections for ever, and new pods get no calls"
             drain = settings.server.drain_delay + settings.server.drain_grace + _STOP_SECONDS
             if pod.get("terminationGracePeriodSeconds", 30) < drain:
                 yield f"{name} is killed before its drain of {drain} s ends"
 
+    for service in _of(manifests, "RayService"):
+        for template in _ray_templates(service):
+            yield from _confined(_name(service), template["spec"])
+        for one in yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]:
+            options = Options(**one["args"])
+            if (options.min_replicas, options.max_replicas) != (2, 20):
+                yield f"{_name(service)} scales from {options.min_replicas} to {options.max_replicas}"
+            EngineSettings.model_validate(options.engine)
+
+
+def _confined(name: str, pod: Mapping[str, Any]) -> Iterator[str]:
+    volumes = {volume["name"] for volume in pod["volumes"]}
+    if not (pod["securityContext"].get("runAsNonRoot") and pod["securityContext"].get("seccompProfile")):
+        yield f"{name} may run as root or without seccomp"
+    for container in (*pod["containers"], *pod.get("initContainers", ())):
+        context = container["securityContext"]
+        locked = context.get("readOnlyRootFilesystem") and context.get("allowPrivilegeEscalation") is False
+        if not locked or context.get("capabilities") != {"drop": ["ALL"]}:
+            yield f"{name} may write its image or gain privileges"
+        if missing := {mount["name"] for mount in container["volumeMounts"]} - volumes:
+            yield f"{name} mounts {missing}, which are no volumes"
+
 
 def settings_of(manifests: Sequence[Manifest]) -> Settings:
     """What the server makes of the ConfigMap."""
-    (config,) = _of(manifests, "ConfigMap")
+    (config,) = (one for one in _of(manifests, "ConfigMap") if "aligner.toml" in one["data"])
     return Settings(**tomllib.loads(config["data"]["aligner.toml"]), keys={"database": "postgresql+asyncpg://u:p@db/aligner"})
 
 

@@ -55,10 +55,10 @@ class RayCluster:
             )
         self.nodes.append(node)
 
-    def deploy(self, release: str = "1") -> None:
-        """Run the replicas, or replace those of another release."""
-        ray = self.settings.ray
-        options = Options.of(self.settings, release)
+    def deploy(self, release: str = "1", settings: Settings | None = None) -> None:
+        """Run the replicas, or replace those of another release. `settings`: of another application beside it."""
+        wanted = settings or self.settings
+        ray, options = wanted.ray, Options.of(wanted, release)
         local.deploy(ray.directory, ray.address, ray.application, options, wait=_DEPLOY_SECONDS)
 
     def replicas(self) -> list[int]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _ENGLISH = "en"
 
 
-class Found(StrEnum):
+class Knowledge(StrEnum):
     """What is known of a word."""
 
     KNOWN = "known"
@@ -32,14 +32,14 @@ class Found(StrEnum):
     """Markup, which is not looked for."""
 
 
-class Reading(NamedTuple):
+class CheckedWord(NamedTuple):
     """A word of the transcript: what is looked for in its place, and its sounds, if they are known here."""
 
     text: str
     char_start: int
     spoken: str
     phones: str
-    found: Found
+    found: Knowledge
 
 
 def check(
@@ -68,7 +68,7 @@ def check(
         raise typer.Exit(FAILED)
 
 
-def _readings(transcript: str, language: str) -> Iterator[Reading]:
+def _readings(transcript: str, language: str) -> Iterator[CheckedWord]:
     """Raises Failure."""
     from aligner_svc import text
     from aligner_svc.errors import AlignerError
@@ -85,7 +85,7 @@ def _readings(transcript: str, language: str) -> Iterator[Reading]:
     yield from _english(tokens) if tag == _ENGLISH else _others(tokens)
 
 
-def _english(tokens: Sequence[Token]) -> Iterator[Reading]:
+def _english(tokens: Sequence[Token]) -> Iterator[CheckedWord]:
     from pocketsphinx import get_model_path
 
     from aligner_svc.engines.pocketsphinx.lexicon import Speller
@@ -97,34 +97,34 @@ def _english(tokens: Sequence[Token]) -> Iterator[Reading]:
     for token in tokens:
         parts = [part for word in token.spoken for part in ways(word)[0]]
         phones = [dictionary.get(part) or " ".join(speller.phones(part)) for part in parts]
-        found = Found.KNOWN if all(part in dictionary for part in parts) else Found.GUESSED
+        found = Knowledge.KNOWN if all(part in dictionary for part in parts) else Knowledge.GUESSED
         yield _reading(token, " ".join(parts), ", ".join(phones), found)
 
 
-def _others(tokens: Sequence[Token]) -> Iterator[Reading]:
+def _others(tokens: Sequence[Token]) -> Iterator[CheckedWord]:
     for token in tokens:
-        yield _reading(token, " ".join(token.spoken), "", Found.KNOWN)
+        yield _reading(token, " ".join(token.spoken), "", Knowledge.KNOWN)
 
 
-def _reading(token: Token, spoken: str, phones: str, found: Found) -> Reading:
+def _reading(token: Token, spoken: str, phones: str, found: Knowledge) -> CheckedWord:
     if not token.spoken:
-        found = Found.SKIPPED if token.skipped else Found.UNREADABLE
-    return Reading(token.text, token.char_start, spoken, phones, found)
+        found = Knowledge.SKIPPED if token.skipped else Knowledge.UNREADABLE
+    return CheckedWord(token.text, token.char_start, spoken, phones, found)
 
 
-def _show(readings: Sequence[Reading], *, every: bool) -> None:
+def _show(readings: Sequence[CheckedWord], *, every: bool) -> None:
     from rich.console import Console
 
     from aligner_svc.cli.tables import plain_table, print_fitted, printable
 
     table = plain_table("word", "at", "read as", "sounds", "", fold={"word", "read as", "sounds"}, right={"at"})
     for reading in readings:
-        if every or reading.found is not Found.KNOWN or reading.spoken != reading.text.lower():
+        if every or reading.found is not Knowledge.KNOWN or reading.spoken != reading.text.lower():
             cells = (printable(reading.text), str(reading.char_start), printable(reading.spoken), reading.phones)
-            table.add_row(*cells, "" if reading.found is Found.KNOWN else reading.found.value)
+            table.add_row(*cells, "" if reading.found is Knowledge.KNOWN else reading.found.value)
     console = Console(highlight=False)
     if table.row_count:
         print_fitted(console, table, drop={"sounds"})
-    counts = {found: sum(reading.found is found for reading in readings) for found in Found}
-    shown = ", ".join(f"{count} {found.value}" for found, count in counts.items() if count and found is not Found.KNOWN)
+    counts = {found: sum(reading.found is found for reading in readings) for found in Knowledge}
+    shown = ", ".join(f"{count} {found.value}" for found, count in counts.items() if count and found is not Knowledge.KNOWN)
     console.print(f"{len(readings)} word{'s' * (len(readings) != 1)}" + (f": {shown}" if shown else ", all known"), style="bold")

@@ -18,6 +18,7 @@ from aligner_client.channel import INFO_TIMEOUT, STREAM_TIMEOUT, UNARY_TIMEOUT, 
 from aligner_client.errors import ResourceExhaustedError, raise_unless_task_cancelled
 from aligner_client.messages import (
     AudioEncoding,
+    Detail,
     Encoding,
     ProgressCallback,
     ServerInfo,
@@ -65,12 +66,22 @@ class AsyncAligner(ClientBase):
         min_match_score: float | None = None,
         transcript_format: TranscriptFormatLike = TranscriptFormat.PLAIN,
         retiming: Retiming | None = None,
+        detail: Detail = "words",
         timeout: Timeout = "auto",
         on_progress: ProgressCallback | None = None,
     ) -> Alignment:
         """`Aligner.align`; chunks may come from an async iterable too. `on_progress` must not block."""
         config = build_config(
-            transcript, language, encoding, sample_rate_hz, channels, audio_track, min_match_score, transcript_format, retiming
+            transcript,
+            language,
+            encoding,
+            sample_rate_hz,
+            channels,
+            audio_track,
+            min_match_score,
+            transcript_format,
+            retiming,
+            detail,
         )
         size = await asyncio.to_thread(known_size, audio)
         if size is not None and size <= self._whole_bytes:
@@ -187,6 +198,13 @@ class AsyncWordStream(AsyncIterator[Word]):
     async def __anext__(self) -> Word:
         return await anext(self._words)
 
+    async def batches(self) -> AsyncIterator[Sequence[Word]]:
+        """The words as the server sends them: those that became final together."""
+        async for batch in self._batches:
+            if batch:
+                self._word_read = True
+                yield batch
+
     async def alignment(self) -> Alignment:
         """Wait for the remaining words and return the whole answer, however many words were read before."""
         async for _ in self._batches:
@@ -205,9 +223,8 @@ class AsyncWordStream(AsyncIterator[Word]):
         await self.close()
 
     async def _read_words(self) -> AsyncGenerator[Word, None]:
-        async for batch in self._batches:
+        async for batch in self.batches():
             for word in batch:
-                self._word_read = True
                 yield word
 
     async def _receive(self) -> AsyncGenerator[Sequence[Word], None]:

@@ -1,10 +1,11 @@
 """The blocking client."""
 
+# long: the public class, with the documentation of its arguments
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -18,6 +19,7 @@ from aligner_client.channel import INFO_TIMEOUT, STREAM_TIMEOUT, UNARY_TIMEOUT, 
 from aligner_client.errors import ResourceExhaustedError
 from aligner_client.messages import (
     AudioEncoding,
+    Detail,
     Encoding,
     ProgressCallback,
     ServerInfo,
@@ -74,6 +76,7 @@ class Aligner(ClientBase):
         min_match_score: float | None = None,
         transcript_format: TranscriptFormatLike = TranscriptFormat.PLAIN,
         retiming: Retiming | None = None,
+        detail: Detail = "words",
         timeout: Timeout = "auto",
         on_progress: ProgressCallback | None = None,
     ) -> Alignment:
@@ -88,7 +91,16 @@ class Aligner(ClientBase):
         `timeout`: "auto" is 10 minutes for one message and 5 hours for chunks.
         """
         config = build_config(
-            transcript, language, encoding, sample_rate_hz, channels, audio_track, min_match_score, transcript_format, retiming
+            transcript,
+            language,
+            encoding,
+            sample_rate_hz,
+            channels,
+            audio_track,
+            min_match_score,
+            transcript_format,
+            retiming,
+            detail,
         )
         size = known_size(audio)
         if size is not None and size <= self._whole_bytes:
@@ -151,7 +163,8 @@ class Aligner(ClientBase):
                 for word in words: ...
                 summary = words.alignment()
 
-        Not retried once a word was returned. Leaving the `with` block ends the call.
+        `words.batches()` gives those that became final together. Not retried once a word was returned. Leaving the `with` block
+        ends the call.
         """
         config = build_config(transcript, language, encoding, sample_rate_hz, channels, audio_track, min_match_score)
         return self._stream(audio, config, timeout, on_progress)
@@ -213,6 +226,13 @@ class WordStream(Iterator[Word]):
     def __next__(self) -> Word:
         return next(self._words)
 
+    def batches(self) -> Iterator[Sequence[Word]]:
+        """The words as the server sends them: those that became final together."""
+        for batch in self._batches:
+            if batch:
+                self._word_read = True
+                yield batch
+
     def alignment(self) -> Alignment:
         """Wait for the remaining words and return the whole answer, however many words were read before."""
         for _ in self._batches:
@@ -230,10 +250,8 @@ class WordStream(Iterator[Word]):
         self.close()
 
     def _read_words(self) -> Iterator[Word]:
-        for batch in self._batches:
-            for word in batch:
-                self._word_read = True
-                yield word
+        for batch in self.batches():
+            yield from batch
 
     def _receive(self) -> Any:
         with self._source as source:

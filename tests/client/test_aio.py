@@ -108,6 +108,8 @@ async def test_words_can_be_taken_one_by_one(aligner):
         assert (await anext(words)).text == "one"
         assert [word.text async for word in words] == ["two", "three"]
         assert len((await words.alignment()).words) == 3
+    async with aligner.stream_words([b"x"], "one two three") as words:
+        assert [word.text async for batch in words.batches() for word in batch] == ["one", "two", "three"]
 
 
 @pytest.mark.parametrize("when", ["start", "after_upload", "after_word"])

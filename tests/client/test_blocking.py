@@ -246,6 +246,8 @@ def test_words_can_be_taken_one_by_one(aligner):
         assert next(words).text == "one"
         assert [word.text for word in words] == ["two", "three"]
         assert len(words.alignment().words) == 3
+    with aligner.stream_words([b"x"], "one two three") as words:
+        assert [word.text for batch in words.batches() for word in batch] == ["one", "two", "three"]
 
 
 @pytest.mark.parametrize("when", ["start", "after_upload", "after_word"])

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from aligner_svc.domain import SAMPLE_RATE, WordStatus
+from aligner_svc.engines.denoise import denoise
 from aligner_svc.engines.loudness import FRAME_RATE, levels, limits, loud
 from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner, Refined, WordSpan
-from aligner_svc.engines.pocketsphinx.denoise import denoise
 from aligner_svc.engines.pocketsphinx.ladder import CLEAN_RANGE_DB
 from aligner_svc.engines.pocketsphinx.languages import confidence
 from aligner_svc.engines.pocketsphinx.languages.pauses import at_pauses
@@ -27,6 +27,10 @@ _UNSURE_SECONDS = 1.5
 """At the end of an open window: the word that is cut off there spoils the times of those before it."""
 _CUT_AMONG = 12
 """Of so many last words that are sure, the one before the longest pause ends the window."""
+_LIVE_UNSURE_SECONDS, _LIVE_CUT_AMONG = 1.0, 4
+"""The same of a growing window."""
+_LIVE_EVIDENCE = 0.5
+"""Mean evidence of the words of a growing window from which on some are final: the model fits other speech less well."""
 _PHONES_A_SECOND = 22
 """More than anyone speaks: words beyond them are left to the next window."""
 
@@ -40,7 +44,7 @@ class LanguageWindowAligner:
         self._refiner = refiner
 
     def align(
-        self, samples: Samples, tokens: Sequence[Sequence[str]], language: str, last: bool, complete: bool
+        self, samples: Samples, tokens: Sequence[Sequence[str]], language: str, last: bool, complete: bool, *, live: bool = False
     ) -> Prefix[TokenSpan]:
         """As WindowAligner.align, for the tokens of a language that the speller knows."""
         seconds = len(samples) / SAMPLE_RATE
@@ -48,6 +52,8 @@ class LanguageWindowAligner:
         closed = last and complete
         if not closed:
             words = _that_fit(words, seconds)
+        if live:
+            return self._begun(samples, words)
         spans: Sequence[TokenSpan] = self._place(samples, words, closed)
         if not spans:
             count = len(words) if last else 0
@@ -57,10 +63,23 @@ class LanguageWindowAligner:
             spans, resume = _cut(spans, seconds)
         return Prefix(spans, resume, _coverage(samples, spans))
 
+    def _begun(self, samples: Samples, words: Sequence[Sequence[Ways]]) -> Prefix[TokenSpan]:
+        """What is final of a growing window. Without a second try on denoised audio: that waits for the whole window."""
+        flat, ends = _flat(words)
+        segments = self._recogniser.align(samples, flat, [0, *ends])
+        if not segments:
+            return Prefix((), 0.0, 0.0)
+        spans: Sequence[TokenSpan] = self._spans(samples, segments, ends)
+        coverage, seconds = _coverage(samples, spans), len(samples) / SAMPLE_RATE
+        found = [span.evidence for span in spans if span.status is not WordStatus.NOT_FOUND]
+        if not found or float(np.mean(found)) < _LIVE_EVIDENCE:
+            return Prefix((), 0.0, coverage)
+        spans, resume = _cut(spans, seconds, _LIVE_UNSURE_SECONDS, _LIVE_CUT_AMONG)
+        return Prefix(spans, resume, coverage)
+
     def _place(self, samples: Samples, words: Sequence[Sequence[Ways]], closed: bool) -> list[TokenSpan]:
         """Spans of the leading tokens; empty if nothing was found. `closed`: audio and words end together."""
-        flat = [ways for token in words for ways in token if ways]
-        ends = np.cumsum([sum(map(bool, token)) for token in words]).tolist()
+        flat, ends = _flat(words)
         exits = [0, *ends]
         for audio in (samples, denoise(samples)):
             for open_after in ((), exits) if closed else (exits,):
@@ -92,6 +111,11 @@ def _fold(edges: Sequence[Refined], segments: Sequence[Segment], scores: Sequenc
     return TokenSpan(edges[0].start, edges[-1].end, float(np.mean(scores)), evidence, WordStatus.ALIGNED)
 
 
+def _flat(words: Sequence[Sequence[Ways]]) -> tuple[list[Ways], list[int]]:
+    """The spoken words of all tokens, and for each token how many there are up to its end."""
+    return [ways for token in words for ways in token if ways], np.cumsum([sum(map(bool, token)) for token in words]).tolist()
+
+
 def _absent() -> TokenSpan:
     return TokenSpan(0.0, 0.0, 0.0, 0.0, WordStatus.NOT_FOUND)
 
@@ -105,13 +129,15 @@ def _that_fit(words: Sequence[Sequence[Ways]], seconds: float) -> Sequence[Seque
     return words
 
 
-def _cut(spans: Sequence[TokenSpan], seconds: float) -> tuple[Sequence[TokenSpan], float]:
+def _cut(
+    spans: Sequence[TokenSpan], seconds: float, unsure: float = _UNSURE_SECONDS, most: int = _CUT_AMONG
+) -> tuple[Sequence[TokenSpan], float]:
     """The tokens of an open window that are final, and the second in it at which the next window begins."""
-    sure = [index for index, span in enumerate(spans) if span.end <= seconds - _UNSURE_SECONDS]
+    sure = [index for index, span in enumerate(spans) if span.end <= seconds - unsure]
     if not sure:
-        return [], max(1.0, seconds - _UNSURE_SECONDS)
+        return [], max(1.0, seconds - unsure)
     pauses = {before: spans[after].start - spans[before].end for before, after in pairwise(range(len(spans))) if before in sure}
-    among = sure[-_CUT_AMONG:]
+    among = sure[-most:]
     cut = max(among, key=lambda index: (pauses.get(index, 0.0), index))
     return spans[: cut + 1], spans[cut].end + max(0.0, min(pauses.get(cut, 0.0), 0.6)) / 2
 

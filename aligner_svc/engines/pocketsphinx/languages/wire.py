@@ -8,8 +8,10 @@ from aligner_svc.engines.pocketsphinx.wire import MalformedError, decode_request
 from aligner_svc.workers.frames import JsonValue
 
 
-def window_request(language: str, tokens: Sequence[Sequence[str]], last: bool, complete: bool) -> dict[str, JsonValue]:
-    return {"spoken": language, **encode_request(tokens, last, complete)}
+def window_request(
+    language: str, tokens: Sequence[Sequence[str]], last: bool, complete: bool, *, live: bool = False
+) -> dict[str, JsonValue]:
+    return {"spoken": language, **encode_request(tokens, last, complete, live=live)}
 
 
 def decode_window(header: Mapping[str, JsonValue]) -> tuple[str, list[list[str]], bool, bool]:

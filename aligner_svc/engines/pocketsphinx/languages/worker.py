@@ -14,7 +14,7 @@ from aligner_svc.engines.pocketsphinx.languages.recogniser import PhoneRecognise
 from aligner_svc.engines.pocketsphinx.languages.spelling import LanguageSpeller
 from aligner_svc.engines.pocketsphinx.languages.window import LanguageWindowAligner
 from aligner_svc.engines.pocketsphinx.languages.wire import decode_window
-from aligner_svc.engines.pocketsphinx.wire import encode_answer, text_language
+from aligner_svc.engines.pocketsphinx.wire import encode_answer, is_live, text_language
 from aligner_svc.workers import JsonValue, Priority, Sandbox, SandboxMode, serve
 
 _WARM_UP_SECONDS = 1
@@ -31,7 +31,8 @@ def main(mode: SandboxMode, priority: Priority, languages: list[str]) -> None:
         if language is not None:
             return split_transcript(payload, language)
         language, tokens, last, complete = decode_window(header)
-        return encode_answer(aligner.align(np.frombuffer(payload, dtype=np.int16), tokens, language, last, complete)), b""
+        samples = np.frombuffer(payload, dtype=np.int16)
+        return encode_answer(aligner.align(samples, tokens, language, last, complete, live=is_live(header))), b""
 
     serve(handle, Sandbox(mode), priority)
 

@@ -47,15 +47,17 @@ class AlignerServicer:
         sending side ends the upload. The server sends progress, at least every two
         seconds, words (in order, never revised), and one summary, always last.
 
-        Words of headerless audio, WAV, MP3, FLAC, Ogg, WebM and ADTS come while it is
-        spoken, at the speaker's pauses, if it is sent as it is spoken; those of other
-        containers, and of all that is scanned for viruses, when the upload is complete
-        (docs/streaming.md).
+        Words of headerless audio, WAV, MP3, FLAC, Ogg, WebM, ADTS and MP4 come while it is
+        spoken, some two seconds behind, if it is sent as it is spoken; those of an MP4 with
+        its index at the end, of other containers, and of all that is scanned for viruses,
+        when the upload is complete (docs/streaming.md).
 
         Text that was not said, or comes after the end of the audio, is NOT_FOUND; audio
-        that stops within a word ends there. Messages of 0 bytes are ignored. A call may
-        fail after it sent words, which are then not to be used. One that is cancelled, or
-        whose client vanishes, is given up at once.
+        that stops within a word ends there. Silence brings progress, however long it is; a
+        client that sends nothing is ended with STREAM_IDLE. Messages of 0 bytes are
+        ignored, one above ServerLimits.stream_chunk_bytes is refused with CHUNK_TOO_LARGE.
+        A call may fail after it sent words, which are then not to be used. One that is
+        cancelled, or whose client vanishes, is given up at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -74,15 +74,17 @@ class AlignerStub:
     sending side ends the upload. The server sends progress, at least every two
     seconds, words (in order, never revised), and one summary, always last.
 
-    Words of headerless audio, WAV, MP3, FLAC, Ogg, WebM and ADTS come while it is
-    spoken, at the speaker's pauses, if it is sent as it is spoken; those of other
-    containers, and of all that is scanned for viruses, when the upload is complete
-    (docs/streaming.md).
+    Words of headerless audio, WAV, MP3, FLAC, Ogg, WebM, ADTS and MP4 come while it is
+    spoken, some two seconds behind, if it is sent as it is spoken; those of an MP4 with
+    its index at the end, of other containers, and of all that is scanned for viruses,
+    when the upload is complete (docs/streaming.md).
 
     Text that was not said, or comes after the end of the audio, is NOT_FOUND; audio
-    that stops within a word ends there. Messages of 0 bytes are ignored. A call may
-    fail after it sent words, which are then not to be used. One that is cancelled, or
-    whose client vanishes, is given up at once.
+    that stops within a word ends there. Silence brings progress, however long it is; a
+    client that sends nothing is ended with STREAM_IDLE. Messages of 0 bytes are
+    ignored, one above ServerLimits.stream_chunk_bytes is refused with CHUNK_TOO_LARGE.
+    A call may fail after it sent words, which are then not to be used. One that is
+    cancelled, or whose client vanishes, is given up at once.
     """
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_aligner_pb2.GetServerInfoRequest, _aligner_pb2.GetServerInfoResponse]
     """The server's version, engine, languages and limits. Cheap; call it before the
@@ -100,15 +102,17 @@ class AlignerAsyncStub(AlignerStub):
     sending side ends the upload. The server sends progress, at least every two
     seconds, words (in order, never revised), and one summary, always last.
 
-    Words of headerless audio, WAV, MP3, FLAC, Ogg, WebM and ADTS come while it is
-    spoken, at the speaker's pauses, if it is sent as it is spoken; those of other
-    containers, and of all that is scanned for viruses, when the upload is complete
-    (docs/streaming.md).
+    Words of headerless audio, WAV, MP3, FLAC, Ogg, WebM, ADTS and MP4 come while it is
+    spoken, some two seconds behind, if it is sent as it is spoken; those of an MP4 with
+    its index at the end, of other containers, and of all that is scanned for viruses,
+    when the upload is complete (docs/streaming.md).
 
     Text that was not said, or comes after the end of the audio, is NOT_FOUND; audio
-    that stops within a word ends there. Messages of 0 bytes are ignored. A call may
-    fail after it sent words, which are then not to be used. One that is cancelled, or
-    whose client vanishes, is given up at once.
+    that stops within a word ends there. Silence brings progress, however long it is; a
+    client that sends nothing is ended with STREAM_IDLE. Messages of 0 bytes are
+    ignored, one above ServerLimits.stream_chunk_bytes is refused with CHUNK_TOO_LARGE.
+    A call may fail after it sent words, which are then not to be used. One that is
+    cancelled, or whose client vanishes, is given up at once.
     """
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_aligner_pb2.GetServerInfoRequest, _aligner_pb2.GetServerInfoResponse]  # type: ignore[assignment]
     """The server's version, engine, languages and limits. Cheap; call it before the
@@ -135,15 +139,17 @@ class AlignerServicer(metaclass=_abc_1.ABCMeta):
         sending side ends the upload. The server sends progress, at least every two
         seconds, words (in order, never revised), and one summary, always last.
 
-        Words of headerless audio, WAV, MP3, FLAC, Ogg, WebM and ADTS come while it is
-        spoken, at the speaker's pauses, if it is sent as it is spoken; those of other
-        containers, and of all that is scanned for viruses, when the upload is complete
-        (docs/streaming.md).
+        Words of headerless audio, WAV, MP3, FLAC, Ogg, WebM, ADTS and MP4 come while it is
+        spoken, some two seconds behind, if it is sent as it is spoken; those of an MP4 with
+        its index at the end, of other containers, and of all that is scanned for viruses,
+        when the upload is complete (docs/streaming.md).
 
         Text that was not said, or comes after the end of the audio, is NOT_FOUND; audio
-        that stops within a word ends there. Messages of 0 bytes are ignored. A call may
-        fail after it sent words, which are then not to be used. One that is cancelled, or
-        whose client vanishes, is given up at once.
+        that stops within a word ends there. Silence brings progress, however long it is; a
+        client that sends nothing is ended with STREAM_IDLE. Messages of 0 bytes are
+        ignored, one above ServerLimits.stream_chunk_bytes is refused with CHUNK_TOO_LARGE.
+        A call may fail after it sent words, which are then not to be used. One that is
+        cancelled, or whose client vanishes, is given up at once.
         """
 
     @_abc_1.abstractmethod

@@ -12,7 +12,7 @@ from aligner_svc.errors import StartError
 
 if TYPE_CHECKING:
     from aligner_svc.config import Settings
-    from aligner_svc.engines.batching import BatchWatch, QueueState
+    from aligner_svc.engines.batch_report import BatchWatch, QueueState
     from aligner_svc.engines.live import LiveAudio, LiveText
     from aligner_svc.workers import WorkerPool
 

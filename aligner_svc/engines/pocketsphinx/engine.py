@@ -19,7 +19,8 @@ from aligner_svc.config.limits import available_cores
 from aligner_svc.domain import SAMPLE_RATE, Caller, Clip, Phone, ProgressSink, Token, Warning, WordStatus
 from aligner_svc.engines import refusals
 from aligner_svc.engines.base import SHORT_SECONDS, Capacity, EngineReport, EngineResult, OnFailed, OnSpans, Span
-from aligner_svc.engines.batching import Batcher, BatchWatch, QueueState
+from aligner_svc.engines.batch_report import BatchWatch, QueueState
+from aligner_svc.engines.batching import Batcher
 from aligner_svc.engines.halves import CallPool
 from aligner_svc.engines.live import LiveAudio, LiveText
 from aligner_svc.engines.live_load import LiveLoad, LiveStream

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, runtime_checkable
 
-from aligner_svc.domain import Caller, Clip, ProgressSink, Token, Warning, WordStatus
+from aligner_svc.domain import Caller, Clip, Phone, ProgressSink, Token, Warning, WordStatus
 from aligner_svc.errors import StartError
 
 if TYPE_CHECKING:
     from aligner_svc.config import Settings
-    from aligner_svc.engines.batching import BatchWatch, QueueState
+    from aligner_svc.engines.batch_report import BatchWatch, QueueState
     from aligner_svc.engines.live import LiveAudio, LiveText
     from aligner_svc.workers import WorkerPool
 
@@ -33,6 +33,8 @@ class Span:
     end: float
     confidence: float
     status: WordStatus
+    phones: tuple[Phone, ...] = ()
+    """If they were asked for; they fill the span."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,27 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Release processes and memory. Idempotent."""
+
+
+@runtime_checkable
+class PhoneEngine(Engine, Protocol):
+    """An engine that tells where the sounds of words are."""
+
+    @property
+    def phone_sets(self) -> Mapping[str, str]:
+        """By language, those for which it can, the name of the symbols: "ARPABET"."""
+
+    async def align(
+        self,
+        clip: Clip,
+        tokens: Sequence[Token],
+        language: str,
+        caller: Caller,
+        progress: ProgressSink | None = None,
+        *,
+        phones: bool = False,
+    ) -> EngineResult:
+        """See Engine.align. `phones`: with those of the words that are ALIGNED; a language of `phone_sets`."""
 
 
 OnSpans: TypeAlias = Callable[[Sequence[Span]], None]

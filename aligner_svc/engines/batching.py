@@ -9,11 +9,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
-from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from aligner_svc.domain import Caller
 from aligner_svc.engines import refusals
+from aligner_svc.engines.batch_report import BatchReport, BatchWatch, QueueState
 from aligner_svc.engines.device_health import Device, notify
 from aligner_svc.engines.tickets import Done, Run, Ticket, halves_by_size
 from aligner_svc.workers.fair_queue import FairQueue, Room, TokenBudget
@@ -26,43 +26,6 @@ R = TypeVar("R")
 
 class DeviceMemoryError(Exception):
     """Raised by `run`: the batch does not fit into the device's memory. Nothing else is wrong with it."""
-
-
-@dataclass(frozen=True, slots=True)
-class BatchReport:
-    """One call of `run`. `tokens`: sum of the sizes; `computed`: tokens the device computed, padding included."""
-
-    items: int
-    tokens: int
-    computed: int
-    seconds: float
-    longest_wait: float  # seconds from `submit` to this call, of the item that waited longest
-    failed: bool  # it raised; a call cancelled because no caller waited for it has not failed
-    origins: Sequence[object] = field(default=(), compare=False, repr=False)
-    """What `BatchWatch.origin` returned for each item, when it was submitted."""
-
-
-@dataclass(frozen=True, slots=True)
-class QueueState:
-    """A snapshot. `last_items` and `last_padding` (share, 0..1) are those of the batch that finished last."""
-
-    waiting: int
-    waiting_tokens: int
-    oldest_wait: float  # seconds; 0 if nothing waits
-    running: int  # batches
-    clients: int  # with items waiting
-    last_items: int
-    last_padding: float
-    budget: int  # tokens of one batch; less than configured for a while after the device ran out of memory
-    failed: str | None  # why the device is out of service, for operators; None: it is in service
-
-
-@dataclass(frozen=True, slots=True)
-class BatchWatch:
-    """`on_batch` is called after every call of `run`; `origin` in the task that submits an item, for BatchReport.origins."""
-
-    on_batch: Callable[[BatchReport], None] | None = None
-    origin: Callable[[], object] = lambda: None
 
 
 class Batcher(Generic[T, R]):
@@ -81,12 +44,16 @@ class Batcher(Generic[T, R]):
         max_items: int,
         queue: int,
         slots: int = 1,
+        ahead: int = 0,
         max_padding: float | None = None,
         check: Callable[[], Awaitable[None]] | None = None,
         on_failed: Callable[[str | None], None] | None = None,
         watch: BatchWatch | None = None,
     ) -> None:
         """`run` computes one batch: `results[i]` belongs to `items[i]`. It may be cancelled; its slot is free when it ends.
+
+        `ahead`: batches that `run` may be given besides one for each slot, to prepare them meanwhile. One starts only if it has
+        at least half of what a batch may hold: what joins a smaller one until a slot is free would have to wait for the next.
 
         `size`: tokens of an item; less than 1 counts as 1. `budget`: tokens of a batch; one item over it runs alone.
         `max_padding` as in Room. `queue`: the most items that wait, those that run not counted. `check` has the device
@@ -101,11 +68,13 @@ class Batcher(Generic[T, R]):
         self._max_items = max_items
         self._capacity = queue
         self._slots = slots
+        self.ahead = ahead
         self._max_padding = max_padding
         self.device = Device(check, on_failed, self._on_device_change)
         self._watch = watch or BatchWatch()
         self._waiting: FairQueue[Ticket[T, R]] = FairQueue(queue)
         self._running: dict[asyncio.Task[None], list[Ticket[T, R]]] = {}
+        self._runs: list[Run[T, R]] = []
         self._fill_scheduled = False
         self._last: BatchReport | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -162,7 +131,14 @@ class Batcher(Generic[T, R]):
     @property
     def _free(self) -> bool:
         """Whether a batch may start."""
-        return self._closing is None and self.device.in_service and len(self._running) < self._slots
+        if self._closing is not None or not self.device.in_service:
+            return False
+        return len(self._running) < self._slots + (self.ahead if self._fills_half else 0)
+
+    @property
+    def _fills_half(self) -> bool:
+        """Whether what waits is half of a batch."""
+        return 2 * len(self._waiting) >= self._max_items or 2 * self._waiting.tokens >= self.budget.current
 
     def _enqueue(self, ticket: Ticket[T, R], client: str, admitted: bool) -> None:
         if len(self._waiting) >= self._capacity and not admitted:
@@ -245,12 +221,13 @@ class Batcher(Generic[T, R]):
         Returns the tickets that were in it, and its error unless it was abandoned.
         """
         loop = asyncio.get_running_loop()
-        began = loop.time()
-        run: Run[T, R] = Run()
+        run: Run[T, R] = Run(began=loop.time())
         run.task = loop.create_task(self._call_run(run, part))
         for ticket in part:
             ticket.run = run
+        self._runs.append(run)
         await asyncio.wait({run.task})
+        self._end(run)
         for ticket in part:
             ticket.run = None
         now, tickets = loop.time(), run.tickets
@@ -259,7 +236,7 @@ class Batcher(Generic[T, R]):
         error = run.error
         room = Room(0, 0, self._max_padding)
         for ticket in tickets:
-            ticket.busy += now - began
+            ticket.busy += now - run.began
             room.add(ticket.size)
         if error is None:
             for ticket, result in zip(tickets, run.task.result(), strict=True):
@@ -274,11 +251,20 @@ class Batcher(Generic[T, R]):
             self.budget.record_out_of_memory(room.computed)
         else:
             self.device.record_failure()
-        longest_wait = began - min(ticket.since for ticket in tickets)
+        longest_wait = run.began - min(ticket.since for ticket in tickets)
         origins = [ticket.origin for ticket in tickets]
-        self._last = BatchReport(room.count, room.tokens, room.computed, now - began, longest_wait, error is not None, origins)
+        self._last = BatchReport(
+            room.count, room.tokens, room.computed, now - run.began, longest_wait, error is not None, origins
+        )
         notify(self._watch.on_batch, self._last)
         return tickets, error
+
+    def _end(self, run: Run[T, R]) -> None:
+        """Its slot is free for the first that was given ahead."""
+        place = self._runs.index(run)
+        del self._runs[place]
+        if place < self._slots <= len(self._runs):
+            self._runs[self._slots - 1].began = asyncio.get_running_loop().time()
 
     async def _call_run(self, run: Run[T, R], part: Sequence[Ticket[T, R]]) -> Sequence[R]:
         """Drop the tickets no caller waits for any more, and run the others."""

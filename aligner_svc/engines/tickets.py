@@ -55,6 +55,8 @@ class Run(Generic[T, R]):
     tickets: Sequence[Ticket[T, R]] = ()
     task: asyncio.Task[Sequence[R]] | None = None
     abandoned: bool = False
+    began: float = 0.0
+    """When a device took it. One that was given ahead waits for that within the call."""
 
     def abandon_if_unwanted(self) -> None:
         """Cancel if no caller waits. Only once: a second cancellation would interrupt what `run` does about the first."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from aligner_client.retiming import Cue, TranscriptFormat
@@ -12,7 +13,7 @@ from aligner_svc.audio.arriving.upload import open_live
 from aligner_svc.audio.decode import AudioShorterError, Decoded, Decoder
 from aligner_svc.config.limits import Limits
 from aligner_svc.domain import Alignment, Caller, Clip, Stretch, Timing, Token, Warning, Word
-from aligner_svc.engines.base import SHORT_SECONDS, Engine, LiveEngine
+from aligner_svc.engines.base import SHORT_SECONDS, Engine, LiveEngine, PhoneEngine
 from aligner_svc.engines.loudness import unaligned
 from aligner_svc.errors import InvalidArgumentError, UnsupportedError
 from aligner_svc.pipeline.checks import (
@@ -80,6 +81,7 @@ class Pipeline:
         """Word times of one recording. Raises AlignerError, nothing else that is not a bug or comes from `hooks`."""
         began = time.perf_counter()
         language = self.language(job.language)
+        phone_set = self._phone_set(job, language)
         file = await off_loop(subtitles, job, words=len(job.transcript) // LETTERS_A_WORD)
         tokens = await self._tokens(job.transcript if file is None else file.spoken, language, hooks)
         spoken = [token for token in tokens if token.spoken]
@@ -111,9 +113,9 @@ class Pipeline:
         if seconds > SHORT_SECONDS:
             await hooks.prolong()
         observe(Stage.ALIGNING, 0.0, seconds)
-        result = await self._engine.align(
-            decoded.clip, spoken, language, caller, lambda done: observe(Stage.ALIGNING, done, seconds)
-        )
+        engine = self._engine
+        align = partial(engine.align, phones=True) if phone_set and isinstance(engine, PhoneEngine) else engine.align
+        result = await align(decoded.clip, spoken, language, caller, lambda done: observe(Stage.ALIGNING, done, seconds))
         check_score(result.match_score, job.min_match_score)
         words = await off_loop(words_of, tokens, result, words=len(tokens))
         stretches = await off_loop(_unaligned, decoded.clip, words, size=decoded.clip.samples.nbytes)
@@ -141,6 +143,7 @@ class Pipeline:
             timing=timing,
             unaligned=stretches,
             cues=cues,
+            phone_set=phone_set,
             audio_start=decoded.start,
         )
 
@@ -151,7 +154,7 @@ class Pipeline:
 
         Raises NotEnoughError, and InvalidArgumentError as `align`.
         """
-        if not isinstance(self._engine, LiveEngine) or job.track > 1 or job.format is not TranscriptFormat.PLAIN:
+        if not isinstance(self._engine, LiveEngine) or job.track > 1 or job.format is not TranscriptFormat.PLAIN or job.phones:
             return None
         decoding = await open_live(
             self._decoder, head, job.encoding, job.sample_rate_hz, job.channels, client=caller.client, long=long
@@ -160,6 +163,17 @@ class Pipeline:
             return None
         language = self.language(job.language)
         return Following(job, language, caller, engine=self._engine, decoding=decoding, limits=self._limits)
+
+    def _phone_set(self, job: Job, language: str) -> str:
+        """The name of the symbols of the phones that are asked for; empty if they are not. Raises UnsupportedError."""
+        if not job.phones:
+            return ""
+        known = self._engine.phone_sets if isinstance(self._engine, PhoneEngine) else {}
+        if language not in known:
+            these = f" but for {', '.join(sorted(known))}" if known else ""
+            message = f"{self._engine.name} has no phones of '{language}', nor of other languages{these}"
+            raise UnsupportedError("PHONES_UNSUPPORTED", message, field="config.detail")
+        return known[language]
 
     def spool(self) -> Spool:
         """A file for an upload that may be needed again."""

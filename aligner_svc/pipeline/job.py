@@ -24,6 +24,8 @@ class Job:
     """Of several audio tracks the one to align, from 1; 0: the decoder chooses."""
     min_match_score: float = 0.0
     """0..1; a lower match score is a MismatchError."""
+    phones: bool = False
+    """With the sounds of the words."""
     format: TranscriptFormat = TranscriptFormat.PLAIN
     """Of a subtitle file the answer has the cues."""
     retiming: Retiming = field(default_factory=Retiming)

@@ -10,7 +10,9 @@ from aligner_svc.engines.base import EngineResult, Span
 
 def word_of(token: Token, span: Span, speaker: str) -> Word:
     """`speaker`: of the last label."""
-    return Word(token.text, span.start, span.end, span.confidence, span.status, token.char_start, token.char_end, speaker)
+    return Word(
+        token.text, span.start, span.end, span.confidence, span.status, token.char_start, token.char_end, speaker, span.phones
+    )
 
 
 def words_of(tokens: Sequence[Token], result: EngineResult) -> list[Word]:

@@ -30,6 +30,7 @@ _FIELDS: Mapping[str, _Fault] = {
     "config": _Fault(reason="CONFIG_MISSING", text="the request has no config"),
     "config.language": _Fault(reason="LANGUAGE_INVALID", text='language must be a BCP-47 tag such as "en" or "en-GB"'),
     "config.encoding": _Fault(reason="ENCODING_UNKNOWN", text="audio encoding {value} is not known here"),
+    "config.detail": _Fault(reason="DETAIL_UNKNOWN", text="detail {value} is not known here"),
     "config.transcript_format": _Fault(reason="TRANSCRIPT_FORMAT_UNKNOWN", text="transcript format {value} is not known here"),
     "config.sample_rate_hz": _Fault(
         reason="SAMPLE_RATE_OUT_OF_RANGE", text="the audio has a sample rate of {value} Hz; 4000 to 192000 are accepted"

@@ -56,6 +56,7 @@ def job(config: pb.AlignConfig | None) -> Job:
         config.channels,
         config.audio_track,
         min_match_score=config.min_match_score,
+        phones=config.detail == pb.DETAIL_PHONES,
         format=transcript_format,
         retiming=_retiming(config.retiming),
     )
@@ -91,6 +92,10 @@ def word(value: Word) -> pb.Word:
         char_start=value.char_start,
         char_end=value.char_end,
         speaker=value.speaker,
+        phones=[
+            pb.Phone(symbol=phone.symbol, start_ms=milliseconds(phone.start), end_ms=milliseconds(phone.end))
+            for phone in value.phones
+        ],
     )
 
 
@@ -113,6 +118,7 @@ def summary(alignment: Alignment) -> pb.Summary:
         engine=alignment.engine,
         language=alignment.language,
         match_score=alignment.match_score,
+        phone_set=alignment.phone_set,
         warnings=[pb.Warning(code=warning.code, message=warning.message) for warning in alignment.warnings],
         timing=pb.Timing(
             queue_ms=milliseconds(timing.queue),

@@ -8,7 +8,7 @@ from aligner_svc.config import Settings
 from aligner_svc.config.engine import ENGINES
 from aligner_svc.config.limits import Limits
 from aligner_svc.engines.base import Build, Engine, OnFailed
-from aligner_svc.engines.batching import BatchWatch
+from aligner_svc.engines.batch_report import BatchWatch
 from aligner_svc.engines.pocketsphinx.languages import table
 from aligner_svc.errors import StartError
 from aligner_svc.text.model_words import LANGUAGES as QWEN_LANGUAGES

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from aligner_svc import __version__
 from aligner_svc.config import Settings
 from aligner_svc.engines.base import Engine
-from aligner_svc.engines.batching import BatchReport, BatchWatch
+from aligner_svc.engines.batch_report import BatchReport, BatchWatch
 from aligner_svc.health.findings import listed
 from aligner_svc.health.readiness import Readiness
 from aligner_svc.rpc.services import METHOD_TYPES

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 
 from aligner_svc.config import Settings
-from aligner_svc.engines.batching import BatchWatch
+from aligner_svc.engines.batch_report import BatchWatch
 from aligner_svc.rpc.services import EXEMPT, SERVED
 from aligner_svc.telemetry.traces.batches import trace_batches
 from aligner_svc.telemetry.traces.export import Collector, TraceExport, TracingError, otlp_exporter

@@ -4,7 +4,7 @@
 through a socketpair, never pickle: all that a child taken over by a hostile file can do is lie to the parent.
 """
 
-from aligner_svc.workers.child import Priority, Turn, attach, converse, receive_place, refuse_start, serve
+from aligner_svc.workers.child import Priority, Turn, Work, attach, converse, receive_place, refuse_start, serve, serve_prepared
 from aligner_svc.workers.children import PlaceState
 from aligner_svc.workers.errors import (
     WorkerCrashedError,
@@ -16,8 +16,8 @@ from aligner_svc.workers.errors import (
     WorkerUnavailableError,
 )
 from aligner_svc.workers.frames import Buffer, JsonValue
-from aligner_svc.workers.pool import Reply, WorkerPool, log_sandbox
-from aligner_svc.workers.sandbox import Sandbox, SandboxMode, forbid_core_dumps
+from aligner_svc.workers.pool import Reply, WorkerPool
+from aligner_svc.workers.sandbox import Sandbox, SandboxMode, forbid_core_dumps, log_sandbox
 
 __all__ = [
     "Buffer",
@@ -28,6 +28,7 @@ __all__ = [
     "Sandbox",
     "SandboxMode",
     "Turn",
+    "Work",
     "WorkerCrashedError",
     "WorkerDiedError",
     "WorkerFailedError",
@@ -43,4 +44,5 @@ __all__ = [
     "receive_place",
     "refuse_start",
     "serve",
+    "serve_prepared",
 ]

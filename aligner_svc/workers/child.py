@@ -11,7 +11,9 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Final, Literal, TypeAlias
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Final, Literal, NoReturn, TypeAlias
 
 from aligner_svc.heap import return_unused
 from aligner_svc.workers import frames
@@ -30,10 +32,26 @@ _IDLE: Final = 250
 FD_VARIABLE: Final = "WORKER_SOCKET_FD"
 """The environment variable with the descriptor of the child's end of the socketpair."""
 
+# The variables a child gets. The others may be keys and passwords, and the child reads hostile files.
+_INHERITED: Final = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH", "PYTHONDONTWRITEBYTECODE", "TMPDIR", "TZ")
+
+# A child uses one core: BLAS threads on every core in each child would only compete.
+_ONE_THREAD: Final = dict.fromkeys(
+    (
+        *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
+        "MALLOC_ARENA_MAX",  # glibc's: an arena takes 64 MiB of a child's limited address space
+    ),
+    "1",
+)
+
 Turn: TypeAlias = Callable[[Mapping[str, JsonValue], Buffer], tuple[dict[str, JsonValue], memoryview]]
 """Answers the call in progress, and waits for the next."""
 
 Handler: TypeAlias = Callable[[dict[str, JsonValue], memoryview], tuple[Mapping[str, JsonValue], Buffer]]
+
+
+Work: TypeAlias = Callable[[], tuple[Mapping[str, JsonValue], Buffer]]
+"""What is left of a call; returns the answer."""
 
 
 class _ParentGoneError(Exception):
@@ -103,6 +121,55 @@ def converse(
         _answer(sock, lambda header, payload: handler(header, payload, turn))
 
 
+def serve_prepared(
+    prepare: Callable[[dict[str, JsonValue], memoryview], Work],
+    *,
+    parent: socket.socket | None = None,
+    greeting: Mapping[str, JsonValue] | None = None,
+) -> None:
+    """As `serve`, for a pool that gives each child several calls at once: the next is received and prepared during one.
+
+    `prepare`, with the arguments of a handler, runs on a thread of its own. It returns what is left to do, which
+    runs on this one.
+    """
+    with _serving(None, "normal", parent, greeting or {}) as sock:
+        calls: SimpleQueue[Work | None] = SimpleQueue()
+
+        def receive() -> None:
+            with suppress(_ParentGoneError, ConnectionError):
+                while True:
+                    calls.put(_prepared(sock, prepare))
+            calls.put(None)
+
+        threading.Thread(target=receive, name="prepare", daemon=True).start()
+        while _answer_next(sock, calls):
+            pass
+
+
+def _prepared(sock: socket.socket, prepare: Callable[[dict[str, JsonValue], memoryview], Work]) -> Work:
+    header, payload = _call(sock)
+    try:
+        return prepare(header, payload)
+    except Exception as error:
+        return partial(_fail, error)
+
+
+def _fail(error: Exception) -> NoReturn:
+    raise error
+
+
+def _answer_next(sock: socket.socket, calls: SimpleQueue[Work | None]) -> bool:
+    """A function of its own, as `_answer`. False after the last call."""
+    try:
+        work = calls.get(timeout=_IDLE / 1000)
+    except Empty:
+        return_unused()
+        work = calls.get()
+    if work is not None:
+        _send_answer(sock, work)
+    return work is not None
+
+
 @contextmanager
 def _serving(
     sandbox: Sandbox | None, priority: Priority, parent: socket.socket | None, greeting: Mapping[str, JsonValue]
@@ -152,8 +219,12 @@ def _wait(sock: socket.socket) -> None:
 def _answer(sock: socket.socket, handler: Handler) -> None:
     """Answer one call. A function of its own, so that the buffers of one call are freed before the next."""
     header, payload = _call(sock)
+    _send_answer(sock, lambda: handler(header, payload))
+
+
+def _send_answer(sock: socket.socket, work: Work) -> None:
     try:
-        reply_header, reply_payload = handler(header, payload)
+        reply_header, reply_payload = work()
         head = frames.pack(FrameKind.REPLY, reply_header, reply_payload)
     except (_ParentGoneError, ConnectionError):
         raise
@@ -188,6 +259,14 @@ def _exit_with_parent(fd: int) -> None:
     poll.register(fd, 0)  # no events: only a hang-up or an error ends the poll
     poll.poll()
     os._exit(0)
+
+
+def environment(fd: int, more: Mapping[str, str] | None) -> dict[str, str]:
+    """Of a child with that descriptor: a few variables that all get, and `more`; None: those for one thread."""
+    kept = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    # The child imports from the same places as the parent: from the working directory only if the parent does.
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109 - a str is what PYTHONPATH needs
+    return kept | dict(_ONE_THREAD if more is None else more) | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", FD_VARIABLE: str(fd)}
 
 
 def enlarge_buffers(sock: socket.socket) -> None:

@@ -116,14 +116,16 @@ class Children:
         return {place: PlaceState(up[place], count, self.restarts[place], self.busy[place]) for place, count in wanted.items()}
 
     @asynccontextmanager
-    async def counted(self, place: str) -> AsyncIterator[None]:
-        """Around a call to a child of that place."""
+    async def counted(self, child: WorkerProcess) -> AsyncIterator[None]:
+        """Around a call to a child, for `busy`. Time in which it has two counts once."""
         clock = asyncio.get_running_loop().time
         began = clock()
         try:
             yield
         finally:
-            self.busy[place] += clock() - began
+            now = clock()
+            self.busy[child.place] += now - max(began, child.counted_until)
+            child.counted_until = now
 
     async def start(self) -> None:
         """Start all in parallel and wait until each is ready. Raises WorkerDiedError; `close` then ends those that started."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -20,8 +19,8 @@ from aligner_svc.workers.errors import (
 )
 from aligner_svc.workers.frames import MAX_PAYLOAD, Buffer, JsonValue
 from aligner_svc.workers.heartbeat import cpu_seconds
-from aligner_svc.workers.process import GoneError, ProtocolError, WorkerProcess
-from aligner_svc.workers.waiters import Waiters
+from aligner_svc.workers.process import BehindError, GoneError, ProtocolError, WorkerProcess
+from aligner_svc.workers.waiters import Vacancies, Waiters
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ class Reply:
 
 
 class WorkerPool:
-    """`size` processes of `python -m module *args`, each answering one call at a time.
+    """`size` processes of `python -m module *args`, each answering one call after the other.
 
     Use it on the event loop that ran `start`.
     """
@@ -73,6 +72,7 @@ class WorkerPool:
         spare: bool = False,
         outage: float | None = None,
         blames_calls: bool = True,
+        at_once: int = 1,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         """`name` is for logs and errors; `start_timeout` in seconds; `max_reply` bytes of one reply's payload.
@@ -81,12 +81,14 @@ class WorkerPool:
         `places`: where each child works, e.g. its device; one that is replaced is replaced there. Names may repeat.
         `spare`: keep one more process that has imported its libraries; each child learns its place from `receive_place`.
         `outage`: seconds without a child that works, after which there is `trouble`; default: a replacement is none.
-        `blames_calls`: a fault in a child (SIGSEGV) is its call's, which is not retried. `environment`: variables for the
-        children, besides a few that all get; default: those that keep libraries to one thread.
+        `blames_calls`: a fault in a child (SIGSEGV) is its call's, which is not retried. `at_once`: calls that a
+        child has at a time; more than one needs `serve_prepared`. `environment`: variables for the children, besides a few
+        that all get; default: those that keep libraries to one thread.
         """
         self.size = size
         self.name = name
         self._max_reply = max_reply
+        self._room: Vacancies[WorkerProcess] = Vacancies(at_once)
         self._children = Children(
             module,
             places or ("",) * size,
@@ -97,12 +99,11 @@ class WorkerPool:
             outage=outage,
             spare=spare,
             environment=environment,
-            on_ready=self._release,
-            on_lost=self._forget,
+            on_ready=self._open,
+            on_lost=self._room.remove,
             on_none=lambda: self._fail_waiters(f"{name}: no child starts"),
         )
         self._blames_calls = blames_calls
-        self._idle: deque[WorkerProcess] = deque()
         self._waiters: Waiters[WorkerProcess] = Waiters()
         self._calls: set[asyncio.Task[Any]] = set()
         self._closing: asyncio.Task[None] | None = None
@@ -158,20 +159,22 @@ class WorkerPool:
         """Have one child answer. Clients that wait get equal shares of the payloads' bytes.
 
         `timeout`: seconds for one try, without the wait for a child. If the child dies, the call is tried once more
-        on another, unless it crashed the child: it would crash the other too. A cancelled call leaves the queue; a
-        child already working on it may finish within 2 s, and its answer is dropped, or is replaced.
+        on another, which has no other call then, unless it crashed the child: it would crash the other too. A call that waited
+        in the child behind another was not tried. A cancelled call leaves the queue; a child already working on it may finish
+        within 2 s, and its answer is dropped, or is replaced.
 
-        Raises WorkerDiedError (WorkerCrashedError, WorkerKilledError, WorkerUnavailableError), WorkerTimeoutError,
-        WorkerFailedError.
+        Raises WorkerDiedError and its subclasses, WorkerTimeoutError, WorkerFailedError.
         """
         clock = asyncio.get_running_loop().time
         queued = busy = 0.0
-        for is_retry in (False, True):
+        again = is_retry = False
+        while True:
             began = clock()
-            worker = await self._acquire(client, memoryview(payload).nbytes, first=is_retry)
+            share = self._room.full if again else 1  # another might end its child again, even while that prepares it
+            worker = await self._acquire(client, memoryview(payload).nbytes, share, first=again)
             taken = clock()
             queued += taken - began
-            attempt = self._start(self._attempt(worker, header, payload, timeout))
+            attempt = self._start(self._attempt(worker, share, header, payload, timeout))
             try:
                 answer, body = await asyncio.shield(attempt)
             except asyncio.CancelledError:
@@ -180,75 +183,84 @@ class WorkerPool:
             except GoneError as error:
                 if self._closing:
                     raise WorkerUnavailableError(f"{self.name}: closed") from None
+                again = True
                 if is_retry:
                     killed = worker.killed and not isinstance(error, ProtocolError)
                     raise (WorkerKilledError if killed else WorkerDiedError)(f"{self.name}: {error}") from None
+                is_retry = not isinstance(error, BehindError)
             else:
                 return Reply(answer, body, queued, busy + clock() - taken)
             finally:
                 del attempt  # its error has this frame, and with it the payload, in its traceback
             busy += clock() - taken
-        raise AssertionError("unreachable: the second try returns or raises")
 
     async def close(self) -> None:
-        """End all children: at once if idle, by a kill after a second otherwise. Idempotent.
-
-        Calls in flight get WorkerUnavailableError.
-        """
+        """End all children, those at calls by a kill after a second; their calls get WorkerUnavailableError. Idempotent."""
         if self._closing is None:
             self._closing = asyncio.get_running_loop().create_task(self._close())
         await asyncio.shield(self._closing)
 
-    async def _acquire(self, client: str, size: int, *, first: bool) -> WorkerProcess:
-        """Take a free child, or wait for one; a retry, which has waited already, goes `first`."""
+    async def _acquire(self, client: str, size: int, share: int, *, first: bool) -> WorkerProcess:
+        """Take `share` of a child's room, or wait for it; a retry, which has waited already, goes `first`."""
         if self._closing:
             raise WorkerUnavailableError(f"{self.name}: closed")
         if self._children.none_starts:
             raise WorkerUnavailableError(f"{self.name}: no child starts")
-        while self._idle:
-            worker = self._idle.popleft()
-            if not worker.exited:
-                worker.unwatch()
-                return worker
+        while (first or not self._waiters.retries) and (worker := self._room.find(share)):
+            if not worker.exited or not self._room.idle(worker):
+                return self._take(worker, share)
             self._children.replace(worker, _DIED_IDLE)  # its end of file is not handled yet: do not spend a try on it
         waiter = self._waiters.add(client, size, first=first)
         try:
             return await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self._release(waiter.result())  # it was given a child just before it was cancelled
+                self._release(waiter.result(), share)  # it was given a child just before it was cancelled
             raise
         finally:
             self._waiters.discard(waiter)
 
-    def _release(self, worker: WorkerProcess) -> None:
-        """Give a free child to the first waiter, or let it idle."""
-        if worker not in self._children.alive or self._closing:
-            return
-        if waiter := self._waiters.pop():
-            waiter.set_result(worker)
-        else:
-            self._idle.append(worker)
-            worker.watch(lambda: self._children.replace(worker, _DIED_IDLE))
+    def _take(self, worker: WorkerProcess, share: int) -> WorkerProcess:
+        if self._room.idle(worker):
+            worker.unwatch()
+        self._room.take(worker, share)
+        return worker
 
-    def _forget(self, worker: WorkerProcess) -> None:
-        if worker in self._idle:
-            self._idle.remove(worker)
+    def _open(self, worker: WorkerProcess) -> None:
+        """A child has started."""
+        self._room.add(worker)
+        self._release(worker, self._room.full)
+
+    def _release(self, worker: WorkerProcess, share: int) -> None:
+        """Give the room to those who wait, or let the child idle."""
+        if worker not in self._room or self._closing:
+            return
+        self._room.give(worker, share)
+        if self._room.idle(worker):
+            worker.watch(lambda: self._children.replace(worker, _DIED_IDLE))
+        # A retry waits until a child has all its room, and the others wait behind it.
+        while chosen := self._room.find(share := self._room.full if self._waiters.retries else 1):
+            waiter = self._waiters.pop()
+            if waiter is None:
+                return
+            waiter.set_result(self._take(chosen, share))
 
     async def _attempt(
-        self, worker: WorkerProcess, header: Mapping[str, JsonValue], payload: Buffer, seconds: float | None
+        self, worker: WorkerProcess, share: int, header: Mapping[str, JsonValue], payload: Buffer, seconds: float | None
     ) -> tuple[dict[str, JsonValue], memoryview]:
         """One try, in a task of its own, which releases or replaces the child whatever happens."""
         began = cpu_seconds(worker.pid)
+        if seconds is not None:
+            seconds *= worker.calls + 1  # those before it take their time first
         try:
-            async with asyncio.timeout(seconds), self._children.counted(worker.place):
+            async with asyncio.timeout(seconds), self._children.counted(worker):
                 answer = await worker.exchange(header, payload, self._max_reply)
         except WorkerFailedError as error:
             log.error("%s\n%s", error, worker.take_tail())
-            self._release(worker)
+            self._release(worker, share)
             raise
         except ValueError:  # the header is no JSON: nothing was sent
-            self._release(worker)
+            self._release(worker, share)
             raise
         except TimeoutError:
             used = (cpu_seconds(worker.pid) or 0.0) - (began or 0.0)
@@ -259,23 +271,22 @@ class WorkerPool:
             reaping = self._children.replace(worker, str(error))
             if reaping:
                 await asyncio.wait({reaping})  # for its fatal signal; `close` may cancel it
-            if worker.crashed and self._blames_calls:
+            if worker.crashed and self._blames_calls and not isinstance(error, BehindError):
                 raise WorkerCrashedError(f"{self.name}: the call ended its child ({worker.fatal_signal})") from None
             raise
         except asyncio.CancelledError:
             self._children.replace(worker, "busy with a cancelled call")
             raise
-        self._release(worker)
+        self._release(worker, share)
         return answer
 
     async def _close(self) -> None:
         self._fail_waiters(f"{self.name}: closed")
-        for worker in self._idle:
+        for worker in self._room.all_idle():
             worker.unwatch()
         await self._children.hang_up()
         await asyncio.gather(*self._calls, return_exceptions=True)
         await self._children.close()
-        self._idle.clear()
 
     def _fail_waiters(self, message: str) -> None:
         while waiter := self._waiters.pop():
@@ -287,12 +298,3 @@ class WorkerPool:
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
         return task
-
-
-def log_sandbox(pool: WorkerPool) -> None:
-    """Log which layers of the sandbox are in force in a pool's children, which are all alike, and which are missing and why."""
-    in_force, missing = pool.greeting.get("sandbox"), pool.greeting.get("missing")
-    held = ", ".join(map(str, in_force)) if isinstance(in_force, list) else ""
-    lacking = ", ".join(f"{layer} ({why})" for layer, why in missing.items()) if isinstance(missing, dict) else ""
-    level = logging.WARNING if lacking else logging.INFO
-    log.log(level, "%s sandbox: %s%s", pool.name, held or "none", f"; missing: {lacking}" if lacking else "")

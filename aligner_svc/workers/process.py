@@ -9,11 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
-from aligner_svc.workers import frames
-from aligner_svc.workers.child import FD_VARIABLE, enlarge_buffers
+from aligner_svc.workers import child, frames
 from aligner_svc.workers.errors import WorkerFailedError
 from aligner_svc.workers.frames import Buffer, FrameKind, JsonValue
 from aligner_svc.workers.heartbeat import Pulse
@@ -23,19 +22,6 @@ _CHUNK: Final = 1 << 20
 
 _MAX_STDERR: Final = 4096
 """Bytes kept of a child's stderr, from its end."""
-
-# The variables a child gets. The others may be keys and passwords, and the child reads hostile files.
-_INHERITED: Final = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH", "PYTHONDONTWRITEBYTECODE", "TMPDIR", "TZ")
-
-# A child uses one core: BLAS threads on every core in each child would only compete.
-_ONE_THREAD: Final = dict.fromkeys(
-    (
-        *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
-        "MALLOC_ARENA_MAX",  # glibc's: an arena takes 64 MiB of a child's limited address space
-    ),
-    "1",
-)
-
 
 _MAX_REASON: Final = 1000
 """Characters kept of a child's reason not to start."""
@@ -54,6 +40,10 @@ _CRASHES: Final = frozenset(
 
 class GoneError(Exception):
     """The child closed its end or broke the protocol: kill it."""
+
+
+class BehindError(GoneError):
+    """It did so at an earlier call, behind which this one waited."""
 
 
 class ProtocolError(GoneError):
@@ -81,9 +71,12 @@ class WorkerProcess:
         self._stderr, writer = os.pipe()
         self._tail = bytearray()
         self._open = True
-        self.call = 0
-        """Number of the call that it is at; 0: none."""
         self._calls = 0
+        self._at: dict[int, None] = {}
+        self._sending, self._receiving = asyncio.Lock(), asyncio.Lock()
+        self._torn = False
+        self.counted_until = 0.0
+        """By the event loop's clock, up to when its calls are counted as busy."""
         self.hung = ""
         """Why it was found to hang; "" if it was not."""
         self.ready_at = 0.0
@@ -91,7 +84,7 @@ class WorkerProcess:
         self.place = ""
         """Where it works, as in WorkerPool."""
         try:
-            enlarge_buffers(self._sock)
+            child.enlarge_buffers(self._sock)
             self._sock.setblocking(False)
             os.set_blocking(self._stderr, False)
             self._process = subprocess.Popen(
@@ -100,7 +93,7 @@ class WorkerProcess:
                 stdout=writer,  # what a library prints is diagnostics too
                 stderr=writer,
                 pass_fds=(theirs.fileno(),),
-                env=_environment(theirs.fileno(), _ONE_THREAD if environment is None else environment),
+                env=child.environment(theirs.fileno(), environment),
                 process_group=0,
             )
         except BaseException:
@@ -135,22 +128,56 @@ class WorkerProcess:
     async def exchange(
         self, header: Mapping[str, JsonValue], payload: Buffer, max_reply: int
     ) -> tuple[dict[str, JsonValue], memoryview]:
-        """Send one call and wait for its answer. Raises GoneError, or WorkerFailedError if the handler raised."""
+        """Send one call and wait for its answer. Raises GoneError, or WorkerFailedError if the handler raised.
+
+        A second one is sent while the child is at the first; the answers come in that order.
+        """
         head = frames.pack(FrameKind.CALL, header, payload)
         self._calls += 1
-        self.call = self._calls
+        number = self._calls
+        self._at[number] = None
         try:
-            return await self._exchange(head, payload, max_reply)
+            async with self._sending:
+                with self._whole(number):
+                    await self._send(head, payload)
+            async with self._receiving:  # a lock wakes those that wait in the order in which they came
+                with self._whole(number):
+                    kind, answer, body = await self._receive(max_reply)
         finally:
-            self.call = 0
+            del self._at[number]
+        return self._reply(kind, answer, body)
 
-    async def _exchange(self, head: bytes, payload: Buffer, max_reply: int) -> tuple[dict[str, JsonValue], memoryview]:
+    @property
+    def call(self) -> int:
+        """Number of the call that it is at; 0: none."""
+        return next(iter(self._at), 0)
+
+    @property
+    def calls(self) -> int:
+        """How many it has been given and not answered."""
+        return len(self._at)
+
+    @contextlib.contextmanager
+    def _whole(self, number: int) -> Iterator[None]:
+        """Around a frame: after one that broke off nothing that comes can be understood."""
+        if self._torn:
+            raise BehindError("the child ended at an earlier call")
+        try:
+            yield
+        except BaseException as error:
+            self._torn = True
+            if isinstance(error, GoneError) and self.call != number:
+                raise BehindError(str(error)) from None
+            raise
+
+    async def _send(self, head: bytes, payload: Buffer) -> None:
         try:
             await self._loop.sock_sendall(self._sock, head)
             await self._send_payload(memoryview(payload).cast("B"))
         except OSError:
             raise GoneError("the child closed its end") from None
-        kind, answer, body = await self._receive(max_reply)
+
+    def _reply(self, kind: FrameKind, answer: dict[str, JsonValue], body: memoryview) -> tuple[dict[str, JsonValue], memoryview]:
         if kind is FrameKind.FAILED:
             name = answer.get("error")
             is_name = isinstance(name, str) and name.isidentifier() and len(name) <= 80  # the child may send anything
@@ -240,7 +267,9 @@ class WorkerProcess:
 
     async def reap(self, timeout: float = _REAP_TIMEOUT) -> bool:  # noqa: ASYNC109 - not an error
         """Close the descriptors and collect the exit status, which leaves no zombie. False if still alive after `timeout` s."""
-        self._close()
+        self.hang_up()  # calls that it still has end now
+        async with self._sending, self._receiving:
+            self._close()
         pause, deadline = 0.001, self._loop.time() + timeout
         # Polled: asyncio's child watcher in 3.11 costs a thread for each child's whole life.
         while not self.exited:
@@ -269,10 +298,3 @@ class WorkerProcess:
                 self._loop.remove_reader(self._stderr)
                 return
             self._tail = (self._tail + piece)[-_MAX_STDERR:]
-
-
-def _environment(fd: int, more: Mapping[str, str]) -> dict[str, str]:
-    kept = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    # The child imports from the same places as the parent: from the working directory only if the parent does.
-    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109 - a str is what PYTHONPATH needs
-    return kept | dict(more) | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", FD_VARIABLE: str(fd)}

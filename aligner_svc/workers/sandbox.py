@@ -6,6 +6,7 @@ Each layer helps where another is missing or has a hole. docs/sandbox.md says wh
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import resource
 import signal
@@ -13,11 +14,16 @@ import struct
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from aligner_svc.workers.sandbox_landlock import forbid_files, version
 from aligner_svc.workers.sandbox_seccomp import forbid_system_calls
 from aligner_svc.workers.sandbox_syscalls import failure, system_call
+
+if TYPE_CHECKING:
+    from aligner_svc.workers.pool import WorkerPool
+
+log = logging.getLogger(__name__)
 
 SandboxMode: TypeAlias = Literal["required", "best-effort", "off"]
 """`required`: a child without one of the layers does not start. `best-effort`: it starts and reports what is missing. `off`:
@@ -139,3 +145,12 @@ def _drop_capabilities() -> str | None:
     if machine not in _CAPSET:
         return f"not made for {machine}"
     return failure(system_call(_CAPSET[machine], struct.pack("=Ii", _CAPABILITY_VERSION_3, 0), bytes(24)))
+
+
+def log_sandbox(pool: WorkerPool) -> None:
+    """Log which layers of the sandbox are in force in a pool's children, which are all alike, and which are missing and why."""
+    in_force, missing = pool.greeting.get("sandbox"), pool.greeting.get("missing")
+    held = ", ".join(map(str, in_force)) if isinstance(in_force, list) else ""
+    lacking = ", ".join(f"{layer} ({why})" for layer, why in missing.items()) if isinstance(missing, dict) else ""
+    level = logging.WARNING if lacking else logging.INFO
+    log.log(level, "%s sandbox: %s%s", pool.name, held or "none", f"; missing: {lacking}" if lacking else "")

@@ -1,4 +1,4 @@
-"""Calls that wait for a free child: retries first, then one call of each client in turn."""
+"""Calls that wait for a child, and children that wait for calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _CLIENTS: Final = 1024
 
 
 class Waiters(Generic[T]):
-    """Futures of what is waited for. Clients that wait get equal shares of the sizes, however many calls each has waiting."""
+    """Futures of what is waited for: retries first, then one call of each client in turn.
+
+    Clients that wait get equal shares of the sizes, however many calls each has waiting.
+    """
 
     def __init__(self) -> None:
         self._retries: deque[asyncio.Future[T]] = deque()
@@ -23,6 +26,11 @@ class Waiters(Generic[T]):
 
     def __len__(self) -> int:
         return sum(not waiter.done() for waiters in (self._retries, self._fair) for waiter in waiters)
+
+    @property
+    def retries(self) -> bool:
+        """Whether `pop` returns a retry next."""
+        return any(not waiter.done() for waiter in self._retries)
 
     def add(self, client: str, size: int, *, first: bool) -> asyncio.Future[T]:
         """A future that `pop` will return. `size`: charged to `client`; `first`: before all others, as it has waited."""
@@ -50,3 +58,39 @@ class Waiters(Generic[T]):
                 return None
             if not waiter.done():
                 return waiter
+
+
+class Vacancies(Generic[T]):
+    """Children and how many more calls each can be given."""
+
+    def __init__(self, full: int) -> None:
+        """`full`: calls that each has at a time."""
+        self.full = full
+        self._left: dict[T, int] = {}
+
+    def __contains__(self, child: T) -> bool:
+        return child in self._left
+
+    def add(self, child: T) -> None:
+        """One that has no room yet."""
+        self._left[child] = 0
+
+    def remove(self, child: T) -> None:
+        self._left.pop(child, None)
+
+    def idle(self, child: T) -> bool:
+        return self._left[child] == self.full
+
+    def all_idle(self) -> list[T]:
+        return [child for child in self._left if self.idle(child)]
+
+    def find(self, share: int) -> T | None:
+        """The child with the most room, of several the one that got it first; None: no child has `share`."""
+        child = max(self._left, key=self._left.__getitem__, default=None)
+        return child if child is not None and self._left[child] >= share else None
+
+    def take(self, child: T, share: int) -> None:
+        self._left[child] -= share
+
+    def give(self, child: T, share: int) -> None:
+        self._left[child] = self._left.pop(child) + share

@@ -18,6 +18,7 @@ from aligner_client.channel import INFO_TIMEOUT, STREAM_TIMEOUT, UNARY_TIMEOUT, 
 from aligner_client.errors import ResourceExhaustedError, raise_unless_task_cancelled
 from aligner_client.messages import (
     AudioEncoding,
+    Detail,
     Encoding,
     ProgressCallback,
     ServerInfo,
@@ -65,12 +66,22 @@ class AsyncAligner(ClientBase):
         min_match_score: float | None = None,
         transcript_format: TranscriptFormatLike = TranscriptFormat.PLAIN,
         retiming: Retiming | None = None,
+        detail: Detail = "words",
         timeout: Timeout = "auto",
         on_progress: ProgressCallback | None = None,
     ) -> Alignment:
         """`Aligner.align`; chunks may come from an async iterable too. `on_progress` must not block."""
         config = build_config(
-            transcript, language, encoding, sample_rate_hz, channels, audio_track, min_match_score, transcript_format, retiming
+            transcript,
+            language,
+            encoding,
+            sample_rate_hz,
+            channels,
+            audio_track,
+            min_match_score,
+            transcript_format,
+            retiming,
+            detail,
         )
         size = await asyncio.to_thread(known_size, audio)
         if size is not None and size <= self._whole_bytes:

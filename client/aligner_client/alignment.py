@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from aligner_client.formats import CueLayout, Format
@@ -37,6 +37,14 @@ PLACED = frozenset({WordStatus.ALIGNED, WordStatus.REPAIRED})
 """The statuses of words that have a time of their own."""
 
 
+class Phone(NamedTuple):
+    """A sound of a word. `symbol` of `Alignment.phone_set`; seconds from the first sample."""
+
+    symbol: str
+    start: float
+    end: float
+
+
 @dataclass(frozen=True, slots=True)
 class Word:
     """A word of the transcript in time. Seconds from the first sample; confidence 0..1."""
@@ -50,6 +58,8 @@ class Word:
     char_end: int
     speaker: str = ""
     """By the label before it in the transcript, as it is written there; empty if there is none."""
+    phones: tuple[Phone, ...] = ()
+    """If they were asked for and the word was found; they fill it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +95,8 @@ class Alignment:
     timing: Timing = field(default_factory=Timing)
     unaligned: Sequence[Stretch] = ()
     """Loud stretches that no word covers, speech that is not in the transcript for example: the counterpart of NOT_FOUND."""
+    phone_set: str = ""
+    """Of the words' phones, "ARPABET" for example; empty if they were not asked for."""
     cues: Sequence[Cue] = ()
     """Of a transcript that is a subtitle file, in its order."""
     audio_start: float = 0.0

@@ -1,5 +1,6 @@
 """The blocking client."""
 
+# long: the public class, with the documentation of its arguments
 from __future__ import annotations
 
 import threading
@@ -18,6 +19,7 @@ from aligner_client.channel import INFO_TIMEOUT, STREAM_TIMEOUT, UNARY_TIMEOUT, 
 from aligner_client.errors import ResourceExhaustedError
 from aligner_client.messages import (
     AudioEncoding,
+    Detail,
     Encoding,
     ProgressCallback,
     ServerInfo,
@@ -74,6 +76,7 @@ class Aligner(ClientBase):
         min_match_score: float | None = None,
         transcript_format: TranscriptFormatLike = TranscriptFormat.PLAIN,
         retiming: Retiming | None = None,
+        detail: Detail = "words",
         timeout: Timeout = "auto",
         on_progress: ProgressCallback | None = None,
     ) -> Alignment:
@@ -88,7 +91,16 @@ class Aligner(ClientBase):
         `timeout`: "auto" is 10 minutes for one message and 5 hours for chunks.
         """
         config = build_config(
-            transcript, language, encoding, sample_rate_hz, channels, audio_track, min_match_score, transcript_format, retiming
+            transcript,
+            language,
+            encoding,
+            sample_rate_hz,
+            channels,
+            audio_track,
+            min_match_score,
+            transcript_format,
+            retiming,
+            detail,
         )
         size = known_size(audio)
         if size is not None and size <= self._whole_bytes:

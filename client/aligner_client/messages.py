@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Literal
 
 from aligner_client import alignment
-from aligner_client.alignment import Alignment, Timing, Word, WordStatus
+from aligner_client.alignment import Alignment, Phone, Timing, Word, WordStatus
 from aligner_client.api.v1 import aligner_pb2 as pb
 from aligner_client.errors import IncompleteAnswerError
 from aligner_client.retiming import Cue, Retiming, TranscriptFormat, TranscriptFormatLike
@@ -118,6 +118,10 @@ _STAGES = {
 }
 
 
+Detail = Literal["words", "phones"]
+"""What comes back for each word: with "phones", its sounds too."""
+_DETAILS = {"words": pb.DETAIL_UNSPECIFIED, "phones": pb.DETAIL_PHONES}
+
 Encoding = AudioEncoding | Literal["container", "linear16", "float32", "mulaw"]
 """An encoding, or its value."""
 
@@ -132,6 +136,7 @@ def build_config(  # noqa: PLR0917 - as many as a call has
     min_match_score: float | None,
     transcript_format: TranscriptFormatLike = TranscriptFormat.PLAIN,
     retiming: Retiming | None = None,
+    detail: Detail = "words",
 ) -> pb.AlignConfig:
     """The config of either call. Raises ValueError for a number outside of 32 bits, and for an unknown encoding or format."""
     return pb.AlignConfig(
@@ -143,6 +148,7 @@ def build_config(  # noqa: PLR0917 - as many as a call has
         min_match_score=min_match_score,
         audio_track=audio_track,
         transcript_format=FORMATS[TranscriptFormat(transcript_format)],
+        detail=_DETAILS[detail],
         retiming=None if retiming is None else retiming_message(retiming),
     )
 
@@ -240,6 +246,7 @@ def _word(word: pb.Word) -> Word:
         char_start=word.char_start,
         char_end=word.char_end,
         speaker=word.speaker,
+        phones=tuple(Phone(phone.symbol, phone.start_ms / 1000, phone.end_ms / 1000) for phone in word.phones),
     )
 
 
@@ -262,6 +269,7 @@ def _alignment(words: Sequence[Word], summary: pb.Summary, config: pb.AlignConfi
         engine=summary.engine,
         language=summary.language,
         match_score=summary.match_score,
+        phone_set=summary.phone_set,
         warnings=tuple(alignment.Warning(warning.code, warning.message) for warning in summary.warnings),
         timing=Timing(
             queue=timing.queue_ms / 1000,

@@ -17,7 +17,7 @@ import grpc
 import pytest
 import yaml
 
-from aligner_svc.engines.batching import BatchReport, QueueState
+from aligner_svc.engines.batch_report import BatchReport, QueueState
 from aligner_svc.telemetry.metrics import CacheCounts, Metrics, Sources
 from aligner_svc.telemetry.metrics.server import MetricsServer
 from aligner_svc.workers import PlaceState

@@ -52,6 +52,9 @@ class Model:
     def tokenizer(self) -> bytes:
         return tokenizer()
 
+    def prepare(self, batch: Sequence[Item]) -> Sequence[Item]:
+        return batch
+
     def run(self, batch: Sequence[Item]) -> list[TimestampSlots]:
         time.sleep(0.01)
         self.check()

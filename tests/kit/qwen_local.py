@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ from aligner_svc.config.engine import QwenSettings
 from aligner_svc.engines.qwen.devices.model import DeviceBrokenError, Model
 from aligner_svc.engines.qwen.devices.wire import DeviceLoaded, Item, decode_answer, decode_batch, encode_answer, encode_batch
 from aligner_svc.engines.qwen.timestamps import TimestampSlots
-from aligner_svc.workers import WorkerDiedError, WorkerPool
+from aligner_svc.workers import Buffer, JsonValue, WorkerDiedError, WorkerPool
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 class LocalDevices:
     """Backend (see engines/qwen/devices/pool.py) of one device. What ends a process raises WorkerDiedError, without a retry."""
 
-    count = 1
+    count, ahead = 1, 0
     pools: Sequence[WorkerPool] = ()
 
     def __init__(self, settings: QwenSettings) -> None:
@@ -34,7 +34,11 @@ class LocalDevices:
 
     async def run(self, batch: Sequence[Item]) -> Sequence[TimestampSlots]:
         header, payload = encode_batch(batch)
-        return decode_answer(*await self._do(lambda: encode_answer(self.model.run(decode_batch(header, payload)))))
+
+        def compute() -> tuple[Mapping[str, JsonValue], Buffer]:
+            return encode_answer(self.model.run(self.model.prepare(decode_batch(header, payload))))
+
+        return decode_answer(*await self._do(compute))
 
     async def check(self) -> None:
         await self._do(self.model.check)

@@ -19,7 +19,7 @@ _SUBTITLES = "Subtitles (srt, vtt, word-vtt, ass): at most"
 
 
 @with_server
-def align(  # noqa: PLR0917 - typer makes an option of each
+def align(  # noqa: PLR0912, PLR0917 - typer makes an option of each, and some exclude others
     file: Annotated[
         Path, typer.Argument(metavar="FILE|DIR", help="Audio file; - reads stdin; of a directory all audio files are aligned.")
     ],
@@ -62,6 +62,9 @@ def align(  # noqa: PLR0917 - typer makes an option of each
     track: Annotated[
         int, typer.Option(min=0, metavar="N", help="Audio track of a file with several, from 1; 0: one with sound.")
     ] = 0,
+    phones: Annotated[
+        bool, typer.Option("--phones", help="With the sounds of the words: in json, textgrid (a second tier) and phone-ctm.")
+    ] = False,
     line_length: Annotated[
         int | None, typer.Option(min=8, max=200, metavar="N", help="Characters a line. Default: 42.", rich_help_panel=_SUBTITLES)
     ] = None,
@@ -97,6 +100,9 @@ def align(  # noqa: PLR0917 - typer makes an option of each
         raise typer.BadParameter(f"{file} does not exist", param_hint="FILE")
     if live and (output_format is not None or out is not None or file.is_dir()):
         raise typer.BadParameter("prints words as they come, of one recording", param_hint="--live")
+    phones = phones or choose(output_format, out) is OutputFormat.PHONE_CTM
+    if phones and (live or file == STDIN):
+        raise typer.BadParameter("of a file, when all of it is aligned", param_hint="--phones")
     connection = server.connection(stdin_taken=file == STDIN)
     given = {"line": line_length, "lines": lines, "seconds": cue_seconds}
     layout: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
@@ -107,7 +113,7 @@ def align(  # noqa: PLR0917 - typer makes an option of each
         from aligner_client.formats import CueLayout
 
         request = Request(
-            connection, language, encoding, sample_rate, channels, track, timeout, min_match_score, CueLayout(**layout)
+            connection, language, encoding, sample_rate, channels, track, timeout, min_match_score, CueLayout(**layout), phones
         )
         if file.is_dir():
             if text is not None or text_file is not None:

@@ -26,6 +26,7 @@ SUFFIXES = {
     OutputFormat.WORD_VTT: ".words.vtt",
     OutputFormat.AUDACITY: ".labels.txt",
     OutputFormat.HTML: ".html",
+    OutputFormat.PHONE_CTM: ".phones.ctm",
 }
 """Suffixes of output files. Praat spells its own in camel case."""
 

@@ -31,6 +31,7 @@ class OutputFormat(StrEnum):
     ASS = "ass"
     TEXTGRID = "textgrid"
     CTM = "ctm"
+    PHONE_CTM = "phone-ctm"
     CSV = "csv"
     AUDACITY = "audacity"
     HTML = "html"
@@ -50,6 +51,7 @@ class Request:
     min_match_score: float | None = None
     layout: CueLayout | None = None
     """Of subtitles."""
+    phones: bool = False
 
     def keywords(self) -> dict[str, Any]:
         """The keyword arguments of the client's calls."""
@@ -63,4 +65,6 @@ class Request:
             "min_match_score": self.min_match_score,
             "audio_track": self.audio_track,
         }
+        if self.phones:
+            keywords["detail"] = "phones"
         return keywords if self.timeout is None else keywords | {"timeout": self.timeout}

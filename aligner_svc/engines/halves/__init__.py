@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from aligner_svc.config import Settings
     from aligner_svc.config.engine import EngineSettings, QwenSettings
     from aligner_svc.engines.base import Engine
-    from aligner_svc.engines.batching import BatchWatch, QueueState
+    from aligner_svc.engines.batch_report import BatchWatch, QueueState
 
 
 class CallPool(Protocol):

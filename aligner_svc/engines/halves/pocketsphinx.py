@@ -9,7 +9,7 @@ import numpy as np
 
 from aligner_svc.config import Settings
 from aligner_svc.domain import Caller
-from aligner_svc.engines.batching import BatchWatch, QueueState
+from aligner_svc.engines.batch_report import BatchWatch, QueueState
 from aligner_svc.engines.halves import HalfSettings, Lanes
 from aligner_svc.engines.pocketsphinx.engine import LONG, OTHERS, READER, SHORT, PocketSphinxEngine, Window
 from aligner_svc.engines.pocketsphinx.wire import text_language

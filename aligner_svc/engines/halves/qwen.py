@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from aligner_svc.config import Settings
 from aligner_svc.domain import Caller
-from aligner_svc.engines.batching import BatchWatch, QueueState
+from aligner_svc.engines.batch_report import BatchWatch, QueueState
 from aligner_svc.engines.halves import CallPool, HalfSettings, Lanes
 from aligner_svc.engines.qwen.devices.pool import Devices
 from aligner_svc.engines.qwen.devices.wire import DeviceLoaded, Item, decode_answer, decode_batch, encode_answer, encode_batch
@@ -43,7 +43,7 @@ class _Elsewhere:
     pools: Sequence[WorkerPool] = ()
 
     def __init__(self, lane: CallPool, at_once: int) -> None:
-        self.count = at_once
+        self.count, self.ahead = at_once, 0
         self._lane = lane
 
     async def start(self) -> tuple[DeviceLoaded, Tokenizer]:

@@ -16,10 +16,11 @@ import numpy.typing as npt
 from aligner_svc.config import Settings
 from aligner_svc.config.engine import EngineSettings
 from aligner_svc.config.limits import available_cores
-from aligner_svc.domain import SAMPLE_RATE, Caller, Clip, ProgressSink, Token, Warning, WordStatus
+from aligner_svc.domain import SAMPLE_RATE, Caller, Clip, Phone, ProgressSink, Token, Warning, WordStatus
 from aligner_svc.engines import refusals
 from aligner_svc.engines.base import SHORT_SECONDS, Capacity, EngineReport, EngineResult, OnFailed, OnSpans, Span
-from aligner_svc.engines.batching import Batcher, BatchWatch, QueueState
+from aligner_svc.engines.batch_report import BatchWatch, QueueState
+from aligner_svc.engines.batching import Batcher
 from aligner_svc.engines.halves import CallPool
 from aligner_svc.engines.live import LiveAudio, LiveText
 from aligner_svc.engines.live_load import LiveLoad, LiveStream
@@ -160,6 +161,7 @@ class PocketSphinxEngine:
 
     name = f"pocketsphinx-{version('pocketsphinx')}"
     max_seconds = None
+    phone_sets: Mapping[str, str] = {_ENGLISH: "ARPABET"}
 
     def __init__(
         self,
@@ -240,16 +242,23 @@ class PocketSphinxEngine:
         return await self.reader.get() if language in WITH_READER else (await self.others.get()).pool
 
     async def align(
-        self, clip: Clip, tokens: Sequence[Token], language: str, caller: Caller, progress: ProgressSink | None = None
+        self,
+        clip: Clip,
+        tokens: Sequence[Token],
+        language: str,
+        caller: Caller,
+        progress: ProgressSink | None = None,
+        *,
+        phones: bool = False,
     ) -> EngineResult:
-        """See Engine.align. The windows of all calls are queued fairly, those of short recordings apart."""
+        """See PhoneEngine.align. The windows of all calls are queued fairly, those of short recordings apart."""
         english = language == _ENGLISH
         if english:
             queue = self.short if clip.seconds <= SHORT_SECONDS else self.long
         else:
             with _worker_failures():
                 queue = await self.others.get()
-        calls = _Calls(language, lambda: queue, caller)
+        calls = _Calls(language, lambda: queue, caller, phones=phones)
         with _worker_failures(), queue.call():
             placed = await align_in_windows(clip, tokens, calls.aligner(), progress, Cut() if english else CUT)
         score = sum(item.span.evidence for item in placed if item.span is not None) / len(tokens)
@@ -296,13 +305,22 @@ class PocketSphinxEngine:
 class _Calls:
     """The windows of one call, and how long they took in all."""
 
-    def __init__(self, language: str, queue: Callable[[], WindowQueue], caller: Caller, stream: LiveStream | None = None) -> None:
-        """`queue`: where the next window waits. `stream`: that the call is, if it is spoken now."""
+    def __init__(
+        self,
+        language: str,
+        queue: Callable[[], WindowQueue],
+        caller: Caller,
+        stream: LiveStream | None = None,
+        *,
+        phones: bool = False,
+    ) -> None:
+        """`queue`: where the next window waits. `stream`: that the call is, if it is spoken now. `phones`: of English words."""
         self.queued = self.busy = 0.0
         self._stream = stream
         self._language = language
         self._queue = queue
         self._caller = caller
+        self._phones = phones
 
     def aligner(self, *, live: bool = False) -> AlignWindow[TokenSpan]:
         """For `Windows`; `live` as in `WindowAligner.align`."""
@@ -310,7 +328,7 @@ class _Calls:
         async def align(samples: npt.NDArray[np.int16], coming: Sequence[Token], last: bool, complete: bool) -> Prefix[TokenSpan]:
             spoken = [token.spoken[:_MAX_SPOKEN] for token in coming]
             if self._language == _ENGLISH:
-                request = encode_request(spoken, last, complete, live=live)
+                request = encode_request(spoken, last, complete, live=live, phones=self._phones)
             else:
                 request = window_request(self._language, spoken, last, complete, live=live)
             done = await self._queue().batcher.submit(Window(request, samples, self._caller), self._caller)
@@ -373,7 +391,11 @@ def _spans(placed: Sequence[Placed[TokenSpan]], count: int, seconds: float, scal
             continue
         start = min(max(item.offset + span.start, at), seconds)
         end = min(max(item.offset + span.end, start), seconds)
-        spans.append(Span(start, end, span.confidence * scale, span.status))
+        phones = tuple(
+            Phone(phone.symbol, *(min(max(item.offset + time, start), end) for time in (phone.start, phone.end)))
+            for phone in span.phones
+        )
+        spans.append(Span(start, end, span.confidence * scale, span.status, phones))
         at = end
     spans += [Span(at, at, 0.0, WordStatus.NOT_FOUND)] * (count - len(spans))
     return spans

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from aligner_svc.domain import SAMPLE_RATE
+from aligner_svc.engines.denoise import denoise
 from aligner_svc.engines.loudness import levels as energies
 from aligner_svc.engines.loudness import limits, loud
-from aligner_svc.engines.pocketsphinx.denoise import denoise
 from aligner_svc.engines.pocketsphinx.recogniser import Recogniser, Segment
 from aligner_svc.engines.pocketsphinx.second_opinion import PhonemeRecogniser, Samples, SecondOpinion, search_all, search_near
 from aligner_svc.engines.pocketsphinx.skipping import Detection

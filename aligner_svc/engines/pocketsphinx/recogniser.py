@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from pocketsphinx import Decoder
 
-from aligner_svc.domain import SAMPLE_RATE
+from aligner_svc.domain import SAMPLE_RATE, Phone
 from aligner_svc.engines.pocketsphinx.lexicon import Speller
 from aligner_svc.text.readings import ways
 
@@ -95,6 +95,29 @@ class Recogniser:
         if not exits and len(segments) != count:
             return None
         return segments
+
+    def phones(self, samples: npt.NDArray[np.int16], words: Sequence[str]) -> list[list[Phone]] | None:
+        """The sounds of each of `words`, which are all in `samples`; None: no path through the audio was found.
+
+        A second pass along the path of the words: the first does not keep where their sounds are.
+        """
+        if self.align(samples, words) is None:
+            return None
+        decoder = self._decoder
+        decoder.set_alignment()
+        decoder.reinit_feat()
+        decoder.start_utt()
+        try:
+            decoder.process_raw(samples.tobytes(), full_utt=True)
+        finally:
+            decoder.end_utt()
+        alignment = decoder.get_alignment()
+        found = [
+            [Phone(phone.name, phone.start * _FRAME_SECONDS, (phone.start + phone.duration) * _FRAME_SECONDS) for phone in word]
+            for word in (alignment.words() if alignment else ())
+            if word.name[0] not in "<[("
+        ]
+        return found if len(found) == len(words) else None
 
     def _segment(self, raw: object) -> Segment:
         word, first, last, likelihood = raw.word, raw.start_frame, raw.end_frame, raw.ascore  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from aligner_svc.domain import Token, WordStatus
+from aligner_svc.domain import Phone, Token, WordStatus
 from aligner_svc.engines.windows import Prefix
 from aligner_svc.errors import InvalidArgumentError
 from aligner_svc.workers.frames import JsonValue
@@ -26,21 +26,24 @@ _AS_SENT, _OWN_TEXT, _SKIPPED, _LABEL = range(4)
 
 @dataclass(frozen=True, slots=True)
 class TokenSpan:
-    """Seconds within the window; `evidence` as in calibration."""
+    """Seconds within the window; `evidence` as in calibration. `phones` if they were asked for."""
 
     start: float
     end: float
     confidence: float
     evidence: float
     status: WordStatus
+    phones: tuple[Phone, ...] = ()
 
 
 class MalformedError(Exception):
     """The other side sent a malformed message."""
 
 
-def encode_request(tokens: Sequence[Sequence[str]], last: bool, complete: bool, *, live: bool = False) -> dict[str, JsonValue]:
-    return {"tokens": [list(token) for token in tokens], "last": last, "complete": complete, "live": live}
+def encode_request(
+    tokens: Sequence[Sequence[str]], last: bool, complete: bool, *, live: bool = False, phones: bool = False
+) -> dict[str, JsonValue]:
+    return {"tokens": [list(token) for token in tokens], "last": last, "complete": complete, "live": live, "phones": phones}
 
 
 def decode_request(header: Mapping[str, JsonValue]) -> tuple[list[list[str]], bool, bool]:
@@ -54,8 +57,16 @@ def is_live(header: Mapping[str, JsonValue]) -> bool:
     return _checked(header.get("live"), bool)
 
 
+def wants_phones(header: Mapping[str, JsonValue]) -> bool:
+    """Raises MalformedError."""
+    return _checked(header.get("phones"), bool)
+
+
 def encode_answer(answer: Prefix[TokenSpan]) -> dict[str, JsonValue]:
-    rows: list[JsonValue] = [[span.start, span.end, span.confidence, span.evidence, span.status.value] for span in answer.spans]
+    rows: list[JsonValue] = [
+        [span.start, span.end, span.confidence, span.evidence, span.status.value, [list(phone) for phone in span.phones]]
+        for span in answer.spans
+    ]
     return {"spans": rows, "resume": answer.resume, "coverage": answer.coverage}
 
 
@@ -128,14 +139,22 @@ def _way(token: Token, transcript: str) -> int:
 
 
 def _span(row: Sequence[JsonValue]) -> TokenSpan:
-    if len(row) != 5:
+    if len(row) != 6:
         raise MalformedError(f"a span of {len(row)} values")
-    start, end, confidence, evidence, status = row
+    start, end, confidence, evidence, status, phones = row
     try:
         found = WordStatus(status)
     except ValueError:
         raise MalformedError("an unknown status") from None
-    return TokenSpan(_number(start), _number(end), _number(confidence), _number(evidence), found)
+    sounds = tuple(_phone(_checked(phone, list)) for phone in _checked(phones, list))
+    return TokenSpan(_number(start), _number(end), _number(confidence), _number(evidence), found, sounds)
+
+
+def _phone(row: Sequence[JsonValue]) -> Phone:
+    if len(row) != 3:
+        raise MalformedError(f"a phone of {len(row)} values")
+    symbol, start, end = row
+    return Phone(_checked(symbol, str), _number(start), _number(end))
 
 
 def _checked(value: JsonValue, kind: type[T]) -> T:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -12,6 +13,7 @@ from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner
 from aligner_svc.engines.pocketsphinx.ladder import Ladder
 from aligner_svc.engines.pocketsphinx.lexicon import Speller
 from aligner_svc.engines.pocketsphinx.phonemes import PhonemeModel
+from aligner_svc.engines.pocketsphinx.phones import with_phones
 from aligner_svc.engines.pocketsphinx.recogniser import Recogniser
 from aligner_svc.engines.pocketsphinx.window import WindowAligner
 from aligner_svc.engines.pocketsphinx.wire import (
@@ -21,6 +23,7 @@ from aligner_svc.engines.pocketsphinx.wire import (
     encode_tokens,
     is_live,
     text_language,
+    wants_phones,
 )
 from aligner_svc.engines.self_test import check_split
 from aligner_svc.errors import InvalidArgumentError
@@ -33,7 +36,8 @@ _WARM_UP_SECONDS = 1
 
 def main(mode: SandboxMode, priority: Priority) -> None:
     speller = Speller()
-    aligner = WindowAligner(Ladder(Recogniser(speller), PhonemeModel()), speller, BoundaryRefiner())
+    recogniser, refiner = Recogniser(speller), BoundaryRefiner()
+    aligner = WindowAligner(Ladder(recogniser, PhonemeModel()), speller, refiner)
     check_split(tokenise)  # reads the dictionary of words in capitals while files can still be opened
     aligner.align(np.zeros(16_000 * _WARM_UP_SECONDS, dtype=np.int16), [["warm"], ["up"]], last=True, complete=True)
 
@@ -47,7 +51,10 @@ def main(mode: SandboxMode, priority: Priority) -> None:
                 return encode_refusal(error), b""
         tokens, last, complete = decode_request(header)
         samples = np.frombuffer(payload, dtype=np.int16)
-        return encode_answer(aligner.align(samples, tokens, last, complete, live=is_live(header))), b""
+        answer = aligner.align(samples, tokens, last, complete, live=is_live(header))
+        if wants_phones(header):
+            answer = replace(answer, spans=with_phones(answer.spans, samples, tokens, recogniser, refiner))
+        return encode_answer(answer), b""
 
     serve(handle, Sandbox(mode), priority)
 

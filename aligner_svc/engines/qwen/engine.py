@@ -21,10 +21,11 @@ from aligner_svc.config.engine import EngineSettings, QwenSettings
 from aligner_svc.domain import SAMPLE_RATE, Caller, Clip, ProgressSink, Token
 from aligner_svc.engines import refusals
 from aligner_svc.engines.base import Capacity, EngineReport, EngineResult, OnFailed, OnSpans
-from aligner_svc.engines.batching import Batcher, BatchWatch
+from aligner_svc.engines.batch_report import BatchWatch
+from aligner_svc.engines.batching import Batcher
 from aligner_svc.engines.live import LiveAudio, LiveText
 from aligner_svc.engines.qwen.devices.pool import Backend, Devices
-from aligner_svc.engines.qwen.devices.wire import Item
+from aligner_svc.engines.qwen.devices.wire import Item, batch_rows
 from aligner_svc.engines.qwen.outcome import MAX_SECONDS, assemble
 from aligner_svc.engines.qwen.prompt import Prompt, TooManyRowsError
 from aligner_svc.engines.qwen.recording import CUT, LIVE_CUT, LiveRecording, LongRecording
@@ -42,8 +43,6 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_BUDGET = {"cuda": 32_768, "cpu": 1_024}
-"""Decoder rows of a batch. Some 16,000 keep a GPU busy, 200 two cores; more only add waiting time."""
 _MAX_JAPANESE = 6000
 """Characters of a transcript, some 20 minutes: its tagger keeps 26 kB for each of them."""
 _AHEAD = 20.0
@@ -86,7 +85,7 @@ class QwenEngine:
         self.batcher: Batcher[Item, TimestampSlots] = Batcher(
             self._devices.run,
             size=lambda item: item.rows,
-            budget=qwen.batch_tokens or _BUDGET["cpu"],  # until `start` knows the device
+            budget=batch_rows(qwen, "cpu"),  # until `start` knows the device
             max_items=qwen.batch_items,
             queue=engine.queue,
             slots=self._devices.count,
@@ -104,7 +103,8 @@ class QwenEngine:
         loaded, tokenizer = await self._devices.start()
         self._segment_ms = loaded.segment_ms
         self._prompt = Prompt(tokenizer, loaded.vocabulary)
-        self.batcher.budget = TokenBudget(self._settings.batch_tokens or _BUDGET[loaded.device_type])
+        self.batcher.budget = TokenBudget(batch_rows(self._settings, loaded.device_type))
+        self.batcher.ahead = self._devices.ahead * self._devices.count
         log.info(
             "%s on %s in %s: loaded in %.1f s, warmed up in %.1f s; imports included %.1f s, processes: %d",
             self._settings.model, loaded.device, loaded.dtype, loaded.load_seconds, loaded.warm_seconds,

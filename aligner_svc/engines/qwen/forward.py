@@ -43,7 +43,7 @@ class PackedAligner:
         weight = self._decoder.embed_tokens.weight
         self.device: torch.device = weight.device
         self.dtype: torch.dtype = weight.dtype
-        self._feed = Feed(self.device, checkpoint.audio_id, checkpoint.timestamp_id)
+        self.feed = Feed(self.device, checkpoint.audio_id, checkpoint.timestamp_id)
         self._attention = attention or for_device(self.device, self.dtype)
         thinker.lm_head.float()  # 0.2 % of the work; in bf16 6 % of the slots tie at the top, and 2.9 % get another class
         merged = self.device.type != "cpu" if fused is None else not fused
@@ -55,28 +55,31 @@ class PackedAligner:
         self._glue = glue.for_device(self.device, self.dtype)
         self._head: Any = thinker.lm_head
 
-    @torch.inference_mode()
     def __call__(self, batch: Sequence[Prepared]) -> list[TimestampSlots]:
         """Raises torch.OutOfMemoryError, or on a CPU RuntimeError, if memory does not suffice."""
+        return self.answer(self.feed(batch))
+
+    @torch.inference_mode()
+    def answer(self, given: Input) -> list[TimestampSlots]:
+        """For what `feed` returned, maybe on another thread. Raises as above."""
         classes, probabilities = [], []
-        for part in self._states(batch).split(_HEAD_ROWS[self.device.type]):
+        for part in self._states(given).split(_HEAD_ROWS[self.device.type]):
             rows = self._head(part)
             best, index = rows.max(-1)
             classes.append(index)
             probabilities.append((best - rows.logsumexp(-1)).exp())
-        counts = [item.slots for item in batch]
-        chosen = torch.cat(classes).cpu().split(counts)
-        sure = torch.cat(probabilities).cpu().split(counts)
+        chosen = torch.cat(classes).cpu().split(given.counts)
+        sure = torch.cat(probabilities).cpu().split(given.counts)
         return [TimestampSlots(index.numpy(), value.numpy()) for index, value in zip(chosen, sure, strict=True)]
 
     @torch.inference_mode()
     def logits(self, batch: Sequence[Prepared]) -> torch.Tensor:
         """[slots of all clips, classes], float32."""
-        return self._head(self._states(batch))
+        return self._head(self._states(self.feed(batch)))
 
-    def _states(self, batch: Sequence[Prepared]) -> torch.Tensor:
+    def _states(self, given: Input) -> torch.Tensor:
         """[slots of all clips, width], float32: what the head is given."""
-        given = self._feed(batch)
+        given.arrive()
         hidden = self._decoder.embed_tokens(given.ids)
         hidden.index_copy_(0, given.audio, self._encode(given))
         return self._decode(hidden, given).float()

@@ -19,7 +19,7 @@ from aligner_svc.engines.base import (
     OnFailed,
     OnSpans,
 )
-from aligner_svc.engines.batching import BatchWatch
+from aligner_svc.engines.batch_report import BatchWatch
 from aligner_svc.engines.live import LiveAudio, LiveText
 from aligner_svc.engines.ray_serve.credentials import environment
 from aligner_svc.engines.ray_serve.link import Link

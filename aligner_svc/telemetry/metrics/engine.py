@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 if TYPE_CHECKING:
-    from aligner_svc.engines.batching import BatchReport
+    from aligner_svc.engines.batch_report import BatchReport
 
 _ITEMS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 _PADDING: Final = (0.0, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4)

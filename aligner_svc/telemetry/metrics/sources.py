@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from aligner_svc.engines.batching import QueueState
+    from aligner_svc.engines.batch_report import QueueState
     from aligner_svc.transport.connections import Connections
     from aligner_svc.workers import WorkerPool
     from interceptors.antivirus.scanner import ScannerState

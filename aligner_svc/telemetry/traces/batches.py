@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from aligner_svc.engines.batching import BatchReport
+from aligner_svc.engines.batch_report import BatchReport
 from interceptors.tracing.call_trace import Batches, CallTrace, Deliver
 
 

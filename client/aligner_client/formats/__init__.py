@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 from aligner_client.alignment import Alignment
-from aligner_client.formats.ctm import render_ctm
+from aligner_client.formats.ctm import render_ctm, render_phone_ctm
 from aligner_client.formats.cues import CueLayout
 from aligner_client.formats.film_clock import on_film_clock
 from aligner_client.formats.json import render_json
@@ -27,6 +27,7 @@ class Format(Enum):
     ASS = "ass"
     TEXTGRID = "textgrid"
     CTM = "ctm"
+    PHONE_CTM = "phone-ctm"
     CSV = "csv"
     AUDACITY = "audacity"
     HTML = "html"
@@ -57,16 +58,16 @@ def render(  # noqa: PLR0911 - one for each format
             return render_json(alignment)
         case Format.SRT:
             return render_srt(alignment, transcript, layout)
-        case Format.VTT:
-            return render_vtt(alignment, transcript, layout)
-        case Format.WORD_VTT:
-            return render_vtt(alignment, transcript, layout, word_times=True)
+        case Format.VTT | Format.WORD_VTT:
+            return render_vtt(alignment, transcript, layout, word_times=format is Format.WORD_VTT)
         case Format.ASS:
             return render_ass(alignment, transcript, layout)
         case Format.TEXTGRID:
             return render_textgrid(alignment)
         case Format.CTM:
             return render_ctm(alignment, recording)
+        case Format.PHONE_CTM:
+            return render_phone_ctm(alignment, recording)
         case Format.CSV:
             return render_csv(alignment)
         case Format.AUDACITY:

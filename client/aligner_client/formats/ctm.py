@@ -18,5 +18,15 @@ def render_ctm(alignment: Alignment, recording: str = "audio") -> str:
     )
 
 
+def render_phone_ctm(alignment: Alignment, recording: str = "audio") -> str:
+    """The same with a line for each phone, and its word's confidence; empty if they were not asked for."""
+    name = _field(recording)
+    rows = [(phone, word.confidence) for word in alignment.words for phone in word.phones]
+    return "".join(
+        f"{name} 1 {phone.start:.3f} {max(0.0, phone.end - phone.start):.3f} {_field(phone.symbol)} {confidence:.3f}\n"
+        for phone, confidence in sorted(rows, key=lambda row: row[0].start)
+    )
+
+
 def _field(text: str) -> str:
     return "_".join(text.split()) or "_"

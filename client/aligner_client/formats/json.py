@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 
-from aligner_client.alignment import Alignment
+from aligner_client.alignment import Alignment, Phone
 
 _PLACES = 3
 """Milliseconds, as exact as the service's own answer."""
 
 
 def render_json(alignment: Alignment) -> str:
-    """`{"words": [...], "summary": {...}}`, times in seconds, text as in the transcript; `speaker` where there is one."""
+    """`{"words": [...], "summary": {...}}`, times in seconds, text as in the transcript; `speaker`, `phones` where there are."""
     words = [
         {
             "text": word.text,
@@ -22,6 +22,7 @@ def render_json(alignment: Alignment) -> str:
             "char_start": word.char_start,
             "char_end": word.char_end,
             **({"speaker": word.speaker} if word.speaker else {}),
+            **({"phones": [_phone(phone) for phone in word.phones]} if word.phones else {}),
         }
         for word in alignment.words
     ]
@@ -32,9 +33,14 @@ def render_json(alignment: Alignment) -> str:
         "engine": alignment.engine,
         "language": alignment.language,
         "match_score": round(alignment.match_score, _PLACES),
+        **({"phone_set": alignment.phone_set} if alignment.phone_set else {}),
         "unaligned": [{"start": round(at.start, _PLACES), "end": round(at.end, _PLACES)} for at in alignment.unaligned],
         "warnings": [{"code": warning.code, "message": warning.message} for warning in alignment.warnings],
         "timing": {name: round(getattr(timing, name), _PLACES) for name in ("queue", "decode", "scan", "align", "total")},
     }
     # NaN is not JSON: an error is better than a file that no other program can read.
     return json.dumps({"words": words, "summary": summary}, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+
+
+def _phone(phone: Phone) -> dict[str, str | float]:
+    return {"symbol": phone.symbol, "start": round(phone.start, _PLACES), "end": round(phone.end, _PLACES)}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from aligner_client.alignment import PLACED, Alignment, Word
+from aligner_client.alignment import PLACED, Alignment
 
 _TICKS = 1_000_000
 """Times are whole microseconds, so that two that print alike are equal."""
@@ -16,12 +16,15 @@ Interval = tuple[int, int, str]
 
 
 def render_textgrid(alignment: Alignment) -> str:
-    """One interval tier "words" that covers the audio; silence is an empty interval, words without a time are left out.
+    """An interval tier "words" that covers the audio, and one "phones" if there are any.
 
-    A word that overlaps the one before it starts where that one ends.
+    Silence is an empty interval, words without a time are left out. A word that overlaps the one before it starts where that one
+    ends.
     """
     total = max(_ticks(alignment.audio_seconds), _MIN_TICKS)
-    intervals = _tile(alignment.words, total)
+    tiers = {"words": [(word.start, word.end, word.text) for word in alignment.words if word.status in PLACED]}
+    if alignment.phone_set:
+        tiers["phones"] = [(phone.start, phone.end, phone.symbol) for word in alignment.words for phone in word.phones]
     lines = [
         'File type = "ooTextFile"',
         'Object class = "TextGrid"',
@@ -29,40 +32,48 @@ def render_textgrid(alignment: Alignment) -> str:
         "xmin = 0",
         f"xmax = {_seconds(total)}",
         "tiers? <exists>",
-        "size = 1",
+        f"size = {len(tiers)}",
         "item []:",
-        "    item [1]:",
+    ]
+    for number, (name, found) in enumerate(tiers.items(), 1):
+        lines += _tier(number, name, _tile(found, total), total)
+    return "\n".join(lines) + "\n"
+
+
+def _tier(number: int, name: str, intervals: Sequence[Interval], total: int) -> Iterator[str]:
+    yield from (
+        f"    item [{number}]:",
         '        class = "IntervalTier"',
-        '        name = "words"',
+        f'        name = "{name}"',
         "        xmin = 0",
         f"        xmax = {_seconds(total)}",
         f"        intervals: size = {len(intervals)}",
-    ]
+    )
     for place, (start, end, text) in enumerate(intervals, 1):
         quoted = text.replace('"', '""')
-        lines += [
+        yield from (
             f"        intervals [{place}]:",
             f"            xmin = {_seconds(start)}",
             f"            xmax = {_seconds(end)}",
             f'            text = "{quoted}"',
-        ]
-    return "\n".join(lines) + "\n"
+        )
 
 
-def _tile(words: Sequence[Word], total: int) -> list[Interval]:
-    found = sorted((word for word in words if word.status in PLACED), key=lambda word: (word.start, word.end))
+def _tile(found: Sequence[tuple[float, float, str]], total: int) -> list[Interval]:
+    """`found`: start and end in s, and what is shown."""
+    found = sorted(found, key=lambda one: one[:2])
     intervals: list[Interval] = []
     reached = 0
-    for place, word in enumerate(found):
+    for place, (begin, stop, text) in enumerate(found):
         # Room is reserved for the words after it, so that several at one point, or at the very end, all fit.
         latest = max(total - (len(found) - place) * _MIN_TICKS, reached)
-        start = min(max(_ticks(word.start), reached), latest)
-        end = min(max(_ticks(word.end), start + _MIN_TICKS), max(total - (len(found) - place - 1) * _MIN_TICKS, start))
+        start = min(max(_ticks(begin), reached), latest)
+        end = min(max(_ticks(stop), start + _MIN_TICKS), max(total - (len(found) - place - 1) * _MIN_TICKS, start))
         if end <= start:
             continue  # more words than milliseconds
         if start > reached:
             intervals.append((reached, start, ""))
-        intervals.append((start, end, word.text))
+        intervals.append((start, end, text))
         reached = end
     if reached < total:
         intervals.append((reached, total, ""))

@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_svc.domain import Caller
-from aligner_svc.engines.batching import Batcher, BatchReport, BatchWatch, DeviceMemoryError
+from aligner_svc.engines.batch_report import BatchReport, BatchWatch
+from aligner_svc.engines.batching import Batcher, DeviceMemoryError
 from aligner_svc.engines.tickets import Done
 from aligner_svc.errors import AlignerError, LimitExceededError, UnavailableError
 from tests.kit.waiting import loop_turns
@@ -242,6 +243,49 @@ async def test_queued_and_busy_add_up_to_the_time_since_submit() -> None:
     await device.end()
     assert ((await first).queued, (await first).busy) == (0, 2)
     assert ((await second).queued, (await second).busy) == (2, 3)
+
+
+@by_clockwork
+async def test_a_batch_is_given_ahead_once_it_is_half_full() -> None:
+    device = Device()
+    batches = batcher(device, ahead=1, max_items=4)
+    submits = [submit(batches, "a")]
+    await settle()
+    submits.append(submit(batches, "b"))
+    await settle()
+    assert device.names() == [["a"]]
+    await advance(1)
+    submits.append(submit(batches, "c"))
+    await settle()
+    assert device.names() == [["a"], ["b", "c"]]
+    submits += [submit(batches, name) for name in "defg"]
+    await settle()
+    assert len(device.names()) == 2, "one more than there are slots, and not two"
+    await advance(2)
+    await device.end()
+    assert device.names()[2:] == [["d", "e", "f", "g"]]
+    await advance(4)
+    await device.end()
+    await device.end()
+    times = [((await each).queued, (await each).busy) for each in submits]
+    assert times == [(0, 3), (3, 4), (2, 4), *[(6, 0)] * 4], "what waits for the device there is queued"
+
+
+@by_clockwork
+async def test_a_large_item_alone_is_half_a_batch() -> None:
+    device = Device()
+    batches = batcher(device, ahead=1)
+    submits = [submit(batches, Item("a")), submit(batches, Item("b", size=50))]
+    await settle()
+    submits.append(submit(batches, Item("c", size=49)))
+    await settle()
+    assert device.names() == [["a", "b"]]
+    submits.append(submit(batches, Item("d", size=1)))
+    await settle()
+    assert device.names() == [["a", "b"], ["c", "d"]]
+    await device.end()
+    await device.end()
+    await outcomes(submits)
 
 
 # Size

@@ -87,6 +87,23 @@ serve(handle)
 """
 
 
+AHEAD = CHILD.replace("import serve", "import serve_prepared").replace(
+    "serve(handle)",
+    """
+def prepare(header, payload):
+    if "prepared" in header:
+        Path(header["prepared"]).touch()
+    if header.get("op") == "unprepared":
+        raise LookupError
+    if header.get("op") == "exit_prepared":
+        os._exit(3)
+    return lambda: handle(header, bytes(payload))
+
+serve_prepared(prepare)
+""",
+)
+
+
 @pytest.fixture
 def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that children import from; `child` is in it."""
@@ -584,6 +601,93 @@ def handle(header, payload):
 
 serve(handle, parent=parent, greeting={"place": place})
 """
+
+
+@pytest.mark.usefixtures("modules")
+class TestTwoAtOnce:
+    """A child that prepares its next call while it is at one."""
+
+    @asynccontextmanager
+    async def running(self, modules: Path) -> AsyncIterator[WorkerPool]:
+        (modules / "ahead.py").write_text(AHEAD)
+        workers = WorkerPool("ahead", 1, name="ahead", at_once=2)
+        await workers.start()
+        try:
+            yield workers
+        finally:
+            await workers.close()
+
+    async def test_the_next_call_is_prepared_meanwhile_and_answered_after(self, modules: Path, gate: Gate) -> None:
+        ready = modules / "ready"
+        async with self.running(modules) as workers:
+            order: list[str] = []
+
+            async def call(name: str, **header: str) -> None:
+                reply = await workers.call(header, name.encode() * (1 << 20))
+                assert bytes(reply.payload[:1]) == name.encode()
+                order.append(name)
+
+            calls = [asyncio.create_task(call("a", op="hold", gate=gate.path))]
+            await gate.begun()
+            calls += [asyncio.create_task(call("b", prepared=str(ready))), asyncio.create_task(call("c"))]
+            await eventually(ready.exists)
+            assert workers.waiting == 1
+            gate.open()
+            await asyncio.gather(*calls)
+            assert order == ["a", "b", "c"]
+            with pytest.raises(WorkerFailedError, match="LookupError"):
+                await workers.call({"op": "unprepared"})
+            assert workers.restarts == 0
+
+    async def test_none_of_two_is_lost_when_their_child_dies(self, modules: Path, gate: Gate) -> None:
+        ready = modules / "ready"
+        async with self.running(modules) as workers:
+            held = asyncio.create_task(workers.call({"op": "hold", "gate": gate.path}))
+            pid = await gate.begun()
+            calls = [asyncio.create_task(workers.call({"n": n, "prepared": str(ready)})) for n in range(3)]
+            await eventually(ready.exists)
+            gate.began.unlink()
+            os.kill(pid, signal.SIGKILL)
+            assert await gate.begun() != pid
+            gate.open()
+            replies = await asyncio.gather(*calls)
+            assert [reply.header["echo"] for reply in replies] == [{"n": n, "prepared": str(ready)} for n in range(3)]
+            assert (await held).header
+            assert workers.restarts == 1
+
+    async def test_a_call_that_ends_every_child_takes_no_other_with_it(self, modules: Path, gate: Gate) -> None:
+        """Even if it ends it while it is prepared: a call that is tried again has its child for itself."""
+        async with self.running(modules) as workers:
+            before = asyncio.create_task(workers.call({"op": "hold", "gate": gate.path}))
+            await gate.begun()
+            gate.began.unlink()
+            culprit, after = (asyncio.create_task(workers.call({"op": op})) for op in ("exit_prepared", "echo"))
+            await gate.begun()  # again
+            gate.open()
+            assert (await before).header
+            with pytest.raises(WorkerDiedError):
+                await culprit
+            assert (await after).header
+            assert workers.restarts == 3
+
+    async def test_a_timeout_is_for_the_call_and_not_for_those_before_it(self, modules: Path, gate: Gate) -> None:
+        async with self.running(modules) as workers:
+            hung = asyncio.create_task(workers.call({"op": "hold", "gate": gate.path}, timeout=0.5))
+            await gate.begun()
+            behind = asyncio.create_task(workers.call({"n": 1}, timeout=30))
+            with pytest.raises(WorkerTimeoutError):
+                await hung
+            assert (await behind).header == {"echo": {"n": 1}}
+
+    async def test_close_ends_both(self, modules: Path, gate: Gate) -> None:
+        async with self.running(modules) as workers:
+            calls = [asyncio.create_task(workers.call({"op": "hold", "gate": gate.path}))]
+            await gate.begun()
+            calls += [asyncio.create_task(workers.call({})) for _ in range(2)]
+            await eventually(lambda: workers.waiting == 1)
+            await workers.close()
+            ends = await asyncio.gather(*calls, return_exceptions=True)
+            assert {type(end) for end in ends} == {WorkerUnavailableError}
 
 
 class TestPlaces:

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from aligner_svc.domain import SAMPLE_RATE, WordStatus
+from aligner_svc.engines.denoise import denoise
 from aligner_svc.engines.loudness import FRAME_RATE, levels, limits, loud
 from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner, Refined, WordSpan
-from aligner_svc.engines.pocketsphinx.denoise import denoise
 from aligner_svc.engines.pocketsphinx.ladder import CLEAN_RANGE_DB
 from aligner_svc.engines.pocketsphinx.languages import confidence
 from aligner_svc.engines.pocketsphinx.languages.pauses import at_pauses

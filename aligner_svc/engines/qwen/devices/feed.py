@@ -32,10 +32,22 @@ class Input(NamedTuple):
     """Tokens of the chunks that are not of padding."""
     windows: Sequences
     rows: Sequences
+    counts: Sequence[int]
+    """Timestamps of each clip."""
+    copied: torch.cuda.Event | None
+    """After its copies; None on a CPU."""
+
+    def arrive(self) -> None:
+        """Have what the current stream is given next wait for the copies."""
+        if self.copied is not None:
+            stream = torch.cuda.current_stream(self.chunks.device)
+            stream.wait_event(self.copied)
+            self.chunks.record_stream(stream)
+            self.ids.record_stream(stream)  # its memory has all the others
 
 
 class Feed:
-    """Copies batches. On a GPU from pinned memory, on a stream of its own."""
+    """Copies batches. On a GPU from pinned memory, on a stream of its own, while another batch is computed. Thread-safe."""
 
     def __init__(self, device: torch.device, audio_id: int, timestamp_id: int) -> None:
         self._device = device
@@ -43,27 +55,29 @@ class Feed:
         self._timestamp_id = timestamp_id
         self._copying = torch.cuda.Stream(device) if device.type == "cuda" else None
 
+    @torch.inference_mode()
     def __call__(self, batch: Sequence[Prepared]) -> Input:
-        """On the device, in two copies, which nothing waits for. Indices are found on the CPU: no operation has to be awaited."""
-        counts = [tokens_after(item.frames) for item in batch]
+        """On the device, in two copies, which only `Input.arrive` waits for.
+
+        Indices are found on the CPU: no operation has to be awaited.
+        """
+        tokens = [tokens_after(item.frames) for item in batch]
         ids = np.concatenate([item.ids for item in batch]).astype(np.int64)
         positions = np.concatenate([np.arange(item.rows) for item in batch])
         chosen = [np.flatnonzero(mask) for mask in (ids == self._audio_id, ids == self._timestamp_id, _kept(batch))]
-        lengths = [length for count in counts for length in windows(count)], [item.rows for item in batch]
+        lengths = [length for count in tokens for length in windows(count)], [item.rows for item in batch]
         ends = [np.cumsum([0, *some], dtype=np.int32) for some in lengths]
         packed = _in_one(ids, positions, *chosen, *ends, pinned=self._copying is not None)
         with torch.cuda.stream(self._copying):  # of nothing on a CPU
             chunks = side_by_side(batch).to(self._device, non_blocking=True)
             whole = packed.to(self._device, non_blocking=True)
-        if self._copying is not None:
-            torch.cuda.current_stream(self._device).wait_stream(self._copying)
-            for copied in (chunks, whole):
-                copied.record_stream(torch.cuda.current_stream(self._device))
+            copied = None if self._copying is None else self._copying.record_event()
         ids_at, positions_at, *chosen_at = whole[: len(packed) - _words(ends)].split([len(ids), len(ids), *map(len, chosen)])
         ends_at = whole[len(packed) - _words(ends) :].view(torch.int32)[: sum(map(len, ends))].split([len(some) for some in ends])
         audio, slots, kept = chosen_at
         encoder, decoder = (Sequences.of(some, at) for some, at in zip(lengths, ends_at, strict=True))
-        return Input(chunks, _short_lengths(batch), ids_at, positions_at, audio, slots, kept, encoder, decoder)
+        counts = [item.slots for item in batch]
+        return Input(chunks, _short_lengths(batch), ids_at, positions_at, audio, slots, kept, encoder, decoder, counts, copied)
 
 
 def _in_one(*parts: npt.NDArray[Any], pinned: bool) -> torch.Tensor:

@@ -27,6 +27,9 @@ _HUNG_AFTER: Final = 10.0
 """Seconds without processor time. A thread that waits for a GPU spins, and a long pass on a CPU computes: neither hangs."""
 _PASS_SECONDS: Final = {"cuda": 120.0, "cpu": None}
 """For one batch on a GPU, which takes less than a second; waiting for a GPU that hangs is busy. On a CPU batches take minutes."""
+_AHEAD: Final = {"cuda": 1, "cpu": 0}
+"""The next batch is prepared and copied while a GPU computes, which would wait for it. A CPU would prepare it on the cores that
+compute, 5 ms for a batch that takes seconds, and callers of one that waits there could no longer leave it."""
 _PASSED_ON: Final = (
     *("CUDA_", "NVIDIA_", "HIP_", "ROCR_", "TORCH", "PYTORCH_", "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "XDG_CACHE_HOME"),
     *("OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "ONEDNN_", "DNNL_", "LRU_CACHE_CAPACITY", "MALLOC_", "LD_PRELOAD"),
@@ -40,6 +43,8 @@ class Backend(Protocol):
 
     count: int
     """Devices."""
+    ahead: int
+    """Batches that each is given besides the one that it computes; known once it has started."""
     pools: Sequence[WorkerPool]
 
     async def start(self) -> tuple[DeviceLoaded, Tokenizer]:
@@ -61,12 +66,13 @@ class Devices:
     def __init__(self, settings: QwenSettings, module: str = _WORKER) -> None:
         names = device_names(settings.device)
         self.count = len(names)
-        self._model = settings.model
+        self.ahead = 0
+        limits = (settings.batch_tokens, settings.batch_items)
         self._pass_seconds: float | None = None
         self._pool = WorkerPool(
             module,
             self.count,
-            args=(settings.model, settings.revision, settings.dtype, str(self.count)),
+            args=(settings.model, settings.revision, settings.dtype, *map(str, limits), str(self.count)),
             name="qwen",
             start_timeout=None,  # the first start fetches the checkpoint
             hung_after=_HUNG_AFTER,
@@ -74,6 +80,7 @@ class Devices:
             spare=True,
             outage=0.0,
             blames_calls=False,  # a driver that fails ends the process with any signal
+            at_once=1 + max(_AHEAD.values()),
             environment=_environment(),
         )
         self.pools: Sequence[WorkerPool] = (self._pool,)
@@ -87,6 +94,7 @@ class Devices:
         for warning in loaded.warnings:
             log.warning("%s", warning)
         self._pass_seconds = _PASS_SECONDS[loaded.device_type]
+        self.ahead = _AHEAD[loaded.device_type]
         reply = await self._pool.call({"tokenizer": True})
         tokenizer = await asyncio.to_thread(Tokenizer.from_buffer, bytes(reply.payload))
         return loaded, tokenizer

@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from aligner_svc.config.engine import QwenSettings
 from aligner_svc.domain import Caller
 from aligner_svc.engines.qwen.prompt import Vocabulary
 from aligner_svc.engines.qwen.timestamps import TimestampSlots
@@ -17,6 +18,13 @@ from aligner_svc.workers.frames import Buffer, JsonValue
 _ID, _SAMPLE = np.dtype(np.int32), np.dtype(np.int16)
 _CLASS, _PROBABILITY = np.dtype(np.int32), np.dtype(np.float32)
 _NOBODY = Caller()
+_ROWS = {"cuda": 32_768, "cpu": 1_024}
+"""Decoder rows of a batch. Some 16,000 keep a GPU busy, 200 two cores; more only add waiting time."""
+
+
+def batch_rows(settings: QwenSettings, device_type: str) -> int:
+    """Rows of the decoder that a batch has at most, but for one clip that has more."""
+    return settings.batch_tokens or _ROWS[device_type]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The process of one device, `python -m ...qwen.devices.worker MODEL REVISION DTYPE SHARE`, started by Devices."""
+"""The process of one device, `python -m ...qwen.devices.worker MODEL REVISION DTYPE ROWS ITEMS SHARE`, started by Devices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aligner_svc.config.engine import QwenSettings
 from aligner_svc.engines.base import EngineStartError
 from aligner_svc.engines.batching import DeviceMemoryError
 from aligner_svc.engines.qwen.devices.wire import decode_batch, encode_answer
-from aligner_svc.workers import Buffer, JsonValue, attach, receive_place, refuse_start, serve
+from aligner_svc.workers import Buffer, JsonValue, Work, attach, receive_place, refuse_start, serve_prepared
 
 
 class _Warnings(logging.Handler):
@@ -27,7 +27,7 @@ class _Warnings(logging.Handler):
         self.lines.append(record.getMessage())
 
 
-def main(model: str, revision: str, dtype: str, share: str) -> None:
+def main(model: str, revision: str, dtype: str, rows: str, items: str, share: str) -> None:  # noqa: PLR0917 - an argument vector
     parent = attach()  # before the seconds that the imports take, in which the parent may end
     try:
         from aligner_svc.engines.qwen.devices.model import DeviceBrokenError, Model  # noqa: PLC0415
@@ -37,29 +37,43 @@ def main(model: str, revision: str, dtype: str, share: str) -> None:
     warned = _Warnings()
     logging.getLogger("aligner_svc").addHandler(warned)
     place = receive_place(parent)
-    settings = QwenSettings.model_validate({"model": model, "revision": revision, "dtype": dtype, "device": place})
+    limits = {"batch_tokens": int(rows), "batch_items": int(items)}
+    settings = QwenSettings.model_validate({"model": model, "revision": revision, "dtype": dtype, "device": place} | limits)
     try:
         running = Model(settings, int(share))
     except EngineStartError as error:
         refuse_start(parent, str(error))
         sys.exit(1)
 
-    def handle(header: dict[str, JsonValue], payload: memoryview) -> tuple[Mapping[str, JsonValue], Buffer]:
-        try:
-            if "tokenizer" in header:
-                return {}, running.tokenizer()
-            if "check" in header:
-                running.check()
-                return {}, b""
-            return encode_answer(running.run(decode_batch(header, payload)))
-        except DeviceMemoryError:
-            return {"memory": True}, b""
-        except DeviceBrokenError:
-            traceback.print_exc()
-            sys.stderr.flush()
-            os._exit(1)  # destructors would use the device once more
+    def check() -> tuple[Mapping[str, JsonValue], Buffer]:
+        running.check()
+        return {}, b""
 
-    serve(handle, parent=parent, greeting=replace(running.loaded, warnings=warned.lines).greeting())
+    def prepare(header: dict[str, JsonValue], payload: memoryview) -> Work:
+        """While the model computes."""
+        if "tokenizer" in header:
+            return lambda: ({}, running.tokenizer())
+        if "check" in header:
+            return check
+        ready = running.prepare(decode_batch(header, payload))
+        return lambda: encode_answer(running.run(ready))
+
+    def answering(header: dict[str, JsonValue], payload: memoryview) -> Work:
+        work = prepare(header, payload)
+
+        def answer() -> tuple[Mapping[str, JsonValue], Buffer]:
+            try:
+                return work()
+            except DeviceMemoryError:
+                return {"memory": True}, b""
+            except DeviceBrokenError:
+                traceback.print_exc()
+                sys.stderr.flush()
+                os._exit(1)  # destructors would use the device once more
+
+        return answer
+
+    serve_prepared(answering, parent=parent, greeting=replace(running.loaded, warnings=warned.lines).greeting())
 
 
 if __name__ == "__main__":

@@ -114,6 +114,30 @@ TRANSCRIPT_FORMAT_ASS: TranscriptFormat.ValueType  # 3
 """An Advanced SubStation Alpha or SubStation Alpha file."""
 Global___TranscriptFormat: _TypeAlias = TranscriptFormat  # noqa: Y015
 
+class _Detail:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DetailEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Detail.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DETAIL_UNSPECIFIED: _Detail.ValueType  # 0
+    """Its times."""
+    DETAIL_PHONES: _Detail.ValueType  # 1
+    """Its sounds too. FAILED_PRECONDITION, reason PHONES_UNSUPPORTED, if the engine has none
+    of the language.
+    """
+
+class Detail(_Detail, metaclass=_DetailEnumTypeWrapper):
+    """What comes back for each word."""
+
+DETAIL_UNSPECIFIED: Detail.ValueType  # 0
+"""Its times."""
+DETAIL_PHONES: Detail.ValueType  # 1
+"""Its sounds too. FAILED_PRECONDITION, reason PHONES_UNSUPPORTED, if the engine has none
+of the language.
+"""
+Global___Detail: _TypeAlias = Detail  # noqa: Y015
+
 class _WordStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -273,6 +297,7 @@ class AlignConfig(_message.Message):
     AUDIO_TRACK_FIELD_NUMBER: _builtins.int
     TRANSCRIPT_FORMAT_FIELD_NUMBER: _builtins.int
     RETIMING_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
     transcript: _builtins.str
     """What was said, as written: punctuation, case, digits, currency, dates, emoji; tags,
     speaker labels, sound tags and pasted subtitle files too (docs/transcripts.md).
@@ -313,6 +338,8 @@ class AlignConfig(_message.Message):
     times; words are those of the cues, in the order of their times. In StreamAlign the
     answer comes when the upload is complete.
     """
+    detail: Global___Detail.ValueType
+    """With phones, the answer of StreamAlign comes when the upload is complete."""
     @_builtins.property
     def retiming(self) -> Global___Retiming:
         """For the cues of a transcript_format."""
@@ -331,10 +358,11 @@ class AlignConfig(_message.Message):
         audio_track: _builtins.int = ...,
         transcript_format: Global___TranscriptFormat.ValueType = ...,
         retiming: Global___Retiming | None = ...,
+        detail: Global___Detail.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_min_match_score", b"_min_match_score", "min_match_score", b"min_match_score", "retiming", b"retiming"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_match_score", b"_min_match_score", "audio_bytes", b"audio_bytes", "audio_sha256", b"audio_sha256", "audio_track", b"audio_track", "channels", b"channels", "encoding", b"encoding", "language", b"language", "min_match_score", b"min_match_score", "retiming", b"retiming", "sample_rate_hz", b"sample_rate_hz", "transcript", b"transcript", "transcript_format", b"transcript_format"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_match_score", b"_min_match_score", "audio_bytes", b"audio_bytes", "audio_sha256", b"audio_sha256", "audio_track", b"audio_track", "channels", b"channels", "detail", b"detail", "encoding", b"encoding", "language", b"language", "min_match_score", b"min_match_score", "retiming", b"retiming", "sample_rate_hz", b"sample_rate_hz", "transcript", b"transcript", "transcript_format", b"transcript_format"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__min_match_score: _TypeAlias = _typing.Literal["min_match_score"]  # noqa: Y015
     _WhichOneofArgType__min_match_score: _TypeAlias = _typing.Literal["_min_match_score", b"_min_match_score"]  # noqa: Y015
@@ -401,6 +429,34 @@ class AlignResponse(_message.Message):
 Global___AlignResponse: _TypeAlias = AlignResponse  # noqa: Y015
 
 @_typing.final
+class Phone(_message.Message):
+    """A sound of a word."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    START_MS_FIELD_NUMBER: _builtins.int
+    END_MS_FIELD_NUMBER: _builtins.int
+    symbol: _builtins.str
+    """In the set that Summary.phone_set names."""
+    start_ms: _builtins.int
+    end_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        symbol: _builtins.str = ...,
+        start_ms: _builtins.int = ...,
+        end_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_ms", b"end_ms", "start_ms", b"start_ms", "symbol", b"symbol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Phone: _TypeAlias = Phone  # noqa: Y015
+
+@_typing.final
 class Word(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -412,6 +468,7 @@ class Word(_message.Message):
     CHAR_START_FIELD_NUMBER: _builtins.int
     CHAR_END_FIELD_NUMBER: _builtins.int
     SPEAKER_FIELD_NUMBER: _builtins.int
+    PHONES_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """In the spelling of the transcript, without surrounding punctuation. Tags and character
     references within it are resolved: "Don&#39;t" is "Don't".
@@ -430,6 +487,10 @@ class Word(_message.Message):
     """Who says it, by the label before it in the transcript ("MARY:", "[Speaker 1]:",
     "<v Mary>"), as it is written there; empty if there is none.
     """
+    @_builtins.property
+    def phones(self) -> _containers.RepeatedCompositeFieldContainer[Global___Phone]:
+        """With DETAIL_PHONES, of a word that is ALIGNED: its sounds, which fill it. May be empty."""
+
     def __init__(
         self,
         *,
@@ -441,10 +502,11 @@ class Word(_message.Message):
         char_start: _builtins.int = ...,
         char_end: _builtins.int = ...,
         speaker: _builtins.str = ...,
+        phones: _abc.Iterable[Global___Phone] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["char_end", b"char_end", "char_start", b"char_start", "confidence", b"confidence", "end_ms", b"end_ms", "speaker", b"speaker", "start_ms", b"start_ms", "status", b"status", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["char_end", b"char_end", "char_start", b"char_start", "confidence", b"confidence", "end_ms", b"end_ms", "phones", b"phones", "speaker", b"speaker", "start_ms", b"start_ms", "status", b"status", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -591,6 +653,7 @@ class Summary(_message.Message):
     TIMING_FIELD_NUMBER: _builtins.int
     UNALIGNED_FIELD_NUMBER: _builtins.int
     AUDIO_START_MS_FIELD_NUMBER: _builtins.int
+    PHONE_SET_FIELD_NUMBER: _builtins.int
     audio_ms: _builtins.int
     """Length of the decoded audio."""
     engine: _builtins.str
@@ -606,6 +669,8 @@ class Summary(_message.Message):
     sound of a film begins later than its picture. Add it to the times of the words to
     get times in the film.
     """
+    phone_set: _builtins.str
+    """With DETAIL_PHONES: the name of the symbols, "ARPABET" (without stress) for example."""
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Warning]: ...
     @_builtins.property
@@ -627,10 +692,11 @@ class Summary(_message.Message):
         timing: Global___Timing | None = ...,
         unaligned: _abc.Iterable[Global___Span] | None = ...,
         audio_start_ms: _builtins.int = ...,
+        phone_set: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_ms", b"audio_ms", "audio_start_ms", b"audio_start_ms", "engine", b"engine", "language", b"language", "match_score", b"match_score", "timing", b"timing", "unaligned", b"unaligned", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_ms", b"audio_ms", "audio_start_ms", b"audio_start_ms", "engine", b"engine", "language", b"language", "match_score", b"match_score", "phone_set", b"phone_set", "timing", b"timing", "unaligned", b"unaligned", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from aligner_svc.cli.top import command
 from aligner_svc.cli.top import view as top_view
 from aligner_svc.cli.top.scrape import Interval, ScrapeError, fetch, parse
-from aligner_svc.engines.batching import BatchReport, QueueState
+from aligner_svc.engines.batch_report import BatchReport, QueueState
 from aligner_svc.telemetry.metrics import Metrics, Sources
 from interceptors.calls.call import Call, StageTiming, enter_call
 from interceptors.calls.refusal import CallRefusedError

@@ -18,7 +18,8 @@ from aligner_svc.domain import SAMPLE_RATE, Caller, Clip
 from aligner_svc.engines.base import EngineResult, EngineStartError
 from aligner_svc.engines.qwen import checkpoint, device
 from aligner_svc.engines.qwen.device import PREPARERS, is_allocation_failure, resolve_device, resolve_dtype
-from aligner_svc.engines.qwen.devices.preparation import Preparation, Prepared
+from aligner_svc.engines.qwen.devices.feed import Input
+from aligner_svc.engines.qwen.devices.preparation import Preparation
 from aligner_svc.engines.qwen.engine import QwenEngine
 from aligner_svc.engines.qwen.forward import PackedAligner
 from aligner_svc.engines.qwen.timestamps import TimestampSlots
@@ -93,12 +94,12 @@ class Gate:
         self._open = threading.Event()
         self.entered = threading.Event()
         self.batches: list[int] = []
-        self._plain = PackedAligner.__call__
+        self._plain = PackedAligner.answer
 
-        def forward(model: PackedAligner, batch: Sequence[Prepared]) -> list[TimestampSlots]:
-            return self._wait(model, batch)
+        def forward(model: PackedAligner, given: Input) -> list[TimestampSlots]:
+            return self._wait(model, given)
 
-        monkeypatch.setattr(PackedAligner, "__call__", forward)
+        monkeypatch.setattr(PackedAligner, "answer", forward)
         self._open.set()
 
     def close(self) -> None:
@@ -111,11 +112,11 @@ class Gate:
     async def reached(self) -> None:
         assert await asyncio.to_thread(self.entered.wait, WAIT_TIMEOUT)
 
-    def _wait(self, model: PackedAligner, batch: Sequence[Prepared]) -> list[TimestampSlots]:
-        self.batches.append(len(batch))
+    def _wait(self, model: PackedAligner, given: Input) -> list[TimestampSlots]:
+        self.batches.append(len(given.counts))
         self.entered.set()
         assert self._open.wait(WAIT_TIMEOUT)
-        return self._plain(model, batch)
+        return self._plain(model, given)
 
 
 @pytest.fixture
@@ -125,17 +126,17 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     gate.open()
 
 
-def check_first(monkeypatch: pytest.MonkeyPatch, check: Callable[[Sequence[Prepared]], None]) -> list[int]:
+def check_first(monkeypatch: pytest.MonkeyPatch, check: Callable[[Input], None]) -> list[int]:
     """Call `check`, which may raise, before every batch. Returns the sizes (rows) of the batches that passed."""
-    plain = PackedAligner.__call__
+    plain = PackedAligner.answer
     passed: list[int] = []
 
-    def forward(model: PackedAligner, batch: Sequence[Prepared]) -> list[TimestampSlots]:
-        check(batch)
-        passed.append(sum(item.rows for item in batch))
-        return plain(model, batch)
+    def forward(model: PackedAligner, given: Input) -> list[TimestampSlots]:
+        check(given)
+        passed.append(len(given.ids))
+        return plain(model, given)
 
-    monkeypatch.setattr(PackedAligner, "__call__", forward)
+    monkeypatch.setattr(PackedAligner, "answer", forward)
     return passed
 
 
@@ -282,9 +283,9 @@ async def test_a_batch_that_does_not_fit_is_tried_in_parts(
         rows = [prepare(pair.samples, [word.text for word in words]).rows for pair, words in zip(pairs, solo, strict=True)]
         fits, refused = max(rows), []
 
-        def memory(batch: Sequence[Prepared]) -> None:
-            if sum(item.rows for item in batch) > fits:
-                refused.append(len(batch))
+        def memory(given: Input) -> None:
+            if len(given.ids) > fits:
+                refused.append(len(given.counts))
                 raise error
 
         passed = check_first(monkeypatch, memory)
@@ -300,7 +301,7 @@ async def test_a_clip_that_does_not_fit_is_refused(
 ) -> None:
     async with running(tiny_checkpoint) as engine:
 
-        def memory(_batch: Sequence[Prepared]) -> None:
+        def memory(_given: Input) -> None:
             raise error
 
         check_first(monkeypatch, memory)
@@ -312,7 +313,7 @@ async def test_a_clip_that_does_not_fit_is_refused(
 
 
 async def test_start_fails_if_the_first_clip_does_not_fit(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def memory(_batch: Sequence[Prepared]) -> None:
+    def memory(_given: Input) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.\nSee documentation")
 
     check_first(monkeypatch, memory)
@@ -326,13 +327,15 @@ async def test_start_fails_if_the_first_clip_does_not_fit(tiny_checkpoint: Path,
 
 
 async def test_a_bad_item_fails_alone(
-    tiny_checkpoint: Path, pairs: list[Pair], solo: list[list[Timed]], monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, prepare: Preparation, pairs: list[Pair], solo: list[list[Timed]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed_alone = 7
+    rows = [prepare(pair.samples, [word.text for word in words]).rows for pair, words in zip(pairs, solo, strict=True)]
+    assert rows.count(rows[failed_alone]) == 1
     async with running(tiny_checkpoint, batch_tokens=100_000) as engine:
 
-        def poison(batch: Sequence[Prepared]) -> None:
-            if any(item.frames == len(pairs[failed_alone].samples) // 160 for item in batch):
+        def poison(given: Input) -> None:
+            if rows[failed_alone] in given.rows:
                 raise ValueError("poison")
 
         check_first(monkeypatch, poison)
@@ -348,17 +351,17 @@ async def test_a_failing_device_goes_out_of_service_and_back(
 ) -> None:
     reasons: list[str | None] = []
     broken = threading.Event()
-    held = PackedAligner.__call__
+    held = PackedAligner.answer
 
-    def forward(model: PackedAligner, batch: Sequence[Prepared]) -> list[TimestampSlots]:
-        slots = held(model, batch)
+    def forward(model: PackedAligner, given: Input) -> list[TimestampSlots]:
+        slots = held(model, given)
         if not broken.is_set():
             return slots
         if kind == "raises":
             raise RuntimeError("CUDA error: unspecified launch failure")
         return [TimestampSlots(one.classes, one.probabilities * np.float32("nan")) for one in slots]
 
-    monkeypatch.setattr(PackedAligner, "__call__", forward)
+    monkeypatch.setattr(PackedAligner, "answer", forward)
     async with running(tiny_checkpoint, batch_tokens=100_000, on_failed=reasons.append) as engine:
         gate.close()
         first, others = await hold_and_queue(engine, pairs, gate)
@@ -383,25 +386,25 @@ async def test_a_failing_device_goes_out_of_service_and_back(
 
 
 async def test_a_clip_whose_answer_is_nan_fails_alone(
-    tiny_checkpoint: Path, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, prepare: Preparation, pairs: list[Pair], solo: list[list[Timed]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights in half precision can overflow on a clip. A confidence of NaN is never returned."""
-    plain = PackedAligner.__call__
+    failed_alone = prepare(pairs[7].samples, [word.text for word in solo[7]]).rows
+    plain = PackedAligner.answer
 
-    def forward(model: PackedAligner, batch: Sequence[Prepared]) -> list[TimestampSlots]:
-        failed_alone = len(pairs[3].samples) // 160
+    def forward(model: PackedAligner, given: Input) -> list[TimestampSlots]:
         return [
             TimestampSlots(
                 slots.classes,
-                slots.probabilities * np.float32("nan") if item.frames == failed_alone else slots.probabilities,
+                slots.probabilities * np.float32("nan") if rows == failed_alone else slots.probabilities,
             )
-            for item, slots in zip(batch, plain(model, batch), strict=True)
+            for rows, slots in zip(given.rows, plain(model, given), strict=True)
         ]
 
     async with running(tiny_checkpoint) as engine:
-        monkeypatch.setattr(PackedAligner, "__call__", forward)
+        monkeypatch.setattr(PackedAligner, "answer", forward)
         ends = await asyncio.gather(*(ask(engine, pair) for pair in pairs), return_exceptions=True)
-        assert [place for place, end in enumerate(ends) if isinstance(end, Exception)] == [3]
+        assert [place for place, end in enumerate(ends) if isinstance(end, Exception)] == [7]
 
 
 # Start and close

@@ -345,7 +345,7 @@ def test_a_batch_is_copied_to_the_device_in_two_parts(ours: Ours, material: list
     """Whatever the number of its clips: on a GPU each copy would be waited for."""
     items = [Item(pair.samples, ours.prepare(pair.samples, _words(pair)).ids) for pair in material[:6]]
     batch = ours.prepare.batch(items)
-    given = ours.align._feed(batch)
+    given = ours.align.feed(batch)
     assert given.chunks is batch[0].batch
     indices = (given.ids, given.positions, given.audio, given.slots, given.kept, given.windows.ends, given.rows.ends)
     assert len({part.untyped_storage().data_ptr() for part in indices if part is not None}) == 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,8 @@ from safetensors.torch import save_file
 from aligner_svc.config.engine import QwenSettings
 from aligner_svc.engines.qwen import memory
 from aligner_svc.engines.qwen.devices import model
+from aligner_svc.engines.qwen.devices.feed import Input
 from aligner_svc.engines.qwen.devices.model import DeviceBrokenError, Model
-from aligner_svc.engines.qwen.devices.preparation import Prepared
 from aligner_svc.engines.qwen.devices.wire import Item
 from aligner_svc.engines.qwen.memory import drop_pages
 from aligner_svc.engines.qwen.timestamps import TimestampSlots
@@ -70,7 +69,7 @@ def test_the_memory_of_a_long_clip_is_returned(
     calls: list[None] = []
     monkeypatch.setattr(model, "return_memory", lambda: calls.append(None))
 
-    def compute(_batch: Sequence[Prepared]) -> list[TimestampSlots]:
+    def compute(_given: Input) -> list[TimestampSlots]:
         if fails:
             raise RuntimeError("out of order")
         return []
@@ -79,9 +78,9 @@ def test_the_memory_of_a_long_clip_is_returned(
     item = Item(np.zeros(4000, np.int16), np.zeros(rows, np.int32))
     if fails:
         with pytest.raises(DeviceBrokenError):
-            running.run([item])
+            running.run(running.prepare([item]))
     else:
-        assert running.run([item]) == []
+        assert running.run(running.prepare([item])) == []
     assert len(calls) == returned
 
 

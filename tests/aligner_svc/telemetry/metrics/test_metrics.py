@@ -24,7 +24,8 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 
 import aligner_svc
 from aligner_svc.domain import Caller
-from aligner_svc.engines.batching import Batcher, BatchReport
+from aligner_svc.engines.batch_report import BatchReport
+from aligner_svc.engines.batching import Batcher
 from aligner_svc.telemetry.metrics import CacheCounts, Metrics, Sources
 from aligner_svc.telemetry.metrics.loop_lag import LoopLag
 from aligner_svc.telemetry.metrics.server import MetricsServer

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from aligner_svc.domain import Caller
-from aligner_svc.engines.batching import Batcher, BatchWatch
+from aligner_svc.engines.batch_report import BatchWatch
+from aligner_svc.engines.batching import Batcher
 from aligner_svc.telemetry.traces.batches import trace_batches
 from interceptors.calls.call import Call, current_call, enter_call
 from interceptors.tracing.call_trace import BatchTrace, CallTrace, SpanRef, current_trace, enter_trace

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -23,6 +23,7 @@ from aligner_svc.workers import WorkerPool
 from tests.kit.waiting import eventually
 
 CLIPS = [Clip(np.zeros(samples, np.int16)) for samples in (16_001, 24_002, 32_003)]
+DEATHS = (signal.SIGKILL, signal.SIGUSR1, signal.SIGABRT, signal.SIGSTOP, signal.SIGUSR1)
 
 
 @asynccontextmanager
@@ -43,10 +44,17 @@ async def ask(engine: QwenEngine, place: int) -> EngineResult:
     return await engine.align(CLIPS[place % len(CLIPS)], tokens, "en", Caller(f"client {place % 3}"))
 
 
-@pytest.mark.parametrize("device", ["cpu", "cpu,cpu"])
-async def test_calls_survive_the_death_of_their_device(device: str) -> None:
-    """Its process is killed, its context is destroyed, it has a fault, it is stopped: six calls are always in flight."""
+@pytest.mark.parametrize(("device", "deaths"), [("cpu", DEATHS), ("cpu,cpu", DEATHS[:2])])
+async def test_calls_survive_the_death_of_their_device(
+    device: str, deaths: Sequence[signal.Signals], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process is killed, its context is destroyed, it has a fault, it is stopped: six calls are always in flight.
+
+    They are in batches of at most two, of which each process has two, as on a GPU.
+    """
+    monkeypatch.setitem(pool._AHEAD, "cpu", 1)
     async with running(device) as (engine, children):
+        assert engine.batcher.ahead == children.size
         answers = [(await ask(engine, place)).spans for place in range(len(CLIPS))]
         assert len({span.start for spans in answers for span in spans[:1]}) == len(CLIPS)
         stop = asyncio.Event()
@@ -58,7 +66,6 @@ async def test_calls_survive_the_death_of_their_device(device: str) -> None:
                 answered[place] += 1
 
         callers = [asyncio.create_task(caller(place)) for place in range(len(answered))]
-        deaths = (signal.SIGKILL, signal.SIGUSR1, signal.SIGABRT, signal.SIGSTOP, signal.SIGUSR1)
         for count, number in enumerate(deaths, 1):
             os.kill(children.pids[0], number)
             await eventually(lambda count=count: children.restarts == count and len(children.pids) == children.size)

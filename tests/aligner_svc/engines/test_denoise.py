@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from aligner_svc.domain import SAMPLE_RATE
-from aligner_svc.engines.pocketsphinx.denoise import denoise
+from aligner_svc.engines.denoise import denoise
 
 
 def level(samples: npt.NDArray[np.int16]) -> float:

@@ -1,0 +1,77 @@
+"""The sounds of words: which, in order, filling the word, for words that were found alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aligner_client import AsyncAligner, FailedPreconditionError, WordStatus
+from aligner_svc.domain import Phone
+from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner
+from aligner_svc.engines.pocketsphinx.phones import with_phones
+from aligner_svc.engines.pocketsphinx.wire import TokenSpan
+from tests.kit.recordings import SAMPLE, TRANSCRIPT
+from tests.kit.scripted_engine import ScriptedEngine
+from tests.kit.servers import serving
+
+
+class Recogniser:
+    """Finds two sounds in every word, 100 ms each from the beginning of the audio; no path if `lost`."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+        self.lost = False
+
+    def phones(self, samples, words):
+        self.asked.append(list(words))
+        if self.lost:
+            return None
+        return [[Phone("A", 0.2 * n + 0.1, 0.2 * n + 0.2), Phone("B", 0.2 * n + 0.2, 0.2 * n + 0.3)] for n in range(len(words))]
+
+
+def span(start: float, end: float, status: WordStatus = WordStatus.ALIGNED) -> TokenSpan:
+    return TokenSpan(start, end, 0.9, 0.9, status)
+
+
+def test_runs_of_found_words_are_aligned_apart_and_their_phones_fill_them() -> None:
+    recogniser, refiner = Recogniser(), BoundaryRefiner()
+    spans = [span(0.1, 0.3), span(0.3, 0.5), span(0.5, 0.5, WordStatus.NOT_FOUND), span(0.55, 0.8), span(1.5, 1.9)]
+    tokens = [["one"], ["two"], ["absent"], ["three", "dollars"], ["four"]]
+    found = with_phones(spans, np.zeros(32_000, np.int16), tokens, recogniser, refiner)  # type: ignore[arg-type]
+    assert recogniser.asked == [["one", "two"], ["three", "dollars"], ["four"]]
+    assert [len(one.phones) for one in found] == [2, 2, 0, 4, 2]
+    for before, one in zip(spans, found, strict=True):
+        assert (one.start, one.end) == (before.start, before.end)
+        if one.phones:
+            assert (one.phones[0].start, one.phones[-1].end) == (one.start, one.end)
+            assert all(left.end == right.start for left, right in zip(one.phones, one.phones[1:], strict=False))
+
+
+def test_a_run_without_a_path_has_none() -> None:
+    recogniser = Recogniser()
+    recogniser.lost = True
+    (found,) = with_phones([span(0.1, 0.3)], np.zeros(32_000, np.int16), [["one"]], recogniser, BoundaryRefiner())  # type: ignore[arg-type]
+    assert found.phones == ()
+
+
+async def test_a_call_gets_them_with_the_name_of_their_set() -> None:
+    async with serving(workers=1) as running, AsyncAligner(running.address) as client:
+        plain = await client.align(SAMPLE, TRANSCRIPT)
+        answer = await client.align(SAMPLE, TRANSCRIPT, detail="phones")
+        assert answer.phone_set == "ARPABET"
+        assert [word.start for word in answer.words] == [word.start for word in plain.words]
+        began = next(word for word in answer.words if word.text == "began")
+        assert [phone.symbol for phone in began.phones] == ["B", "IY", "G", "AE", "N"]
+        assert (began.phones[0].start, began.phones[-1].end) == (began.start, began.end)
+        assert answer.to_textgrid().count('name = "phones"') == 1
+        assert len(answer.render("phone-ctm").splitlines()) == sum(len(word.phones) for word in answer.words)
+        assert '"phones"' in answer.to_json()
+        assert not plain.phone_set
+        assert not any(word.phones for word in plain.words)
+
+
+async def test_an_engine_that_has_none_says_so() -> None:
+    async with serving(engine=ScriptedEngine()) as running, AsyncAligner(running.address) as client:
+        with pytest.raises(FailedPreconditionError) as refused:
+            await client.align(SAMPLE, TRANSCRIPT, detail="phones")
+        assert refused.value.reason == "PHONES_UNSUPPORTED"

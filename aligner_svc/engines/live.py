@@ -112,8 +112,8 @@ class LiveAudio:
 
     @property
     def live(self) -> bool:
-        """Whether the latest audio came as it is spoken."""
-        return self._is_live(self.length)
+        """Whether the latest audio came as it is spoken; not without any."""
+        return self.length > 0 and self._is_live(self.length)
 
     def want(self, seconds: float) -> None:
         """The aligner needs so much at a time."""

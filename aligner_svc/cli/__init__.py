@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from aligner_svc.cli import cluster, config, devcerts, doctor, info, keys, quotas, serve
+from aligner_svc.cli.alignment import check, retime
 from aligner_svc.cli.alignment import command as align
-from aligner_svc.cli.alignment import retime
 from aligner_svc.cli.audit import command as audit
 from aligner_svc.cli.top import command as top
 
@@ -56,6 +56,7 @@ def _root(
 
 
 app.command("align")(align.align)
+app.command("check")(check.check)
 app.command("retime")(retime.retime)
 app.command("serve")(serve.serve)
 app.add_typer(cluster.app)

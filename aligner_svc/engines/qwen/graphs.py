@@ -12,12 +12,12 @@ from typing import Final, TypeAlias
 
 import torch
 
-from aligner_svc.engines.qwen.devices.feed import Bucket, Feed, Input
+from aligner_svc.engines.qwen.devices.feed import Feed, Input, PassSize
 from aligner_svc.engines.qwen.devices.preparation import Prepared
 
 log = logging.getLogger(__name__)
 
-BUCKETS: Final = tuple(map(Bucket, (2, 4, 8, 12, 16, 24, 32)))
+BUCKETS: Final = tuple(map(PassSize, (2, 4, 8, 12, 16, 24, 32)))
 """By seconds. From some 30 s on a pass takes a GPU longer than its launches."""
 _TOLERANCE: Final = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 """Share of the largest state. A number baked into a recording changes states by more than their size."""
@@ -36,25 +36,25 @@ class Graphs:
         self._feed = feed
         self._tolerance = _TOLERANCE[dtype]
         self._record = record
-        self._recorded: dict[Bucket, tuple[Input, Callable[[], torch.Tensor]]] = {}
+        self._recorded: dict[PassSize, tuple[Input, Callable[[], torch.Tensor]]] = {}
 
     def __call__(self, given: Input) -> torch.Tensor | None:
         """As `plain`; None: there is no recording for this batch."""
-        if given.plan.bucket not in self._recorded:
+        if given.parts.bucket not in self._recorded:
             return None
-        held, repeat = self._recorded[given.plan.bucket]
+        held, repeat = self._recorded[given.parts.bucket]
         held.chunks[: len(given.chunks)].copy_(given.chunks)  # what is left of the last batch after them is read by none
         held.whole.copy_(given.whole)
         return repeat()
 
-    def add(self, clip: Callable[[float], Prepared], buckets: Iterable[Bucket] = BUCKETS) -> None:
+    def add(self, clip: Callable[[float], Prepared], buckets: Iterable[PassSize] = BUCKETS) -> None:
         """Record a pass for each bucket; `clip` makes one of that many seconds. Ends at the first that fails or differs."""
         for bucket in buckets:
             try:
                 first = self._feed([clip(float(bucket.chunks))], bucket)
                 first.arrive()
                 chunks = first.chunks.new_zeros((bucket.chunks, *first.chunks.shape[1:]))
-                held = Input.of(first.plan, chunks.copy_(first.chunks), first.whole.clone())
+                held = Input.of(first.parts, chunks.copy_(first.chunks), first.whole.clone())
                 self._recorded[bucket] = held, self._record(lambda held=held: self._plain(held))  # type: ignore[misc]
                 why = "" if self._same([clip(bucket.chunks - 0.5)], bucket) else "its answer differs"
                 if bucket.chunks >= 4 and not why and not self._same([clip(bucket.chunks / 2 - 0.3)] * 2, bucket):
@@ -67,7 +67,7 @@ class Graphs:
                 return
             self._feed.buckets.append(bucket)
 
-    def _same(self, batch: Sequence[Prepared], bucket: Bucket) -> bool:
+    def _same(self, batch: Sequence[Prepared], bucket: PassSize) -> bool:
         plain, padded = self._feed(batch), self._feed(batch, bucket)
         for given in (plain, padded):
             given.arrive()

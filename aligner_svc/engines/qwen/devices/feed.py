@@ -17,7 +17,7 @@ _WINDOW = 8 * CHUNK_TOKENS  # audio tokens that attend to each other: 8 s
 _CLIPS = 8  # of a batch that is padded
 
 
-class Bucket(NamedTuple):
+class PassSize(NamedTuple):
     """Sizes to which small batches are padded, so that one recorded pass serves them all."""
 
     chunks: int
@@ -51,8 +51,8 @@ class Bucket(NamedTuple):
         )
 
 
-class Plan(NamedTuple):
-    """What the parts of a batch are."""
+class BatchParts(NamedTuple):
+    """What a batch consists of."""
 
     sizes: Sequence[int]
     """Of the five arrays of int64 and the two of int32 of `Input.whole`."""
@@ -60,13 +60,13 @@ class Plan(NamedTuple):
     rows: Sequence[int]
     counts: Sequence[int]
     short: dict[int, int]
-    bucket: Bucket | None
+    bucket: PassSize | None
 
 
 class Input(NamedTuple):
     """A batch on the device."""
 
-    plan: Plan
+    parts: BatchParts
     chunks: torch.Tensor
     whole: torch.Tensor
     """All numbers below."""
@@ -88,15 +88,15 @@ class Input(NamedTuple):
     """After its copies; None on a CPU."""
 
     @classmethod
-    def of(cls, plan: Plan, chunks: torch.Tensor, whole: torch.Tensor, copied: torch.cuda.Event | None = None) -> Input:
-        """`whole`: what `_in_one` made of the arrays of the plan."""
-        *wide, windows, rows = plan.sizes
+    def of(cls, parts: BatchParts, chunks: torch.Tensor, whole: torch.Tensor, copied: torch.cuda.Event | None = None) -> Input:
+        """`whole`: what `_in_one` made of the arrays of `parts`."""
+        *wide, windows, rows = parts.sizes
         ids, positions, audio, slots, kept = whole[: sum(wide)].split(wide)
         window_ends, row_ends = whole[sum(wide) :].view(torch.int32)[: windows + rows].split([windows, rows])
-        longest = (_WINDOW, plan.bucket.rows) if plan.bucket else (None, None)
-        encoder, decoder = Sequences.of(plan.windows, window_ends, longest[0]), Sequences.of(plan.rows, row_ends, longest[1])
+        longest = (_WINDOW, parts.bucket.rows) if parts.bucket else (None, None)
+        encoder, decoder = Sequences.of(parts.windows, window_ends, longest[0]), Sequences.of(parts.rows, row_ends, longest[1])
         return cls(
-            plan, chunks, whole, plan.short, ids, positions, audio, slots, kept, encoder, decoder, plan.counts, copied
+            parts, chunks, whole, parts.short, ids, positions, audio, slots, kept, encoder, decoder, parts.counts, copied
         )  # fmt: skip
 
     def arrive(self) -> None:
@@ -116,11 +116,11 @@ class Feed:
         self._audio_id = audio_id
         self._timestamp_id = timestamp_id
         self._copying = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self.buckets: list[Bucket] = []
+        self.buckets: list[PassSize] = []
         """Those with a recorded pass, the smallest first."""
 
     @torch.inference_mode()
-    def __call__(self, batch: Sequence[Prepared], bucket: Bucket | None = None) -> Input:
+    def __call__(self, batch: Sequence[Prepared], bucket: PassSize | None = None) -> Input:
         """On the device, in two copies, which only `Input.arrive` waits for.
 
         Padded to the `bucket`, or to the first of `buckets` that holds it. Indices are found on the CPU: no operation is awaited.
@@ -140,12 +140,14 @@ class Feed:
             slots = _padded(slots, bucket.slots)
         ends = [np.cumsum([0, *some], dtype=np.int32) for some in lengths]
         arrays = (ids, positions, audio, slots, kept, *ends)
-        plan = Plan([len(array) for array in arrays], *lengths, [item.slots for item in batch], _short_lengths(batch), bucket)
+        parts = BatchParts(
+            [len(array) for array in arrays], *lengths, [item.slots for item in batch], _short_lengths(batch), bucket
+        )
         packed = _in_one(*arrays, pinned=self._copying is not None)
         with torch.cuda.stream(self._copying):  # of nothing on a CPU
             chunks = side_by_side(batch).to(self._device, non_blocking=True)
             whole = packed.to(self._device, non_blocking=True)
-        return Input.of(plan, chunks, whole, None if self._copying is None else self._copying.record_event())
+        return Input.of(parts, chunks, whole, None if self._copying is None else self._copying.record_event())
 
 
 def _padded(numbers: npt.NDArray[Any], size: int, value: int = 0) -> npt.NDArray[Any]:

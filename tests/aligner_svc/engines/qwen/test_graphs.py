@@ -86,7 +86,7 @@ def test_small_batches_are_repeated_and_answer_as_plain_ones(both: Both, clip: C
     before = recorder.repeated
     for batch in (*batches, *batches[::-1]):  # what another batch left behind changes nothing
         given = recorded.feed(batch)
-        assert given.plan.bucket in BUCKETS
+        assert given.parts.bucket in BUCKETS
         for one, other in zip(recorded(batch), plain(batch), strict=True):
             assert one.classes.tolist() == other.classes.tolist()
             np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=1e-3)
@@ -97,7 +97,7 @@ def test_what_no_bucket_holds_is_computed_as_before(both: Both, clip: Clip) -> N
     plain, recorded, recorder = both
     before = recorder.repeated
     for batch in ([clip(0.5, 0)], [clip(33.0, 0)], [clip(1.0, 0)] * 9, [clip(5.0, 400)]):
-        assert recorded.feed(batch).plan.bucket is None
+        assert recorded.feed(batch).parts.bucket is None
         for one, other in zip(recorded(batch), plain(batch), strict=True):
             assert one.classes.tolist() == other.classes.tolist()
     assert recorder.repeated == before

@@ -14,8 +14,8 @@ from aligner_svc.engines.pocketsphinx.boundaries import Refined
 from aligner_svc.engines.pocketsphinx.recogniser import Segment
 
 _BEST, _WORST = -0.93, -5.93
-"""Scores between which a word's evidence falls from 1 to 0. Their middle divides right transcripts from wrong ones: none of 42 and
-121 of 126 score below it, sentences of one second among them (docs/languages.md)."""
+"""Scores between which a word's evidence falls from 1 to 0. Their middle divides right transcripts from wrong ones: none of 42
+and 121 of 126 score below it, sentences of one second among them (docs/languages.md)."""
 _POOR, _POOR_CONFIDENCE = -4.2, 0.4
 _WORST_SCORE = -8.0
 

@@ -2,7 +2,7 @@
 
     make bench-ray                         all parts, some 5 minutes; ARGS="--only path" one of them
 
-- path: what the way to a replica adds to a clip of 5 s, one call at a time
+- path: what the way to a replica costs a clip of 5 s, without work and with it
 - replicas: throughput of two replicas and of one, and of one process with two workers
 - losses: calls lost while a replica is killed, a node is killed, and another release is rolled out; seconds to full strength
 - head: the head and its node are killed; when calls end, and how long after the cluster is back they are served
@@ -17,7 +17,8 @@ import os
 import signal
 import statistics
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from aligner_svc.engines.pocketsphinx.engine import PocketSphinxEngine
 from aligner_svc.engines.ray_serve import local
 from aligner_svc.engines.ray_serve.engine import RayEngine, build
 from aligner_svc.errors import AlignerError
+from bench.processes import cpu_seconds, tree
 from samples.request import SAMPLE
 from tests.kit.ray_cluster import RayCluster, ray_cluster
 from tests.kit.recordings import samples
@@ -103,46 +105,83 @@ async def through(cluster: RayCluster, work: Callable[[RayEngine, list[tuple[flo
         await engine.close()
 
 
-async def here(workers: int, calls: int, at_once: int) -> tuple[float, float]:
-    """Seconds, and the median of a call, in one process."""
+@asynccontextmanager
+async def here(workers: int) -> AsyncIterator[PocketSphinxEngine]:
+    """The engine in this process, warm."""
     engine = PocketSphinxEngine(EngineSettings(workers=workers, queue=200))
     await engine.start()
     try:
         await Load(engine, 2).run(4)
-        load = Load(engine, at_once)
-        return await load.run(calls), statistics.median(load.took)
+        yield engine
     finally:
         await engine.close()
 
 
 def path() -> None:
-    _, alone = asyncio.run(here(1, 60, 1))
+    """The two take turns, call by call, so that other load slows both."""
     with ray_cluster(1, 1) as cluster:
         cluster.up(1)
         cluster.deploy()
 
         async def work(engine: RayEngine, _said: object) -> None:
-            load = Load(engine, 1)
-            await load.run(60)
-            median = statistics.median(load.took)
-            print(f"a clip of {_SECONDS:g} s, one at a time: p50 {alone * 1e3:.1f} ms here, {median * 1e3:.1f} ms through Ray")
+            async with here(1) as alone:
+                near, far = Load(alone, 1), Load(engine, 1)
+                for _ in range(40):
+                    await near.call()
+                    await far.call()
+            lane, took = engine.link.lane(""), list[float]()
+            for _ in range(200):
+                began = time.perf_counter()
+                await lane.call({}, bytes(int(_SECONDS * SAMPLE_RATE) * 2), timeout=_DEADLINE, client="bench")
+                took.append(time.perf_counter() - began)
+            took.sort()
+            print(
+                f"there and back without work: p50 {took[100] * 1e3:.1f} ms, fastest {took[0] * 1e3:.1f} ms (goal 10)", flush=True
+            )
+            more = statistics.median(after - before for before, after in zip(near.took, far.took, strict=True))
+            medians = [statistics.median(load.took) * 1e3 for load in (near, far)]
+            print(
+                f"a clip of {_SECONDS:g} s, one at a time: p50 {medians[0]:.1f} ms here, {medians[1]:.1f} ms through Ray; "
+                f"median of the differences {more * 1e3:+.1f} ms",
+                flush=True,
+            )
 
         asyncio.run(through(cluster, work))
 
 
+_CALLS = 60
+
+
+async def measured(engine: Engine, others: Sequence[int]) -> tuple[float, float]:
+    """Calls a second, and CPU milliseconds for a call: of this process, its children, and `others`."""
+    pids = {*tree(os.getpid()), *others}
+    before = cpu_seconds(pids)
+    seconds = await Load(engine, 8).run(_CALLS)
+    return _CALLS / seconds, 1000 * (cpu_seconds(pids) - before) / _CALLS
+
+
 def replicas() -> None:
-    rates: dict[str, float] = {"one process, 2 workers": 120 / asyncio.run(here(2, 120, 8))[0]}
+    async def alone() -> tuple[float, float]:
+        async with here(2) as engine:
+            return await measured(engine, ())
+
+    found = {"one process, 2 workers": asyncio.run(alone())}
     for count in (1, 2):
         with ray_cluster(count, count) as cluster:
             cluster.up(2)
             cluster.deploy()
 
             async def work(engine: RayEngine, _said: object, name: str = f"{count} replicas") -> None:
-                rates[name] = 120 / await Load(engine, 8).run(120)
+                found[name] = await measured(engine, cluster.processes())
 
             asyncio.run(through(cluster, work))
-    for name, rate in rates.items():
-        print(f"{name}: {rate:.1f} calls/s")
+    for name, (rate, cpu) in found.items():
+        print(f"{name}: {rate:.1f} calls/s, {cpu:.0f} ms of CPU a call", flush=True)
+    (alone_rate, alone_cpu), (one_rate, one_cpu), (two_rate, two_cpu) = found.values()
+    print(f"2 replicas over 1: {two_rate / one_rate:.2f} here; {2 * one_cpu / two_cpu:.2f} if each has a core (goal 1.8)")
+    print(
+        f"through Ray over one process: {two_rate / alone_rate:.2f} here; {alone_cpu / two_cpu:.2f} by CPU (goal 0.9)", flush=True
+    )
 
 
 def losses() -> None:

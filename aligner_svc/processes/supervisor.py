@@ -19,7 +19,7 @@ from typing import Any, Final
 from aligner_svc.config import Settings
 from aligner_svc.errors import StartError
 from aligner_svc.processes.counts import SharedCounts
-from aligner_svc.processes.duplex import Duplex, NoAnswerError
+from aligner_svc.processes.duplex import Duplex, Handler, NoAnswerError
 from aligner_svc.processes.shares import share
 from aligner_svc.processes.signals import handle
 from aligner_svc.telemetry.logs.pipeline import open_logs
@@ -90,7 +90,8 @@ class Supervisor:
         self._reached = describe(address, settings)
         self._count = settings.server.processes
         self._enough = (self._count + 1) // 2
-        self._members: dict[int, _Member] = {}
+        self.members: dict[int, _Member] = {}
+        """By their serial numbers."""
         self._serials = 0
         self._restarts = 0
         self._too_few: str | None = None
@@ -107,7 +108,7 @@ class Supervisor:
 
     @property
     def _up(self) -> int:
-        return sum(member.why_not is None for member in self._members.values())
+        return sum(member.why_not is None for member in self.members.values())
 
     async def run(self) -> int:
         """The exit status. Raises StartError."""
@@ -147,8 +148,13 @@ class Supervisor:
         return MetricsServer(self._page, address.host, address.port, readiness=self._readiness)
 
     def _tell(self, name: str, *arguments: object) -> None:
-        for member in self._members.values():
+        for member in self.members.values():
             member.link.tell(name, *arguments)
+
+    def handlers(self, serial: int) -> dict[str, Handler]:
+        """What a gateway may ask and tell."""
+        own = {"state": partial(self._on_state, serial), "blocked": partial(self._on_block, serial)}
+        return {**self._counts.of(serial), **own}
 
     async def _keep(self, number: int) -> None:
         """Have one gateway run, again and again, until the server stops."""
@@ -176,8 +182,7 @@ class Supervisor:
         self._serials += 1
         serial = self._serials
         mine, theirs = socket.socketpair()
-        own = {"state": partial(self._on_state, serial), "blocked": partial(self._on_block, serial)}
-        link = Duplex({**self._counts.of(serial), **own})
+        link = Duplex(self.handlers(serial))
         await link.open(mine)
         with theirs:
             # A process group of its own: signals of a terminal reach this process only, which drains it.
@@ -187,7 +192,7 @@ class Supervisor:
                 pass_fds=(theirs.fileno(),),
                 process_group=0,
             )
-        member = self._members[serial] = _Member(number, serial, process, link)
+        member = self.members[serial] = _Member(number, serial, process, link)
         assert process.stdin is not None
         process.stdin.write(pickle.dumps(share(self._settings, self._count, number - 1)))
         process.stdin.close()
@@ -197,14 +202,14 @@ class Supervisor:
         """Wait for its end, and forget it; its exit status."""
         status = await member.process.wait()
         member.link.close()
-        del self._members[member.serial]
+        del self.members[member.serial]
         await self._counts.forget(member.serial)
         self._page.ended(member.serial)
         self._decide()
         return status
 
     async def _on_state(self, serial: int, why_not: str | None) -> None:
-        member = self._members.get(serial)
+        member = self.members.get(serial)
         if member is None:
             return
         if not member.started.is_set():
@@ -213,14 +218,14 @@ class Supervisor:
         member.why_not = why_not
         self._decide()
         member.link.tell("siblings", self._too_few)  # one that was just started does not know
-        if not self._was_ready and sum(one.started.is_set() for one in self._members.values()) == self._count:
+        if not self._was_ready and sum(one.started.is_set() for one in self.members.values()) == self._count:
             self._was_ready = True
             print(f"aligner-svc ready on {self._reached}", flush=True)
 
     async def _on_block(self, serial: int, *block: Any) -> None:
         """The other processes block what one of them has blocked."""
         self._blocks.append((asyncio.get_running_loop().time(), block))
-        for other in self._members.values():
+        for other in self.members.values():
             if other.serial != serial:
                 other.link.tell("block", *block)
 
@@ -247,8 +252,8 @@ class Supervisor:
             self._tell("hurry")
             await asyncio.wait((ended,), timeout=_STOP_SLACK)
         if not ended.done():
-            log.error("%d processes do not end, killing them", len(self._members))
-            self._kill(self._members.values())
+            log.error("%d processes do not end, killing them", len(self.members))
+            self._kill(self.members.values())
         await ended
 
     def _kill(self, members: Iterable[_Member]) -> None:
@@ -257,19 +262,19 @@ class Supervisor:
                 member.process.send_signal(signal.SIGKILL)
 
     async def _ping_all(self) -> None:
-        await asyncio.gather(*(self._ping(member) for member in self._members.values() if member.started.is_set()))
+        await asyncio.gather(*(self._ping(member) for member in self.members.values() if member.started.is_set()))
 
     async def _ping(self, member: _Member) -> None:
         try:
             await member.link.ask("ping", seconds=_PING_TIMEOUT)
         except NoAnswerError:
-            if member.serial in self._members and not member.link.closed.is_set():
+            if member.serial in self.members and not member.link.closed.is_set():
                 log.error("process %d of %d does not answer for %g s, killing it", member.number, self._count, _PING_TIMEOUT)
                 self._kill([member])
 
     async def _asked(self, name: str) -> Iterator[tuple[_Member, Any]]:
         """The answers of those that answer."""
-        members = [member for member in self._members.values() if member.started.is_set()]
+        members = [member for member in self.members.values() if member.started.is_set()]
         asked = (member.link.ask(name, seconds=_SCRAPE_TIMEOUT) for member in members)
         answers = await asyncio.gather(*asked, return_exceptions=True)
         return ((member, answer) for member, answer in zip(members, answers, strict=True) if isinstance(answer, list))

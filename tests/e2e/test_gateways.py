@@ -94,6 +94,24 @@ async def test_a_quota_is_one_for_both(gateways: Gateways, limited: api_key.ApiK
     assert granted == BURST or (late and granted < 2 * BURST)
 
 
+async def test_without_redis_each_grants_its_share_and_no_call_fails(
+    gateways: Gateways,
+    limited: api_key.ApiKey,
+    redis_server: RedisServer,  # noqa: F811 - the fixture
+) -> None:
+    redis_server.kill()
+    try:
+        async with gateways.running[0].channel() as one, gateways.running[1].channel() as other:
+            codes = [await code((one, other)[n % 2], limited) for n in range(2 * BURST)]
+            own = await gateways.home.new_key("align")
+            assert [await code(one, own), await code(other, own)] == [grpc.StatusCode.OK] * 2
+    finally:
+        redis_server.start()
+    granted = codes.count(grpc.StatusCode.OK)
+    assert 0 < granted <= BURST  # as much again as Redis had granted, and no more
+    assert granted + codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) == 2 * BURST
+
+
 async def test_a_revoked_key_is_refused_by_both(gateways: Gateways) -> None:
     key = await gateways.home.new_key("align")
     async with gateways.running[0].channel() as one, gateways.running[1].channel() as other:

@@ -61,12 +61,15 @@ class RayCluster:
         ray, options = wanted.ray, Options.of(wanted, release)
         local.deploy(ray.directory, ray.address, ray.application, options, wait=_DEPLOY_SECONDS)
 
-    def replicas(self) -> list[int]:
-        """Process ids."""
+    def processes(self) -> list[int]:
+        """All of them, with those that the replicas started."""
         head = local.read(self.settings.ray.directory)
         leaders = [*([head.pid] if head else []), *(node.pid for node in self.nodes)]
-        found = [pid for leader in leaders for pid in local.session(leader)]
-        return [pid for pid in found if _command(pid).startswith("ray::ServeReplica")]
+        return [pid for leader in leaders for pid in (leader, *local.session(leader))]
+
+    def replicas(self) -> list[int]:
+        """Process ids."""
+        return [pid for pid in self.processes() if _command(pid).startswith("ray::ServeReplica")]
 
     def kill_head(self) -> None:
         """The head and all that runs on its node, as a machine that loses its power."""

@@ -47,7 +47,7 @@ class RayEngine:
         ray = settings.ray
         at_once = ray.max_replicas * ray.cpus
         self._settings = ray
-        self._link = link
+        self.link = link
         self._near = near
         self.name = near.name
         self.languages = near.languages
@@ -58,9 +58,9 @@ class RayEngine:
     async def start(self) -> None:
         ray = self._settings
         try:
-            if not await self._link.start(ray.start_timeout):
+            if not await self.link.start(ray.start_timeout):
                 hint = "aligner cluster status shows whether it is up; a node of it has to run on this machine"
-                raise EngineStartError(f"the Ray cluster at {ray.address} does not serve: {self._link.why_not}; {hint}")
+                raise EngineStartError(f"the Ray cluster at {ray.address} does not serve: {self.link.why_not}; {hint}")
         except WorkerRefusedError as error:
             raise EngineStartError(str(error)) from None
         await self._near.start()
@@ -76,7 +76,7 @@ class RayEngine:
         return await self._near.align(clip, tokens, language, caller, progress)
 
     async def close(self) -> None:
-        await asyncio.gather(self._near.close(), self._link.close())
+        await asyncio.gather(self._near.close(), self.link.close())
 
 
 class LiveRayEngine(RayEngine):

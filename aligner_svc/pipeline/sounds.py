@@ -18,14 +18,21 @@ Given = Mapping[str, str]
 
 def phone_set(job: Job, engine: Engine, language: str) -> str:
     """The name of the symbols of the phones that are asked for; empty if they are not. Raises UnsupportedError."""
-    return _set(engine, language, "PHONES_UNSUPPORTED", "config.detail") if job.phones else ""
+    if not job.phones:
+        return ""
+    name = _sets(engine).get(language)
+    if name is None:
+        raise UnsupportedError("PHONES_UNSUPPORTED", _none(engine, language), field="config.detail")
+    return name
 
 
 def given(job: Job, engine: Engine, language: str) -> Given:
     """The pronunciations that the call gives. Raises UnsupportedError, InvalidArgumentError."""
     if not job.pronunciations:
         return {}
-    name = _set(engine, language, "PRONUNCIATIONS_UNSUPPORTED", "config.pronunciations")
+    name = _sets(engine).get(language)
+    if name is None:
+        raise UnsupportedError("PRONUNCIATIONS_UNSUPPORTED", _none(engine, language), field="config.pronunciations")
     found: dict[str, str] = {}
     for word, pronunciation in job.pronunciations.items():
         symbols = [symbol.rstrip("012") for symbol in pronunciation.split()]
@@ -48,9 +55,10 @@ def pronounced(tokens: Sequence[Token], pronunciations: Given) -> Sequence[Token
     return changed
 
 
-def _set(engine: Engine, language: str, reason: str, field: str) -> str:
-    known = engine.phone_sets if isinstance(engine, PhoneEngine) else {}
-    if language not in known:
-        these = f" but for {', '.join(sorted(known))}" if known else ""
-        raise UnsupportedError(reason, f"{engine.name} has no phones of '{language}', nor of other languages{these}", field=field)
-    return known[language]
+def _sets(engine: Engine) -> Mapping[str, str]:
+    return engine.phone_sets if isinstance(engine, PhoneEngine) else {}
+
+
+def _none(engine: Engine, language: str) -> str:
+    known = ", ".join(sorted(_sets(engine)))
+    return f"{engine.name} has no phones of '{language}', nor of other languages{f' but for {known}' if known else ''}"

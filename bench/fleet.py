@@ -23,6 +23,7 @@ from typing import Final
 import numpy as np
 
 from aligner_svc.workers.fair_queue import FairQueue, Room
+from bench.fleet_scaling import scaling_table
 
 GATEWAY_SECONDS: Final = 2.9e-3
 """Processor time of a gateway's event loop for a call: measured with this service, a clip of 3 s, one core."""
@@ -212,6 +213,7 @@ def main() -> None:
     arguments = parser.parse_args()
     load_table(arguments.gateways, arguments.gpus, arguments.seconds, arguments.loads)
     fairness_table(20.0)
+    scaling_table()
 
 
 if __name__ == "__main__":

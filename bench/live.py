@@ -22,7 +22,7 @@ import numpy as np
 
 from aligner_client.api.v1 import aligner_pb2 as pb
 from aligner_client.api.v1.aligner_pb2_grpc import AlignerStub
-from bench import gold
+from bench import gold, live_passages
 from bench.gold import RATE, Recording, Samples, recordings
 from bench.processes import cpu_seconds, tree
 from bench.service import service
@@ -144,4 +144,9 @@ if __name__ == "__main__":
     parser.add_argument("--streams", type=int, default=1)
     parser.add_argument("--forms", default="linear16,wav")
     parser.add_argument("--bulk", action="store_true")
-    asyncio.run(main(parser.parse_args()))
+    parser.add_argument("--passages", action="store_true", help="bench/live_passages.py")
+    arguments = parser.parse_args()
+    if arguments.passages:
+        live_passages.main()
+    else:
+        asyncio.run(main(arguments))

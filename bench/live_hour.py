@@ -1,6 +1,6 @@
 """`python -m bench.live_hour`: what a long upload takes: memory, time, and exactness at its end.
 
-    python -m bench.live_hour [--minutes 60] [--form wav|mp3|m4a|m4a-moov-last] [--streams N]
+    python -m bench.live_hour [--minutes 60] [--form wav|mp3|m4a|m4a-moov-last] [--streams N] [--sparse]
 
 One server of the dev profile. The recording is the four minutes of bench.live, again and again, sent as fast as it goes. Memory
 is that of all processes of the server (pages shared by several count once), its peak above what they have when idle, after two
@@ -74,13 +74,15 @@ async def main(options: argparse.Namespace) -> None:
     samples = gold.samples(four.audio)
     seconds = len(samples) / RATE
     times = max(1, round(options.minutes * 60 / seconds))
+    spoken = [number for number in range(times) if not options.sparse or number in {0, times - 1}]
     rows = [
         {**row, "start": row["start"] + number * seconds, "end": row["end"] + number * seconds}
-        for number in range(times)
+        for number in spoken
         for row in four.words
     ]
-    whole = gold.Recording(four.name, four.audio, " ".join([four.text] * times), rows)
-    data = encoded(np.tile(samples, times), options.form)
+    whole = gold.Recording(four.name, four.audio, " ".join([four.text] * len(spoken)), rows)
+    quiet = np.zeros_like(samples)
+    data = encoded(np.concatenate([samples if number in spoken else quiet for number in range(times)]), options.form)
     with service(engine__workers=2) as server:
         async with grpc.aio.insecure_channel(server.target) as channel:
             stub = AlignerStub(channel)
@@ -99,8 +101,9 @@ async def main(options: argparse.Namespace) -> None:
             words = answers[0]
             count = sum(row["end"] <= _PART_SECONDS for row in rows)
             ends = gold.Recording("", four.audio, "", rows[-count:])
+            sparse = " (sparse)" if options.sparse else ""
             print(
-                f"{options.form} x{options.streams}, {seconds * times / 60:.0f} min: {peak.pss - idle.pss:+.0f} MB over "
+                f"{options.form} x{options.streams}, {seconds * times / 60:.0f} min{sparse}: {peak.pss - idle.pss:+.0f} MB over "
                 f"{idle.pss:.0f}; {total / took:.1f}x real time, Align {rate:.1f}x; CPU {(cpu(server.pid) - used) / total:.3f} s "
                 f"a second, Align {bulk:.3f}; words {len(words)} of {len(rows)}; MAE of the first 5 min "
                 f"{mae(words[:count], whole)[0]:.2f}, of the last {mae(words[-count:], ends)[0]:.2f} ms"
@@ -112,4 +115,5 @@ if __name__ == "__main__":
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--form", default="wav", choices=["wav", *_FORMATS])
     parser.add_argument("--streams", type=int, default=1)
+    parser.add_argument("--sparse", action="store_true", help="silence but for the first and the last four minutes")
     asyncio.run(main(parser.parse_args()))

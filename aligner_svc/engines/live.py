@@ -77,6 +77,7 @@ class LiveAudio:
         """Samples that are not needed any more."""
         self.text_is_short = False
         """Whether the aligner waits for text: what is kept meanwhile says nothing about the aligner's pace."""
+        self._wanted = 0.0
         self._pieces: deque[tuple[int, Floats, float]] = deque()  # first sample, samples, gain
         self._arrivals: deque[tuple[float, int]] = deque()  # the event loop's time, samples by then
         self._levels: npt.NDArray[np.float32] = np.zeros(60 * FRAME_RATE, np.float32)  # doubled when it is full
@@ -111,14 +112,19 @@ class LiveAudio:
 
     @property
     def live(self) -> bool:
-        """Whether the latest audio came as it is spoken."""
-        return self._is_live(self.length)
+        """Whether the latest audio came as it is spoken; not without any."""
+        return self.length > 0 and self._is_live(self.length)
+
+    def want(self, seconds: float) -> None:
+        """The aligner needs so much at a time."""
+        self._wanted = seconds
+        self._changed.notify()
 
     async def room(self, seconds: float) -> None:
-        """Wait until less than so much is kept, unless it is text that the aligner waits for."""
+        """Wait until less than so much is kept, or than is wanted, unless it is text that the aligner waits for."""
 
         def has_room() -> bool:
-            return self.length - self.released < seconds * SAMPLE_RATE or self.text_is_short
+            return self.length - self.released < max(seconds, self._wanted) * SAMPLE_RATE or self.text_is_short
 
         if not has_room():
             self._held_at = self.length / SAMPLE_RATE

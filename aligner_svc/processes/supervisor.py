@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import pickle
 import signal
@@ -20,6 +19,7 @@ from aligner_svc.config import Settings
 from aligner_svc.errors import StartError
 from aligner_svc.processes.counts import SharedCounts
 from aligner_svc.processes.duplex import Duplex, Handler, NoAnswerError
+from aligner_svc.processes.readiness import readiness_of_all
 from aligner_svc.processes.shares import share
 from aligner_svc.processes.signals import handle
 from aligner_svc.telemetry.logs.pipeline import open_logs
@@ -160,7 +160,13 @@ class Supervisor:
         """Have one gateway run, again and again, until the server stops."""
         loop, pause = asyncio.get_running_loop(), _PAUSES[0]
         while not self._stopping.is_set():
-            began, member = loop.time(), await self._start(number)
+            began = loop.time()
+            try:
+                member = await self._start(number)
+            except OSError as error:  # no process, no memory or no descriptor to be had
+                log.error("process %d of %d cannot be started: %s", number, self._count, error.strerror)
+                pause = await self._wait(pause)
+                continue
             if self._stopping.is_set():  # meanwhile
                 member.link.tell("stop")
             status = await self._ended(member)
@@ -172,11 +178,16 @@ class Supervisor:
                 self._stopping.set()
                 return
             self._restarts += 1
-            pause = _PAUSES[0] if loop.time() - began > _SETTLED else min(2 * pause, _PAUSES[1])
+            pause = _PAUSES[0] if loop.time() - began > _SETTLED else pause
             log.error("process %d of %d ended with status %d, next try in %g s", number, self._count, status, pause)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._stopping.wait()
+            pause = await self._wait(pause)
+
+    async def _wait(self, pause: float) -> float:
+        """Until the next try, or the stop; the pause after that."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._stopping.wait()
+        return min(2 * pause, _PAUSES[1])
 
     async def _start(self, number: int) -> _Member:
         self._serials += 1
@@ -284,16 +295,6 @@ class Supervisor:
             self._page.take(member.serial, page)
 
     async def _readiness(self) -> tuple[bool, str]:
-        """As of health.readiness, with one more finding; what all processes find is told once."""
-        up, ready = self._up, self._too_few is None and self._was_ready and not self._stopping.is_set()
-        state = "ok" if up == self._count else "warn" if ready else "fail"
-        hint = "" if up == self._count else "the server starts new ones by itself; if that fails, the log says why"
-        found = [{"check": "processes", "state": state, "said": f"{up} of {self._count} processes serve", "hint": hint}]
-        told: dict[str, tuple[dict[str, str], list[int]]] = {}
-        for member, findings in await self._asked("readiness"):
-            for finding in findings:
-                told.setdefault(json.dumps(finding), (finding, []))[1].append(member.number)
-        for finding, numbers in told.values():
-            where = "" if len(numbers) == self._count else f"process {', '.join(map(str, sorted(numbers)))}: "
-            found.append(finding | {"said": where + finding["said"]})
-        return ready, json.dumps({"ready": ready, "findings": found}, indent=2, ensure_ascii=False) + "\n"
+        ready = self._too_few is None and self._was_ready and not self._stopping.is_set()
+        answers = [(member.number, findings) for member, findings in await self._asked("readiness")]
+        return ready, readiness_of_all(ready, self._up, self._count, answers)

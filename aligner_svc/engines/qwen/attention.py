@@ -34,11 +34,14 @@ class Sequences(tuple[int, ...]):
     """Lengths of sequences. `ends`: cumulative, from 0, int32, on the device, if they are there already."""
 
     ends: torch.Tensor | None = None
+    longest: int
+    """Or more: what a recorded pass has to have room for."""
 
     @classmethod
-    def of(cls, lengths: Sequence[int], ends: torch.Tensor) -> Self:
+    def of(cls, lengths: Sequence[int], ends: torch.Tensor, longest: int | None = None) -> Self:
         made = cls(lengths)
         made.ends = ends
+        made.longest = longest or max(lengths)
         return made
 
 
@@ -90,10 +93,10 @@ class Fused:
     def __call__(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: Sequence[int], *, causal: bool
     ) -> torch.Tensor:
-        ends = lengths.ends if isinstance(lengths, Sequences) else None
-        if ends is None:
-            ends = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32).to(query.device)
-        longest = max(lengths)
+        if isinstance(lengths, Sequences) and lengths.ends is not None:
+            ends, longest = lengths.ends, lengths.longest
+        else:
+            ends, longest = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32).to(query.device), max(lengths)
         out = varlen_attn(
             query, key, value, ends, ends, longest, longest,
             window_size=(-1, 0 if causal else -1), enable_gqa=query.shape[1] != key.shape[1], num_splits=self._splits,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from typing import ParamSpec, TypeVar
 
@@ -17,14 +20,15 @@ from aligner_svc.config import Settings
 from aligner_svc.config.engine import EngineSettings, QwenSettings
 from aligner_svc.domain import SAMPLE_RATE, Caller, Clip, ProgressSink, Token
 from aligner_svc.engines import refusals
-from aligner_svc.engines.base import Capacity, EngineReport, EngineResult, OnFailed
+from aligner_svc.engines.base import Capacity, EngineReport, EngineResult, OnFailed, OnSpans
 from aligner_svc.engines.batch_report import BatchWatch
 from aligner_svc.engines.batching import Batcher
+from aligner_svc.engines.live import LiveAudio, LiveText
 from aligner_svc.engines.qwen.devices.pool import Backend, Devices
 from aligner_svc.engines.qwen.devices.wire import Item, batch_rows
 from aligner_svc.engines.qwen.outcome import MAX_SECONDS, assemble
 from aligner_svc.engines.qwen.prompt import Prompt, TooManyRowsError
-from aligner_svc.engines.qwen.recording import CUT, LongRecording
+from aligner_svc.engines.qwen.recording import CUT, LIVE_CUT, LiveRecording, LongRecording
 from aligner_svc.engines.qwen.timestamps import TimestampSlots
 from aligner_svc.engines.self_test import check_split
 from aligner_svc.errors import InvalidArgumentError
@@ -41,6 +45,8 @@ T = TypeVar("T")
 
 _MAX_JAPANESE = 6000
 """Characters of a transcript, some 20 minutes: its tagger keeps 26 kB for each of them."""
+_AHEAD = 20.0
+"""Seconds of audio beyond a window that are decoded meanwhile."""
 _THREADS = 2
 """Split transcripts, make prompts and answers: milliseconds for a long one."""
 
@@ -73,6 +79,8 @@ class QwenEngine:
         self._segment_ms = 0.0
         self._max_calls = engine.queue + qwen.batch_items
         self._calls = 0
+        self._max_streams = engine.streams
+        self._streams = 0
         self._closed = False
         self.batcher: Batcher[Item, TimestampSlots] = Batcher(
             self._devices.run,
@@ -141,6 +149,43 @@ class QwenEngine:
         finally:
             self._calls -= 1
 
+    async def follow(
+        self,
+        audio: LiveAudio,
+        text: LiveText,
+        language: str,
+        caller: Caller,
+        *,
+        on_spans: OnSpans,
+        progress: ProgressSink | None = None,
+    ) -> EngineResult:
+        """See LiveEngine.follow. An upload that is not spoken now has the windows of a long recording, or is aligned in one."""
+        if self._streams >= self._max_streams:
+            raise refusals.queue_full()
+        self._streams += 1
+
+        async def window(samples: npt.NDArray[np.int16], words: Sequence[Token]) -> EngineResult:
+            return await self._pass(samples, words, caller, admitted=True)
+
+        try:
+            cut = LIVE_CUT
+            if not audio.live:
+                cut = CUT
+                audio.want(CUT.last_seconds + _AHEAD)
+                count = await audio.reach(round(CUT.last_seconds * SAMPLE_RATE) + 1)
+                if count <= CUT.last_seconds * SAMPLE_RATE:
+                    return await _complete(audio, text, on_spans, partial(self._align, language, caller, progress))
+            return await LiveRecording(audio, text, window, on_spans, cut).follow(progress, self._segment_ms)
+        except (WorkerDiedError, WorkerTimeoutError):
+            raise refusals.lost() from None
+        finally:
+            self._streams -= 1
+
+    async def _align(
+        self, language: str, caller: Caller, progress: ProgressSink | None, clip: Clip, tokens: Sequence[Token]
+    ) -> EngineResult:
+        return await self.align(clip, tokens, language, caller, progress)
+
     async def _pass(
         self, samples: npt.NDArray[np.int16], words: Sequence[Token], caller: Caller, *, admitted: bool
     ) -> EngineResult:
@@ -156,3 +201,16 @@ class QwenEngine:
         if self._closed:
             raise refusals.closed()
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*arguments, **named))
+
+
+async def _complete(
+    audio: LiveAudio, text: LiveText, on_spans: OnSpans, align: Callable[[Clip, Sequence[Token]], Awaitable[EngineResult]]
+) -> EngineResult:
+    """Of audio that has ended: all of it in one."""
+    if not await text.reach(sys.maxsize):
+        return EngineResult((), 0.0)
+    tokens, _ = text.offer(sys.maxsize)
+    result = await align(Clip(audio.cut(0, audio.length)), tokens)
+    text.take(len(tokens))
+    on_spans(result.spans)
+    return replace(result, spans=())

@@ -8,16 +8,17 @@ rows of the head that are not timestamps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 from aligner_svc.engines.qwen import glue, layers
-from aligner_svc.engines.qwen.attention import Attention, for_device
+from aligner_svc.engines.qwen.attention import Attention, Fused, for_device
 from aligner_svc.engines.qwen.checkpoint import Checkpoint
 from aligner_svc.engines.qwen.devices.feed import Feed, Input
 from aligner_svc.engines.qwen.devices.preparation import Prepared
+from aligner_svc.engines.qwen.graphs import Cuda, Graphs, Record
 from aligner_svc.engines.qwen.prompt import CHUNK_TOKENS
 from aligner_svc.engines.qwen.timestamps import TimestampSlots
 
@@ -54,6 +55,16 @@ class PackedAligner:
         self._merged = hasattr(self._decoder.layers[0].self_attn, layers.MERGED)
         self._glue = glue.for_device(self.device, self.dtype)
         self._head: Any = thinker.lm_head
+        self._graphs: Graphs | None = None
+
+    @torch.inference_mode()
+    def record(self, clip: Callable[[float], Prepared], record: Record | None = None) -> None:
+        """Record passes over small batches, if that is worth it: see Graphs.add. `record`: instead of a GPU's."""
+        if record is None and self.device.type == "cuda" and isinstance(self._attention, Fused):  # others read lengths in Python
+            record = Cuda(self.device)
+        if record is not None:
+            self._graphs = Graphs(self._plain_states, self.feed, self.dtype, record)
+            self._graphs.add(clip)
 
     def __call__(self, batch: Sequence[Prepared]) -> list[TimestampSlots]:
         """Raises torch.OutOfMemoryError, or on a CPU RuntimeError, if memory does not suffice."""
@@ -80,6 +91,12 @@ class PackedAligner:
     def _states(self, given: Input) -> torch.Tensor:
         """[slots of all clips, width], float32: what the head is given."""
         given.arrive()
+        recorded = self._graphs(given) if self._graphs else None
+        states = self._plain_states(given) if recorded is None else recorded
+        return states[: sum(given.counts)]
+
+    def _plain_states(self, given: Input) -> torch.Tensor:
+        """With those of the padding."""
         hidden = self._decoder.embed_tokens(given.ids)
         hidden.index_copy_(0, given.audio, self._encode(given))
         return self._decode(hidden, given).float()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from statistics import median
 from typing import Final
@@ -20,16 +20,26 @@ import numpy as np
 import numpy.typing as npt
 
 from aligner_svc.domain import SAMPLE_RATE, Clip, ProgressSink, Token, Warning, WordStatus
-from aligner_svc.engines.base import EngineResult, Span
+from aligner_svc.engines.base import EngineResult, OnSpans, Span
+from aligner_svc.engines.live import LiveAudio, LiveText
 from aligner_svc.engines.qwen.outcome import warnings
 from aligner_svc.engines.qwen.prompt import TooManyRowsError
-from aligner_svc.engines.windows import Cut, Placed, Prefix, align_in_windows
+from aligner_svc.engines.windows import Cut, Placed, Prefix, Windows, align_in_windows
 
 Samples = npt.NDArray[np.int16]
 Ask = Callable[[Samples, Sequence[Token]], Awaitable[EngineResult]]
 """Have the model align one window. Raises TooManyRowsError for more words than it has positions for."""
 
 CUT: Final = Cut(seconds=150.0, last_seconds=180.0, words_a_second=8.0, words_to_search=4000)
+LIVE_CUT: Final = Cut(seconds=30.0, last_seconds=40.0, words_a_second=8.0, words_to_search=600)
+_USUAL_RATE: Final = 2.5
+"""Words a second, where it is not known how long the text will be."""
+_FEW: Final = 3
+"""Trusted words of a growing window, below which none is final."""
+_LEAST: Final = 0.1
+"""Confidence below which a word of a growing window is never good: nothing may have been heard to compare it with."""
+_AT_ONCE: Final = 1000
+"""Words handed out at a time of those that come after the end of the audio."""
 _OFFERED: Final = 0.85
 """Share of the words expected in a window, by the speaking rate so far, that it is offered."""
 _DENSE: Final = 2.0
@@ -67,26 +77,21 @@ class _Spent:
         self.busy += busy
 
 
-class LongRecording:
-    """One recording and its words; `align` once."""
+class _Recording:
+    """What is known of a recording on the way through its windows."""
 
-    def __init__(self, clip: Clip, tokens: Sequence[Token], ask: Ask, cut: Cut = CUT) -> None:
-        self._clip = clip
-        self._tokens = tokens
+    def __init__(self, ask: Ask, cut: Cut, rate: float, windows: int) -> None:
+        """`rate`: words a second, on the whole. `windows`: how many there will be, about."""
         self._ask = ask
         self._cut = cut
-        self._mean = self._rate = len(tokens) / clip.seconds  # words a second
-        windows = 1 + math.ceil(clip.seconds / cut.seconds)
+        self._mean = self._rate = rate
         self._passes, self._tries = _PASSES * windows, _TRIES * windows
         self._lost = 0  # windows in a row in which nothing was found
         self._sure: float | None = None  # confidence of the words found last, their median
         self._spent = _Spent()
 
-    async def align(self, progress: ProgressSink | None, segment_ms: float) -> EngineResult:
-        """`segment_ms`: of a class of the model."""
-        placed = await align_in_windows(self._clip, self._tokens, self._window, progress, self._cut)
-        spans = in_order(placed, len(self._tokens), self._clip.seconds)
-        score = sum(span.status is WordStatus.ALIGNED for span in spans) / len(spans)
+    def _result(self, spans: Sequence[Span], segment_ms: float) -> EngineResult:
+        score = sum(span.status is WordStatus.ALIGNED for span in spans) / max(1, len(spans))
         said = warnings([span for span in spans if span.status is not WordStatus.NOT_FOUND], score, segment_ms)
         absent = sum(span.status is WordStatus.NOT_FOUND for span in spans)
         if absent:
@@ -153,12 +158,14 @@ class LongRecording:
         )
         return {place: _trusted(self._good(result.spans)) for place, result in zip(places, found, strict=True)}
 
-    def _good(self, spans: Sequence[Span]) -> list[bool]:
+    def _good(self, spans: Sequence[Span], least: float | None = None) -> list[bool]:
         """Which words have times of the model's own, of some confidence, after those of the word before.
 
-        Words that are not in the audio share one time, are out of order, or the model is not sure of them.
+        Words that are not in the audio share one time, are out of order, or the model is not sure of them. `least`: confidence
+        from which it is; without it by the words found so far.
         """
-        least = _DOUBT * (self._sure or 0.0)
+        if least is None:
+            least = _DOUBT * (self._sure or 0.0)
         starts = [-1.0, *(span.start for span in spans)]
         own = (span.status is WordStatus.ALIGNED and span.confidence >= least for span in spans)
         return [fits and after > before for fits, (before, after) in zip(own, pairwise(starts), strict=True)]
@@ -180,10 +187,76 @@ class LongRecording:
                 words = words[: len(words) // 2]
 
 
-def in_order(placed: Sequence[Placed[Span]], count: int, seconds: float) -> list[Span]:
-    """One span for every word, in order and inside the clip; where windows meet two estimates may cross."""
+class LongRecording(_Recording):
+    """One recording and its words; `align` once."""
+
+    def __init__(self, clip: Clip, tokens: Sequence[Token], ask: Ask, cut: Cut = CUT) -> None:
+        super().__init__(ask, cut, len(tokens) / clip.seconds, 1 + math.ceil(clip.seconds / cut.seconds))
+        self._clip = clip
+        self._tokens = tokens
+
+    async def align(self, progress: ProgressSink | None, segment_ms: float) -> EngineResult:
+        """`segment_ms`: of a class of the model."""
+        placed = await align_in_windows(self._clip, self._tokens, self._window, progress, self._cut)
+        return self._result(in_order(placed, len(self._tokens), self._clip.seconds), segment_ms)
+
+
+class LiveRecording(_Recording):
+    """One recording that still arrives, with its text; `follow` once.
+
+    How far the speaker has got is told by the words that the model keeps confident: it is shown more than can have been said, and
+    those that were not share a time or are out of order.
+    """
+
+    def __init__(self, audio: LiveAudio, text: LiveText, ask: Ask, on_spans: OnSpans, cut: Cut = LIVE_CUT) -> None:
+        super().__init__(ask, cut, _USUAL_RATE, 0)
+        self._audio = audio
+        self._text = text
+        self._on_spans = on_spans
+        self._spans: list[Span] = []
+
+    async def follow(self, progress: ProgressSink | None, segment_ms: float) -> EngineResult:
+        """As LongRecording.align; the spans were handed out before."""
+        walk = Windows(self._audio, self._text, self._whole, self._add, progress=progress, cut=self._cut, settle=self._begun)
+        await walk.run()
+        while await self._text.reach(1):  # said after the end of the audio, if at all
+            left, _ = self._text.offer(_AT_ONCE)
+            self._text.take(len(left))
+            self._add([Placed(0.0, None)] * len(left))
+        return replace(self._result(self._spans, segment_ms), spans=())
+
+    async def _whole(self, samples: Samples, coming: Sequence[Token], last: bool, complete: bool) -> Prefix[Span]:
+        self._passes, self._tries = self._passes + _PASSES, self._tries + _TRIES
+        return await self._window(samples, coming, last, complete)
+
+    async def _begun(self, samples: Samples, coming: Sequence[Token], last: bool, complete: bool) -> Prefix[Span]:
+        """What is final of a growing window."""
+        self._passes += 1
+        spans = await self._place(samples, coming[: self._offered(len(samples) / SAMPLE_RATE)])
+        most = max((span.confidence for span in spans if span.status is WordStatus.ALIGNED), default=0.0)
+        good = self._good(spans, max(_LEAST, _DOUBT * max(most, self._sure or 0.0)))
+        trusted = _trusted(good)
+        if trusted < _FEW:
+            return Prefix((), 0.0, 0.0)
+        self._sure = median(span.confidence for span, is_good in zip(spans[:trusted], good, strict=False) if is_good)
+        count, resume = _pause(spans, trusted, _UNSURE)
+        if spans[trusted - 1].end > 0:
+            self._rate = max(self._mean, trusted / spans[trusted - 1].end)
+        return Prefix(spans[:count], resume)
+
+    def _add(self, placed: list[Placed[Span]]) -> None:
+        at = self._spans[-1].end if self._spans else 0.0
+        ready = in_order(placed, len(placed), self._audio.length / SAMPLE_RATE, at)
+        self._spans += ready
+        self._on_spans(ready)
+
+
+def in_order(placed: Sequence[Placed[Span]], count: int, seconds: float, at: float = 0.0) -> list[Span]:
+    """One span for every word, in order and inside the clip; where windows meet two estimates may cross.
+
+    `at`: the end of the word before them.
+    """
     spans: list[Span] = []
-    at = 0.0
     for item in placed:
         if item.span is None or item.span.status is WordStatus.NOT_FOUND:
             spans.append(Span(at, at, 0.0, WordStatus.NOT_FOUND))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import select
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO, TypeVar
 
 from aligner_svc.telemetry.writer_thread import OutputStream, WriterThread
@@ -55,13 +56,13 @@ class LogWriter(WriterThread[T]):
 
     def _send(self, items: Sequence[T]) -> None:
         lines = [line for item in items if (line := self._rendered(item))]
-        data = b"".join(lines)
         try:
-            while data:
-                try:
-                    data = data[self._out.write(data) :]
-                except BlockingIOError:  # something made the pipe non-blocking
-                    time.sleep(_RETRY)
+            for data in _pieces(lines):
+                while data:
+                    try:
+                        data = data[self._out.write(data) :]  # noqa: PLW2901
+                    except BlockingIOError:  # something made the pipe non-blocking
+                        time.sleep(_RETRY)
         except Exception:  # the reader is gone or the disk is full: the counter is the only place to report it
             self.lost += len(lines)
 
@@ -71,3 +72,14 @@ class LogWriter(WriterThread[T]):
         except Exception:  # a bug of the renderer costs one line
             self.lost += 1
             return b""
+
+
+def _pieces(lines: Sequence[bytes]) -> Iterator[bytes]:
+    """Whole lines, as many together as a pipe takes in one piece: lines of several processes would be torn otherwise."""
+    piece = b""
+    for line in lines:
+        if piece and len(piece) + len(line) > select.PIPE_BUF:
+            yield piece
+            piece = b""
+        piece += line
+    yield piece

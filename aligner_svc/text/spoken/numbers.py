@@ -8,7 +8,7 @@ in the audio.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
@@ -22,7 +22,7 @@ _PIECE = re.compile(r"\d+(?:[.,'\u00a0\u202f]\d+)*|[^\W\d_]+(?:['\u2019\u02bc]?[
 _GROUPED = {mark: re.compile(rf"\d{{1,3}}(?:{re.escape(mark)}\d{{3}})+") for mark in ".,'\u00a0\u202f"}
 _TIME = re.compile(r"([01]?\d|2[0-4])[:h]([0-5]\d)")
 _DATE = re.compile(r"(\d{1,4})([./-])(\d{1,2})\2(\d{1,4})")
-_ORDINAL_MARK = re.compile(r"(\d+)[-\u2010\u2011]?(?:º|ª|°|er|re|[eè]me|nde?|[eèoaªº]|[йяеи]|го|му|ого|ой|ая|ое|ые|th|st|nd|rd)")
+_ORDINAL_MARK = re.compile(r"(\d+)[-.\u2010\u2011]?(?:º|ª|°|er|re|[eè]me|nde?|[eèoaªº]|[йяеи]|го|му|ого|ой|ая|ое|ые|th|st|nd|rd)")
 _MAX_DIGITS = 15
 """Of a number that is read as one; a longer one is read digit by digit."""
 
@@ -30,6 +30,23 @@ _DOT_DECIMALS: Final = frozenset({"ja", "ko", "zh", "yue", "th", "he", "am", "bn
 """Languages that write 3.14; the others write 3,14 and 1.000 for a thousand."""
 _DOTTED_ORDINALS: Final = frozenset({"de", "cs", "da", "fi", "hu", "is", "no", "pl", "sk", "sl", "sr", "tr", "lv"})
 """Languages that write "3." for the third."""
+
+_MONTHS: Final = {
+    language: tuple(names.split())
+    for language, names in {
+        "de": "januar februar märz april mai juni juli august september oktober november dezember",
+        "es": "enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre",
+        "fr": "janvier février mars avril mai juin juillet août septembre octobre novembre décembre",
+        "it": "gennaio febbraio marzo aprile maggio giugno luglio agosto settembre ottobre novembre dicembre",
+        "pt": "janeiro fevereiro março abril maio junho julho agosto setembro outubro novembro dezembro",
+    }.items()
+}
+_BEFORE_MONTH: Final = {
+    language: re.compile(rf"[ \u00a0]+(?:de[ \u00a0]+)?(?:{'|'.join(names)})\b", re.IGNORECASE)
+    for language, names in _MONTHS.items()
+}
+_OF: Final = {"es": ("de",), "pt": ("de",)}
+"""What is said on both sides of a month."""
 
 _PERCENT: Final = {
     "de": "prozent", "es": "por ciento", "fr": "pour cent", "it": "per cento", "pt": "por cento", "ru": "процентов",
@@ -63,6 +80,8 @@ def say(text: str, start: int, end: int, language: str) -> Words:
     if number is None:
         return ()
     words = _figures(word, number, language, dotted=_ends_in_dot(text, end))
+    if word == "1" and language in _MONTHS and _BEFORE_MONTH[language].match(text, end):
+        words = _day(1, number, language)
     after = text[end : end + 2].lstrip(" \u00a0\u202f")[:1]
     before = text[max(0, start - 1) : start]
     if words and after == "%":
@@ -89,13 +108,48 @@ def _figures(word: str, number: Number, language: str, *, dotted: bool) -> Words
             return (*hours, *link) if language not in {"it", "pt", "es"} else hours
         return either((*hours, *link, *minutes), (*hours, *minutes))
     if date := _DATE.fullmatch(plain):
-        return tuple(spoken for part in date.group(1, 3, 4) for spoken in _one(part, number, language, dotted=len(part) < 3))
+        return _date(date.group(1, 3, 4), number, language)
     if ordinal := _ORDINAL_MARK.fullmatch(plain.lower()):
         return number(int(ordinal[1]), "ordinal") if len(ordinal[1]) <= _MAX_DIGITS else ()
     words: list[str] = []
-    for piece in _PIECE.findall(plain):
-        words += _one(piece, number, language, dotted=dotted) if piece[0].isdecimal() else (piece.lower(),)
+    for found in _PIECE.finditer(plain):
+        piece, after = found[0], plain[found.end() : found.end() + 2]
+        inside = after[:1] == "." and after[1:].isalpha()  # 3.Mai
+        words += _one(piece, number, language, dotted=dotted or inside) if piece[0].isdecimal() else (piece.lower(),)
     return tuple(words)
+
+
+def _date(parts: Sequence[str], number: Number, language: str) -> Words:
+    """03.05.2024 or 2024-05-03: its month as a number or by its name."""
+    words: list[str] = []
+    for place, part in enumerate(parts):
+        value = int(part)
+        names, of = _MONTHS.get(language, ()), _OF.get(language, ())
+        if len(part) > 2 or (place == 2 and len(parts[0]) < 3):
+            words += _one(part, number, language, dotted=False)
+        elif place == 1 and 0 < value <= len(names):
+            words += either((*of, names[value - 1], *of), *_ways(value, number, language))
+        else:
+            words += _day(value, number, language)
+    return tuple(words)
+
+
+def _day(value: int, number: Number, language: str) -> Words:
+    return either(*_ways(value, number, language)) if number(value, "cardinal") else ()
+
+
+def _ways(value: int, number: Number, language: str) -> list[Words]:
+    """A day of the month, or a month."""
+    said = [number(value, "cardinal")]
+    if language in _DOTTED_ORDINALS or (value == 1 and language in _MONTHS):
+        said += _ordinals(value, number, language)
+    return [words for words in said if words]
+
+
+def _ordinals(value: int, number: Number, language: str) -> list[Words]:
+    """With the ending of "am dritten Mai" in German."""
+    said = number(value, "ordinal")
+    return [said, (*said[:-1], said[-1] + "n")] if said and language == "de" else [said]
 
 
 def _one(figure: str, number: Number, language: str, *, dotted: bool) -> Words:
@@ -111,7 +165,7 @@ def _one(figure: str, number: Number, language: str, *, dotted: bool) -> Words:
         value = int(figure)
         said = [number(value, "cardinal")]
         if dotted and language in _DOTTED_ORDINALS:
-            said.append(number(value, "ordinal"))
+            said += _ordinals(value, number, language)
         if 1100 <= value <= 1999 and language == "de":
             said.append(number(value, "year"))
         return either(*filter(None, said)) if any(said) else ()

@@ -160,6 +160,7 @@ async def test_a_sender_that_is_ahead_waits_for_the_engine_but_not_for_its_own_t
 
 async def test_only_what_is_not_released_is_kept():
     audio = LiveAudio()
+    assert not audio.live
     for _ in range(10):
         audio.append(speech(1))
         audio.release(max(0, audio.length - 3200))

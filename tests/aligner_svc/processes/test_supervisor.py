@@ -1,13 +1,15 @@
-"""What the supervisor passes on."""
+"""What the supervisor passes on and tells."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 
 from aligner_svc.config import Settings
 from aligner_svc.config.limits import ServerSettings
 from aligner_svc.processes.duplex import Duplex
+from aligner_svc.processes.readiness import readiness_of_all
 from aligner_svc.processes.supervisor import Supervisor, _Member
 from tests.kit.waiting import eventually
 
@@ -30,6 +32,19 @@ async def join(supervisor: Supervisor, serial: int) -> tuple[Duplex, list[tuple[
     await process.open(theirs)
     supervisor.members[serial] = _Member(serial, serial, None, link)  # type: ignore[arg-type]  # no process is needed
     return process, told
+
+
+def test_what_all_processes_find_is_told_once_and_what_one_finds_with_its_number() -> None:
+    fine, bad = (
+        {"check": "engine", "state": state, "said": said, "hint": ""} for state, said in (("ok", "up"), ("fail", "down"))
+    )
+    report = json.loads(readiness_of_all(True, 1, 2, [(1, [fine, bad]), (2, [fine])]))
+    assert report["ready"]
+    assert [(one["check"], one["state"], one["said"]) for one in report["findings"]] == [
+        ("processes", "warn", "1 of 2 processes serve"),
+        ("engine", "ok", "up"),
+        ("engine", "fail", "process 1: down"),
+    ]
 
 
 async def test_a_block_of_one_process_reaches_the_others_and_those_that_start_later() -> None:

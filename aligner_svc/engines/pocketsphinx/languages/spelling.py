@@ -45,9 +45,9 @@ class LanguageSpeller:
         if len(said) == 1 and len(said[0]) == 1:
             return self._one(said[0][0], language)
         found: dict[tuple[str, ...], None] = {}
-        for way in said:
-            parts = [self._one(part, language) for part in way]
-            for take in range(2):  # all parts alike: the likeliest of each, then the second
+        spelled = [[self._one(part, language) for part in way] for way in said]
+        for take in range(2):  # all parts alike: the likeliest of each, then the second
+            for parts in spelled:
                 phones = tuple(phone for part in parts if part for phone in part[min(take, len(part) - 1)])
                 if phones:
                     found[phones] = None

@@ -78,6 +78,7 @@ class Model:
             self._probe = self._noise(1.0)
             for seconds, clips in self._shapes(batch_rows(settings, self.device.type), settings.batch_items):
                 self._warm([self._noise(seconds)] * clips)
+            self._aligner.record(self._noise)
         except Exception as error:
             if not is_allocation_failure(error):
                 raise

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from aligner_svc.config.engine import EngineSettings
 from aligner_svc.domain import SAMPLE_RATE, Caller, Clip, Token, WordStatus
+from aligner_svc.engines.live import LiveAudio, LiveText
 from aligner_svc.engines.pocketsphinx.engine import PocketSphinxEngine
 from aligner_svc.engines.pocketsphinx.wire import TokenSpan, decode_request, encode_answer, encode_tokens, text_language
 from aligner_svc.engines.windows import Prefix
@@ -261,3 +262,52 @@ async def test_a_process_that_fails_on_a_transcript_is_unavailable(error) -> Non
     with pytest.raises(UnavailableError) as caught:
         await engine(None, TextPool(error)).tokenise("5% " * 5000, "en")
     assert caught.value.reason == "ENGINE_UNAVAILABLE"
+
+
+class SpokenNow(LiveAudio):
+    """Whatever the time."""
+
+    def _is_live(self, sample: int) -> bool:
+        return True
+
+
+class TurnsPool(FakePool):
+    """Takes one window at a time, and notes whose it is."""
+
+    def __init__(self) -> None:
+        super().__init__(always([aligned(0, 1)]))
+        self.clients: list[str] = []
+
+    async def call(self, header: Mapping[str, Any], payload: memoryview, *, timeout: float, client: str) -> Reply:  # noqa: ASYNC109
+        self.clients.append(client)
+        return await super().call(header, payload, timeout=timeout, client=client)
+
+
+def followed(made: PocketSphinxEngine, audio: LiveAudio, client: str) -> asyncio.Task[Any]:
+    """Five seconds of noise that comes and goes, and its text."""
+    loud = np.random.default_rng(1).normal(0, 0.1, 5 * SAMPLE_RATE).astype(np.float32)
+    loud[np.arange(len(loud)) // 4000 % 2 == 1] *= 0.01
+    audio.append(loud)
+    given = iter([words(4)])
+    text = LiveText(audio, lambda: asyncio.sleep(0, next(given, ())))
+    audio.end()
+    text.notify(ended=True)
+    return asyncio.create_task(made.follow(audio, text, "en", Caller(client), on_spans=lambda _: None))
+
+
+async def test_what_is_spoken_now_does_not_wait_for_uploads_and_principals_take_turns() -> None:
+    spoken, bulk = TurnsPool(), TurnsPool()
+    made = engine(spoken, bulk, queue=8)
+    bulk.open.clear()
+    upload = followed(made, LiveAudio(), "uploader")
+    spoken.open.clear()
+    streams = [followed(made, SpokenNow(), client) for client in ("many", "many", "many", "few")]
+    await loop_turns()
+    spoken.open.set()
+    await asyncio.gather(*streams)
+    assert not upload.done()
+    assert set(bulk.clients) == {"uploader"}
+    assert "uploader" not in spoken.clients
+    assert "few" in spoken.clients[:2]
+    bulk.open.set()
+    await upload

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from aligner_svc.config.engine import EngineSettings, QwenSettings
 from aligner_svc.domain import SAMPLE_RATE, Caller, Clip, Token, WordStatus
 from aligner_svc.engines.base import EngineResult, Span
+from aligner_svc.engines.live import LiveAudio, LiveText
 from aligner_svc.engines.qwen.devices.wire import DeviceLoaded, Item
 from aligner_svc.engines.qwen.engine import QwenEngine
 from aligner_svc.engines.qwen.outcome import assemble
 from aligner_svc.engines.qwen.prompt import TooManyRowsError
-from aligner_svc.engines.qwen.recording import CUT, LongRecording
+from aligner_svc.engines.qwen.recording import CUT, LiveRecording, LongRecording
 from aligner_svc.engines.qwen.timestamps import TimestampSlots
 from aligner_svc.engines.windows import Cut
 from aligner_svc.workers import WorkerPool
@@ -147,6 +152,56 @@ async def test_what_is_not_in_the_text_is_passed_over(others: str) -> None:
     result = await aligned(Model(text, others), end(said) + 600)
     assert right(text, result.spans) > 0.95
     assert result.match_score > 0.9
+
+
+class Counted(LiveAudio):
+    """Spoken now, whatever the time; its samples tell the model where it is."""
+
+    def _is_live(self, sample: int) -> bool:
+        return True
+
+    def cut(self, begin: int, end: int) -> npt.NDArray[np.int16]:
+        return np.arange(begin, end)  # type: ignore[return-value]
+
+
+async def followed(said: Times, cuts: Sequence[int], others: str = "at the edge") -> tuple[list[Span], list[float]]:
+    """The words, and how long after its end each was final. Sounds that are loud where there are words come as `cuts` says."""
+    sound = np.random.default_rng(2).normal(0, 0.0005, int(end(said) * SAMPLE_RATE)).astype(np.float32)
+    for times in filter(None, said):
+        sound[int(times[0] * SAMPLE_RATE) : int(times[1] * SAMPLE_RATE)] *= 200
+    audio, spans, lags = Counted(), [], []
+    given = iter([[Token("w", index, index + 1, ("w",)) for index in range(len(said))]])
+    text = LiveText(audio, lambda: asyncio.sleep(0, next(given, ())))
+
+    def final(ready: Sequence[Span]) -> None:
+        spans.extend(ready)
+        lags.extend(audio.length / SAMPLE_RATE - span.end for span in ready)
+
+    task = asyncio.create_task(LiveRecording(audio, text, Model(said, others), final).follow(None, 1000 * CLASS))
+    for first, last in pairwise([0, *cuts, len(sound)]):
+        audio.append(sound[first:last])
+        for _ in range(30):
+            await asyncio.sleep(0)
+    audio.end()
+    text.notify(ended=True)
+    await task
+    return spans, lags
+
+
+@in_every_way
+async def test_words_are_final_while_they_are_spoken(others: str) -> None:
+    said = speech(80)
+    tenths = range(1600, int(end(said) * SAMPLE_RATE), 1600)
+    spans, lags = await followed(said, tenths, others)
+    assert right(said, spans) > 0.95
+    assert np.median(lags) < 3.5
+
+
+@settings(max_examples=3, deadline=None)
+@given(st.lists(st.integers(1, 20 * SAMPLE_RATE), max_size=20, unique=True).map(sorted))
+async def test_the_words_of_a_stream_do_not_depend_on_where_it_was_cut(cuts: list[int]) -> None:
+    said = speech(60)
+    assert (await followed(said, cuts))[0] == (await followed(said, ()))[0]
 
 
 async def test_words_after_the_end_of_the_audio_are_not_found() -> None:

@@ -502,3 +502,20 @@ def test_the_log_in_force_is_the_last_one_opened():
             assert in_force() is inner
         assert in_force() is outer
     assert in_force() is None
+
+
+def test_lines_are_written_whole_and_no_more_at_a_time_than_a_pipe_takes_in_one_piece() -> None:
+    """So that processes that share a pipe do not tear each other's lines."""
+    written: list[str] = []
+
+    class Stream(io.StringIO):
+        def write(self, text: str) -> int:
+            written.append(text)
+            return len(text)
+
+    writer = LogWriter(Stream(), lambda number: b"%d" % number * 100 + b"\n")
+    for number in range(2000):
+        writer.put(number)
+    assert writer.close(30)
+    assert "".join(written).count("\n") == 2000
+    assert all(piece.endswith("\n") and len(piece) <= 4096 for piece in written)

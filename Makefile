@@ -68,7 +68,7 @@ chaos: $(VENV)/.all test-services ## parts of a running prod server killed, froz
 check-image: $(VENV)/.grpcurl ## build the container from nothing, and use it as a prod server with TLS (as root, on Debian; 8 minutes)
 	@tools/check_image.sh
 
-test-cluster: $(VENV)/.all ## the engine on a Ray cluster of two nodes: the same words, losses, the head lost (3 minutes; not part of make test)
+test-cluster: $(VENV)/.all ## the engine on a Ray cluster of two nodes: the same words, losses, the head lost, streams, Qwen, roll-out (4 minutes; not part of make test)
 	$(PY) -m pytest -n 0 -m cluster tests/aligner_svc/engines/ray_serve $(PYTEST_ARGS)
 
 test-stubs: $(VENV)/.all ## stubs in Go, Java and TypeScript: generated, compiled, Go's called with (600 MB of Debian's packages; not part of make test)

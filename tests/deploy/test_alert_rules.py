@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from types import SimpleNamespace
 
 import grpc
@@ -19,6 +20,7 @@ import yaml
 
 from aligner_svc.engines.batch_report import BatchReport, QueueState
 from aligner_svc.telemetry.metrics import CacheCounts, Metrics, Sources
+from aligner_svc.telemetry.metrics.merged import MergedPages, page_of
 from aligner_svc.telemetry.metrics.server import MetricsServer
 from aligner_svc.workers import PlaceState
 from interceptors.antivirus.scanner import ScannerState
@@ -111,10 +113,12 @@ async def work(metrics: Metrics) -> None:
 
 
 def exposed(metrics: Metrics) -> dict[str, set[str]]:
-    """Every name that a query may use, with its labels."""
+    """Every name that a query may use, with its labels: of a server of several processes, which has some more."""
     metrics.refresh()
+    merged = MergedPages(partial(asyncio.sleep, 0), lambda: (1, 1, 0))
+    merged.take(0, page_of(metrics.registry))
     found: dict[str, set[str]] = {}
-    for family in metrics.registry.collect():
+    for family in merged.collect():
         for sample in family.samples:
             found.setdefault(sample.name, set()).update(sample.labels)
     return found

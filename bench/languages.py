@@ -7,6 +7,7 @@ IPA costs: a service would align it as English.
 # ruff: noqa: RUF001  letters of IPA look like Latin ones
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import unicodedata
@@ -34,6 +35,8 @@ _IPA = {
     "M": "m", "N": "n", "NG": "ŋ", "OW": "oʊ", "OY": "ɔɪ", "P": "p", "R": "ɹ", "S": "s", "SH": "ʃ", "T": "t", "TH": "θ",
     "UH": "ʊ", "UW": "u", "V": "v", "W": "w", "Y": "j", "Z": "z", "ZH": "ʒ",
 }  # fmt: skip
+_ALIKE = 0.5
+"""Share of letters in common from which a transcript is not a wrong one."""
 _PAD = gold.RATE // 10
 """Samples kept around a phrase where phrases are joined without their pauses."""
 
@@ -162,6 +165,12 @@ async def _single_words(client: AsyncAligner) -> None:
     _report(found, lost)
 
 
+def _alike(text: str, other: str) -> bool:
+    """Whether one says what the other does, or much of it: two of the recordings are of one story."""
+    a, b = _letters(text), _letters(other)
+    return a in b or b in a or difflib.SequenceMatcher(None, a, b, autojunk=False).ratio() > _ALIKE
+
+
 async def _wrong(client: AsyncAligner, given: Sequence[Phrases]) -> None:
     """Every recording, and every phrase of a second or more, with its own text and with others of about its length."""
     header("right and wrong transcripts")
@@ -175,7 +184,7 @@ async def _wrong(client: AsyncAligner, given: Sequence[Phrases]) -> None:
     warned: dict[bool, list[bool]] = {True: [], False: []}
     for number, (language, samples, text) in enumerate(pieces):
         others = sorted(
-            (other for index, other in enumerate(pieces) if index != number and other[2] not in text and text not in other[2]),
+            (other for index, other in enumerate(pieces) if index != number and not _alike(text, other[2])),
             key=lambda other: abs(np.log(len(other[1]) / len(samples))),
         )
         cases = [(True, language, text), *((False, other[0], other[2]) for other in others[:3])]

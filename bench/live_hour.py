@@ -1,10 +1,10 @@
 """`python -m bench.live_hour`: what a long upload takes: memory, time, and exactness at its end.
 
-    python -m bench.live_hour [--minutes 60] [--form wav|mp3|m4a|m4a-moov-last] [--streams N] [--sparse]
+    python -m bench.live_hour [--minutes 60] [--form wav|mp3|m4a|m4a-moov-last] [--streams N] [--sparse] [--recording NAME]
 
-One server of the dev profile. The recording is the four minutes of bench.live, again and again, sent as fast as it goes. Memory
-is that of all processes of the server (pages shared by several count once), its peak above what they have when idle, after two
-calls. The rate is compared with that of `Align` for the four minutes, which is the engine's.
+One server of the dev profile. A recording of bench.live comes again and again, four minutes by default, sent as fast as it goes.
+Memory is that of all processes of the server (pages shared by several count once), its peak above what they have when idle, after
+two calls and a short stream of the same form. The rate is compared with that of `Align` for the recording once.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ async def stream(stub: AlignerStub, text: str, data: bytes) -> list[pb.Word]:
 
 
 async def main(options: argparse.Namespace) -> None:
-    four = next(one for one in recordings("timit_long") if one.name == "dev_8spk")
+    four = next(one for one in recordings("timit_long") if one.name == options.recording)
     samples = gold.samples(four.audio)
     seconds = len(samples) / RATE
     times = max(1, round(options.minutes * 60 / seconds))
@@ -91,6 +91,7 @@ async def main(options: argparse.Namespace) -> None:
                 began, used = time.monotonic(), cpu(server.pid)
                 await stub.Align(pb.AlignRequest(config=config, audio=samples.tobytes()))
             rate, bulk = seconds / (time.monotonic() - began), (cpu(server.pid) - used) / seconds
+            await stream(stub, f"{four.text} " * 3, encoded(np.tile(samples[: 30 * RATE], 3), options.form))
             await asyncio.sleep(2)
             idle, began, used = memory(tree(server.pid)), time.monotonic(), cpu(server.pid)
             with watched(server.pid) as seen:
@@ -114,6 +115,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--form", default="wav", choices=["wav", *_FORMATS])
+    parser.add_argument("--recording", default="dev_8spk")
     parser.add_argument("--streams", type=int, default=1)
-    parser.add_argument("--sparse", action="store_true", help="silence but for the first and the last four minutes")
+    parser.add_argument("--sparse", action="store_true", help="silence but for the first and the last of the recordings")
     asyncio.run(main(parser.parse_args()))

@@ -86,7 +86,9 @@ def _message(message: DescriptorProto, place: Place, comments: Mapping[Place, st
             said = f"{said} `{rules}`".strip()
         if field.HasField("oneof_index") and not field.proto3_optional:
             said = f"{said} One of `{message.oneof_decl[field.oneof_index].name}`.".strip()
-        yield f"| {field.number} `{field.name}` | {_type(field)} | {said} |"
+        entry = next((inner for inner in message.nested_type if field.type_name.endswith(f".{message.name}.{inner.name}")), None)
+        kind = _map(entry) if entry is not None and entry.options.map_entry else _type(field)
+        yield f"| {field.number} `{field.name}` | {kind} | {said} |"
     yield ""
     for number, enum in enumerate(message.enum_type):
         yield from _enum(enum, (*place, 4, number), comments)
@@ -106,6 +108,11 @@ def _type(field: FieldDescriptorProto) -> str:
     name = _TYPES.get(field.type) or _link(field.type_name)
     label = "repeated " if field.label == FieldDescriptorProto.LABEL_REPEATED else "optional " if field.proto3_optional else ""
     return label + name
+
+
+def _map(entry: DescriptorProto) -> str:
+    key, value = entry.field
+    return f"map of {_type(key).removeprefix('optional ')} to {_type(value).removeprefix('optional ')}"
 
 
 def _rules(field: FieldDescriptorProto) -> str:

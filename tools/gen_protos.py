@@ -100,7 +100,10 @@ def baseline(out: Path) -> str:
         file.dependency.extend(kept)
         for message in _messages(file.message_type):
             for part in (message, *message.field, *message.oneof_decl):
+                is_map = isinstance(part, descriptor_pb2.DescriptorProto) and part.options.map_entry
                 part.ClearField("options")
+                if is_map:
+                    part.options.map_entry = True
     return re.sub(r"^( *\w+) {$", r"\1: {", text_format.MessageToString(files), flags=re.MULTILINE)  # as buf writes it
 
 

@@ -46,10 +46,10 @@ def limits(given: Levels) -> tuple[float, float]:
         return 0.0, 0.0
     rank = max(0, len(given) - 1 - _LOUDEST_FRAMES)
     loud = np.flatnonzero(given > (np.partition(given, rank)[rank] + np.percentile(given, 5)) / 2)
-    edges = np.zeros(len(given) + 1, dtype=np.int64)
+    edges = np.zeros(len(given) + 1, dtype=np.int32)
     np.add.at(edges, np.maximum(loud - _NEAR_FRAMES, 0), 1)
     np.add.at(edges, np.minimum(loud + _NEAR_FRAMES + 1, len(given)), -1)
-    near = given[np.cumsum(edges)[:-1] > 0]
+    near = given[np.cumsum(edges, dtype=np.int32)[:-1] > 0]
     background, speech = np.percentile(near if len(near) else given, [5, 95])
     return float(background), float(speech)
 
@@ -76,7 +76,7 @@ def unaligned_levels(energies: Levels, words: Sequence[Stretch]) -> list[Stretch
     taken = np.zeros(len(energies), dtype=bool)
     for word in words:
         taken[int(word.start * FRAME_RATE) : int(word.end * FRAME_RATE)] = True
-    words_before = np.concatenate([[0], np.cumsum(taken)])
+    words_before = np.concatenate([np.zeros(1, np.int32), np.cumsum(taken, dtype=np.int32)])
     apart = (np.diff(frames) > _JOINED * FRAME_RATE) | (np.diff(words_before[frames]) > 0)
     stretches = np.split(frames, np.flatnonzero(apart) + 1) if len(frames) else []
     return [

@@ -47,6 +47,9 @@ _MIN_COVERAGE = 0.4  # right windows have more than 0.8, in noise 0.6; words of 
 _LEAP, _MIN_LEAP_COVERAGE = 60, 0.7
 """Words between two that were found, or before the first, and the share that the words of such a window have to explain: two
 sentences that recur may explain 0.4 of a window, and would carry the place in the text along."""
+_FOLLOWED = 4
+"""Windows in a row in the text that carry the place in it along although none is explained; sentences that recur in an advert
+make two or three."""
 _CLEAR_COVERAGE, _CLEAR_ABSENT = 0.75, 0.1
 """For words to be final early: the share of a growing window's loud audio that is explained, and of words that may be missing."""
 _TEXT_LAG = 60.0
@@ -199,7 +202,7 @@ class Windows(Generic[S]):
                 return True  # align the same audio again with more of the text
         if found:
             self._kept.append(_Kept(self._begin / SAMPLE_RATE, found))
-        if (explained and found) or last or (self._kept and self._kept[-1].last > self._cut.words_to_search // 2):
+        if (explained and found) or last or _followed(self._kept, self._cut.words_to_search // 2):
             self._finish(_final(self._kept, len(prefix.spans) if explained else 0, ends=explained and bool(found)))
             self._kept, self._lost = [], not explained
         advance = prefix.resume if prefix.spans else max(prefix.resume, _MIN_ADVANCE)
@@ -237,6 +240,16 @@ def _leap(found: Iterable[int], kept: Sequence[_Kept[S]]) -> int:
     first = min(found, default=0)
     before = max((window.last for window in kept if window.last < first), default=-1)
     return max((after - word for word, after in pairwise([before, *found])), default=0)
+
+
+def _followed(kept: Sequence[_Kept[S]], words: int) -> bool:
+    """Whether windows that were not explained lead so many words on, one after another in the text: noise, and not chance."""
+    if not kept or kept[-1].last <= words:
+        return False
+    lengths: list[int] = []
+    for index, window in enumerate(kept):
+        lengths.append(1 + max((lengths[other] for other in range(index) if kept[other].last < window.first), default=0))
+    return lengths[-1] >= _FOLLOWED
 
 
 def _final(kept: Sequence[_Kept[S]], count: int, *, ends: bool) -> list[Placed[S]]:

@@ -16,6 +16,7 @@ from aligner_svc.domain import Alignment, Caller, Clip, Stretch, Timing, Token, 
 from aligner_svc.engines.base import SHORT_SECONDS, Engine, LiveEngine, PhoneEngine
 from aligner_svc.engines.loudness import unaligned
 from aligner_svc.errors import InvalidArgumentError, UnsupportedError
+from aligner_svc.pipeline import sounds
 from aligner_svc.pipeline.checks import (
     LETTERS_A_WORD,
     check_score,
@@ -81,9 +82,10 @@ class Pipeline:
         """Word times of one recording. Raises AlignerError, nothing else that is not a bug or comes from `hooks`."""
         began = time.perf_counter()
         language = self.language(job.language)
-        phone_set = self._phone_set(job, language)
+        phone_set = sounds.phone_set(job, self._engine, language)
+        pronunciations = sounds.given(job, self._engine, language)
         file = await off_loop(subtitles, job, words=len(job.transcript) // LETTERS_A_WORD)
-        tokens = await self._tokens(job.transcript if file is None else file.spoken, language, hooks)
+        tokens = await self._tokens(job.transcript if file is None else file.spoken, language, hooks, pronunciations)
         spoken = [token for token in tokens if token.spoken]
         observe(Stage.DECODING, 0.0, 0.0)
         try:
@@ -164,22 +166,11 @@ class Pipeline:
         language = self.language(job.language)
         return Following(job, language, caller, engine=self._engine, decoding=decoding, limits=self._limits)
 
-    def _phone_set(self, job: Job, language: str) -> str:
-        """The name of the symbols of the phones that are asked for; empty if they are not. Raises UnsupportedError."""
-        if not job.phones:
-            return ""
-        known = self._engine.phone_sets if isinstance(self._engine, PhoneEngine) else {}
-        if language not in known:
-            these = f" but for {', '.join(sorted(known))}" if known else ""
-            message = f"{self._engine.name} has no phones of '{language}', nor of other languages{these}"
-            raise UnsupportedError("PHONES_UNSUPPORTED", message, field="config.detail")
-        return known[language]
-
     def spool(self) -> Spool:
         """A file for an upload that may be needed again."""
         return Spool(self._decoder.spool)
 
-    async def _tokens(self, transcript: str, language: str, hooks: JobHooks) -> Sequence[Token]:
+    async def _tokens(self, transcript: str, language: str, hooks: JobHooks, pronunciations: sounds.Given) -> Sequence[Token]:
         self.check_transcript(len(transcript))
         if not transcript.strip():
             raise empty()
@@ -187,7 +178,7 @@ class Pipeline:
         words = len(transcript) // LETTERS_A_WORD
         await off_loop(check_characters, transcript, words=words)
         await off_loop(check_marks, transcript, words=words)
-        tokens = await self._engine.tokenise(transcript, language)
+        tokens = sounds.pronounced(await self._engine.tokenise(transcript, language), pronunciations)
         check_words(len(tokens), self._limits.transcript_words)
         if not any(token.spoken for token in tokens):
             raise no_words(bool(tokens) and all(token.skipped for token in tokens), language)

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Final
 
 from aligner_svc.audio.arriving.samples import LiveDecoding, Sound
@@ -26,6 +27,7 @@ from aligner_svc.pipeline.checks import (
     unreadable_warning,
 )
 from aligner_svc.pipeline.job import Job
+from aligner_svc.pipeline.sounds import Given, given, pronounced
 from aligner_svc.pipeline.words import word_of
 from aligner_svc.text.characters import check_marks
 from aligner_svc.text.speaking_rate import check_words, fit
@@ -59,7 +61,7 @@ class Following:
         self._decoding = decoding
         self._caller = caller
         self._audio = LiveAudio()
-        self._script = _Script(engine, language, limits)
+        self._script = _Script(engine, language, limits, given(job, engine, language))
         self._text = LiveText(self._audio, self._script.more)
         self._begin = asyncio.Event()
         self._ended_at = 0.0
@@ -194,8 +196,9 @@ class _Script:
     word may go on in the next piece: it waits for that, unless a sentence ends with it.
     """
 
-    def __init__(self, engine: LiveEngine, language: str, limits: Limits) -> None:
+    def __init__(self, engine: LiveEngine, language: str, limits: Limits, pronunciations: Given = MappingProxyType({})) -> None:
         self.ended = False
+        self._pronunciations = pronunciations
         self.count = 0
         """Words in all."""
         self.spoken = self.letters = self.unreadable = 0
@@ -226,7 +229,7 @@ class _Script:
         cut = len(rest)
         if rest.strip():
             await off_loop(check_marks, rest, words=len(rest) // LETTERS_A_WORD)
-            split = await self._engine.tokenise(rest, self._language)
+            split = pronounced(await self._engine.tokenise(rest, self._language), self._pronunciations)
             if not (ended or rest[-1].isspace() or rest.endswith(_SENTENCE_ENDS)):
                 cut -= len(rest.rsplit(None, 1)[-1])
                 cut = min([cut, *(token.char_start for token in split if token.char_start < cut < token.char_end)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -26,6 +26,8 @@ class Job:
     """0..1; a lower match score is a MismatchError."""
     phones: bool = False
     """With the sounds of the words."""
+    pronunciations: Mapping[str, str] = field(default_factory=dict)
+    """Of words of the transcript, symbols with blanks between."""
     format: TranscriptFormat = TranscriptFormat.PLAIN
     """Of a subtitle file the answer has the cues."""
     retiming: Retiming = field(default_factory=Retiming)

@@ -57,6 +57,7 @@ def job(config: pb.AlignConfig | None) -> Job:
         config.audio_track,
         min_match_score=config.min_match_score,
         phones=config.detail == pb.DETAIL_PHONES,
+        pronunciations=dict(config.pronunciations),
         format=transcript_format,
         retiming=_retiming(config.retiming),
     )

@@ -5,7 +5,9 @@ An engine takes the one that is in the audio: to PocketSphinx they are pronuncia
 
 from __future__ import annotations
 
-_OR, _BLANK = "|", "_"
+from collections.abc import Sequence
+
+_OR, _BLANK, _SOUND = "|", "_", "="
 
 
 def either(*ways: tuple[str, ...]) -> tuple[str, ...]:
@@ -17,3 +19,13 @@ def either(*ways: tuple[str, ...]) -> tuple[str, ...]:
 def ways(word: str) -> list[list[str]]:
     """The ways to say a spoken word, each as the words of a dictionary; nearly always one, of one word."""
     return [way.split(_BLANK) for way in word.split(_OR)]
+
+
+def of_sounds(symbols: Sequence[str]) -> str:
+    """The spoken word with these sounds, whatever its spelling: "=K=AE=T"."""
+    return "".join(_SOUND + symbol for symbol in symbols)
+
+
+def sounds(word: str) -> tuple[str, ...]:
+    """Of a word made by `of_sounds`; empty for others."""
+    return tuple(word[1:].split(_SOUND)) if word.startswith(_SOUND) else ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -67,6 +67,7 @@ class AsyncAligner(ClientBase):
         transcript_format: TranscriptFormatLike = TranscriptFormat.PLAIN,
         retiming: Retiming | None = None,
         detail: Detail = "words",
+        pronunciations: Mapping[str, str] | None = None,
         timeout: Timeout = "auto",
         on_progress: ProgressCallback | None = None,
     ) -> Alignment:
@@ -82,6 +83,7 @@ class AsyncAligner(ClientBase):
             transcript_format,
             retiming,
             detail,
+            pronunciations,
         )
         size = await asyncio.to_thread(known_size, audio)
         if size is not None and size <= self._whole_bytes:

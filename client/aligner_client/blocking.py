@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -77,6 +77,7 @@ class Aligner(ClientBase):
         transcript_format: TranscriptFormatLike = TranscriptFormat.PLAIN,
         retiming: Retiming | None = None,
         detail: Detail = "words",
+        pronunciations: Mapping[str, str] | None = None,
         timeout: Timeout = "auto",
         on_progress: ProgressCallback | None = None,
     ) -> Alignment:
@@ -101,6 +102,7 @@ class Aligner(ClientBase):
             transcript_format,
             retiming,
             detail,
+            pronunciations,
         )
         size = known_size(audio)
         if size is not None and size <= self._whole_bytes:

@@ -137,6 +137,7 @@ def build_config(  # noqa: PLR0917 - as many as a call has
     transcript_format: TranscriptFormatLike = TranscriptFormat.PLAIN,
     retiming: Retiming | None = None,
     detail: Detail = "words",
+    pronunciations: Mapping[str, str] | None = None,
 ) -> pb.AlignConfig:
     """The config of either call. Raises ValueError for a number outside of 32 bits, and for an unknown encoding or format."""
     return pb.AlignConfig(
@@ -149,6 +150,7 @@ def build_config(  # noqa: PLR0917 - as many as a call has
         audio_track=audio_track,
         transcript_format=FORMATS[TranscriptFormat(transcript_format)],
         detail=_DETAILS[detail],
+        pronunciations=pronunciations,
         retiming=None if retiming is None else retiming_message(retiming),
     )
 

@@ -9,6 +9,7 @@ import pytest
 from aligner_client.api.v1 import aligner_pb2 as pb
 from aligner_svc.engines import live
 from aligner_svc.rpc import upload
+from tests.aligner_svc.audio.arriving.test_container import encoded
 from tests.kit.recordings import TRANSCRIPT, WORDS, flac, repeated, samples, wav
 from tests.kit.refusals import refusal
 from tests.kit.uploads import audio, chunks, config, linear16, send, stream, text
@@ -54,6 +55,15 @@ async def test_words_come_while_the_upload_is_open(stub, head, data, monkeypatch
     assert ends == sorted(ends)
     assert rest[-1].summary.audio_ms == len(BARE) // 32
     assert rest[-1].summary.match_score > 0.75
+
+
+@pytest.mark.parametrize(("movflags", "codes"), [("faststart", []), ("", ["AUDIO_INDEX_AT_END"])])
+async def test_an_mp4_with_its_index_at_either_end(stub, monkeypatch, movflags, codes):
+    monkeypatch.setattr(upload, "_LONG_BYTES", 0)
+    answer = await stream(stub, [config(repeated(3)[1]), *chunks(encoded("mov", movflags))])
+    assert [word.text for word in answer.words] == list(WORDS) * 3
+    assert pb.WORD_STATUS_NOT_FOUND not in {word.status for word in answer.words}
+    assert [warning.code for warning in answer.summary.warnings] == codes
 
 
 async def test_where_the_chunks_are_cut_does_not_matter(stub):

@@ -65,6 +65,10 @@ def align(  # noqa: PLR0912, PLR0917 - typer makes an option of each, and some e
     phones: Annotated[
         bool, typer.Option("--phones", help="With the sounds of the words: in json, textgrid (a second tier) and phone-ctm.")
     ] = False,
+    pronunciations: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", exists=True, dir_okay=False, help="How words are said, a line each: Zbrzezny Z B ER Z N IY"),
+    ] = None,
     line_length: Annotated[
         int | None, typer.Option(min=8, max=200, metavar="N", help="Characters a line. Default: 42.", rich_help_panel=_SUBTITLES)
     ] = None,
@@ -101,8 +105,8 @@ def align(  # noqa: PLR0912, PLR0917 - typer makes an option of each, and some e
     if live and (output_format is not None or out is not None or file.is_dir()):
         raise typer.BadParameter("prints words as they come, of one recording", param_hint="--live")
     phones = phones or choose(output_format, out) is OutputFormat.PHONE_CTM
-    if phones and (live or file == STDIN):
-        raise typer.BadParameter("of a file, when all of it is aligned", param_hint="--phones")
+    if (phones or pronunciations) and (live or file == STDIN):
+        raise typer.BadParameter("of a file, when all of it is aligned", param_hint="--phones, --pronunciations")
     connection = server.connection(stdin_taken=file == STDIN)
     given = {"line": line_length, "lines": lines, "seconds": cue_seconds}
     layout: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
@@ -113,7 +117,17 @@ def align(  # noqa: PLR0912, PLR0917 - typer makes an option of each, and some e
         from aligner_client.formats import CueLayout
 
         request = Request(
-            connection, language, encoding, sample_rate, channels, track, timeout, min_match_score, CueLayout(**layout), phones
+            connection,
+            language,
+            encoding,
+            sample_rate,
+            channels,
+            track,
+            timeout,
+            min_match_score,
+            CueLayout(**layout),
+            phones,
+            corpus.pronunciations(pronunciations),
         )
         if file.is_dir():
             if text is not None or text_file is not None:

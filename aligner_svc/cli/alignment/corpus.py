@@ -55,6 +55,17 @@ def read_text(path: Path) -> str:
         raise Failure(str(path), why=f"not UTF-8 text (byte {error.start})", hint="convert it, e.g. with iconv") from None
 
 
+def pronunciations(path: Path | None) -> dict[str, str] | None:
+    """Of a file with a word and its sounds in each line, as dictionaries of CMU have them. Raises Failure, OSError."""
+    if path is None:
+        return None
+    lines = [line.split(None, 1) for line in read_text(path).splitlines() if line.strip() and not line.startswith(";;;")]
+    for line in lines:
+        if len(line) < 2:
+            raise Failure(str(path), why=f"no sounds for {line[0]}", hint="a word, a blank and its sounds in each line")
+    return {word: sounds.strip() for word, sounds in lines}
+
+
 def plan(root: Path, out: Path, suffix: str) -> Plan:
     """Pair the audio files below `root` with their transcripts. Results go to the same places below `out`, with `suffix`."""
     files = sorted(path for path in root.rglob("*") if path.is_file())

@@ -94,7 +94,9 @@ async def _align(
     """Align one file and write the result. Returns the warnings, or why it failed; never raises."""
     try:
         transcript = read_text(job.text)
-        large = job.audio.stat().st_size > limit and not request.phones  # `align` sends those in chunks by itself
+        large = job.audio.stat().st_size > limit and not (
+            request.phones or request.pronunciations
+        )  # `align` sends those in chunks by itself
         align = aligner.stream_align if large else aligner.align
         alignment = await align(job.audio, transcript, **request.keywords())
         text = await asyncio.to_thread(

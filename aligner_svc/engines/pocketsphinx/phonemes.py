@@ -14,7 +14,8 @@ import numpy.typing as npt
 from hama.vocab import Vocabulary
 
 from aligner_svc.domain import SAMPLE_RATE
-from aligner_svc.text.readings import ways
+from aligner_svc.text.arpabet import IPA
+from aligner_svc.text.readings import sounds, ways
 
 FRAME_SECONDS = 0.02
 _HOP = 320
@@ -57,7 +58,8 @@ class PhonemeModel:
         first = ways(word)[0]  # it only has to be detected
         if len(first) > 1:
             return tuple(label for part in first for label in self.spell(part))
-        ipa: str = self._g2p.predict(first[0]).ipa
+        given = sounds(first[0])
+        ipa: str = "".join(map(IPA.__getitem__, given)) if given else self._g2p.predict(first[0]).ipa
         labels: list[int] = []
         position = 0
         while position < len(ipa):

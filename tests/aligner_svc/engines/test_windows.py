@@ -339,6 +339,16 @@ async def test_a_sentence_that_recurs_does_not_carry_the_place_in_the_text_along
     assert starts(placed) == pytest.approx({index: at[0] for index, at in said.items()}, abs=1e-3)
 
 
+async def test_an_advert_in_which_sentences_of_the_text_recur_does_not_carry_the_place_in_it_along() -> None:
+    """Of 30 s between words 400 and 401, 24 words are those that come 330 and 380 words later."""
+    said = {index: [0.4 * index if index <= 400 else 0.4 * index + 30] for index in range(1000)}
+    for first, at in ((730, 162.0), (780, 180.0)):
+        for index in range(first, first + 12):
+            said[index] = [at + 0.4 * (index - first), *said[index]]
+    placed = await align_in_windows(numbered(431), words(1000), hearing(said, 20.0))
+    assert starts(placed) == pytest.approx({index: at[-1] for index, at in said.items()}, abs=1e-3)
+
+
 async def test_a_sentence_alone_in_a_long_recording_is_found_where_it_was_said() -> None:
     said = {index: [70 + 0.4 * index] for index in range(8)}
     placed = await align_in_windows(numbered(200), words(8), hearing(said, 20.0))

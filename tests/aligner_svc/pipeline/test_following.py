@@ -76,6 +76,12 @@ async def test_words_carry_the_speaker_of_the_last_label_and_so_do_those_of_a_wh
     assert [(word.text, word.speaker) for word in whole] == expected
 
 
+async def test_words_are_pronounced_as_the_caller_says():
+    script = _Script(Splitter(), "en", Limits(), {"yes": "=Y=EH=S"})  # type: ignore[arg-type]
+    script.add("Yes, no.")
+    assert [token.spoken for token in await script.more()] == [("=Y=EH=S",), ("no",)]
+
+
 async def test_what_is_not_spoken_comes_with_the_words_around_it():
     script = _Script(Splitter(), "en", Limits())  # type: ignore[arg-type]
     script.add("[laughs] Yes. [coughs] ")

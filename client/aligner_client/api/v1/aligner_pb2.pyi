@@ -286,6 +286,26 @@ Global___Retiming: _TypeAlias = Retiming  # noqa: Y015
 class AlignConfig(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class PronunciationsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TRANSCRIPT_FIELD_NUMBER: _builtins.int
     LANGUAGE_FIELD_NUMBER: _builtins.int
     ENCODING_FIELD_NUMBER: _builtins.int
@@ -298,6 +318,7 @@ class AlignConfig(_message.Message):
     TRANSCRIPT_FORMAT_FIELD_NUMBER: _builtins.int
     RETIMING_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    PRONUNCIATIONS_FIELD_NUMBER: _builtins.int
     transcript: _builtins.str
     """What was said, as written: punctuation, case, digits, currency, dates, emoji; tags,
     speaker labels, sound tags and pasted subtitle files too (docs/transcripts.md).
@@ -344,6 +365,13 @@ class AlignConfig(_message.Message):
     def retiming(self) -> Global___Retiming:
         """For the cues of a transcript_format."""
 
+    @_builtins.property
+    def pronunciations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """How words of the transcript are said, in any case: "zbrzezny" -> "Z B ER Z EH Z N IY".
+        In ARPABET, stress or not; for English with PocketSphinx (else FAILED_PRECONDITION,
+        reason PRONUNCIATIONS_UNSUPPORTED).
+        """
+
     def __init__(
         self,
         *,
@@ -359,10 +387,11 @@ class AlignConfig(_message.Message):
         transcript_format: Global___TranscriptFormat.ValueType = ...,
         retiming: Global___Retiming | None = ...,
         detail: Global___Detail.ValueType = ...,
+        pronunciations: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_min_match_score", b"_min_match_score", "min_match_score", b"min_match_score", "retiming", b"retiming"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_match_score", b"_min_match_score", "audio_bytes", b"audio_bytes", "audio_sha256", b"audio_sha256", "audio_track", b"audio_track", "channels", b"channels", "detail", b"detail", "encoding", b"encoding", "language", b"language", "min_match_score", b"min_match_score", "retiming", b"retiming", "sample_rate_hz", b"sample_rate_hz", "transcript", b"transcript", "transcript_format", b"transcript_format"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_match_score", b"_min_match_score", "audio_bytes", b"audio_bytes", "audio_sha256", b"audio_sha256", "audio_track", b"audio_track", "channels", b"channels", "detail", b"detail", "encoding", b"encoding", "language", b"language", "min_match_score", b"min_match_score", "pronunciations", b"pronunciations", "retiming", b"retiming", "sample_rate_hz", b"sample_rate_hz", "transcript", b"transcript", "transcript_format", b"transcript_format"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__min_match_score: _TypeAlias = _typing.Literal["min_match_score"]  # noqa: Y015
     _WhichOneofArgType__min_match_score: _TypeAlias = _typing.Literal["_min_match_score", b"_min_match_score"]  # noqa: Y015

@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aligner_client import AsyncAligner, FailedPreconditionError, WordStatus
+from aligner_client import AsyncAligner, FailedPreconditionError, InvalidArgumentError, WordStatus
 from aligner_svc.domain import Phone
 from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner
+from aligner_svc.engines.pocketsphinx.lexicon import Speller
+from aligner_svc.engines.pocketsphinx.phonemes import PhonemeModel
 from aligner_svc.engines.pocketsphinx.phones import with_phones
 from aligner_svc.engines.pocketsphinx.wire import TokenSpan
+from aligner_svc.text.readings import of_sounds
 from tests.kit.recordings import SAMPLE, TRANSCRIPT
 from tests.kit.scripted_engine import ScriptedEngine
 from tests.kit.servers import serving
@@ -70,8 +73,34 @@ async def test_a_call_gets_them_with_the_name_of_their_set() -> None:
         assert not any(word.phones for word in plain.words)
 
 
+async def test_a_word_is_said_as_the_caller_says() -> None:
+    strange = TRANSCRIPT.replace("wizard", "Qzxv")
+    said = {"qzxv": "W IH1 Z ER0 D"}
+    async with serving(workers=1) as running, AsyncAligner(running.address) as client:
+        plain = await client.align(SAMPLE, TRANSCRIPT)
+        answer = await client.align(SAMPLE, strange, pronunciations=said, detail="phones")
+        word = next(word for word in answer.words if word.text == "Qzxv")
+        wizard = next(word for word in plain.words if word.text == "wizard")
+        assert (word.start, word.end) == pytest.approx((wizard.start, wizard.end), abs=0.002)
+        assert [phone.symbol for phone in word.phones] == said["qzxv"].translate(str.maketrans("", "", "012")).split()
+        with pytest.raises(InvalidArgumentError) as refused:
+            await client.align(SAMPLE, strange, pronunciations={"qzxv": "W IX"})
+        assert refused.value.reason == "PRONUNCIATION_INVALID"
+        assert "'IX'" in refused.value.message
+
+
+def test_a_given_pronunciation_is_what_is_looked_for_by_both_recognisers() -> None:
+    word = of_sounds(["W", "IH", "Z", "ER", "D"])
+    assert Speller().phones(word) == ("W", "IH", "Z", "ER", "D")
+    model = PhonemeModel()
+    assert len(model.spell(word)) >= 5
+
+
 async def test_an_engine_that_has_none_says_so() -> None:
     async with serving(engine=ScriptedEngine()) as running, AsyncAligner(running.address) as client:
+        with pytest.raises(FailedPreconditionError) as unknown:
+            await client.align(SAMPLE, TRANSCRIPT, pronunciations={"wizard": "W IH Z ER D"})
+        assert unknown.value.reason == "PRONUNCIATIONS_UNSUPPORTED"
         with pytest.raises(FailedPreconditionError) as refused:
             await client.align(SAMPLE, TRANSCRIPT, detail="phones")
         assert refused.value.reason == "PHONES_UNSUPPORTED"

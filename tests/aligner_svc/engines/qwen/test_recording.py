@@ -237,6 +237,7 @@ class Device:
     """Backend without a model: each clip's times are spread evenly over it. It has 4,000 positions."""
 
     count = 1
+    ahead = 0
     pools: Sequence[WorkerPool] = ()
 
     def __init__(self) -> None:

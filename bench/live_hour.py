@@ -4,7 +4,7 @@
 
 One server of the dev profile. A recording of bench.live comes again and again, four minutes by default, sent as fast as it goes.
 Memory is that of all processes of the server (pages shared by several count once), its peak above what they have when idle, after
-two calls and a short stream of the same form. The rate is compared with that of `Align` for the recording once.
+two calls and a stream of it. The rate is compared with that of `Align` for the recording once.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ async def main(options: argparse.Namespace) -> None:
                 began, used = time.monotonic(), cpu(server.pid)
                 await stub.Align(pb.AlignRequest(config=config, audio=samples.tobytes()))
             rate, bulk = seconds / (time.monotonic() - began), (cpu(server.pid) - used) / seconds
-            await stream(stub, f"{four.text} " * 3, encoded(np.tile(samples[: 30 * RATE], 3), options.form))
+            await stream(stub, four.text, encoded(samples, options.form))
             await asyncio.sleep(2)
             idle, began, used = memory(tree(server.pid)), time.monotonic(), cpu(server.pid)
             with watched(server.pid) as seen:

@@ -172,14 +172,14 @@ async def test_the_samples_are_released_when_a_stream_at_the_engine_is_refused(
     monkeypatch,
 ) -> None:
     antivirus = AntivirusSettings(address=clamav.unix, stream_max_bytes=clamav.stream_max_bytes)
-    engine, verdict = ScriptedEngine(), work._verdict
+    engine, verdict = ScriptedEngine(), work.pass_scan
     engine.gate.clear()
 
     async def late(scan: UploadScan, audio: bytearray) -> float:
         await engine.at_gate.acquire()
         return await verdict(scan, audio)
 
-    monkeypatch.setattr(work, "_verdict", late)
+    monkeypatch.setattr(work, "pass_scan", late)
     async with serving(engine=engine, antivirus=antivirus) as running, calling(running.address) as stub:
         assert await failed(stream(stub, bytes(MIB) + EICAR)) is grpc.StatusCode.INVALID_ARGUMENT
         assert engine.cancelled == 1

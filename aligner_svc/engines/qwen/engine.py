@@ -77,7 +77,7 @@ class QwenEngine:
         self._threads = ThreadPoolExecutor(_THREADS, "qwen-words")
         self._prompt: Prompt | None = None
         self._segment_ms = 0.0
-        self._max_calls = engine.queue + qwen.batch_items
+        self._max_calls = engine.queue + qwen.batch_items * self._devices.count
         self._calls = 0
         self._max_streams = engine.streams
         self._streams = 0

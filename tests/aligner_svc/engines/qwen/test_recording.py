@@ -286,3 +286,26 @@ async def test_a_short_clip_with_too_many_rows_is_refused_by_name() -> None:
     with pytest.raises(TooManyRowsError, match="1200 words and this audio take") as caught:
         await ask(100.0, 1_200, Device())
     assert caught.value.reason == "TRANSCRIPT_TOO_LONG"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_every_device_has_a_batch_of_calls_beside_the_queue(count: int) -> None:
+    gate = asyncio.Event()
+
+    class Held(Device):
+        async def run(self, batch: Sequence[Item]) -> Sequence[TimestampSlots]:
+            await gate.wait()
+            return await super().run(batch)
+
+    device = Held()
+    device.count = count
+    running = QwenEngine(EngineSettings(queue=1), QwenSettings(device="cpu", batch_items=1), devices=device)
+    await running.start()
+    tokens = await running.tokenise("word", "en")
+    clip = Clip(np.zeros(SAMPLE_RATE, np.int16))
+    calls = [asyncio.create_task(running.align(clip, tokens, "en", Caller(str(number)))) for number in range(count + 2)]
+    refused, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+    assert [call.exception().reason for call in refused] == ["ENGINE_QUEUE_FULL"]  # type: ignore[union-attr]  # one failed
+    gate.set()
+    assert len(await asyncio.gather(*(set(calls) - refused))) == count + 1
+    await running.close()

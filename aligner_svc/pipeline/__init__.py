@@ -84,6 +84,7 @@ class Pipeline:
         language = self.language(job.language)
         phone_set = sounds.phone_set(job, self._engine, language)
         pronunciations = sounds.given(job, self._engine, language)
+        self.check_transcript(len(job.transcript))  # of a subtitle file all of it, which is searched for cues
         file = await off_loop(subtitles, job, words=len(job.transcript) // LETTERS_A_WORD)
         tokens = await self._tokens(job.transcript if file is None else file.spoken, language, hooks, pronunciations)
         spoken = [token for token in tokens if token.spoken]

@@ -12,6 +12,9 @@ from aligner_svc.pipeline.job import Job
 from aligner_svc.text.arpabet import IPA
 from aligner_svc.text.readings import of_sounds
 
+_SHOWN = 8
+"""Characters of a symbol that is not known."""
+
 Given = Mapping[str, str]
 """By a word in small letters, the spoken word that stands for it."""
 
@@ -38,7 +41,8 @@ def given(job: Job, engine: Engine, language: str) -> Given:
         symbols = [symbol.rstrip("012") for symbol in pronunciation.split()]
         unknown = [symbol for symbol in symbols if symbol not in IPA]
         if unknown or not symbols:
-            message = f"the pronunciation of {word!r} has no symbol of {name}" + (f" {unknown[0]!r}" if unknown else "")
+            fault = f"{unknown[0][:_SHOWN]!r} is no symbol" if unknown else "a pronunciation has no symbol"
+            message = f"{fault} of {name}"
             raise InvalidArgumentError("PRONUNCIATION_INVALID", message, field="config.pronunciations")
         found[word.casefold()] = of_sounds(symbols)
     return found

@@ -40,6 +40,9 @@ async def test_cues_come_back_in_order_with_the_times_of_their_words(limit: str)
         with pytest.raises(InvalidArgumentError) as refused:
             await client.align(SAMPLE, TRANSCRIPT, transcript_format="vtt")
         assert refused.value.reason == "SUBTITLES_INVALID"
+        with pytest.raises(InvalidArgumentError) as long:
+            await client.align(SAMPLE, "NOTE " + "x" * limits.transcript_chars + "\n\n" + SRT, transcript_format="srt")
+        assert long.value.reason == "TRANSCRIPT_TOO_LONG"
 
 
 async def test_the_command_changes_the_times_and_nothing_else(tmp_path) -> None:

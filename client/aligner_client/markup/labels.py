@@ -41,6 +41,8 @@ _EXAMINATION = re.compile(
 _ROLE = re.compile(r"(?P<role>[^\W\d_]+?)(?:[ _#-]*(?:\d{1,4}|(?<=[ _#-])[A-Z]))?")
 _NUMBERED_ANYWHERE = re.compile(r"(?<!\S)(?P<role>[^\W\d_]{2,15})[ _#-]?\d{1,4}:(?=\s|$)")
 _CAPITALS_ANYWHERE = re.compile(r"(?<!\S)[A-Z][A-Z.'-]{1,20}(?: [A-Z][A-Z.'-]{1,20}){0,2}:(?=\s|$)")
+_MOST_NAME = 100
+"""Characters of a name: it comes back with every word."""
 _VOICE = re.compile(r"<v(?:\.[^\s>]*)?\s+(?P<name>[^>]+)>")
 _LETTER = re.compile(r"[A-Z]\d{0,3}|[A-Z]{1,3}\d{1,3}")
 
@@ -77,7 +79,7 @@ def labels(text: str) -> Iterator[Mark]:
 def speaker(label: str) -> str:
     """The name in a label as the text has it: MARY in "MARY:", John in ">> John (sighing):", Mary in "<v.loud Mary>"."""
     if voice := _VOICE.fullmatch(label.strip()):
-        return " ".join(voice["name"].split())
+        return " ".join(voice["name"].split())[:_MOST_NAME]
     found = _EXAMINATION.match(f"{label} A") or _LABEL.match(f"{label}\n")
     name = (
         found["label"].rstrip(".:)")
@@ -86,7 +88,7 @@ def speaker(label: str) -> str:
         if found
         else label.strip(" \t:：[]()<>-–—")
     )
-    return " ".join(name.split())
+    return " ".join(name.split())[:_MOST_NAME]
 
 
 def _at_openings(pattern: re.Pattern[str], text: str) -> Iterator[_Found]:

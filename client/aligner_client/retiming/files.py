@@ -53,9 +53,9 @@ _TIME = r"(?:\d{1,3}:)?\d{1,2}:\d{1,2}[.,]\d{1,3}"
 _CUE = re.compile(rf"^[\ufeff \t]*({_TIME})[ \t]*-->[ \t]*({_TIME})(?=[ \t\r\n]|\Z)[^\n]*(?:\n|\Z)", re.MULTILINE)
 _WORD_TIME = re.compile(rf"<({_TIME})>")
 _ASS_TIME = r"\d{1,3}:\d{1,2}:\d{1,2}[.:]\d{1,3}"
-_ASS_LINE = re.compile(rf"^Dialogue:[ \t]*[^,\n]*,[ \t]*({_ASS_TIME})[ \t]*,[ \t]*({_ASS_TIME})[ \t]*,([^\n]*)", re.MULTILINE)
+_ASS_LINE = re.compile(rf"^Dialogue:[^,\n]*,[ \t]*({_ASS_TIME})[ \t]*,[ \t]*({_ASS_TIME})[ \t]*,([^\n]*)", re.MULTILINE)
 _ASS_FORMAT = re.compile(r"^\[Events\][^\[]*?^Format:([^\n]*)", re.MULTILINE | re.IGNORECASE)
-_DRAWING = re.compile(r"\{[^}]*\\p[1-9]")
+_DRAWING = re.compile(r"\{[^{}]*\\p[1-9]")
 _TEXT_FIELD = 9
 """Of an event in ASS, and the number of commas before it; SSA has as many."""
 _BLANK_LINE = re.compile(r"^[ \t\r]*(?:\n|\Z)", re.MULTILINE)

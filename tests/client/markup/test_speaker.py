@@ -24,3 +24,7 @@ from aligner_client.markup import Kind, Markup, speaker
 def test_names(text: str, names: list[str]) -> None:
     labels = [mark for mark in Markup.of(text).marks if mark.kind is Kind.LABEL]
     assert [speaker(mark.instead) for mark in labels] == names
+
+
+def test_a_name_that_comes_back_with_every_word_is_not_as_long_as_the_text() -> None:
+    assert len(speaker(f"<v {'a' * 100_000}>")) == 100

@@ -91,3 +91,14 @@ def test_a_text_that_is_no_such_file_is_refused(text: str, kind: str) -> None:
 def test_times_are_read_as_people_write_them(line: str, times: tuple[int, int]) -> None:
     (cue,) = SubtitleFile.of(f"1\n{line}\nhello\n", TranscriptFormat.SRT).cues
     assert (cue.start, cue.end) == times
+
+
+@pytest.mark.parametrize(
+    "text", ["Dialogue:" + " " * 200_000, ASS + "Dialogue: 0,0:00:03.00,0:00:04.00,,,0,0,0,," + "{" * 200_000]
+)
+def test_time_is_linear_in_a_hostile_file(text: str) -> None:
+    if text.startswith("Dialogue"):
+        with pytest.raises(SubtitleError):
+            SubtitleFile.of(text, TranscriptFormat.ASS)
+    else:
+        assert len(SubtitleFile.of(text, TranscriptFormat.ASS).cues) == 4

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aligner_client.alignment import PLACED, Alignment, Phone, Stretch, Timing, Warning, Word, WordStatus
+from aligner_client.alignment import PLACED, Alignment, Channel, Phone, Stretch, Timing, Warning, Word, WordStatus
 
 if TYPE_CHECKING:  # clients and the command line need no numpy, and it takes a tenth of a second to import
     import numpy as np
@@ -17,6 +17,7 @@ __all__ = [
     "SAMPLE_RATE",
     "Alignment",
     "Caller",
+    "Channel",
     "Clip",
     "Phone",
     "ProgressSink",

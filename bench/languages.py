@@ -21,9 +21,10 @@ from pocketsphinx import Decoder
 
 from aligner_client import AlignerClientError, AsyncAligner
 from aligner_svc.domain import Alignment
-from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner, WordSpan
+from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner
 from aligner_svc.engines.pocketsphinx.languages import ipa
 from aligner_svc.engines.pocketsphinx.languages.recogniser import PhoneRecogniser, Ways
+from aligner_svc.engines.pocketsphinx.languages.window import refine
 from aligner_svc.engines.pocketsphinx.lexicon import Speller
 from bench import gold
 
@@ -212,8 +213,7 @@ def _through_ipa() -> None:
         if segments is None:
             lost.append(recording.name)
             continue
-        refined = refiner.refine(samples, [WordSpan(s.start, s.end, s.phones) for s in segments])
-        for mark, word in zip(recording.words, refined, strict=True):
+        for mark, word in zip(recording.words, refine(refiner, samples, segments), strict=True):
             errors += [word.start - mark["start"], word.end - mark["end"]]
     print(row("all", errors), f"without an answer: {lost}")
 

@@ -63,17 +63,24 @@ class Found:
 
 
 def decode_container(
-    data: memoryview, demuxer: str, max_seconds: float, watch: Watch | None = None, track: int = 0
+    data: memoryview,
+    demuxer: str,
+    max_seconds: float,
+    watch: Watch | None = None,
+    track: int = 0,
+    *,
+    channel: int | None = None,
 ) -> tuple[npt.NDArray[np.int16], Found]:
     """One audio track as int16 of shape [n], 16 kHz mono. `track`: its number, from 1; 0: `choose_track` decides.
 
+    `channel`: the one to take, from 0; None: all are mixed.
     Of several recordings in a row all are decoded, and one that cannot be is left out.
     Raises UndecodableError: AUDIO_UNREADABLE, AUDIO_NO_STREAM, AUDIO_EMPTY, AUDIO_METADATA_TOO_LARGE, AUDIO_TOO_MANY_PACKETS,
     AUDIO_TOO_MANY_STREAMS, AUDIO_TRACK_UNKNOWN, CODEC_UNSUPPORTED, and those of `Mixdown`.
     """
     watch = watch or Watch()
     # Allocated first, so that a header cannot claim the memory that is reserved for it.
-    mixdown = Mixdown(max_seconds)
+    mixdown = Mixdown(max_seconds, channel)
     found = Found()
     recordings = split(data, demuxer, max_seconds)
     unreadable: UndecodableError | None = None
@@ -103,7 +110,7 @@ def decode_container(
         raise UndecodableError("AUDIO_UNREADABLE" if found.damaged or found.truncated else "AUDIO_EMPTY")
     found.damaged |= unreadable is not None
     found.peak = mixdown.peak
-    if found.damaged and found.peak < SILENT:
+    if channel is None and found.damaged and found.peak < SILENT:  # one channel alone may well be silent
         raise UndecodableError("AUDIO_UNREADABLE")
     return samples, found
 

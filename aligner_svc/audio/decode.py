@@ -59,6 +59,7 @@ _MESSAGES: Final[dict[str, str]] = {
     "AUDIO_TOO_MANY_STREAMS": "the file has {value} streams: send the audio alone",
     "AUDIO_TRACK_UNKNOWN": "the recording has {value} audio track(s): config.audio_track is beyond them",
     "AUDIO_UNREADABLE": "the audio could not be decoded: it is damaged, or not in the format that its first bytes indicate",
+    "CHANNEL_UNKNOWN": "the audio has {value} channel(s), counted from 0: there is no such channel in it",
     "CHANNELS_OUT_OF_RANGE": f"the audio has {{value}} channels; 1 to {MAX_CHANNELS} are accepted",
     "CODEC_UNSUPPORTED": f"the audio is in a codec that is not supported: send {ACCEPTED}",
     "SAMPLE_RATE_OUT_OF_RANGE": f"the audio has a sample rate of {{value}} Hz; {MIN_RATE} to {MAX_RATE} are accepted",
@@ -70,7 +71,7 @@ _MAX_TRACKS: Final = 1000
 _MAX_START: Final = 0xFFFFFFFF / 1000
 """Seconds that fit into the API's field."""
 
-_FIELDS: Final = {"AUDIO_TRACK_UNKNOWN": "config.audio_track"}
+_FIELDS: Final = {"AUDIO_TRACK_UNKNOWN": "config.audio_track", "CHANNEL_UNKNOWN": "config.channel_transcripts"}
 """The field of the request at fault, where it is not the audio."""
 
 WARNINGS: Final = {
@@ -183,6 +184,8 @@ class Decoder:
         channels: int = 0,
         *,
         track: int = 0,
+        channel: int | None = None,
+        of: int = 1,
         client: str = "",
         on_long: OnLong = _nothing,
         least_seconds: float = 0.0,
@@ -191,14 +194,17 @@ class Decoder:
 
         `sample_rate_hz` (4000..192000) and `channels` (1..8; 0 means 1) are for headerless encodings only; a container
         has its own. `track`: the number of the audio track, from 1; 0: a default one with sound, else the first with sound.
-        Times in the clip start at the first sample of the track, without the encoder delay where the container declares it.
+        `channel`: the one to decode, from 0, `of` so many that are wanted, which together may be as long as a recording;
+        None: all are mixed. Times in the clip start at the first sample of the track, without the encoder delay where the
+        container declares it.
 
         Raises AudioShorterError, before it decodes, for audio that is certainly shorter than `least_seconds`;
         InvalidArgumentError: AUDIO_UNSUPPORTED, AUDIO_POLYGLOT, ENCODING_MISMATCH, SAMPLE_RATE_REQUIRED and those
         of `_MESSAGES`; UnavailableError (DECODER_UNAVAILABLE) if no decoder process is available, or those that were at the
         file were killed, hung, or given too little processor time.
         """
-        header: dict[str, JsonValue] = {"encoding": encoding.value, "max_seconds": self.max_seconds}
+        most = self.max_seconds / of
+        header: dict[str, JsonValue] = {"encoding": encoding.value, "max_seconds": most, "channel": channel}
         if encoding is Encoding.CONTAINER:
             header |= {"demuxer": (container := sniff(audio)), "track": track}
             if least_seconds >= _WORTH_READING:
@@ -208,7 +214,9 @@ class Decoder:
                 raise self.refusal("AUDIO_TRACK_UNKNOWN", 1)
             container = encoding.value.lower()
             channels = channels or 1
-            seconds = self._checked_seconds(memoryview(audio).nbytes, encoding, sample_rate_hz, channels)
+            seconds = self._checked_seconds(memoryview(audio).nbytes, encoding, sample_rate_hz, channels, most)
+            if (channel or 0) >= channels:
+                raise self.refusal("CHANNEL_UNKNOWN", channels)
             check_headerless(audio, encoding)
             if seconds < least_seconds:
                 raise AudioShorterError(seconds)
@@ -228,7 +236,7 @@ class Decoder:
             value = reply.header.get("value")
             raise AudioShorterError(value / 1000 if isinstance(value, int) and value >= 0 else 0.0)
         if refused is not None:
-            raise self.refusal(refused, reply.header.get("value"))
+            raise self.refusal(refused, reply.header.get("value"), limit=most)
         if reply.payload.nbytes == 0 or reply.payload.nbytes % 2:
             raise self.refusal("AUDIO_UNREADABLE")
         warnings = (
@@ -254,7 +262,7 @@ class Decoder:
         except (WorkerDiedError, WorkerFailedError):  # logged by the pool; the file is the cause, and might be again
             raise self.refusal("AUDIO_UNREADABLE") from None
 
-    def _checked_seconds(self, size: int, encoding: Encoding, rate: int, channels: int) -> float:
+    def _checked_seconds(self, size: int, encoding: Encoding, rate: int, channels: int, most: float) -> float:
         """The length of headerless audio. Raises InvalidArgumentError for a shape or a length that is not accepted."""
         if not size:
             raise InvalidArgumentError("AUDIO_EMPTY", "no audio was sent", field="audio")
@@ -262,8 +270,8 @@ class Decoder:
         if size < encoding.sample_bytes * channels:
             raise self.refusal("AUDIO_EMPTY")
         seconds = size / (encoding.sample_bytes * channels * rate)
-        if seconds > self.max_seconds:
-            raise self.refusal("AUDIO_TOO_LONG")
+        if seconds > most:
+            raise self.refusal("AUDIO_TOO_LONG", limit=most)
         return seconds
 
     def check_shape(self, encoding: Encoding, rate: int, channels: int) -> None:
@@ -276,12 +284,14 @@ class Decoder:
         if not 1 <= channels <= MAX_CHANNELS:
             raise self.refusal("CHANNELS_OUT_OF_RANGE", channels, "config.channels")
 
-    def refusal(self, code: JsonValue, value: JsonValue = 0, field: str | None = None) -> InvalidArgumentError:
-        """The error for a child's code. Of what the child sent, only a number reaches the client."""
+    def refusal(
+        self, code: JsonValue, value: JsonValue = 0, field: str | None = None, *, limit: float | None = None
+    ) -> InvalidArgumentError:
+        """The error for a child's code. Of what the child sent, only a number reaches the client. `limit`: of its length (s)."""
         if not isinstance(code, str) or code not in _MESSAGES:
             code = "AUDIO_UNREADABLE"
         number = value if isinstance(value, int) and 0 <= value < 1 << 32 else 0
-        message = _MESSAGES[code].format(limit=self.max_seconds, value=number)
+        message = _MESSAGES[code].format(limit=limit or self.max_seconds, value=number)
         return InvalidArgumentError(code, message, field=field or _FIELDS.get(code, "audio"))
 
 

@@ -136,6 +136,8 @@ def decode(
 ) -> tuple[Mapping[str, JsonValue], Buffer]:
     """Answer a call: `encoding`, `max_seconds`, and `demuxer` and `track`, or `rate` and `channels`, with samples or a refusal.
 
+    `channel`: the only one to decode, where given.
+
     Or `form`, `before` and `after`, with a piece (pieces.py); `wave`, with where the samples of a WAV begin.
 
     `cpu_seconds`, where given, is enforced by `watch`. `least_seconds`: a container that is certainly shorter is not decoded.
@@ -144,6 +146,7 @@ def decode(
         return _piece(header, payload)
     encoding, seconds = Encoding(header["encoding"]), header["max_seconds"]
     assert isinstance(seconds, int | float)
+    channel = cast("int | None", header.get("channel"))
     found = Found()
     try:
         if encoding is Encoding.CONTAINER:
@@ -151,12 +154,12 @@ def decode(
             if least and (longest := longest_seconds(payload, str(header["demuxer"]), least, watch)) < least:
                 return {"refused": SHORTER, "value": math.floor(longest * 1000)}, b""
             track = cast("int", header.get("track", 0))
-            samples, found = decode_container(payload, str(header["demuxer"]), seconds, watch, track)
+            samples, found = decode_container(payload, str(header["demuxer"]), seconds, watch, track, channel=channel)
         else:
             rate, channels = header["rate"], header["channels"]
             assert isinstance(rate, int)
             assert isinstance(channels, int)
-            samples, found.peak = decode_headerless(payload, encoding, rate, channels, seconds, watch=watch)
+            samples, found.peak = decode_headerless(payload, encoding, rate, channels, seconds, channel=channel, watch=watch)
     except UndecodableError as refused:
         return {"refused": refused.code, "value": refused.value}, b""
     except MemoryError:  # a header that claims more than the limit

@@ -17,16 +17,23 @@ _BLOCK: Final = 1 << 16
 
 
 def decode_headerless(
-    data: memoryview, encoding: Encoding, rate: int, channels: int, max_seconds: float, *, watch: Watch | None = None
+    data: memoryview,
+    encoding: Encoding,
+    rate: int,
+    channels: int,
+    max_seconds: float,
+    *,
+    channel: int | None = None,
+    watch: Watch | None = None,
 ) -> tuple[npt.NDArray[np.int16], float]:
     """`data` at `rate` Hz with interleaved `channels`, as int16 of shape [n], 16 kHz mono, and its peak.
 
-    Bytes after the last whole sample frame are dropped: a sender that cuts its stream anywhere
-    loses less than a sample. Raises UndecodableError: AUDIO_EMPTY, and those of `Mixdown`.
+    `channel`: the one to take, from 0; None: all are mixed. Bytes after the last whole sample frame are dropped: a sender
+    that cuts its stream anywhere loses less than a sample. Raises UndecodableError: AUDIO_EMPTY, and those of `Mixdown`.
     """
     check_shape(channels, rate)
     width = encoding.sample_bytes * channels
-    mixdown = Mixdown(max_seconds)
+    mixdown = Mixdown(max_seconds, channel)
     for start in range(0, len(data) // width * width, _BLOCK * width):
         if watch:
             watch.progress()

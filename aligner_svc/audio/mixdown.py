@@ -28,10 +28,14 @@ _OTHER_CHANNEL: Final = 4.0
 
 
 class Downmix:
-    """Mixes channels to one, a block after another."""
+    """Mixes channels to one, a block after another; or takes one of them, `only`, and nothing of the others."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, only: int | None = None) -> None:
+        """Raises UndecodableError (CHANNEL_UNKNOWN)."""
+        if only is not None and only >= channels:
+            raise UndecodableError("CHANNEL_UNKNOWN", channels)
         self._channels = channels
+        self._only = only
         self._used = 0
 
     def mono(self, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -43,6 +47,8 @@ class Downmix:
         channels = self._channels
         if channels == 1:
             return samples[:, 0]
+        if self._only is not None:
+            return np.ascontiguousarray(samples[:, self._only])
         mean = samples[:, 0] + samples[:, 1]
         for channel in range(2, channels):
             mean += samples[:, channel]
@@ -60,10 +66,11 @@ class Downmix:
 class Mixdown:
     """Collects audio: `add` and `silence` in chronological order, then `finish`.
 
-    Raises UndecodableError: AUDIO_NOT_FINITE, AUDIO_TOO_LONG, CHANNELS_OUT_OF_RANGE, SAMPLE_RATE_OUT_OF_RANGE.
+    Raises UndecodableError: AUDIO_NOT_FINITE, AUDIO_TOO_LONG, CHANNEL_UNKNOWN, CHANNELS_OUT_OF_RANGE, SAMPLE_RATE_OUT_OF_RANGE.
     """
 
-    def __init__(self, max_seconds: float) -> None:
+    def __init__(self, max_seconds: float, channel: int | None = None) -> None:
+        """`channel`: the one to take, from 0; None: all are mixed."""
         self.max_peak = math.inf
         """Loudest peak (1.0 is full scale) that is believed; anything louder is clipped."""
         # Address space for the longest clip. The kernel provides memory only for what is written, and silence is not:
@@ -75,15 +82,16 @@ class Mixdown:
         self._pending: list[npt.NDArray[np.float32]] = []
         self._pending_length = 0
         self._resampler: av.AudioResampler | None = None
+        self._channel = channel
         self._downmix = Downmix(1)
 
     def add(self, samples: npt.NDArray[np.float32], rate: int) -> None:
-        """Append the mean of the channels of `samples`, of shape [n, channels] at `rate` Hz; one where they cancel out."""
+        """Append what `Downmix` makes of `samples`, of shape [n, channels] at `rate` Hz."""
         shape = (rate, samples.shape[1])
         if shape != self._shape:  # chained Ogg streams, and AAC that turns out to be HE-AAC, change it midway
             check_shape(samples.shape[1], rate)
             self._drain()
-            self._shape, self._downmix = shape, Downmix(samples.shape[1])
+            self._shape, self._downmix = shape, Downmix(samples.shape[1], self._channel)
         self._pending.append(samples)
         self._pending_length += len(samples)
         if self._pending_length >= _BATCH:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -17,6 +18,7 @@ from aligner_svc.engines.base import SHORT_SECONDS, Engine, LiveEngine, PhoneEng
 from aligner_svc.engines.loudness import unaligned
 from aligner_svc.errors import InvalidArgumentError, UnsupportedError
 from aligner_svc.pipeline import sounds
+from aligner_svc.pipeline.channels import AlignedPart, ReadTranscript, merged, of_channel, summaries
 from aligner_svc.pipeline.checks import (
     LETTERS_A_WORD,
     check_score,
@@ -84,70 +86,59 @@ class Pipeline:
         language = self.language(job.language)
         phone_set = sounds.phone_set(job, self._engine, language)
         pronunciations = sounds.given(job, self._engine, language)
-        self.check_transcript(len(job.transcript))  # of a subtitle file all of it, which is searched for cues
+        # Of a subtitle file all of it, which is searched for cues.
+        self.check_transcript(sum(len(text) for _, text in job.transcripts))
         file = await off_loop(subtitles, job, words=len(job.transcript) // LETTERS_A_WORD)
-        tokens = await self._tokens(job.transcript if file is None else file.spoken, language, hooks, pronunciations)
-        spoken = [token for token in tokens if token.spoken]
-        observe(Stage.DECODING, 0.0, 0.0)
-        try:
-            decoded = await self._decoder.decode(
-                audio,
-                job.encoding,
-                job.sample_rate_hz,
-                job.channels,
-                track=job.track,
-                client=caller.client,
-                on_long=hooks.prolong,
-                least_seconds=self._least_seconds(spoken, language),
-            )
-        except AudioShorterError as shorter:
-            check_seconds(shorter.seconds)
-            self._fit(spoken, shorter.seconds, language)
-            raise
+        parts = await self._read(job if file is None else replace(job, transcript=file.spoken), language, hooks, pronunciations)
+        decoded = await self._decode(job, audio, parts, language, caller=caller, observe=observe, hooks=hooks)
         del audio  # an upload may be hundreds of MB, and the engine does not need it
-        seconds = decoded.clip.seconds
-        check_seconds(seconds)
-        await hooks.decoded(decoded)  # before the audio is found not to fit: its decoding is used
-        try:
-            dense = self._fit(spoken, seconds, language)
-        except InvalidArgumentError:
-            _check_whole(decoded)
-            raise
+        first = decoded[0]
+        seconds = sum(one.clip.seconds for one in decoded)
+        dense = [self._checked_fit(part, one, language) for part, one in zip(parts, decoded, strict=True)]
         if seconds > SHORT_SECONDS:
             await hooks.prolong()
-        observe(Stage.ALIGNING, 0.0, seconds)
+        observe(Stage.ALIGNING, 0.0, first.clip.seconds)
         engine = self._engine
         align = partial(engine.align, phones=True) if phone_set and isinstance(engine, PhoneEngine) else engine.align
-        result = await align(decoded.clip, spoken, language, caller, lambda done: observe(Stage.ALIGNING, done, seconds))
-        check_score(result.match_score, job.min_match_score)
-        words = await off_loop(words_of, tokens, result, words=len(tokens))
-        stretches = await off_loop(_unaligned, decoded.clip, words, size=decoded.clip.samples.nbytes)
+        found: list[AlignedPart] = []
+        queued = busy = 0.0
+        for part, one, known in zip(parts, decoded, dense, strict=True):
+
+            def progress(aligned: float, before: float = len(found) * first.clip.seconds) -> None:
+                observe(Stage.ALIGNING, (before + aligned) / len(parts), first.clip.seconds)
+
+            result = await align(one.clip, part.spoken, language, caller, progress)
+            with of_channel(part.channel):
+                check_score(result.match_score, job.min_match_score)
+            words = await off_loop(words_of, part.tokens, result, words=len(part.tokens))
+            stretches = await off_loop(_unaligned, one.clip, words, size=one.clip.samples.nbytes)
+            warnings = (*known, *others(result.warnings, known, one.peak), *unreadable_warning(unreadable(part.tokens)))
+            found.append(AlignedPart(part.channel, words, result.match_score, warnings, stretches))
+            queued, busy = queued + result.queued, busy + result.busy
+        whole = await off_loop(merged, found, words=sum(len(part.tokens) for part in parts))
         cues: Sequence[Cue] = ()
         if file is not None:
-            words, cues = await off_loop(retimed, file, words, decoded.start, job.retiming, words=len(words))
+            found_words, cues = await off_loop(retimed, file, whole.words, first.start, job.retiming, words=len(whole.words))
+            whole = replace(whole, words=found_words)
         timing = Timing(
-            queue=decoded.queued + result.queued,
-            decode=decoded.busy,
-            align=result.busy,
+            queue=sum(one.queued for one in decoded) + queued,
+            decode=sum(one.busy for one in decoded),
+            align=busy,
             total=time.perf_counter() - began,
         )
         return Alignment(
-            words=words,
-            audio_seconds=seconds,
+            words=whole.words,
+            audio_seconds=first.clip.seconds,
             engine=self._engine.name,
             language=language,
-            match_score=result.match_score,
-            warnings=(
-                *decoded.warnings,
-                *dense,
-                *others(result.warnings, dense, decoded.peak),
-                *unreadable_warning(unreadable(tokens)),
-            ),
+            match_score=whole.match_score,
+            warnings=(*first.warnings, *whole.warnings),
             timing=timing,
-            unaligned=stretches,
+            unaligned=whole.unaligned,
             cues=cues,
             phone_set=phone_set,
-            audio_start=decoded.start,
+            channels=summaries(found),
+            audio_start=first.start,
         )
 
     async def follow(self, job: Job, head: Buffer, caller: Caller, *, long: bool = False) -> Following | None:
@@ -157,7 +148,8 @@ class Pipeline:
 
         Raises NotEnoughError, and InvalidArgumentError as `align`.
         """
-        if not isinstance(self._engine, LiveEngine) or job.track > 1 or job.format is not TranscriptFormat.PLAIN or job.phones:
+        plain = job.format is TranscriptFormat.PLAIN and not job.phones and not job.channel_transcripts
+        if not isinstance(self._engine, LiveEngine) or job.track > 1 or not plain:
             return None
         decoding = await open_live(
             self._decoder, head, job.encoding, job.sample_rate_hz, job.channels, client=caller.client, long=long
@@ -171,11 +163,24 @@ class Pipeline:
         """A file for an upload that may be needed again."""
         return Spool(self._decoder.spool)
 
-    async def _tokens(self, transcript: str, language: str, hooks: JobHooks, pronunciations: sounds.Given) -> Sequence[Token]:
-        self.check_transcript(len(transcript))
-        if not transcript.strip():
-            raise empty()
-        await hooks.text(len(transcript))
+    async def _read(self, job: Job, language: str, hooks: JobHooks, pronunciations: sounds.Given) -> list[ReadTranscript]:
+        """The transcripts of a job; nothing is charged for before all are known not to be empty."""
+        characters = sum(len(text) for _, text in job.transcripts)
+        self.check_transcript(characters)
+        for channel, text in job.transcripts:
+            if not text.strip():
+                with of_channel(channel):
+                    raise empty()
+        await hooks.text(characters)
+        parts: list[ReadTranscript] = []
+        for channel, text in job.transcripts:
+            with of_channel(channel):
+                tokens = await self._tokens(text, language, pronunciations)
+            parts.append(ReadTranscript(channel, tokens, [token for token in tokens if token.spoken]))
+            check_words(sum(len(part.tokens) for part in parts), self._limits.transcript_words)
+        return parts
+
+    async def _tokens(self, transcript: str, language: str, pronunciations: sounds.Given) -> Sequence[Token]:
         words = len(transcript) // LETTERS_A_WORD
         await off_loop(check_characters, transcript, words=words)
         await off_loop(check_marks, transcript, words=words)
@@ -184,6 +189,58 @@ class Pipeline:
         if not any(token.spoken for token in tokens):
             raise no_words(bool(tokens) and all(token.skipped for token in tokens), language)
         return tokens
+
+    async def _decode(
+        self,
+        job: Job,
+        audio: Buffer,
+        parts: Sequence[ReadTranscript],
+        language: str,
+        *,
+        caller: Caller,
+        observe: Observer,
+        hooks: JobHooks,
+    ) -> list[Decoded]:
+        """The clip of each part, reported to `hooks` before it is found not to fit: its decoding is used.
+
+        A channel takes a pass of its own over the file, a fiftieth of what its alignment takes.
+        """
+        least = max(self._least_seconds(part.spoken, language) for part in parts)
+        decoded: list[Decoded] = []
+        for part in parts:
+            observe(Stage.DECODING, 0.0, 0.0)
+            try:
+                one = await self._decoder.decode(
+                    audio,
+                    job.encoding,
+                    job.sample_rate_hz,
+                    job.channels,
+                    track=job.track,
+                    channel=part.channel,
+                    of=len(parts),
+                    client=caller.client,
+                    on_long=hooks.prolong,
+                    least_seconds=least,
+                )
+            except AudioShorterError as shorter:
+                check_seconds(shorter.seconds)
+                for each in parts:
+                    with of_channel(each.channel):
+                        self._fit(each.spoken, shorter.seconds, language)
+                raise
+            check_seconds(one.clip.seconds)
+            await hooks.decoded(one)
+            decoded.append(one)
+        return decoded
+
+    def _checked_fit(self, part: ReadTranscript, decoded: Decoded, language: str) -> tuple[Warning, ...]:
+        """A warning of a transcript that is dense. Raises InvalidArgumentError for one that cannot be said in the audio."""
+        try:
+            with of_channel(part.channel):
+                return self._fit(part.spoken, decoded.clip.seconds, language)
+        except InvalidArgumentError:
+            _check_whole(decoded)
+            raise
 
     def _least_seconds(self, spoken: Sequence[Token], language: str) -> float:
         """Seconds that the audio must last not to be refused by `_fit`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -31,6 +31,13 @@ class Job:
     format: TranscriptFormat = TranscriptFormat.PLAIN
     """Of a subtitle file the answer has the cues."""
     retiming: Retiming = field(default_factory=Retiming)
+    channel_transcripts: Sequence[tuple[int, str]] = ()
+    """In place of `transcript`: channels, from 0 and each once, with what was said on them."""
+
+    @property
+    def transcripts(self) -> Sequence[tuple[int | None, str]]:
+        """All there are, with their channels; None: that of the whole recording."""
+        return self.channel_transcripts or [(None, self.transcript)]
 
 
 class Stage(Enum):

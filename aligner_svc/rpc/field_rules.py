@@ -35,6 +35,12 @@ _FIELDS: Mapping[str, _Fault] = {
     "config.sample_rate_hz": _Fault(
         reason="SAMPLE_RATE_OUT_OF_RANGE", text="the audio has a sample rate of {value} Hz; 4000 to 192000 are accepted"
     ),
+    "config.channel_transcripts": _Fault(
+        reason="CHANNEL_TRANSCRIPTS_INVALID", text="at most 8 channel_transcripts are accepted, each of another channel"
+    ),
+    "config.channel_transcripts.channel": _Fault(
+        reason="CHANNEL_UNKNOWN", text="a recording has at most 8 channels, counted from 0: there is no such channel"
+    ),
     "config.channels": _Fault(reason="CHANNELS_OUT_OF_RANGE", text="the audio has {value} channels; 1 to 8 are accepted"),
 }
 _ELSEWHERE = frozenset({"payload"})
@@ -75,7 +81,7 @@ def _broken(message: Message, violation: Any) -> BrokenRule:
 
 def _number(message: Any, names: Iterable[str]) -> int:
     for name in names:
-        message = getattr(message, name)
+        message = getattr(message, name, None)  # of a repeated field
     return message if isinstance(message, int) and message < _SHOWN else 0
 
 

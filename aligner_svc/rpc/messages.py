@@ -8,7 +8,7 @@ from aligner_client.api.v1 import aligner_pb2 as pb
 from aligner_client.retiming import Cue, Retiming, TranscriptFormat
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.config.limits import Limits
-from aligner_svc.domain import Alignment, Word, WordStatus
+from aligner_svc.domain import Alignment, Stretch, Word, WordStatus
 from aligner_svc.engines.base import Engine, RatedEngine
 from aligner_svc.errors import InvalidArgumentError
 from aligner_svc.pipeline import Following, Job, Stage
@@ -48,6 +48,9 @@ def job(config: pb.AlignConfig | None) -> Job:
     if transcript_format is None:
         message = f"transcript format {config.transcript_format} is not known here"
         raise InvalidArgumentError("TRANSCRIPT_FORMAT_UNKNOWN", message, field="config.transcript_format")
+    channel_transcripts = [(one.channel, one.transcript) for one in config.channel_transcripts]
+    if channel_transcripts and (config.transcript or transcript_format is not TranscriptFormat.PLAIN):
+        raise several_transcripts()
     return Job(
         config.transcript,
         config.language,
@@ -60,7 +63,14 @@ def job(config: pb.AlignConfig | None) -> Job:
         pronunciations=dict(config.pronunciations),
         format=transcript_format,
         retiming=_retiming(config.retiming),
+        channel_transcripts=channel_transcripts,
     )
+
+
+def several_transcripts() -> InvalidArgumentError:
+    """For a call with transcripts of channels and another one."""
+    message = "channel_transcripts take the place of any other transcript, and of transcript_format"
+    return InvalidArgumentError("TRANSCRIPTS_EXCLUSIVE", message, field="config.channel_transcripts")
 
 
 def _retiming(options: pb.Retiming) -> Retiming:
@@ -97,6 +107,7 @@ def word(value: Word) -> pb.Word:
             pb.Phone(symbol=phone.symbol, start_ms=milliseconds(phone.start), end_ms=milliseconds(phone.end))
             for phone in value.phones
         ],
+        channel=value.channel,
     )
 
 
@@ -111,6 +122,10 @@ def cue(value: Cue) -> pb.Cue:
     )
 
 
+def _span(value: Stretch) -> pb.Span:
+    return pb.Span(start_ms=milliseconds(value.start), end_ms=milliseconds(value.end), channel=value.channel)
+
+
 def summary(alignment: Alignment) -> pb.Summary:
     timing = alignment.timing
     return pb.Summary(
@@ -120,7 +135,7 @@ def summary(alignment: Alignment) -> pb.Summary:
         language=alignment.language,
         match_score=alignment.match_score,
         phone_set=alignment.phone_set,
-        warnings=[pb.Warning(code=warning.code, message=warning.message) for warning in alignment.warnings],
+        warnings=[pb.Warning(code=one.code, message=one.message, channel=one.channel) for one in alignment.warnings],
         timing=pb.Timing(
             queue_ms=milliseconds(timing.queue),
             decode_ms=milliseconds(timing.decode),
@@ -128,7 +143,8 @@ def summary(alignment: Alignment) -> pb.Summary:
             total_ms=milliseconds(timing.total),
             scan_ms=milliseconds(timing.scan),
         ),
-        unaligned=[pb.Span(start_ms=milliseconds(at.start), end_ms=milliseconds(at.end)) for at in alignment.unaligned],
+        unaligned=[_span(at) for at in alignment.unaligned],
+        channels=[pb.ChannelSummary(channel=one.number, match_score=one.match_score) for one in alignment.channels],
     )
 
 

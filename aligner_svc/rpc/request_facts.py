@@ -16,7 +16,7 @@ class AudioEstimate:
     """Estimates the audio of one call: exact if it is headerless, a guess for a container, corrected once it is decoded."""
 
     def __init__(self) -> None:
-        self._bytes_per_second = CONTAINER_BYTES_PER_SECOND
+        self._bytes_per_second: float = CONTAINER_BYTES_PER_SECOND
 
     def __call__(self, message: Any) -> float:
         """Seconds of audio in an AlignRequest or a StreamAlignRequest; 0 for any other message."""
@@ -30,6 +30,7 @@ class AudioEstimate:
         width = _SAMPLE_BYTES.get(config.encoding)
         if width is not None and config.sample_rate_hz:
             self._bytes_per_second = width * config.sample_rate_hz * max(1, config.channels)
+        self._bytes_per_second /= max(1, len(config.channel_transcripts))  # each channel is aligned apart
 
 
 def audio_of(message: Any) -> bytes | None:

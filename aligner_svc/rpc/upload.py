@@ -52,6 +52,8 @@ class Upload:
         self._job = messages.job(first.config)
         self._pipeline.language(self._job.language)
         self._add_text(self._job.transcript)
+        for _, text in self._job.channel_transcripts:
+            self._check_text(text)
         declared = messages.declared(first.config)
         if declared.size > self._limits.stream_audio_bytes:
             raise self._too_large()
@@ -127,6 +129,8 @@ class Upload:
             case "audio":
                 await self._add_audio(request.audio)
             case "transcript":
+                if self._job is not None and self._job.channel_transcripts:
+                    raise messages.several_transcripts()
                 self._add_text(request.transcript)
             case "config":
                 raise InvalidArgumentError("CONFIG_REPEATED", "the config may be sent once, first", field="config")
@@ -149,11 +153,14 @@ class Upload:
         return LimitExceededError("AUDIO_TOO_LARGE", message, field="audio")
 
     def _add_text(self, text: str) -> None:
+        self._check_text(text)
+        self._text.append(text)
+
+    def _check_text(self, text: str) -> None:
         self._pipeline.check_transcript(self.characters + len(text))
         check_characters(text, self.characters)
         conceal(text)
         self.characters += len(text)
-        self._text.append(text)
 
 
 def _pieces(audio: bytearray) -> Iterator[bytearray]:

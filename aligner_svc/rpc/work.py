@@ -41,7 +41,8 @@ class Work:
 
     async def align(self, job: Job, audio: Buffer, caller: Caller) -> Alignment:
         """The alignment of `audio`, which is scanned first. Raises AlignerError and CallRefusedError."""
-        conceal(job.transcript)
+        for _, text in job.transcripts:
+            conceal(text)
         call = current_call()
         seconds = 0.0 if call is None or call.scan is None else await pass_scan(call.scan, audio)
         running = self._run(job, audio, caller, ignore)
@@ -51,7 +52,8 @@ class Work:
 
     async def stream(self, job: Job, audio: Buffer, caller: Caller) -> AsyncGenerator[Progress | Alignment, None]:
         """Progress while the job runs, the latest alone if it is not fetched in time; last the alignment. Raises like `align`."""
-        conceal(job.transcript)
+        for _, text in job.transcripts:
+            conceal(text)
         latest: asyncio.Queue[Progress] = asyncio.Queue(maxsize=1)
 
         def observe(stage: Stage, aligned: float, total: float) -> None:
@@ -118,10 +120,14 @@ class Work:
                 if seconds and call is not None and call.meter is not None:
                     await call.meter.text(seconds)
 
+            seconds = 0.0  # of all channels that are aligned
+
             async def decoded(result: Decoded) -> None:
+                nonlocal seconds
                 recorder.decoded(result)
+                seconds += result.clip.seconds
                 if call is not None and call.meter is not None:
-                    await call.meter.decoded(result.clip.seconds)
+                    await call.meter.decoded(seconds)
 
             async def prolong() -> None:
                 if call is not None and call.admission is not None:
@@ -190,7 +196,8 @@ class _StageRecorder:
         """An Observer of the pipeline."""
         now = time.perf_counter()
         if stage is Stage.DECODING:
-            add_stage("text", self._since, now - self._since)
+            if self._current == "text":
+                add_stage("text", self._since, now - self._since)
             self._current, self._since = "decode", now
         elif self._current != "align":
             self._current, self._since, self._window = "align", now, now

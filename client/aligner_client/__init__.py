@@ -13,7 +13,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 if TYPE_CHECKING:
     from aligner_client.aio import AsyncAligner, AsyncWordStream
-    from aligner_client.alignment import Alignment, Stretch, Timing, Warning, Word, WordStatus
+    from aligner_client.alignment import Alignment, Channel, Stretch, Timing, Warning, Word, WordStatus
     from aligner_client.auth.credentials import ApiKey, Auth, BearerToken, ClientCredentials, CredentialsError, Tls
     from aligner_client.blocking import Aligner, WordStream
     from aligner_client.errors import (
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 # Imported when first used: grpc takes 0.1 s and 20 MB, which a program that only renders or reads alignments must not pay.
 _MODULES = {
     "aio": ("AsyncAligner", "AsyncWordStream"),
-    "alignment": ("Alignment", "Stretch", "Timing", "Warning", "Word", "WordStatus"),
+    "alignment": ("Alignment", "Channel", "Stretch", "Timing", "Warning", "Word", "WordStatus"),
     "auth.credentials": ("ApiKey", "Auth", "BearerToken", "ClientCredentials", "CredentialsError", "Tls"),
     "blocking": ("Aligner", "WordStream"),
     "errors": (
@@ -91,6 +91,7 @@ __all__ = [
     "Auth",
     "BearerToken",
     "CallCancelledError",
+    "Channel",
     "ClientCredentials",
     "CredentialsError",
     "Cue",

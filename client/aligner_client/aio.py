@@ -23,6 +23,7 @@ from aligner_client.messages import (
     ProgressCallback,
     ServerInfo,
     StreamAnswer,
+    Transcript,
     build_config,
     declare,
     read_response,
@@ -56,7 +57,7 @@ class AsyncAligner(ClientBase):
     async def align(
         self,
         audio: AsyncStreamAudio,
-        transcript: str,
+        transcript: Transcript,
         *,
         language: str = "en",
         encoding: Encoding = AudioEncoding.CONTAINER,
@@ -105,7 +106,7 @@ class AsyncAligner(ClientBase):
     async def stream_align(
         self,
         audio: AsyncStreamAudio,
-        transcript: str,
+        transcript: Transcript,
         *,
         language: str = "en",
         encoding: Encoding = AudioEncoding.CONTAINER,
@@ -124,7 +125,7 @@ class AsyncAligner(ClientBase):
     def stream_words(
         self,
         audio: AsyncStreamAudio,
-        transcript: str,
+        transcript: Transcript,
         *,
         language: str = "en",
         encoding: Encoding = AudioEncoding.CONTAINER,

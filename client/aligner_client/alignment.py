@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +18,8 @@ class Stretch:
 
     start: float
     end: float
+    channel: int | None = None
+    """As of a Word."""
 
 
 class WordStatus(Enum):
@@ -60,6 +62,8 @@ class Word:
     """By the label before it in the transcript, as it is written there; empty if there is none."""
     phones: tuple[Phone, ...] = ()
     """If they were asked for and the word was found; they fill it."""
+    channel: int | None = None
+    """The one it is said on, from 0, if each channel has a transcript of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,18 @@ class Warning:
 
     code: str
     message: str
+    channel: int | None = None
+    """The one it is about, if each has a transcript of its own; None: about all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """A channel of the recording that has a transcript of its own. `number`: from 0, in the order of the file."""
+
+    number: int
+    match_score: float
+    transcript: str | None = field(default=None, compare=False)
+    """The text that was sent for it, if the client made this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +118,8 @@ class Alignment:
     audio_start: float = 0.0
     """When the first sample is played on the file's own clock (s): above 0 if the sound of a film begins later than its picture.
     Times of words count from the first sample."""
+    channels: Sequence[Channel] = ()
+    """Those with a transcript of their own, which their words' offsets refer to; `match_score` is the lowest of them."""
     transcript: str | None = field(default=None, compare=False)
     """The text that was sent, which the words' offsets refer to, if the client made this; subtitles keep its punctuation."""
     transcript_format: TranscriptFormat | None = field(default=None, compare=False)
@@ -115,6 +133,21 @@ class Alignment:
             raise ValueError("the transcript is no subtitle file")
         times = [(round(cue.start * 1000), round(cue.end * 1000)) for cue in self.cues]
         return SubtitleFile.of(self.transcript, self.transcript_format).with_times(times)
+
+    def channel(self, number: int) -> Alignment:
+        """One of `channels` alone, as if it were the recording; warnings about all of the audio included. Raises ValueError."""
+        found = next((one for one in self.channels if one.number == number), None)
+        if found is None:
+            raise ValueError(f"channel {number} has no transcript of its own")
+        return replace(
+            self,
+            words=tuple(word for word in self.words if word.channel == number),
+            unaligned=tuple(at for at in self.unaligned if at.channel == number),
+            warnings=tuple(one for one in self.warnings if one.channel in {None, number}),
+            match_score=found.match_score,
+            transcript=found.transcript,
+            channels=(),
+        )
 
     def to_json(self) -> str:
         """Everything, times in seconds: `{"words": [...], "summary": {...}}`."""

@@ -24,6 +24,7 @@ from aligner_client.messages import (
     ProgressCallback,
     ServerInfo,
     StreamAnswer,
+    Transcript,
     build_config,
     declare,
     read_response,
@@ -66,7 +67,7 @@ class Aligner(ClientBase):
     def align(
         self,
         audio: StreamAudio,
-        transcript: str,
+        transcript: Transcript,
         *,
         language: str = "en",
         encoding: Encoding = AudioEncoding.CONTAINER,
@@ -88,7 +89,8 @@ class Aligner(ClientBase):
         example; `sample_rate_hz` and `channels` (0: one) are for headerless ones, `audio_track` (from 1; 0: the server chooses)
         for files with several tracks. With `min_match_score` (0..1), a transcript that matches less raises
         AlignerClientError, reason MATCH_SCORE_TOO_LOW. With a `transcript_format` ("srt", "vtt", "ass") the transcript is a whole
-        subtitle file, and the answer's `cues` and `retimed()` have its right times, which keep to `retiming`.
+        subtitle file, and the answer's `cues` and `retimed()` have its right times, which keep to `retiming`. A `transcript` for
+        each channel, {0: agent, 1: caller}, aligns them apart: each word of the answer has its `channel`.
         `timeout`: "auto" is 10 minutes for one message and 5 hours for chunks.
         """
         config = build_config(
@@ -124,7 +126,7 @@ class Aligner(ClientBase):
     def stream_align(
         self,
         audio: StreamAudio,
-        transcript: str,
+        transcript: Transcript,
         *,
         language: str = "en",
         encoding: Encoding = AudioEncoding.CONTAINER,
@@ -148,7 +150,7 @@ class Aligner(ClientBase):
     def stream_words(
         self,
         audio: StreamAudio,
-        transcript: str,
+        transcript: Transcript,
         *,
         language: str = "en",
         encoding: Encoding = AudioEncoding.CONTAINER,

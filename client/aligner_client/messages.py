@@ -124,10 +124,12 @@ _DETAILS = {"words": pb.DETAIL_UNSPECIFIED, "phones": pb.DETAIL_PHONES}
 
 Encoding = AudioEncoding | Literal["container", "linear16", "float32", "mulaw"]
 """An encoding, or its value."""
+Transcript = str | Mapping[int, str]
+"""Of a recording, or by channel, from 0, what was said on it."""
 
 
 def build_config(  # noqa: PLR0917 - as many as a call has
-    transcript: str,
+    transcript: Transcript,
     language: str,
     encoding: Encoding,
     sample_rate_hz: int,
@@ -140,8 +142,10 @@ def build_config(  # noqa: PLR0917 - as many as a call has
     pronunciations: Mapping[str, str] | None = None,
 ) -> pb.AlignConfig:
     """The config of either call. Raises ValueError for a number outside of 32 bits, and for an unknown encoding or format."""
+    channels_said = transcript if isinstance(transcript, Mapping) else {}
     return pb.AlignConfig(
-        transcript=transcript,
+        transcript=transcript if isinstance(transcript, str) else "",
+        channel_transcripts=[pb.ChannelTranscript(channel=one, transcript=said) for one, said in channels_said.items()],
         language=language,
         encoding=_ENCODINGS[_encoding(encoding)],
         sample_rate_hz=sample_rate_hz,
@@ -249,7 +253,12 @@ def _word(word: pb.Word) -> Word:
         char_end=word.char_end,
         speaker=word.speaker,
         phones=tuple(Phone(phone.symbol, phone.start_ms / 1000, phone.end_ms / 1000) for phone in word.phones),
+        channel=_channel(word),
     )
+
+
+def _channel(message: pb.Word | pb.Warning | pb.Span) -> int | None:
+    return message.channel if message.HasField("channel") else None
 
 
 def _progress(progress: pb.Progress, audio_bytes: int | None) -> Progress:
@@ -264,6 +273,7 @@ def _progress(progress: pb.Progress, audio_bytes: int | None) -> Progress:
 
 def _alignment(words: Sequence[Word], summary: pb.Summary, config: pb.AlignConfig, cues: Iterable[Cue]) -> Alignment:
     timing = summary.timing
+    said = {one.channel: one.transcript for one in config.channel_transcripts}
     return Alignment(
         words=tuple(words),
         audio_seconds=summary.audio_ms / 1000,
@@ -272,7 +282,7 @@ def _alignment(words: Sequence[Word], summary: pb.Summary, config: pb.AlignConfi
         language=summary.language,
         match_score=summary.match_score,
         phone_set=summary.phone_set,
-        warnings=tuple(alignment.Warning(warning.code, warning.message) for warning in summary.warnings),
+        warnings=tuple(alignment.Warning(one.code, one.message, _channel(one)) for one in summary.warnings),
         timing=Timing(
             queue=timing.queue_ms / 1000,
             decode=timing.decode_ms / 1000,
@@ -280,8 +290,9 @@ def _alignment(words: Sequence[Word], summary: pb.Summary, config: pb.AlignConfi
             total=timing.total_ms / 1000,
             scan=timing.scan_ms / 1000,
         ),
-        unaligned=tuple(alignment.Stretch(span.start_ms / 1000, span.end_ms / 1000) for span in summary.unaligned),
+        unaligned=tuple(alignment.Stretch(at.start_ms / 1000, at.end_ms / 1000, _channel(at)) for at in summary.unaligned),
         cues=tuple(cues),
-        transcript=config.transcript,
+        channels=tuple(alignment.Channel(one.channel, one.match_score, said.get(one.channel)) for one in summary.channels),
+        transcript=None if said else config.transcript,
         transcript_format=next(known for known, sent in FORMATS.items() if sent == config.transcript_format),
     )

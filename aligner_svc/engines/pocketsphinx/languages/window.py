@@ -14,7 +14,7 @@ from aligner_svc.engines.loudness import FRAME_RATE, levels, limits, loud
 from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner, Refined, WordSpan
 from aligner_svc.engines.pocketsphinx.ladder import CLEAN_RANGE_DB
 from aligner_svc.engines.pocketsphinx.languages import confidence
-from aligner_svc.engines.pocketsphinx.languages.pauses import at_pauses
+from aligner_svc.engines.pocketsphinx.languages.pauses import at_pauses, without_gaps
 from aligner_svc.engines.pocketsphinx.languages.recogniser import PhoneRecogniser, Ways
 from aligner_svc.engines.pocketsphinx.languages.spelling import LanguageSpeller
 from aligner_svc.engines.pocketsphinx.recogniser import Segment
@@ -89,11 +89,7 @@ class LanguageWindowAligner:
         return []
 
     def _spans(self, samples: Samples, segments: Sequence[Segment], ends: Sequence[int]) -> list[TokenSpan]:
-        refined = self._refiner.refine(samples, [WordSpan(word.start, word.end, word.phones) for word in segments])
-        given = levels(samples)
-        background, speech = limits(given)
-        if speech - background >= CLEAN_RANGE_DB:
-            refined = at_pauses(refined, loud(given))
+        refined = refine(self._refiner, samples, segments)
         scores = confidence.probabilities(segments, refined)
         spans: list[TokenSpan] = []
         begin = 0
@@ -103,6 +99,16 @@ class LanguageWindowAligner:
             spans.append(_fold(refined[begin:end], segments[begin:end], scores[begin:end]) if end > begin else _absent())
             begin = end
         return spans
+
+
+def refine(refiner: BoundaryRefiner, samples: Samples, segments: Sequence[Segment]) -> list[Refined]:
+    """The words of `segments` with their edges where they are heard."""
+    refined = refiner.refine(samples, [WordSpan(word.start, word.end, word.phones) for word in segments])
+    given = levels(samples)
+    background, speech = limits(given)
+    if speech - background >= CLEAN_RANGE_DB:
+        refined = at_pauses(refined, loud(given))
+    return without_gaps(refined)
 
 
 def _fold(edges: Sequence[Refined], segments: Sequence[Segment], scores: Sequence[float]) -> TokenSpan:

@@ -283,6 +283,34 @@ class Retiming(_message.Message):
 Global___Retiming: _TypeAlias = Retiming  # noqa: Y015
 
 @_typing.final
+class ChannelTranscript(_message.Message):
+    """What was said on one channel of a recording with a speaker on each: a call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    TRANSCRIPT_FIELD_NUMBER: _builtins.int
+    channel: _builtins.int
+    """From 0, in the order of the file; of stereo 0 is left, 1 right. A recording without
+    it is refused (CHANNEL_UNKNOWN).
+    """
+    transcript: _builtins.str
+    """As AlignConfig.transcript."""
+    def __init__(
+        self,
+        *,
+        channel: _builtins.int = ...,
+        transcript: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "transcript", b"transcript"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChannelTranscript: _TypeAlias = ChannelTranscript  # noqa: Y015
+
+@_typing.final
 class AlignConfig(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -319,6 +347,7 @@ class AlignConfig(_message.Message):
     RETIMING_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     PRONUNCIATIONS_FIELD_NUMBER: _builtins.int
+    CHANNEL_TRANSCRIPTS_FIELD_NUMBER: _builtins.int
     transcript: _builtins.str
     """What was said, as written: punctuation, case, digits, currency, dates, emoji; tags,
     speaker labels, sound tags and pasted subtitle files too (docs/transcripts.md).
@@ -372,6 +401,15 @@ class AlignConfig(_message.Message):
         reason PRONUNCIATIONS_UNSUPPORTED).
         """
 
+    @_builtins.property
+    def channel_transcripts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChannelTranscript]:
+        """In place of transcript and transcript_format: one for each channel to align, apart from
+        the others; channels that are not named are not used. Words come in the order of
+        their times, whatever their channel; in StreamAlign when the upload is complete, and
+        StreamAlignRequest.transcript is refused. All channels together may be as long as a
+        recording may be, and cost as much as one recording of that length.
+        """
+
     def __init__(
         self,
         *,
@@ -388,10 +426,11 @@ class AlignConfig(_message.Message):
         retiming: Global___Retiming | None = ...,
         detail: Global___Detail.ValueType = ...,
         pronunciations: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        channel_transcripts: _abc.Iterable[Global___ChannelTranscript] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_min_match_score", b"_min_match_score", "min_match_score", b"min_match_score", "retiming", b"retiming"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_match_score", b"_min_match_score", "audio_bytes", b"audio_bytes", "audio_sha256", b"audio_sha256", "audio_track", b"audio_track", "channels", b"channels", "detail", b"detail", "encoding", b"encoding", "language", b"language", "min_match_score", b"min_match_score", "pronunciations", b"pronunciations", "retiming", b"retiming", "sample_rate_hz", b"sample_rate_hz", "transcript", b"transcript", "transcript_format", b"transcript_format"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_match_score", b"_min_match_score", "audio_bytes", b"audio_bytes", "audio_sha256", b"audio_sha256", "audio_track", b"audio_track", "channel_transcripts", b"channel_transcripts", "channels", b"channels", "detail", b"detail", "encoding", b"encoding", "language", b"language", "min_match_score", b"min_match_score", "pronunciations", b"pronunciations", "retiming", b"retiming", "sample_rate_hz", b"sample_rate_hz", "transcript", b"transcript", "transcript_format", b"transcript_format"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__min_match_score: _TypeAlias = _typing.Literal["min_match_score"]  # noqa: Y015
     _WhichOneofArgType__min_match_score: _TypeAlias = _typing.Literal["_min_match_score", b"_min_match_score"]  # noqa: Y015
@@ -434,7 +473,9 @@ class AlignResponse(_message.Message):
     CUES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def words(self) -> _containers.RepeatedCompositeFieldContainer[Global___Word]:
-        """One entry for every word of the transcript, in its order."""
+        """One entry for every word of the transcript, in its order. With channel_transcripts, in
+        the order of their times.
+        """
 
     @_builtins.property
     def summary(self) -> Global___Summary: ...
@@ -498,6 +539,7 @@ class Word(_message.Message):
     CHAR_END_FIELD_NUMBER: _builtins.int
     SPEAKER_FIELD_NUMBER: _builtins.int
     PHONES_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """In the spelling of the transcript, without surrounding punctuation. Tags and character
     references within it are resolved: "Don&#39;t" is "Don't".
@@ -510,12 +552,16 @@ class Word(_message.Message):
     """
     status: Global___WordStatus.ValueType
     char_start: _builtins.int
-    """[char_start, char_end): the code points of the transcript that `text` stands for."""
+    """[char_start, char_end): the code points of the transcript that `text` stands for; with
+    channel_transcripts, of that of its channel.
+    """
     char_end: _builtins.int
     speaker: _builtins.str
     """Who says it, by the label before it in the transcript ("MARY:", "[Speaker 1]:",
     "<v Mary>"), as it is written there; empty if there is none.
     """
+    channel: _builtins.int
+    """With channel_transcripts: the channel on which it is said, from 0."""
     @_builtins.property
     def phones(self) -> _containers.RepeatedCompositeFieldContainer[Global___Phone]:
         """With DETAIL_PHONES, of a word that is ALIGNED: its sounds, which fill it. May be empty."""
@@ -532,12 +578,15 @@ class Word(_message.Message):
         char_end: _builtins.int = ...,
         speaker: _builtins.str = ...,
         phones: _abc.Iterable[Global___Phone] | None = ...,
+        channel: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_channel", b"_channel", "channel", b"channel"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["char_end", b"char_end", "char_start", b"char_start", "confidence", b"confidence", "end_ms", b"end_ms", "phones", b"phones", "speaker", b"speaker", "start_ms", b"start_ms", "status", b"status", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_channel", b"_channel", "channel", b"channel", "char_end", b"char_end", "char_start", b"char_start", "confidence", b"confidence", "end_ms", b"end_ms", "phones", b"phones", "speaker", b"speaker", "start_ms", b"start_ms", "status", b"status", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__channel: _TypeAlias = _typing.Literal["channel"]  # noqa: Y015
+    _WhichOneofArgType__channel: _TypeAlias = _typing.Literal["_channel", b"_channel"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__channel) -> _WhichOneofReturnType__channel | None: ...
 
 Global___Word: _TypeAlias = Word  # noqa: Y015
 
@@ -588,21 +637,27 @@ class Warning(_message.Message):
 
     CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
     code: _builtins.str
     """Stable upper-case code, e.g. TRANSCRIPT_MISMATCH, AUDIO_TRUNCATED."""
     message: _builtins.str
     """For people."""
+    channel: _builtins.int
+    """With channel_transcripts: the channel that it is about; not set if about all."""
     def __init__(
         self,
         *,
         code: _builtins.str = ...,
         message: _builtins.str = ...,
+        channel: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_channel", b"_channel", "channel", b"channel"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_channel", b"_channel", "channel", b"channel", "code", b"code", "message", b"message"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__channel: _TypeAlias = _typing.Literal["channel"]  # noqa: Y015
+    _WhichOneofArgType__channel: _TypeAlias = _typing.Literal["_channel", b"_channel"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__channel) -> _WhichOneofReturnType__channel | None: ...
 
 Global___Warning: _TypeAlias = Warning  # noqa: Y015
 
@@ -654,21 +709,52 @@ class Span(_message.Message):
 
     START_MS_FIELD_NUMBER: _builtins.int
     END_MS_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
     start_ms: _builtins.int
     end_ms: _builtins.int
+    channel: _builtins.int
+    """With channel_transcripts: the channel that it is on."""
     def __init__(
         self,
         *,
         start_ms: _builtins.int = ...,
         end_ms: _builtins.int = ...,
+        channel: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_channel", b"_channel", "channel", b"channel"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_channel", b"_channel", "channel", b"channel", "end_ms", b"end_ms", "start_ms", b"start_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__channel: _TypeAlias = _typing.Literal["channel"]  # noqa: Y015
+    _WhichOneofArgType__channel: _TypeAlias = _typing.Literal["_channel", b"_channel"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__channel) -> _WhichOneofReturnType__channel | None: ...
+
+Global___Span: _TypeAlias = Span  # noqa: Y015
+
+@_typing.final
+class ChannelSummary(_message.Message):
+    """How one of the channel_transcripts was aligned."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    MATCH_SCORE_FIELD_NUMBER: _builtins.int
+    channel: _builtins.int
+    match_score: _builtins.float
+    """As Summary.match_score, of this channel alone."""
+    def __init__(
+        self,
+        *,
+        channel: _builtins.int = ...,
+        match_score: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_ms", b"end_ms", "start_ms", b"start_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "match_score", b"match_score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Span: _TypeAlias = Span  # noqa: Y015
+Global___ChannelSummary: _TypeAlias = ChannelSummary  # noqa: Y015
 
 @_typing.final
 class Summary(_message.Message):
@@ -683,6 +769,7 @@ class Summary(_message.Message):
     UNALIGNED_FIELD_NUMBER: _builtins.int
     AUDIO_START_MS_FIELD_NUMBER: _builtins.int
     PHONE_SET_FIELD_NUMBER: _builtins.int
+    CHANNELS_FIELD_NUMBER: _builtins.int
     audio_ms: _builtins.int
     """Length of the decoded audio."""
     engine: _builtins.str
@@ -691,7 +778,7 @@ class Summary(_message.Message):
     """The language as the engine knows it, e.g. "en"."""
     match_score: _builtins.float
     """How well transcript and audio match; below the server's threshold there is a
-    TRANSCRIPT_MISMATCH warning.
+    TRANSCRIPT_MISMATCH warning. With channel_transcripts, the lowest of the channels.
     """
     audio_start_ms: _builtins.int
     """When the first sample of the audio is played, on the file's own clock: above 0 if the
@@ -710,6 +797,10 @@ class Summary(_message.Message):
         transcript, music, noise. What NOT_FOUND is for words.
         """
 
+    @_builtins.property
+    def channels(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChannelSummary]:
+        """With channel_transcripts: one entry for each, in their order."""
+
     def __init__(
         self,
         *,
@@ -722,10 +813,11 @@ class Summary(_message.Message):
         unaligned: _abc.Iterable[Global___Span] | None = ...,
         audio_start_ms: _builtins.int = ...,
         phone_set: _builtins.str = ...,
+        channels: _abc.Iterable[Global___ChannelSummary] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_ms", b"audio_ms", "audio_start_ms", b"audio_start_ms", "engine", b"engine", "language", b"language", "match_score", b"match_score", "phone_set", b"phone_set", "timing", b"timing", "unaligned", b"unaligned", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_ms", b"audio_ms", "audio_start_ms", b"audio_start_ms", "channels", b"channels", "engine", b"engine", "language", b"language", "match_score", b"match_score", "phone_set", b"phone_set", "timing", b"timing", "unaligned", b"unaligned", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,7 +9,7 @@ import pytest
 
 from aligner_svc.engines.loudness import FRAME_RATE
 from aligner_svc.engines.pocketsphinx.boundaries import Refined
-from aligner_svc.engines.pocketsphinx.languages.pauses import at_pauses
+from aligner_svc.engines.pocketsphinx.languages.pauses import at_pauses, without_gaps
 
 
 def speech(*stretches: tuple[float, float], seconds: float = 4.0) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
@@ -32,6 +32,12 @@ def speech(*stretches: tuple[float, float], seconds: float = 4.0) -> np.ndarray[
 def test_edges_beside_a_pause(words: list[tuple[float, float]], moved: list[tuple[float, float]]) -> None:
     found = at_pauses([Refined(start, end, 0.01) for start, end in words], speech((0.0, 1.0), (1.5, 2.0), seconds=2.0))
     assert np.allclose([(word.start, word.end) for word in found], moved)
+
+
+def test_a_word_lasts_until_the_next_one_unless_there_is_a_pause() -> None:
+    words = [(0.0, 0.5), (0.55, 0.9), (0.9, 1.0), (1.1, 1.5)]
+    found = without_gaps([Refined(start, end, 0.01) for start, end in words])
+    assert [(word.start, word.end) for word in found] == [(0.0, 0.55), (0.55, 0.9), (0.9, 1.0), (1.1, 1.5)]
 
 
 def test_words_stay_in_order_and_none_is_lost() -> None:

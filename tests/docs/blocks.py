@@ -48,7 +48,12 @@ _PREPARED = {
         grep -h '^{"time"' docs/audit.md | tee audit.log >audit.log.1""",
     "docs/command-line.md": """
         mkdir talks
-        for name in talk talks/one; do cp samples/*.flac $name.flac; cp samples/*.txt $name.txt; done""",
+        for name in talk talks/one; do cp samples/*.flac $name.flac; cp samples/*.txt $name.txt; done
+        for name in agent caller; do cp samples/*.txt $name.txt; done
+        python -c '
+import numpy
+from tests.kit.recordings import raw_wav, samples
+open("call.wav", "wb").write(raw_wav(numpy.repeat(samples(), 2).tobytes(), channels=2))'""",
     "docs/logs.md": """grep -h '^{"time"' docs/logs.md >server.log""",
 }
 """What a page assumes to be there, in shell: a recording of the reader's, a log."""

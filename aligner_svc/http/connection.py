@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from http import HTTPStatus
@@ -170,13 +171,13 @@ class Exchange:
         self._coming = False
         """Whether the rest of the body is on its way, as the answer begins."""
         self.fields = [(name.decode("ascii").lower(), _ascii(value)) for name, value in head.headers]
-        names = [name for name, _ in self.fields]
+        times = Counter(name for name, _ in self.fields)
         first = dict(reversed(self.fields))
         self.asked = Asked(
             head.method.decode("ascii"),
             head.target.decode("ascii", "backslashreplace"),
             first,
-            frozenset(name for name in names if names.count(name) > 1),
+            frozenset(name for name, count in times.items() if count > 1),
         )
         length = first.get("content-length")
         self.body = Body(self._read, None if length is None else int(length))

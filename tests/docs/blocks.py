@@ -29,7 +29,7 @@ _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^#+ .*$", re.MULTILINE)
 _NOT_RUN = "not run: "
 _SERVER = re.compile(r"(?:\w+=\S+ )*(?:\.venv/bin/)?(?:aligner serve|make run)\b")
-_PORTS = ("50051", "9464")
+_PORTS = ("50051", "9464", "8080")
 """Those of the pages; each run has free ones in their place."""
 _PATHS = {
     "/etc/aligner/tls.crt": "devcerts/server.pem",

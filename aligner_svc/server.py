@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from grpc import aio
@@ -33,6 +34,7 @@ from aligner_svc.workers import WorkerDiedError
 from interceptors.abuse.blocks import SharedBlock
 
 if TYPE_CHECKING:
+    from aligner_svc.http.door import Door
     from aligner_svc.wiring.metrics import Measuring
     from aligner_svc.wiring.tracing import Traces
 
@@ -77,6 +79,10 @@ class Service:
         self.connections = Connections(limits, lambda: self._bound, self._guards.in_flight, self._guards.record)
         self._bound = 0
         guards = self._guards
+        self._door: Door | None = None
+        self._http = None if settings.http.listen is None else parse(settings.http.listen)
+        if self._http is not None:
+            check_exposure(self._http, settings)
         self._listener = Listener(
             self._build_server, guards.credentials, guards.record_restart, exempt=EXEMPT, shared=self._shared
         )
@@ -86,6 +92,12 @@ class Service:
         pipeline = Pipeline(self.decoder, self.engine, self._limits, OTHER_LANGUAGES)
         self._servicer = AlignerServicer(pipeline, self.engine, self._limits)
         try:
+            if self._http is not None:
+                from aligner_svc.wiring.http import build_door  # noqa: PLC0415 - only where it is asked for
+
+                register = partial(aligner_pb2_grpc.add_AlignerServicer_to_server, self._servicer)
+                self._door = build_door(self._settings, self._guards, register, self._limits)
+                self._door.bind(self._http)
             if not self._shared:  # the port first: a mistake there should not cost the seconds that the models take to load
                 self._bind()
             await self._guards.start()
@@ -108,6 +120,8 @@ class Service:
             if self._shared:  # the kernel would give it connections before it can serve them
                 self._bind()
                 await self._listener.start()
+            if self._door is not None:  # gRPC tells callers while the models load; a door that opens then is simpler to use
+                await self._door.start()
         except WorkerDiedError as error:
             await self.close(grace=0)
             raise StartError(f"a worker process does not come up: {error}") from None
@@ -146,7 +160,7 @@ class Service:
     async def close(self, grace: float = 0.0) -> None:
         """End every call after `grace` seconds, then the workers. Idempotent."""
         await self.serving.drain()
-        await self._listener.stop(grace)
+        await asyncio.gather(self._listener.stop(grace), *([self._door.stop(grace)] if self._door is not None else []))
         await self.connections.close()
         await asyncio.gather(self.decoder.close(), self.engine.close())
         await self._guards.close()  # last: the calls that just ended may be audited
@@ -167,7 +181,13 @@ class Service:
     @property
     def reached(self) -> str:
         """The address in use, and who can call it."""
-        return describe(replace(self._listen, port=self._bound), self._settings)
+        found = describe(replace(self._listen, port=self._bound), self._settings)
+        return f"{found}, HTTP on {self.http_address}" if self._door is not None else found
+
+    @property
+    def http_address(self) -> str:
+        """HOST:PORT of the HTTP door, "" without one."""
+        return self._door.address if self._door is not None else ""
 
     @property
     def lost(self) -> asyncio.Event:

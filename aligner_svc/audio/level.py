@@ -7,6 +7,7 @@ are quantised, each to a power of two of its own while the recording is quiet so
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -17,6 +18,9 @@ from aligner_svc.domain import SAMPLE_RATE
 
 _RUN: Final = SAMPLE_RATE // 50
 """Samples of a run: two periods of the lowest voice."""
+
+_BLOCK: Final = 10 * _RUN
+"""Samples of a recording that is still coming whose level is judged together."""
 
 _SUSTAINED: Final = 3
 """Runs that a level must last to count as one. Every vowel does, a click or a broken sample does not."""
@@ -94,25 +98,44 @@ class Quantiser:
 
 
 class RunningLevel:
-    """The level of a recording that is still coming, by the loudest so far: nothing of it is scaled a second time."""
+    """The level of a recording that is still coming, by the loudest so far: nothing of it is scaled a second time.
+
+    It is judged in blocks that are counted from the first sample, so that it does not depend on the pieces that come.
+    """
 
     def __init__(self) -> None:
         self._top = self._held = 0.0
         self._recent: npt.NDArray[np.float32] = np.zeros(0, np.float32)
+        self._odd: npt.NDArray[np.float32] = np.zeros(0, np.float32)
 
     @property
     def peak(self) -> float:
         """As in Quantiser."""
         return min(self._top, _SPIKE * self._held)
 
-    def add(self, mono: npt.NDArray[np.float32]) -> float:
-        """The factor for what was heard so far, these samples included."""
-        if len(mono):
-            peaks = np.maximum.reduceat(np.abs(mono), np.arange(0, len(mono), _RUN))
-            self._top = max(self._top, float(peaks.max()))
-            recent = np.concatenate([self._recent, peaks])
-            self._held = max(self._held, _sustained(recent))
-            self._recent = recent[1 - _SUSTAINED :]
+    def add(self, mono: npt.NDArray[np.float32], *, last: bool = False) -> Iterator[tuple[npt.NDArray[np.float32], float]]:
+        """The next samples, but for those of a block that is not full, with the factor for all that was heard up to their end.
+
+        `last`: nothing follows, all are returned.
+        """
+        mono = np.concatenate([self._odd, mono])
+        whole = len(mono) if last else len(mono) // _BLOCK * _BLOCK
+        self._odd = mono[whole:]
+        begin, gain = 0, 1.0
+        for at in range(0, whole, _BLOCK):
+            before, gain = gain, self._hear(mono[at : min(at + _BLOCK, whole)])
+            if gain != before and at > begin:
+                yield mono[begin:at], before
+                begin = at
+        if whole > begin:
+            yield mono[begin:whole], gain
+
+    def _hear(self, block: npt.NDArray[np.float32]) -> float:
+        peaks = np.maximum.reduceat(np.abs(block), np.arange(0, len(block), _RUN))
+        self._top = max(self._top, float(peaks.max()))
+        recent = np.concatenate([self._recent, peaks])
+        self._held = max(self._held, _sustained(recent))
+        self._recent = recent[1 - _SUSTAINED :]
         return _gain(self.peak)
 
 

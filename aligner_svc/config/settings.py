@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from aligner_svc.config.engine import EngineSettings, QwenSettings, RaySettings
+from aligner_svc.config.http import HttpSettings
 from aligner_svc.config.limits import DecodeSettings, Limits, ServerSettings, StreamSettings
 from aligner_svc.config.protection import AbuseSettings, AntivirusSettings, ConnectionSettings, OverloadSettings, QuotaSettings
 from aligner_svc.config.security import METHODS, AuditSettings, AuthSettings, JwtSettings, KeySettings, TlsSettings
@@ -32,6 +33,7 @@ class Settings(BaseSettings):
     )
 
     server: ServerSettings = Field(default_factory=ServerSettings)
+    http: HttpSettings = Field(default_factory=HttpSettings)
     limits: Limits = Field(default_factory=Limits)
     decode: DecodeSettings = Field(default_factory=DecodeSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
@@ -69,6 +71,8 @@ class Settings(BaseSettings):
             raise ValueError("auth.methods has mtls, and no client certificate is asked for: set ALIGNER_TLS__CLIENT_CA")
         if self.server.processes > 1 and self.engine.name == "qwen":
             raise ValueError("server.processes is above 1, and each would load the qwen model: set ALIGNER_SERVER__PROCESSES=1")
+        if self.server.processes > 1 and self.http.listen is not None:
+            raise ValueError("http.listen is set, and the HTTP door has one process: set ALIGNER_SERVER__PROCESSES=1")
         if self.antivirus.cache_shared and self.quota.redis is None:
             raise ValueError("antivirus.cache_shared is set, and there is nowhere to share verdicts: set ALIGNER_QUOTA__REDIS")
         if self.ray.max_replicas < self.ray.min_replicas:

@@ -13,7 +13,7 @@ from aligner_svc.transport.bind import Address, check_exposure, parse
 
 
 def listen(settings: Settings) -> Sequence[Finding]:
-    """The port of calls, and that of metrics if there is one."""
+    """The port of calls, and those of HTTP and metrics if there are any."""
     try:
         address = parse(settings.server.listen)
         check_exposure(address, settings)
@@ -21,6 +21,13 @@ def listen(settings: Settings) -> Sequence[Finding]:
         return [fail("listen", str(error), "setting server.listen, or --listen")]
     reach = "on loopback only" if address.loopback else "reachable from other machines"
     found = [_port(address, f"calls on {address}, {reach}")]
+    if settings.http.listen:
+        try:
+            http = parse(settings.http.listen)
+            check_exposure(http, settings)
+            found.append(_port(http, f"HTTP on {http}"))
+        except StartError as error:
+            found.append(fail("listen", f"HTTP: {error}", "setting http.listen"))
     if settings.metrics.listen:
         try:
             found.append(_port(parse(settings.metrics.listen), f"metrics on {settings.metrics.listen}"))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
-from aligner_svc.audio.arriving.samples import LiveDecoding, Sound
+import numpy as np
+
+from aligner_svc.audio.arriving.samples import Floats, LiveDecoding
+from aligner_svc.audio.level import RunningLevel
 from aligner_svc.config.limits import Limits
 from aligner_svc.domain import SAMPLE_RATE, Alignment, Caller, Stretch, Timing, Token, Word, WordStatus
 from aligner_svc.engines.base import LiveEngine, Span
@@ -61,6 +64,7 @@ class Following:
         self._decoding = decoding
         self._caller = caller
         self._audio = LiveAudio()
+        self._level = RunningLevel()
         self._script = _Script(engine, language, limits, given(job, engine, language))
         self._text = LiveText(self._audio, self._script.more)
         self._begin = asyncio.Event()
@@ -107,10 +111,7 @@ class Following:
             return
         if self._timer is None and len(chunk):
             self._timer = asyncio.get_running_loop().call_later(_LIVE_AFTER, self._begin.set)
-        piece = await self._decoding.add(chunk)
-        if piece is not None:
-            self._hear(piece)
-        await self._audio.room(_AHEAD)
+        await self._hear(self._decoding.add(chunk))
 
     def text(self, piece: str) -> None:
         """More of the transcript."""
@@ -119,9 +120,8 @@ class Following:
 
     async def end(self) -> None:
         """There is no more of either."""
-        while (piece := await self._decoding.finish()) is not None:
-            self._hear(piece)
-            await self._audio.room(_AHEAD)
+        await self._hear(self._decoding.finish())
+        self._append(np.zeros(0, np.float32), last=True)
         check_seconds(self.seconds)
         self._ended_at = time.perf_counter()
         self._script.ended = True
@@ -164,7 +164,7 @@ class Following:
             warnings=(
                 *decoding.warnings,
                 *said,
-                *others(result.warnings, said, decoding.peak),
+                *others(result.warnings, said, self._level.peak),
                 *unreadable_warning(self._script.unreadable),
             ),
             timing=Timing(
@@ -183,10 +183,19 @@ class Following:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _hear(self, piece: Sound) -> None:
-        self._audio.append(piece.samples, piece.gain)
-        if self.seconds >= _AT_ONCE:
-            self._begin.set()
+    async def _hear(self, pieces: AsyncIterator[Floats]) -> None:
+        """Hand on each piece, and wait for room before the next is decoded."""
+        async for samples in pieces:
+            if self._abandoned:
+                return
+            self._append(samples)
+            if self.seconds >= _AT_ONCE:
+                self._begin.set()
+            await self._audio.room(_AHEAD)
+
+    def _append(self, samples: Floats, *, last: bool = False) -> None:
+        for block, gain in self._level.add(samples, last=last):
+            self._audio.append(block, gain)
 
 
 class _Script:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import replace
 
 from aligner_client.api.v1 import aligner_pb2 as pb
@@ -21,6 +21,8 @@ _HEAD = 256 * 1024
 """Bytes by which it is judged whether an upload can be decoded while it comes."""
 _LONG_BYTES, _LONG_SECONDS = 1 << 20, 1.5
 """Of an upload, from which on a process is started for its container, which takes half a second to load."""
+_PIECE = 64 * 1024
+"""Bytes handed on at a time: a MiB of MP3 holds two minutes, which are decoded to 8 MB."""
 _REPORT_BYTES = 1 << 20
 """Audio between two progress messages. They must not stall a client that reads nothing until its upload is done: the 512 of
 the largest upload stay far below the 64 KiB that HTTP/2 flow control lets the server send ahead."""
@@ -82,13 +84,13 @@ class Upload:
         if found is not None:
             yield found
 
-    async def pieces(self) -> AsyncIterator[bytes | bytearray | str]:
+    async def pieces(self) -> AsyncIterator[bytearray | str]:
         """Text and audio as they come, up to the half-close; nothing is kept. Raises like `receive` and `finish`."""
         for text in self._text:
             yield text
         audio, self._audio = self._audio, bytearray()
-        if self.received:
-            yield audio
+        for piece in _pieces(audio):
+            yield piece
         while (request := await self._next()) is not None:
             self._text = []
             await self._add(request)
@@ -96,7 +98,8 @@ class Upload:
                 yield text
             if request.WhichOneof("payload") == "audio":
                 audio, self._audio = self._audio, bytearray()
-                yield audio
+                for piece in _pieces(audio):
+                    yield piece
         self._arriving.finish()
 
     async def receive(self) -> AsyncIterator[int]:
@@ -158,3 +161,11 @@ class Upload:
         check_characters(text, self.characters)
         conceal(text)
         self.characters += len(text)
+
+
+def _pieces(audio: bytearray) -> Iterator[bytearray]:
+    """All of it, which is used up."""
+    while audio:
+        piece = audio[:_PIECE]
+        del audio[:_PIECE]
+        yield piece

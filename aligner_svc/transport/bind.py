@@ -84,7 +84,7 @@ def reserve(address: Address) -> tuple[socket.socket, Address]:
         kept.bind((address.host, address.port))
     except OSError as error:
         kept.close()
-        raise _refused(address, error) from None
+        raise refused(address, error) from None
     return kept, Address(address.host, kept.getsockname()[1], address.loopback)
 
 
@@ -95,10 +95,11 @@ def _probe(address: Address, *, shared: bool = False) -> None:
         try:
             probe.bind((address.host, address.port))
         except OSError as error:
-            raise _refused(address, error) from None
+            raise refused(address, error) from None
 
 
-def _refused(address: Address, error: OSError) -> StartError:
+def refused(address: Address, error: OSError) -> StartError:
+    """What to raise if `error` came of binding the address."""
     return StartError(f"cannot listen on {address}: {(error.strerror or str(error)).lower()}")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -45,6 +45,7 @@ class ServerFiles:
     client_ca: Path | None
     authorities: tuple[x509.Certificate, ...]
     configuration: grpc.ServerCertificateConfiguration
+    key_pem: bytes = field(repr=False)
 
     def all(self) -> list[tuple[Path, x509.Certificate]]:
         """Every certificate with its file; the server's own comes first."""
@@ -79,7 +80,7 @@ def read(certificate: Path, key: Path, client_ca: Path | None, now: float) -> Se
     configuration = grpc.ssl_server_certificate_configuration(
         [(key_pem, _pem(chain))], None if client_ca is None else _pem(authorities)
     )
-    return ServerFiles(certificate, tuple(chain), client_ca, tuple(authorities), configuration)
+    return ServerFiles(certificate, tuple(chain), client_ca, tuple(authorities), configuration, key_pem)
 
 
 def _authorities(path: Path, now: float) -> list[x509.Certificate]:

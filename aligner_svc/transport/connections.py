@@ -70,6 +70,16 @@ class Peer(NamedTuple):
         return f"ipv6:%5B{socket.inet_ntop(socket.AF_INET6, self.address)}%5D:{self.port}"
 
 
+def peer_of_socket(opened: socket.socket) -> Peer | None:
+    """The peer of a connected one; None if it has gone, or is on this machine's file system. Raises nothing."""
+    try:
+        host, port = opened.getpeername()[:2]
+        address = socket.inet_pton(opened.family, host.partition("%")[0])
+    except (OSError, ValueError):
+        return None
+    return Peer(address.removeprefix(MAPPED), port)
+
+
 def peer_of(name: str) -> Peer | None:
     """The peer of that name (see `Peer.__str__`); None for a unix socket."""
     address, port = address_of(name), name.rpartition(":")[2]

@@ -7,6 +7,7 @@ reason clients of a CA that was removed stay connected, and are refused only whe
 from __future__ import annotations
 
 import logging
+import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import grpc
 
 from aligner_svc.transport import certificates
 from aligner_svc.transport.certificates import CertificateError
+from aligner_svc.transport.ssl_context import server_context
 from interceptors.background import BackgroundTask
 from interceptors.calls.security_event import Event, Record, SecurityEvent
 from interceptors.rules.file_watch import FileWatch
@@ -52,6 +54,7 @@ class ServerCertificates:
         self._expiry_warning = BackgroundTask("the warning of expiring certificates", self._warn_again, every=_WARN_EVERY)
         self._failing = False
         self._loaded = certificates.read(*self._paths, now())
+        self._context: tuple[certificates.ServerFiles, ssl.SSLContext] | None = None
         self.warn_of_expiry()
 
     @property
@@ -77,6 +80,13 @@ class ServerCertificates:
 
         # None is in gRPC's documentation and not in its stubs.
         return grpc.dynamic_ssl_server_credentials(current.configuration, changed, self._paths[2] is not None)  # type: ignore[arg-type]
+
+    def context(self) -> ssl.SSLContext:
+        """For a handshake that begins now, of a server that is not gRPC's."""
+        loaded = self._loaded
+        if self._context is None or self._context[0] is not loaded:
+            self._context = loaded, server_context(loaded)
+        return self._context[1]
 
     async def start(self) -> None:
         """Follow the files from now on; a change since they were read is noticed."""

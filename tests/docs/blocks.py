@@ -29,7 +29,7 @@ _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^#+ .*$", re.MULTILINE)
 _NOT_RUN = "not run: "
 _SERVER = re.compile(r"(?:\w+=\S+ )*(?:\.venv/bin/)?(?:aligner serve|make run)\b")
-_PORTS = ("50051", "9464")
+_PORTS = ("50051", "9464", "8080")
 """Those of the pages; each run has free ones in their place."""
 _PATHS = {
     "/etc/aligner/tls.crt": "devcerts/server.pem",
@@ -48,7 +48,12 @@ _PREPARED = {
         grep -h '^{"time"' docs/audit.md | tee audit.log >audit.log.1""",
     "docs/command-line.md": """
         mkdir talks
-        for name in talk talks/one; do cp samples/*.flac $name.flac; cp samples/*.txt $name.txt; done""",
+        for name in talk talks/one; do cp samples/*.flac $name.flac; cp samples/*.txt $name.txt; done
+        for name in agent caller; do cp samples/*.txt $name.txt; done
+        python -c '
+import numpy
+from tests.kit.recordings import raw_wav, samples
+open("call.wav", "wb").write(raw_wav(numpy.repeat(samples(), 2).tobytes(), channels=2))'""",
     "docs/logs.md": """grep -h '^{"time"' docs/logs.md >server.log""",
 }
 """What a page assumes to be there, in shell: a recording of the reader's, a log."""

@@ -17,6 +17,7 @@ import grpc
 from aligner_client.api.v1.aligner_pb2_grpc import AlignerStub
 from aligner_svc.config import Settings
 from aligner_svc.config.engine import EngineSettings, QwenSettings
+from aligner_svc.config.http import HttpSettings
 from aligner_svc.config.limits import DecodeSettings, Limits, ServerSettings, StreamSettings
 from aligner_svc.config.protection import AbuseSettings, AntivirusSettings, ConnectionSettings, OverloadSettings, QuotaSettings
 from aligner_svc.config.security import AuditSettings, AuthSettings, JwtSettings, KeySettings, TlsSettings
@@ -71,6 +72,7 @@ def service(
     antivirus: AntivirusSettings | None = None,
     tracing: TracingSettings | None = None,
     metrics: MetricsSettings | None = None,
+    http: HttpSettings | None = None,
 ) -> Service:
     """Not started. Every section is given, so that no variable and no settings file of the machine has a say.
 
@@ -79,6 +81,7 @@ def service(
     built = Service(
         Settings(
             server=ServerSettings(profile=profile, listen=listen, drain_delay=0.0, drain_grace=WAIT_TIMEOUT),
+            http=http or HttpSettings(),
             limits=limits or Limits(),
             decode=DecodeSettings(workers=decoders),
             engine=engine_settings or EngineSettings(name="qwen" if qwen else "pocketsphinx", workers=workers),

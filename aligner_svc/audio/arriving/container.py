@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
 import numpy as np
 
-from aligner_svc.audio.arriving.samples import TAIL, Floats, Sound
+from aligner_svc.audio.arriving.samples import TAIL, Floats
 from aligner_svc.audio.decode import WARNINGS, Decoder, decoded_start, tracks_warning
-from aligner_svc.audio.level import RunningLevel
 from aligner_svc.audio.sniff import sniff
 from aligner_svc.audio.sniff.appended import ends_as_zip
 from aligner_svc.audio.sniff.containers import NAMES
@@ -39,16 +38,10 @@ class LiveContainer:
         self.warnings: tuple[AudioWarning, ...] = ()
         self._decoder = decoder
         self._process: WorkerProcess | None = None
-        self._level = RunningLevel()
         self._head = self._tail = b""
         self._decoded = 0
-        self._ended = False
         self._counted = True
         decoder.containers += 1
-
-    @property
-    def peak(self) -> float:
-        return self._level.peak
 
     async def begin(self) -> None:
         """Start the process. Raises UnavailableError."""
@@ -63,18 +56,17 @@ class LiveContainer:
             raise self._decoder.lost() from None
         self.queued = clock() - began
 
-    async def add(self, chunk: Buffer) -> Sound | None:
+    async def add(self, chunk: Buffer) -> AsyncIterator[Floats]:
         self._note(chunk)
-        return await self._decode(chunk) if len(chunk) else None
+        if len(chunk):
+            async for samples in self._decode(chunk):
+                yield samples
 
-    async def finish(self) -> Sound | None:
-        if self._ended:
-            return None
-        self._ended = True
+    async def finish(self) -> AsyncIterator[Floats]:
         self._check_whole()
-        sound = await self._decode(b"", end=True)
+        async for samples in self._decode(b"", end=True):
+            yield samples
         self._check_samples()
-        return sound
 
     def close(self) -> None:
         self._stop()
@@ -107,23 +99,17 @@ class LiveContainer:
             process.kill()
             self._decoder.ending(process)
 
-    async def _decode(self, chunk: Buffer, *, end: bool = False) -> Sound | None:
-        parts = []
+    async def _decode(self, chunk: Buffer, *, end: bool = False) -> AsyncIterator[Floats]:
         header: dict[str, JsonValue] = {"end": end, "demuxer": self.container, "max_seconds": self._decoder.max_seconds}
-        while True:
+        more = True
+        while more:
             answer, samples = await self._exchange(header, chunk)
-            parts.append(samples)
             if answer.get("done") is True:
                 self._finish(answer)
-            elif answer.get("more") is True or end:
-                chunk = b""
-                continue
-            break
-        return self._sound(np.concatenate(parts))
-
-    def _sound(self, samples: Floats) -> Sound | None:
-        self._decoded += len(samples)
-        return Sound(samples, self._level.add(samples)) if len(samples) else None
+            more = self._process is not None and (answer.get("more") is True or end)
+            chunk = b""
+            if len(samples):
+                yield samples
 
     def _finish(self, answer: Mapping[str, JsonValue]) -> None:
         self.warnings = (
@@ -142,6 +128,7 @@ class LiveContainer:
         samples = np.frombuffer(payload, np.float32)
         if not np.isfinite(samples).all():  # a child's word is not taken for it
             raise self._decoder.refusal("AUDIO_NOT_FINITE")
+        self._decoded += len(samples)
         return answer, samples
 
     async def _ask(self, header: Mapping[str, JsonValue], chunk: Buffer) -> tuple[Mapping[str, JsonValue], memoryview]:

@@ -6,7 +6,8 @@ while its speaker is waited for.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import AsyncIterator
+from dataclasses import asdict
 from typing import Final, Protocol
 
 import numpy as np
@@ -15,7 +16,6 @@ import numpy.typing as npt
 from aligner_svc.audio.arriving.forms import Form, grid
 from aligner_svc.audio.decode import Decoder
 from aligner_svc.audio.encoding import Encoding
-from aligner_svc.audio.level import RunningLevel
 from aligner_svc.audio.sniff import check_headerless, check_tail
 from aligner_svc.domain import SAMPLE_RATE
 from aligner_svc.domain import Warning as AudioWarning
@@ -31,16 +31,11 @@ _MOST_PIECES: Final = 100
 Floats = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class Sound:
-    """Decoded audio: 16 kHz mono, 1.0 is full scale. `gain`: brings what was decoded so far to its level."""
-
-    samples: Floats
-    gain: float
-
-
 class LiveDecoding(Protocol):
-    """One recording. `add` and `finish` in turn; both raise like `Decoder.decode`."""
+    """One recording: 16 kHz mono, 1.0 is full scale, in parts of half a minute at most, as a few bytes may hold hours.
+
+    `add`, and `finish` once, give what can be decoded now. Both raise like `Decoder.decode`.
+    """
 
     @property
     def container(self) -> str:
@@ -56,21 +51,17 @@ class LiveDecoding(Protocol):
     def warnings(self) -> tuple[AudioWarning, ...]: ...
 
     @property
-    def peak(self) -> float:
-        """As in `Decoded`, of all so far."""
-
-    @property
     def start(self) -> float: ...
 
     @property
     def on_disk(self) -> bool:
         """Whether the upload is in a file, rather than decoded as it comes."""
 
-    async def add(self, chunk: Buffer) -> Sound | None:
-        """What can be decoded now."""
+    def add(self, chunk: Buffer) -> AsyncIterator[Floats]:
+        """More of the upload."""
 
-    async def finish(self) -> Sound | None:
-        """There is no more: the rest, a part with every call; None: that was all."""
+    def finish(self) -> AsyncIterator[Floats]:
+        """There is no more."""
 
     def close(self) -> None:
         """It is over, whatever came of it. Idempotent."""
@@ -90,23 +81,18 @@ class LiveSamples:
         self._encoding = encoding
         self._width = form.frame
         self._grid = grid(form.rate)
-        self._level = RunningLevel()
         self._pending = bytearray()
         self._before = 0  # frames at the beginning of `_pending` that are context
         self._received = 0
         self._tail = b""
         self._decoded = 0
 
-    @property
-    def peak(self) -> float:
-        return self._level.peak
-
     start = 0.0
     on_disk = False
 
     def close(self) -> None: ...
 
-    async def add(self, chunk: Buffer) -> Sound | None:
+    async def add(self, chunk: Buffer) -> AsyncIterator[Floats]:
         if self._received < HEAD and self._encoding is not None:
             self._received += len(chunk)
             self._tail += bytes(chunk)
@@ -115,22 +101,22 @@ class LiveSamples:
         else:
             self._received += len(chunk)
             self._tail = (self._tail + bytes(chunk))[-TAIL:]
-        return await self.decode(chunk)
+        async for samples in self.decode(chunk):
+            yield samples
 
-    async def finish(self) -> Sound | None:
+    async def finish(self) -> AsyncIterator[Floats]:
         if self._encoding is not None:
             if self._received < HEAD:
                 check_headerless(self._tail, self._encoding)
             check_tail(self._tail, self._encoding)
-        piece = await self.decode(b"", last=True)
+        async for samples in self.decode(b"", last=True):
+            yield samples
         if not self._decoded:
             raise self._decoder.refusal("AUDIO_EMPTY")
-        return piece
 
-    async def decode(self, chunk: Buffer, *, last: bool = False) -> Sound | None:
+    async def decode(self, chunk: Buffer, *, last: bool = False) -> AsyncIterator[Floats]:
         """Whole pieces of the grid, and at the end all."""
         self._pending += chunk
-        decoded: list[Floats] = []
         while True:
             frames = len(self._pending) // self._width
             ready = (frames - self._before - self._grid.context) // self._grid.piece
@@ -141,14 +127,11 @@ class LiveSamples:
                 take, after = frames - self._before, 0
             else:
                 break
-            decoded.append(await self._ask(take, after))
-        if not decoded:
-            return None
-        samples = np.concatenate(decoded)
-        self._decoded += len(samples)
-        if self._decoded > self._decoder.max_seconds * SAMPLE_RATE:
-            raise self._decoder.refusal("AUDIO_TOO_LONG")
-        return Sound(samples, self._level.add(samples))
+            samples = await self._ask(take, after)
+            self._decoded += len(samples)
+            if self._decoded > self._decoder.max_seconds * SAMPLE_RATE:
+                raise self._decoder.refusal("AUDIO_TOO_LONG")
+            yield samples
 
     async def _ask(self, take: int, after: int) -> Floats:
         with memoryview(self._pending) as view:

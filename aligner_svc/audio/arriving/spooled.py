@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Final
 
 from aligner_svc.audio.arriving.container import LiveContainer
-from aligner_svc.audio.arriving.samples import Sound
+from aligner_svc.audio.arriving.samples import Floats
 from aligner_svc.audio.arriving.spool import Spool
 from aligner_svc.audio.decode import Decoder
 from aligner_svc.domain import Warning as AudioWarning
@@ -29,29 +30,22 @@ class SpooledContainer(LiveContainer):
         self._spool = Spool(decoder.spool)
         self._at = 0
 
-    async def add(self, chunk: Buffer) -> Sound | None:
-        self._note(chunk)
-        await self._spool.add(chunk)
-        return None
-
-    async def finish(self) -> Sound | None:
-        if not self._ended:
-            self._ended = True
-            self._check_whole()
-            await self._spool.flush()
-            await self.begin()
-        while self._process is not None:
-            sound = await self._next()
-            if sound is not None:
-                return sound
-        self._check_samples()
-        return None
-
     def close(self) -> None:
         self._spool.close()
         super().close()
 
-    async def _next(self) -> Sound | None:
+    async def _decode(self, chunk: Buffer, *, end: bool = False) -> AsyncIterator[Floats]:
+        await self._spool.add(chunk)
+        if not end:
+            return
+        await self._spool.flush()
+        await self.begin()
+        while self._process is not None:
+            samples = await self._next()
+            if len(samples):
+                yield samples
+
+    async def _next(self) -> Floats:
         """What the process decodes before it wants to read on."""
         header: dict[str, JsonValue] = {
             "demuxer": self.container,
@@ -67,4 +61,4 @@ class SpooledContainer(LiveContainer):
             self._at = at
         else:
             raise self._decoder.refusal("AUDIO_UNREADABLE")
-        return self._sound(samples)
+        return samples

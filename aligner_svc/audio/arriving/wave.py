@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator
 from typing import Final
 
-import numpy as np
-
 from aligner_svc.audio.arriving.forms import WaveStart
-from aligner_svc.audio.arriving.samples import TAIL, LiveSamples, Sound
+from aligner_svc.audio.arriving.samples import TAIL, Floats, LiveSamples
 from aligner_svc.audio.decode import WARNINGS, Decoder
 from aligner_svc.audio.headers.wave import is_placeholder
 from aligner_svc.audio.sniff import sniff
@@ -50,10 +48,6 @@ class LiveWave:
     def busy(self) -> float:
         return self._samples.busy
 
-    @property
-    def peak(self) -> float:
-        return self._samples.peak
-
     start = 0.0
     on_disk = False
 
@@ -64,12 +58,12 @@ class LiveWave:
         missing = self._left is not None and self._left > _MISSING * self._second
         return tuple(WARNINGS[key] for key, holds in (("truncated", missing), ("extended", self._extended)) if holds)
 
-    async def add(self, chunk: Buffer) -> Sound | None:
+    async def add(self, chunk: Buffer) -> AsyncIterator[Floats]:
         if len(self._head) < _BEHIND:
             self._head = (self._head + bytes(chunk))[:_BEHIND]
         self._tail = (self._tail + bytes(chunk))[-TAIL:]
         if self._ignored:
-            return None
+            return
         view = memoryview(chunk)[min(self._skip, len(chunk)) :]
         self._skip -= min(self._skip, len(chunk))
         samples = view
@@ -77,29 +71,26 @@ class LiveWave:
             samples = view[: self._left]
             self._left -= samples.nbytes
         rest = view[samples.nbytes :]
-        piece = await self._samples.decode(bytes(samples)) if samples.nbytes else None
+        if samples.nbytes:
+            async for piece in self._samples.decode(bytes(samples)):
+                yield piece
         if rest.nbytes:
             self._behind = (self._behind or bytearray()) + rest
             if len(self._behind) >= _BEHIND:
-                more = await self._judge()
-                piece = (
-                    more
-                    if piece is None
-                    else piece
-                    if more is None
-                    else Sound(np.concatenate([piece.samples, more.samples]), more.gain)
-                )
-        return piece
+                async for piece in self._judge():
+                    yield piece
 
-    async def finish(self) -> Sound | None:
+    async def finish(self) -> AsyncIterator[Floats]:
         sniff(self._head)
         if ends_as_zip(memoryview(self._tail)):
             raise _polyglot("a ZIP archive")
-        pieces = [] if self._behind is None or self._ignored else [await self._judge()]
-        pieces.append(await self._samples.finish())
-        return _joined(pieces)
+        if self._behind is not None and not self._ignored:
+            async for piece in self._judge():
+                yield piece
+        async for piece in self._samples.finish():
+            yield piece
 
-    async def _judge(self) -> Sound | None:
+    async def _judge(self) -> AsyncIterator[Floats]:
         """What is behind the declared end: chunks are ignored, another file is refused, samples are decoded."""
         assert self._behind is not None
         behind, self._behind = bytes(self._behind), None
@@ -109,18 +100,14 @@ class LiveWave:
         padded = behind[self._odd :]
         if len(behind) <= _MISSING * self._second or not any(behind) or _is_chunk(behind) or _is_chunk(padded):
             self._ignored = True
-            return None
+            return
         self._left, self._extended = None, True
-        return await self._samples.decode(behind)
+        async for piece in self._samples.decode(behind):
+            yield piece
 
 
 def _polyglot(name: str) -> InvalidArgumentError:
     return InvalidArgumentError("AUDIO_POLYGLOT", f"this is a WAV file and {name} at once: send the audio alone", field="audio")
-
-
-def _joined(pieces: Sequence[Sound | None]) -> Sound | None:
-    found = [piece for piece in pieces if piece is not None]
-    return Sound(np.concatenate([piece.samples for piece in found]), found[-1].gain) if found else None
 
 
 def _is_chunk(data: bytes) -> bool:

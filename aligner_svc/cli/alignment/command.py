@@ -30,6 +30,10 @@ def align(  # noqa: PLR0912, PLR0917 - typer makes an option of each, and some e
     text_file: Annotated[
         Path | None, typer.Option(metavar="FILE", exists=True, dir_okay=False, help="File with the transcript, UTF-8.")
     ] = None,
+    channel: Annotated[
+        list[str] | None,
+        typer.Option(metavar="N=FILE", help="Transcript of one channel, from 0: --channel 0=agent.txt --channel 1=caller.txt"),
+    ] = None,
     language: Annotated[str, typer.Option(metavar="TAG", help="Language spoken, as a BCP-47 tag.")] = "en",
     output_format: Annotated[
         OutputFormat | None,
@@ -98,12 +102,12 @@ def align(  # noqa: PLR0912, PLR0917 - typer makes an option of each, and some e
         raise typer.BadParameter("only for audio without a header: needs --encoding", param_hint="--sample-rate, --channels")
     if encoding is not None and not sample_rate:
         raise typer.BadParameter("needed with --encoding", param_hint="--sample-rate")
-    if text is not None and text_file is not None:
-        raise typer.BadParameter("only one of them may be given", param_hint="--text, --text-file")
+    if (text is not None) + (text_file is not None) + bool(channel) > 1:
+        raise typer.BadParameter("only one of them may be given", param_hint="--text, --text-file, --channel")
     if file != STDIN and not file.exists():
         raise typer.BadParameter(f"{file} does not exist", param_hint="FILE")
-    if live and (output_format is not None or out is not None or file.is_dir()):
-        raise typer.BadParameter("prints words as they come, of one recording", param_hint="--live")
+    if live and (output_format is not None or out is not None or file.is_dir() or channel):
+        raise typer.BadParameter("prints words as they come, of one recording and one transcript", param_hint="--live")
     phones = phones or choose(output_format, out) is OutputFormat.PHONE_CTM
     if (phones or pronunciations) and (live or file == STDIN):
         raise typer.BadParameter("of a file, when all of it is aligned", param_hint="--phones, --pronunciations")
@@ -130,8 +134,8 @@ def align(  # noqa: PLR0912, PLR0917 - typer makes an option of each, and some e
             corpus.pronunciations(pronunciations),
         )
         if file.is_dir():
-            if text is not None or text_file is not None:
-                raise typer.BadParameter("not for a directory", param_hint="--text, --text-file")
+            if text is not None or text_file is not None or channel:
+                raise typer.BadParameter("not for a directory", param_hint="--text, --text-file, --channel")
             _align_directory(file, out, chosen, request, jobs, skip_existing=skip_existing)
             return
         if out is not None and out.is_dir():
@@ -141,15 +145,16 @@ def align(  # noqa: PLR0912, PLR0917 - typer makes an option of each, and some e
         if skip_existing and out is not None and corpus.is_done(out):
             typer.echo(f"{out} is there already", err=True)
             return
-        transcript = _transcript(file, text, text_file)
+        audio = None if file == STDIN else file
         if live:
             from aligner_svc.cli.alignment.live import run as run_live
 
-            run_live(None if file == STDIN else file, request, transcript)
+            run_live(audio, request, _transcript(file, text, text_file))
             return
         from aligner_svc.cli.alignment.one_file import run
 
-        run(None if file == STDIN else file, out, chosen, request, transcript, stream=stream)
+        transcript = corpus.channels(channel) if channel else _transcript(file, text, text_file)
+        run(audio, out, chosen, request, transcript, stream=stream)
 
 
 def _align_directory(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import typer
 
 from aligner_svc.cli.failures import Failure
 
@@ -14,6 +17,7 @@ AUDIO_SUFFIXES = frozenset({
 })  # fmt: skip
 """Suffixes of the files in a directory that are taken for audio. The server itself goes by the content only."""
 
+_CHANNELS = "01234567"
 TEXT_SUFFIXES = (".txt", ".lab")
 """Suffixes of transcripts, the preferred one first."""
 
@@ -53,6 +57,19 @@ def read_text(path: Path) -> str:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise Failure(str(path), why=f"not UTF-8 text (byte {error.start})", hint="convert it, e.g. with iconv") from None
+
+
+def channels(given: Sequence[str]) -> dict[int, str]:
+    """Transcripts by channel, of arguments N=FILE. Raises typer.BadParameter, Failure, OSError."""
+    found: dict[int, str] = {}
+    for argument in given:
+        number, _, name = argument.partition("=")
+        if len(number) != 1 or number not in _CHANNELS or not Path(name).is_file():
+            raise typer.BadParameter(f"{argument} is not N=FILE, a channel from 0 to 7 and a file", param_hint="--channel")
+        if int(number) in found:
+            raise typer.BadParameter(f"channel {number} has two transcripts", param_hint="--channel")
+        found[int(number)] = read_text(Path(name))
+    return found
 
 
 def pronunciations(path: Path | None) -> dict[str, str] | None:

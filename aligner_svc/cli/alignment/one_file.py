@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from aligner_client import Aligner, AlignerClientError
+from aligner_client.messages import Transcript
 from aligner_svc.cli.alignment import output, progress
 from aligner_svc.cli.alignment.request import OutputFormat, Request
 from aligner_svc.cli.alignment.table import print_alignment
@@ -16,7 +17,9 @@ from aligner_svc.cli.tables import printable
 from aligner_svc.domain import Alignment
 
 
-def run(audio: Path | None, out: Path | None, chosen: OutputFormat, request: Request, transcript: str, *, stream: bool) -> None:
+def run(
+    audio: Path | None, out: Path | None, chosen: OutputFormat, request: Request, transcript: Transcript, *, stream: bool
+) -> None:
     """Align one file, or stdin where `audio` is None, and write the result. Raises Failure, OSError."""
     name = "stdin" if audio is None else str(audio)
     try:
@@ -30,7 +33,7 @@ def run(audio: Path | None, out: Path | None, chosen: OutputFormat, request: Req
         recording = "stdin" if audio is None else audio.stem
         headerless = request.encoding is not None  # which is not decoded here
         text = output.render(
-            alignment, chosen, transcript, recording, request.layout, audio=None if headerless else audio, out=out
+            alignment, chosen, alignment.transcript, recording, request.layout, audio=None if headerless else audio, out=out
         )
         output.write(text, out)
     if chosen not in output.WITH_WARNINGS:
@@ -38,7 +41,7 @@ def run(audio: Path | None, out: Path | None, chosen: OutputFormat, request: Req
             warn(printable(f"{warning.message} ({warning.code})").plain)
 
 
-def _align(aligner: Aligner, audio: Path | None, request: Request, transcript: str, *, stream: bool) -> Alignment:
+def _align(aligner: Aligner, audio: Path | None, request: Request, transcript: Transcript, *, stream: bool) -> Alignment:
     if audio is None:
         # Unbuffered: a thread interrupted in a read holds the buffer's lock, which aborts the interpreter at exit.
         stdin: BinaryIO = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)

@@ -60,7 +60,7 @@ def choose(wanted: OutputFormat | None, out: Path | None) -> OutputFormat:
 def render(
     alignment: Alignment,
     chosen: OutputFormat,
-    transcript: str,
+    transcript: str | None,
     recording: str,
     layout: CueLayout | None = None,
     *,

@@ -32,9 +32,11 @@ def print_alignment(alignment: Alignment, out: Path | None) -> None:
 
 def _print(console: Console, alignment: Alignment) -> None:
     right = ("start", "end", "duration")
-    table = plain_table("word", *right, "confidence", "status", fold={"word"}, right=right)
+    channel = ("channel",) if alignment.channels else ()
+    table = plain_table(*channel, "word", *right, "confidence", "status", fold={"word"}, right=right)
     for word in alignment.words:
         table.add_row(
+            *(str(word.channel) for _ in channel),
             printable(word.text),
             f"{word.start:.3f}",
             f"{word.end:.3f}",
@@ -49,6 +51,8 @@ def _print(console: Console, alignment: Alignment) -> None:
     )
     if alignment.audio_start:
         summary += f", begins {alignment.audio_start:.3f} s into the file"
+    if alignment.channels:
+        summary += ": " + ", ".join(f"channel {one.number} {one.match_score:.2f}" for one in alignment.channels)
     console.print()
     console.print(printable(summary), style="bold", soft_wrap=True)
     if alignment.unaligned:

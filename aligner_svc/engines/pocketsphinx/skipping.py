@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,8 @@ middle of a text lost 37 of 55 words, with 8 two."""
 _START_LAG = 0.080
 """Seconds. CTC peaks late: word starts are this much after the marked ones, ends are on time (medians over TIMIT)."""
 _NEVER = np.float32(-1e9)
+_ENTER: Final = 3
+"""A move into a word or gap, from wherever its boundary is reached best; smaller ones are how many states it goes on."""
 
 IntArray = npt.NDArray[np.int64]
 
@@ -86,6 +89,9 @@ class _Chain:
         self.emitted = np.where(self.wildcard, blank, self.labels)
         self.gaps, self.wildcards = np.array(gaps), np.array(wildcards)
         self.firsts, self.lasts = np.array(firsts, dtype=np.int64), np.array(lasts, dtype=np.int64)
+        self.boundary = np.zeros(len(labels), dtype=np.int64)  # of a state that is entered at one
+        self.boundary[self.gaps] = self.boundary[self.wildcards] = np.arange(len(gaps))
+        self.boundary[self.firsts] = np.arange(len(firsts))
         size = len(labels)
         self.advance = (self.owner >= 0) & ~np.isin(np.arange(size), self.firsts)
         before = np.concatenate([[-1, -1], self.labels[:-2]])
@@ -107,7 +113,8 @@ def align_skipping(
 
     `exits`: counts of words after which the audio may end; None: all words are consumed. `skip_costs`: nats for each word.
     `excerpt`: there is more text than the audio can hold, so that most of it comes before or after.
-    Time and memory: frames x states, one numpy step a frame.
+    Time and memory: frames x states, one numpy step a frame; 1 byte for each, and 4 for each frame and word: 8 MB for 600 words
+    in 20 s.
     """
     if not words or not len(log_probabilities):
         return Skipped([None] * len(words), len(words), np.zeros(len(log_probabilities), dtype=bool))
@@ -116,7 +123,7 @@ def align_skipping(
     frames, count = len(log_probabilities), len(words)
     best = log_probabilities.max(axis=1)
     skip_offsets = np.cumsum([0.0, *(skip_costs or [SKIP_COST] * count)]).astype(np.float32)
-    boundaries, states = np.arange(count + 1), np.arange(len(chain.labels))
+    boundaries, size = np.arange(count + 1), len(chain.labels)
 
     def entries(score: FloatArray, close: np.float32, leap_cost: np.float32 = LEAP_COST) -> tuple[FloatArray, IntArray]:
         """Best score at each word boundary, skips included, and the state it came from; `close`: for leaving a wildcard."""
@@ -141,45 +148,42 @@ def align_skipping(
         scores = np.where(chain.wildcard, unexplained, log_probabilities[frame, chain.emitted])
         return scores.astype(np.float32, copy=False)
 
-    came_from = np.zeros((frames, len(states)), dtype=np.int32)
-    score = np.full(len(states), _NEVER, dtype=np.float32)
+    moves = np.zeros((frames, size), dtype=np.uint8)
+    entered = np.zeros((frames, count + 1), dtype=np.int32)  # the state from which each boundary is reached
+    score = np.full(size, _NEVER, dtype=np.float32)
     opening = np.maximum(-skip_offsets, np.where(boundaries > 0, -end_leap_cost, 0)).astype(np.float32)
     score[chain.gaps] = score[chain.wildcards] = opening  # unexplained audio at the ends has one neighbour: half the cost
     score[chain.firsts] = opening[:-1]
     score += emissions(0)
     for frame in range(1, frames):
-        stand, stand_from = entries(score, GAP_COST)
-        new, origin = score.copy(), states.copy()
+        stand, entered[frame] = entries(score, GAP_COST)
+        new, move = score.copy(), moves[frame]
         for allowed, step in ((chain.advance, 1), (chain.hop, 2)):
             shifted = np.concatenate([np.full(step, _NEVER, dtype=np.float32), score[:-step]])
             better = allowed & (shifted > new)
-            new[better], origin[better] = shifted[better], states[better] - step
-        for targets, value, source in (
-            (chain.gaps, stand, stand_from),
-            (chain.wildcards, stand - GAP_COST, stand_from),
-            (chain.firsts, stand[:-1], stand_from[:-1]),
-        ):
+            new[better], move[better] = shifted[better], step
+        for targets, value in ((chain.gaps, stand), (chain.wildcards, stand - GAP_COST), (chain.firsts, stand[:-1])):
             better = value > new[targets]
-            new[targets[better]], origin[targets[better]] = value[better], source[better]
+            new[targets[better]], move[targets[better]] = value[better], _ENTER
         new += emissions(frame)
         score = new
-        came_from[frame] = origin
     stand, stand_from = entries(score, np.float32(0), end_leap_cost)
     reached = count
     if exits is not None:
         allowed_ends = np.array(sorted({0, count, *exits}))
         reached = int(allowed_ends[np.argmax(stand[allowed_ends])])
-    path = _path(came_from, int(stand_from[reached]))
+    path = _path(chain, moves, entered, int(stand_from[reached]))
     unexplained = chain.wildcard[path] & (log_probabilities[:, blank] < best)
     return Skipped(_detections(chain, path, log_probabilities, best, words), reached, unexplained)
 
 
-def _path(came_from: npt.NDArray[np.int32], state: int) -> IntArray:
+def _path(chain: _Chain, moves: npt.NDArray[np.uint8], entered: npt.NDArray[np.int32], state: int) -> IntArray:
     """The states of all frames, from the last one back."""
-    path = np.empty(len(came_from), dtype=np.int64)
+    path = np.empty(len(moves), dtype=np.int64)
     for frame in range(len(path) - 1, -1, -1):
         path[frame] = state
-        state = int(came_from[frame, state])
+        move = int(moves[frame, state])
+        state = int(entered[frame, chain.boundary[state]]) if move == _ENTER else state - move
     return path
 
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from heapq import merge
 from itertools import pairwise
+from operator import attrgetter
 from textwrap import wrap
 
 from aligner_client.alignment import PLACED, Alignment, Word, WordStatus
@@ -55,6 +57,8 @@ class Cue:
     start: int
     end: int
     rows: tuple[Row, ...]
+    channel: int | None = None
+    """As of its words."""
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -63,13 +67,19 @@ class Cue:
 
 
 def cues(alignment: Alignment, transcript: str | None = None, layout: CueLayout | None = None) -> list[Cue]:
-    """Cues in order, never overlapping; none if no word was found.
+    """Cues in order, never overlapping but for those of different channels; none if no word was found.
 
     With the `transcript` that the words' offsets refer to, punctuation, labels and sounds are shown, its line breaks are kept as
     breaks of lines or cues, its blank lines as breaks of cues, and cues end with sentences where possible. Markup and the numbers
     and times of a pasted file are not shown. Words that were not found are shown in their place and take no time: where they
     would fill a cue of their own, their text is added to a neighbouring cue, beyond its lines if necessary.
     """
+    if alignment.channels:
+        apart = (
+            [replace(cue, channel=one.number) for cue in cues(alignment.channel(one.number), one.transcript, layout)]
+            for one in alignment.channels
+        )
+        return list(merge(*apart, key=attrgetter("start")))
     layout = layout or CueLayout()
     groups: list[list[Shown]] = []
     for word in _shown(alignment.words, transcript, layout.line):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 
-from aligner_client.alignment import Alignment, Phone
+from aligner_client.alignment import Alignment, Channel, Phone, Stretch, Warning, Word
 
 _PLACES = 3
 """Milliseconds, as exact as the service's own answer."""
 
 
 def render_json(alignment: Alignment) -> str:
-    """`{"words": [...], "summary": {...}}`, times in seconds, text as in the transcript; `speaker`, `phones` where there are."""
+    """`{"words": [...], "summary": {...}}`, times in seconds, text as in the transcript.
+
+    `speaker`, `phones` and `channel` where there are.
+    """
     words = [
         {
             "text": word.text,
@@ -23,6 +26,7 @@ def render_json(alignment: Alignment) -> str:
             "char_end": word.char_end,
             **({"speaker": word.speaker} if word.speaker else {}),
             **({"phones": [_phone(phone) for phone in word.phones]} if word.phones else {}),
+            **_channel(word),
         }
         for word in alignment.words
     ]
@@ -34,12 +38,23 @@ def render_json(alignment: Alignment) -> str:
         "language": alignment.language,
         "match_score": round(alignment.match_score, _PLACES),
         **({"phone_set": alignment.phone_set} if alignment.phone_set else {}),
-        "unaligned": [{"start": round(at.start, _PLACES), "end": round(at.end, _PLACES)} for at in alignment.unaligned],
-        "warnings": [{"code": warning.code, "message": warning.message} for warning in alignment.warnings],
+        **({"channels": [_score(one) for one in alignment.channels]} if alignment.channels else {}),
+        "unaligned": [
+            {"start": round(at.start, _PLACES), "end": round(at.end, _PLACES), **_channel(at)} for at in alignment.unaligned
+        ],
+        "warnings": [{"code": one.code, "message": one.message, **_channel(one)} for one in alignment.warnings],
         "timing": {name: round(getattr(timing, name), _PLACES) for name in ("queue", "decode", "scan", "align", "total")},
     }
     # NaN is not JSON: an error is better than a file that no other program can read.
     return json.dumps({"words": words, "summary": summary}, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+
+
+def _channel(of: Word | Stretch | Warning) -> dict[str, int]:
+    return {} if of.channel is None else {"channel": of.channel}
+
+
+def _score(channel: Channel) -> dict[str, float]:
+    return {"channel": channel.number, "match_score": round(channel.match_score, _PLACES)}
 
 
 def _phone(phone: Phone) -> dict[str, str | float]:

@@ -42,11 +42,15 @@ def render_srt(alignment: Alignment, transcript: str | None = None, layout: CueL
 def render_vtt(
     alignment: Alignment, transcript: str | None = None, layout: CueLayout | None = None, *, word_times: bool = False
 ) -> str:
-    """A header and the cues; the header alone if no word was found. `word_times`: a tag with its start before each word."""
+    """A header and the cues; the header alone if no word was found. `word_times`: a tag with its start before each word.
+
+    A cue of a channel with a transcript of its own has it as its voice.
+    """
     blocks = []
     for cue in cues(alignment, transcript, layout):
         payload = _with_word_times(cue) if word_times else "\n".join(cue.lines).translate(_VTT_ESCAPES)
-        blocks.append(f"{_time(cue.start, '.')} --> {_time(cue.end, '.')}\n{payload}\n")
+        voice = f"<v {_channel(cue)}>" if cue.channel is not None else ""
+        blocks.append(f"{_time(cue.start, '.')} --> {_time(cue.end, '.')}\n{voice}{payload}\n")
     return "\n".join(["WEBVTT\n", *blocks])
 
 
@@ -67,9 +71,12 @@ def _with_word_times(cue: Cue) -> str:
 
 
 def render_ass(alignment: Alignment, transcript: str | None = None, layout: CueLayout | None = None) -> str:
-    r"""A header and an event for each cue, with the time of each word as karaoke (\k): players colour words as they are said."""
+    r"""A header and an event for each cue, with the time of each word as karaoke (\k): players colour words as they are said.
+
+    The name of an event is its channel, if each has a transcript of its own.
+    """
     events = [
-        f"Dialogue: 0,{_ass_time(cue.start)},{_ass_time(cue.end)},Default,,0,0,0,,{_karaoke(cue)}\n"
+        f"Dialogue: 0,{_ass_time(cue.start)},{_ass_time(cue.end)},Default,{_channel(cue)},0,0,0,,{_karaoke(cue)}\n"
         for cue in cues(alignment, transcript, layout)
     ]
     return _ASS_HEADER + "".join(events)
@@ -92,6 +99,10 @@ def _karaoke(cue: Cue) -> str:
             parts.append(word.text.translate(_ASS_ESCAPES))
         lines.append("".join(parts))
     return r"\N".join(lines)
+
+
+def _channel(cue: Cue) -> str:
+    return "" if cue.channel is None else f"Channel {cue.channel}"
 
 
 def _blank(place: int, word: Shown) -> str:

@@ -9,13 +9,18 @@ from aligner_client.alignment import PLACED, Alignment
 
 
 def render_csv(alignment: Alignment) -> str:
-    """RFC 4180 with a header, but for line ends: a row for each word of the transcript, whatever its status; times in seconds."""
+    """RFC 4180 with a header, but for line ends: a row for each word of the transcript, whatever its status; times in seconds.
+
+    With a transcript for each channel there is a column for it, the last.
+    """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(("word", "start", "end", "status", "confidence", "char_start", "char_end"))
+    columns = ("word", "start", "end", "status", "confidence", "char_start", "char_end")
+    writer.writerow((*columns, "channel") if alignment.channels else columns)
     for word in alignment.words:
         times = (f"{word.start:.3f}", f"{word.end:.3f}")
-        writer.writerow((word.text, *times, word.status.value, f"{word.confidence:.3f}", word.char_start, word.char_end))
+        row = (word.text, *times, word.status.value, f"{word.confidence:.3f}", word.char_start, word.char_end)
+        writer.writerow((*row, word.channel) if alignment.channels else row)
     return file.getvalue()
 
 

@@ -16,15 +16,20 @@ Interval = tuple[int, int, str]
 
 
 def render_textgrid(alignment: Alignment) -> str:
-    """An interval tier "words" that covers the audio, and one "phones" if there are any.
+    """An interval tier "words" that covers the audio, and one "phones" if there are any; of channels "words 0", "words 1".
 
     Silence is an empty interval, words without a time are left out. A word that overlaps the one before it starts where that one
     ends.
     """
     total = max(_ticks(alignment.audio_seconds), _MIN_TICKS)
-    tiers = {"words": [(word.start, word.end, word.text) for word in alignment.words if word.status in PLACED]}
-    if alignment.phone_set:
-        tiers["phones"] = [(phone.start, phone.end, phone.symbol) for word in alignment.words for phone in word.phones]
+    tiers: dict[str, list[tuple[float, float, str]]] = {}
+    channels: list[int | None] = [one.number for one in alignment.channels]
+    for channel in channels or [None]:
+        words = [word for word in alignment.words if word.channel == channel]
+        suffix = "" if channel is None else f" {channel}"
+        tiers[f"words{suffix}"] = [(word.start, word.end, word.text) for word in words if word.status in PLACED]
+        if alignment.phone_set:
+            tiers[f"phones{suffix}"] = [(phone.start, phone.end, phone.symbol) for word in words for phone in word.phones]
     lines = [
         'File type = "ooTextFile"',
         'Object class = "TextGrid"',

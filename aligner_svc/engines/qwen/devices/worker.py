@@ -15,6 +15,9 @@ from aligner_svc.engines.batching import DeviceMemoryError
 from aligner_svc.engines.qwen.devices.wire import decode_batch, encode_answer
 from aligner_svc.workers import Buffer, JsonValue, Work, attach, receive_place, refuse_start, serve_prepared
 
+_BEHIND = 5
+"""Niceness of a model on a CPU: it takes all cores, and the event loop and the imports of a spare process, 6 s, need them too."""
+
 
 class _Warnings(logging.Handler):
     """Keeps the lines that the parent is to log."""
@@ -73,6 +76,8 @@ def main(model: str, revision: str, dtype: str, rows: str, items: str, share: st
 
         return answer
 
+    if running.loaded.device_type == "cpu":
+        os.nice(_BEHIND)
     serve_prepared(answering, parent=parent, greeting=replace(running.loaded, warnings=warned.lines).greeting())
 
 

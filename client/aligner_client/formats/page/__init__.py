@@ -15,6 +15,8 @@ from aligner_client.alignment import Alignment, Word, WordStatus
 
 _BLOCK = 80
 """Words of a paragraph at most: the browser lays out those that are in view."""
+_PAUSE = 1.0
+"""Seconds between two turns of a channel."""
 _LISTED = 500
 """Words and stretches to check that are listed; the keys n and N lead to all."""
 _BOUNDS = (0.4, 0.6, 0.8)
@@ -96,7 +98,7 @@ check; + and - zoom. A click on a word plays it.</p>
 </div>
 </section>
 <section id="text" aria-label="Transcript">
-{"".join(_blocks(words, transcript))}
+{"".join(_turns(alignment) if alignment.channels else _blocks(words, transcript))}
 </section>
 {_to_check(alignment)}
 </main>
@@ -138,6 +140,32 @@ def _blocks(words: Sequence[Word], transcript: str | None) -> Iterator[str]:
         at = max(at, word.char_end)
     if block:
         yield _block([*block, escape(transcript[at:] if transcript is not None else "")], begin)
+
+
+def _turns(alignment: Alignment) -> Iterator[str]:
+    """Paragraphs of words of a channel, which end at its pauses, in the order of their times."""
+    texts = {one.number: one.transcript or "" for one in alignment.channels}
+    turns: list[tuple[float, int, list[str]]] = []
+    last: dict[int, tuple[Word, list[str]]] = {}
+    """By channel: the last word, and the turn that it is in."""
+    for number, word in enumerate(alignment.words):
+        channel = word.channel or 0
+        before, turn = last.get(channel, (None, []))
+        text = texts[channel]
+        between = text[before.char_end if before else 0 : word.char_start] if text else " " * bool(before)
+        if before is None or word.start - before.end > _PAUSE or len(turn) >= 2 * _BLOCK:
+            tail, _, lead = between.partition(" ") if before else ("", "", between)
+            turn.append(escape(tail))
+            turn = [f"<b>Channel {channel}</b> {escape(lead)}"]
+            turns.append((word.start, channel, turn))
+        else:
+            turn.append(escape(between))
+        turn.append(_word(word, number))
+        last[channel] = word, turn
+    for channel, (word, turn) in last.items():
+        turn.append(escape(texts[channel][word.char_end :]))
+    for begin, _, turn in sorted(turns, key=lambda one: one[:2]):
+        yield _block(turn, begin)
 
 
 def _block(parts: Sequence[str], begin: float) -> str:

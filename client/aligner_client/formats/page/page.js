@@ -2,7 +2,8 @@
 // What the words need to be played, found and zoomed; their text is in the page already. Times in seconds.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const words = [...document.querySelectorAll(".w")];
+  // In the order of their times, which turns of channels that speak at once are not.
+  const words = [...document.querySelectorAll(".w")].sort((one, other) => one.id.slice(1) - other.id.slice(1));
   const { starts, ends, unaligned } = data;
   const byId = (id) => document.getElementById(id);
   const audio = byId("audio"), track = byId("track"), said = byId("said"), clock = byId("clock"), play = byId("play");

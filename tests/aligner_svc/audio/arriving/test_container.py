@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import tempfile
+from itertools import pairwise
 
 import av
 import numpy as np
@@ -53,17 +54,19 @@ def _write(name: str, form: str, codec: str, options: dict[str, str]) -> None:
                 out.mux(packet)
 
 
-async def arriving(data: bytes, demuxer: str, size: int, limits: Limits | None = None):
+async def arriving(data: bytes, demuxer: str, size: int, limits: Limits | None = None, single: int = 0):
+    """What is decoded of an upload in pieces of `size` bytes, the first `single` ones of 1 byte; and in how many parts early."""
     decoder = Decoder(DecodeSettings(workers=1), limits or Limits())
     decoding = await open_live(decoder, data[:256_000], Encoding.CONTAINER, long=True)
     assert decoding.container == demuxer
     assert decoder.containers == 1
     try:
-        sounds = [await decoding.add(data[start : start + size]) for start in range(0, len(data), size)]
-        early = sum(sound is not None for sound in sounds)
-        while (sound := await decoding.finish()) is not None:
-            sounds.append(sound)
-        return np.concatenate([sound.samples for sound in sounds if sound is not None]), early, decoding
+        places = [*range(single), *range(single, len(data), size), len(data)]
+        parts = [part for start, end in pairwise(places) async for part in decoding.add(data[start:end])]
+        early = len(parts)
+        parts += [part async for part in decoding.finish()]
+        assert max(map(len, parts)) <= 32 * 16_000, "more than a part was kept"
+        return np.concatenate(parts), early, decoding
     finally:
         decoding.close()
         await decoder.close()
@@ -75,7 +78,7 @@ async def arriving(data: bytes, demuxer: str, size: int, limits: Limits | None =
 async def test_it_is_what_the_whole_file_gives(demuxer):
     data = encoded(demuxer)
     (live, early, decoding), (other, _, _) = await asyncio.gather(
-        arriving(data, demuxer, len(data) // 8), arriving(data, demuxer, 999)
+        arriving(data, demuxer, len(data) // 8), arriving(data, demuxer, 999, single=300)
     )
     reply, payload = decode({"encoding": "CONTAINER", "demuxer": demuxer, "max_seconds": 60.0}, memoryview(data))
     whole = np.frombuffer(payload, np.int16)
@@ -123,8 +126,10 @@ async def test_no_more_is_kept_in_files_than_the_bound():
 
 
 async def test_a_few_bytes_that_hold_minutes_come_in_parts():
-    live, _, _ = await arriving(silence_flac(200), "flac", 1 << 20)
+    """Each handed on before the next is decoded: an hour of silence has 100 KB."""
+    live, early, _ = await arriving(silence_flac(200), "flac", 1 << 20)
     assert len(live) == 200 * 16_000
+    assert early > 5
 
 
 async def test_refusals():
@@ -142,10 +147,12 @@ async def test_a_process_that_was_killed_is_no_fault_of_the_file():
     decoding = LiveContainer(decoder, "flac")
     await decoding.begin()
     data = silence_flac(20)
-    await decoding.add(data[:5000])
+    async for _ in decoding.add(data[:5000]):
+        pass
     os.kill(decoding._process.pid, signal.SIGKILL)
     with pytest.raises(UnavailableError):
-        await decoding.add(data[5000:])
+        async for _ in decoding.add(data[5000:]):
+            pass
     decoding.close()
     await decoder.close()
     assert decoder.containers == 0

@@ -394,3 +394,17 @@ def test_a_file_that_is_done_is_left_alone(aligner, server, speech, tmp_path):
     for _ in range(2):
         assert aligner(speech, "--out", out, "--skip-existing").exit_code == 0
     assert len(server.script.calls) == 1
+
+
+def test_a_transcript_for_each_channel_reaches_the_server(aligner, server, speech, tmp_path):
+    for name in ("agent", "caller"):
+        (tmp_path / name).write_text(f"{name} speaking")
+    given = ["--channel", f"1={tmp_path}/caller", "--channel", f"0={tmp_path}/agent"]
+    for stream in ([], ["--stream"]):
+        assert aligner(speech, *given, *stream).exit_code == 0
+        sent = {one.channel: one.transcript for one in server.script.configs[-1].channel_transcripts}
+        assert (sent, server.script.configs[-1].transcript) == ({0: "agent speaking", 1: "caller speaking"}, "")
+    for wrong in ("0", "0=absent", "8=" + str(tmp_path / "agent"), f"1={tmp_path}/agent", f"x={tmp_path}/agent"):
+        assert aligner(speech, *given, "--channel", wrong).exit_code == 2
+    assert aligner(speech, *given, "--text", "one").exit_code == 2
+    assert aligner(speech, *given, "--live").exit_code == 2

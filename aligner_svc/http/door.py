@@ -1,0 +1,230 @@
+"""Listens for HTTP and bounds its connections: in all, of an address, and until each has shown what it wants."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from aligner_svc.errors import StartError
+from aligner_svc.http.calls import Calls, HttpClient
+from aligner_svc.http.connect import ConnectStream, ConnectUnary, GrpcWeb
+from aligner_svc.http.connection import SEND_SECONDS, Exchange, HttpConnection, Stream
+from aligner_svc.http.rest import ALIGNMENTS, INFO, Align, Info, Nothing
+from aligner_svc.http.wire import Sizes, Wire
+from aligner_svc.transport.bind import Address, refused
+from aligner_svc.transport.connections import ConnectionLimits, Peer, peer_of_socket
+from interceptors.background import Tasks
+from interceptors.calls.security_event import Event, Record, Repeated, SecurityEvent
+
+log = logging.getLogger("aligner_svc.http")
+
+_HANDSHAKE_SECONDS: Final = 5.0
+_PAUSE: Final = 0.1
+"""Seconds after which accepting is tried again: the process has no descriptor left, and connections end."""
+_BACKLOG: Final = 256
+_NOT_METADATA: Final = frozenset({"host", "connection", "keep-alive", "te", "transfer-encoding", "content-length", "expect"})
+"""Headers of the transport, which gRPC does not hand to a call either."""
+_ROUTES: Final[dict[tuple[str, str], type[Wire]]] = {("POST", ALIGNMENTS): Align, ("GET", INFO): Info}
+
+
+class Door:
+    """`bind`, `start`, then `stop`, on the event loop of the service."""
+
+    def __init__(
+        self,
+        calls: Calls,
+        sizes: Sizes,
+        limits: ConnectionLimits,
+        *,
+        max_head: int,
+        tls: Callable[[], ssl.SSLContext] | None,
+        record: Record,
+    ) -> None:
+        """`max_head`: bytes of a request line with its headers. `tls`: for the next handshake; None: plaintext."""
+        self._calls = calls
+        self._sizes = sizes
+        self._limits = limits
+        self._max_head = max_head
+        self._tls = tls
+        self._record = record
+        self._repeated = Repeated()
+        self._socket: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._open: dict[_Accepted, None] = {}
+        """Those that have done nothing for the longest time come first."""
+        self._tasks = Tasks()
+        self.address = ""
+        """HOST:PORT in use, once bound."""
+
+    def bind(self, address: Address) -> None:
+        """Take the port without accepting yet. Raises StartError."""
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        listening = socket.socket(family)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setblocking(False)
+        try:
+            listening.bind((address.host, address.port))
+        except OSError as error:
+            listening.close()
+            raise refused(address, error) from None
+        self._socket = listening
+        self.address = str(Address(address.host, listening.getsockname()[1], address.loopback))
+
+    async def start(self) -> None:
+        """Accept connections."""
+        if self._socket is None:
+            raise StartError("the HTTP door has no port")
+        self._socket.listen(_BACKLOG)
+        self._accepting = asyncio.create_task(self._accept(self._socket))
+
+    async def stop(self, grace: float) -> None:
+        """Accept no more, close what is idle, and end requests that still run after `grace` seconds. Idempotent."""
+        if self._accepting is not None:
+            self._accepting.cancel()
+            await asyncio.wait({self._accepting})
+            self._accepting = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        for one in tuple(self._open):
+            one.finish()
+        running = {one.task for one in self._open}
+        if running:
+            _, late = await asyncio.wait(running, timeout=grace)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+
+    async def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                opened, _ = await loop.sock_accept(listening)
+            except OSError as error:
+                log.warning("no HTTP connection can be accepted: %s", error.strerror)
+                await asyncio.sleep(_PAUSE)
+                continue
+            peer = peer_of_socket(opened)
+            if peer is None or not self._make_room(peer):
+                opened.close()
+                continue
+            accepted = _Accepted(peer)
+            accepted.task = self._tasks.start(self._serve(opened, accepted))
+            self._open[accepted] = None
+
+    def _make_room(self, peer: Peer) -> bool:
+        """Whether a connection of `peer` may be opened, if need be after an idle one was closed."""
+        of_address = [one for one in self._open if one.peer.network == peer.network]
+        if len(of_address) >= self._limits.per_address:
+            return self._close_idle(of_address, "address_limit", peer)
+        if len(self._open) < self._limits.most:
+            return True
+        count: dict[bytes, int] = {}
+        for one in self._open:
+            count[one.peer.network] = count.get(one.peer.network, 0) + 1
+        idle = [one for one in self._open if one.idle]
+        most = max((count[one.peer.network] for one in idle), default=0)
+        return self._close_idle([one for one in idle if count[one.peer.network] == most], "full", peer)
+
+    def _close_idle(self, among: Iterable[_Accepted], reason: str, peer: Peer) -> bool:
+        chosen = next((one for one in among if one.idle), None)
+        closed = peer if chosen is None else chosen.peer
+        if self._repeated.is_due((reason, closed.network)):
+            self._record(SecurityEvent(Event.CONNECTION_CLOSED, reason, detail="of the HTTP door", peer=str(closed)))
+        if chosen is None:
+            return False
+        del self._open[chosen]
+        chosen.task.cancel()
+        return True
+
+    async def _serve(self, opened: socket.socket, accepted: _Accepted) -> None:
+        writer: asyncio.StreamWriter | None = None
+        try:
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection = await self._connected(opened)
+            writer, accepted.connection = connection.writer, connection
+            await connection.serve(lambda exchange: self._handle(exchange, accepted))
+        except (OSError, TimeoutError, asyncio.CancelledError):
+            pass  # the client left, was too slow or is no friend of TLS; or this door closes
+        except Exception:
+            log.exception("a connection of the HTTP door failed")
+        finally:
+            try:
+                if writer is None:
+                    opened.close()
+                else:
+                    await _close(writer)
+            finally:
+                self._open.pop(accepted, None)
+
+    async def _connected(self, opened: socket.socket) -> HttpConnection:
+        """After the handshake, if there is one. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = loop.create_future()
+        tls = self._tls() if self._tls is not None else None
+        seconds = None if tls is None else _HANDSHAKE_SECONDS
+        _, stream = await loop.connect_accepted_socket(
+            lambda: Stream(lambda reader, writer: ready.set_result((reader, writer))),
+            opened,
+            ssl=tls,
+            ssl_handshake_timeout=seconds,
+            ssl_shutdown_timeout=seconds,
+        )
+        reader, writer = await ready
+        return HttpConnection(stream, reader, writer, self._max_head)
+
+    async def _handle(self, exchange: Exchange, accepted: _Accepted) -> None:
+        self._open[accepted] = self._open.pop(accepted, None)
+        connection = exchange.connection
+        certificate = connection.certificate
+        identity = {} if certificate is None else {"x509_pem_cert": (certificate.encode(),)}
+        metadata = [(name, value) for name, value in exchange.fields if name not in _NOT_METADATA]
+        client = HttpClient(str(accepted.peer), metadata, identity)
+        await self._calls.serve(self._wire(exchange), client, connection.stream.watch)
+
+    def _wire(self, exchange: Exchange) -> Wire:
+        asked = exchange.asked
+        kind = _ROUTES.get((asked.verb, asked.target))
+        streams = self._calls.streams(asked.target) if asked.verb == "POST" else None
+        if kind is None and streams is not None:
+            media = asked.media_type()
+            kind = GrpcWeb if media.startswith(GrpcWeb.MEDIA) else ConnectStream if streams else ConnectUnary
+        return (kind or Nothing)(asked, exchange.body, exchange, self._sizes)
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    """Once the last answer is taken, or it is given up."""
+    writer.close()
+    try:
+        async with asyncio.timeout(SEND_SECONDS):
+            await writer.wait_closed()
+    except (OSError, TimeoutError, asyncio.CancelledError):
+        writer.transport.abort()
+
+
+class _Accepted:
+    """One connection. `task` serves it."""
+
+    task: asyncio.Task[None]
+    connection: HttpConnection | None = None
+    """None: in its handshake."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request of it is being answered."""
+        return self.connection is None or self.connection.idle
+
+    def finish(self) -> None:
+        """Close it, after its request if it has one."""
+        if self.connection is None or self.connection.idle:
+            self.task.cancel()
+        else:
+            self.connection.closing = True

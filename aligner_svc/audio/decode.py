@@ -22,16 +22,15 @@ from aligner_svc.errors import InvalidArgumentError, UnavailableError
 from aligner_svc.workers import (
     Buffer,
     JsonValue,
-    Reply,
     SandboxMode,
     WorkerDiedError,
     WorkerFailedError,
     WorkerKilledError,
-    WorkerPool,
     WorkerTimeoutError,
     WorkerUnavailableError,
     log_sandbox,
 )
+from aligner_svc.workers.pool import Reply, WorkerPool
 from aligner_svc.workers.process import WorkerProcess
 
 _SHORT_BYTES: Final = 8 * MIB

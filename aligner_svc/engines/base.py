@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from aligner_svc.config import Settings
     from aligner_svc.engines.batch_report import BatchWatch, QueueState
     from aligner_svc.engines.live import LiveAudio, LiveText
-    from aligner_svc.workers import WorkerPool
+    from aligner_svc.workers.pool import WorkerPool
 
 
 SHORT_SECONDS: Final = 60.0

@@ -78,6 +78,7 @@ class LiveAudio:
         self.text_is_short = False
         """Whether the aligner waits for text: what is kept meanwhile says nothing about the aligner's pace."""
         self._wanted = 0.0
+        self._closed = False
         self._pieces: deque[tuple[int, Floats, float]] = deque()  # first sample, samples, gain
         self._arrivals: deque[tuple[float, int]] = deque()  # the event loop's time, samples by then
         self._levels: npt.NDArray[np.float32] = np.zeros(60 * FRAME_RATE, np.float32)  # doubled when it is full
@@ -89,7 +90,8 @@ class LiveAudio:
     def append(self, samples: Floats, gain: float = 1.0) -> None:
         """`samples`: 1.0 is full scale. `gain`: brings a window that ends with them to its level."""
         now = asyncio.get_running_loop().time()
-        self._pieces.append((self.length, samples, gain))
+        if not self._closed:
+            self._pieces.append((self.length, samples, gain))
         self.length += len(samples)
         self._arrivals.append((now, self.length))
         while len(self._arrivals) > 2 and self._arrivals[1][1] < self.released - _PACE_SECONDS * SAMPLE_RATE:
@@ -115,6 +117,16 @@ class LiveAudio:
         """Whether the latest audio came as it is spoken; not without any."""
         return self.length > 0 and self._is_live(self.length)
 
+    @property
+    def kept(self) -> float:
+        """Seconds that are not released."""
+        return (self.length - self.released) / SAMPLE_RATE
+
+    def close(self) -> None:
+        """No samples are asked for any more; nobody waits for room."""
+        self._closed = True
+        self.release(self.length)
+
     def want(self, seconds: float) -> None:
         """The aligner needs so much at a time."""
         self._wanted = seconds
@@ -124,7 +136,7 @@ class LiveAudio:
         """Wait until less than so much is kept, or than is wanted, unless it is text that the aligner waits for."""
 
         def has_room() -> bool:
-            return self.length - self.released < max(seconds, self._wanted) * SAMPLE_RATE or self.text_is_short
+            return self.kept < max(seconds, self._wanted) or self.text_is_short or self._closed
 
         if not has_room():
             self._held_at = self.length / SAMPLE_RATE
@@ -217,6 +229,7 @@ class LiveText:
 
     def notify(self, *, ended: bool = False) -> None:
         """Text has come, or there is no more."""
+        self._audio.text_is_short = False  # until the aligner finds that it still is
         self._arrived += 1
         self.ended = self.ended or ended
         self._changed.notify()

@@ -10,7 +10,7 @@ from aligner_svc.health.grpc_health import NOT_SERVING, SERVING, GrpcHealth
 from interceptors.background import BackgroundTask
 
 if TYPE_CHECKING:
-    from aligner_svc.workers import WorkerPool
+    from aligner_svc.workers.pool import WorkerPool
 
 log = logging.getLogger(__name__)
 

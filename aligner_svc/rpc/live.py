@@ -104,7 +104,7 @@ class LiveCall:
         call, following = current_call(), self._following
         async for piece in self._upload.pieces():
             if isinstance(piece, str):
-                following.text(piece)
+                await following.text(piece)
                 await self._charge_text(call)
             else:
                 await self._hear(piece)

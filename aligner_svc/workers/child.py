@@ -192,7 +192,7 @@ def _serving(
 def _connect() -> socket.socket:
     number = os.environ.pop(FD_VARIABLE, "")
     if not number:
-        raise RuntimeError("this module is started by aligner_svc.workers.WorkerPool, not by hand")
+        raise RuntimeError("this module is started by aligner_svc.workers.pool.WorkerPool, not by hand")
     # The parent ends its children: ctrl-C reaches a whole process group, and systemd sends SIGTERM
     # to a whole cgroup, whatever the session, while the parent still drains calls.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -22,7 +22,7 @@ from aligner_svc.engines.batch_report import BatchReport, QueueState
 from aligner_svc.telemetry.metrics import CacheCounts, Metrics, Sources
 from aligner_svc.telemetry.metrics.merged import MergedPages, page_of
 from aligner_svc.telemetry.metrics.server import MetricsServer
-from aligner_svc.workers import PlaceState
+from aligner_svc.workers.children import PlaceState
 from interceptors.antivirus.scanner import ScannerState
 from interceptors.calls.call import Call, StageTiming, enter_call
 from interceptors.calls.refusal import CallRefusedError

@@ -13,7 +13,8 @@ import grpc
 import pytest
 
 from aligner_client.api.v1 import aligner_pb2 as pb
-from aligner_svc.workers import WorkerPool, heartbeat
+from aligner_svc.workers import heartbeat
+from aligner_svc.workers.pool import WorkerPool
 from tests.kit.recordings import SPEECH, TRANSCRIPT, repeated
 from tests.kit.refusals import check, refusal
 from tests.kit.servers import calling, serving

@@ -13,7 +13,8 @@ from aligner_svc.config.engine import QwenSettings
 from aligner_svc.engines.qwen.devices.model import DeviceBrokenError, Model
 from aligner_svc.engines.qwen.devices.wire import DeviceLoaded, Item, decode_answer, decode_batch, encode_answer, encode_batch
 from aligner_svc.engines.qwen.timestamps import TimestampSlots
-from aligner_svc.workers import Buffer, JsonValue, WorkerDiedError, WorkerPool
+from aligner_svc.workers import Buffer, JsonValue, WorkerDiedError
+from aligner_svc.workers.pool import WorkerPool
 
 T = TypeVar("T")
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from aligner_svc.domain import Caller
-from aligner_svc.workers import Buffer, JsonValue, Reply, SandboxMode
+from aligner_svc.workers import Buffer, JsonValue, SandboxMode
+from aligner_svc.workers.pool import Reply
 
 if TYPE_CHECKING:
     from aligner_svc.config import Settings

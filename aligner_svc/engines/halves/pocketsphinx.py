@@ -13,7 +13,8 @@ from aligner_svc.engines.batch_report import BatchWatch, QueueState
 from aligner_svc.engines.halves import HalfSettings, Lanes
 from aligner_svc.engines.pocketsphinx.engine import LONG, OTHERS, READER, SHORT, PocketSphinxEngine, Window
 from aligner_svc.engines.pocketsphinx.wire import text_language
-from aligner_svc.workers import Buffer, JsonValue, Reply
+from aligner_svc.workers import Buffer, JsonValue
+from aligner_svc.workers.pool import Reply
 
 _TEXT_TIMEOUT: Final = 60.0
 

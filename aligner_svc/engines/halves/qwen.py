@@ -16,7 +16,8 @@ from aligner_svc.engines.qwen.devices.pool import Devices
 from aligner_svc.engines.qwen.devices.wire import DeviceLoaded, Item, decode_answer, decode_batch, encode_answer, encode_batch
 from aligner_svc.engines.qwen.engine import QwenEngine
 from aligner_svc.engines.qwen.timestamps import TimestampSlots
-from aligner_svc.workers import Buffer, JsonValue, Reply, WorkerPool
+from aligner_svc.workers import Buffer, JsonValue
+from aligner_svc.workers.pool import Reply, WorkerPool
 from aligner_svc.workers.threads import off_loop
 
 _LANE: Final = "qwen"

@@ -40,16 +40,8 @@ from aligner_svc.engines.windows import AlignWindow, Cut, Placed, Prefix, Window
 from aligner_svc.text import tokenise
 from aligner_svc.text.spoken import WITH_READER
 from aligner_svc.text.transcript import words
-from aligner_svc.workers import (
-    JsonValue,
-    Priority,
-    Reply,
-    SandboxMode,
-    WorkerDiedError,
-    WorkerPool,
-    WorkerTimeoutError,
-    log_sandbox,
-)
+from aligner_svc.workers import JsonValue, Priority, SandboxMode, WorkerDiedError, WorkerTimeoutError, log_sandbox
+from aligner_svc.workers.pool import Reply, WorkerPool
 from aligner_svc.workers.threads import off_loop
 
 SHORT, LONG, OTHERS = "pocketsphinx", "pocketsphinx-long", "pocketsphinx-languages"

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from aligner_svc.engines.ray_serve import wire
-from aligner_svc.workers import Buffer, JsonValue, Reply, WorkerPool, WorkerTimeoutError, WorkerUnavailableError
+from aligner_svc.workers import Buffer, JsonValue, WorkerTimeoutError, WorkerUnavailableError
 from aligner_svc.workers.frames import FrameError, FrameKind
+from aligner_svc.workers.pool import Reply, WorkerPool
 
 log = logging.getLogger(__name__)
 

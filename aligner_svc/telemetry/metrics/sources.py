@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 if TYPE_CHECKING:
     from aligner_svc.engines.batch_report import QueueState
     from aligner_svc.transport.connections import Connections
-    from aligner_svc.workers import WorkerPool
+    from aligner_svc.workers.pool import WorkerPool
     from interceptors.antivirus.scanner import ScannerState
     from interceptors.auth.jwt.jwks import KeySource
     from interceptors.handlers.exempt import ExemptLimits

@@ -21,7 +21,8 @@ from aligner_svc.audio.decode import AudioShorterError, Decoded, Decoder
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.config.limits import DecodeSettings, Limits
 from aligner_svc.errors import AlignerError, InvalidArgumentError, UnavailableError
-from aligner_svc.workers import Reply, WorkerPool, pool
+from aligner_svc.workers import pool
+from aligner_svc.workers.pool import Reply, WorkerPool
 from tests.kit.films import Track, film
 from tests.kit.waiting import eventually
 

@@ -23,7 +23,8 @@ from aligner_svc.audio.headers.wave import read_wave_header
 from aligner_svc.audio.undecodable import UndecodableError
 from aligner_svc.config.limits import DecodeSettings, Limits
 from aligner_svc.errors import InvalidArgumentError
-from aligner_svc.workers import WorkerDiedError, WorkerPool
+from aligner_svc.workers import WorkerDiedError
+from aligner_svc.workers.pool import WorkerPool
 from tests.aligner_svc.audio.test_decode import bursts, encode, wav
 from tests.kit.peak_memory import peak_memory
 

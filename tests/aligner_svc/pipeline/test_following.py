@@ -1,91 +1,114 @@
-"""A transcript that comes in pieces is the transcript that comes whole."""
+"""A recording that is followed: what of it is decoded, and kept."""
 
 from __future__ import annotations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import asyncio
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
 
 from aligner_svc.config.limits import Limits
-from aligner_svc.domain import Token, WordStatus
+from aligner_svc.domain import SAMPLE_RATE, Alignment, Caller, Word, WordStatus
 from aligner_svc.engines.base import EngineResult, Span
-from aligner_svc.pipeline.following import _Script
-from aligner_svc.pipeline.words import words_of
+from aligner_svc.pipeline import Following, Job
 from aligner_svc.text import tokenise
 from aligner_svc.text.transcript import words
+from tests.kit.waiting import eventually
 
-TEXT = 'A: He said, "Don\'t you dare."  [laughs] And then -- then she left; 1 000 of them, in straße and Zürich.'
+PART = 10
+"""Seconds."""
 
 
-class Splitter:
+class Dense:
+    """A decoder of an upload each byte of which holds PART seconds."""
+
+    container, warnings = "flac", ()
+    queued = busy = start = 0.0
+    on_disk = False
+    decoded = 0
+
+    async def add(self, chunk: bytes) -> AsyncIterator[np.ndarray]:
+        for _ in chunk:
+            self.decoded += PART
+            yield np.full(PART * SAMPLE_RATE, 0.1, np.float32)
+
+    async def finish(self) -> AsyncIterator[np.ndarray]:
+        async for samples in self.add(b"!"):
+            yield samples
+
+    def close(self) -> None: ...
+
+
+class Slow:
+    """An engine that finds a word every 30 s."""
+
+    name = "slow"
+
     async def tokenise(self, transcript: str, language: str):
         return words(transcript, tokenise, language)
 
-
-async def split(pieces: list[str]) -> list[Token]:
-    """With the engine asking for more after every piece."""
-    script = _Script(Splitter(), "en", Limits())  # type: ignore[arg-type]
-    for piece in pieces:
-        script.add(piece)
-        await script.more()
-    script.ended = True
-    await script.more()
-    return list(script._tokens)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(0, len(TEXT)), max_size=6).map(sorted))
-async def test_any_cut_gives_the_same_offsets(cuts):
-    pieces = [TEXT[start:end] for start, end in zip([0, *cuts], [*cuts, len(TEXT)], strict=True)]
-    found = await split(pieces)
-    assert [token.text for token in found if not token.skipped] == [
-        TEXT[t.char_start : t.char_end] for t in found if not t.skipped
-    ]
-    covered = "".join(TEXT[token.char_start : token.char_end] for token in found)
-    assert [c for c in covered if c.isalnum()] == [c for c in TEXT if c.isalnum()]
-    spoken = [token for token in found if token.spoken]
-    assert [token.char_start for token in spoken] == sorted({token.char_start for token in spoken})
+    async def follow(self, audio, text, language, caller, *, on_spans, progress=None) -> EngineResult:
+        at = 0
+        while await text.reach(1):
+            if await audio.reach(at + 30 * SAMPLE_RATE) < at + 30 * SAMPLE_RATE:
+                break
+            at += 30 * SAMPLE_RATE
+            audio.release(at)
+            text.take(1)
+            on_spans([Span(at / SAMPLE_RATE - 1, at / SAMPLE_RATE, 1.0, WordStatus.ALIGNED)])
+        return EngineResult((), 1.0)
 
 
-async def test_a_last_word_that_may_go_on_waits_and_a_sentence_does_not():
-    script = _Script(Splitter(), "en", Limits())  # type: ignore[arg-type]
-    script.add("She had your da")
-    assert [token.text for token in await script.more()] == ["She", "had", "your"]
-    assert await script.more() == ()
-    script.add("rk suit.")
-    assert [token.text for token in await script.more()] == ["dark", "suit"]
+class Call:
+    """`Following` while its engine runs."""
+
+    def __init__(self) -> None:
+        self.decoding, self.found = Dense(), list[Word]()
+        self.following = Following(
+            Job("", "en"),
+            "en",
+            Caller(),
+            engine=Slow(),
+            decoding=self.decoding,
+            limits=Limits(),  # type: ignore[arg-type]
+        )
+        self.task = asyncio.create_task(self._run())
+
+    async def _run(self) -> Alignment:
+        await self.following.begun()
+        return await self.following.run(self.found.extend, lambda: None)
+
+    async def end(self) -> Alignment:
+        await self.following.end()
+        return await self.task
+
+    @property
+    def kept(self) -> float:
+        return sum(len(samples) for _, samples, _ in self.following._audio._pieces) / SAMPLE_RATE
 
 
-async def test_words_carry_the_speaker_of_the_last_label_and_so_do_those_of_a_whole_transcript():
-    text = "Well. MARY: Yes. [coughs] Go.\nJOHN: No."
-    expected = [
-        ("Well", ""),
-        ("MARY:", "MARY"),
-        ("Yes", "MARY"),
-        ("[coughs]", "MARY"),
-        ("Go", "MARY"),
-        ("JOHN:", "JOHN"),
-        ("No", "JOHN"),
-    ]
-    script = _Script(Splitter(), "en", Limits())  # type: ignore[arg-type]
-    script.add(text)
-    script.ended = True
-    spoken = await script.more()
-    spans = [Span(n, n + 1, 0.9, WordStatus.ALIGNED) for n in range(len(spoken))]
-    assert [(word.text, word.speaker) for word in script.words(spans)] == expected
-    whole = words_of(await split([text]), EngineResult(spans, match_score=1.0))
-    assert [(word.text, word.speaker) for word in whole] == expected
+async def test_a_few_bytes_that_hold_hours_wait_for_their_text_as_they_came():
+    call = Call()
+    await call.following.audio(bytes(30))
+    await eventually(lambda: call.following._audio.text_is_short, "the engine to wait")
+    for _ in range(2):
+        await call.following.audio(bytes(30))
+    assert call.kept == call.decoding.decoded <= 100
+    assert call.following.released == 0
+    await call.following.text("one two ")
+    assert call.decoding.decoded <= 60 + 100
+    alignment = await call.end()
+    assert [word.end for word in call.found] == [30, 60]
+    assert alignment.audio_seconds == PART * 91
+    assert call.kept == 0
 
 
-async def test_words_are_pronounced_as_the_caller_says():
-    script = _Script(Splitter(), "en", Limits(), {"yes": "=Y=EH=S"})  # type: ignore[arg-type]
-    script.add("Yes, no.")
-    assert [token.spoken for token in await script.more()] == [("=Y=EH=S",), ("no",)]
-
-
-async def test_what_is_not_spoken_comes_with_the_words_around_it():
-    script = _Script(Splitter(), "en", Limits())  # type: ignore[arg-type]
-    script.add("[laughs] Yes. [coughs] ")
-    (spoken,) = await script.more()
-    assert spoken.text == "Yes"
-    ready = script.words([Span(1.0, 1.5, 0.9, WordStatus.ALIGNED)])
-    assert [(word.text, word.start) for word in ready] == [("[laughs]", 0.0), ("Yes", 1.0), ("[coughs]", 1.5)]
+@pytest.mark.parametrize("text", ["one two ", ""])
+async def test_text_that_comes_last_is_aligned_with_all_that_came_before(text):
+    call = Call()
+    await call.following.text(text)
+    await call.following.audio(bytes(30))
+    await call.following.text("three four ")
+    await call.end()
+    assert [word.text for word in call.found] == [*text.split(), "three", "four"]

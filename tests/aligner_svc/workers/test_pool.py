@@ -19,13 +19,13 @@ from aligner_svc.workers import (
     WorkerDiedError,
     WorkerFailedError,
     WorkerKilledError,
-    WorkerPool,
     WorkerRefusedError,
     WorkerTimeoutError,
     WorkerUnavailableError,
     heartbeat,
     pool,
 )
+from aligner_svc.workers.pool import WorkerPool
 from tests.kit.waiting import eventually
 
 CHILD = """
@@ -808,7 +808,7 @@ class TestStartAndClose:
     async def test_children_follow_a_killed_parent_even_when_busy(self, modules: Path, gate: Gate) -> None:
         script = (
             "import asyncio, sys\n"
-            "from aligner_svc.workers import WorkerPool\n"
+            "from aligner_svc.workers.pool import WorkerPool\n"
             "async def main():\n"
             "    pool = WorkerPool('child', 2, name='orphans')\n"
             "    await pool.start()\n"

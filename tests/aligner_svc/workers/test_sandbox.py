@@ -24,7 +24,8 @@ from aligner_svc.config.engine import EngineSettings
 from aligner_svc.config.limits import DecodeSettings, Limits
 from aligner_svc.domain import Caller, WordStatus
 from aligner_svc.engines.pocketsphinx.engine import PocketSphinxEngine
-from aligner_svc.workers import WorkerCrashedError, WorkerDiedError, WorkerPool, log_sandbox
+from aligner_svc.workers import WorkerCrashedError, WorkerDiedError, log_sandbox
+from aligner_svc.workers.pool import WorkerPool
 from aligner_svc.workers.sandbox_landlock import version
 from aligner_svc.workers.sandbox_seccomp import compile_filter
 from aligner_svc.workers.sandbox_syscalls import ALLOWED, AUDIT_ARCHITECTURES, FATAL, MMAP, PRLIMIT64, TGKILL
@@ -259,7 +260,7 @@ class TestEverything:
     async def test_a_child_ends_with_its_parent(self, intruder: str) -> None:
         script = (
             "import asyncio\n"
-            "from aligner_svc.workers import WorkerPool\n"
+            "from aligner_svc.workers.pool import WorkerPool\n"
             "async def main():\n"
             f"    pool = WorkerPool({intruder!r}, 1, args=('best-effort', 'rlimits,landlock,seccomp'), name='orphan')\n"
             "    await pool.start()\n"

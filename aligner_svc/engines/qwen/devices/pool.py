@@ -17,7 +17,8 @@ from aligner_svc.engines.base import EngineStartError
 from aligner_svc.engines.batching import DeviceMemoryError
 from aligner_svc.engines.qwen.devices.wire import DeviceLoaded, Item, decode_answer, encode_batch
 from aligner_svc.engines.qwen.timestamps import TimestampSlots
-from aligner_svc.workers import Reply, WorkerPool, WorkerRefusedError
+from aligner_svc.workers import WorkerRefusedError
+from aligner_svc.workers.pool import Reply, WorkerPool
 from aligner_svc.workers.threads import off_loop
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from aligner_svc.audio.decode_worker import decode
 from aligner_svc.audio.encoding import Encoding
 from aligner_svc.config.limits import DecodeSettings, Limits
 from aligner_svc.errors import InvalidArgumentError
-from aligner_svc.workers import Reply
+from aligner_svc.workers.pool import Reply
 from tests.kit.recordings import samples, wav
 
 SPEECH = samples()[: 2 * 16_000]

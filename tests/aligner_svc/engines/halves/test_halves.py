@@ -17,7 +17,8 @@ from aligner_svc.engines.qwen.devices.pool import Devices
 from aligner_svc.engines.qwen.devices.wire import Item
 from aligner_svc.engines.qwen.engine import QwenEngine
 from aligner_svc.engines.qwen.timestamps import TimestampSlots
-from aligner_svc.workers import JsonValue, Reply
+from aligner_svc.workers import JsonValue
+from aligner_svc.workers.pool import Reply
 
 SETTINGS = Settings(engine=EngineSettings(workers=1), qwen=QwenSettings(device="cpu", batch_items=4))
 FAR = HalfSettings(SETTINGS.engine, SETTINGS.qwen, "best-effort")

@@ -20,7 +20,8 @@ from aligner_svc.engines.windows import Prefix
 from aligner_svc.errors import LimitExceededError, UnavailableError
 from aligner_svc.text import tokenise
 from aligner_svc.text.transcript import words as read
-from aligner_svc.workers import Reply, WorkerDiedError, WorkerTimeoutError
+from aligner_svc.workers import WorkerDiedError, WorkerTimeoutError
+from aligner_svc.workers.pool import Reply
 from tests.kit.waiting import loop_turns
 
 CLIP = Clip(np.zeros(4 * SAMPLE_RATE, np.int16))

@@ -25,7 +25,7 @@ from aligner_svc.engines.qwen.prompt import TooManyRowsError
 from aligner_svc.engines.qwen.recording import CUT, LiveRecording, LongRecording
 from aligner_svc.engines.qwen.timestamps import TimestampSlots
 from aligner_svc.engines.windows import Cut
-from aligner_svc.workers import WorkerPool
+from aligner_svc.workers.pool import WorkerPool
 from tests.kit import qwen_device
 
 CLASS = 0.08

@@ -29,7 +29,7 @@ from aligner_svc.engines.batching import Batcher
 from aligner_svc.telemetry.metrics import CacheCounts, Metrics, Sources
 from aligner_svc.telemetry.metrics.loop_lag import LoopLag
 from aligner_svc.telemetry.metrics.server import MetricsServer
-from aligner_svc.workers import WorkerPool
+from aligner_svc.workers.pool import WorkerPool
 from interceptors import CallInterceptor, CallRefusedError, HeaderLimits, Recovery, RequestId, Requests, current_call
 from interceptors.calls.security_event import Event, SecurityEvent
 from interceptors.calls.stages import add_stage, stage

@@ -19,7 +19,7 @@ from aligner_svc.engines.base import EngineResult, EngineStartError
 from aligner_svc.engines.qwen.devices import pool
 from aligner_svc.engines.qwen.devices.pool import Devices, device_names
 from aligner_svc.engines.qwen.engine import QwenEngine
-from aligner_svc.workers import WorkerPool
+from aligner_svc.workers.pool import WorkerPool
 from tests.kit.waiting import eventually
 
 CLIPS = [Clip(np.zeros(samples, np.int16)) for samples in (16_001, 24_002, 32_003)]

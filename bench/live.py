@@ -114,18 +114,22 @@ def paused(samples: Samples, rows: Rows, seconds: float) -> tuple[Samples, Rows]
     return np.concatenate(parts), moved
 
 
-async def short_calls(stub: AlignerStub, samples: Samples, rows: Rows, until: Callable[[int], bool]) -> list[float]:
-    """Seconds that each call took, every _EVERY; `until`: whether so many are enough."""
+async def short_calls(stub: AlignerStub, samples: Samples, rows: Rows, until: Callable[[int], bool]) -> tuple[list[float], int]:
+    """Seconds that each call took, every _EVERY, and how many were refused; `until`: whether so many are enough."""
     said = [row["text"] for row in rows if row["end"] <= _SHORT_SECONDS]
     config = pb.AlignConfig(transcript=" ".join(said), language="en", **LINEAR16)
     request = pb.AlignRequest(config=config, audio=samples[: int(_SHORT_SECONDS * RATE)].tobytes())
     took: list[float] = []
+    refused = 0
     while not until(len(took)):
         began = time.monotonic()
-        await stub.Align(request)
-        took.append(time.monotonic() - began)
+        try:
+            await stub.Align(request)
+            took.append(time.monotonic() - began)
+        except grpc.aio.AioRpcError:
+            refused += 1
         await asyncio.sleep(_EVERY)
-    return took
+    return took, refused
 
 
 def cpu(pid: int) -> float:
@@ -171,7 +175,7 @@ async def main(options: argparse.Namespace) -> None:
                 f"{recording.name}, {seconds:.0f} s, {len(rows)} words; Align: MAE {first:.2f} ms, {bulk_cpu:.3f} CPU s a second"
                 f"; idle {idle:.3f}"
             )
-            alone = await short_calls(stub, clip, said, lambda done: done >= _ALONE) if options.short else []
+            alone, _ = await short_calls(stub, clip, said, lambda done: done >= _ALONE * options.short)
             for form in options.forms.split(","):
                 used = cpu(server.pid)
                 streaming = asyncio.gather(
@@ -190,11 +194,11 @@ async def main(options: argparse.Namespace) -> None:
                 )
                 if options.short:
                     await asyncio.sleep(0.3 * options.streams)
-                    beside = await short_calls(stub, clip, said, lambda _: streaming.done())  # noqa: B023 - awaited here
+                    beside, refused = await short_calls(stub, clip, said, lambda _: streaming.done())  # noqa: B023 - awaited here
                     quick, slow = (np.percentile(took, [50, 95]) for took in (alone, beside))
                     print(
                         f"Align of {_SHORT_SECONDS:.0f} s: p50 {quick[0]:.3f} p95 {quick[1]:.3f} s alone, {slow[0]:.3f} and "
-                        f"{slow[1]:.3f} beside the streams ({len(beside)} calls): p95 {slow[1] / quick[1]:.2f}x"
+                        f"{slow[1]:.3f} beside the streams ({len(beside)} calls, {refused} refused): p95 {slow[1] / quick[1]:.2f}x"
                     )
                 answers = await streaming
                 took = (cpu(server.pid) - used - idle * max(answer.wall for answer in answers)) / seconds / options.streams

@@ -11,7 +11,7 @@ export PYTHON ?=
 # A git worktree may share another checkout's .venv, where the client's package is that checkout's.
 export PYTHONPATH := $(CURDIR):$(CURDIR)/client
 
-.PHONY: help setup core grpcurl demo run test lint lint-python lint-types lint-imports lint-shape lint-protos docs docs-tables docs-rooms docs-check docs-tables-check docs-rooms-check protos protos-check protos-baseline client client-check bench bench-accuracy bench-chain bench-overload bench-fairness bench-fleet bench-long-jobs bench-processes bench-ray bench-scan bench-qwen bench-gpu bench-gpu-bundle lock clean bench-live
+.PHONY: help setup core grpcurl demo run test lint lint-python lint-types lint-imports lint-shape lint-protos docs docs-tables docs-rooms docs-check docs-tables-check docs-rooms-check protos protos-check protos-baseline client client-check bench bench-accuracy bench-chain bench-overload bench-fairness bench-fleet bench-long-jobs bench-processes bench-ray bench-scan bench-qwen bench-gpu bench-gpu-bundle bench-vs lock clean bench-live
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -203,6 +203,9 @@ bench-ray: $(VENV)/.all ## the engine on a Ray cluster of this machine: cost of 
 
 bench-live: $(VENV)/.core ## recordings sent as they are spoken: how late words come, how exact they are, what it costs
 	$(PY) -m bench.live $(ARGS)
+
+bench-vs: $(VENV)/.all ## the service beside a FastAPI app with the same engine: load, memory, overload, hostile files; a table and a plot
+	$(PY) -m bench.vs $(ARGS)
 
 bench-scan: $(VENV)/.all ## what the virus scan adds to a stream
 	$(PY) -m bench.scan

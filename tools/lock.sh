@@ -25,7 +25,7 @@ compile() {
 compile core --universal "$@" pyproject.toml
 # For one platform: what Qwen needs has wheels for few, and a resolution for all of them does not come about. The hashes are
 # those of every platform's files all the same.
-compile all --python-platform x86_64-manylinux_2_28 "$@" --extra test --extra qwen --extra ray --extra japanese --constraint requirements/core.lock \
+compile all --python-platform x86_64-manylinux_2_28 "$@" --extra test --extra bench --extra qwen --extra ray --extra japanese --constraint requirements/core.lock \
   --excludes requirements/no-cuda.txt --no-emit-package torch pyproject.toml
 # What an image with the engine needs: all.lock has the tests' tools too.
 compile qwen --python-platform x86_64-manylinux_2_28 "$@" --extra qwen --constraint requirements/core.lock \

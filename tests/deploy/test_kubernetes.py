@@ -8,6 +8,7 @@ from functools import cache
 
 import pytest
 
+from aligner_svc.engines.ray_serve.credentials import COMMON
 from tests import PROJECT
 from tests.kit.kubernetes import Manifest, faults, metrics_queried, render
 
@@ -76,6 +77,13 @@ def test_a_wrong_manifest_is_found(spoil: Callable[[list[Manifest]], object]) ->
     manifests = copy.deepcopy(rendered(PROJECT / "deploy" / "kubernetes" / "overlays" / "cpu"))
     spoil(manifests)
     assert len(faults(manifests)) >= 1
+
+
+def test_the_nodes_of_ray_have_the_variables_of_those_that_the_service_starts() -> None:
+    spec = _one(rendered(PROJECT / "deploy" / "kubernetes" / "overlays" / "ray"), "RayService")["spec"]["rayClusterConfig"]
+    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+        for container in group["template"]["spec"]["containers"]:
+            assert COMMON.items() <= {one["name"]: one.get("value") for one in container["env"]}.items()
 
 
 @pytest.mark.parametrize("spoil", RAY_WRONG.values(), ids=RAY_WRONG)

@@ -214,3 +214,18 @@ async def test_the_command(tmp_path: Path, tiny_checkpoint: Path, reference: Ref
         assert await command.exit_code() == 0, command.log
     assert "Traceback" not in command.log
     assert f"{tiny_checkpoint} on cpu in torch.float32" in command.log
+
+
+async def test_each_channel_of_a_call_has_the_words_that_it_has_alone(stub: AlignerStub) -> None:
+    voices = [speech("en", 3), speech("de", 3)]
+    text, _ = TEXTS["en"]
+    stereo = recordings.raw_wav(np.stack(voices, axis=1).astype("<i2").tobytes(), channels=2)
+    config = pb.AlignConfig(language="en")
+    config.channel_transcripts.extend(pb.ChannelTranscript(channel=channel, transcript=text) for channel in (0, 1))
+    both = await stub.Align(pb.AlignRequest(config=config, audio=stereo))
+    for channel, voice in enumerate(voices):
+        alone = await stub.Align(request(text, "en", voice))
+        of_it = [word for word in both.words if word.channel == channel]
+        assert [(word.text, word.start_ms, word.end_ms) for word in of_it] == [
+            (word.text, word.start_ms, word.end_ms) for word in alone.words
+        ]

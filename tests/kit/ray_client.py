@@ -19,6 +19,7 @@ class ScriptedCluster(Cluster):
     """It is gone while there is a file "gone" in the folder."""
 
     probe_seconds = 0.2
+    probe_every = 0.1
 
     def __init__(self, folder: str) -> None:
         super().__init__("127.0.0.1:1", "scripted")
@@ -27,6 +28,9 @@ class ScriptedCluster(Cluster):
     def connect(self) -> None:
         while (self._folder / "gone").exists():
             time.sleep(0.02)
+
+    def open(self) -> None:
+        """Nothing."""
 
     async def call(self, lane: str, header: dict[str, Any], payload: bytes, client: str, left: float) -> tuple[Any, ...]:
         if (self._folder / "gone").exists():

@@ -63,8 +63,8 @@ def application(options: Mapping[str, Any]) -> Any:
         max_replicas=given.max_replicas,
         initial_replicas=given.min_replicas,
         policy=AutoscalingPolicy(policy_function=_SCALING, policy_kwargs={"target": given.queue_wait}),
-        metrics_interval_s=0.5,
-        look_back_period_s=1.0,
+        metrics_interval_s=1.0,
+        look_back_period_s=2.0,
         upscale_delay_s=1.0,
         downscale_delay_s=10.0,
     )

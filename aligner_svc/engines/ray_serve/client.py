@@ -21,7 +21,6 @@ from aligner_svc.engines.ray_serve import wire
 from aligner_svc.workers import attach, refuse_start, serve
 from aligner_svc.workers.frames import FrameKind
 
-_PROBE_EVERY: Final = 0.5
 _GIVE_UP: Final = 4.0
 """Seconds without any answer from a replica, after which this process ends: the next one may find a new head."""
 _CONNECT_TIMEOUT: Final = 60.0
@@ -36,6 +35,8 @@ class Cluster:
 
     probe_seconds = 3.0
     """For an answer to a probe, which takes 2 to 20 ms; on a machine that is overloaded some hundred."""
+    probe_every = 1.0
+    """Seconds without an answer to any call, after which there is a probe."""
 
     def __init__(self, address: str, application: str) -> None:
         self.address = address
@@ -71,9 +72,13 @@ class Cluster:
             except RayServeException:
                 time.sleep(_HEAD_EVERY)
             else:
-                # Over gRPC, not over actor calls: 5 ms less for 160 kB.
-                self._handle = handle.options(_by_reference=False)
+                self._handle = handle
         timer.cancel()
+
+    def open(self) -> None:
+        """Begin to route, on the event loop that makes the calls; after `connect`."""
+        # Over gRPC, not over actor calls: 5 ms less for 160 kB.
+        self._handle = self._handle.options(_by_reference=False)
 
     async def call(self, lane: str, header: dict[str, Any], payload: bytes, client: str, left: float) -> tuple[Any, ...]:
         """What Replica.call returns. A replica that dies loses nothing: aligning has no side effects, another one does it.
@@ -118,6 +123,7 @@ class Client:
         self._trouble = f"no cluster at {self._cluster.address}"
         await asyncio.start_unix_server(self._serve, sock=listening)
         await asyncio.to_thread(self._cluster.connect)
+        self._cluster.open()
         await self._watch()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -159,7 +165,8 @@ class Client:
         while True:
             before = time.monotonic()
             try:
-                await self._cluster.probe()
+                if before - self._cluster.heard_at >= self._cluster.probe_every or self._trouble is not None:
+                    await self._cluster.probe()
             except Exception as error:
                 silent = time.monotonic() - self._cluster.heard_at
                 if self._cluster.heard_at < before:
@@ -169,7 +176,7 @@ class Client:
             else:
                 self._report(None)
                 timeout = _GIVE_UP
-            await asyncio.sleep(_PROBE_EVERY)
+            await asyncio.sleep(self._cluster.probe_every)
 
     def _report(self, trouble: str | None) -> None:
         if trouble != self._trouble and self._writer is not None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from aligner_svc.config import Settings
 from aligner_svc.domain import Caller, Clip, ProgressSink, Token
@@ -18,6 +19,9 @@ from aligner_svc.engines.base import (
     LiveEngine,
     OnFailed,
     OnSpans,
+    PhoneEngine,
+    RatedEngine,
+    Support,
 )
 from aligner_svc.engines.batch_report import BatchWatch
 from aligner_svc.engines.live import LiveAudio, LiveText
@@ -40,7 +44,7 @@ def build(settings: Settings, on_failed: OnFailed, watch: BatchWatch | None) -> 
 
 
 class RayEngine:
-    """Engine (see engines/base.py), of the name and the languages of the one on the cluster."""
+    """PhoneEngine and RatedEngine (see engines/base.py): name, languages and phones are those of the one on the cluster."""
 
     def __init__(self, settings: Settings, link: Link, near: Engine) -> None:
         """`near`: the half of the engine that is here, and uses `link`."""
@@ -52,6 +56,8 @@ class RayEngine:
         self.name = near.name
         self.languages = near.languages
         self.max_seconds = near.max_seconds
+        self.phone_sets: Mapping[str, str] = near.phone_sets if isinstance(near, PhoneEngine) else {}
+        self.support: Mapping[str, Support] = near.support if isinstance(near, RatedEngine) else {}
         self.capacity = Capacity(lowest=ray.min_replicas * ray.cpus + settings.decode.workers + 1, at_once=at_once)
         self.report: EngineReport = replace(near.report, slots=at_once, pools=(link.pool,))
 
@@ -70,10 +76,19 @@ class RayEngine:
         return await self._near.tokenise(transcript, language)
 
     async def align(
-        self, clip: Clip, tokens: Sequence[Token], language: str, caller: Caller, progress: ProgressSink | None = None
+        self,
+        clip: Clip,
+        tokens: Sequence[Token],
+        language: str,
+        caller: Caller,
+        progress: ProgressSink | None = None,
+        *,
+        phones: bool = False,
     ) -> EngineResult:
-        """See Engine.align."""
-        return await self._near.align(clip, tokens, language, caller, progress)
+        """See PhoneEngine.align."""
+        near = self._near
+        align = partial(near.align, phones=phones) if isinstance(near, PhoneEngine) else near.align
+        return await align(clip, tokens, language, caller, progress)
 
     async def close(self) -> None:
         await asyncio.gather(self._near.close(), self.link.close())

@@ -64,6 +64,7 @@ def start_head(directory: Path, address: str, cpus: int) -> Running:
     command = [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
         *("--port", port, "--node-ip-address", "127.0.0.1", "--num-cpus", str(cpus), "--include-dashboard", "false"),
+        *("--include-log-monitor", "false"),  # it sends the logs of replicas to clients that want none
         *("--ray-client-server-port", str(_free_port()), "--dashboard-agent-listen-port", "0"),
         *("--temp-dir", str(_temporary(directory))),
     ]

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest_asyncio
 
 from aligner_svc.config.engine import EngineSettings, QwenSettings
 from aligner_svc.domain import Caller, Clip, Token
-from aligner_svc.engines.base import Engine, EngineResult, LiveEngine, Span
+from aligner_svc.engines.base import Engine, EngineResult, LiveEngine, PhoneEngine, Span
 from aligner_svc.engines.live import LiveAudio, LiveText
 from aligner_svc.engines.pocketsphinx.engine import PocketSphinxEngine
 from aligner_svc.engines.qwen.engine import build as build_qwen
@@ -63,11 +64,14 @@ async def engine(cluster: RayCluster, reports: Reports) -> AsyncIterator[RayEngi
     await made.close()
 
 
-async def test_words_are_to_the_millisecond_those_of_the_engine_in_one_process(engine: RayEngine) -> None:
+async def test_words_and_phones_are_to_the_millisecond_those_of_the_engine_in_one_process(engine: RayEngine) -> None:
     here = PocketSphinxEngine(EngineSettings(workers=1))
     await here.start()
     try:
-        assert (await aligned(engine)).spans == (await aligned(here)).spans
+        found = (await aligned(engine, phones=True)).spans
+        assert found == (await aligned(here, phones=True)).spans
+        assert any(span.phones for span in found)
+        assert (engine.phone_sets, engine.support) == (here.phone_sets, here.support)
     finally:
         await here.close()
 
@@ -148,11 +152,12 @@ async def test_without_its_head_calls_are_unavailable_until_it_is_back(
     assert (await aligned(engine)).spans
 
 
-async def aligned(engine: Engine, within: float = 60.0) -> EngineResult:
+async def aligned(engine: Engine, within: float = 60.0, *, phones: bool = False) -> EngineResult:
     """The sample recording, by a caller that waits for so long."""
     tokens = await engine.tokenise(TEXT, "en")
     clip = Clip(samples())
-    return await engine.align(clip, tokens, "en", Caller("me", asyncio.get_running_loop().time() + within))
+    align = partial(engine.align, phones=phones) if isinstance(engine, PhoneEngine) else engine.align
+    return await align(clip, tokens, "en", Caller("me", asyncio.get_running_loop().time() + within))
 
 
 async def followed(engine: LiveEngine) -> list[Span]:

@@ -198,7 +198,7 @@ async def main(options: argparse.Namespace) -> None:
                     quick, slow = (np.percentile(took, [50, 95]) for took in (alone, beside))
                     print(
                         f"Align of {_SHORT_SECONDS:.0f} s: p50 {quick[0]:.3f} p95 {quick[1]:.3f} s alone, {slow[0]:.3f} and "
-                        f"{slow[1]:.3f} beside the streams ({len(beside)} calls, {refused} refused): p95 {slow[1] / quick[1]:.2f}x"
+                        f"{slow[1]:.3f} beside the streams ({len(beside)} calls, {refused} refused): {slow[1] / quick[1]:.2f}x"
                     )
                 answers = await streaming
                 took = (cpu(server.pid) - used - idle * max(answer.wall for answer in answers)) / seconds / options.streams

@@ -127,7 +127,7 @@ protos-baseline: $(VENV)/.all $(BUF) ## after adding to the API: take protos/ as
 	@[ ! -e protos/baseline.txtpb ] || $(BUF) breaking --against protos/baseline.txtpb
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) tools/gen_protos.py --baseline protos/baseline.txtpb
 
-docs: docs-tables docs-rooms ## write docs/settings.md, the API references, the Grafana dashboard and the diagram of the rooms from the code
+docs: docs-tables docs-rooms ## write docs/settings.md, the API references, docs/openapi.json, the Grafana dashboard and the diagram of the rooms from the code
 
 docs-tables: $(VENV)/.core
 	$(PY) tools/settings_table.py
@@ -137,6 +137,7 @@ docs-tables: $(VENV)/.core
 docs-rooms: $(VENV)/.all
 	$(PY) tools/architecture.py
 	$(PY) tools/api_reference.py
+	$(PY) tools/openapi.py
 
 docs-check: docs-tables-check docs-rooms-check
 
@@ -148,6 +149,7 @@ docs-tables-check: $(VENV)/.core
 docs-rooms-check: $(VENV)/.all
 	$(PY) tools/architecture.py --check
 	$(PY) tools/api_reference.py --check
+	$(PY) tools/openapi.py --check
 
 $(VENV)/.docs: requirements/docs.lock $(VENV)/.core
 	@tools/install.sh docs

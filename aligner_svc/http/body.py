@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
 
 import grpc
 
 from interceptors.calls.refusal import CallRefusedError
 from interceptors.handlers.compression import too_large
+
+UNLIMITED: Final = 1 << 62
+_PARTS, _LEAST_PART = 4096, 128
+"""Chunks after which they have to have so many bytes on average: those of one byte cost 10 us each."""
 
 
 class Body:
@@ -22,9 +27,11 @@ class Body:
         """Raises CallRefusedError beyond `most` bytes, at once if they are declared; ConnectionError if the client goes."""
         if self._declared is not None and self._declared > most:
             raise too_large(str(self._declared), most)
-        received = 0
+        received = parts = 0
         while part := await self._read():
-            received += len(part)
+            received, parts = received + len(part), parts + 1
+            if parts > _PARTS and received < parts * _LEAST_PART and most < UNLIMITED:
+                raise malformed(f"the body comes in chunks of less than {_LEAST_PART} bytes")
             if received > most:
                 raise too_large(f"more than {most}", most)
             yield part

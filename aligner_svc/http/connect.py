@@ -6,6 +6,7 @@ status, as JSON with Connect and as headers with gRPC-Web.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import re
@@ -18,7 +19,7 @@ from google.rpc import status_pb2
 from grpc import aio
 
 from aligner_client.api.v1 import aligner_pb2 as pb
-from aligner_svc.http.body import malformed
+from aligner_svc.http.body import UNLIMITED, malformed
 from aligner_svc.http.context import Metadata
 from aligner_svc.http.errors import code_of, http_status
 from aligner_svc.http.json_messages import from_json
@@ -31,8 +32,6 @@ from interceptors.handlers.compression import too_large
 _COMPRESSED, _END, _TRAILERS = 1, 2, 0x80
 _PROTO, _JSON = "application/proto", "application/json"
 _UNITS: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
-_UNLIMITED: Final = 1 << 62
-"""Bytes of the body of a stream: each message is bounded here, and their audio by the servicer."""
 
 
 class ConnectUnary(Unary):
@@ -61,6 +60,14 @@ class ConnectUnary(Unary):
         return code, headers, json.dumps(connect_error(status)).encode()
 
 
+class NotStreamed(ConnectUnary):
+    """A method with streams, asked for as if it had none."""
+
+    async def read(self) -> Any:
+        forms = " or ".join(ConnectStream.FORMS)
+        raise refused_type(f"this method has streams: send {ConnectStream.MEDIA}{forms}, or {GrpcWeb.MEDIA}+proto")
+
+
 class Envelopes(Wire):
     """Messages with a head each, both ways."""
 
@@ -79,7 +86,8 @@ class Envelopes(Wire):
             self.check_headers()
             if self.asked.media_type().removeprefix(self.MEDIA) not in self.FORMS:
                 raise refused_type(f"send {self.MEDIA}{' or '.join(self.FORMS)}")
-            self._parts = self.body.parts(_UNLIMITED)
+            self._parts = self.body.parts(UNLIMITED)  # each message is bounded here, and their audio by the servicer
+        await asyncio.sleep(0)  # a part may have 10,000 messages
         if not await self._fill(5):
             if self._buffer:
                 raise malformed("the body ends within a message")

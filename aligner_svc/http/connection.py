@@ -10,12 +10,14 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
 
+import grpc
 import h11
-from google.rpc import status_pb2
 
 from aligner_svc.http.body import Body, malformed
 from aligner_svc.http.errors import document
 from aligner_svc.http.wire import Asked, Headers
+from aligner_svc.rpc.status import DOMAIN
+from interceptors.calls.refusal import CallRefusedError
 
 HEAD_SECONDS: Final = 10.0
 """For the first byte of a connection's first request, and for the rest of every request line with its headers."""
@@ -23,6 +25,8 @@ KEEP_ALIVE_SECONDS: Final = 60.0
 """For the first byte of each further request."""
 SEND_SECONDS: Final = 30.0
 """In which a part of an answer has to be taken."""
+_STALLED_SECONDS: Final = 1.0
+"""In which nothing of it is taken, until the connection may be closed for another one."""
 _LINGER_SECONDS, _LINGER_BYTES = 2.0, 16 << 20
 """How much of the rest of a refused body is thrown away: a connection that is closed before takes the answer with it."""
 _PART: Final = 64 * 1024
@@ -75,7 +79,7 @@ class HttpConnection:
         self.http = h11.Connection(h11.SERVER, max_incomplete_event_size=max_head)
         self._max_head = max_head
         self.idle = True
-        """Whether it waits for a request."""
+        """Whether nobody would miss it: it waits for a request, or for a client that takes nothing of its answer."""
         self.closing = False
         """Set to close it after the request in progress."""
 
@@ -130,18 +134,29 @@ class HttpConnection:
         data = self.http.send(event)
         if data:
             self.writer.write(data)
+        stalling = asyncio.get_running_loop().call_later(_STALLED_SECONDS, self._stall)
         try:
             async with asyncio.timeout(SEND_SECONDS):
                 await self.writer.drain()
         except TimeoutError:
             self.writer.transport.abort()
             raise LostError from None
+        finally:
+            stalling.cancel()
+            self.idle = False
+
+    def _stall(self) -> None:
+        self.idle = True
 
     async def _refuse(self, status: int) -> None:
         """What is not HTTP, before there is a call."""
         if self.http.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
             return
-        body = document(status_pb2.Status(code=3, message="this is not valid HTTP/1.1"), "", status)
+        refused = malformed("this is not valid HTTP/1.1")
+        if status == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
+            text = f"the request line and headers have more than {self._max_head} bytes"
+            refused = CallRefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "HEADERS_TOO_LARGE", text)
+        body = document(refused.status(DOMAIN), "", status)
         headers = [("content-type", "application/json"), ("connection", "close"), ("content-length", str(len(body)))]
         await self.write(response(status, headers))
         await self.write(h11.Data(data=body))
@@ -150,7 +165,7 @@ class HttpConnection:
 
     async def discard(self) -> None:
         """Throw away what still comes, for a while: then the client reads the answer."""
-        left = _LINGER_BYTES
+        left, self.idle = _LINGER_BYTES, True
         if self.writer.can_write_eof():  # not with TLS
             self.writer.write_eof()
         try:
@@ -195,6 +210,7 @@ class Exchange:
                         await self.connection.write(h11.InformationalResponse(status_code=100, headers=[]))
                     await self.connection.receive()
                 elif isinstance(event, h11.Data):
+                    await asyncio.sleep(0)  # the 10,000 chunks that may have been received would hold the event loop for 0.1 s
                     if event.data:
                         return bytes(event.data)
                 elif isinstance(event, h11.EndOfMessage):
@@ -258,7 +274,9 @@ def _fault(head: h11.Request) -> int | None:
     if head.http_version not in {b"1.0", b"1.1"}:
         return 505
     names = [name for name, _ in head.headers]
-    return 400 if b"transfer-encoding" in names and b"content-length" in names else None  # RFC 9112, 6.1: it has two ends
+    if b"transfer-encoding" in names and (b"content-length" in names or head.http_version == b"1.0"):
+        return 400  # RFC 9112, 6.1: its end can be read in two ways
+    return None
 
 
 def response(status: int, headers: Headers) -> h11.Response:

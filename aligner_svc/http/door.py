@@ -11,7 +11,7 @@ from typing import Final
 
 from aligner_svc.errors import StartError
 from aligner_svc.http.calls import Calls, HttpClient
-from aligner_svc.http.connect import ConnectStream, ConnectUnary, GrpcWeb
+from aligner_svc.http.connect import ConnectStream, ConnectUnary, GrpcWeb, NotStreamed
 from aligner_svc.http.connection import SEND_SECONDS, Exchange, HttpConnection, Stream
 from aligner_svc.http.rest import ALIGNMENTS, INFO, Align, Info, Nothing
 from aligner_svc.http.wire import Sizes, Wire
@@ -139,6 +139,7 @@ class Door:
         if chosen is None:
             return False
         del self._open[chosen]
+        chosen.evicted = True
         chosen.task.cancel()
         return True
 
@@ -157,6 +158,8 @@ class Door:
             try:
                 if writer is None:
                     opened.close()
+                elif accepted.evicted:
+                    writer.transport.abort()
                 else:
                     await _close(writer)
             finally:
@@ -193,7 +196,9 @@ class Door:
         streams = self._calls.streams(asked.target) if asked.verb == "POST" else None
         if kind is None and streams is not None:
             media = asked.media_type()
-            kind = GrpcWeb if media.startswith(GrpcWeb.MEDIA) else ConnectStream if streams else ConnectUnary
+            kind = GrpcWeb if media.startswith(GrpcWeb.MEDIA) else ConnectUnary
+            if streams and kind is ConnectUnary:
+                kind = ConnectStream if media.startswith(ConnectStream.MEDIA) else NotStreamed
         return (kind or Nothing)(asked, exchange.body, exchange, self._sizes)
 
 
@@ -213,6 +218,8 @@ class _Accepted:
     task: asyncio.Task[None]
     connection: HttpConnection | None = None
     """None: in its handshake."""
+    evicted = False
+    """Closed to make room."""
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer

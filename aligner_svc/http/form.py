@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ _TEXT: Final = "text"
 _OTHER_NAMES: Final = {_TEXT: "transcript", "audio": FILE}
 _FIELDS: Final = pb.AlignConfig.DESCRIPTOR.fields_by_name
 _NAMES: Final = frozenset({*_FIELDS, FILE, RESPONSE_FORMAT})
+_NAME: Final = re.compile(rb";\s*name\s*=", re.IGNORECASE)
 _MAX_BOUNDARY: Final = 70
 _MAX_HEADERS, _MAX_HEADER = 8, 1024
 _MAX_FIELD: Final = 256 * 1024
@@ -95,6 +97,8 @@ class AlignForm:
     def _on_headers(self) -> None:
         found = [value for name, value in self._headers if name == b"content-disposition"]
         kind, options = parse_options_header(found[0].decode("latin-1")) if len(found) == 1 else (b"", {})
+        if found and len(_NAME.findall(found[0])) != 1:
+            raise malformed("a part of the form has to have one name")
         name = options.get(b"name", b"").decode("latin-1")
         name = _OTHER_NAMES.get(name, name)
         if kind != b"form-data" or name not in _NAMES:

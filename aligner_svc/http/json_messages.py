@@ -5,7 +5,7 @@ It takes NaN, base64 with anything between its characters, and JSON of any numbe
 
 from __future__ import annotations
 
-import base64
+import binascii
 import json
 from typing import Any, Final
 
@@ -17,13 +17,13 @@ from aligner_svc.workers.threads import off_loop
 
 _AUDIO: Final = "audio"
 _VALUES: Final = 4096
-"""Commas and brackets that a request may have beside those of its transcript: a message of the API has some tens of values, and
-a thousand pronunciations twice as many."""
-_URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
+"""What a request may have: a message of the API has some tens of values, and pronunciations a thousand."""
+_STANDARD: Final = str.maketrans("-_", "+/")
 
 
 async def from_json(body: bytes, message: Message, transcript_chars: int) -> bytes:
     """The message in bytes; `message`: an empty one of its type. Raises CallRefusedError."""
+    # Before it is parsed: commas and brackets, of which a transcript may have some, too.
     if sum(body.count(one) for one in (b",", b"[", b"{")) > transcript_chars + _VALUES:
         raise malformed("the JSON has more values than any request")
     return await off_loop(_from_json, body, message, size=len(body))
@@ -54,11 +54,18 @@ def with_audio(rest: bytes, message: Message, audio: bytes) -> bytes:
 
 
 def strict(text: bytes | str) -> Any:
-    """Without NaN, infinities and repeated names. Raises CallRefusedError."""
+    """UTF-8, without NaN, infinities and repeated names. Raises CallRefusedError."""
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number)
+        text = text if isinstance(text, str) else text.decode("utf-8")
+        tree = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number)
     except (ValueError, RecursionError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise malformed("the body is not JSON, or has a name twice, or a number that is none") from None
+    values = [tree]
+    for value in values:  # it grows meanwhile
+        values.extend(value.values() if isinstance(value, dict) else value if isinstance(value, list) else ())
+        if len(values) > _VALUES:
+            raise malformed("the JSON has more values than any request")
+    return tree
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -75,9 +82,10 @@ def _no_number(name: str) -> Any:
 def _decoded(audio: Any) -> bytes:
     """Standard or URL-safe base64, padded or not, as protobuf's JSON has it; nothing else between its characters."""
     try:
-        raw: bytes = audio.encode("ascii").translate(_URL_SAFE)
-        return base64.b64decode(raw + b"=" * (-len(raw) % 4), validate=True)
-    except (ValueError, AttributeError):  # binascii.Error and UnicodeEncodeError are ValueErrors
+        if "-" in audio or "_" in audio:
+            audio = audio.translate(_STANDARD)
+        return binascii.a2b_base64(audio + "=" * (-len(audio) % 4), strict_mode=True)
+    except (ValueError, TypeError, AttributeError):  # binascii.Error is a ValueError
         raise malformed("the audio is not base64") from None
 
 

@@ -39,6 +39,7 @@ _TYPES: Final = {
 }
 """What a form may ask for, beside the JSON of the API. No page: a browser would run it under the address of the service."""
 _BY_NAME: Final = {format.value: format for format in _TYPES}
+RESPONSE_FORMATS: Final = ("json", *_BY_NAME)
 
 
 class Unary(Wire):
@@ -87,13 +88,15 @@ class Align(Unary):
             return await from_json(await self.body.whole(self.sizes.json_bytes), pb.AlignRequest(), self.sizes.transcript_chars)
         if kind != b"multipart/form-data":
             raise refused_type("send multipart/form-data or application/json")
+        if self.asked.header("content-type").lower().count("boundary=") != 1:
+            raise malformed("a form has one boundary")
         form = AlignForm(options.get(b"boundary", b""), 4 * self.sizes.transcript_chars + 4)
         await form.feed(self.body.parts(self.sizes.message_bytes))
         message, self._config, wanted = form.request()
         if wanted != "json":
             self._format = _BY_NAME.get(wanted)
             if self._format is None:
-                raise malformed(f"response_format has to be one of json, {', '.join(_BY_NAME)}")
+                raise malformed(f"response_format has to be one of {', '.join(RESPONSE_FORMATS)}")
         return message
 
     async def rendered(self, answer: Message) -> tuple[str, bytes]:

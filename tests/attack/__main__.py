@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from functools import partial
 
 from tests.attack.kinds import KINDS
-from tests.attack.running import HEADS, MAX_HEALTH_MS, MAX_MEMORY_MB, arena, attack
+from tests.attack.running import HEADS, MAX_HEALTH_MS, MAX_MEMORY_MB, Row, arena, attack
 
 
 async def _main() -> int:
@@ -19,14 +18,16 @@ async def _main() -> int:
     kinds = [kind for kind in KINDS if not chosen.only or kind.name in chosen.only]
     async with arena() as running:
         print(HEADS)
-        report = await attack(running, kinds, short=chosen.short, shown=partial(print, flush=True))
+        report = await attack(running, kinds, short=chosen.short, shown=_show)
     print(report.total())
-    for line in report.through:
-        print(f"THROUGH {line}")
     for line in (*report.faults, *report.missed):
         print(f"FAULT {line}")
     print(f"goals: 0 through, 0 refused, health within {MAX_HEALTH_MS:.0f} ms, memory within {MAX_MEMORY_MB:.0f} MB over idle")
     return 1 if report.through or report.faults or report.missed else 0
+
+
+def _show(row: Row) -> None:
+    print(row, *(f"THROUGH {row.kind}: {line}" for line in row.through), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

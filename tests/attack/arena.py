@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import grpc
@@ -36,6 +36,11 @@ class Arena:
     channel: grpc.aio.Channel
     """To `plain`."""
     mtls_channel: grpc.aio.Channel
+
+    def over_http(self) -> Arena:
+        """The same servers, called over HTTP."""
+        plain, mtls = self.plain.over_http(), self.mtls.over_http()
+        return replace(self, plain=plain, mtls=mtls, channel=plain.channel(), mtls_channel=mtls.channel())
 
     @property
     def token(self) -> tuple[str, str]:

@@ -27,7 +27,7 @@ _UPLOAD_BYTES = 12 << 20
 
 
 def _aligned(cells: Sequence[str]) -> str:
-    return f"{cells[0]:<24}" + "".join(f"{cell:>14}" for cell in cells[1:])
+    return f"{cells[0]:<28}" + "".join(f"{cell:>14}" for cell in cells[1:])
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from aligner_client.api.v1.aligner_pb2_grpc import AlignerStub
+from aligner_svc.config.http import HttpSettings
 from aligner_svc.server import Service
 from tests.kit.servers import calling, serving
 
@@ -21,8 +22,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server() -> AsyncIterator[Service]:
-    """The whole service with two aligner processes."""
-    async with serving(workers=2) as running:
+    """The whole service with two aligner processes, and the port for HTTP."""
+    async with serving(workers=2, http=HttpSettings(listen="127.0.0.1:0")) as running:
         yield running
 
 

@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Callable
 
 import grpc
+import httpx
 import numpy as np
 import pytest
+from google.protobuf import json_format
 
 from aligner_client.api.v1 import aligner_pb2 as pb
 from tests.kit import recordings
@@ -182,3 +184,12 @@ async def test_an_unreadable_word_comes_back_not_found(stub) -> None:
     assert [word.text for word in response.words if word.status == pb.WORD_STATUS_NOT_FOUND] == ["巫师"]
     assert "WORDS_UNREADABLE" in {warning.code for warning in response.summary.warnings}
     assert all(transcript[word.char_start : word.char_end] == word.text for word in response.words)
+
+
+async def test_http_gives_the_same_words_to_the_millisecond(server, stub, answers) -> None:
+    expected = await the_answer(stub, answers)
+    async with httpx.AsyncClient(base_url=f"http://{server.http_address}", trust_env=False, timeout=60) as client:
+        data = {"text": TRANSCRIPT, "language": "en"}
+        answer = await client.post("/v1/audio/alignments", files={"file": SPEECH}, data=data)
+    found = json_format.Parse(answer.text, pb.AlignResponse())
+    assert list(found.words) == list(expected.words)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import ssl
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 
+from aligner_svc.transport import devcerts
 from aligner_svc.transport.devcerts import Pair
 from aligner_svc.wiring.api_keys import make_pepper
 from tests.kit.daemon import free_port
 from tests.kit.guarded import Home
+from tests.kit.http_channel import HttpChannel
 from tests.kit.servers import Command, launched
 
 _OPTIONS = (("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1))
@@ -22,12 +26,13 @@ _OPTIONS = (("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)
 
 @dataclass(frozen=True)
 class ProdProcess:
-    """A running server. `target` and `metrics` are HOST:PORT on loopback."""
+    """A running server. `target`, `metrics` and `http` are HOST:PORT on loopback."""
 
     home: Home
     command: Command
     target: str
     metrics: str
+    http: str
 
     @property
     def pid(self) -> int:
@@ -45,6 +50,10 @@ class ProdProcess:
         )
         return grpc.aio.secure_channel(f"localhost:{self.target.rpartition(':')[2]}", credentials, _OPTIONS)
 
+    def over_http(self) -> ProdProcess:
+        """The same server, whose channels call over HTTP."""
+        return _OverHttp(self.home, self.command, self.target, self.metrics, self.http)
+
     def tls(self) -> ssl.SSLContext:
         """For raw HTTP/2, with the client's certificate."""
         context = ssl.create_default_context(cadata=self.home.ca.certificate_pem.decode())
@@ -52,6 +61,18 @@ class ProdProcess:
         context.check_hostname = False
         context.set_alpn_protocols(["h2"])
         return context
+
+
+class _OverHttp(ProdProcess):
+    def channel(self, own: Pair | None = None, *, anonymous: bool = False) -> Any:
+        pair = own or (self.home.client if self.home.mtls and not anonymous else None)
+        context = ssl.create_default_context(cadata=self.home.ca.certificate_pem.decode())
+        if pair is not None:
+            context.set_ciphers("DEFAULT:@SECLEVEL=0")  # a weak key is the server's to refuse
+            with tempfile.TemporaryDirectory() as folder:
+                devcerts.write(Path(folder), "caller", pair)
+                context.load_cert_chain(f"{folder}/caller.pem", f"{folder}/caller.key")
+        return HttpChannel(self.http, context)
 
 
 def variables(home: Home) -> dict[str, str]:
@@ -83,9 +104,9 @@ def variables(home: Home) -> dict[str, str]:
 async def prod_process(home: Home, scratch: Path, *, workers: int = 1, **settings: object) -> AsyncIterator[ProdProcess]:
     """Ready to serve. `scratch`: its working directory, TMPDIR and HOME; `settings` without the prefix, LOGS__LEVEL="debug"."""
     make_pepper(home.keys)
-    metrics = f"127.0.0.1:{free_port()}"
+    metrics, http = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     given = {f"ALIGNER_{name}": str(value) for name, value in settings.items()}
-    where = {"TMPDIR": str(scratch), "HOME": str(scratch), "ALIGNER_METRICS__LISTEN": metrics}
+    where = {"TMPDIR": str(scratch), "HOME": str(scratch), "ALIGNER_METRICS__LISTEN": metrics, "ALIGNER_HTTP__LISTEN": http}
     arguments = ("--profile", "prod", "--listen", "127.0.0.1:0", "--workers", str(workers))
     async with launched(scratch, *arguments, **variables(home) | where | given) as command:
-        yield ProdProcess(home, command, await command.ready(), metrics)
+        yield ProdProcess(home, command, await command.ready(), metrics, http)

@@ -55,7 +55,8 @@ def reason(answer: httpx.Response, status: int) -> str:
 async def test_a_form_and_json_and_grpc_are_answered_alike(server, client) -> None:
     by_form = await client.post(PATH, files=FILE, data=FIELDS)
     by_json = await client.post(PATH, json=as_json())
-    connect = await client.post("/aligner.v1.Aligner/Align", json=as_json())
+    url_safe = base64.urlsafe_b64encode(SPEECH).decode().rstrip("=")
+    connect = await client.post("/aligner.v1.Aligner/Align", json=as_json(url_safe))
     async with calling(server.address) as stub:
         by_grpc = await stub.Align(pb.AlignRequest(config=pb.AlignConfig(transcript=TRANSCRIPT, language="en"), audio=SPEECH))
     assert [word.text for word in by_grpc.words] == list(WORDS)
@@ -104,10 +105,13 @@ MALFORMED = {
     "a name twice within": '{"config":{"language":"en","language":"de"}}', "NaN": '{"config":{"minMatchScore":NaN}}',
     "Infinity": '{"config":{"minMatchScore":Infinity}}', "nested objects": NESTED, "nested lists": "[" * 100_000,
     "an unknown field": '{"config":{},"shutdown":true}', "a number for a text": '{"config":{"language":7}}',
-    "not base64": '{"audio":"!!!!"}', "junk within base64": '{"audio":"UklG\\nRg=="}', "audio as a list": '{"audio":[1,2]}',
+    "not base64": '{"audio":"!!!!"}', "padding within": '{"audio":"QQ==QQ=="}', "half a byte": '{"audio":"A"}',
+    "junk within base64": '{"audio":"UklG\\nRg=="}', "audio as a list": '{"audio":[1,2]}',
     "a lone surrogate": '{"config":{"transcript":"\\ud800"}}', "values without end": '{"config":{"a":[' + "0," * 6000 + "0]}}",
     "a large number": '{"config":{"channels":1e400}}', "digits": '{"config":{"channels":' + "9" * 5000 + "}}",
-    "not UTF-8": b'{"config":{"transcript":"\xff"}}', "cut": '{"config":{',
+    "not UTF-8": b'{"config":{"transcript":"\xff"}}', "UTF-16": "{}".encode("utf-16"),
+    "a list of 5,000": '{"config":{"channelTranscripts":[' + "{}," * 5000 + "{}]}}",
+    "cut": '{"config":{',
 }  # fmt: skip
 
 
@@ -125,6 +129,12 @@ async def test_json_that_is_not_the_message_is_refused(client, body) -> None:
 async def test_bodies_of_another_kind_are_refused(client, kind) -> None:
     answer = await client.post(PATH, content=b"{}", headers={"content-type": kind})
     assert reason(answer, 415) == "CONTENT_TYPE_REFUSED"
+
+
+async def test_a_method_is_asked_for_in_its_own_kind(client) -> None:
+    for path, kind in (("StreamAlign", "application/json"), ("Align", "application/connect+json")):
+        answer = await client.post(f"/aligner.v1.Aligner/{path}", content=b"{}", headers={"content-type": kind})
+        assert (answer.status_code, answer.json()["reason"]) == (415, "CONTENT_TYPE_REFUSED")
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "identity, gzip", "x"])
@@ -159,6 +169,15 @@ async def test_audio_over_the_limit_is_refused_and_the_next_is_served(client) ->
     answer = await client.post(PATH, content=endless(), headers={"content-type": "application/json"})
     assert reason(answer, 413) == "REQUEST_TOO_LARGE"
     assert (await client.post(PATH, files=FILE, data=FIELDS)).status_code == 200
+
+
+async def test_a_body_in_chunks_of_a_byte_is_refused(client) -> None:
+    async def tiny() -> AsyncIterator[bytes]:
+        for _ in range(5000):
+            yield b" "
+
+    answer = await client.post(PATH, content=tiny(), headers={"content-type": "application/json"})
+    assert reason(answer, 400) == "MESSAGE_MALFORMED"
 
 
 async def test_a_time_of_the_callers_ends_the_call(server, client) -> None:

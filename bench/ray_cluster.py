@@ -16,6 +16,7 @@ import asyncio
 import os
 import signal
 import statistics
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -313,6 +314,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The embedded engine on a Ray cluster of this machine.")
     parser.add_argument("--only", choices=PARTS, help="one part; default: all")
     only = parser.parse_args().only
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # its clusters end with it
     for name, part in PARTS.items():
         if only in {None, name}:
             part()

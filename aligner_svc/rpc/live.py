@@ -143,8 +143,11 @@ class LiveCall:
     async def _align(self) -> Alignment:
         call, following = current_call(), self._following
         await following.begun()
-        if not following.ended or call is None or call.admission is None:
+        if call is None or call.admission is None:
+            return await self._follow(call)
+        if not following.ended:
             # It holds no place while its speaker is waited for; the engine bounds how many of these there are.
+            call.admission.followed()
             return await self._follow(call)
         async with call.admission.working() as timer:
             if following.seconds > SHORT_SECONDS:

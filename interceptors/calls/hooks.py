@@ -72,6 +72,9 @@ class Admission(Protocol):
     def arrived(self) -> None:
         """The request is complete: from now on the call counts as work. Raises CallRefusedError."""
 
+    def followed(self) -> None:
+        """The call is worked on while its request arrives: it needs no place, not even when the request is complete."""
+
     def working(self) -> AbstractAsyncContextManager[WorkTimer]:
         """Waits for a place to work in and holds it; the caller fills in the timer.
 

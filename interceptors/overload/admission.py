@@ -60,6 +60,8 @@ class AdmittedCall:
     """Set once it counts in the memory."""
     size: int = 0
     """Bytes received."""
+    is_followed: bool = False
+    """Whether it is worked on without a place while its request arrives."""
     whole: bool = False
     """Whether it has a place for a request of one message."""
     place: asyncio.Future[None] | None = None
@@ -100,6 +102,10 @@ class AdmittedCall:
     def arrived(self) -> None:
         """See hooks.Admission."""
         self.control.arrived(self)
+
+    def followed(self) -> None:
+        """See hooks.Admission."""
+        self.control.followed(self)
 
     def working(self) -> AbstractAsyncContextManager[WorkTimer]:
         """See hooks.Admission."""
@@ -173,9 +179,16 @@ class AdmissionControl:
     def arrived(self, call: AdmittedCall) -> None:
         """The request is complete. Raises CallRefusedError."""
         self._end_arrival(call)
+        if call.is_followed:
+            return
         if not call.bypass and self.now() - call.began < GRACE and not self.has_room(call.share):
             raise self.full()
         self._arrived.add(call)
+
+    def followed(self, call: AdmittedCall) -> None:
+        """The call counts on its way only: its engine bounds how many of these there are."""
+        call.is_followed = True
+        self._arrived.discard(call)
 
     def leave(self, call: AdmittedCall) -> None:
         """The call is over. Idempotent."""

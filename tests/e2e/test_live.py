@@ -12,6 +12,7 @@ from aligner_svc.rpc import upload
 from tests.aligner_svc.audio.arriving.test_container import encoded
 from tests.kit.recordings import TRANSCRIPT, WORDS, flac, repeated, samples, wav
 from tests.kit.refusals import refusal
+from tests.kit.servers import calling
 from tests.kit.uploads import audio, chunks, config, linear16, send, stream, text
 from tests.kit.waiting import eventually
 
@@ -99,12 +100,12 @@ async def test_audio_that_stops_in_the_middle_of_a_word(stub):
     assert max(word.end_ms for word in answer.words) <= answer.summary.audio_ms
 
 
-async def test_a_client_that_vanishes_is_forgotten(server, stub):
-    call = stub.StreamAlign()
-    await send(call, [linear16(TWICE_TEXT), *chunks(BARE)])
-    await until_words(call)
-    assert server.engine._streams == 1
-    call.cancel()
+async def test_a_client_that_vanishes_is_forgotten(server):
+    async with calling(server.address) as vanishing:
+        call = vanishing.StreamAlign()
+        await send(call, [linear16(TWICE_TEXT), *chunks(BARE)])
+        await until_words(call)
+        assert server.engine._streams == 1
     await eventually(lambda: server.engine._streams == 0, "the stream to be given up")
 
 

@@ -79,5 +79,6 @@ def application(options: Mapping[str, Any]) -> Any:
         graceful_shutdown_wait_loop_s=0.5,
         health_check_period_s=2.0,
         health_check_timeout_s=10.0,
+        logging_config={"enable_access_log": False},  # a line a call: the server's own log has it
     )
     return deployment.bind(asdict(given))

@@ -46,6 +46,10 @@ class Service(KindsHandler):
         call = current_call()
         assert call is not None
         assert call.admission is not None
+        if name == FOLLOWED:
+            self.begun.put_nowait(name)
+            await self.gate.wait()
+            return name.encode()
         async with call.admission.working() as timer:
             self.begun.put_nowait(name)
             await self.gate.wait()
@@ -55,6 +59,8 @@ class Service(KindsHandler):
 
     async def stream_unary(self, requests, context):
         self.came.put_nowait(_name())
+        if _name() == FOLLOWED:
+            current_call().admission.followed()
         return await super().stream_unary(requests, context)
 
     def unary_methods(self):
@@ -71,6 +77,10 @@ def _name() -> str:
 
 def _priority(call) -> Priority:
     return {"l": Priority.LOW, "h": Priority.HIGH}.get(call.principal.name[0], Priority.NORMAL)
+
+
+FOLLOWED = "followed"
+"""A stream that is worked on while it arrives."""
 
 
 class Bench:
@@ -241,6 +251,25 @@ async def test_a_call_takes_no_place_before_its_request_is_complete(kind) -> Non
         assert await _soon(slow.read() if kind == "StreamStream" else slow) == b"hslow"
         if kind == "StreamStream":
             assert await slow.read() is aio.EOF
+
+
+async def test_a_stream_that_is_followed_needs_no_place_and_takes_none_from_others() -> None:
+    bench = Bench(1)
+    async with bench.serving() as channel:
+        stream = channel.stream_unary(f"/{SERVICE}/StreamUnary")(metadata=[bearer(FOLLOWED)])
+        await stream.write(b"first")
+        await _soon(bench.service.came.get())
+        [before] = await bench.fill(channel, "h")
+        await stream.done_writing()
+        assert await _soon(bench.service.begun.get()) == FOLLOWED, "it was refused half way"
+        bench.service.gate.set()
+        assert await _soon(asyncio.gather(before, stream)) == [b"h", FOLLOWED.encode()]
+        bench.service.gate.clear()
+        ended = start(channel, "StreamUnary", FOLLOWED)
+        await _soon(bench.service.begun.get())
+        await bench.fill(channel, "h")
+        bench.service.gate.set()
+        assert await _soon(answer(ended)) == FOLLOWED.encode()
 
 
 async def test_of_calls_that_come_together_only_those_with_a_place_are_worked_on() -> None:

@@ -81,7 +81,7 @@ class Situation:
 
     name: str
     callers: int
-    beside: Callable[[], Speech] | None = None
+    beside: Speech | None = None
     leaves: bool = False
     """An app goes on with that when its sender is gone."""
 
@@ -97,10 +97,10 @@ def situations(long: Speech) -> list[Situation]:
         Situation("1 caller", 1),
         Situation("16 callers", 16),
         Situation("64 callers", 64),
-        Situation("beside a header that claims 4 h", 4, lambda: _hostile(claims())),
-        Situation("beside 200 MB in a packet of 200 kB", 4, lambda: _hostile(inflated())),
-        Situation("beside 10 minutes of speech", 4, lambda: long, leaves=True),
-        Situation("beside 4 h of silence in 24 kB", 4, lambda: _hostile(silent_flac(1750)), leaves=True),
+        Situation("beside a header that claims 4 h", 4, _hostile(claims())),
+        Situation("beside 200 MB in a packet of 200 kB", 4, _hostile(inflated())),
+        Situation("beside 10 minutes of speech", 4, long, leaves=True),
+        Situation("beside 4 h of silence in 24 kB", 4, _hostile(silent_flac(1750)), leaves=True),
     ]
 
 
@@ -149,7 +149,7 @@ async def _service_call(aligner: AsyncAligner, clip: Speech) -> str:
 
 
 async def _load(call: Call, clips: list[Speech], situation: Situation, figures: Figures, *, seconds: float, seed: int) -> None:
-    end = time.monotonic() + seconds
+    end = 0.0
 
     async def caller(number: int) -> None:
         chance = random.Random(f"{seed} {number}")
@@ -169,10 +169,11 @@ async def _load(call: Call, clips: list[Speech], situation: Situation, figures: 
             figures.other[await call(speech) or "answered"] += 1
             await asyncio.sleep(0.05)
 
-    beside = None if situation.beside is None else asyncio.create_task(other(situation.beside()))
+    beside = None if situation.beside is None else asyncio.create_task(other(situation.beside))
     if beside is not None:
         await asyncio.sleep(0.5)
     began = time.monotonic()
+    end = began + seconds
     await asyncio.gather(*map(caller, range(situation.callers)))
     figures.wall += time.monotonic() - began
     if beside is not None:

@@ -225,6 +225,7 @@ class Exchange:
 
     async def respond(self, status: int, headers: Headers, body: bytes) -> None:
         """See Answering."""
+        self._take_end()
         await self.begin(status, [*headers, ("content-length", str(len(body)))])
         if body and self.asked.verb != "HEAD":
             await self.connection.write(h11.Data(data=body))
@@ -235,7 +236,6 @@ class Exchange:
         if self._began:
             return
         self._began = True
-        self._take_end()
         more = [("date", formatdate(usegmt=True)), ("cache-control", "no-store"), ("x-content-type-options", "nosniff")]
         self._coming = not self._complete and not self.connection.http.they_are_waiting_for_100_continue
         if not self._complete or self.connection.closing:
@@ -255,12 +255,12 @@ class Exchange:
         http = self.connection.http
         if http.our_state is h11.DONE and http.their_state is h11.DONE:
             return True
-        if self._coming:
+        if self._coming and not self._complete:
             await self.connection.discard()
         return False
 
     def _take_end(self) -> None:
-        """Of a body whose end is here already."""
+        """Of a body that nobody reads any more, and whose end is here already."""
         http = self.connection.http
         try:
             while not self._complete and isinstance(event := http.next_event(), h11.Data | h11.EndOfMessage):

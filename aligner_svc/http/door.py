@@ -109,13 +109,20 @@ class Door:
                 log.warning("no HTTP connection can be accepted: %s", error.strerror)
                 await asyncio.sleep(_PAUSE)
                 continue
-            peer = peer_of_socket(opened)
-            if peer is None or not self._make_room(peer):
+            try:
+                self._admit(opened)
+            except Exception:  # no connection may keep out the next
+                log.exception("an HTTP connection was not served")
                 opened.close()
-                continue
-            accepted = _Accepted(peer)
-            accepted.task = self._tasks.start(self._serve(opened, accepted))
-            self._open[accepted] = None
+
+    def _admit(self, opened: socket.socket) -> None:
+        peer = peer_of_socket(opened)
+        if peer is None or not self._make_room(peer):
+            opened.close()
+            return
+        accepted = _Accepted(peer)
+        accepted.task = self._tasks.start(self._serve(opened, accepted))
+        self._open[accepted] = None
 
     def _make_room(self, peer: Peer) -> bool:
         """Whether a connection of `peer` may be opened, if need be after an idle one was closed."""

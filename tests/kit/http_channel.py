@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import gzip
+import itertools
 import json
 import ssl
 import zlib
@@ -20,15 +21,16 @@ from google.rpc import status_pb2
 from tests.kit.http1 import RawHttp, Reply, http1, request
 
 _DETAILS = "grpc-status-details-bin"
+_SOURCES = itertools.cycle(f"127.4.{n // 250}.{n % 250 + 1}" for n in range(2500))
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 Metadata = Sequence[tuple[str, str | bytes]]
 
 
 class HttpChannel:
-    """Each call has a connection of its own to `address`, HOST:PORT."""
+    """Each call has a connection of its own to `address`, HOST:PORT; a channel has an address of its own."""
 
     def __init__(self, address: str, tls: ssl.SSLContext | None) -> None:
-        self.address, self.tls = address, tls
+        self.address, self.tls, self.source = address, tls, next(_SOURCES)
 
     async def __aenter__(self) -> HttpChannel:
         return self
@@ -94,7 +96,7 @@ class HttpCall:
     async def _exchange(self) -> Reply:
         channel = self._channel
         try:
-            async with http1(channel.address, tls=channel.tls) as connection:
+            async with http1(channel.address, tls=channel.tls, source=channel.source) as connection:
                 sending = asyncio.create_task(self._send(connection))
                 try:
                     return await connection.reply()

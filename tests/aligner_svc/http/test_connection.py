@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from hashlib import sha256
 
 import pytest
 import pytest_asyncio
 
+from aligner_client.api.v1 import aligner_pb2 as pb
 from aligner_svc.config.http import HttpSettings
 from aligner_svc.config.limits import Limits
 from aligner_svc.config.protection import ConnectionSettings
 from aligner_svc.http import connection
 from aligner_svc.server import Service
 from tests.kit.http1 import form, http1, request
-from tests.kit.recordings import SPEECH, TRANSCRIPT
+from tests.kit.http_channel import HttpChannel
+from tests.kit.recordings import SPEECH, TRANSCRIPT, WORDS
 from tests.kit.scripted_engine import ScriptedEngine
 from tests.kit.servers import serving
 from tests.kit.waiting import eventually
@@ -192,6 +195,16 @@ async def test_a_client_that_goes_ends_its_call(server) -> None:
         await eventually(lambda: server.engine.cancelled > before, "the call to be cancelled")
     finally:
         server.engine.gate.set()
+
+
+async def test_a_stream_is_answered_while_it_is_sent_and_nothing_of_it_is_lost(server) -> None:
+    parts = [SPEECH[at : at + 3000] for at in range(0, len(SPEECH), 3000)]
+    config = pb.AlignConfig(transcript=TRANSCRIPT, language="en", audio_bytes=len(SPEECH), audio_sha256=sha256(SPEECH).digest())
+    requests = [pb.StreamAlignRequest(config=config), *(pb.StreamAlignRequest(audio=part) for part in parts)]
+    call = HttpChannel(server.http_address, None).stream_stream("/aligner.v1.Aligner/StreamAlign")
+    answers = [pb.StreamAlignResponse.FromString(each) async for each in call([one.SerializeToString() for one in requests])]
+    assert answers[0].progress.received_bytes < len(SPEECH), "an answer came before the upload was complete"
+    assert [word.text for answer in answers for word in answer.words.words] == list(WORDS)
 
 
 async def test_idle_connections_make_room_and_busy_ones_do_not(server) -> None:

@@ -17,7 +17,7 @@ from tests import PROJECT
 from tests.kit.scripted_engine import ScriptedEngine
 from tests.kit.servers import serving
 
-EXAMPLES = 60
+EXAMPLES = 25
 """Of each operation and mode; the same ones in every run."""
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 OPERATIONS = [("/v1/audio/alignments", "POST"), ("/v1/info", "GET")]

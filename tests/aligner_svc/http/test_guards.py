@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+import tracemalloc
 from collections.abc import AsyncIterator
 
 import httpx
@@ -96,6 +98,24 @@ async def test_a_body_of_a_stranger_is_not_read(home, server) -> None:
         await stranger.send(request("POST", PATH, KIND, ("content-length", str(1 << 40))))
         reply = await stranger.reply()
         assert (reply.status, reply.reason, reply.headers["connection"]) == (401, "CREDENTIALS_MISSING", "close")
+
+
+async def test_a_connection_that_says_nothing_takes_little_memory(home, server) -> None:
+    """A buffer for TLS is 256 KiB for each in asyncio, before its handshake."""
+    host, port = server.http_address.rsplit(":", 1)
+    silent: list[asyncio.StreamWriter] = []
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        silent += [(await asyncio.open_connection(host, int(port)))[1] for _ in range(30)]
+        async with http1(server.http_address, tls=trust(home)) as last:  # the others have been accepted when it is answered
+            await last.send(request("GET", INFO))
+            assert (await last.reply()).status == 401
+        assert tracemalloc.get_traced_memory()[0] - before < len(silent) * 100 * 1024
+    finally:
+        tracemalloc.stop()
+        for writer in silent:
+            writer.close()
 
 
 async def test_a_quota_is_spent_through_either_door(home, server, client) -> None:

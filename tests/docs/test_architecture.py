@@ -49,7 +49,7 @@ def test_a_behaviour_is_where_the_page_says(row: list[str]) -> None:
 
 
 def test_the_page_has_these_behaviours() -> None:
-    assert len(BEHAVIOURS) == 17
+    assert len(BEHAVIOURS) == 18
 
 
 @pytest.mark.parametrize("top", ["aligner_svc", "interceptors"])

@@ -287,10 +287,11 @@ async def test_of_calls_that_come_together_only_those_with_a_place_are_worked_on
 
 
 async def half_opened(bench: Bench, channel: aio.Channel, name: str, count: int, kind: str = "UnaryUnary") -> list:
-    """Calls of which nothing has come but the headers."""
-    before = bench.overload.counts.on_the_way
-    calls = [channel.stream_unary(f"/{SERVICE}/{kind}")(metadata=[bearer(name)]) for _ in range(count)]
-    await eventually(lambda: bench.overload.counts.on_the_way == before + count)
+    """Calls of which nothing has come but the headers, one after the other."""
+    before, calls = bench.overload.counts.on_the_way, []
+    for _ in range(count):
+        calls.append(channel.stream_unary(f"/{SERVICE}/{kind}")(metadata=[bearer(name)]))
+        await eventually(lambda: bench.overload.counts.on_the_way == before + len(calls))
     return calls
 
 

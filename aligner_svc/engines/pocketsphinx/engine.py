@@ -95,7 +95,7 @@ class WindowQueue:
         """`languages`: other ones than English. `elsewhere`: processes on other machines, instead of own ones."""
         module = f"aligner_svc.engines.pocketsphinx.{'languages.' if languages else ''}worker"
         args = (sandbox, priority, ",".join(sorted(languages))) if languages else (sandbox, priority)
-        self.pool: CallPool = elsewhere or WorkerPool(module, settings.workers, args=args, name=name)
+        self.pool: CallPool = elsewhere or WorkerPool(module, settings.workers, args=args, name=name, on_demand=name == LONG)
         self._elsewhere = elsewhere is not None
         self.batcher: Batcher[Window, Reply] = Batcher(
             self._run,
@@ -148,7 +148,7 @@ class PocketSphinxEngine:
 
     Short recordings in English have processes of their own, at the normal CPU priority; those of long ones have a low one and get
     the time that nothing else wants. With processes for all, a short call waited for a window of a long recording to end, 0.4 to
-    0.7 s.
+    0.7 s. Those of long ones start with the first: a server that gets none, or has just started, is spared half of the work.
     """
 
     name = f"pocketsphinx-{version('pocketsphinx')}"

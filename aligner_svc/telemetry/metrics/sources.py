@@ -178,7 +178,7 @@ def _workers(sources: Sources) -> Iterator[Metric]:
     pools = sources.pools
     if pools:
         yield _gauge("workers", "Worker processes that are up.", {pool.name: len(pool.pids) for pool in pools}, "pool")
-        yield _gauge("workers_wanted", "Worker processes there should be.", {pool.name: pool.size for pool in pools}, "pool")
+        yield _gauge("workers_wanted", "Worker processes there should be.", {pool.name: pool.wanted for pool in pools}, "pool")
         waiting = {pool.name: pool.waiting for pool in pools}
         yield _gauge("worker_calls_waiting", "Jobs that wait for a worker process.", waiting, "pool")
         restarts = {pool.name: pool.restarts for pool in pools}

@@ -44,3 +44,13 @@ def test_other_languages_are_read_by_their_own_rules(tmp_path) -> None:
     file = tmp_path / "talk.txt"
     file.write_text("um 5 Uhr", encoding="utf-8")
     assert "fünf" in check(str(file), "--language", "de").stdout
+
+
+def test_given_sounds_are_shown_and_those_of_other_languages_in_ipa(tmp_path) -> None:
+    given = tmp_path / "said.txt"
+    given.write_text("Zbrzezny z b ʐ ɛ z n ɨ\n", encoding="utf-8")
+    arguments = ("--text", "Haus Zbrzezny 東", "--language", "de", "--pronunciations", str(given), "--json")
+    found = [(one["text"], one["phones"], one["found"]) for one in json.loads(check(*arguments).stdout)]
+    assert found == [("Haus", "h aʊ s", "known"), ("Zbrzezny", "z b ʐ ɛ z n ɨ", "known"), ("東", "", "unreadable")]
+    given.write_text("Haus HH AW1 S\n", encoding="utf-8")
+    assert "no symbol of IPA" in check(*arguments).stderr

@@ -101,14 +101,18 @@ def retime(file: SubtitleFile, words: Sequence[Word], audio_start: float = 0.0, 
 
 
 def _found(file: SubtitleFile, words: Sequence[Word], audio_start: float) -> list[_Timed]:
-    """By its own words, where each cue was said."""
+    """By its own words, or those that it repeats, where each cue was said."""
     places = file.places()
     own: list[list[Word]] = [[] for _ in file.cues]
     for word in words:
         if word.status is not WordStatus.SKIPPED:
             own[places.cue(word.char_start)].append(word)
     found: list[_Timed] = []
+    repeats = file.repeats()
     for number, said in enumerate(own):
+        if number in repeats:
+            found.append(found[repeats[number]])
+            continue
         cue = file.cues[file.in_time[number]]
         timed = _Timed((cue.start, cue.end), cue.start, cue.end, CueStatus.NOT_FOUND if said else CueStatus.MOVED)
         heard = [word for word in said if word.status in PLACED]

@@ -54,3 +54,14 @@ def test_given_sounds_are_shown_and_those_of_other_languages_in_ipa(tmp_path) ->
     assert found == [("Haus", "h aʊ s", "known"), ("Zbrzezny", "z b ʐ ɛ z n ɨ", "known"), ("東", "", "unreadable")]
     given.write_text("Haus HH AW1 S\n", encoding="utf-8")
     assert "no symbol of IPA" in check(*arguments).stderr
+
+
+def test_a_dictionary_of_cmu_gives_pronunciations_one_for_each_word(tmp_path) -> None:
+    given = tmp_path / "cmu.dict"
+    arguments = ("--text", "Qxz", "--pronunciations", str(given), "--json")
+    given.write_text(";;; old\nqxz  K AE1 T # new\n\nother AH0\n", encoding="utf-8-sig")
+    assert json.loads(check(*arguments).stdout)[0]["phones"] == "K AE T"
+    for text, why in (("qxz K\nqxz(2) T\n", "two pronunciations of qxz"), ("qxz # K\n", "no sounds for qxz")):
+        given.write_text(text, encoding="utf-8")
+        refused = check(*arguments)
+        assert (refused.exit_code, why in refused.stderr) == (1, True)

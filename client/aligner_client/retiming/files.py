@@ -66,9 +66,14 @@ _ASS_LINE = re.compile(r"^[ \t]*Dialogue:([^\n]*)", re.MULTILINE | re.IGNORECASE
 _ASS_FORMAT = re.compile(r"^[ \t]*\[Events\][^\[]*?^[ \t]*Format:([^\n]*)", re.MULTILINE | re.IGNORECASE)
 _ASS_FIELDS = ("layer", "start", "end", "style", "name", "marginl", "marginr", "marginv", "effect", "text")
 """Of an event, where the file does not say; SSA has as many."""
-_ASS_UNSAID = re.compile(r"\{[^{}\n]*\\p[1-9].*?(?:\{[^{}\n]*\\p0[^{}\n]*\}|$)|\{[^{}\\\n]*\}|\\n", re.MULTILINE)
-"""In the text of an event: a drawing, a comment, a line break that is a blank unless lines are broken by hand."""
-_TAG = re.compile(r"\{[^{}]*\}|<[^<>]*>|\\[nNh]")
+_UNSAID = {
+    TranscriptFormat.ASS: re.compile(r"\{[^{}\n]*\\p[1-9].*?(?:\{[^{}\n]*\\p0[^{}\n]*\}|$)|\{[^{}\\\n]*\}|\\n", re.MULTILINE),
+    TranscriptFormat.VTT: re.compile(r"<rt[^<>]*>[^<]*"),
+}
+"""In the text of an ASS event: a drawing, a comment, a line break that is a blank unless lines are broken by hand. In WebVTT: how
+the text before it is read."""
+_TAG = re.compile(r"\{[^{}]*\}|<[^<>]*>")
+_ASS_BLANK = re.compile(r"\\[nNh]")
 _BLANK_LINE = re.compile(r"^[ \t\r]*(?:\n|\Z)", re.MULTILINE)
 _EMPTY_LINE = re.compile(r"^\r?(?:\n|\Z)", re.MULTILINE)
 _NUMBER_LINE = re.compile(r"[\ufeff \t]*\d{1,7}[ \t\r]*\n\Z")
@@ -97,7 +102,7 @@ class SubtitleFile:
     def spoken(self) -> str:
         """The text of the cues in the order of their times, a paragraph each; tags and labels are still in it.
 
-        As long as in the file: what is not said in ASS is blank, and so is a cue that repeats another.
+        As long as in the file: what is not said is blank, and so is a cue that repeats another.
         """
         repeats = self.repeats()
         texts = enumerate(self._texts())
@@ -108,7 +113,7 @@ class SubtitleFile:
         first: dict[tuple[int, int, str], int] = {}
         found: dict[int, int] = {}
         for number, (place, text) in enumerate(zip(self.in_time, self._texts(), strict=True)):
-            shown = " ".join(_TAG.sub(" ", text).split())
+            shown = " ".join(_ASS_BLANK.sub(" ", _TAG.sub("", text)).split())
             one = first.setdefault((self.cues[place].start, self.cues[place].end, shown), number)
             if shown and one != number:
                 found[number] = one
@@ -118,8 +123,7 @@ class SubtitleFile:
         """Of the cues in the order of their times."""
         text = _lines(self.text)
         for place in self.in_time:
-            own = text[slice(*self.cues[place].text_at)]
-            yield _said_in_ass(own) if self.format is TranscriptFormat.ASS else own
+            yield _said(text[slice(*self.cues[place].text_at)], self.format)
 
     def places(self) -> Places:
         """Where the characters of `spoken` are in the file."""
@@ -216,12 +220,12 @@ def _ass(text: str) -> Iterator[SourceCue]:
             continue
         first = edges[last] + 1
         shown = text[first : match.end()].rstrip()
-        yield _cue(start, end, (first, first + len(shown) if _said_in_ass(shown).strip() else first))
+        yield _cue(start, end, (first, first + len(shown) if _said(shown, TranscriptFormat.ASS).strip() else first))
 
 
-def _said_in_ass(text: str) -> str:
-    """The text of an event, as long as it is, with blanks for what is not said."""
-    return _ASS_UNSAID.sub(lambda found: " " * len(found[0]), text)
+def _said(text: str, kind: TranscriptFormat) -> str:
+    """The text of a cue, as long as it is, with blanks for what is not said."""
+    return _UNSAID[kind].sub(lambda found: " " * len(found[0]), text) if kind in _UNSAID else text
 
 
 def _cue(start: re.Match[str], end: re.Match[str], text_at: tuple[int, int]) -> SourceCue:

@@ -131,6 +131,12 @@ def test_drawings_and_comments_within_an_event_are_not_said(shown: str, said: st
     assert len(spoken) in {0, len(shown)}
 
 
+def test_ruby_text_of_webvtt_is_not_said_beside_what_it_reads() -> None:
+    text = "WEBVTT\n\n00:01.000 --> 00:02.000\n<ruby>\u6f22<rt>kan</rt>\u5b57<rt>ji</ruby> too\n"
+    spoken = SubtitleFile.of(text, TranscriptFormat.VTT).spoken
+    assert "".join(spoken.split()) == "<ruby>\u6f22</rt>\u5b57</ruby>too"
+
+
 def test_fields_of_events_are_those_that_the_file_names() -> None:
     text = "[events]\nformat: Start, End, Text\nDialogue: 0:00:01.00,0:00:02.00,Well, yes\n"
     file = SubtitleFile.of(text, TranscriptFormat.ASS)

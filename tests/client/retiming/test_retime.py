@@ -170,7 +170,7 @@ def test_a_film_in_which_nothing_was_heard_leaves_the_file_alone() -> None:
 
 def test_a_cue_that_is_shown_in_two_layers_is_said_once_and_moves_with_its_twin() -> None:
     event = "Dialogue: {},0:00:0{}.00,0:00:0{}.00,,,0,0,0,,{}\n"
-    layers = [(0, 1, 2, "{\\blur3}one"), (1, 1, 2, "one"), (0, 1, 2, "two"), (0, 3, 4, "one")]
+    layers = [(0, 1, 2, "{\\blur3}one"), (1, 1, 2, "{\\k20}o{\\k80}ne "), (0, 1, 2, "two"), (0, 3, 4, "one")]
     file = SubtitleFile.of("".join(event.format(*layer) for layer in layers), TranscriptFormat.ASS)
     assert file.spoken.split() == ["{\\blur3}one", "two", "one"]
     words = [Word("one", 7, 8, 0.9, WordStatus.ALIGNED, at, at + 3) for at in (file.spoken.index("one"),)]

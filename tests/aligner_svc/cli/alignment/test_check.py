@@ -35,7 +35,10 @@ def test_the_table_leaves_out_what_is_read_as_written() -> None:
     assert "hello" in check("--text", "hello 3 times", "--all").stdout
 
 
-@pytest.mark.parametrize(("arguments", "code"), [(("--text", "東京"), 1), ((), 2), (("--text", "a\x00b"), 1)])
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(("--text", "東京"), 1), ((), 2), (("--text", "a\x00b"), 1), (("--text", "hi", "--language", "xx"), 1)],
+)
 def test_exit_codes(arguments: tuple[str, ...], code: int) -> None:
     assert check(*arguments).exit_code == code
 

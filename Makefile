@@ -44,8 +44,8 @@ run: $(VENV)/.grpcurl ## serve on 127.0.0.1:50051 until Ctrl-C; other flags: mak
 
 # ---- checking it
 
-# Two at a time: the tests start servers, and one server uses every core.
-PYTEST_WORKERS ?= 2
+# One more than the cores of a small machine: a third of the time tests wait for what they started.
+PYTEST_WORKERS ?= 3
 test: $(VENV)/.all test-services ## the tests; a part of them: make test PYTEST_ARGS="tests/aligner_svc/text"
 	$(PY) -m pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 

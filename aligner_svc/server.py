@@ -97,7 +97,7 @@ class Service:
 
                 register = partial(aligner_pb2_grpc.add_AlignerServicer_to_server, self._servicer)
                 self._door = build_door(self._settings, self._guards, register, self._limits)
-                self._door.bind(self._http)
+                self._door.bind(self._http, shared=self._shared)
             if not self._shared:  # the port first: a mistake there should not cost the seconds that the models take to load
                 self._bind()
             await self._guards.start()
@@ -109,6 +109,7 @@ class Service:
                     self.engine,
                     self.decoder,
                     self.connections,
+                    self._door,
                     not_serving=lambda: self.serving.why_not,
                     dropped=self._dropped(),
                 )

@@ -4,7 +4,6 @@ What is printed is what docs/languages.md tells. TIMIT goes through IPA and back
 IPA costs: a service would align it as English.
 """
 
-# ruff: noqa: RUF001  letters of IPA look like Latin ones
 from __future__ import annotations
 
 import difflib
@@ -12,7 +11,7 @@ import json
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,19 +22,15 @@ from aligner_client import AlignerClientError, AsyncAligner
 from aligner_svc.domain import Alignment
 from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner
 from aligner_svc.engines.pocketsphinx.languages import ipa
-from aligner_svc.engines.pocketsphinx.languages.recogniser import PhoneRecogniser, Ways
+from aligner_svc.engines.pocketsphinx.languages.ipa import Ways
+from aligner_svc.engines.pocketsphinx.languages.recogniser import PhoneRecogniser
 from aligner_svc.engines.pocketsphinx.languages.window import refine
 from aligner_svc.engines.pocketsphinx.lexicon import Speller
+from aligner_svc.text.arpabet import IPA
 from bench import gold
 
 PHRASES = ("sppas", "pyjulius")
 WORDS = ("voxangeles",)
-_IPA = {
-    "AA": "ɑ", "AE": "æ", "AH": "ʌ", "AO": "ɔ", "AW": "aʊ", "AY": "aɪ", "B": "b", "CH": "tʃ", "D": "d", "DH": "ð",
-    "EH": "ɛ", "ER": "ɝ", "EY": "eɪ", "F": "f", "G": "ɡ", "HH": "h", "IH": "ɪ", "IY": "i", "JH": "dʒ", "K": "k", "L": "l",
-    "M": "m", "N": "n", "NG": "ŋ", "OW": "oʊ", "OY": "ɔɪ", "P": "p", "R": "ɹ", "S": "s", "SH": "ʃ", "T": "t", "TH": "θ",
-    "UH": "ʊ", "UW": "u", "V": "v", "W": "w", "Y": "j", "Z": "z", "ZH": "ʒ",
-}  # fmt: skip
 _ALIKE = 0.5
 """Share of letters in common from which a transcript is not a wrong one."""
 _PAD = gold.RATE // 10
@@ -202,13 +197,12 @@ async def _wrong(client: AsyncAligner, given: Sequence[Phrases]) -> None:
 def _through_ipa() -> None:
     """TIMIT with each pronunciation turned into IPA and back."""
     header("timit through IPA")
-    recogniser, refiner, english = PhoneRecogniser(), BoundaryRefiner(), Speller()
-    dictionary = Decoder(lm=None, loglevel="FATAL")
+    recogniser, refiner, ways = PhoneRecogniser(), BoundaryRefiner(), ways_of()
     errors: list[float] = []
     lost = []
     for recording in gold.recordings("timit"):
         samples = gold.samples(recording.audio)
-        words = [_ways(re.sub("[^a-z']", "", word["text"].lower()), dictionary, english) for word in recording.words]
+        words = [ways(word["text"]) for word in recording.words]
         segments = recogniser.align(samples, words)
         if segments is None:
             lost.append(recording.name)
@@ -218,7 +212,15 @@ def _through_ipa() -> None:
     print(row("all", errors), f"without an answer: {lost}")
 
 
-def _ways(word: str, dictionary: Decoder, english: Speller) -> Ways:
-    known = [dictionary.lookup_word(name) for name in (word, f"{word}(2)", f"{word}(3)")]
-    spelled = [phones.split() for phones in known if phones] or [english.phones(word)]
-    return tuple(dict.fromkeys(way for phones in spelled for way in ipa.variants("".join(map(_IPA.__getitem__, phones)))))[:6]
+def ways_of() -> Callable[[str], Ways]:
+    """Pronunciations of English words as those of other languages are made, from IPA."""
+    dictionary, english = Decoder(lm=None, loglevel="FATAL"), Speller()
+
+    def ways(text: str) -> Ways:
+        word = re.sub("[^a-z']", "", text.lower())
+        known = [dictionary.lookup_word(name) for name in (word, f"{word}(2)", f"{word}(3)")]
+        spelled = [phones.split() for phones in known if phones] or [english.phones(word)]
+        found = (way for phones in spelled for way in ipa.variants("".join(map(IPA.__getitem__, phones))))
+        return tuple({ipa.phones_of(way): way for way in found}.values())[:6]
+
+    return ways

@@ -100,6 +100,7 @@ def _fields(call: Call, code: grpc.StatusCode, seconds: float) -> dict[str, Any]
         "audio_seconds": audio,
         "principal": call.principal.name if call.principal else "",
         "peer": call.peer,
+        "protocol": call.protocol,
         "user_agent": call.user_agent,
         "request_id": call.request_id,
         # Limits the rate per code, so that a flood of refusals does not suppress the lines of served calls.

@@ -30,7 +30,8 @@ class RequestId(CallInterceptor):
         metadata = dict(context.invocation_metadata() or ())
         given = metadata.get(HEADER, "")
         request_id = given if isinstance(given, str) and _WELL_FORMED.fullmatch(given) else f"{random.getrandbits(128):032x}"
-        call = Call(method, context.peer(), request_id, printable(metadata.get("user-agent", "")))
+        agent, protocol = printable(metadata.get("user-agent", "")), getattr(context, "protocol", "grpc")
+        call = Call(method, context.peer(), request_id, agent, protocol)
         enter_call(call)
         context.set_trailing_metadata((*(context.trailing_metadata() or ()), (HEADER, call.request_id)))
         if self._in_flight is None or method in self._exempt:

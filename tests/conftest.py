@@ -1,9 +1,13 @@
-"""Settings of all property tests, and fixtures for the Qwen engine. Only tests that use torch and qwen-asr import them."""
+"""Settings of all property tests, the order of all files, and fixtures for the Qwen engine.
+
+Only tests that use torch and qwen-asr import them.
+"""
 
 # ruff: noqa: PLC0415
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +18,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from tests import PROJECT
+from tests.kit.order import FilesScheduling, longest_first
 
 if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import Scheduling
+
     from tests.kit.qwen_reference import Reference
 
 # Child processes, too, import the code of this checkout, even where .venv is another's.
@@ -35,6 +43,27 @@ def pytest_sessionstart() -> None:
     It is kept in .hypothesis. Last: after hypothesis' own start, and still before pytest-xdist starts its workers.
     """
     st.text().validate()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Import all modules without the garbage collector, which would look through them again and again, then and in every test."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    longest_first(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
+    return FilesScheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="module")

@@ -144,8 +144,10 @@ class Decoder:
         module = "aligner_svc.audio.decode_worker"
         self.pool = WorkerPool(module, settings.workers, args=arguments, name="decoder", max_reply=output)
         """Decodes short recordings."""
-        self.long_pool = WorkerPool(module, settings.workers, args=(*arguments, "low"), name="decoder-long", max_reply=output)
-        """Decodes the others."""
+        self.long_pool = WorkerPool(
+            module, settings.workers, args=(*arguments, "low"), name="decoder-long", max_reply=output, on_demand=True
+        )
+        """Decodes the others; started by the first."""
 
     async def start(self) -> None:
         """Start the processes and log their sandbox. Raises WorkerDiedError if one does not start."""

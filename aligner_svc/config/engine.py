@@ -44,7 +44,7 @@ class EngineSettings(Section):
         default_factory=available_cores,
         ge=1,
         le=1024,
-        description="aligner processes for short recordings, and as many for long ones (pocketsphinx)",
+        description="aligner processes for short recordings, and as many for long ones from the first on (pocketsphinx)",
     )
     queue: int = Field(64, ge=1, le=1_000_000, description="maximum calls waiting for the engine; others are refused")
     streams: int = Field(

@@ -71,7 +71,7 @@ class DecodeSettings(Section):
         default_factory=lambda: max(1, available_cores() // 2),
         ge=1,
         le=1024,
-        description="decoder processes for short recordings, and as many for long ones",
+        description="decoder processes for short recordings, and as many for long ones from the first on",
     )
     containers: int = Field(
         16,

@@ -71,8 +71,6 @@ class Settings(BaseSettings):
             raise ValueError("auth.methods has mtls, and no client certificate is asked for: set ALIGNER_TLS__CLIENT_CA")
         if self.server.processes > 1 and self.engine.name == "qwen":
             raise ValueError("server.processes is above 1, and each would load the qwen model: set ALIGNER_SERVER__PROCESSES=1")
-        if self.server.processes > 1 and self.http.listen is not None:
-            raise ValueError("http.listen is set, and the HTTP door has one process: set ALIGNER_SERVER__PROCESSES=1")
         if self.antivirus.cache_shared and self.quota.redis is None:
             raise ValueError("antivirus.cache_shared is set, and there is nowhere to share verdicts: set ALIGNER_QUOTA__REDIS")
         if self.ray.max_replicas < self.ray.min_replicas:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from aligner_svc.domain import Caller, Clip, Phone, ProgressSink, Token, Warning, WordStatus
 from aligner_svc.errors import StartError
@@ -136,13 +136,22 @@ class Engine(Protocol):
         """Release processes and memory. Idempotent."""
 
 
+class PhoneSet(NamedTuple):
+    """The symbols that the sounds of a language have."""
+
+    name: str
+    """"ARPABET", "IPA"."""
+    symbol: Callable[[str], str | None]
+    """One as a caller writes it, with stress for example, as the engine does; None: it is none of the set."""
+
+
 @runtime_checkable
 class PhoneEngine(Engine, Protocol):
     """An engine that tells where the sounds of words are."""
 
     @property
-    def phone_sets(self) -> Mapping[str, str]:
-        """By language, those for which it can, the name of the symbols: "ARPABET"."""
+    def phone_sets(self) -> Mapping[str, PhoneSet]:
+        """By language, those for which it can."""
 
     async def align(
         self,

@@ -98,7 +98,7 @@ class Readiness:
         yield ok("engine", f"{name}: in service") if failed is None else phrases.engine_failed(name, failed)
 
     def _workers(self) -> Iterator[Finding]:
-        pools = [(pool.name, len(pool.pids), pool.size) for pool in self._sources.pools]
+        pools = [(pool.name, len(pool.pids), pool.wanted) for pool in self._sources.pools if pool.wanted]
         missing = [phrases.workers_missing(*pool) for pool in pools if pool[1] < pool[2]]
         if pools and not missing:
             yield ok("workers", ", ".join(f"{name}: {up} worker processes" for name, up, _ in pools))

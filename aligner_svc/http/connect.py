@@ -1,5 +1,6 @@
-"""The Connect protocol and gRPC-Web, without compression: https://connectrpc.com/docs/protocol and gRPC's PROTOCOL-WEB.md.
+"""The Connect protocol and gRPC-Web: https://connectrpc.com/docs/protocol and gRPC's PROTOCOL-WEB.md.
 
+Requests may be compressed with gzip, as over gRPC: Connect's client for Python does so by itself. Answers are not compressed.
 A message of a stream, and any of gRPC-Web, has a head of a byte of flags and four of its length; the last thing sent is the
 status, as JSON with Connect and as headers with gRPC-Web.
 """
@@ -27,7 +28,7 @@ from aligner_svc.http.rest import Unary, to_json
 from aligner_svc.http.wire import Headers, Wire, passed_on, refused_type, request_of
 from aligner_svc.workers.threads import off_loop
 from interceptors.calls.outcome import DETAILS, reason_in
-from interceptors.handlers.compression import too_large
+from interceptors.handlers.compression import expanded, too_large
 
 _COMPRESSED, _END, _TRAILERS = 1, 2, 0x80
 _PROTO, _JSON = "application/proto", "application/json"
@@ -37,6 +38,8 @@ _UNITS: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e
 class ConnectUnary(Unary):
     """POST /aligner.v1.Aligner/METHOD with one message, as bytes of protobuf or as JSON."""
 
+    GZIP = "content-encoding"
+
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         self.method = self.asked.target
@@ -45,10 +48,14 @@ class ConnectUnary(Unary):
         self.check_headers()
         media, sizes = self.asked.media_type(), self.sizes
         if media == _PROTO:
-            return await self.body.whole(sizes.message_bytes)
+            return await self._whole(sizes.message_bytes)
         if media == _JSON:
-            return await from_json(await self.body.whole(sizes.json_bytes), request_of(self.method), sizes.transcript_chars)
+            return await from_json(await self._whole(sizes.json_bytes), request_of(self.method), sizes.transcript_chars)
         raise refused_type(f"send {_PROTO} or {_JSON}, or application/grpc-web+proto")
+
+    async def _whole(self, most: int) -> bytes:
+        body = await self.body.whole(most)
+        return await expanded(body, most) if self.gzipped and body else body  # an empty message may come as nothing
 
     async def rendered(self, answer: Message) -> tuple[str, bytes]:
         if self.asked.media_type() == _PROTO:
@@ -93,8 +100,8 @@ class Envelopes(Wire):
                 raise malformed("the body ends within a message")
             return aio.EOF
         flags, size = self._buffer[0], int.from_bytes(self._buffer[1:5], "big")
-        if flags:
-            raise malformed("messages must not be compressed, and a request has no other flags")
+        if flags and not (flags == _COMPRESSED and self.gzipped):
+            raise malformed("a message is compressed and no header says gzip, or has a flag that no request has")
         most = self.sizes.json_bytes if self._json else self.sizes.message_bytes
         if size > most:
             raise too_large(str(size), most)
@@ -102,6 +109,8 @@ class Envelopes(Wire):
             raise malformed("the body ends within a message")
         message = bytes(memoryview(self._buffer)[5 : 5 + size])
         del self._buffer[: 5 + size]
+        if flags:
+            message = await expanded(message, most)
         return await from_json(message, request_of(self.method), self.sizes.transcript_chars) if self._json else message
 
     async def _fill(self, size: int) -> bool:
@@ -129,6 +138,7 @@ class ConnectStream(Envelopes):
     """POST /aligner.v1.Aligner/StreamAlign."""
 
     MEDIA = "application/connect"
+    GZIP = "connect-content-encoding"
 
     async def end(self, status: status_pb2.Status | None, trailing: Metadata) -> None:
         headers = passed_on(trailing)
@@ -146,6 +156,7 @@ class GrpcWeb(Envelopes):
 
     MEDIA = "application/grpc-web"
     FORMS = ("", "+proto")
+    GZIP = "grpc-encoding"
 
     @property
     def timeout(self) -> float | None:

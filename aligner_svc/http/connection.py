@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
@@ -14,7 +15,10 @@ import grpc
 import h11
 
 from aligner_svc.http.body import Body, malformed
+from aligner_svc.http.counts import HEAD_TOO_LARGE, HEAD_TOO_SLOW, MALFORMED, HttpCounts
 from aligner_svc.http.errors import document
+from aligner_svc.http.stream import PART, LostError, Stream
+from aligner_svc.http.turns import Turns
 from aligner_svc.http.wire import Asked, Headers
 from aligner_svc.rpc.status import DOMAIN
 from interceptors.calls.refusal import CallRefusedError
@@ -29,55 +33,30 @@ _STALLED_SECONDS: Final = 1.0
 """In which nothing of it is taken, until the connection may be closed for another one."""
 _LINGER_SECONDS, _LINGER_BYTES = 2.0, 16 << 20
 """How much of the rest of a refused body is thrown away: a connection that is closed before takes the answer with it."""
-_PART: Final = 64 * 1024
 
 Handle = Callable[["Exchange"], Awaitable[None]]
 
 
-class LostError(ConnectionError):
-    """The client has gone."""
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What the connections of a door share. `max_head`: bytes of a request line with its headers. `turns`: of requests."""
 
-
-class Stream(asyncio.StreamReaderProtocol):
-    """A connection's bytes. `on_lost` is called when the client goes, even while nothing is read."""
-
-    def __init__(self, accepted: Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]) -> None:
-        super().__init__(asyncio.StreamReader(_PART), accepted)
-        self.lost = False
-        self.on_lost: Callable[[], None] | None = None
-
-    def eof_received(self) -> bool | None:
-        """A client that closes its half has gone: no further request can come, and nobody knows whether it still reads."""
-        keep = super().eof_received()
-        self._lose()
-        return keep
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._lose()
-
-    def watch(self, on_lost: Callable[[], None] | None) -> None:
-        """Call it at once if the client has gone already."""
-        self.on_lost = on_lost
-        if on_lost is not None and self.lost:
-            on_lost()
-
-    def _lose(self) -> None:
-        self.lost = True
-        if self.on_lost is not None:
-            self.on_lost()
+    max_head: int
+    turns: Turns
+    counts: HttpCounts
 
 
 class HttpConnection:
     """`serve` it until one side closes it."""
 
-    def __init__(self, stream: Stream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, max_head: int) -> None:
-        """`max_head`: bytes of a request line with its headers."""
+    def __init__(self, stream: Stream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, common: Common) -> None:
         self.stream = stream
         self.reader = reader
         self.writer = writer
-        self.http = h11.Connection(h11.SERVER, max_incomplete_event_size=max_head)
-        self._max_head = max_head
+        self.http = h11.Connection(h11.SERVER, max_incomplete_event_size=common.max_head)
+        self.counts = common.counts
+        self._turns = common.turns
+        self._max_head = common.max_head
         self.idle = True
         """Whether nobody would miss it: it waits for a request, or for a client that takes nothing of its answer."""
         self.closing = False
@@ -93,7 +72,7 @@ class HttpConnection:
     async def serve(self, handle: Handle) -> None:
         """One request after the other. Raises ConnectionError, TimeoutError."""
         wait = HEAD_SECONDS
-        while not self.closing:
+        while not self.closing and not self.stream.lost:
             try:
                 head = await self._head(wait)
             except h11.RemoteProtocolError as error:
@@ -114,23 +93,29 @@ class HttpConnection:
 
     async def _head(self, wait: float) -> h11.Request | None:
         """The next one; None if there is none. Raises h11.RemoteProtocolError."""
-        event = self.http.next_event()
-        if event is h11.NEED_DATA and self.http.trailing_data[0] == b"":
+        if self.http.trailing_data[0] == b"":
             async with asyncio.timeout(wait):
                 await self.receive(self._max_head)
-            event = self.http.next_event()
-        async with asyncio.timeout(HEAD_SECONDS):
-            while event is h11.NEED_DATA:
-                await self.receive(self._max_head)
+        try:
+            async with asyncio.timeout(HEAD_SECONDS):
+                await self._turns.take()
                 event = self.http.next_event()
+                while event is h11.NEED_DATA:
+                    await self.receive(self._max_head)
+                    event = self.http.next_event()
+        except TimeoutError:
+            self.counts.refused[HEAD_TOO_SLOW] += 1
+            raise
         return event if isinstance(event, h11.Request) else None
 
-    async def receive(self, most: int = _PART) -> None:
+    async def receive(self, most: int = PART) -> None:
         """Some bytes, or the end, for h11, which bounds a head only while it is not complete."""
         self.http.receive_data(await self.reader.read(most))
 
     async def write(self, event: h11.Event) -> None:
         """Raises ConnectionError if it is not taken."""
+        if isinstance(event, h11.Response):
+            self.counts.responses[event.status_code] += 1
         data = self.http.send(event)
         if data:
             self.writer.write(data)
@@ -152,10 +137,11 @@ class HttpConnection:
         """What is not HTTP, before there is a call."""
         if self.http.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
             return
-        refused = malformed("this is not valid HTTP/1.1")
+        refused, why = malformed("this is not valid HTTP/1.1"), MALFORMED
         if status == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
             text = f"the request line and headers have more than {self._max_head} bytes"
-            refused = CallRefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "HEADERS_TOO_LARGE", text)
+            refused, why = CallRefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "HEADERS_TOO_LARGE", text), HEAD_TOO_LARGE
+        self.counts.refused[why] += 1
         body = document(refused.status(DOMAIN), "", status)
         headers = [("content-type", "application/json"), ("connection", "close"), ("content-length", str(len(body)))]
         await self.write(response(status, headers))
@@ -170,7 +156,7 @@ class HttpConnection:
             self.writer.write_eof()
         try:
             async with asyncio.timeout(_LINGER_SECONDS):
-                while left > 0 and (part := await self.reader.read(_PART)):
+                while left > 0 and (part := await self.reader.read(PART)):
                     left -= len(part)
         except TimeoutError:
             pass

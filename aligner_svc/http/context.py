@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Never
+from typing import Any, Final, Never
 
 import grpc
 from google.rpc import status_pb2
@@ -17,6 +17,9 @@ Metadata = Sequence[tuple[str, str | bytes]]
 
 class HttpContext(aio.ServicerContext[Any, Any]):
     """Lives as long as its call. `end` cancels the call's task: its client has gone, or its deadline has passed."""
+
+    protocol: Final = "http"
+    """See interceptors.calls.call.Call."""
 
     def __init__(
         self,

@@ -7,14 +7,18 @@ import logging
 import socket
 import ssl
 from asyncio.sslproto import SSLProtocol
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
 
 from aligner_svc.errors import StartError
 from aligner_svc.http.calls import Calls, HttpClient
 from aligner_svc.http.connect import ConnectStream, ConnectUnary, GrpcWeb, NotStreamed
-from aligner_svc.http.connection import SEND_SECONDS, Exchange, HttpConnection, Stream
+from aligner_svc.http.connection import SEND_SECONDS, Common, Exchange, HttpConnection
+from aligner_svc.http.counts import HANDSHAKE, HttpCounts
 from aligner_svc.http.rest import ALIGNMENTS, INFO, Align, Info, Nothing
+from aligner_svc.http.stream import Stream
+from aligner_svc.http.turns import Turns
 from aligner_svc.http.wire import Sizes, Wire
 from aligner_svc.transport.bind import Address, refused
 from aligner_svc.transport.connections import ConnectionLimits, Peer, peer_of_socket
@@ -27,6 +31,8 @@ _HANDSHAKE_SECONDS: Final = 5.0
 _PAUSE: Final = 0.1
 """Seconds after which accepting is tried again: the process has no descriptor left, and connections end."""
 _BACKLOG: Final = 256
+_TURNS: Final = 4
+"""Connections, and as many handshakes and requests, that begin in a round of the event loop: 6 ms at most."""
 _TLS_BUFFER: Final = 32 * 1024
 """Bytes that are decrypted at a time. asyncio keeps a buffer of them for each connection from before its handshake, 256 KiB by
 itself: 1,300 silent connections took 360 MB."""
@@ -52,7 +58,6 @@ class Door:
         self._calls = calls
         self._sizes = sizes
         self._limits = limits
-        self._max_head = max_head
         self._tls = tls
         self._record = record
         self._repeated = Repeated()
@@ -61,14 +66,22 @@ class Door:
         self._open: dict[_Accepted, None] = {}
         """Those that have done nothing for the longest time come first."""
         self._tasks = Tasks()
+        self._accepts, self._handshakes = Turns(_TURNS), Turns(_TURNS)
+        self.counts = HttpCounts()
+        self._common = Common(max_head, Turns(_TURNS), self.counts)
         self.address = ""
         """HOST:PORT in use, once bound."""
 
-    def bind(self, address: Address) -> None:
-        """Take the port without accepting yet. Raises StartError."""
+    @property
+    def open(self) -> int:
+        """Connections, those in their handshakes too."""
+        return len(self._open)
+
+    def bind(self, address: Address, *, shared: bool = False) -> None:
+        """Take the port without accepting yet; `shared`: with other processes, see `reserve`. Raises StartError."""
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         listening = socket.socket(family)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if shared else socket.SO_REUSEADDR, 1)
         listening.setblocking(False)
         try:
             listening.bind((address.host, address.port))
@@ -109,6 +122,7 @@ class Door:
     async def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            await self._accepts.take()  # a connection that is there already would be accepted without a pause
             try:
                 opened, _ = await loop.sock_accept(listening)
             except OSError as error:
@@ -132,17 +146,16 @@ class Door:
 
     def _make_room(self, peer: Peer) -> bool:
         """Whether a connection of `peer` may be opened, if need be after an idle one was closed."""
-        of_address = [one for one in self._open if one.peer.network == peer.network]
+        network = peer.network
+        of_address = [one for one in self._open if one.network == network]
         if len(of_address) >= self._limits.per_address:
             return self._close_idle(of_address, "address_limit", peer)
         if len(self._open) < self._limits.most:
             return True
-        count: dict[bytes, int] = {}
-        for one in self._open:
-            count[one.peer.network] = count.get(one.peer.network, 0) + 1
+        count = Counter(one.network for one in self._open)
         idle = [one for one in self._open if one.idle]
-        most = max((count[one.peer.network] for one in idle), default=0)
-        return self._close_idle([one for one in idle if count[one.peer.network] == most], "full", peer)
+        most = max((count[one.network] for one in idle), default=0)
+        return self._close_idle((one for one in idle if count[one.network] == most), "full", peer)
 
     def _close_idle(self, among: Iterable[_Accepted], reason: str, peer: Peer) -> bool:
         chosen = next((one for one in among if one.idle), None)
@@ -151,6 +164,7 @@ class Door:
             self._record(SecurityEvent(Event.CONNECTION_CLOSED, reason, detail="of the HTTP door", peer=str(closed)))
         if chosen is None:
             return False
+        self.counts.closed[reason] += 1
         del self._open[chosen]
         chosen.evicted = True
         chosen.task.cancel()
@@ -163,8 +177,11 @@ class Door:
             connection = await self._connected(opened)
             writer, accepted.connection = connection.writer, connection
             await connection.serve(lambda exchange: self._handle(exchange, accepted))
-        except (OSError, TimeoutError, asyncio.CancelledError):
-            pass  # the client left, was too slow or is no friend of TLS; or this door closes
+        except (OSError, TimeoutError):  # the client left, was too slow or is no friend of TLS
+            if writer is None:
+                self.counts.refused[HANDSHAKE] += 1
+        except asyncio.CancelledError:
+            pass  # to make room, or this door closes
         except Exception:
             log.exception("a connection of the HTTP door failed")
         finally:
@@ -182,8 +199,13 @@ class Door:
         """After the handshake, if there is one. Raises OSError."""
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = loop.create_future()
-        tls = self._tls() if self._tls is not None else None
-        seconds = None if tls is None else _HANDSHAKE_SECONDS
+        tls = seconds = None
+        if self._tls is not None:
+            seconds = _HANDSHAKE_SECONDS
+            async with asyncio.timeout(seconds):
+                await _readable(opened)
+            await self._handshakes.take()
+            tls = self._tls()
         _, stream = await loop.connect_accepted_socket(
             lambda: Stream(lambda reader, writer: ready.set_result((reader, writer))),
             opened,
@@ -192,7 +214,7 @@ class Door:
             ssl_shutdown_timeout=seconds,
         )
         reader, writer = await ready
-        return HttpConnection(stream, reader, writer, self._max_head)
+        return HttpConnection(stream, reader, writer, self._common)
 
     async def _handle(self, exchange: Exchange, accepted: _Accepted) -> None:
         self._open[accepted] = self._open.pop(accepted, None)
@@ -213,6 +235,17 @@ class Door:
             if streams and kind is ConnectUnary:
                 kind = ConnectStream if media.startswith(ConnectStream.MEDIA) else NotStreamed
         return (kind or Nothing)(asked, exchange.body, exchange, self._sizes)
+
+
+async def _readable(opened: socket.socket) -> None:
+    """Wait for its first byte: what TLS needs of memory, 70 KB, is not for those that say nothing."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(opened, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(opened)
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:
@@ -236,6 +269,7 @@ class _Accepted:
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
+        self.network = peer.network
 
     @property
     def idle(self) -> bool:

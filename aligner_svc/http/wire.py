@@ -79,6 +79,8 @@ class Wire(ABC):
     """One request as a call of `method`: `read` gives its messages, `send` and `end` are given the answer."""
 
     method: str
+    GZIP = ""
+    """The header that may say gzip, as messages over gRPC may be; "": a body is sent as it is."""
 
     def __init__(self, asked: Asked, body: Body, answering: Answering, sizes: Sizes) -> None:
         self.asked = asked
@@ -97,12 +99,20 @@ class Wire(ABC):
         if self.asked.repeated & _ONCE:
             raise malformed(f"one of {', '.join(sorted(_ONCE))} was sent twice")
         for name in _ENCODINGS:
-            if self.asked.header(name).strip().lower() not in {"", "identity"}:
-                text = "the body has to be sent as it is, without a content encoding"
+            if self._encoding(name) not in {"", "identity"} and not (name == self.GZIP and self.gzipped):
+                text = "send the body as it is" + (f", or {self.GZIP}: gzip" if self.GZIP else ", without a content encoding")
                 raise CallRefusedError(grpc.StatusCode.UNIMPLEMENTED, "COMPRESSION_REFUSED", text)
         given = self.asked.header(TIMEOUT)
         if given and not is_number(given):
             raise malformed(f"{TIMEOUT} has to be a number of at most {_MAX_DIGITS} digits")
+
+    @property
+    def gzipped(self) -> bool:
+        """Whether what is sent is compressed, or may be."""
+        return self._encoding(self.GZIP) == "gzip"
+
+    def _encoding(self, name: str) -> str:
+        return self.asked.header(name).strip().lower()
 
     @abstractmethod
     async def read(self) -> Any:

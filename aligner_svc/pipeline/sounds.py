@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from aligner_svc.domain import Token
-from aligner_svc.engines.base import Engine, PhoneEngine
+from aligner_svc.engines.base import Engine, PhoneEngine, PhoneSet
 from aligner_svc.errors import InvalidArgumentError, UnsupportedError
 from aligner_svc.pipeline.job import Job
-from aligner_svc.text.arpabet import IPA
 from aligner_svc.text.readings import of_sounds
 
 _SHOWN = 8
@@ -23,26 +22,32 @@ def phone_set(job: Job, engine: Engine, language: str) -> str:
     """The name of the symbols of the phones that are asked for; empty if they are not. Raises UnsupportedError."""
     if not job.phones:
         return ""
-    name = _sets(engine).get(language)
-    if name is None:
+    symbols = _sets(engine).get(language)
+    if symbols is None:
         raise UnsupportedError("PHONES_UNSUPPORTED", _none(engine, language), field="config.detail")
-    return name
+    return symbols.name
 
 
 def given(job: Job, engine: Engine, language: str) -> Given:
     """The pronunciations that the call gives. Raises UnsupportedError, InvalidArgumentError."""
     if not job.pronunciations:
         return {}
-    name = _sets(engine).get(language)
-    if name is None:
+    phones = _sets(engine).get(language)
+    if phones is None:
         raise UnsupportedError("PRONUNCIATIONS_UNSUPPORTED", _none(engine, language), field="config.pronunciations")
+    return read(job.pronunciations, phones)
+
+
+def read(pronunciations: Mapping[str, str], phones: PhoneSet) -> Given:
+    """Of symbols with blanks between. Raises InvalidArgumentError."""
     found: dict[str, str] = {}
-    for word, pronunciation in job.pronunciations.items():
-        symbols = [symbol.rstrip("012") for symbol in pronunciation.split()]
-        unknown = [symbol for symbol in symbols if symbol not in IPA]
-        if unknown or not symbols:
-            fault = f"{unknown[0][:_SHOWN]!r} is no symbol" if unknown else "a pronunciation has no symbol"
-            message = f"{fault} of {name}"
+    for word, pronunciation in pronunciations.items():
+        written = pronunciation.split()
+        symbols = [symbol for one in written if (symbol := phones.symbol(one)) is not None]
+        if not symbols or len(symbols) < len(written):
+            unknown = next((one for one in written if phones.symbol(one) is None), None)
+            fault = "a pronunciation has no symbol" if unknown is None else f"{unknown[:_SHOWN]!r} is no symbol"
+            message = f"{fault} of {phones.name}"
             raise InvalidArgumentError("PRONUNCIATION_INVALID", message, field="config.pronunciations")
         found[word.casefold()] = of_sounds(symbols)
     return found
@@ -59,7 +64,7 @@ def pronounced(tokens: Sequence[Token], pronunciations: Given) -> Sequence[Token
     return changed
 
 
-def _sets(engine: Engine) -> Mapping[str, str]:
+def _sets(engine: Engine) -> Mapping[str, PhoneSet]:
     return engine.phone_sets if isinstance(engine, PhoneEngine) else {}
 
 

@@ -26,7 +26,7 @@ from aligner_svc.telemetry.logs.pipeline import open_logs
 from aligner_svc.telemetry.logs.stacks import log_stacks
 from aligner_svc.telemetry.metrics.merged import MergedPages
 from aligner_svc.telemetry.metrics.server import MetricsServer
-from aligner_svc.transport.bind import check_exposure, describe, parse, reserve
+from aligner_svc.transport.bind import describe, parse, reserve
 from aligner_svc.workers import forbid_core_dumps
 from interceptors.background import BackgroundTask, Tasks
 
@@ -42,8 +42,6 @@ _SETTLED: Final = 60.0
 """Seconds that a gateway has to run for its next end to count as the first again."""
 _STOP_SLACK: Final = 15.0
 """Seconds beyond the drain after which a gateway is killed: 2 s of refusing, 3 s to close, and a busy machine."""
-
-
 _MAX_BLOCKS: Final = 1000
 """Blocked addresses that a process learns of when it starts, the latest."""
 
@@ -81,13 +79,16 @@ class Supervisor:
     """`run` once. It loads no engine and takes no calls."""
 
     def __init__(self, settings: Settings) -> None:
-        """Takes the port. Raises StartError."""
-        address = parse(settings.server.listen)
-        check_exposure(address, settings)
-        self._port, address = reserve(address)
-        listen = settings.server.model_copy(update={"listen": str(address)})
-        self._settings = settings.model_copy(update={"server": listen})
-        self._reached = describe(address, settings)
+        """Takes the ports. Raises StartError."""
+        port, address = reserve(settings.server.listen, settings)
+        self._ports, self._reached = [port], describe(address, settings)
+        update: dict[str, object] = {"server": settings.server.model_copy(update={"listen": str(address)})}
+        if settings.http.listen is not None:
+            port, http = reserve(settings.http.listen, settings)
+            self._ports.append(port)
+            update["http"] = settings.http.model_copy(update={"listen": str(http)})
+            self._reached += f", HTTP on {http}"
+        self._settings = settings.model_copy(update=update)
         self._count = settings.server.processes
         self._enough = (self._count + 1) // 2
         self.members: dict[int, _Member] = {}
@@ -99,10 +100,8 @@ class Supervisor:
         self._blocks: deque[tuple[float, tuple[Any, ...]]] = deque(maxlen=_MAX_BLOCKS)
         """When they began, for processes that start later."""
         self._page = MergedPages(self._refresh, lambda: (self._up, self._count, self._restarts))
-        self._stopping = asyncio.Event()
-        self._hurry = asyncio.Event()
-        self._failed = False
-        self._was_ready = False
+        self._stopping, self._hurry = asyncio.Event(), asyncio.Event()
+        self._failed = self._was_ready = False
         self._tasks = Tasks()
         self._watch = BackgroundTask("watching whether the server's processes answer", self._ping_all, every=_PING_EVERY)
 
@@ -125,7 +124,8 @@ class Supervisor:
             await self._watch.close()
             if metrics is not None:
                 await metrics.close()
-            self._port.close()
+            for port in self._ports:
+                port.close()
         return 1 if self._failed else 0
 
     def end(self) -> None:

@@ -12,3 +12,9 @@ IPA: Final[Mapping[str, str]] = {
     "N": "n", "NG": "ŋ", "OW": "oʊ", "OY": "ɔɪ", "P": "p", "R": "ɹ", "S": "s", "SH": "ʃ", "T": "t", "TH": "θ", "UH": "ʊ",
     "UW": "u", "V": "v", "W": "w", "Y": "j", "Z": "z", "ZH": "ʒ",
 }  # fmt: skip
+
+
+def symbol(written: str) -> str | None:
+    """A symbol, with stress or not, without it; None: it is none of ARPABET."""
+    bare = written.rstrip("012")
+    return bare if bare in IPA else None

@@ -70,12 +70,14 @@ def describe(address: Address, settings: Settings) -> str:
     return f"{address} (profile {settings.server.profile}, {transport}, {access}, {reach}{processes})"
 
 
-def reserve(address: Address) -> tuple[socket.socket, Address]:
-    """Keep a port for servers that share it; the address with its port. Raises StartError if it is taken.
+def reserve(listen: str, settings: Settings) -> tuple[socket.socket, Address]:
+    """Keep a port for servers that share it; the address with its port. Raises StartError, also if it is taken or too exposed.
 
     The socket is bound and does not listen. The kernel lets only processes of the same user bind the port beside it, and only
     those that ask to share it.
     """
+    address = parse(listen)
+    check_exposure(address, settings)
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     _probe(address)
     kept = socket.socket(family)

@@ -15,7 +15,7 @@ from aligner_svc.health.findings import listed
 from aligner_svc.health.readiness import Readiness
 from aligner_svc.rpc.services import METHOD_TYPES
 from aligner_svc.telemetry.logs.pipeline import in_force
-from aligner_svc.telemetry.metrics import CacheCounts, Metrics, Sources
+from aligner_svc.telemetry.metrics import CacheCounts, HttpState, Metrics, Sources
 from aligner_svc.telemetry.metrics.merged import Page, page_of
 from aligner_svc.telemetry.metrics.server import MetricsServer
 from aligner_svc.transport.bind import parse
@@ -26,6 +26,7 @@ from interceptors.tracing.call_trace import sampled_trace_id
 
 if TYPE_CHECKING:
     from aligner_svc.audio.decode import Decoder
+    from aligner_svc.http.door import Door
     from aligner_svc.transport.connections import Connections
     from aligner_svc.wiring.chain import Guards
     from interceptors.antivirus.scanner import Antivirus, ScannerState
@@ -66,6 +67,7 @@ class Measuring:
         engine: Engine,
         decoder: Decoder,
         connections: Connections,
+        door: Door | None = None,
         *,
         not_serving: Callable[[], str | None],
         dropped: Mapping[str, Callable[[], int]],
@@ -79,6 +81,7 @@ class Measuring:
         sources = Sources(
             build={"version": __version__, "engine": engine.name},
             connections=connections,
+            http=partial(_http, door) if door is not None else None,
             not_serving=not_serving,
             engine=report.state,
             engine_slots=report.slots,
@@ -124,6 +127,10 @@ class Measuring:
         if self.server is not None:
             await self.server.close()
         await self.metrics.close()
+
+
+def _http(door: Door) -> HttpState:
+    return HttpState(door.open, door.counts.closed, door.counts.refused, door.counts.responses)
 
 
 def _caches(methods: Sequence[MethodReport], antivirus: Antivirus | None) -> dict[str, Callable[[], CacheCounts]]:

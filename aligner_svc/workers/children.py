@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -90,8 +91,14 @@ class Children:
         self._starting: set[WorkerProcess] = set()
         self._unreaped: set[WorkerProcess] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._worked_at = 0.0
+        self._worked_at = math.inf  # until one has worked, there is trouble only if none starts
         self._start_failed = False
+        self._begun = False
+
+    @property
+    def wanted(self) -> int:
+        """How many there should be: none before the start."""
+        return len(self._places) if self._begun else 0
 
     @property
     def none_starts(self) -> bool:
@@ -129,12 +136,22 @@ class Children:
 
     async def start(self) -> None:
         """Start all in parallel and wait until each is ready. Raises WorkerDiedError; `close` then ends those that started."""
+        self._begun = True
         started = await asyncio.gather(*(self._spawn(place) for place in self._places), return_exceptions=True)
         for outcome in started:
             if isinstance(outcome, BaseException):
                 raise outcome
         self._worked_at = asyncio.get_running_loop().time()
-        self._start_task(keep_watch(lambda: self.alive | self._starting, self._replace_hung, self._hung_after))
+        self._keep_watch()
+
+    def begin(self) -> None:
+        """If they are not started yet, start all in the background; those that fail are tried again."""
+        if self._begun:
+            return
+        self._begun = True
+        for place in self._places:
+            self._start_task(self._respawn(place))
+        self._keep_watch()
 
     def replace(self, child: WorkerProcess, why: str) -> asyncio.Task[None] | None:
         """Kill a child and start another, in the background. Returns the task that reaps it; None if it is replaced already."""
@@ -165,6 +182,9 @@ class Children:
         await asyncio.gather(*(child.end() for child in self.alive | self._unreaped))
         self.alive.clear()
         self._unreaped.clear()
+
+    def _keep_watch(self) -> None:
+        self._start_task(keep_watch(lambda: self.alive | self._starting, self._replace_hung, self._hung_after))
 
     def _replace_hung(self, child: WorkerProcess, why: str) -> None:
         """For one that is starting, too: its start fails."""

@@ -1,5 +1,6 @@
 """A fixed number of children with a queue that is fair between clients."""
 
+# long: a call takes, keeps, loses and returns a child under one set of rules
 from __future__ import annotations
 
 import asyncio
@@ -74,6 +75,7 @@ class WorkerPool:
         blames_calls: bool = True,
         at_once: int = 1,
         environment: Mapping[str, str] | None = None,
+        on_demand: bool = False,
     ) -> None:
         """`name` is for logs and errors; `start_timeout` in seconds; `max_reply` bytes of one reply's payload.
 
@@ -83,7 +85,8 @@ class WorkerPool:
         `outage`: seconds without a child that works, after which there is `trouble`; default: a replacement is none.
         `blames_calls`: a fault in a child (SIGSEGV) is its call's, which is not retried. `at_once`: calls that a
         child has at a time; more than one needs `serve_prepared`. `environment`: variables for the children, besides a few
-        that all get; default: those that keep libraries to one thread.
+        that all get; default: those that keep libraries to one thread. `on_demand`: `start` starts none; the first call starts
+        all, and waits for one.
         """
         self.size = size
         self.name = name
@@ -103,6 +106,7 @@ class WorkerPool:
             on_lost=self._room.remove,
             on_none=lambda: self._fail_waiters(f"{name}: no child starts"),
         )
+        self._on_demand = on_demand
         self._blames_calls = blames_calls
         self._waiters: Waiters[WorkerProcess] = Waiters()
         self._calls: set[asyncio.Task[Any]] = set()
@@ -128,6 +132,11 @@ class WorkerPool:
         return self._children.trouble
 
     @property
+    def wanted(self) -> int:
+        """How many children there should be: with `on_demand` none before the first call."""
+        return self._children.wanted
+
+    @property
     def waiting(self) -> int:
         """Calls waiting for a free child."""
         return len(self._waiters)
@@ -138,10 +147,12 @@ class WorkerPool:
         return sorted(worker.pid for worker in self._children.alive)
 
     async def start(self) -> None:
-        """Start all children in parallel and wait until each is ready.
+        """Start all children in parallel and wait until each is ready; with `on_demand` nothing, until the first call.
 
         Raises WorkerDiedError with the end of a child's stderr if one does not start.
         """
+        if self._on_demand:
+            return
         try:
             await self._children.start()
         except BaseException:
@@ -204,6 +215,8 @@ class WorkerPool:
         """Take `share` of a child's room, or wait for it; a retry, which has waited already, goes `first`."""
         if self._closing:
             raise WorkerUnavailableError(f"{self.name}: closed")
+        if self._on_demand:
+            self._children.begin()
         if self._children.none_starts:
             raise WorkerUnavailableError(f"{self.name}: no child starts")
         while (first or not self._waiters.retries) and (worker := self._room.find(share)):

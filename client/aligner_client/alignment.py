@@ -112,7 +112,7 @@ class Alignment:
     unaligned: Sequence[Stretch] = ()
     """Loud stretches that no word covers, speech that is not in the transcript for example: the counterpart of NOT_FOUND."""
     phone_set: str = ""
-    """Of the words' phones, "ARPABET" for example; empty if they were not asked for."""
+    """Of the words' phones, "ARPABET" or "IPA"; empty if they were not asked for."""
     cues: Sequence[Cue] = ()
     """Of a transcript that is a subtitle file, in its order."""
     audio_start: float = 0.0

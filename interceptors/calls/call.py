@@ -42,6 +42,8 @@ class Call:
     """Address as gRPC writes it, e.g. "ipv4:127.0.0.1:49534"."""
     request_id: str = ""
     user_agent: str = ""
+    protocol: str = "grpc"
+    """By which it came: "grpc" or "http"."""
     principal: Principal | None = None
     request_bytes: int = 0
     """Of the messages received so far."""

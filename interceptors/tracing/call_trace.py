@@ -91,6 +91,8 @@ class CallTrace:
     """Since 1970. All times of the call are offsets from it, so that setting the clock does not tear the trace apart."""
     request_id: str = ""
     user_agent: str = ""
+    protocol: str = "grpc"
+    """See Call."""
     principal: str = ""
     seconds: float = 0.0
     code: grpc.StatusCode = grpc.StatusCode.OK

@@ -73,7 +73,7 @@ class Tracing(CallInterceptor):
         known = parent if parent is not None and parent.trace_id else None
         trace = CallTrace(self._names.get(method, ""), method, peer, span, known, time.perf_counter(), time.time_ns())
         if call is not None:
-            trace.request_id, trace.user_agent = call.request_id, call.user_agent
+            trace.request_id, trace.user_agent, trace.protocol = call.request_id, call.user_agent, call.protocol
         enter_trace(trace)
         if span.sampled or self._sampling.buffers:
             trace_stages(trace.begin_stage)

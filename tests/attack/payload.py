@@ -155,7 +155,7 @@ def recordings() -> Iterator[Attack]:
         found = await unary(arena.channel, ALIGN, align(case.make(), "a"), arena.token)
         if DECODED in case.outcomes and (found.code == "OK" or found.reason in _AFTER_DECODING):
             return ""
-        return held(found, *case.outcomes, "MALWARE_FOUND", "AUDIO_TOO_LARGE", "RESOURCE_EXHAUSTED")
+        return held(found, *case.outcomes, "MALWARE_FOUND", "AUDIO_TOO_LARGE", "REQUEST_TOO_LARGE", "RESOURCE_EXHAUSTED")
 
     for name, case in CORPUS.items():
         yield Attack(name, lambda arena, case=case: sent(arena, case))

@@ -1,4 +1,4 @@
-"""Clients that call all the time, and what became of every call."""
+"""Clients that call one time after the other, and what became of every call."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class Load:
 
 
 @asynccontextmanager
-async def load(site: Site) -> AsyncIterator[Load]:
-    """Yields once every client has been served."""
+async def load(site: Site, pause: float) -> AsyncIterator[Load]:
+    """Yields once every client has been served. `pause`: seconds from an answer to the client's next call."""
     found = Load()
     served: set[int] = set()
     clients = [(kind, credential) for credential in site.credentials() for kind in ("unary",) * _UNARY + ("stream",) * _STREAMS]
@@ -71,7 +71,7 @@ async def load(site: Site) -> AsyncIterator[Load]:
             found.calls.append(Call(began, time.monotonic(), answer))
             if answer.code == "OK":
                 served.add(number)
-            await asyncio.sleep(min(answer.retry or 0.05, 0.5))
+            await asyncio.sleep(min(answer.retry or pause, 0.5))
 
     running = [asyncio.create_task(client(number)) for number in range(len(clients))]
     try:

@@ -75,11 +75,11 @@ class Report:
         return "\n".join(lines)
 
 
-async def chaos(faults: Sequence[Fault], drains: int, kills: int = 0) -> Report:
-    """The faults, then so many servers that are drained, and that are killed, beside another one."""
+async def chaos(faults: Sequence[Fault], drains: int, kills: int = 0, pause: float = 0.05) -> Report:
+    """The faults, then so many servers that are drained, and that are killed, beside another one. `pause` as in `load`."""
     report = Report([], [])
     async with site() as at:
-        async with load(at) as found:
+        async with load(at, pause) as found:
             for fault in faults:
                 report.rows.append(await _tried(at, fault, found))
         workers = at.command_children()

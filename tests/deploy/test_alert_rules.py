@@ -72,7 +72,12 @@ async def full() -> Metrics:
             engine_queue=64,
             pools=[
                 SimpleNamespace(
-                    name="decode", pids=[1, 2], size=2, waiting=0, restarts=0, places=lambda: {"cuda:0": PlaceState(1, 1, 0, 0.5)}
+                    name="decode",
+                    pids=[1, 2],
+                    wanted=2,
+                    waiting=0,
+                    restarts=0,
+                    places=lambda: {"cuda:0": PlaceState(1, 1, 0, 0.5)},
                 )
             ],
             overload=SimpleNamespace(

@@ -1,8 +1,11 @@
 """Other languages on the embedded engine. No speech in them can be part of the project: an English recording is respelled."""
 
+# ruff: noqa: RUF001  letters of IPA look like Latin ones
 from __future__ import annotations
 
+import grpc
 import numpy as np
+import pytest
 
 from aligner_client.api.v1 import aligner_pb2 as pb
 from tests.kit.recordings import SPEECH, TRANSCRIPT
@@ -11,8 +14,8 @@ AS_GERMANS_WRITE = "hie bigänn e konnfjuhst kommplehnt egennst se wissert hu h�
 GERMAN = "Der Wasserstand ist zu hoch und das Überlaufventil tropft"
 
 
-async def align(stub, text: str, language: str) -> pb.AlignResponse:
-    return await stub.Align(pb.AlignRequest(config=pb.AlignConfig(transcript=text, language=language), audio=SPEECH))
+async def align(stub, text: str, language: str, **more: object) -> pb.AlignResponse:
+    return await stub.Align(pb.AlignRequest(config=pb.AlignConfig(transcript=text, language=language, **more), audio=SPEECH))
 
 
 def codes(answer: pb.AlignResponse) -> list[str]:
@@ -27,6 +30,24 @@ async def test_words_are_where_they_were_said_and_the_answer_says_that_it_is_app
     assert np.median(off) <= 40
     assert codes(german) == ["APPROXIMATE"]
     assert (german.summary.language, codes(english)) == ("de", [])
+
+
+async def test_sounds_are_told_in_ipa_and_given_in_it(stub):
+    text = AS_GERMANS_WRITE.replace("wissert", "Xq")
+    plain = await align(stub, AS_GERMANS_WRITE, "de")
+    answer = await align(stub, text, "de", detail=pb.DETAIL_PHONES, pronunciations={"xq": "v ɪ s ɐ t"})
+    assert answer.summary.phone_set == "IPA"
+    assert [(a.start_ms, a.end_ms) for a in answer.words] == [(a.start_ms, a.end_ms) for a in plain.words]
+    said = {word.text: [phone.symbol for phone in word.phones] for word in answer.words}
+    assert said["Xq"] == ["v", "ɪ", "s", "ɐ", "t"]
+    assert said["konnfjuhst"] == ["k", "ɔ", "n", "f", "j", "uː", "s", "t"]
+    for word in answer.words:
+        edges = [word.start_ms, *[phone.end_ms for phone in word.phones]]
+        assert [phone.start_ms for phone in word.phones] == edges[:-1]
+        assert edges == sorted(edges)
+        assert edges[-1] == word.end_ms
+    with pytest.raises(grpc.aio.AioRpcError, match="'IH1' is no symbol of IPA"):
+        await align(stub, text, "de", pronunciations={"xq": "v IH1 s"})
 
 
 async def test_a_transcript_of_something_else_is_noticed(stub):

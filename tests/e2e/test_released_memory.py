@@ -189,6 +189,7 @@ async def test_the_samples_are_released_when_a_stream_at_the_engine_is_refused(
 async def held(running: Service) -> int:
     """The only process of the engine, which is stopped."""
     pool = queue(running).pool
+    pool._children.begin()  # it would start with the first call
     await eventually(lambda: len(pool.pids) == 1)
     os.kill(pool.pids[0], signal.SIGSTOP)
     return int(pool.pids[0])

@@ -156,6 +156,7 @@ async def test_a_call_has_one_line_with_all_fields(script, kind) -> None:
     }
     assert line["peer"].startswith("ipv4:127.0.0.1:")
     assert line["user_agent"].startswith("grpc-python-asyncio/")
+    assert line["protocol"] == "grpc"
     assert list(line["stages_ms"]) == ["authenticate", "decode", "align"]
     assert line["duration_ms"] >= sum(line["stages_ms"].values()) >= 0
     # A gRPC client sends the time left, rounded up.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -126,4 +127,5 @@ def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     program = shutil.which("promtool")
     if program is None:
         pytest.skip("needs promtool")
-    return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=110)
+    frugal = os.environ | {"GOGC": "800"}  # a fifth of its time goes to the garbage collector otherwise
+    return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=110, env=frugal)

@@ -56,11 +56,17 @@ def _print(console: Console, alignment: Alignment) -> None:
     console.print()
     console.print(printable(summary), style="bold", soft_wrap=True)
     if alignment.unaligned:
-        stretches = ", ".join(f"{at.start:.2f} to {at.end:.2f}" for at in alignment.unaligned[:_STRETCHES])
+        stretches = ", ".join(f"{at.start:.2f} to {at.end:.2f}{_of(at.channel)}" for at in alignment.unaligned[:_STRETCHES])
         more = ", ..." if len(alignment.unaligned) > _STRETCHES else ""
         console.print(f"loud, but without words (s): {stretches}{more}", soft_wrap=True)
     for warning in alignment.warnings:
-        console.print(printable(f"warning: {warning.message} ({warning.code})"), style="yellow", soft_wrap=True)
+        console.print(
+            printable(f"warning{_of(warning.channel)}: {warning.message} ({warning.code})"), style="yellow", soft_wrap=True
+        )
+
+
+def _of(channel: int | None) -> str:
+    return "" if channel is None else f" (channel {channel})"
 
 
 def _confidence(word: Word) -> Text:

@@ -95,7 +95,7 @@ class WindowQueue:
         """`languages`: other ones than English. `elsewhere`: processes on other machines, instead of own ones."""
         module = f"aligner_svc.engines.pocketsphinx.{'languages.' if languages else ''}worker"
         args = (sandbox, priority, ",".join(sorted(languages))) if languages else (sandbox, priority)
-        self.pool: CallPool = elsewhere or WorkerPool(module, settings.workers, args=args, name=name)
+        self.pool: CallPool = elsewhere or WorkerPool(module, settings.workers, args=args, name=name, on_demand=name == LONG)
         self._elsewhere = elsewhere is not None
         self.batcher: Batcher[Window, Reply] = Batcher(
             self._run,
@@ -148,12 +148,11 @@ class PocketSphinxEngine:
 
     Short recordings in English have processes of their own, at the normal CPU priority; those of long ones have a low one and get
     the time that nothing else wants. With processes for all, a short call waited for a window of a long recording to end, 0.4 to
-    0.7 s.
+    0.7 s. Those of long ones start with the first: a server that gets none, or has just started, is spared half of the work.
     """
 
     name = f"pocketsphinx-{version('pocketsphinx')}"
     max_seconds = None
-    phone_sets: Mapping[str, str] = {_ENGLISH: "ARPABET"}
 
     def __init__(
         self,
@@ -174,6 +173,7 @@ class PocketSphinxEngine:
         self.long = queue(LONG, "low")
         others = table.served(settings.languages)
         self.languages = others | {_ENGLISH}
+        self.phone_sets = {language: table.phones(language) for language in self.languages}
         self.support = {language: table.support(language) for language in self.languages}
 
         def reader() -> CallPool:
@@ -306,7 +306,7 @@ class _Calls:
         *,
         phones: bool = False,
     ) -> None:
-        """`queue`: where the next window waits. `stream`: that the call is, if it is spoken now. `phones`: of English words."""
+        """`queue`: where the next window waits. `stream`: that the call is, if it is spoken now. `phones`: with them."""
         self.queued = self.busy = 0.0
         self._stream = stream
         self._language = language
@@ -322,7 +322,7 @@ class _Calls:
             if self._language == _ENGLISH:
                 request = encode_request(spoken, last, complete, live=live, phones=self._phones)
             else:
-                request = window_request(self._language, spoken, last, complete, live=live)
+                request = window_request(self._language, spoken, last, complete, live=live, phones=self._phones)
             done = await self._queue().batcher.submit(Window(request, samples, self._caller), self._caller)
             self.queued += done.queued + done.result.queued
             self.busy += done.result.busy

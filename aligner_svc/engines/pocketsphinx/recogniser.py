@@ -17,8 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from pocketsphinx import Decoder
 
-from aligner_svc.domain import SAMPLE_RATE, Phone
+from aligner_svc.domain import SAMPLE_RATE
+from aligner_svc.engines.pocketsphinx.boundaries import WordSpan
 from aligner_svc.engines.pocketsphinx.lexicon import Speller
+from aligner_svc.engines.pocketsphinx.phones import HeardSound, second_pass
 from aligner_svc.text.readings import ways
 
 FRAME_RATE = 110
@@ -96,28 +98,14 @@ class Recogniser:
             return None
         return segments
 
-    def phones(self, samples: npt.NDArray[np.int16], words: Sequence[str]) -> list[list[Phone]] | None:
-        """The sounds of each of `words`, which are all in `samples`; None: no path through the audio was found.
-
-        A second pass along the path of the words: the first does not keep where their sounds are.
-        """
+    def phones(self, samples: npt.NDArray[np.int16], words: Sequence[str]) -> list[list[HeardSound]] | None:
+        """See FindSounds."""
         if self.align(samples, words) is None:
             return None
-        decoder = self._decoder
-        decoder.set_alignment()
-        decoder.reinit_feat()
-        decoder.start_utt()
-        try:
-            decoder.process_raw(samples.tobytes(), full_utt=True)
-        finally:
-            decoder.end_utt()
-        alignment = decoder.get_alignment()
-        found = [
-            [Phone(phone.name, phone.start * _FRAME_SECONDS, (phone.start + phone.duration) * _FRAME_SECONDS) for phone in word]
-            for word in (alignment.words() if alignment else ())
-            if word.name[0] not in "<[("
-        ]
-        return found if len(found) == len(words) else None
+        found = second_pass(self._decoder, samples, _FRAME_SECONDS)
+        if len(found) != len(words):
+            return None
+        return [[HeardSound(one.symbol, WordSpan(one.start, one.end, (one.symbol,))) for one in phones] for _, phones in found]
 
     def _segment(self, raw: object) -> Segment:
         word, first, last, likelihood = raw.word, raw.start_frame, raw.end_frame, raw.ascore  # type: ignore[attr-defined]

@@ -53,7 +53,7 @@ def main(mode: SandboxMode, priority: Priority) -> None:
         samples = np.frombuffer(payload, dtype=np.int16)
         answer = aligner.align(samples, tokens, last, complete, live=is_live(header))
         if wants_phones(header):
-            answer = replace(answer, spans=with_phones(answer.spans, samples, tokens, recogniser, refiner))
+            answer = replace(answer, spans=with_phones(answer.spans, samples, tokens, recogniser.phones, refiner))
         return encode_answer(answer), b""
 
     serve(handle, Sandbox(mode), priority)

@@ -20,6 +20,7 @@ from aligner_svc.engines.base import (
     OnFailed,
     OnSpans,
     PhoneEngine,
+    PhoneSet,
     RatedEngine,
     Support,
 )
@@ -56,7 +57,7 @@ class RayEngine:
         self.name = near.name
         self.languages = near.languages
         self.max_seconds = near.max_seconds
-        self.phone_sets: Mapping[str, str] = near.phone_sets if isinstance(near, PhoneEngine) else {}
+        self.phone_sets: Mapping[str, PhoneSet] = near.phone_sets if isinstance(near, PhoneEngine) else {}
         self.support: Mapping[str, Support] = near.support if isinstance(near, RatedEngine) else {}
         self.capacity = Capacity(lowest=ray.min_replicas * ray.cpus + settings.decode.workers + 1, at_once=at_once)
         self.report: EngineReport = replace(near.report, slots=at_once, pools=(link.pool,))

@@ -7,6 +7,6 @@ duration and their deaths, so there is one set of numbers and nothing to merge.
 from aligner_svc.telemetry.metrics.calls import CallMetrics
 from aligner_svc.telemetry.metrics.engine import EngineMetrics
 from aligner_svc.telemetry.metrics.registry import Metrics
-from aligner_svc.telemetry.metrics.sources import CacheCounts, Sources
+from aligner_svc.telemetry.metrics.sources import CacheCounts, HttpState, Sources
 
-__all__ = ["CacheCounts", "CallMetrics", "EngineMetrics", "Metrics", "Sources"]
+__all__ = ["CacheCounts", "CallMetrics", "EngineMetrics", "HttpState", "Metrics", "Sources"]

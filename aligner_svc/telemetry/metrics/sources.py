@@ -39,12 +39,23 @@ class CacheCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class HttpState:
+    """Of the HTTP door: open connections, and counts since the start, see aligner_svc.http.counts."""
+
+    open: int
+    closed: Mapping[str, int]
+    refused: Mapping[str, int]
+    responses: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
     """Where the values come from. Called on the event loop, once for each scrape; None or empty: no series."""
 
     build: Mapping[str, str] = field(default_factory=dict)
     """Labels of aligner_build_info."""
     connections: Connections | None = None
+    http: Callable[[], HttpState] | None = None
     not_serving: Callable[[], str | None] | None = None
     """Why the health service says NOT_SERVING; it returns None while that says SERVING."""
     engine: Callable[[], QueueState] | None = None
@@ -125,10 +136,26 @@ def _process(sources: Sources) -> Iterator[Metric]:
 
 
 def _connections(sources: Sources) -> Iterator[Metric]:
+    http = sources.http() if sources.http is not None else None
+    counts: dict[str, tuple[int, Mapping[str, int]]] = {}
     if sources.connections is not None:
-        yield _gauge("connections", "Open connections to the port of the service.", sources.connections.open)
+        counts["grpc"] = sources.connections.open, sources.connections.closed
+    if http is not None:
+        counts["http"] = http.open, http.closed
+    if counts:
+        what = "Open connections, by protocol."
+        yield _gauge("connections", what, {name: number for name, (number, _) in counts.items()}, "protocol")
         what = "Connections that the server closed because they took from others."
-        yield _counter("connections_closed", what, sources.connections.closed, "reason")
+        family = CounterMetricFamily("aligner_connections_closed", what, labels=["protocol", "reason"])
+        for name, (_, closed) in counts.items():
+            for reason, number in closed.items():
+                family.add_metric([name, reason], number)
+        yield family
+    if http is not None:
+        by_status = {str(status): number for status, number in http.responses.items()}
+        yield _counter("http_responses", "Answers of the HTTP port, by status.", by_status, "status")
+        what = "Connections of the HTTP port that ended for what is no call, by why."
+        yield _counter("http_refused", what, http.refused, "reason")
 
 
 def _engine(sources: Sources) -> Iterator[Metric]:
@@ -151,7 +178,7 @@ def _workers(sources: Sources) -> Iterator[Metric]:
     pools = sources.pools
     if pools:
         yield _gauge("workers", "Worker processes that are up.", {pool.name: len(pool.pids) for pool in pools}, "pool")
-        yield _gauge("workers_wanted", "Worker processes there should be.", {pool.name: pool.size for pool in pools}, "pool")
+        yield _gauge("workers_wanted", "Worker processes there should be.", {pool.name: pool.wanted for pool in pools}, "pool")
         waiting = {pool.name: pool.waiting for pool in pools}
         yield _gauge("worker_calls_waiting", "Jobs that wait for a worker process.", waiting, "pool")
         restarts = {pool.name: pool.restarts for pool in pools}

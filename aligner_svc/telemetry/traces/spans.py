@@ -68,7 +68,7 @@ class SpanMaker:
             "rpc.method": trace.name or "_OTHER",
             "rpc.response.status_code": trace.code.name,
             "network.protocol.name": "http",
-            "network.protocol.version": "2",
+            "network.protocol.version": "1.1" if trace.protocol == "http" else "2",
             **_server(self._server()),
             **_peer(trace.peer),
             "aligner.request_id": trace.request_id,

@@ -5,6 +5,8 @@ SRT and WebVTT have times in milliseconds, ASS in hundredths of a second.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from aligner_client.alignment import Alignment
 from aligner_client.formats.cues import Cue, CueLayout, Shown, cues
 
@@ -31,12 +33,21 @@ Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
 def render_srt(alignment: Alignment, transcript: str | None = None, layout: CueLayout | None = None) -> str:
     """Numbered cues; empty if no word was found.
 
-    SubRip has no escapes: most players show text that looks like a tag as it is.
+    SubRip has no escapes: most players show text that looks like a tag as it is. Nor has it voices: a cue of a channel with a
+    transcript of its own begins with it, within the line ("Channel 0: ...").
     """
+    labels = [f"{_name(channel.number)}: " for channel in alignment.channels]
+    if labels:
+        layout = layout or CueLayout()
+        layout = replace(layout, line=max(1, layout.line - max(map(len, labels))))
     return "\n".join(
-        f"{number}\n{_time(cue.start, ',')} --> {_time(cue.end, ',')}\n" + "\n".join(cue.lines) + "\n"
+        f"{number}\n{_time(cue.start, ',')} --> {_time(cue.end, ',')}\n{_label(cue)}" + "\n".join(cue.lines) + "\n"
         for number, cue in enumerate(cues(alignment, transcript, layout), 1)
     )
+
+
+def _label(cue: Cue) -> str:
+    return "" if cue.channel is None else f"{_channel(cue)}: "
 
 
 def render_vtt(
@@ -102,7 +113,11 @@ def _karaoke(cue: Cue) -> str:
 
 
 def _channel(cue: Cue) -> str:
-    return "" if cue.channel is None else f"Channel {cue.channel}"
+    return "" if cue.channel is None else _name(cue.channel)
+
+
+def _name(channel: int) -> str:
+    return f"Channel {channel}"
 
 
 def _blank(place: int, word: Shown) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from aligner_client.alignment import PLACED, Alignment
+from aligner_client.alignment import PLACED, Alignment, Word
 
 
 def render_csv(alignment: Alignment) -> str:
@@ -25,7 +25,16 @@ def render_csv(alignment: Alignment) -> str:
 
 
 def render_audacity(alignment: Alignment) -> str:
-    """One label, `<start> TAB <end> TAB <word>`, for each word that has a time; times in seconds."""
+    """One label, `<start> TAB <end> TAB <word>`, for each word that has a time; times in seconds.
+
+    A file is one label track: with a transcript for each channel a label begins with it, "0: word".
+    """
     return "".join(
-        f"{word.start:.6f}\t{word.end:.6f}\t{' '.join(word.text.split())}\n" for word in alignment.words if word.status in PLACED
+        f"{word.start:.6f}\t{word.end:.6f}\t{_channel(word)}{' '.join(word.text.split())}\n"
+        for word in alignment.words
+        if word.status in PLACED
     )
+
+
+def _channel(word: Word) -> str:
+    return "" if word.channel is None else f"{word.channel}: "

@@ -113,10 +113,11 @@ async def test_a_client_that_was_behind_gets_the_latest_status_alone(health) -> 
         await slow.send(_window_update(1), _window_update(0))
         got: list[int] = []
         async with asyncio.timeout(30):
-            while got != [SERVING, NOT_SERVING]:
+            while got[-1:] != [NOT_SERVING]:
                 frame = await slow.read(30)
                 if isinstance(frame, DataFrame):
                     got.append(health_pb2.HealthCheckResponse.FromString(frame.data[5:]).status)
+    assert got in ([SERVING, NOT_SERVING], [NOT_SERVING])  # on a busy machine not even the first was on its way
 
 
 def _window_update(stream: int) -> bytes:

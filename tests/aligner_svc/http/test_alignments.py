@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import gzip
+import json
 from collections.abc import AsyncIterator
 
 import httpx
@@ -21,6 +23,7 @@ from tests.kit.servers import calling, serving
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PATH = "/v1/audio/alignments"
+ALIGN = "/aligner.v1.Aligner/Align"
 FIELDS = {"text": TRANSCRIPT, "language": "en"}
 FILE = {"file": ("speech.flac", SPEECH)}
 
@@ -141,6 +144,28 @@ async def test_a_method_is_asked_for_in_its_own_kind(client) -> None:
 async def test_compressed_bodies_are_refused(client, coding) -> None:
     answer = await client.post(PATH, json=as_json(), headers={"content-encoding": coding})
     assert reason(answer, 415) == "COMPRESSION_REFUSED"
+
+
+async def test_connect_and_grpc_web_take_gzip_as_grpc_does(client) -> None:
+    whole = json.dumps(as_json()).encode()
+    message = json_format.ParseDict(as_json(), pb.AlignRequest()).SerializeToString()
+    coded = {"content-encoding": "gzip"}
+    for kind, body in (("json", whole), ("proto", message)):
+        answer = await client.post(ALIGN, content=gzip.compress(body), headers=coded | {"content-type": f"application/{kind}"})
+        assert answer.status_code == 200, answer.text
+        bomb = gzip.compress(body + bytes(8 << 20))
+        answer = await client.post(ALIGN, content=bomb, headers=coded | {"content-type": f"application/{kind}"})
+        assert (answer.status_code, answer.json()["reason"]) == (413, "REQUEST_TOO_LARGE")
+    answer = await client.post(ALIGN, content=whole, headers=coded | {"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["reason"]) == (400, "MESSAGE_MALFORMED")
+    info = {"content-type": "application/proto"}
+    assert (await client.post("/aligner.v1.Aligner/GetServerInfo", content=b"", headers=coded | info)).status_code == 200
+
+    packed = gzip.compress(message)
+    web = {"content-type": "application/grpc-web+proto"}
+    for encoding, status in (({"grpc-encoding": "gzip"}, b"grpc-status: 0"), ({}, b"grpc-status: 3")):
+        body = b"\1" + len(packed).to_bytes(4, "big") + packed
+        assert status in (await client.post(ALIGN, content=body, headers=web | encoding)).content
 
 
 @pytest.mark.parametrize(("verb", "path", "status"), [

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from hashlib import sha256
 
+import httpx
 import pytest
 import pytest_asyncio
 
@@ -13,6 +15,7 @@ from aligner_client.api.v1 import aligner_pb2 as pb
 from aligner_svc.config.http import HttpSettings
 from aligner_svc.config.limits import Limits
 from aligner_svc.config.protection import ConnectionSettings
+from aligner_svc.config.telemetry import MetricsSettings
 from aligner_svc.http import connection
 from aligner_svc.server import Service
 from tests.kit.http1 import form, http1, request
@@ -31,7 +34,11 @@ INFO = request("GET", "/v1/info")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server() -> AsyncIterator[Service]:
-    parts = {"limits": Limits(unary_seconds=0.3), "connections": ConnectionSettings(most=12, per_address=8)}
+    parts = {
+        "limits": Limits(unary_seconds=0.3),
+        "connections": ConnectionSettings(most=12, per_address=8),
+        "metrics": MetricsSettings(listen="127.0.0.1:0"),
+    }
     async with serving(engine=ScriptedEngine(), http=HttpSettings(listen="127.0.0.1:0"), **parts) as running:
         yield running
 
@@ -225,6 +232,30 @@ async def test_idle_connections_make_room_and_busy_ones_do_not(server) -> None:
                 writer.close()
     finally:
         server.engine.gate.set()
+
+
+async def test_what_is_asked_over_http_shows_in_metrics_and_in_the_log(server, caplog) -> None:
+    async def page() -> dict[str, float]:
+        async with httpx.AsyncClient(trust_env=False) as http:
+            lines = (await http.get(f"http://{server.metrics_address}/metrics")).text.splitlines()
+        series = (line.rpartition(" ") for line in lines if "http" in line and not line.startswith("#"))
+        return {name: float(value) for name, _, value in series}
+
+    before = await page()
+    with caplog.at_level(logging.INFO, "interceptors.access_log"):
+        async with http1(server.http_address) as client:
+            await client.send(INFO)
+            assert (await client.reply()).status == 200
+            assert (await page())['aligner_connections{protocol="http"}'] >= 1
+        async with http1(server.http_address) as client:
+            await client.send(FRAMING["no host"])
+            assert (await client.reply()).status == 400
+    after = await page()
+    assert {record.protocol for record in caplog.records if record.message == "call"} == {"http"}
+    for series in ('responses_total{status="200"}', 'responses_total{status="400"}', 'refused_total{reason="malformed"}'):
+        name = f"aligner_http_{series}"
+        assert after[name] == before.get(name, 0) + 1, name
+    assert 'aligner_connections_closed_total{protocol="http",reason="full"}' in after
 
 
 async def test_a_call_in_flight_is_answered_while_the_server_stops() -> None:

@@ -6,16 +6,18 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import grpc
 import httpx
+import psutil
 import pytest
 import pytest_asyncio
 
 from aligner_client.api.v1 import aligner_pb2 as pb
 from aligner_client.api.v1.aligner_pb2_grpc import AlignerStub
 from tests.kit.daemon import free_port
+from tests.kit.http1 import http1, request
 from tests.kit.recordings import WORDS
 from tests.kit.servers import Command, calling, connect, gone, launched, listening
 from tests.kit.uploads import chunks, config, finish, reached, send
@@ -58,6 +60,7 @@ async def server(tmp_path_factory) -> AsyncIterator[Server]:
     folder = tmp_path_factory.mktemp("server")
     (folder / "quotas.toml").write_text(f"[classes.default]\nstreams_in_flight = {STREAMS}\n")
     settings = {"QUOTA__FILE": folder / "quotas.toml", "SERVER__DRAIN_DELAY": 0, "METRICS__LISTEN": f"127.0.0.1:{free_port()}"}
+    settings["HTTP__LISTEN"] = "127.0.0.1:0"
     given = {f"ALIGNER_{name}": str(value) for name, value in settings.items()}
     async with launched(folder, "--listen", "127.0.0.1:0", "--processes", "2", **given) as command:
         yield Server(command, await command.ready(), given["ALIGNER_METRICS__LISTEN"])
@@ -98,10 +101,25 @@ async def test_a_limit_holds_for_both_together(server):
         assert await server.metric('aligner_failures_total{grpc_code="ResourceExhausted",reason="QUOTA_EXCEEDED"}') == STREAMS
 
 
+async def test_both_answer_over_http(server):
+    address = server.command.log.partition("HTTP on ")[2].split()[0]
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(http1(address)) for _ in range(2 * STREAMS)]
+        for client in clients:
+            await client.send(request("GET", "/v1/info"))
+        assert [(await client.reply()).status for client in clients] == [200] * 2 * STREAMS
+        assert await server.metric('aligner_connections{protocol="http"}') == 2 * STREAMS
+        assert await server.metric(INFO) == 2 * STREAMS
+        for gateway in server.command.children():
+            ends = [f"{each.laddr.ip}:{each.laddr.port}" for each in psutil.Process(gateway).net_connections() if each.raddr]
+            assert address in ends
+
+
 async def test_one_page_has_the_calls_of_both_and_loses_none_when_one_is_killed(server):
+    before = await server.metric(INFO)
     for _ in range(2 * STREAMS):
         await server.info()
-    assert await server.metric(INFO) == 2 * STREAMS
+    assert await server.metric(INFO) == before + 2 * STREAMS
     async with streams(server) as begun:
         assert len(begun) == STREAMS
         os.kill(server.command.children()[0], signal.SIGKILL)
@@ -109,7 +127,7 @@ async def test_one_page_has_the_calls_of_both_and_loses_none_when_one_is_killed(
         report = (await server.asked("/ready")).json()
         assert report["ready"]
         assert "1 of 2 processes serve" in [finding["said"] for finding in report["findings"]]
-        assert await server.metric(INFO) == 2 * STREAMS
+        assert await server.metric(INFO) == before + 2 * STREAMS
         await server.info()  # the other one takes every new connection
 
     async def whole() -> bool:

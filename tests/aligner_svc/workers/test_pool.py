@@ -162,8 +162,10 @@ def other_gate(tmp_path: Path) -> Iterator[Gate]:
 
 
 @asynccontextmanager
-async def running(size: int, module: str = "child", hung_after: float | None = None) -> AsyncIterator[WorkerPool]:
-    workers = WorkerPool(module, size, name="test", hung_after=hung_after)
+async def running(
+    size: int, module: str = "child", hung_after: float | None = None, *, on_demand: bool = False
+) -> AsyncIterator[WorkerPool]:
+    workers = WorkerPool(module, size, name="test", hung_after=hung_after, on_demand=on_demand)
     await workers.start()
     try:
         yield workers
@@ -601,6 +603,39 @@ def handle(header, payload):
 
 serve(handle, parent=parent, greeting={"place": place})
 """
+
+
+@pytest.mark.usefixtures("modules")
+class TestOnDemand:
+    async def test_the_first_calls_start_all_children_once(self) -> None:
+        async with running(2, on_demand=True) as workers:
+            assert (workers.pids, workers.wanted, workers.trouble) == ([], 0, None)
+            replies = await asyncio.gather(*(workers.call({"n": n}) for n in range(3)))
+            assert [reply.header for reply in replies] == [{"echo": {"n": n}} for n in range(3)]
+            await eventually(lambda: len(workers.pids) == 2)
+            assert (workers.wanted, workers.trouble, workers.restarts) == (2, None, 0)
+
+    async def test_a_child_that_dies_is_replaced(self) -> None:
+        async with running(1, on_demand=True) as workers:
+            await workers.call({})
+            kill_unseen(workers.pids[0])
+            await eventually(lambda: workers.restarts == 1 and len(workers.pids) == 1)
+
+    async def test_calls_fail_while_none_starts(self, modules: Path) -> None:
+        async with running(1, "later", on_demand=True) as workers:
+            with pytest.raises(WorkerUnavailableError):
+                await workers.call({})
+            assert workers.trouble == "test: no worker process starts"
+            (modules / "later.py").write_text(CHILD)
+            await eventually(lambda: workers.trouble is None)
+            assert (await workers.call({})).header == {"echo": {}}
+
+    async def test_a_pool_that_is_closed_starts_none(self) -> None:
+        async with running(1, on_demand=True) as workers:
+            pass
+        with pytest.raises(WorkerUnavailableError):
+            await workers.call({})
+        assert workers.wanted == 0
 
 
 @pytest.mark.usefixtures("modules")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
 from aligner_client import Alignment, Channel, Format, Stretch, Warning, Word, WordStatus
 from aligner_client.alignment import Phone
-from aligner_client.formats import render
+from aligner_client.formats import CueLayout, render
 
 _TEXTS = {0: "Good morning. Who is there?", 1: "<It's> me."}
 
@@ -71,10 +72,12 @@ def test_tiers_of_praat_and_channels_of_sclite_are_apart() -> None:
 
 def test_subtitles_show_each_channel_in_cues_of_its_own() -> None:
     assert render(ALIGNMENT, Format.SRT) == (
-        "1\n00:00:00,100 --> 00:00:00,900\nGood morning.\n\n"
-        "2\n00:00:00,800 --> 00:00:01,300\n<It's> me.\n\n"
-        "3\n00:00:02,500 --> 00:00:03,000\nWho is there?\n"
+        "1\n00:00:00,100 --> 00:00:00,900\nChannel 0: Good morning.\n\n"
+        "2\n00:00:00,800 --> 00:00:01,300\nChannel 1: <It's> me.\n\n"
+        "3\n00:00:02,500 --> 00:00:03,000\nChannel 0: Who is there?\n"
     )
+    narrow = render(ALIGNMENT, Format.SRT, layout=CueLayout(line=20))
+    assert max(len(line) for line in narrow.splitlines() if "-->" not in line) <= 20
     assert re.findall("<v (.*)>(.*)", render(ALIGNMENT, Format.VTT)) == [
         ("Channel 0", "Good morning."),
         ("Channel 1", "&lt;It's&gt; me."),
@@ -82,6 +85,15 @@ def test_subtitles_show_each_channel_in_cues_of_its_own() -> None:
     ]
     events = [line.split(",")[4] for line in render(ALIGNMENT, Format.ASS).splitlines() if line.startswith("Dialogue")]
     assert events == ["Channel 0", "Channel 1", "Channel 0"]
+
+
+def test_labels_and_a_notebook_say_the_channel() -> None:
+    labels = [line.split("\t")[2] for line in render(ALIGNMENT, Format.AUDACITY).splitlines()]
+    assert labels == ["0: Good", "0: morning", "1: It's", "1: me", "0: Who", "0: is", "0: there"]
+    table = ALIGNMENT._repr_html_()
+    assert re.findall("<tr><td>(.)</td>", table) == ["0", "0", "1", "1", "0", "0", "0"]
+    assert "TRANSCRIPT_MISMATCH</b> (channel 1)" in table
+    assert "channel" not in replace(ALIGNMENT, channels=(), warnings=())._repr_html_().partition("<table>")[2]
 
 
 def test_a_page_shows_turns_in_the_order_of_their_times_with_all_that_is_between_the_words() -> None:

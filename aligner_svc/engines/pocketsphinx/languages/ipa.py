@@ -8,14 +8,19 @@ gets a pronunciation with each, and PocketSphinx takes the one that is in the au
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
+from typing import NamedTuple
 
 MAX_VARIANTS = 6
 """Pronunciations of a word."""
 
 _NASAL = "\u0303"
 _SYLLABIC = "\u0329"
+_LONG = "ː"
+_MARKS = frozenset({"Mn", "Lm"})
+_NOT_KEPT = frozenset("ˈˌ\u0300\u0301\u0302\u0304\u030b\u030c\u030f")
+"""Marks of stress and tone."""
 
 _TABLE = {
     # stops
@@ -52,64 +57,108 @@ _DIPHTHONGS = {
     ("AO", "IH"): "OY",
 }
 
-_Sound = tuple[str, ...]
-"""The choices for a sound, each phones with blanks between."""
+_Choices = tuple[str, ...]
+"""What may be said at one place, each phones with blanks between."""
 
 
-def variants(ipa: str) -> list[tuple[str, ...]]:
+class Sound(NamedTuple):
+    """A sound as IPA writes it, without stress and tone, and the phones of the model that are taken for it."""
+
+    symbol: str
+    phones: tuple[str, ...]
+
+
+Way = tuple[Sound, ...]
+"""A pronunciation of a word: sounds, each with a phone at least."""
+Ways = tuple[Way, ...]
+
+
+def phones_of(way: Way) -> tuple[str, ...]:
+    return tuple(phone for sound in way for phone in sound.phones)
+
+
+def symbol(written: str) -> str | None:
+    """A letter of IPA or several, with marks or without; None: one of them is not known, or is none."""
+    letters = [char for char in _normal(written) if unicodedata.category(char) not in _MARKS]
+    return written if letters and all(letter in _TABLE for letter in letters) else None
+
+
+def variants(ipa: str | Sequence[str]) -> list[Way]:
     """The ways to say one word, the likeliest first, at most MAX_VARIANTS; empty if nothing in `ipa` is a sound.
 
-    All occurrences of a sound are said alike. Length, stress, tone and syllable marks are left out, doubled phones merged.
+    `ipa`: all of the word, or its symbols, no two of which make one sound.
+
+    All occurrences of a sound are said alike. Doubled phones are merged, and sounds that share a phone are one.
     """
-    sounds = list(_sounds(ipa))
-    open_choices = list(dict.fromkeys(sound for sound in sounds if len(sound) > 1))
+    sounds = [sound for part in ([ipa] if isinstance(ipa, str) else ipa) for sound in _sounds(part)]
+    open_choices = list(dict.fromkeys(choices for _, parts in sounds for choices in parts if len(choices) > 1))
     # The fewest sounds away from the likeliest first.
     picks = sorted(product((0, 1), repeat=min(len(open_choices), 4)), key=sum)
-    found: dict[tuple[str, ...], None] = {}
+    found: dict[tuple[str, ...], Way] = {}
     for pick in picks:
         taken = dict(zip(open_choices, pick, strict=False))
-        phones = _merged(" ".join(sound[taken.get(sound, 0)] for sound in sounds).split())
-        if phones:
-            found[phones] = None
+        way = _merged(
+            Sound(symbol, tuple(" ".join(choices[taken.get(choices, 0)] for choices in parts).split()))
+            for symbol, parts in sounds
+        )
+        if way:
+            found.setdefault(phones_of(way), way)
         if len(found) == MAX_VARIANTS:
             break
-    return list(found)
+    return list(found.values())
 
 
-def _sounds(ipa: str) -> Iterator[_Sound]:
-    text = unicodedata.normalize("NFD", ipa)
-    # ç is one letter of IPA; a cedilla means nothing else there
-    text = text.replace("c\u0327", "ç")
+def _sounds(ipa: str) -> Iterator[tuple[str, Sequence[_Choices]]]:
+    """Each sound as it is written, and what may be said for it, one after another."""
     plain: list[str] = []
-    marks: list[set[str]] = []
-    for char in text:
+    marks: list[str] = []
+    for char in _normal(ipa):
         if char in _TABLE:
             plain.append(char)
-            marks.append(set())
-        elif plain and unicodedata.category(char)[0] == "M":
-            marks[-1].add(char)
+            marks.append("")
+        elif plain and unicodedata.category(char) in _MARKS and char not in _NOT_KEPT:
+            marks[-1] += char
     at = 0
     while at < len(plain):
         for length in range(min(_LONGEST, len(plain) - at), 0, -1):
             spelled = "".join(plain[at : at + length])
             if spelled in _TABLE:
                 break
-        held = set().union(*marks[at : at + length])
+        held = "".join(marks[at : at + length])
+        parts: list[_Choices] = [tuple(_TABLE[spelled].split("|"))]
         if _SYLLABIC in held and plain[at] not in _VOWELS:
-            yield ("AH",)
-        yield tuple(_TABLE[spelled].split("|"))
+            parts.insert(0, ("AH",))
         if _NASAL in held and plain[at] in _VOWELS:
-            yield ("", "N")
+            parts.append(("", "N"))
+        symbol = "".join(letter + mark for letter, mark in zip(plain[at : at + length], marks[at : at + length], strict=True))
+        yield unicodedata.normalize("NFC", symbol), parts
         at += length
 
 
-def _merged(phones: Sequence[str]) -> tuple[str, ...]:
-    merged: list[str] = []
-    for phone in phones:
-        if merged and merged[-1] == phone:
+def _normal(ipa: str) -> str:
+    """Letters and their marks apart. ç is one letter of IPA; a cedilla means nothing else there."""
+    return unicodedata.normalize("NFD", ipa).replace("c\u0327", "ç")
+
+
+def _merged(sounds: Iterable[Sound]) -> Way:
+    merged: list[Sound] = []
+    for sound in sounds:
+        if not sound.phones:
             continue
-        if merged and (joined := _DIPHTHONGS.get((merged[-1], phone))):
-            merged[-1] = joined
+        before = merged[-1] if merged else Sound("", ("",))
+        left, (first, *rest) = before.phones[-1], sound.phones
+        joined = left if left == first else _DIPHTHONGS.get((left, first))
+        if joined:
+            merged[-1] = Sound(_both(before.symbol, sound.symbol), (*before.phones[:-1], joined, *rest))
+        elif before.symbol == sound.symbol:
+            merged[-1] = Sound(_both(before.symbol, sound.symbol), (*before.phones, *sound.phones))
         else:
-            merged.append(phone)
+            merged.append(sound)
     return tuple(merged)
+
+
+def _both(symbol: str, other: str) -> str:
+    """Two sounds that are taken for one: a doubled one is long."""
+    if symbol.rstrip(_LONG) != other.rstrip(_LONG):
+        return symbol + other
+    return symbol.rstrip(_LONG) + _LONG

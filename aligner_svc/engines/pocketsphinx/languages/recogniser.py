@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from pocketsphinx import Decoder
 
-from aligner_svc.domain import SAMPLE_RATE
+from aligner_svc.domain import SAMPLE_RATE, Phone
+from aligner_svc.engines.pocketsphinx.boundaries import WordSpan
+from aligner_svc.engines.pocketsphinx.languages.ipa import Way, Ways, phones_of
+from aligner_svc.engines.pocketsphinx.phones import HeardSound, second_pass
 from aligner_svc.engines.pocketsphinx.recogniser import Segment
-
-Ways = tuple[tuple[str, ...], ...]
-"""The pronunciations of a word, each phones."""
 
 _FRAME_RATE = 200
 _GRAMMAR = "languages"
@@ -70,6 +70,15 @@ class PhoneRecogniser:
             segments.append(_segment(raw, words[len(segments)]))
         return segments if exits or len(segments) == count else None
 
+    def phones(self, samples: npt.NDArray[np.int16], words: Sequence[Ways]) -> list[list[HeardSound]] | None:
+        """As pocketsphinx.recogniser.Recogniser.phones, in IPA."""
+        if self.align(samples, words) is None:
+            return None
+        found = second_pass(self._decoder, samples, 1 / _FRAME_RATE)
+        if len(found) != len(words):
+            return None
+        return [list(_heard(_taken(name, ways), phones)) for (name, phones), ways in zip(found, words, strict=True)]
+
     def _ensure(self, words: Sequence[Ways]) -> list[str]:
         """Names of the words in the decoder's dictionary: private ones, as "die" and "pain" are words of English too."""
         new = [ways for ways in dict.fromkeys(words) if ways not in self._names]
@@ -78,18 +87,33 @@ class PhoneRecogniser:
             new = list(dict.fromkeys(words))
         for ways in new:
             self._names[ways] = name = f"w{len(self._names)}"
-            for number, phones in enumerate(ways, 1):
-                self._decoder.add_word(name if number == 1 else f"{name}({number})", " ".join(phones), update=False)
+            for number, way in enumerate(ways, 1):
+                phones = " ".join(phones_of(way))
+                self._decoder.add_word(name if number == 1 else f"{name}({number})", phones, update=False)
         return [self._names[ways] for ways in words]
 
 
 def _segment(raw: object, ways: Ways) -> Segment:
     name, first, last, likelihood = raw.word, raw.start_frame, raw.end_frame, raw.ascore  # type: ignore[attr-defined]
-    variant = _VARIANT.search(name)
     frames = last - first + 1
     return Segment(
         start=first / _FRAME_RATE,
         end=(last + 1) / _FRAME_RATE,
         score=math.log(max(likelihood, 1e-300)) * _SCORE_SCALE / frames,
-        phones=ways[int(variant[1]) - 1 if variant else 0],
+        phones=phones_of(_taken(name, ways)),
     )
+
+
+def _taken(name: str, ways: Ways) -> Way:
+    """Which of its pronunciations a word was said with."""
+    variant = _VARIANT.search(name)
+    return ways[int(variant[1]) - 1 if variant else 0]
+
+
+def _heard(way: Way, phones: Sequence[Phone]) -> Iterator[HeardSound]:
+    """The sounds of a word whose `phones` were found."""
+    at = 0
+    for sound in way:
+        first, last = phones[at], phones[at + len(sound.phones) - 1]
+        at += len(sound.phones)
+        yield HeardSound(sound.symbol, WordSpan(first.start, last.end, sound.phones))

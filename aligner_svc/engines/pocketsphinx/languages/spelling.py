@@ -15,9 +15,9 @@ from functools import lru_cache
 from orthography2ipa import G2P
 
 from aligner_svc.engines.pocketsphinx.languages import ipa, syllables
-from aligner_svc.engines.pocketsphinx.languages.recogniser import Ways
+from aligner_svc.engines.pocketsphinx.languages.ipa import Sound, Way, Ways, phones_of
 from aligner_svc.engines.pocketsphinx.lexicon import Speller
-from aligner_svc.text import readings
+from aligner_svc.text import arpabet, readings
 
 _MAX_WORD = 64
 """Letters of a word that are spelled: the rules take time quadratic in the length. The longest word of Duden has 79."""
@@ -44,20 +44,22 @@ class LanguageSpeller:
         said = readings.ways(word)
         if len(said) == 1 and len(said[0]) == 1:
             return self._one(said[0][0], language)
-        found: dict[tuple[str, ...], None] = {}
+        found: dict[tuple[str, ...], Way] = {}
         spelled = [[self._one(part, language) for part in way] for way in said]
         for take in range(2):  # all parts alike: the likeliest of each, then the second
             for parts in spelled:
-                phones = tuple(phone for part in parts if part for phone in part[min(take, len(part) - 1)])
-                if phones:
-                    found[phones] = None
-        return tuple(found)[: ipa.MAX_VARIANTS]
+                way = tuple(sound for part in parts if part for sound in part[min(take, len(part) - 1)])
+                if way:
+                    found.setdefault(phones_of(way), way)
+        return tuple(found.values())[: ipa.MAX_VARIANTS]
 
     def _one(self, word: str, language: str) -> Ways:
+        if given := readings.sounds(word):
+            return tuple(ipa.variants(given))
         if language in _SYLLABLES and (syllable := syllables.ways(word, language)):
             return syllable
         if language in _NOT_LATIN and _LATIN.fullmatch(plain := _plain(word)):
-            return (self._english.phones(plain),)
+            return (tuple(Sound(arpabet.IPA[phone], (phone,)) for phone in self._english.phones(plain)),)
         if language in _SYLLABLES:
             return ()
         return tuple(ipa.variants(self._rules[language].transcribe_word(word[:_MAX_WORD])))

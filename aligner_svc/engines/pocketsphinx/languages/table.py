@@ -5,7 +5,9 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Final
 
-from aligner_svc.engines.base import Support, Tier
+from aligner_svc.engines.base import PhoneSet, Support, Tier
+from aligner_svc.engines.pocketsphinx.languages import ipa
+from aligner_svc.text import arpabet
 
 _PHRASES = "edges of phrases in hand-marked clean speech"
 MEASURED: Final = {
@@ -32,6 +34,9 @@ UNMEASURED: Final = frozenset(_LIBRARY.split())
 excepted."""
 
 
+_ARPABET, _IPA = PhoneSet("ARPABET", arpabet.symbol), PhoneSet("IPA", ipa.symbol)
+
+
 def served(which: str) -> frozenset[str]:
     """Of "measured" or "all"; without Japanese where its dictionary is not installed, an extra of 115 MB."""
     languages = frozenset(MEASURED) | (UNMEASURED if which == "all" else frozenset())
@@ -41,3 +46,8 @@ def served(which: str) -> frozenset[str]:
 def support(language: str) -> Support:
     """What is known of a language that is served."""
     return ENGLISH if language == "en" else MEASURED.get(language, Support(Tier.EXPERIMENTAL))
+
+
+def phones(language: str) -> PhoneSet:
+    """How its sounds are written."""
+    return _ARPABET if language == "en" else _IPA

@@ -14,8 +14,9 @@ from aligner_svc.engines.loudness import FRAME_RATE, levels, limits, loud
 from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner, Refined, WordSpan
 from aligner_svc.engines.pocketsphinx.ladder import CLEAN_RANGE_DB
 from aligner_svc.engines.pocketsphinx.languages import confidence
+from aligner_svc.engines.pocketsphinx.languages.ipa import Ways, phones_of
 from aligner_svc.engines.pocketsphinx.languages.pauses import at_pauses, without_gaps
-from aligner_svc.engines.pocketsphinx.languages.recogniser import PhoneRecogniser, Ways
+from aligner_svc.engines.pocketsphinx.languages.recogniser import PhoneRecogniser
 from aligner_svc.engines.pocketsphinx.languages.spelling import LanguageSpeller
 from aligner_svc.engines.pocketsphinx.recogniser import Segment
 from aligner_svc.engines.pocketsphinx.wire import TokenSpan
@@ -48,7 +49,7 @@ class LanguageWindowAligner:
     ) -> Prefix[TokenSpan]:
         """As WindowAligner.align, for the tokens of a language that the speller knows."""
         seconds = len(samples) / SAMPLE_RATE
-        words: Sequence[Sequence[Ways]] = [[self._speller.ways(word, language) for word in token] for token in tokens]
+        words: Sequence[Sequence[Ways]] = self.spoken(tokens, language)
         closed = last and complete
         if not closed:
             words = _that_fit(words, seconds)
@@ -62,6 +63,10 @@ class LanguageWindowAligner:
         if not last:
             spans, resume = _cut(spans, seconds)
         return Prefix(spans, resume, _coverage(samples, spans))
+
+    def spoken(self, tokens: Sequence[Sequence[str]], language: str) -> list[list[Ways]]:
+        """How the words of each token are said; those that have no sound are left out."""
+        return [[ways for word in token if (ways := self._speller.ways(word, language))] for token in tokens]
 
     def _begun(self, samples: Samples, words: Sequence[Sequence[Ways]]) -> Prefix[TokenSpan]:
         """What is final of a growing window. Without a second try on denoised audio: that waits for the whole window."""
@@ -119,7 +124,7 @@ def _fold(edges: Sequence[Refined], segments: Sequence[Segment], scores: Sequenc
 
 def _flat(words: Sequence[Sequence[Ways]]) -> tuple[list[Ways], list[int]]:
     """The spoken words of all tokens, and for each token how many there are up to its end."""
-    return [ways for token in words for ways in token if ways], np.cumsum([sum(map(bool, token)) for token in words]).tolist()
+    return [ways for token in words for ways in token], np.cumsum([len(token) for token in words]).tolist()
 
 
 def _absent() -> TokenSpan:
@@ -129,7 +134,7 @@ def _absent() -> TokenSpan:
 def _that_fit(words: Sequence[Sequence[Ways]], seconds: float) -> Sequence[Sequence[Ways]]:
     room = _PHONES_A_SECOND * seconds
     for count, token in enumerate(words):
-        room -= sum(len(ways[0]) for ways in token if ways)
+        room -= sum(len(phones_of(ways[0])) for ways in token)
         if room < 0:
             return words[: max(1, count)]
     return words

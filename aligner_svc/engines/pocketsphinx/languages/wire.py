@@ -9,9 +9,9 @@ from aligner_svc.workers.frames import JsonValue
 
 
 def window_request(
-    language: str, tokens: Sequence[Sequence[str]], last: bool, complete: bool, *, live: bool = False
+    language: str, tokens: Sequence[Sequence[str]], last: bool, complete: bool, *, live: bool = False, phones: bool = False
 ) -> dict[str, JsonValue]:
-    return {"spoken": language, **encode_request(tokens, last, complete, live=live)}
+    return {"spoken": language, **encode_request(tokens, last, complete, live=live, phones=phones)}
 
 
 def decode_window(header: Mapping[str, JsonValue]) -> tuple[str, list[list[str]], bool, bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -14,7 +15,8 @@ from aligner_svc.engines.pocketsphinx.languages.recogniser import PhoneRecognise
 from aligner_svc.engines.pocketsphinx.languages.spelling import LanguageSpeller
 from aligner_svc.engines.pocketsphinx.languages.window import LanguageWindowAligner
 from aligner_svc.engines.pocketsphinx.languages.wire import decode_window
-from aligner_svc.engines.pocketsphinx.wire import encode_answer, is_live, text_language
+from aligner_svc.engines.pocketsphinx.phones import with_phones
+from aligner_svc.engines.pocketsphinx.wire import encode_answer, is_live, text_language, wants_phones
 from aligner_svc.workers import JsonValue, Priority, Sandbox, SandboxMode, serve
 
 _WARM_UP_SECONDS = 1
@@ -23,7 +25,8 @@ _WARM_UP_SECONDS = 1
 def main(mode: SandboxMode, priority: Priority, languages: list[str]) -> None:
     speller = LanguageSpeller(languages)
     split_transcript(memoryview(b"a 1"), "de")
-    aligner = LanguageWindowAligner(PhoneRecogniser(), speller, BoundaryRefiner())
+    recogniser, refiner = PhoneRecogniser(), BoundaryRefiner()
+    aligner = LanguageWindowAligner(recogniser, speller, refiner)
     aligner.align(np.zeros(16_000 * _WARM_UP_SECONDS, dtype=np.int16), [["a"]], languages[0], last=True, complete=True)
 
     def handle(header: dict[str, JsonValue], payload: memoryview) -> tuple[dict[str, JsonValue], bytes]:
@@ -32,7 +35,11 @@ def main(mode: SandboxMode, priority: Priority, languages: list[str]) -> None:
             return split_transcript(payload, language)
         language, tokens, last, complete = decode_window(header)
         samples = np.frombuffer(payload, dtype=np.int16)
-        return encode_answer(aligner.align(samples, tokens, language, last, complete, live=is_live(header))), b""
+        answer = aligner.align(samples, tokens, language, last, complete, live=is_live(header))
+        if wants_phones(header):
+            words = aligner.spoken(tokens, language)
+            answer = replace(answer, spans=with_phones(answer.spans, samples, words, recogniser.phones, refiner))
+        return encode_answer(answer), b""
 
     serve(handle, Sandbox(mode), priority)
 

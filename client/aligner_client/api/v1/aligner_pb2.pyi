@@ -397,8 +397,9 @@ class AlignConfig(_message.Message):
     @_builtins.property
     def pronunciations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """How words of the transcript are said, in any case: "zbrzezny" -> "Z B ER Z EH Z N IY".
-        In ARPABET, stress or not; for English with PocketSphinx (else FAILED_PRECONDITION,
-        reason PRONUNCIATIONS_UNSUPPORTED).
+        In ARPABET, stress or not, for English; in IPA, with a blank between the sounds, for
+        other languages. With PocketSphinx (else FAILED_PRECONDITION, reason
+        PRONUNCIATIONS_UNSUPPORTED).
         """
 
     @_builtins.property
@@ -786,7 +787,9 @@ class Summary(_message.Message):
     get times in the film.
     """
     phone_set: _builtins.str
-    """With DETAIL_PHONES: the name of the symbols, "ARPABET" (without stress) for example."""
+    """With DETAIL_PHONES: the name of the symbols, "ARPABET" (without stress) or
+    "IPA" (without stress and tone).
+    """
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Warning]: ...
     @_builtins.property

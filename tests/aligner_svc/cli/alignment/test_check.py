@@ -35,7 +35,10 @@ def test_the_table_leaves_out_what_is_read_as_written() -> None:
     assert "hello" in check("--text", "hello 3 times", "--all").stdout
 
 
-@pytest.mark.parametrize(("arguments", "code"), [(("--text", "東京"), 1), ((), 2), (("--text", "a\x00b"), 1)])
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(("--text", "東京"), 1), ((), 2), (("--text", "a\x00b"), 1), (("--text", "hi", "--language", "xx"), 1)],
+)
 def test_exit_codes(arguments: tuple[str, ...], code: int) -> None:
     assert check(*arguments).exit_code == code
 
@@ -44,3 +47,24 @@ def test_other_languages_are_read_by_their_own_rules(tmp_path) -> None:
     file = tmp_path / "talk.txt"
     file.write_text("um 5 Uhr", encoding="utf-8")
     assert "fünf" in check(str(file), "--language", "de").stdout
+
+
+def test_given_sounds_are_shown_and_those_of_other_languages_in_ipa(tmp_path) -> None:
+    given = tmp_path / "said.txt"
+    given.write_text("Zbrzezny z b ʐ ɛ z n ɨ\n", encoding="utf-8")
+    arguments = ("--text", "Haus Zbrzezny 東", "--language", "de", "--pronunciations", str(given), "--json")
+    found = [(one["text"], one["phones"], one["found"]) for one in json.loads(check(*arguments).stdout)]
+    assert found == [("Haus", "h aʊ s", "known"), ("Zbrzezny", "z b ʐ ɛ z n ɨ", "known"), ("東", "", "unreadable")]
+    given.write_text("Haus HH AW1 S\n", encoding="utf-8")
+    assert "no symbol of IPA" in check(*arguments).stderr
+
+
+def test_a_dictionary_of_cmu_gives_pronunciations_one_for_each_word(tmp_path) -> None:
+    given = tmp_path / "cmu.dict"
+    arguments = ("--text", "Qxz", "--pronunciations", str(given), "--json")
+    given.write_text(";;; old\nqxz  K AE1 T # new\n\nother AH0\n", encoding="utf-8-sig")
+    assert json.loads(check(*arguments).stdout)[0]["phones"] == "K AE T"
+    for text, why in (("qxz K\nqxz(2) T\n", "two pronunciations of qxz"), ("qxz # K\n", "no sounds for qxz")):
+        given.write_text(text, encoding="utf-8")
+        refused = check(*arguments)
+        assert (refused.exit_code, why in refused.stderr) == (1, True)

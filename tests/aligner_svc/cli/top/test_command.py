@@ -51,7 +51,7 @@ class Server:
             healthy=True, signatures_age=7200.0, connections=1, counts={"clean": 5}, scan_seconds=0.5, cached=0, cache_hits=0
         )
         self.keys = SimpleNamespace(age_seconds=120.0, trouble="", last_error="")
-        self.pool = SimpleNamespace(name="decode", pids=[1, 2], size=2, waiting=0, restarts=1)
+        self.pool = SimpleNamespace(name="decode", pids=[1, 2], wanted=2, waiting=0, restarts=1)
         self.expires = NOW + 40 * 86_400
         counts = SimpleNamespace(on_the_way=1, waiting=2, at_work=3, long=0)
         self.metrics.watch(

@@ -250,7 +250,6 @@ async def test_a_long_transcript_is_tokenised_in_a_process() -> None:
 async def test_a_process_has_read_what_it_needs_before_its_sandbox_closes() -> None:
     """The first transcript of a process finds files closed to it. Words in capitals and names of figures are looked up."""
     made = PocketSphinxEngine(EngineSettings(workers=1), "required")
-    await made.long.pool.start()
     try:
         for text in ("1e999 " * 1000, "THEIR XKCD-ABLE iPhone. " * 300, "$3.50 &amp; <b>€5</b> [laughs] on 3/4/2020 " * 300):
             assert list(await made.tokenise(text, "en")) == list(read(text, tokenise, "en"))

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from aligner_client import AsyncAligner, FailedPreconditionError, InvalidArgumentError, WordStatus
-from aligner_svc.domain import Phone
-from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner
+from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner, WordSpan
 from aligner_svc.engines.pocketsphinx.lexicon import Speller
 from aligner_svc.engines.pocketsphinx.phonemes import PhonemeModel
-from aligner_svc.engines.pocketsphinx.phones import with_phones
+from aligner_svc.engines.pocketsphinx.phones import HeardSound, with_phones
 from aligner_svc.engines.pocketsphinx.wire import TokenSpan
 from aligner_svc.text.readings import of_sounds
 from tests.kit.recordings import SAMPLE, TRANSCRIPT
@@ -29,7 +28,10 @@ class Recogniser:
         self.asked.append(list(words))
         if self.lost:
             return None
-        return [[Phone("A", 0.2 * n + 0.1, 0.2 * n + 0.2), Phone("B", 0.2 * n + 0.2, 0.2 * n + 0.3)] for n in range(len(words))]
+        at = [0.2 * n + 0.1 for n in range(len(words))]
+        return [
+            [HeardSound("ts", WordSpan(t, t + 0.1, ("T", "S"))), HeardSound("a", WordSpan(t + 0.1, t + 0.2, ("AA",)))] for t in at
+        ]
 
 
 def span(start: float, end: float, status: WordStatus = WordStatus.ALIGNED) -> TokenSpan:
@@ -40,20 +42,22 @@ def test_runs_of_found_words_are_aligned_apart_and_their_phones_fill_them() -> N
     recogniser, refiner = Recogniser(), BoundaryRefiner()
     spans = [span(0.1, 0.3), span(0.3, 0.5), span(0.5, 0.5, WordStatus.NOT_FOUND), span(0.55, 0.8), span(1.5, 1.9)]
     tokens = [["one"], ["two"], ["absent"], ["three", "dollars"], ["four"]]
-    found = with_phones(spans, np.zeros(32_000, np.int16), tokens, recogniser, refiner)  # type: ignore[arg-type]
+    found = with_phones(spans, np.zeros(32_000, np.int16), tokens, recogniser.phones, refiner)
     assert recogniser.asked == [["one", "two"], ["three", "dollars"], ["four"]]
     assert [len(one.phones) for one in found] == [2, 2, 0, 4, 2]
     for before, one in zip(spans, found, strict=True):
         assert (one.start, one.end) == (before.start, before.end)
         if one.phones:
+            assert [phone.symbol for phone in one.phones] == ["ts", "a"] * (len(one.phones) // 2)
             assert (one.phones[0].start, one.phones[-1].end) == (one.start, one.end)
             assert all(left.end == right.start for left, right in zip(one.phones, one.phones[1:], strict=False))
+            assert min(phone.end - phone.start for phone in one.phones) > 0.0149
 
 
 def test_a_run_without_a_path_has_none() -> None:
     recogniser = Recogniser()
     recogniser.lost = True
-    (found,) = with_phones([span(0.1, 0.3)], np.zeros(32_000, np.int16), [["one"]], recogniser, BoundaryRefiner())  # type: ignore[arg-type]
+    (found,) = with_phones([span(0.1, 0.3)], np.zeros(32_000, np.int16), [["one"]], recogniser.phones, BoundaryRefiner())
     assert found.phones == ()
 
 

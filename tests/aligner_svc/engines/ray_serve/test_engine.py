@@ -28,7 +28,7 @@ async def test_a_call_has_the_phones_that_it_asks_for(monkeypatch: pytest.Monkey
     assert isinstance(engine, PhoneEngine)
     assert isinstance(engine, RatedEngine)
     assert isinstance(engine, LiveEngine)
-    assert engine.phone_sets == PocketSphinxEngine.phone_sets
+    assert engine.phone_sets == PocketSphinxEngine(settings.engine).phone_sets
     assert engine.support == there.support
     monkeypatch.setattr(there, "align", align)
     await engine.align(Clip(np.zeros(1, np.int16)), [Token("a", 0, 1, ("a",))], "en", Caller("me", None), phones=phones)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from aligner_svc.domain import SAMPLE_RATE
+from aligner_svc.engines.pocketsphinx.languages.ipa import Sound
 from aligner_svc.engines.pocketsphinx.languages.window import LanguageWindowAligner
 from aligner_svc.engines.pocketsphinx.recogniser import Segment
 from tests.aligner_svc.engines.pocketsphinx.test_window import UnmovedEdges
@@ -25,7 +26,7 @@ class Spoken:
 
 class Letters:
     def ways(self, word: str, language: str):
-        return [("AH",)]
+        return ((Sound("ə", ("AH",)),),)
 
 
 WORDS = [(0.1, 0.5), (0.5, 1.0), (1.2, 1.6), (1.6, 2.1), (2.1, 2.5)]

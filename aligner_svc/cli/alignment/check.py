@@ -81,11 +81,14 @@ def _readings(transcript: str, language: str, pronunciations: Mapping[str, str])
     from aligner_svc.pipeline import sounds
     from aligner_svc.text import spoken
     from aligner_svc.text.characters import check_characters
+    from aligner_svc.text.model_words import LANGUAGES
     from aligner_svc.text.transcript import words
 
     try:
         check_characters(transcript)
         tag = text.normalise_language(language)
+        if tag not in {_ENGLISH, *table.served("all"), *LANGUAGES}:
+            raise Failure(f"no engine aligns the language '{tag}'", hint="see docs/languages.md and docs/qwen.md")
         given = sounds.read(pronunciations, table.phones(tag))
         tokens = sounds.pronounced(words(transcript, text.tokenise if tag == _ENGLISH else spoken.tokenise, tag), given)
     except AlignerError as error:
@@ -147,4 +150,7 @@ def _show(readings: Sequence[CheckedWord], *, every: bool) -> None:
         print_fitted(console, table, drop={"sounds"})
     counts = {found: sum(reading.found is found for reading in readings) for found in Knowledge}
     shown = ", ".join(f"{count} {found.value}" for found, count in counts.items() if count and found is not Knowledge.KNOWN)
-    console.print(f"{len(readings)} word{'s' * (len(readings) != 1)}" + (f": {shown}" if shown else ", all known"), style="bold")
+    console.print(
+        f"{len(readings)} word{'s' * (len(readings) != 1)}" + (f": {shown}" if shown else ", all known" * bool(readings)),
+        style="bold",
+    )

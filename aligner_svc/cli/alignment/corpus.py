@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ AUDIO_SUFFIXES = frozenset({
 """Suffixes of the files in a directory that are taken for audio. The server itself goes by the content only."""
 
 _CHANNELS = "01234567"
+_VARIANT = re.compile(r"\(\d+\)\Z")
+"""Behind a word of such a dictionary, for its second and further pronunciations."""
 TEXT_SUFFIXES = (".txt", ".lab")
 """Suffixes of transcripts, the preferred one first."""
 
@@ -76,11 +79,19 @@ def pronunciations(path: Path | None) -> dict[str, str] | None:
     """Of a file with a word and its sounds in each line, as dictionaries of CMU have them. Raises Failure, OSError."""
     if path is None:
         return None
-    lines = [line.split(None, 1) for line in read_text(path).splitlines() if line.strip() and not line.startswith(";;;")]
-    for line in lines:
-        if len(line) < 2:
-            raise Failure(str(path), why=f"no sounds for {line[0]}", hint="a word, a blank and its sounds in each line")
-    return {word: sounds.strip() for word, sounds in lines}
+    found: dict[str, str] = {}
+    for line in read_text(path).splitlines():
+        said, *_ = line.partition("#")  # dictionaries of CMU have comments behind the sounds, and older ones ;;; before a line
+        if not said.strip() or said.startswith(";;;"):
+            continue
+        word, *sounds = said.split()
+        word = _VARIANT.sub("", word)
+        if not sounds:
+            raise Failure(str(path), why=f"no sounds for {word}", hint="a word, a blank and its sounds in each line")
+        if word in found:
+            raise Failure(str(path), why=f"two pronunciations of {word}", hint="keep the one that is said")
+        found[word] = " ".join(sounds)
+    return found
 
 
 def plan(root: Path, out: Path, suffix: str) -> Plan:

@@ -12,11 +12,13 @@ import numpy.typing as npt
 from pocketsphinx import Decoder
 
 from aligner_svc.domain import SAMPLE_RATE, Phone, WordStatus
-from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner, WordSpan
+from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner, WordSpan, in_order
 from aligner_svc.engines.pocketsphinx.wire import TokenSpan
 
 _MARGIN = 0.1
 """Seconds of audio around a run of words, which the recogniser needs to begin with silence or another sound."""
+_SHORTEST = 0.015
+"""Seconds of a sound. A word's edges are found apart from those of its sounds, and may leave nothing for the outer ones."""
 _PAUSE = 0.3
 """Seconds between words, from which on they are aligned apart."""
 
@@ -99,6 +101,9 @@ def _runs(spans: Sequence[TokenSpan]) -> Iterator[list[int]]:
 
 
 def _within(span: TokenSpan, symbols: Sequence[str], ends: Sequence[float]) -> tuple[Phone, ...]:
-    """The sounds of a token between its edges, each as long as the others leave it."""
-    edges = np.clip([span.start, *ends[:-1], span.end], span.start, span.end)
-    return tuple(map(Phone, symbols, *zip(*pairwise(np.maximum.accumulate(edges).tolist()), strict=True)))
+    """The sounds of a token between its edges, each of _SHORTEST at least where there is room for all."""
+    length = span.end - span.start
+    shortest = np.full(len(symbols), min(_SHORTEST, length / max(1, len(symbols))))
+    inner = in_order(np.array([0.0, *(end - span.start for end in ends[:-1]), length]), shortest, length)[1:-1]
+    edges = [span.start, *np.clip(span.start + inner, span.start, span.end).tolist(), span.end]
+    return tuple(map(Phone, symbols, *zip(*pairwise(edges), strict=True)))

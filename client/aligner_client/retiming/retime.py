@@ -101,14 +101,18 @@ def retime(file: SubtitleFile, words: Sequence[Word], audio_start: float = 0.0, 
 
 
 def _found(file: SubtitleFile, words: Sequence[Word], audio_start: float) -> list[_Timed]:
-    """By its own words, where each cue was said."""
+    """By its own words, or those that it repeats, where each cue was said."""
     places = file.places()
     own: list[list[Word]] = [[] for _ in file.cues]
     for word in words:
         if word.status is not WordStatus.SKIPPED:
             own[places.cue(word.char_start)].append(word)
     found: list[_Timed] = []
+    repeats = file.repeats()
     for number, said in enumerate(own):
+        if number in repeats:
+            found.append(found[repeats[number]])
+            continue
         cue = file.cues[file.in_time[number]]
         timed = _Timed((cue.start, cue.end), cue.start, cue.end, CueStatus.NOT_FOUND if said else CueStatus.MOVED)
         heard = [word for word in said if word.status in PLACED]
@@ -211,14 +215,16 @@ def _in_order(cues: Sequence[_Timed], times: Sequence[tuple[float, float]]) -> l
     for before, behind in pairwise([-1, *fixed, len(cues)]):
         limit = starts[behind] if behind < len(cues) else None
         free = range(before + 1, behind)
-        reached = 0
-        if before >= 0:
-            stop = max(starts[before], round(times[before][1]))
-            reached = stop if limit is None else max(starts[before], min(stop, limit - len(free)))
+        reached = starts[before] if before >= 0 else 0
+        stop = max(reached, round(times[before][1])) if before >= 0 else 0
+        if limit is not None:
+            stop = max(reached, min(stop, limit - len(free)))
         for place in free:
-            at = max(starts[place], reached)
+            with_before = before >= 0 and cues[place].old[0] < cues[before].old[1]  # shown at once in the file
+            least = reached if with_before else max(reached, stop)
+            at = max(starts[place], least)
             if limit is not None:
-                at = max(reached, min(at, limit - (behind - place)))
+                at = max(least, min(at, limit - (behind - place)))
             starts[place] = at
             reached = at + 1 if limit is None else min(at + 1, limit)
     return starts

@@ -81,23 +81,82 @@ def test_a_text_that_is_no_such_file_is_refused(text: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "times"),
+    ("line", "times", "later"),
     [
-        ("0:00:01,5 --> 0:00:02,25", (1500, 2250)),
-        ("00:01,500-->00:02,750", (1500, 2750)),
-        ("  00:00:05,000 --> 00:00:04,000", (5000, 5000)),
+        ("0:00:01,5 --> 0:00:02,25", (1500, 2250), "0:00:02,7 --> 0:00:03,45"),
+        ("00:01,500-->00:02,750", (1500, 2750), "00:02,700-->00:03,950"),
+        ("  00:00:05,000 --> 00:00:04,000", (5000, 5000), "  00:00:06,200 --> 00:00:06,200"),
+        ("00: 00: 01,000 -> 00: 00: 02,000", (1000, 2000), "00: 00: 02,200 -> 00: 00: 03,200"),  # by machine translation
+        ("00:00:01.000 \u2013> 00:00:02:000", (1000, 2000), "00:00:02.200 \u2013> 00:00:03:200"),
+        ("00:00:01 --> 00:00:02", (1000, 2000), "00:00:02,200 --> 00:00:03,200"),
+        ("-00:00:01,000 --> 00:00:02,000", (-1000, 2000), "00:00:00,200 --> 00:00:03,200"),
+        ("\u200f59:59,000 --> 100:00:00,000\u200f", (3_599_000, 360_000_000), "\u200f01:00:00,200 --> 100:00:01,200\u200f"),
     ],
 )
-def test_times_are_read_as_people_write_them(line: str, times: tuple[int, int]) -> None:
-    (cue,) = SubtitleFile.of(f"1\n{line}\nhello\n", TranscriptFormat.SRT).cues
-    assert (cue.start, cue.end) == times
+def test_times_are_read_and_written_as_people_write_them(line: str, times: tuple[int, int], later: str) -> None:
+    text = f"1\n00:00:00,000 --> 00:00:00,100\nfirst\n\n2\n{line}\nhello\n"
+    file = SubtitleFile.of(text, TranscriptFormat.SRT)
+    assert set(file.spoken.split("\n\n")) == {"first", "hello"}
+    assert [(cue.start, cue.end) for cue in file.cues] == [(0, 100), times]
+    assert file.with_times([(cue.start, cue.end) for cue in file.cues]) in {text, text.replace("04,000", "05,000")}
+    assert later in file.with_times([(0, 100), (times[0] + 1200, times[1] + 1200)]).splitlines()
+
+
+@FILES
+def test_lines_of_old_macs_are_lines(text: str, kind: str) -> None:
+    unix = text.replace("\r", "")
+    mac = SubtitleFile.of(unix.replace("\n", "\r"), TranscriptFormat(kind))
+    assert mac.cues == SubtitleFile.of(unix, TranscriptFormat(kind)).cues
+    assert mac.with_times([(cue.start, cue.end) for cue in mac.cues]) == unix.replace("\n", "\r")
+
+
+def test_a_line_of_blanks_does_not_end_a_cue_of_webvtt_that_has_an_empty_one() -> None:
+    text = "WEBVTT\n\n00:01.000 --> 00:02.000\n \nsaid\n\n00:03.000 --> 00:04.000\nthen\n \nid\n00:05.000 --> 00:06.000\nlast\n"
+    assert SubtitleFile.of(text, TranscriptFormat.VTT).spoken.split("\n\n") == ["said", "then", "last"]
 
 
 @pytest.mark.parametrize(
-    "text", ["Dialogue:" + " " * 200_000, ASS + "Dialogue: 0,0:00:03.00,0:00:04.00,,,0,0,0,," + "{" * 200_000]
+    ("shown", "said"),
+    [
+        ("{\\k20}Hel{\\k30}lo", "{\\k20}Hel{\\k30}lo"),
+        ("Watch {\\p1}m 0 0 l 9 9{\\p0} out", "Watch out"),
+        ("{\\p2}m 0 0 l 9 9", ""),
+        ("{\\pos(1,2)\\p0}Sign{by me}\\nhere", "{\\pos(1,2)\\p0}Sign here"),
+    ],
+)
+def test_drawings_and_comments_within_an_event_are_not_said(shown: str, said: str) -> None:
+    file = SubtitleFile.of(ASS + f"  dialogue: 0, 0:01:00.00 , 0:01:01.00 ,,,0,0,0,,{shown}\n", TranscriptFormat.ASS)
+    spoken = file.spoken.rpartition("\n\n")[2]
+    assert " ".join(spoken.split()) == said
+    assert len(spoken) in {0, len(shown)}
+
+
+def test_ruby_text_of_webvtt_is_not_said_beside_what_it_reads() -> None:
+    text = "WEBVTT\n\n00:01.000 --> 00:02.000\n<ruby>\u6f22<rt>kan</rt>\u5b57<rt>ji</ruby> too\n"
+    spoken = SubtitleFile.of(text, TranscriptFormat.VTT).spoken
+    assert "".join(spoken.split()) == "<ruby>\u6f22</rt>\u5b57</ruby>too"
+
+
+def test_fields_of_events_are_those_that_the_file_names() -> None:
+    text = "[events]\nformat: Start, End, Text\nDialogue: 0:00:01.00,0:00:02.00,Well, yes\n"
+    file = SubtitleFile.of(text, TranscriptFormat.ASS)
+    assert (file.spoken, file.cues[0].start, file.cues[0].end) == ("Well, yes", 1000, 2000)
+    with pytest.raises(SubtitleError, match="no start"):
+        SubtitleFile.of("[Events]\nFormat: Layer, End, Text\nDialogue: 0,0:00:01.00,x\n", TranscriptFormat.ASS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Dialogue:" + " " * 200_000,
+        "Dialogue: 0,0:00:01.00" + " " * 200_000 + ",",
+        "\n \t" * 60_000 + "[Events]",
+        ASS + "Dialogue: 0,0:00:03.00,0:00:04.00,,,0,0,0,," + "{" * 200_000,
+        ASS + "Dialogue: 0,0:00:03.00,0:00:04.00,,,0,0,0,,{\\p1}" + "{\\p" * 60_000,
+    ],
 )
 def test_time_is_linear_in_a_hostile_file(text: str) -> None:
-    if text.startswith("Dialogue"):
+    if not text.startswith("[Script"):
         with pytest.raises(SubtitleError):
             SubtitleFile.of(text, TranscriptFormat.ASS)
     else:

@@ -166,3 +166,24 @@ def test_a_film_in_which_nothing_was_heard_leaves_the_file_alone() -> None:
     right, found = retimed(cues, lost=1.0)
     assert all((cue.start, cue.end) == pytest.approx(at, abs=0.001) for at, cue in zip(right, found, strict=True))
     assert {cue.status for cue in found} == {CueStatus.NOT_FOUND}
+
+
+def test_a_cue_that_is_shown_in_two_layers_is_said_once_and_moves_with_its_twin() -> None:
+    event = "Dialogue: {},0:00:0{}.00,0:00:0{}.00,,,0,0,0,,{}\n"
+    layers = [(0, 1, 2, "{\\blur3}one"), (1, 1, 2, "{\\k20}o{\\k80}ne "), (0, 1, 2, "two"), (0, 3, 4, "one")]
+    file = SubtitleFile.of("".join(event.format(*layer) for layer in layers), TranscriptFormat.ASS)
+    assert file.spoken.split() == ["{\\blur3}one", "two", "one"]
+    words = [Word("one", 7, 8, 0.9, WordStatus.ALIGNED, at, at + 3) for at in (file.spoken.index("one"),)]
+    cues = retime(file, words)
+    assert (cues[0].start, cues[0].end) == (cues[1].start, cues[1].end) == (7.0, 8.0)
+
+
+def test_a_cue_without_words_that_is_shown_with_speech_stays_with_it() -> None:
+    times = [(1, 4), (2, 3), (3.5, 6), (7, 9), (7, 9)]
+    file = SubtitleFile.of(srt(times, ["one", "\u266a", "[door]", "two", "\u266a\u266a"]), TranscriptFormat.SRT)
+    at = {text: file.spoken.index(text) for text in ("one", "two")}
+    words = [
+        Word(text, start, end, 0.9, WordStatus.ALIGNED, at[text], at[text] + 3)
+        for text, start, end in (("one", 11, 14), ("two", 17, 19))
+    ]
+    assert [(cue.start - 10, cue.end - 10) for cue in retime(file, words)] == [pytest.approx(time, abs=0.005) for time in times]

@@ -35,7 +35,10 @@ def test_the_table_leaves_out_what_is_read_as_written() -> None:
     assert "hello" in check("--text", "hello 3 times", "--all").stdout
 
 
-@pytest.mark.parametrize(("arguments", "code"), [(("--text", "東京"), 1), ((), 2), (("--text", "a\x00b"), 1)])
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(("--text", "東京"), 1), ((), 2), (("--text", "a\x00b"), 1), (("--text", "hi", "--language", "xx"), 1)],
+)
 def test_exit_codes(arguments: tuple[str, ...], code: int) -> None:
     assert check(*arguments).exit_code == code
 
@@ -54,3 +57,14 @@ def test_given_sounds_are_shown_and_those_of_other_languages_in_ipa(tmp_path) ->
     assert found == [("Haus", "h aʊ s", "known"), ("Zbrzezny", "z b ʐ ɛ z n ɨ", "known"), ("東", "", "unreadable")]
     given.write_text("Haus HH AW1 S\n", encoding="utf-8")
     assert "no symbol of IPA" in check(*arguments).stderr
+
+
+def test_a_dictionary_of_cmu_gives_pronunciations_one_for_each_word(tmp_path) -> None:
+    given = tmp_path / "cmu.dict"
+    arguments = ("--text", "Qxz", "--pronunciations", str(given), "--json")
+    given.write_text(";;; old\nqxz  K AE1 T # new\n\nother AH0\n", encoding="utf-8-sig")
+    assert json.loads(check(*arguments).stdout)[0]["phones"] == "K AE T"
+    for text, why in (("qxz K\nqxz(2) T\n", "two pronunciations of qxz"), ("qxz # K\n", "no sounds for qxz")):
+        given.write_text(text, encoding="utf-8")
+        refused = check(*arguments)
+        assert (refused.exit_code, why in refused.stderr) == (1, True)

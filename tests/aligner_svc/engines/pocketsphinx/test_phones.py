@@ -51,6 +51,7 @@ def test_runs_of_found_words_are_aligned_apart_and_their_phones_fill_them() -> N
             assert [phone.symbol for phone in one.phones] == ["ts", "a"] * (len(one.phones) // 2)
             assert (one.phones[0].start, one.phones[-1].end) == (one.start, one.end)
             assert all(left.end == right.start for left, right in zip(one.phones, one.phones[1:], strict=False))
+            assert min(phone.end - phone.start for phone in one.phones) > 0.0149
 
 
 def test_a_run_without_a_path_has_none() -> None:

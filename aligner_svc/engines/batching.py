@@ -79,8 +79,10 @@ class Batcher(Generic[T, R]):
         self._last: BatchReport | None = None
         self._closing: asyncio.Task[None] | None = None
 
-    async def submit(self, item: T, caller: Caller, *, admitted: bool = False) -> Done[R]:
-        """Have one item computed. Cancelling the task removes it, wherever it is. `admitted`: also if the queue is full.
+    async def submit(self, item: T, caller: Caller, *, admitted: bool = False, patient: bool = False) -> Done[R]:
+        """Have one item computed. Cancelling the task removes it, wherever it is.
+
+        `admitted`: also if the queue is full. `patient`: as in FairQueue.
 
         Raises LimitExceededError when the queue is full or the item does not fit into the device's memory; UnavailableError
         when the device fails, the deadline passes or the batcher closes; and what `run` raised for this item alone.
@@ -94,7 +96,7 @@ class Batcher(Generic[T, R]):
             raise refusals.expired()
         size = max(1, self._size(item))
         ticket: Ticket[T, R] = Ticket(item, size, caller.deadline, loop.time(), loop.create_future(), self._watch.origin())
-        self._enqueue(ticket, caller.client, admitted)
+        self._enqueue(ticket, caller.client, admitted=admitted, patient=patient)
         timer = None if caller.deadline is None else loop.call_at(caller.deadline, ticket.refuse, refusals.expired())
         try:
             return await ticket.answer
@@ -140,13 +142,13 @@ class Batcher(Generic[T, R]):
         """Whether what waits is half of a batch."""
         return 2 * len(self._waiting) >= self._max_items or 2 * self._waiting.tokens >= self.budget.current
 
-    def _enqueue(self, ticket: Ticket[T, R], client: str, admitted: bool) -> None:
+    def _enqueue(self, ticket: Ticket[T, R], client: str, *, admitted: bool, patient: bool) -> None:
         if len(self._waiting) >= self._capacity and not admitted:
             self._drop_unwanted()
             self._fill()  # a free slot may be about to take them
             if len(self._waiting) >= self._capacity and not self._free:
                 raise refusals.queue_full()
-        self._waiting.add(ticket, client, ticket.size)
+        self._waiting.add(ticket, client, ticket.size, patient=patient)
         self._schedule_fill()
 
     def _drop_unwanted(self) -> None:

@@ -10,13 +10,15 @@ import heapq
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import Final, Generic, TypeVar
 
 T = TypeVar("T", bound=Hashable)
 
 _LOOKAHEAD: Final = 64
 """Items of one client that may overtake its oldest where lengths must match: enough to find similar ones, and bounded."""
+_PASSED: Final = 3
+"""Other items of a client that may be taken before a patient one."""
 _MIN_SWEEP: Final = 64  # idle clients remembered before it is worth looking for some to forget
 _BATCHES_A_STEP: Final = 64  # consecutive batches that fitted into memory, after which the budget is raised by a step
 _BUDGET_STEPS: Final = 8  # steps from nothing to the full budget
@@ -91,7 +93,20 @@ class _Client(Generic[T]):
     number: int  # in order of arrival, for clients that were never served
     served: int = 0  # serial number of the last item served; 0: none
     overtaken: int = 0  # later items served before the oldest one
+    passed: int = 0  # others taken since a patient item was, while one waits
     waiting: OrderedDict[T, int] = field(default_factory=OrderedDict)  # a dict finds its first key slowly after deletions
+    patient: OrderedDict[T, int] = field(default_factory=OrderedDict)
+
+    @property
+    def items(self) -> Iterator[tuple[T, int]]:
+        """With their sizes, in the order they are taken."""
+        lines = (self.patient, self.waiting) if self.passed >= _PASSED else (self.waiting, self.patient)
+        return chain.from_iterable(line.items() for line in lines)
+
+    def discard(self, item: T) -> int:
+        """Its size."""
+        line = self.waiting if item in self.waiting else self.patient
+        return line.pop(item)
 
     @property
     def turn(self) -> tuple[int, int, int, _Client[T]]:
@@ -140,8 +155,11 @@ class FairQueue(Generic[T]):
         """Clients without items waiting whose virtual time is still remembered."""
         return len(self._ahead)
 
-    def add(self, item: T, client: str, size: int) -> None:
-        """Append an item, new to the queue, to those of its client. `size` is 1 or more."""
+    def add(self, item: T, client: str, size: int, *, patient: bool = False) -> None:
+        """Append an item, new to the queue, to those of its client. `size` is 1 or more.
+
+        `patient`: the client's other items go first, though three at a time at most.
+        """
         owner = self._clients.get(client)
         if owner is None:
             self._serial += 1
@@ -149,7 +167,7 @@ class FairQueue(Generic[T]):
             owner.virtual = max(owner.virtual, self._now)  # no credit for time not used
             owner.overtaken = 0
             self._clients[client] = owner
-        owner.waiting[item] = size
+        (owner.patient if patient else owner.waiting)[item] = size
         self._owners[item] = owner
         self.tokens += size
 
@@ -158,8 +176,8 @@ class FairQueue(Generic[T]):
         owner = self._owners.pop(item, None)
         if owner is None:
             return
-        self.tokens -= owner.waiting.pop(item)
-        if not owner.waiting:
+        self.tokens -= owner.discard(item)
+        if not (owner.waiting or owner.patient):
             del self._clients[owner.name]
             self._ahead[owner.name] = owner
             if len(self._ahead) > self._sweep_at:  # forget those the queue has caught up with, in amortised constant time
@@ -179,30 +197,31 @@ class FairQueue(Generic[T]):
         taken: list[T] = []
         while turns and not room.full:
             client = turns[0][-1]
-            item = self._first_fitting(client, room)
-            if item is None:
+            found = self._first_fitting(client, room)
+            if found is None:
                 heapq.heappop(turns)
                 continue
-            size = client.waiting[item]
+            item, size = found
             room.add(size)
             taken.append(item)
             self._serve(client, item, size)
-            if client.waiting:
+            if client.waiting or client.patient:
                 heapq.heapreplace(turns, client.turn)
             else:
                 heapq.heappop(turns)
         self._now += room.tokens
         return taken
 
-    def _first_fitting(self, client: _Client[T], room: Room) -> T | None:
+    def _first_fitting(self, client: _Client[T], room: Room) -> tuple[T, int] | None:
         """The oldest item that fits. Later ones than the first are considered only where lengths must match."""
         depth = 1 if room.max_padding is None else 1 + _LOOKAHEAD - client.overtaken
-        return next((item for item, size in islice(client.waiting.items(), depth) if room.admits(size)), None)
+        return next(((item, size) for item, size in islice(client.items, depth) if room.admits(size)), None)
 
     def _serve(self, client: _Client[T], item: T, size: int) -> None:
         # Without the count, the oldest item could be overtaken for ever: its client, served with
         # the later ones, would never fall behind and lead.
-        client.overtaken = 0 if item is next(iter(client.waiting)) else client.overtaken + 1
+        client.overtaken = 0 if item is next(client.items)[0] else client.overtaken + 1
+        client.passed = client.passed + 1 if client.patient and item in client.waiting else 0
         self._serial += 1
         client.served = self._serial
         client.virtual += size * self._capacity

@@ -25,6 +25,7 @@ from tests.kit.redis_server import RedisServer, redis_server  # noqa: F401 - a f
 from tests.kit.refusals import refusal
 from tests.kit.scripted_engine import ScriptedEngine
 from tests.kit.servers import calling, connect, service, serving
+from tests.kit.uploads import stream
 from tests.kit.waiting import eventually, loop_turns
 
 CONFIG = aligner_pb2.AlignConfig(transcript=TRANSCRIPT, language="en")
@@ -137,6 +138,27 @@ async def test_a_stream_is_stopped_when_its_quota_is_spent(tmp_path) -> None:
         # The slot is free again: the next is refused for its audio, and not for a stream in flight.
         with pytest.raises(ResourceExhaustedError, match="audio_seconds_per_minute"):
             await asyncio.wait_for(aligner.stream_align(endless(), TRANSCRIPT, **headerless), 60)
+
+
+async def test_a_stream_whose_client_vanishes_frees_its_slot(tmp_path) -> None:
+    """The connection is gone in the middle of an upload."""
+    limits = quotas(tmp_path, "[classes.default]\nstreams_in_flight = 1\n")
+    head = aligner_pb2.StreamAlignRequest(config=CONFIG)
+    async with serving(engine=ScriptedEngine(), quota=limits) as running:
+        async with calling(running.address) as vanishing:
+            call = vanishing.StreamAlign()
+            await call.write(head)
+            await call.write(aligner_pb2.StreamAlignRequest(audio=SPEECH[:40_000]))
+            await call.read()  # progress
+        async with calling(running.address) as stub:
+            failures = []
+
+            async def let_in() -> bool:
+                failures.append((await refused(stream(stub, [head])))[1].violations)
+                return not failures[-1]
+
+            await eventually(let_in, "the slot to be free")
+            assert {violation.quota_metric for some in failures for violation in some} <= {"streams_in_flight"}
 
 
 async def test_calls_in_flight(tmp_path) -> None:

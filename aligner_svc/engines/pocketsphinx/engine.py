@@ -323,7 +323,8 @@ class _Calls:
                 request = encode_request(spoken, last, complete, live=live, phones=self._phones)
             else:
                 request = window_request(self._language, spoken, last, complete, live=live, phones=self._phones)
-            done = await self._queue().batcher.submit(Window(request, samples, self._caller), self._caller)
+            window = Window(request, samples, self._caller)
+            done = await self._queue().batcher.submit(window, self._caller, patient=self._stream is not None)
             self.queued += done.queued + done.result.queued
             self.busy += done.result.busy
             if self._stream is not None:

@@ -43,6 +43,23 @@ def test_one_client_is_served_in_its_order() -> None:
     assert [item for batch in drain(queue, 25) for item in batch] == items
 
 
+def test_a_patient_item_lets_three_others_of_its_client_pass() -> None:
+    queue: FairQueue[Item] = FairQueue(100)
+    patient = [("a", number, 1) for number in range(2)]
+    for item in patient:
+        queue.add(item, "a", 1, patient=True)
+    others = add(queue, "a", *[1] * 5, start=2)
+    assert [item for batch in drain(queue, 1) for item in batch] == [*others[:3], patient[0], *others[3:], patient[1]]
+    assert queue.tokens == queue.clients == 0
+
+
+def test_a_patient_item_waits_for_no_other_client() -> None:
+    queue: FairQueue[Item] = FairQueue(100)
+    queue.add(("a", 0, 1), "a", 1, patient=True)
+    others = add(queue, "b", 1, 1)
+    assert [item for batch in drain(queue, 1) for item in batch] == [("a", 0, 1), *others]
+
+
 def test_an_item_over_the_budget_runs_alone() -> None:
     queue: FairQueue[Item] = FairQueue(100)
     big, small = add(queue, "a", 1_000, 1)

@@ -18,7 +18,6 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from typing import Any
 
 import grpc
@@ -28,12 +27,12 @@ from aligner_client.api.v1 import aligner_pb2 as pb
 from aligner_client.api.v1.aligner_pb2_grpc import AlignerStub
 from bench import gold, live_passages
 from bench.gold import RATE, Recording, Rows, Samples, recordings
+from bench.live_passages import paused
 from bench.processes import cpu_seconds, tree
 from bench.service import service
 
 CHUNK_SECONDS = 0.1
 _IDLE_SECONDS = 3.0
-_GAP = 0.2
 _SHORT_SECONDS, _EVERY, _ALONE = 3.0, 0.2, 60
 """Of a short call: its audio, the pause after it, and how many there are without streams."""
 LINEAR16: dict[str, Any] = {"encoding": pb.AUDIO_ENCODING_LINEAR16, "sample_rate_hz": RATE}
@@ -99,19 +98,6 @@ def phrases(language: str) -> tuple[Recording, Samples]:
     chosen = [one for one in found if one["language"] == language]
     samples = [gold.samples(gold.GOLD / "sppas" / one["audio"]) for one in chosen]
     return Recording(language, gold.GOLD, " ".join(one["text"] for one in chosen), []), np.concatenate(samples)
-
-
-def paused(samples: Samples, rows: Rows, seconds: float) -> tuple[Samples, Rows]:
-    """With so much silence wherever nobody speaks for _GAP."""
-    parts, moved, at, shift = [], [], 0, 0.0
-    quiet = np.zeros(int(seconds * RATE), np.int16)
-    for row, after in zip_longest(rows, rows[1:]):
-        moved.append({**row, "start": row["start"] + shift, "end": row["end"] + shift})
-        if after is None or after["start"] - row["end"] >= _GAP:
-            cut = len(samples) if after is None else int((row["end"] + after["start"]) / 2 * RATE)
-            parts += [samples[at:cut], quiet]
-            at, shift = cut, shift + len(quiet) / RATE
-    return np.concatenate(parts), moved
 
 
 async def short_calls(stub: AlignerStub, samples: Samples, rows: Rows, until: Callable[[int], bool]) -> tuple[list[float], int]:

@@ -1,8 +1,8 @@
 """`make bench-live ARGS=--passages`: recordings that do not follow their text, streamed live.
 
 Four minutes of eight speakers, joined from hand-marked sentences of TIMIT. Text of a minute is left out, or has no audio; a
-minute of music, noise or German is put in; there is half the text, or another one. The aligner runs in this process, and the
-audio comes in pieces of 100 ms by its own clock, as fast as it is worked on.
+minute of music, noise or German is put in; there is half the text, or another one; a minute has longer pauses. The aligner runs
+in this process, and the audio comes in pieces of 100 ms by its own clock, as fast as it is worked on.
 
     found again   seconds from the end of the passage to the first of five words in a row that are right
     off           said words that are more than 0.5 s from their marks, or were not found
@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 import numpy as np
 
@@ -37,6 +37,10 @@ from bench import conditions, gold
 from bench.gold import RATE, Rows, Samples
 
 _OFF, _IN_A_ROW = 0.5, 5
+_GAP = 0.2
+"""Seconds in which nobody speaks: where pauses are made longer."""
+_PAUSED = 60.0
+"""Seconds of speech into which pauses are put."""
 _FROM, _PASSAGE = 90.0, 60.0
 """Seconds: where a passage begins, and how long it is."""
 
@@ -77,10 +81,36 @@ def cases() -> Iterator[Case]:
     ):
         inserted = np.clip(sound * level / np.sqrt((sound**2).mean()), -32768, 32767).astype(np.int16)
         yield Case(name, np.concatenate([samples[:first], inserted, samples[first:]]), later, begin + _PASSAGE)
+    spoken = int(_PAUSED * RATE)
+    few = [row for row in rows if row["end"] <= _PAUSED]
+    room = conditions.noise("pink", 16 * spoken, 1, ())
+    for name, seconds, ratio_db in (
+        ("pauses of 2 s", 2, None),
+        ("pauses of 8 s", 8, None),
+        ("pauses of 30 s", 30, None),
+        ("pauses of 8 s, noise", 8, 25),
+    ):
+        with_pauses, moved = paused(samples[:spoken], few, seconds)
+        if ratio_db is not None:
+            with_pauses = conditions.with_noise(with_pauses, room[: len(with_pauses)], ratio_db)
+        yield Case(name, with_pauses, moved)
     yield Case("half the text", samples, rows[: len(rows) // 2])
     said = {row["text"].lower() for row in one.words}
     other = [{**row, "start": None} for row in four.words if row["text"].lower() not in said]
     yield Case("another text", gold.samples(one.audio), other)
+
+
+def paused(samples: Samples, rows: Rows, seconds: float) -> tuple[Samples, Rows]:
+    """With so much silence wherever nobody speaks for _GAP."""
+    parts, moved, at, shift = [], [], 0, 0.0
+    quiet = np.zeros(int(seconds * RATE), np.int16)
+    for row, after in zip_longest(rows, rows[1:]):
+        moved.append({**row, "start": row["start"] + shift, "end": row["end"] + shift})
+        if after is None or after["start"] - row["end"] >= _GAP:
+            cut = len(samples) if after is None else int((row["end"] + after["start"]) / 2 * RATE)
+            parts += [samples[at:cut], quiet]
+            at, shift = cut, shift + len(quiet) / RATE
+    return np.concatenate(parts), moved
 
 
 def _moved(row: dict[str, object], seconds: float) -> dict[str, object]:

@@ -30,8 +30,16 @@ _REMEASURED: Final = 1.0
 """Seconds of audio after which the level of speech in a growing window is measured again."""
 _GROWTH: Final = 1.25
 """By which a window has to grow to be aligned again: what is not explained would cost as much as the whole many times."""
-_LONGEST: Final = 10.0
-"""Seconds up to which a window is aligned before it is whole."""
+_MOST_SPOKEN, _PAUSE, _LONGEST = 10.0, 1.0, 20.0
+"""Seconds of a window that is aligned before it is whole, at most: of speech with so much of each pause, and of all."""
+_LATELY: Final = 30.0
+"""Seconds of audio whose levels tell whether anybody speaks at its end."""
+_SPEECH_RANGE_DB: Final = 15.0
+"""Between background and speech if anybody spoke in these seconds: else the level of speech before them counts."""
+_LEAD: Final = 1.0
+"""Seconds of a pause that stay before what is aligned next: a word may begin softly."""
+_SOFT: Final = 0.25
+"""Of the way from the background to speech (dB): what is below is no speech, not even that of somebody further away."""
 _STILL_RANGE_DB, _STILL_DB = 6.0, 20.0
 """Between background and speech, and of speech, below which there is none: white noise has a range of 2.5 dB, a muted microphone
 -70 dBFS."""
@@ -84,6 +92,7 @@ class LiveAudio:
         self._levels: npt.NDArray[np.float32] = np.zeros(60 * FRAME_RATE, np.float32)  # doubled when it is full
         self._frames = 0
         self._odd = np.zeros(0, np.float32)
+        self._speech = 0.0
         self._held_at = -_UNHINDERED
         self._changed = _Changed()
 
@@ -150,28 +159,51 @@ class LiveAudio:
     async def pause(self, begin: int, after: int) -> int | None:
         """See WindowAudio."""
         frame = SAMPLE_RATE // FRAME_RATE
-        first = begin // frame
-        step = int(_STEP * FRAME_RATE)
-        at = first + int(_FIRST * FRAME_RATE)
-        if after > begin:
-            at = max(at, after // frame + int(_NEXT * FRAME_RATE), first + int((after // frame - first) * _GROWTH))
-        threshold, measured, still = 0.0, 0, True
+        first, tried = begin // frame, after // frame
+        at = max(first + int(_FIRST * FRAME_RATE), tried + int(_NEXT * FRAME_RATE) * (tried > first))
+        threshold, measured, still, before = 0.0, 0, True, 0
         while at - first <= _LONGEST * FRAME_RATE:
             if await self.reach(at * frame) < at * frame or not self._is_live(at * frame):
                 return None
             if not measured or at - measured >= _REMEASURED * FRAME_RATE:
                 background, speech = limits(self._levels[first:at])
                 threshold, measured, still = (background + speech) / 2, at, _is_still(background, speech)
-            quiet = bool((self._levels[at - int(_QUIET * FRAME_RATE) : at] <= threshold).all())
-            if not still and (quiet or at * frame - max(after, begin) >= _AT_MOST * SAMPLE_RATE):
+                before = _spoken(self._levels[first:tried] > threshold)
+            heard = self._levels[first:at] > threshold
+            spoken = _spoken(heard)
+            if spoken > _MOST_SPOKEN * FRAME_RATE:
+                return None
+            quiet = not heard[-int(_QUIET * FRAME_RATE) :].any()
+            if not still and spoken >= before * _GROWTH and (quiet or at - tried >= _AT_MOST * FRAME_RATE):
                 return at * frame
-            at += step
+            at += int(_STEP * FRAME_RATE)
         return None
 
-    def still(self, begin: int, end: int) -> bool:
+    async def silence(self, begin: int, click: float = 0.0) -> int:
         """See WindowAudio."""
         frame = SAMPLE_RATE // FRAME_RATE
-        return _is_still(*limits(self.levels[begin // frame : end // frame]))
+        first, until = begin // frame, begin // frame + int(_FIRST * FRAME_RATE)
+        if await self.reach(until * frame) < until * frame or not self._is_live(until * frame):
+            return 0
+        background, speech = limits(self._levels[max(0, until - int(_LATELY * FRAME_RATE)) : until])
+        steps = self._levels[first:until].reshape(-1, int(_STEP * FRAME_RATE)).mean(axis=1)
+        still = _is_still(background, speech)
+        if speech - background >= _SPEECH_RANGE_DB:
+            self._speech = speech
+        speech = max(speech, self._speech)
+        loud = np.count_nonzero(steps > background + _SOFT * (speech - background)) * _STEP
+        if still or loud <= click:
+            return int((_FIRST - _LEAD) * SAMPLE_RATE)
+        return 0
+
+    def heard(self, begin: int, end: int) -> float:
+        """See WindowAudio."""
+        frame = SAMPLE_RATE // FRAME_RATE
+        of_window = self.levels[begin // frame : end // frame]
+        background, speech = limits(of_window)
+        if _is_still(background, speech):
+            return 0.0
+        return np.count_nonzero(of_window > (background + speech) / 2) / FRAME_RATE
 
     def cut(self, begin: int, end: int) -> Samples:
         """See WindowAudio."""
@@ -209,6 +241,12 @@ class LiveAudio:
     def _arrived(self, sample: int) -> float:
         """When there were so many samples, by the event loop's time."""
         return next((time for time, length in self._arrivals if length >= sample), self._arrivals[-1][0])
+
+
+def _spoken(heard: npt.NDArray[np.bool_]) -> int:
+    """Frames, but of each stretch in which nothing is heard the first _PAUSE alone."""
+    places = np.arange(len(heard))
+    return int(np.count_nonzero(places - np.maximum.accumulate(np.where(heard, places, -1)) <= _PAUSE * FRAME_RATE))
 
 
 def _is_still(background: float, speech: float) -> bool:

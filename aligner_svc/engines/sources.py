@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from aligner_svc.domain import Clip, Token
+from aligner_svc.domain import SAMPLE_RATE, Clip, Token
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,8 +24,14 @@ class WindowAudio(Protocol):
         None: there will be none in this window; the audio is not arriving as it is spoken.
         """
 
-    def still(self, begin: int, end: int) -> bool:
-        """Whether there is certainly no speech: silence, or steady noise. A complete recording is looked at all the same."""
+    async def silence(self, begin: int, click: float = 0.0) -> int:
+        """How many samples from `begin` on need not be aligned, as the speaker pauses; waits for the next second or two.
+
+        `click`: seconds of sound that may be there nevertheless. 0: somebody speaks, or the audio does not come as it is spoken.
+        """
+
+    def heard(self, begin: int, end: int) -> float:
+        """Seconds in which somebody may speak; 0: there is silence, or steady noise. Of a complete recording all counts."""
 
     def cut(self, begin: int, end: int) -> npt.NDArray[np.int16]:
         """The samples from `begin` to `end`."""
@@ -59,8 +65,11 @@ class ClipAudio:
     async def pause(self, begin: int, after: int) -> int | None:
         return None
 
-    def still(self, begin: int, end: int) -> bool:
-        return False
+    async def silence(self, begin: int, click: float = 0.0) -> int:
+        return 0
+
+    def heard(self, begin: int, end: int) -> float:
+        return (end - begin) / SAMPLE_RATE
 
     def cut(self, begin: int, end: int) -> npt.NDArray[np.int16]:
         return self._samples[begin:end]

@@ -50,10 +50,12 @@ sentences that recur may explain 0.4 of a window, and would carry the place in t
 _FOLLOWED = 4
 """Windows in a row in the text that carry the place in it along although none is explained; sentences that recur in an advert
 make two or three."""
-_CLEAR_COVERAGE, _CLEAR_ABSENT = 0.75, 0.1
+_CLEAR_COVERAGE, _CLEAR_ABSENT = 0.75, 0.17
 """For words to be final early: the share of a growing window's loud audio that is explained, and of words that may be missing."""
 _TEXT_LAG = 60.0
 """Seconds of audio that are waited for while there is too little text for a window: people type behind the speaker."""
+_CLICK = 0.3
+"""Seconds of sound without a word that are left out with the pause after it: the end of the word before, a breath, a click."""
 _STILL_OVERLAP = 1.0
 """Seconds at the end of a window without speech that the next one has again: a word may begin there."""
 _MIN_ADVANCE = 1.0  # seconds from a window without a word to the next one, so that an aligner that finds nothing still ends
@@ -162,9 +164,12 @@ class Windows(Generic[S]):
         self._finish(_final(self._kept, 0, ends=False))
 
     async def _settled(self) -> bool:
-        """Whether some words are final before the window is whole."""
+        """Whether some words are final before the window is whole, or it can begin later because nobody speaks."""
         if self._settle is None or self._lost or self._kept:
             return False
+        if silence := await self._audio.silence(self._begin):
+            self._begin += silence
+            return True
         at = self._begin
         while (pause := await self._audio.pause(self._begin, at)) is not None:
             at = pause
@@ -173,6 +178,9 @@ class Windows(Generic[S]):
             if _is_clear(prefix):
                 self._finish([Placed(self._begin / SAMPLE_RATE, span) for span in prefix.spans])
                 self._begin += max(1, round(prefix.resume * SAMPLE_RATE))
+                return True
+            if prefix.coverage == 0 and (silence := await self._audio.silence(self._begin, _CLICK)):
+                self._begin += silence
                 return True
         return False
 
@@ -185,12 +193,13 @@ class Windows(Generic[S]):
         last = left <= self._cut.last_seconds
         seconds = left if last else self._cut.seconds
         end = there if last else self._begin + int(seconds * SAMPLE_RATE)
-        if self._audio.still(self._begin, end):
+        heard = self._audio.heard(self._begin, end)
+        if not heard:
             self._begin = end if last else end - round(_STILL_OVERLAP * SAMPLE_RATE)
             return True
         room = self._cut.words_to_search if self._lost else self._room(seconds)
         if self._settle is not None:
-            await self._wait_for_text(room)
+            await self._wait_for_text(room if self._lost else self._room(heard))
         offered, complete = self._text.offer(room)
         prefix = await self._align(self._audio.cut(self._begin, end), offered, last, complete)
         found = {index: span for index, span in enumerate(prefix.spans) if span.status is not WordStatus.NOT_FOUND}

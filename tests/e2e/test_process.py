@@ -170,25 +170,19 @@ async def test_a_killed_server_leaves_no_workers(command):
     await gone(workers)
 
 
-async def test_a_signal_logs_the_stacks(command):
-    await command.ready()
-    for number in (signal.SIGUSR1, signal.SIGUSR2):
-        before = command.log.count("thread MainThread"), command.log.count(" tasks: ")
-        command.process.send_signal(number)
-        await eventually(lambda before=before: command.log.count("thread MainThread") > before[0], "the stacks")
-        await eventually(lambda before=before: command.log.count(" tasks: ") > before[1], "the tasks")
-    command.process.terminate()
-    assert await command.exit_code() == 0
-
-
-async def test_hangups_do_not_end_the_server(command):
-    """By default SIGHUP ends a process, also while it starts."""
+async def test_hangups_and_a_look_at_the_stacks_do_not_end_the_server(command):
+    """By default these signals end a process, SIGHUP also while it starts."""
     command.process.send_signal(signal.SIGCONT)  # there is a process
     await eventually(lambda: bool(command.children()), "the workers to be started")
     command.process.send_signal(signal.SIGHUP)
     target = await command.ready()
     command.process.send_signal(signal.SIGHUP)
     await eventually(lambda: "SIGHUP" in command.log, "the signal to be heard")
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        before = command.log.count("thread MainThread"), command.log.count(" tasks: ")
+        command.process.send_signal(number)
+        await eventually(lambda before=before: command.log.count("thread MainThread") > before[0], "the stacks")
+        await eventually(lambda before=before: command.log.count(" tasks: ") > before[1], "the tasks")
     async with connect(target) as channel:
         assert await AlignerStub(channel).GetServerInfo(pb.GetServerInfoRequest())
     command.process.terminate()

@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     import pytest
 
 TOGETHER = "tests/aligner_svc/engines/qwen/"
-"""Files that share a worker process: torch, transformers and qwen-asr take ten seconds of processor time to import and start."""
+"""Files that share a worker process, where qwen-asr, its dictionaries and what is compiled at first use are loaded once."""
 
 LONGEST = (
-    "tests/attack/test_short.py",
     TOGETHER,
+    "tests/attack/test_short.py",
     "tests/docs/test_blocks.py",
     "tests/e2e/test_process.py",
     "tests/chaos/test_short.py",

@@ -17,9 +17,6 @@ import torch
 from aligner_svc.engines.qwen.checkpoint import pre_tokenizer
 from aligner_svc.text.model_words import load_nagisa
 
-load_nagisa()  # before qwen_asr does, in whose thread it would make every subnormal number zero
-from qwen_asr import Qwen3ForcedAligner  # noqa: E402
-
 NAMES = {
     "zh": "Chinese", "en": "English", "yue": "Cantonese", "fr": "French", "de": "German", "it": "Italian",
     "ja": "Japanese", "ko": "Korean", "pt": "Portuguese", "ru": "Russian", "es": "Spanish",
@@ -38,6 +35,10 @@ class Reference:
     """A checkpoint in qwen-asr's hands."""
 
     def __init__(self, folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> None:
+        # Here, as every process of a run imports all modules: these take 5 s of processor time and 200 MB.
+        load_nagisa()  # before qwen_asr does, in whose thread it would make every subnormal number zero
+        from qwen_asr import Qwen3ForcedAligner  # noqa: PLC0415
+
         self.aligner = Qwen3ForcedAligner.from_pretrained(str(folder), dtype=dtype, device_map=device)
         # qwen-asr asks transformers for Mistral's rule where the vocabulary is the published one.
         self.aligner.processor.tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizer(folder)

@@ -114,6 +114,49 @@ async def test_what_is_not_explained_waits_for_the_whole_window():
     assert min(follower.at) >= 25
 
 
+def phrases(count: int, pause: float, background: float) -> np.ndarray:
+    """Two seconds of speech, and a pause that begins with the end of the last word; over all, noise that varies by 10 dB."""
+    draw = np.random.default_rng(3)
+    phrase = np.concatenate([speech(2), speech(0.1), np.zeros(int((pause - 0.1) * SAMPLE_RATE), np.float32)])
+    sound = np.tile(phrase, count)
+    louder = np.repeat(draw.uniform(0.5, 1.6, len(sound) // 1600 + 1), 1600)[: len(sound)]
+    return (sound + draw.normal(0, background, len(sound)) * louder).astype(np.float32)
+
+
+@pytest.mark.usefixtures("paced")
+@pytest.mark.parametrize("background", [0.0, 0.002])
+@pytest.mark.parametrize("pause", [1.5, 8.0, 40.0])
+async def test_the_length_of_a_pause_does_not_delay_the_words_after_it(pause, background):
+    """The aligner finds both words of a phrase once it has heard 2 s of it, and none in a pause."""
+    audio, at = LiveAudio(), []
+    given = iter([tokens(12)])
+
+    async def more() -> Sequence[Token]:
+        return next(given, ())
+
+    async def settle(samples, offered, last, complete) -> Prefix[Span]:
+        loud = np.flatnonzero(np.abs(samples) > 0.05 * 32768)
+        end = (loud[0] + 2 * SAMPLE_RATE) / SAMPLE_RATE if len(loud) else np.inf
+        if end > len(samples) / SAMPLE_RATE:
+            return Prefix([], 0.0, 0.0)
+        at.append(audio.length / SAMPLE_RATE)
+        return Prefix([Span(end - 2, end - 1, WordStatus.ALIGNED), Span(end - 1, end, WordStatus.ALIGNED)], end)
+
+    text = LiveText(audio, more)
+    task = asyncio.create_task(Windows(audio, text, settle, lambda _: None, settle=settle).run())
+    sound = phrases(6, pause, background)
+    for begin in range(0, len(sound), 1600):
+        audio.append(sound[begin : begin + 1600])
+        for _ in range(10):
+            await asyncio.sleep(0)
+    audio.end()
+    text.notify(ended=True)
+    await task
+    lags = np.array(at) - (2 + np.arange(6) * (2 + pause))
+    assert len(at) == 6
+    assert lags.max() < 2.0
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(1, SECONDS * SAMPLE_RATE - 1), max_size=30, unique=True).map(sorted))
 async def test_any_cut_of_the_upload_gives_the_same_windows(cuts):

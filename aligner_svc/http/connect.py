@@ -155,7 +155,7 @@ class GrpcWeb(Envelopes):
     """gRPC-Web in bytes, of unary methods and streams; its text form, base64, is not taken."""
 
     MEDIA = "application/grpc-web"
-    FORMS = ("", "+proto")
+    FORMS = ("", "+proto", "+json")
     GZIP = "grpc-encoding"
 
     @property

@@ -9,6 +9,7 @@ import ssl
 from asyncio.sslproto import SSLProtocol
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Final
 
 from aligner_svc.errors import StartError
@@ -140,8 +141,8 @@ class Door:
         if peer is None or not self._make_room(peer):
             opened.close()
             return
-        accepted = _Accepted(peer)
-        accepted.task = self._tasks.start(self._serve(opened, accepted))
+        accepted = _Accepted(opened, peer)
+        accepted.task = self._tasks.start(self._serve(accepted))
         self._open[accepted] = None
 
     def _make_room(self, peer: Peer) -> bool:
@@ -167,14 +168,14 @@ class Door:
         self.counts.closed[reason] += 1
         del self._open[chosen]
         chosen.evicted = True
-        chosen.task.cancel()
+        chosen.end()
         return True
 
-    async def _serve(self, opened: socket.socket, accepted: _Accepted) -> None:
+    async def _serve(self, accepted: _Accepted) -> None:
         writer: asyncio.StreamWriter | None = None
         try:
-            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = await self._connected(opened)
+            accepted.opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection = await self._connected(accepted)
             writer, accepted.connection = connection.writer, connection
             await connection.serve(lambda exchange: self._handle(exchange, accepted))
         except (OSError, TimeoutError):  # the client left, was too slow or is no friend of TLS
@@ -187,7 +188,7 @@ class Door:
         finally:
             try:
                 if writer is None:
-                    opened.close()
+                    accepted.opened.close()
                 elif accepted.evicted:
                     writer.transport.abort()
                 else:
@@ -195,7 +196,7 @@ class Door:
             finally:
                 self._open.pop(accepted, None)
 
-    async def _connected(self, opened: socket.socket) -> HttpConnection:
+    async def _connected(self, accepted: _Accepted) -> HttpConnection:
         """After the handshake, if there is one. Raises OSError."""
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = loop.create_future()
@@ -203,17 +204,19 @@ class Door:
         if self._tls is not None:
             seconds = _HANDSHAKE_SECONDS
             async with asyncio.timeout(seconds):
-                await _readable(opened)
+                await _readable(accepted.opened)
             await self._handshakes.take()
             tls = self._tls()
+        accepted.shaking = True
         _, stream = await loop.connect_accepted_socket(
             lambda: Stream(lambda reader, writer: ready.set_result((reader, writer))),
-            opened,
+            accepted.opened,
             ssl=tls,
             ssl_handshake_timeout=seconds,
             ssl_shutdown_timeout=seconds,
         )
         reader, writer = await ready
+        accepted.shaking = False
         return HttpConnection(stream, reader, writer, self._common)
 
     async def _handle(self, exchange: Exchange, accepted: _Accepted) -> None:
@@ -266,8 +269,11 @@ class _Accepted:
     """None: in its handshake."""
     evicted = False
     """Closed to make room."""
+    shaking = False
+    """Whether asyncio is at its handshake."""
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, opened: socket.socket, peer: Peer) -> None:
+        self.opened = opened
         self.peer = peer
         self.network = peer.network
 
@@ -279,6 +285,14 @@ class _Accepted:
     def finish(self) -> None:
         """Close it, after its request if it has one."""
         if self.connection is None or self.connection.idle:
-            self.task.cancel()
+            self.end()
         else:
             self.connection.closing = True
+
+    def end(self) -> None:
+        """Close it now. No handshake is cancelled: asyncio (3.11) may leave its transport, and refuse who gets its descriptor."""
+        if self.shaking:
+            with suppress(OSError):
+                self.opened.shutdown(socket.SHUT_RDWR)
+        else:
+            self.task.cancel()

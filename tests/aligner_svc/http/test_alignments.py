@@ -146,7 +146,7 @@ async def test_compressed_bodies_are_refused(client, coding) -> None:
     assert reason(answer, 415) == "COMPRESSION_REFUSED"
 
 
-async def test_connect_and_grpc_web_take_gzip_as_grpc_does(client) -> None:
+async def test_connect_and_grpc_web_take_gzip_and_json(client) -> None:
     whole = json.dumps(as_json()).encode()
     message = json_format.ParseDict(as_json(), pb.AlignRequest()).SerializeToString()
     coded = {"content-encoding": "gzip"}
@@ -162,6 +162,10 @@ async def test_connect_and_grpc_web_take_gzip_as_grpc_does(client) -> None:
     assert (await client.post("/aligner.v1.Aligner/GetServerInfo", content=b"", headers=coded | info)).status_code == 200
 
     packed = gzip.compress(message)
+    body = b"\0" + len(whole).to_bytes(4, "big") + whole
+    answer = await client.post(ALIGN, content=body, headers={"content-type": "application/grpc-web+json"})
+    assert answer.headers["content-type"] == "application/grpc-web+json"
+    assert json.loads(answer.content[5 : 5 + int.from_bytes(answer.content[1:5], "big")])["words"][0]["text"] == WORDS[0]
     web = {"content-type": "application/grpc-web+proto"}
     for encoding, status in (({"grpc-encoding": "gzip"}, b"grpc-status: 0"), ({}, b"grpc-status: 3")):
         body = b"\1" + len(packed).to_bytes(4, "big") + packed

@@ -13,8 +13,10 @@ import pytest_asyncio
 
 from aligner_svc.config.http import HttpSettings
 from aligner_svc.config.protection import AbuseSettings
+from aligner_svc.http.turns import Turns
 from aligner_svc.server import Service
 from aligner_svc.transport import devcerts
+from aligner_svc.transport.connections import ConnectionLimits
 from tests.kit import certificates
 from tests.kit.guarded import Home, bearer, denied, info, with_key
 from tests.kit.http1 import form, http1, request
@@ -116,6 +118,29 @@ async def test_a_connection_that_says_nothing_takes_little_memory(home, server) 
         tracemalloc.stop()
         for writer in silent:
             writer.close()
+
+
+async def test_connections_that_make_room_in_their_handshakes_keep_nobody_out(home, server, monkeypatch, caplog) -> None:
+    """Each of them is closed as its handshake begins or soon after; whoever gets its descriptor next has to be served."""
+    monkeypatch.setattr(server._door, "_limits", ConnectionLimits(most=4, per_address=4))
+    monkeypatch.setattr(server._door, "_handshakes", Turns(1))  # the oldest has its turn, and has to make room
+    host, port = server.http_address.rsplit(":", 1)
+
+    async def one() -> asyncio.StreamWriter:
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"\x16")
+        return writer
+
+    flood = await asyncio.gather(*(one() for _ in range(150)))
+    try:
+        for _ in range(8):
+            async with http1(server.http_address, tls=trust(home)) as last:
+                await last.send(request("GET", INFO))
+                assert (await last.reply()).status == 401
+    finally:
+        for writer in flood:
+            writer.close()
+    assert "a connection of the HTTP door failed" not in caplog.text
 
 
 async def test_a_quota_is_spent_through_either_door(home, server, client) -> None:

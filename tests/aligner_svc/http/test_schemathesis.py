@@ -17,8 +17,8 @@ from tests import PROJECT
 from tests.kit.scripted_engine import ScriptedEngine
 from tests.kit.servers import serving
 
-EXAMPLES = 25
-"""Of each operation and mode; the same ones in every run."""
+EXAMPLES = {"POST": 25, "GET": 3}
+"""Of each operation and mode; the same ones in every run. Of GET nothing but a header varies."""
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 OPERATIONS = [("/v1/audio/alignments", "POST"), ("/v1/info", "GET")]
 
@@ -35,7 +35,7 @@ async def test_the_server_is_as_its_description_says() -> None:
                     continue  # nothing of it can be wrong
 
                 @settings(
-                    max_examples=EXAMPLES,
+                    max_examples=EXAMPLES[verb],
                     derandomize=True,
                     database=None,
                     deadline=None,

@@ -1,4 +1,4 @@
-"""Subtitles made wrong on purpose, and re-timed: offset, drift, a scene cut, an advert inserted, cues missing.
+"""Subtitles made wrong on purpose, and re-timed: offset, drift, a scene cut, an advert or what comes inserted, cues missing.
 
 The film is recordings of timit one after another; a cue is up to six words of one, from the first word's start to the last one's
 end. `make bench-accuracy` prints the table; docs/retiming.md has it.
@@ -23,6 +23,8 @@ TOLERANCE = 0.1
 _MINUTES = 8
 _CUE_WORDS = 6
 _CUT, _ADVERT = 60.0, 30.0
+_TEASED = 60.0
+"""Seconds after an advert of what comes, from which on the film says what the advert has said, twice over."""
 _DRIFT = 0.04
 _OFFSET = 2.5
 
@@ -84,6 +86,10 @@ def films() -> list[Film]:
     longer = len(advert) / gold.RATE
     later = [(start + longer, end + longer) if start >= first else (start, end) for start, end in own]
     made.append(Film(f"{_ADVERT:.0f} s inserted", np.concatenate([audio[: cut[0]], advert, audio[cut[0] :]]), lines, later))
+    begin, end = (round((first + later) * gold.RATE) for later in (_TEASED, _TEASED + _ADVERT / 2))
+    teaser = np.tile(audio[begin:end], 2)
+    shown = [(start + _ADVERT, stop + _ADVERT) if start >= first else (start, stop) for start, stop in own]
+    made.append(Film(f"{_ADVERT:.0f} s of what comes", np.concatenate([audio[: cut[0]], teaser, audio[cut[0] :]]), lines, shown))
     some = sorted(draw.sample(range(len(lines)), len(lines) * 9 // 10))
     made.append(
         Film("10 % of cues missing", audio, _warped([lines[n] for n in some], lambda t: t + _OFFSET), [own[n] for n in some])

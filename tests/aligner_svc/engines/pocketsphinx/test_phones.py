@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import numpy as np
 import pytest
+import pytest_asyncio
 
 from aligner_client import AsyncAligner, FailedPreconditionError, InvalidArgumentError, WordStatus
 from aligner_svc.engines.pocketsphinx.boundaries import BoundaryRefiner, WordSpan
@@ -61,36 +64,43 @@ def test_a_run_without_a_path_has_none() -> None:
     assert found.phones == ()
 
 
-async def test_a_call_gets_them_with_the_name_of_their_set() -> None:
-    async with serving(workers=1) as running, AsyncAligner(running.address) as client:
-        plain = await client.align(SAMPLE, TRANSCRIPT)
-        answer = await client.align(SAMPLE, TRANSCRIPT, detail="phones")
-        assert answer.phone_set == "ARPABET"
-        assert [word.start for word in answer.words] == [word.start for word in plain.words]
-        began = next(word for word in answer.words if word.text == "began")
-        assert [phone.symbol for phone in began.phones] == ["B", "IY", "G", "AE", "N"]
-        assert (began.phones[0].start, began.phones[-1].end) == (began.start, began.end)
-        assert answer.to_textgrid().count('name = "phones"') == 1
-        assert len(answer.render("phone-ctm").splitlines()) == sum(len(word.phones) for word in answer.words)
-        assert '"phones"' in answer.to_json()
-        assert not plain.phone_set
-        assert not any(word.phones for word in plain.words)
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def client() -> AsyncIterator[AsyncAligner]:
+    """Of a whole service."""
+    async with serving(workers=1) as running, AsyncAligner(running.address) as made:
+        yield made
 
 
-async def test_a_word_is_said_as_the_caller_says() -> None:
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_call_gets_them_with_the_name_of_their_set(client: AsyncAligner) -> None:
+    plain = await client.align(SAMPLE, TRANSCRIPT)
+    answer = await client.align(SAMPLE, TRANSCRIPT, detail="phones")
+    assert answer.phone_set == "ARPABET"
+    assert [word.start for word in answer.words] == [word.start for word in plain.words]
+    began = next(word for word in answer.words if word.text == "began")
+    assert [phone.symbol for phone in began.phones] == ["B", "IY", "G", "AE", "N"]
+    assert (began.phones[0].start, began.phones[-1].end) == (began.start, began.end)
+    assert answer.to_textgrid().count('name = "phones"') == 1
+    assert len(answer.render("phone-ctm").splitlines()) == sum(len(word.phones) for word in answer.words)
+    assert '"phones"' in answer.to_json()
+    assert not plain.phone_set
+    assert not any(word.phones for word in plain.words)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_word_is_said_as_the_caller_says(client: AsyncAligner) -> None:
     strange = TRANSCRIPT.replace("wizard", "Qzxv")
     said = {"qzxv": "W IH1 Z ER0 D"}
-    async with serving(workers=1) as running, AsyncAligner(running.address) as client:
-        plain = await client.align(SAMPLE, TRANSCRIPT)
-        answer = await client.align(SAMPLE, strange, pronunciations=said, detail="phones")
-        word = next(word for word in answer.words if word.text == "Qzxv")
-        wizard = next(word for word in plain.words if word.text == "wizard")
-        assert (word.start, word.end) == pytest.approx((wizard.start, wizard.end), abs=0.002)
-        assert [phone.symbol for phone in word.phones] == said["qzxv"].translate(str.maketrans("", "", "012")).split()
-        with pytest.raises(InvalidArgumentError) as refused:
-            await client.align(SAMPLE, strange, pronunciations={"qzxv": "W IX"})
-        assert refused.value.reason == "PRONUNCIATION_INVALID"
-        assert "'IX'" in refused.value.message
+    plain = await client.align(SAMPLE, TRANSCRIPT)
+    answer = await client.align(SAMPLE, strange, pronunciations=said, detail="phones")
+    word = next(word for word in answer.words if word.text == "Qzxv")
+    wizard = next(word for word in plain.words if word.text == "wizard")
+    assert (word.start, word.end) == pytest.approx((wizard.start, wizard.end), abs=0.002)
+    assert [phone.symbol for phone in word.phones] == said["qzxv"].translate(str.maketrans("", "", "012")).split()
+    with pytest.raises(InvalidArgumentError) as refused:
+        await client.align(SAMPLE, strange, pronunciations={"qzxv": "W IX"})
+    assert refused.value.reason == "PRONUNCIATION_INVALID"
+    assert "'IX'" in refused.value.message
 
 
 def test_a_given_pronunciation_is_what_is_looked_for_by_both_recognisers() -> None:

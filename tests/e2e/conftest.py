@@ -20,10 +20,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.asyncio(loop_scope="module"), append=False)
 
 
+@pytest.fixture(scope="module")
+def workers() -> int:
+    """Aligner processes of `server`, each a second of processor time; a file that needs more has a fixture of this name."""
+    return 1
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def server() -> AsyncIterator[Service]:
-    """The whole service with two aligner processes, and the port for HTTP."""
-    async with serving(workers=2, http=HttpSettings(listen="127.0.0.1:0")) as running:
+async def server(workers: int) -> AsyncIterator[Service]:
+    """The whole service, and the port for HTTP."""
+    async with serving(workers=workers, http=HttpSettings(listen="127.0.0.1:0")) as running:
         yield running
 
 

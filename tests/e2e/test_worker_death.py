@@ -21,6 +21,11 @@ from tests.kit.servers import calling, serving
 from tests.kit.waiting import eventually
 
 
+@pytest.fixture(scope="module")
+def workers() -> int:
+    return 2
+
+
 def request(audio: bytes = SPEECH, transcript: str = TRANSCRIPT) -> pb.AlignRequest:
     return pb.AlignRequest(config=pb.AlignConfig(transcript=transcript, language="en"), audio=audio)
 

@@ -290,7 +290,7 @@ class _Accepted:
             self.connection.closing = True
 
     def end(self) -> None:
-        """Close it now. No handshake is cancelled: asyncio (3.11) may leave its transport, and refuse who gets its descriptor."""
+        """Close it now. After a handshake cancelled as it ends, asyncio (3.11) refuses its descriptor to the next one."""
         if self.shaking:
             with suppress(OSError):
                 self.opened.shutdown(socket.SHUT_RDWR)

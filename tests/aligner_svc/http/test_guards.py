@@ -6,6 +6,7 @@ import asyncio
 import ssl
 import tracemalloc
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -13,10 +14,9 @@ import pytest_asyncio
 
 from aligner_svc.config.http import HttpSettings
 from aligner_svc.config.protection import AbuseSettings
-from aligner_svc.http.turns import Turns
+from aligner_svc.http.stream import Stream
 from aligner_svc.server import Service
 from aligner_svc.transport import devcerts
-from aligner_svc.transport.connections import ConnectionLimits
 from tests.kit import certificates
 from tests.kit.guarded import Home, bearer, denied, info, with_key
 from tests.kit.http1 import form, http1, request
@@ -120,26 +120,25 @@ async def test_a_connection_that_says_nothing_takes_little_memory(home, server) 
             writer.close()
 
 
-async def test_connections_that_make_room_in_their_handshakes_keep_nobody_out(home, server, monkeypatch, caplog) -> None:
-    """Each of them is closed as its handshake begins or soon after; whoever gets its descriptor next has to be served."""
-    monkeypatch.setattr(server._door, "_limits", ConnectionLimits(most=4, per_address=4))
-    monkeypatch.setattr(server._door, "_handshakes", Turns(1))  # the oldest has its turn, and has to make room
-    host, port = server.http_address.rsplit(":", 1)
+async def test_one_that_makes_room_as_its_handshake_ends_frees_its_descriptor(home, server, monkeypatch, caplog) -> None:
+    """Else asyncio refuses whoever gets it next, for seconds."""
 
-    async def one() -> asyncio.StreamWriter:
-        _, writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"\x16")
-        return writer
+    class ThenClosed(Stream):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            for one in server._door._open:
+                one.end()
 
-    flood = await asyncio.gather(*(one() for _ in range(150)))
-    try:
-        for _ in range(8):
-            async with http1(server.http_address, tls=trust(home)) as last:
-                await last.send(request("GET", INFO))
-                assert (await last.reply()).status == 401
-    finally:
-        for writer in flood:
-            writer.close()
+    with monkeypatch.context() as patch:
+        patch.setattr("aligner_svc.http.door.Stream", ThenClosed)
+        for _ in range(4):
+            with suppress(OSError):
+                async with http1(server.http_address, tls=trust(home)) as early:
+                    assert await early.closed()
+    for _ in range(4):
+        async with http1(server.http_address, tls=trust(home)) as late:
+            await late.send(request("GET", INFO))
+            assert (await late.reply()).status == 401
     assert "a connection of the HTTP door failed" not in caplog.text
 
 

@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from aligner_svc.domain import SAMPLE_RATE, Token
-from aligner_svc.engines.loudness import FRAME_RATE, levels, limits
+from aligner_svc.engines.loudness import FRAME_RATE, is_still, levels, limits
 from aligner_svc.engines.sources import first_of
 
 _FIRST, _NEXT = 1.5, 0.5
 """Seconds of audio in a growing window before it is aligned, and between two times that it is."""
-_AT_MOST: Final = 2.0
-"""Seconds between two times that a growing window is aligned where the speaker does not pause."""
+_AT_MOST, _AGAIN = 2.0, 1.0
+"""Seconds after which a growing window is aligned where the speaker does not pause, and after which it is once more."""
 _QUIET: Final = 0.2
 """Seconds without a loud frame that are a pause of the speaker."""
 _STEP: Final = 0.1
@@ -40,10 +40,6 @@ _LEAD: Final = 1.0
 """Seconds of a pause that stay before what is aligned next: a word may begin softly."""
 _SOFT: Final = 0.25
 """Of the way from the background to speech (dB): what is below is no speech, not even that of somebody further away."""
-_STILL_RANGE_DB, _STILL_DB = 6.0, 20.0
-"""Between background and speech, and of speech, below which there is none: white noise has a range of 2.5 dB, a muted microphone
--70 dBFS."""
-
 _PACE, _PACE_SECONDS = 0.4, 10.0
 """Audio comes as it is spoken if the last seconds of it took at least this share of their length to arrive."""
 _UNHINDERED: Final = 30.0
@@ -161,20 +157,21 @@ class LiveAudio:
         frame = SAMPLE_RATE // FRAME_RATE
         first, tried = begin // frame, after // frame
         at = max(first + int(_FIRST * FRAME_RATE), tried + int(_NEXT * FRAME_RATE) * (tried > first))
+        wait = _AGAIN if tried > first else _AT_MOST
         threshold, measured, still, before = 0.0, 0, True, 0
         while at - first <= _LONGEST * FRAME_RATE:
             if await self.reach(at * frame) < at * frame or not self._is_live(at * frame):
                 return None
             if not measured or at - measured >= _REMEASURED * FRAME_RATE:
                 background, speech = limits(self._levels[first:at])
-                threshold, measured, still = (background + speech) / 2, at, _is_still(background, speech)
+                threshold, measured, still = (background + speech) / 2, at, is_still(background, speech)
                 before = _spoken(self._levels[first:tried] > threshold)
             heard = self._levels[first:at] > threshold
             spoken = _spoken(heard)
             if spoken > _MOST_SPOKEN * FRAME_RATE:
                 return None
             quiet = not heard[-int(_QUIET * FRAME_RATE) :].any()
-            if not still and spoken >= before * _GROWTH and (quiet or at - tried >= _AT_MOST * FRAME_RATE):
+            if not still and spoken >= before * _GROWTH and (quiet or at - tried >= wait * FRAME_RATE):
                 return at * frame
             at += int(_STEP * FRAME_RATE)
         return None
@@ -187,7 +184,7 @@ class LiveAudio:
             return 0
         background, speech = limits(self._levels[max(0, until - int(_LATELY * FRAME_RATE)) : until])
         steps = self._levels[first:until].reshape(-1, int(_STEP * FRAME_RATE)).mean(axis=1)
-        still = _is_still(background, speech)
+        still = is_still(background, speech)
         if speech - background >= _SPEECH_RANGE_DB:
             self._speech = speech
         speech = max(speech, self._speech)
@@ -201,7 +198,7 @@ class LiveAudio:
         frame = SAMPLE_RATE // FRAME_RATE
         of_window = self.levels[begin // frame : end // frame]
         background, speech = limits(of_window)
-        if _is_still(background, speech):
+        if is_still(background, speech):
             return 0.0
         return np.count_nonzero(of_window > (background + speech) / 2) / FRAME_RATE
 
@@ -247,10 +244,6 @@ def _spoken(heard: npt.NDArray[np.bool_]) -> int:
     """Frames, but of each stretch in which nothing is heard the first _PAUSE alone."""
     places = np.arange(len(heard))
     return int(np.count_nonzero(places - np.maximum.accumulate(np.where(heard, places, -1)) <= _PAUSE * FRAME_RATE))
-
-
-def _is_still(background: float, speech: float) -> bool:
-    return speech < _STILL_DB or speech - background < _STILL_RANGE_DB
 
 
 class LiveText:

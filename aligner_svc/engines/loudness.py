@@ -21,7 +21,7 @@ _LOUDEST_FRAMES: Final = 30  # 0.15 s: the loudest frames, which are no measure 
 _NEAR_FRAMES: Final = 100  # 0.5 s around loud frames: where the level of the background is measured
 
 _LEAST_RANGE_DB: Final = 6.0  # between background and speech; white noise alone has 2.5
-_LEAST_LEVEL_DB: Final = 20.0  # -70 dBFS: what is quieter is not reported as loud
+LEAST_LEVEL_DB: Final = 20.0  # -70 dBFS, a muted microphone: what is quieter is no speech, and not reported as loud
 _REACH: Final = 0.1  # seconds around a word that are taken for part of it: edges are not exact, and breath follows words
 _JOINED: Final = 0.5  # seconds between two stretches that are reported as one
 _LEAST_SECONDS: Final = 0.3  # of loud frames in a stretch: less is a click or a breath
@@ -54,6 +54,11 @@ def limits(given: Levels) -> tuple[float, float]:
     return float(background), float(speech)
 
 
+def is_still(background: float, speech: float) -> bool:
+    """Whether the `limits` are those of silence, or of steady noise: there is certainly no speech."""
+    return speech < LEAST_LEVEL_DB or speech - background < _LEAST_RANGE_DB
+
+
 def loud(given: Levels) -> npt.NDArray[np.bool_]:
     """Which frames are closer to the level of the speech than to that of the background."""
     return given > sum(limits(given)) / 2
@@ -69,7 +74,7 @@ def unaligned_levels(energies: Levels, words: Sequence[Stretch]) -> list[Stretch
     background, speech = limits(energies)
     if speech - background < _LEAST_RANGE_DB:
         return []
-    open_frames = energies > max((background + speech) / 2, _LEAST_LEVEL_DB)
+    open_frames = energies > max((background + speech) / 2, LEAST_LEVEL_DB)
     for word in words:
         open_frames[max(0, int((word.start - _REACH) * FRAME_RATE)) : int((word.end + _REACH) * FRAME_RATE)] = False
     frames = np.flatnonzero(open_frames)

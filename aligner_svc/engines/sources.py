@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from aligner_svc.domain import SAMPLE_RATE, Clip, Token
+from aligner_svc.engines.loudness import LEAST_LEVEL_DB, levels, limits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +32,7 @@ class WindowAudio(Protocol):
         """
 
     def heard(self, begin: int, end: int) -> float:
-        """Seconds in which somebody may speak; 0: there is silence, or steady noise. Of a complete recording all counts."""
+        """Seconds in which somebody may speak; 0: there is silence, or steady noise. Of a complete recording all but silence."""
 
     def cut(self, begin: int, end: int) -> npt.NDArray[np.int16]:
         """The samples from `begin` to `end`."""
@@ -69,7 +70,9 @@ class ClipAudio:
         return 0
 
     def heard(self, begin: int, end: int) -> float:
-        return (end - begin) / SAMPLE_RATE
+        of_window = levels(self._samples[begin:end])
+        silent = len(of_window) and limits(of_window)[1] < LEAST_LEVEL_DB
+        return 0.0 if silent else (end - begin) / SAMPLE_RATE
 
     def cut(self, begin: int, end: int) -> npt.NDArray[np.int16]:
         return self._samples[begin:end]

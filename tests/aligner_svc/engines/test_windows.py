@@ -210,6 +210,23 @@ async def test_without_words_or_audio_the_aligner_is_not_called(seconds: float) 
     assert aligner.windows == []
 
 
+async def test_silence_is_not_aligned() -> None:
+    """A minute between two of noise, as in one channel of a call while the other speaks."""
+    noise = np.random.default_rng(1).normal(0, 1000, 30 * SAMPLE_RATE).astype(np.int16)
+    clip = Clip(np.concatenate([noise, np.zeros(60 * SAMPLE_RATE, np.int16), noise]))
+    given: list[npt.NDArray[np.int16]] = []
+
+    async def align(samples: npt.NDArray[np.int16], tokens: Sequence[Token], last: bool, complete: bool) -> Prefix[Span]:
+        given.append(samples)
+        return Prefix([Span(0.0, 18.0)], 18.0)
+
+    await align_in_windows(clip, words(1000), align)
+    assert all(samples.any() for samples in given)
+    assert sum(np.count_nonzero(samples == 0) for samples in given) < 50 * SAMPLE_RATE
+    np.testing.assert_array_equal(given[0], noise[: 20 * SAMPLE_RATE])
+    np.testing.assert_array_equal(given[-1][-10 * SAMPLE_RATE :], noise[-10 * SAMPLE_RATE :])
+
+
 async def test_progress_grows_and_ends_with_the_audio() -> None:
     progress: list[float] = []
     await align_in_windows(numbered(100), words(240), knowing(every(0.4, 240)), progress.append)

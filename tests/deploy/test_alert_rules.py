@@ -66,6 +66,7 @@ async def full() -> Metrics:
             build={"version": "0.1.0", "engine": "pocketsphinx-5.1.1"},
             not_serving=lambda: None,
             connections=SimpleNamespace(open=1, closed=Counter(flood=1)),
+            http=lambda: SimpleNamespace(open=1, closed=Counter(), responses=Counter({200: 1}), refused=Counter(malformed=1)),
             exempt=SimpleNamespace(reading=0, streaming=1, refused=Counter(STREAMS_EXCEEDED=1)),
             engine=lambda: QueueState(1, 2, 0.5, 1, 1, 1, 0.0, 1, None),
             engine_slots=2,

@@ -25,17 +25,18 @@ from aligner_svc.workers import heartbeat
 from interceptors import recovery
 from interceptors.calls.hooks import UploadScan
 from tests.kit.clamd_server import EICAR, ClamdServer, clamav, clamd_server  # noqa: F401 - fixtures
-from tests.kit.recordings import silence_m4a
+from tests.kit.recordings import noise, noise_m4a
 from tests.kit.scripted_engine import ScriptedEngine
 from tests.kit.servers import calling, serving
 from tests.kit.uploads import config, linear16
 from tests.kit.waiting import eventually
 
 MIB = 1 << 20
+NOISE = noise(131).tobytes()
 Send = Callable[..., Awaitable[object]]
 
 
-async def unary(stub, audio: bytes = bytes(4 * MIB), **options) -> object:
+async def unary(stub, audio: bytes = NOISE, **options) -> object:
     return await stub.Align(pb.AlignRequest(config=linear16().config, audio=audio), **options)
 
 
@@ -45,7 +46,7 @@ async def stream(stub, audio: bytes = b"", **options) -> object:
     async def requests() -> AsyncIterator[pb.StreamAlignRequest]:
         yield linear16() if audio else config()
         if not audio:
-            yield pb.StreamAlignRequest(audio=silence_m4a(131))
+            yield pb.StreamAlignRequest(audio=noise_m4a(131))
         for start in range(0, len(audio), MIB):
             yield pb.StreamAlignRequest(audio=audio[start : start + MIB])
 

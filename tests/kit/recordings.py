@@ -89,9 +89,14 @@ def silence_flac(seconds: int) -> bytes:
     return flac(np.zeros(16_000 * seconds, np.int16))
 
 
-def silence_m4a(seconds: int) -> bytes:
-    """The same in a container that can be read only when it is complete."""
-    return _encoded(np.zeros(16_000 * seconds, np.int16), "mp4", "aac", "fltp")
+def noise(seconds: float) -> Samples:
+    """Loud enough to be searched for words, which silence is not."""
+    return np.random.default_rng(1).integers(-1_000, 1_000, int(16_000 * seconds)).astype(np.int16)
+
+
+def noise_m4a(seconds: int) -> bytes:
+    """20 s of it and silence, below 1 MiB, in a container that can be read only when it is complete."""
+    return _encoded(np.pad(noise(20) / 32_768, (0, 16_000 * (seconds - 20))), "mp4", "aac", "fltp")
 
 
 def flac(audio: Samples) -> bytes:

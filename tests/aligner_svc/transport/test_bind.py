@@ -42,11 +42,11 @@ def test_profile_transport_authentication_and_reach(listen: str, settings: dict[
 
 def test_a_port_that_processes_share_is_taken_for_every_other_server() -> None:
     """Two servers of several processes would share it silently."""
-    kept, address = reserve(parse("127.0.0.1:0"))
+    kept, address = reserve("127.0.0.1:0", Settings())
     with kept:
         for _ in range(2):
             with pytest.raises(StartError, match=f"cannot listen on {address}: address already in use"):
-                reserve(address)
+                reserve(str(address), Settings())
         with socket.socket() as process:
             process.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             process.bind((address.host, address.port))

@@ -22,9 +22,10 @@ from aligner_svc.text import tokenise
 from aligner_svc.text.transcript import words as read
 from aligner_svc.workers import WorkerDiedError, WorkerTimeoutError
 from aligner_svc.workers.pool import Reply
+from tests.kit.recordings import noise
 from tests.kit.waiting import loop_turns
 
-CLIP = Clip(np.zeros(4 * SAMPLE_RATE, np.int16))
+CLIP = Clip(noise(4))
 
 
 Answer = Callable[[list[list[str]], bool, bool], Prefix[TokenSpan]]
@@ -90,7 +91,7 @@ async def test_short_recordings_neither_wait_for_long_ones_nor_are_refused_for_t
     long_pool = FakePool(always([aligned(0, 1)]))
     made = engine(FakePool(always([aligned(0, 1)])), long_pool, queue=2)
     long_pool.open.clear()
-    long = Clip(np.zeros(61 * SAMPLE_RATE, np.int16))
+    long = Clip(noise(61))
     tasks = [asyncio.create_task(made.align(long, words(1), "en", Caller("same"))) for _ in range(3)]
     await loop_turns()
     with pytest.raises(LimitExceededError):
@@ -146,7 +147,7 @@ async def test_times_of_later_windows_count_from_the_beginning_of_the_clip() -> 
     def one_word(tokens: list[list[str]], last: bool, complete: bool) -> Prefix[TokenSpan]:
         return Prefix([aligned(1.0, 2.0)], 15.0)
 
-    result = await engine(FakePool(one_word)).align(Clip(np.zeros(60 * SAMPLE_RATE, np.int16)), words(3), "en", Caller())
+    result = await engine(FakePool(one_word)).align(Clip(noise(60)), words(3), "en", Caller())
     assert [span.start for span in result.spans] == pytest.approx([1.0, 16.0, 31.0])
     assert result.queued >= 0.75  # what the pool reports for each window, and the queue in front of it
     assert result.busy == pytest.approx(1.5)
@@ -202,7 +203,7 @@ async def test_only_the_window_with_all_remaining_words_is_complete() -> None:
         windows.append((last, complete))
         return Prefix([aligned(1.0, 2.0), aligned(2.0, 3.0)], 10.0)
 
-    await engine(FakePool(two_words)).align(Clip(np.zeros(45 * SAMPLE_RATE, np.int16)), words(127), "en", Caller())
+    await engine(FakePool(two_words)).align(Clip(noise(45)), words(127), "en", Caller())
     assert windows == [(False, False), (False, False), (True, True)]
 
 
@@ -214,7 +215,7 @@ async def test_a_worker_that_finds_nothing_is_not_called_forever() -> None:
         calls += 1
         return Prefix([], 0.0)
 
-    result = await engine(FakePool(nothing)).align(Clip(np.zeros(60 * SAMPLE_RATE, np.int16)), words(30), "en", Caller())
+    result = await engine(FakePool(nothing)).align(Clip(noise(60)), words(30), "en", Caller())
     assert calls <= 60
     assert [span.status for span in result.spans] == [WordStatus.NOT_FOUND] * 30
 

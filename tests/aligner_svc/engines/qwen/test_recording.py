@@ -27,6 +27,7 @@ from aligner_svc.engines.qwen.timestamps import TimestampSlots
 from aligner_svc.engines.windows import Cut
 from aligner_svc.workers.pool import WorkerPool
 from tests.kit import qwen_device
+from tests.kit.recordings import noise
 
 CLASS = 0.08
 Times = list[tuple[float, float] | None]
@@ -266,7 +267,7 @@ async def ask(seconds: float, words: int, device: Device) -> EngineResult:
     await running.start()
     try:
         tokens = await running.tokenise("word " * words, "en")
-        return await running.align(Clip(np.zeros(int(seconds * SAMPLE_RATE), np.int16)), tokens, "en", Caller())
+        return await running.align(Clip(noise(seconds)), tokens, "en", Caller())
     finally:
         await running.close()
 

@@ -27,7 +27,7 @@ from aligner_client.api.v1 import aligner_pb2 as pb
 from aligner_client.api.v1.aligner_pb2_grpc import AlignerStub
 from bench import gold, live_passages
 from bench.gold import RATE, Recording, Rows, Samples, recordings
-from bench.live_passages import paused
+from bench.live_passages import GAP, paused
 from bench.processes import cpu_seconds, tree
 from bench.service import service
 
@@ -137,10 +137,11 @@ async def main(options: argparse.Namespace) -> None:
     recording, samples = phrases(options.language) if options.language != "en" else spliced(options.recording)
     samples = samples[: int(options.seconds * RATE)]
     rows = [row for row in recording.words if row["end"] <= len(samples) / RATE]
+    samples = samples[: int((rows[-1]["end"] + GAP / 2) * RATE)] if rows else samples  # no word without its text
     clip, said = samples, rows
     if options.pause:
         samples, rows = paused(samples, rows, options.pause)
-    text = " ".join(row["text"] for row in rows) or recording.text
+    text = " ".join(row["text"] for row in rows) + "." if rows else recording.text  # or the last word may go on, and waits
     recording = Recording(recording.name, recording.audio, text, rows)
     with service(engine__workers=2) as server:
         async with grpc.aio.insecure_channel(server.target) as channel:
@@ -197,7 +198,8 @@ async def main(options: argparse.Namespace) -> None:
                     f"words {min(words)} to {max(words)}; lag p50 {p50:.2f} p95 {p95:.2f} max {worst:.2f} s; "
                     f"longest silence {max(answer.longest_silence for answer in answers):.1f} s; {took:.3f} CPU s a second; "
                     f"wall {max(answer.wall for answer in answers):.1f} s; "
-                    f"refused {[answer.refused for answer in answers if answer.refused][:2]}"
+                    f"refused {sum(bool(answer.refused) for answer in answers)}, half way "
+                    f"{sum(0 < count < max(words) for count in words)}"
                 )
 
 

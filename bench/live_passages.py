@@ -37,7 +37,7 @@ from bench import conditions, gold
 from bench.gold import RATE, Rows, Samples
 
 _OFF, _IN_A_ROW = 0.5, 5
-_GAP = 0.2
+GAP = 0.2
 """Seconds in which nobody speaks: where pauses are made longer."""
 _PAUSED = 60.0
 """Seconds of speech into which pauses are put."""
@@ -101,12 +101,12 @@ def cases() -> Iterator[Case]:
 
 
 def paused(samples: Samples, rows: Rows, seconds: float) -> tuple[Samples, Rows]:
-    """With so much silence wherever nobody speaks for _GAP."""
+    """With so much silence wherever nobody speaks for GAP."""
     parts, moved, at, shift = [], [], 0, 0.0
     quiet = np.zeros(int(seconds * RATE), np.int16)
     for row, after in zip_longest(rows, rows[1:]):
         moved.append({**row, "start": row["start"] + shift, "end": row["end"] + shift})
-        if after is None or after["start"] - row["end"] >= _GAP:
+        if after is None or after["start"] - row["end"] >= GAP:
             cut = len(samples) if after is None else int((row["end"] + after["start"]) / 2 * RATE)
             parts += [samples[at:cut], quiet]
             at, shift = cut, shift + len(quiet) / RATE

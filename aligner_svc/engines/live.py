@@ -171,7 +171,8 @@ class LiveAudio:
             if spoken > _MOST_SPOKEN * FRAME_RATE:
                 return None
             quiet = not heard[-int(_QUIET * FRAME_RATE) :].any()
-            if not still and spoken >= before * _GROWTH and (quiet or at - tried >= wait * FRAME_RATE):
+            begun = max(tried, first + int(heard.argmax()))
+            if not still and spoken >= before * _GROWTH and (quiet or at - begun >= wait * FRAME_RATE):
                 return at * frame
             at += int(_STEP * FRAME_RATE)
         return None

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aligner_svc.domain import SAMPLE_RATE, Token
-from aligner_svc.engines.loudness import FRAME_RATE, is_still, levels, limits
+from aligner_svc.engines.loudness import FRAME, FRAME_RATE, is_still, levels, limits
 from aligner_svc.engines.sources import first_of
 
 _FIRST, _NEXT = 1.5, 0.5
@@ -102,7 +102,7 @@ class LiveAudio:
         while len(self._arrivals) > 2 and self._arrivals[1][1] < self.released - _PACE_SECONDS * SAMPLE_RATE:
             self._arrivals.popleft()
         whole = np.concatenate([self._odd, samples * np.float32(gain * 32768)])
-        frames = len(whole) // (SAMPLE_RATE // FRAME_RATE) * (SAMPLE_RATE // FRAME_RATE)
+        frames = len(whole) // FRAME * FRAME
         self._odd = whole[frames:]
         self._add_levels(levels(np.clip(whole[:frames], -32768, 32767)))
         self._changed.notify()
@@ -154,13 +154,13 @@ class LiveAudio:
 
     async def pause(self, begin: int, after: int) -> int | None:
         """See WindowAudio."""
-        frame = SAMPLE_RATE // FRAME_RATE
-        first, tried = begin // frame, after // frame
-        at = max(first + int(_FIRST * FRAME_RATE), tried + int(_NEXT * FRAME_RATE) * (tried > first))
-        wait = _AGAIN if tried > first else _AT_MOST
+        first, tried = begin // FRAME, after // FRAME
+        again = tried > first
+        at = tried + int(_NEXT * FRAME_RATE) if again else first + int(_FIRST * FRAME_RATE)
+        wait = _AGAIN if again else _AT_MOST
         threshold, measured, still, before = 0.0, 0, True, 0
         while at - first <= _LONGEST * FRAME_RATE:
-            if await self.reach(at * frame) < at * frame or not self._is_live(at * frame):
+            if await self.reach(at * FRAME) < at * FRAME or not self._is_live(at * FRAME):
                 return None
             if not measured or at - measured >= _REMEASURED * FRAME_RATE:
                 background, speech = limits(self._levels[first:at])
@@ -173,15 +173,14 @@ class LiveAudio:
             quiet = not heard[-int(_QUIET * FRAME_RATE) :].any()
             begun = max(tried, first + int(heard.argmax()))
             if not still and spoken >= before * _GROWTH and (quiet or at - begun >= wait * FRAME_RATE):
-                return at * frame
+                return at * FRAME
             at += int(_STEP * FRAME_RATE)
         return None
 
     async def silence(self, begin: int, click: float = 0.0) -> int:
         """See WindowAudio."""
-        frame = SAMPLE_RATE // FRAME_RATE
-        first, until = begin // frame, begin // frame + int(_FIRST * FRAME_RATE)
-        if await self.reach(until * frame) < until * frame or not self._is_live(until * frame):
+        first, until = begin // FRAME, begin // FRAME + int(_FIRST * FRAME_RATE)
+        if await self.reach(until * FRAME) < until * FRAME or not self._is_live(until * FRAME):
             return 0
         background, speech = limits(self._levels[max(0, until - int(_LATELY * FRAME_RATE)) : until])
         steps = self._levels[first:until].reshape(-1, int(_STEP * FRAME_RATE)).mean(axis=1)
@@ -196,8 +195,7 @@ class LiveAudio:
 
     def heard(self, begin: int, end: int) -> float:
         """See WindowAudio."""
-        frame = SAMPLE_RATE // FRAME_RATE
-        of_window = self.levels[begin // frame : end // frame]
+        of_window = self.levels[begin // FRAME : end // FRAME]
         background, speech = limits(of_window)
         if is_still(background, speech):
             return 0.0

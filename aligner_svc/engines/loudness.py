@@ -15,7 +15,8 @@ from aligner_svc.domain import SAMPLE_RATE, Stretch
 
 FRAME_RATE: Final = 200
 """Frames a second."""
-_HOP: Final = SAMPLE_RATE // FRAME_RATE
+FRAME: Final = SAMPLE_RATE // FRAME_RATE
+"""Samples of one."""
 _CHUNK: Final = 60 * FRAME_RATE  # frames at a time: four hours of samples as float64 are 1.8 GB
 _LOUDEST_FRAMES: Final = 30  # 0.15 s: the loudest frames, which are no measure of the level of speech
 _NEAR_FRAMES: Final = 100  # 0.5 s around loud frames: where the level of the background is measured
@@ -32,7 +33,7 @@ Levels = npt.NDArray[np.float32]
 
 def levels(samples: Samples) -> Levels:
     """Energy of every whole frame."""
-    whole = samples[: len(samples) // _HOP * _HOP].reshape(-1, _HOP)
+    whole = samples[: len(samples) // FRAME * FRAME].reshape(-1, FRAME)
     energies = [(whole[at : at + _CHUNK].astype(np.float32) ** 2).mean(axis=1) for at in range(0, len(whole), _CHUNK)]
     return (10 * np.log10(np.concatenate(energies) + 1)).astype(np.float32) if energies else np.zeros(0, np.float32)
 
